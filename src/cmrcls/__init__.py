@@ -1,0 +1,1 @@
+"""The classifier: training arms of real and synthetic images, predictions, fairness tables."""

@@ -1,0 +1,1 @@
+"""Subjects, slices, groups and sets on disk: what generator and classifier share, and neither owns."""

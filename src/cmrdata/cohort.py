@@ -1,0 +1,142 @@
+"""The subject table: bands, groups, validation, split, undersampling and sampling weights.
+
+One row per subject. Every rule about who belongs where is in this file, so that prompts, training and
+evaluation can never disagree about a boundary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+SEXES = ("F", "M")
+AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years
+BMI_BANDS = ("normal", "overweight", "obese")  # <25 (underweight included), [25, 30), >=30 kg/m2 (paper 2.1)
+DIAGNOSES = {"healthy": 0, "hf": 1, "reduced_ef": 1}  # code -> classifier label
+AXES = {"sex": SEXES, "age_band": AGE_BANDS, "bmi_band": BMI_BANDS}
+SPLITS = ("train", "val", "test", "extra")  # extra: neither case nor control; may teach the base, nothing else
+
+COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
+DERIVED = ("age_band", "bmi_band", "label", "group")
+
+
+def age_band(age: pd.Series) -> pd.Series:
+    """Years to one of AGE_BANDS; unknown stays missing."""
+    return _band(age, edges=(60, 70), names=AGE_BANDS)
+
+
+def bmi_band(bmi: pd.Series) -> pd.Series:
+    """kg/m2 to one of BMI_BANDS; unknown stays missing (never a default category)."""
+    return _band(bmi, edges=(25, 30), names=BMI_BANDS)
+
+
+def _band(values: pd.Series, *, edges: Sequence[float], names: Sequence[str]) -> pd.Series:
+    values = pd.to_numeric(values)
+    bands = np.array(names, dtype=object)[np.digitize(values.fillna(0), edges)]
+    return pd.Series(np.where(values.isna(), None, bands), index=values.index, dtype=object)
+
+
+def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
+    """Validated copy of `subjects` with bands, label and group added.
+
+    Columns in: subject (unique str), source, sex (F, M or missing), age (years), bmi (kg/m2),
+    diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control).
+    `group` joins what is known, e.g. "F/60-70/obese/hf"; with nothing missing there are 36.
+    Raises ValueError naming the column, the value and the remedy.
+    """
+    _require(not (absent := [c for c in COLUMNS if c not in subjects]), f"subject table lacks the columns {absent}")
+    table = subjects.copy()
+    for column in ("sex", "diagnosis"):
+        table[column] = table[column].astype(object).where(table[column].notna(), None)
+    repeated = table.subject[table.subject.duplicated()]
+    _require(repeated.empty, f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each")
+    for column, allowed in (("sex", SEXES), ("diagnosis", tuple(DIAGNOSES))):
+        odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
+        _require(not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing")
+    for column, (low, high) in {"age": (0, 120), "bmi": (12, 70)}.items():
+        table[column] = pd.to_numeric(table[column]).astype(float)
+        bad = table.loc[~table[column].between(low, high) & table[column].notna(), ["subject", column]]
+        _require(
+            bad.empty,
+            f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} {bad[column].iloc[0] if len(bad) else ''} "
+            f"is outside {low}..{high}; set it to missing or correct it",
+        )
+    table["age_band"], table["bmi_band"] = age_band(table.age), bmi_band(table.bmi)
+    table["label"] = table.diagnosis.map(DIAGNOSES).astype("Int64")
+    table["group"] = group_names(table)
+    return table
+
+
+def group_names(table: pd.DataFrame) -> pd.Series:
+    """Known attributes of each row joined by "/": sex, age band, BMI band, diagnosis."""
+    parts = table[[*AXES, "diagnosis"]].astype(object)
+    return pd.Series(["/".join(str(v) for v in row if not pd.isna(v)) for row in parts.itertuples(index=False)],
+                     index=table.index, dtype=object)  # fmt: skip
+
+
+def known_axes(table: pd.DataFrame) -> list[str]:
+    """The axes of AXES for which this table can compare subgroups: at least two values occur."""
+    return [axis for axis in AXES if axis in table and table[axis].dropna().nunique() > 1]
+
+
+def split(table: pd.DataFrame, *, seed: int, test: float = 0.2, validation: float = 0.2) -> pd.Series:
+    """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3), stratified by group.
+
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
+    loses its share within one subject and the total is exact. Rows without a diagnosis become "extra".
+    """
+    rng = np.random.default_rng(seed)
+    order = table.assign(_key=rng.random(len(table)))[table.diagnosis.notna()].sort_values(["group", "_key"]).index
+    where = pd.Series("extra", index=table.index, dtype=object)
+    where[order] = "train"
+    for name, fraction in (("test", test), ("val", validation)):
+        rest = order[where[order] == "train"]
+        ticks = np.floor(np.arange(len(rest) + 1) * fraction + rng.random())
+        where[rest[np.diff(ticks) > 0]] = name
+    return where
+
+
+def keep_controls(table: pd.DataFrame, *, per_case: float | None, seed: int) -> pd.Series:
+    """True for the training subjects to use: all cases, and `per_case` times as many random controls.
+
+    `per_case=1` is the paper's undersampling to balanced diagnosis (2.3); None keeps every control.
+    Other splits are never thinned: evaluation stays at natural prevalence.
+    """
+    controls = table.index[(table.split == "train") & (table.label == 0)]
+    wanted = int(round((per_case or 0) * ((table.split == "train") & (table.label == 1)).sum()))
+    keep = pd.Series(True, index=table.index)
+    if per_case is not None and wanted < len(controls):
+        dropped = np.random.default_rng(seed).permutation(len(controls))[wanted:]
+        keep[controls[dropped]] = False
+    return keep
+
+
+def balancing_weights(groups: pd.Series) -> np.ndarray:
+    """Weight per row, inversely proportional to its group's size: every group has equal mass (paper 2.2). Sums to 1."""
+    weights = 1.0 / groups.map(groups.value_counts()).to_numpy(float)
+    return weights / weights.sum()
+
+
+def hashed(identifier: str, salt: str) -> str:
+    """A participant id as it may appear in tables and logs: "S" and ten hex digits of a salted hash."""
+    return "S" + hashlib.blake2b(identifier.strip().encode(), key=salt.encode()[:64], digest_size=5).hexdigest()
+
+
+def read_salt(folder: Path) -> str:
+    """The folder's secret salt, made on first use; it stays beside the cohort and goes into no output."""
+    path = folder / "salt"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(secrets.token_hex(16))
+        path.chmod(0o600)
+    return path.read_text().strip()
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)

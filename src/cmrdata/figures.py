@@ -1,0 +1,198 @@
+"""The paper's figures from tables and arrays: pure functions that return a Figure and touch no global pyplot state.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; text stays readable at a phone's width.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmrdata.batch import LV, MYO, RV
+from cmrdata.cohort import AXES, known_axes
+from cmrdata.store import write_atomic
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+GREY, INK = "#C4C4C4", "#333333"
+STRUCTURES = {LV: (213, 94, 0), MYO: (0, 158, 115), RV: (86, 180, 233)}  # RGB of each label
+TITLES = {"sex": "Sex", "age_band": "Age (years)", "bmi_band": "BMI", "diagnosis": "Condition"}
+WORDS = {"F": "Female", "M": "Male", "normal": "Normal", "overweight": "Overweight", "obese": "Obese"}
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans", "font.size": 11, "svg.hashsalt": "cmr", "axes.spines.top": False, "text.color": INK,
+    "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
+}  # fmt: skip
+WIDTH = 6.4  # inches
+
+
+def demographics(subjects: pd.DataFrame) -> Figure:
+    """Fig. 1: diseased subjects by sex, age and BMI band, beside the whole cohort's shares; known axes only."""
+    axes, labelled = known_axes(subjects), subjects[subjects.label.notna()]
+    with matplotlib.rc_context(STYLE):
+        counts = [len(AXES[axis]) for axis in axes] or [1]
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.75 * sum(counts)), layout="constrained")
+        panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+        diseased = labelled[labelled.label == 1]
+        if not axes:
+            _refuse(panels[0], "sex, age and BMI are unknown in this cohort")
+        for panel, axis in zip(panels, axes, strict=False):
+            for table, shift, colour, name in (
+                (diseased, -0.2, COLOURS[0], f"diseased (n = {len(diseased):,})"),
+                (labelled, 0.2, GREY, f"whole cohort (n = {len(labelled):,})"),
+            ):
+                number = np.array([int((table[axis] == band).sum()) for band in AXES[axis]])
+                share = number / max(number.sum(), 1)
+                places = np.arange(len(number)) + shift
+                panel.barh(places, 100 * share, 0.38, color=colour, label=name)
+                for y, width, n in zip(places, 100 * share, number, strict=True):
+                    panel.text(width + 1, y, f"{n:,}  ({width:.0f} %)", va="center", fontsize=10)
+            panel.set_yticks(np.arange(len(AXES[axis])), [WORDS.get(band, band) for band in AXES[axis]])
+            panel.set_ylim(len(AXES[axis]) - 0.5, -0.5)
+            panel.set_title(TITLES[axis], loc="left", fontsize=11, fontweight="bold")
+            panel.set_xlim(0, 119)
+            panel.tick_params(left=False)
+        panels[-1].set_xlabel("share of subjects (%)")
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def group_bars(table: pd.DataFrame) -> Figure:
+    """Table 2 (long: subgroup, arm, balanced_accuracy, sd, n, positives) as bars per subgroup and arm; whiskers: sd."""
+    groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
+    height = 0.8 / len(arms)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.3 + len(groups) * (0.3 + 0.16 * len(arms))), layout="constrained")
+        panel = figure.subplots()
+        for k, arm in enumerate(arms):
+            rows = table[table.arm == arm].set_index("subgroup").reindex(groups)
+            places = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * height
+            panel.barh(places, rows.balanced_accuracy, height * 0.9, color=COLOURS[k % len(COLOURS)], label=str(arm),
+                       xerr=rows.sd.fillna(0), error_kw={"elinewidth": 1, "ecolor": INK, "capsize": 2})  # fmt: skip
+            for y in places[rows.balanced_accuracy.isna()]:
+                panel.text(0.01, y, "undefined: one class only", va="center", fontsize=8)
+        counts = table.drop_duplicates("subgroup").set_index("subgroup")
+        panel.set_yticks(np.arange(len(groups)),
+                         [f"{g}\n{counts.positives[g]:,} of {counts.n[g]:,}" for g in groups])  # fmt: skip
+        panel.set_ylim(len(groups) - 0.5, -0.5)
+        panel.set_xlim(0, 1)
+        panel.axvline(0.5, color=INK, linewidth=1, linestyle=":")
+        panel.set_xlabel("balanced accuracy (dotted: chance; whisker: sd over seeds)")
+        panel.tick_params(left=False)
+        figure.legend(loc="outside upper left", ncols=min(4, len(arms)), frameon=False)
+    return figure
+
+
+def coloured(mask: np.ndarray) -> np.ndarray:
+    """(P, P) labels -> (P, P, 3) uint8: LV, MYO, RV in colour on black."""
+    return overlay(np.zeros(mask.shape, np.uint8), mask, opacity=1.0)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, *, opacity: float = 0.45) -> np.ndarray:
+    """(P, P) uint8 image with its (P, P) labels painted over it -> (P, P, 3) uint8."""
+    rgb = np.repeat(image[..., None], 3, -1).astype(float)
+    for label, colour in STRUCTURES.items():
+        rgb[mask == label] = (1 - opacity) * rgb[mask == label] + opacity * np.array(colour)
+    return rgb.round().astype(np.uint8)
+
+
+def image_grid(rows: Sequence[Sequence[np.ndarray | None]], row_titles: Sequence[str] = (),
+               column_titles: Sequence[str] = ()) -> Figure:  # fmt: skip
+    """A grid of (P, P) uint8 grey or (P, P, 3) uint8 colour images; None leaves a cell empty.
+
+    Used for mask | real | synthetic, the prompt sweep (Fig. 3) and the seeds (Fig. 4); see `coloured` and `overlay`.
+    """
+    columns = max(len(row) for row in rows)
+    with matplotlib.rc_context(STYLE):
+        cell = min(1.6, (WIDTH - 0.4) / columns)
+        figure = Figure(figsize=(cell * columns + 0.4, (cell + 0.05) * len(rows) + 0.4))
+        figure.set_layout_engine("constrained", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
+        panels = figure.subplots(len(rows), columns, squeeze=False)
+        for y, row in enumerate(rows):
+            for x, panel in enumerate(panels[y]):
+                panel.set(xticks=[], yticks=[])
+                panel.spines[:].set_visible(False)
+                if x < len(row) and (image := row[x]) is not None:
+                    panel.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+                if y == 0 and x < len(column_titles):
+                    panel.set_title(column_titles[x], fontsize=10)
+                if x == 0 and y < len(row_titles):
+                    panel.set_ylabel(row_titles[y], fontsize=10)
+    return figure
+
+
+def fid_heatmap(table: pd.DataFrame) -> Figure:
+    """Table 1 (long: axis, cell, kind, fid, sd, n) as one small heat map per axis; darker is nearer."""
+    axes, kinds = list(dict.fromkeys(table.axis)), list(dict.fromkeys(table.kind))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * max(len(axes), 1)), layout="constrained")
+        panels = figure.subplots(max(len(axes), 1), 1, squeeze=False)[:, 0]
+        if not axes:
+            _refuse(panels[0], "no axis could be compared")
+        for panel, axis in zip(panels, axes, strict=False):
+            part = table[table.axis == axis]
+            cells = list(dict.fromkeys(part.cell))
+            value, sd = (
+                part.pivot(index="kind", columns="cell", values=c).loc[kinds, cells].to_numpy() for c in ("fid", "sd")
+            )
+            shown = panel.imshow(value, cmap="cividis", vmin=table.fid.min(), vmax=table.fid.max(), aspect="auto")
+            for y, x in np.ndindex(value.shape):
+                light = shown.norm(value[y, x]) > 0.55
+                panel.text(x, y, f"{value[y, x]:.2f} ({sd[y, x]:.2f})", ha="center", va="center",
+                           color="black" if light else "white")  # fmt: skip
+            panel.set_xticks(range(len(cells)), cells)
+            panel.set_yticks(range(len(kinds)), kinds)
+            panel.tick_params(length=0)
+            panel.spines[:].set_visible(False)
+            panel.set_title(TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold")
+        if axes:
+            panels[-1].set_xlabel(f"Fréchet distance, mean (sd) over draws of {table.n.iloc[0]:,} images a side")
+    return figure
+
+
+def adherence_bars(table: pd.DataFrame) -> Figure:
+    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their two references."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.1 + 0.8 * len(table)), layout="constrained")
+        panel = figure.subplots()
+        for k, (column, colour) in enumerate((("real", COLOURS[0]), ("synthetic", COLOURS[1]), ("shuffled", GREY))):
+            places = np.arange(len(table)) + (k - 1) * 0.26
+            panel.barh(places, table[column], 0.24, color=colour, label=column)
+            for y, value in zip(places, table[column], strict=True):
+                if not np.isnan(value):
+                    panel.text(value + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
+        for y in np.flatnonzero(table.synthetic.isna()):
+            panel.text(0.01, float(y), "not known in this cohort", va="center", fontsize=10)
+        names = [metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice") for metric in table.metric]
+        panel.set_yticks(np.arange(len(table)), [f"{name}\nn = {n:,}" for name, n in zip(names, table.n, strict=True)])
+        panel.set_ylim(len(table) - 0.5, -0.5)
+        panel.set_xlim(0, 1.08)
+        panel.set_xticks(np.arange(0, 1.1, 0.2))
+        panel.tick_params(left=False)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: str | Path) -> list[Path]:
+    """Write <path>.png and <path>.svg, the same bytes for the same figure; returns both paths."""
+    stem = Path(path)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix, facts in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        buffer, target = io.BytesIO(), stem.with_name(f"{stem.name}.{suffix}")
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(buffer, format=suffix, dpi=160, facecolor="white", metadata=facts)
+        write_atomic(target, buffer.getvalue())
+        written.append(target)
+    return written
+
+
+def _refuse(panel: Axes, reason: str) -> None:
+    panel.text(0.5, 0.5, reason, ha="center", va="center", transform=panel.transAxes)
+    panel.set_axis_off()

@@ -1,0 +1,51 @@
+"""The synthetic set: a store whose index carries provenance, checked against the cohort it claims to come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from cmrdata.store import Store
+
+PROVENANCE = (
+    "row",  # position in the plan
+    "subject",  # hashed training subject whose mask and attributes were used
+    "source_row",  # that mask's row in the cohort's store
+    "sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group",  # what the image was asked to show
+    "prompt",
+    "seed",
+    "sampler", "steps", "guidance", "strength",
+)  # fmt: skip
+
+
+def open_synthetic(folder: str | Path, cohort: Store) -> Store:
+    """The synthetic set in `folder`, refused unless it was made from `cohort` and from its training subjects only.
+
+    Raises FileNotFoundError, or ValueError naming what does not fit and the remedy.
+    """
+    try:
+        synthetic = Store.open(folder)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} with `python generate.py generator=runs/controlnet/0 name=...`") from None
+    made_from = synthetic.meta["settings"].get("cohort_fingerprint")
+    if made_from != cohort.fingerprint:
+        raise ValueError(
+            f"{folder}: made from another cohort (fingerprint {made_from}, this run's cohort {cohort.folder.name} has "
+            f"{cohort.fingerprint}); generate a set from this cohort or give the cohort settings it was made with"
+        )
+    if absent := [column for column in PROVENANCE if column not in synthetic.index]:
+        raise ValueError(f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make it anew")
+    check_sources(synthetic.index, cohort.subjects)
+    return synthetic
+
+
+def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
+    """Raise ValueError unless every row's subject belongs to the training split of `subjects`."""
+    splits = rows.subject.map(subjects.set_index("subject").split)
+    if (wrong := splits != "train").any():
+        first = rows[wrong].iloc[0]
+        raise ValueError(
+            f"subject {first.subject}: masks come from the {splits[wrong].iloc[0]} split ({wrong.sum()} of {len(rows)} rows, "
+            f"first at {rows.index[wrong][0]}); synthetic data must derive from train. Rebuild the plan."
+        )

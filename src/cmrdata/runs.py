@@ -1,0 +1,66 @@
+"""Run folders: refused when finished, continued on request, never mixed with other settings."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from cmrdata.store import write_atomic
+
+CONTROL = ("resume", "overwrite")  # how to run, not what to run: may differ between attempts
+
+
+def begin(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> Literal["fresh", "continue", "finished"]:
+    """Claim a run folder for `config` (plain, resolved) and say what is to be done in it.
+
+    Raises FileExistsError naming the folder, its state and the remedy; ValueError naming the settings that differ.
+    """
+    kept = {key: value for key, value in config.items() if key not in CONTROL}
+    begun, done = folder / "config.yaml", folder / "finished.json"
+    if overwrite and folder.exists():
+        shutil.rmtree(folder)
+    if not begun.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(begun, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
+        return "fresh"
+    state = "finished" if done.exists() else "unfinished"
+    if not resume:
+        verb = "reuse" if done.exists() else "continue"
+        raise FileExistsError(f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace it, or another name=")
+    if changed := differences(yaml.safe_load(begun.read_text()), kept):
+        raise ValueError(
+            f"{folder} holds a {state} run with other settings: {'; '.join(changed[:6])}"
+            f"{f'; and {len(changed) - 6} more' if len(changed) > 6 else ''}. Give it another name= or overwrite=true"
+        )
+    return "finished" if done.exists() else "continue"
+
+
+def finish(folder: Path, **facts: Any) -> None:
+    """Mark a run as complete, with what a later reader needs to trust it."""
+    facts = {**facts, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+    write_atomic(folder / "finished.json", json.dumps(facts, indent=1, default=str))
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """What `finish` wrote; FileNotFoundError when the run is missing or unfinished."""
+    path = Path(folder) / "finished.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: no finished run there; run it, or continue it with resume=true")
+    return json.loads(path.read_text())
+
+
+def config(folder: Path) -> dict[str, Any]:
+    return yaml.safe_load((Path(folder) / "config.yaml").read_text())
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """ "a.b 1 -> 2" for every leaf that differs between two plain configs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*map(str, old), *map(str, new)})
+        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".lstrip("."))]
+    return [] if old == new else [f"{key} {old} -> {new}"]

@@ -1,0 +1,100 @@
+"""Noising, targets, loss, guidance and sampling as pure functions; a two-line network can test each.
+
+`a` is the cumulative alpha at a timestep, shaped to broadcast; a predictor is a function (x, t) -> output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Predictor = Callable[[Tensor, Tensor], Tensor]
+
+
+def noised(x0: Tensor, noise: Tensor, a: Tensor) -> Tensor:
+    """x_t = sqrt(a) x0 + sqrt(1-a) noise (Ho 2020, eq. 4)."""
+    return a.sqrt() * x0 + (1 - a).sqrt() * noise
+
+
+def velocity(x0: Tensor, noise: Tensor, a: Tensor) -> Tensor:
+    """v = sqrt(a) noise - sqrt(1-a) x0 (Salimans & Ho 2022, App. D)."""
+    return a.sqrt() * noise - (1 - a).sqrt() * x0
+
+
+def clean_from_velocity(x: Tensor, v: Tensor, a: Tensor) -> Tensor:
+    """x0 = sqrt(a) x_t - sqrt(1-a) v (Salimans & Ho 2022, App. D)."""
+    return a.sqrt() * x - (1 - a).sqrt() * v
+
+
+def latent(moments: Tensor, noise: Tensor, *, shift: Tensor, scale: Tensor) -> Tensor:
+    """A fresh sample of the VAE's posterior, standardised: (mean + sd * noise - shift) * scale.
+
+    moments (B, 2C, h, w), mean then log-variance; noise (B, C, h, w); shift, scale (C, 1, 1).
+    """
+    mean, logvar = moments.chunk(2, dim=1)
+    return (mean + (0.5 * logvar.clamp(-30, 20)).exp() * noise - shift) * scale
+
+
+def loss_weight(a: Tensor, *, prediction: str, gamma: float | None, floor: float = 0.05) -> Tensor:
+    """Min-SNR weight per sample (Hang 2023, eq. 8): min(SNR, gamma) over the target's own SNR factor; None = 1.
+
+    With v-prediction the factor is SNR + 1, which stays finite at zero terminal SNR; `floor` keeps pure noise taught.
+    """
+    if gamma is None:
+        return torch.ones_like(a)
+    snr = a / (1 - a).clamp_min(1e-8)
+    return (snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else snr.clamp_min(1e-8))).clamp_min(floor)
+
+
+def diffusion_loss(predict: Predictor, x0: Tensor, noise: Tensor, t: Tensor, *, alphas: Tensor, prediction: str,
+                   gamma: float | None) -> Tensor:  # fmt: skip
+    """Weighted squared error per sample, (B,), of `predict` at timesteps t (B,)."""
+    a = alphas[t].view(-1, 1, 1, 1)
+    targets = {"v_prediction": velocity(x0, noise, a), "epsilon": noise}
+    error = (predict(noised(x0, noise, a), t).float() - targets[prediction].float()).square().mean(dim=(1, 2, 3))
+    return error * loss_weight(a, prediction=prediction, gamma=gamma).view(-1)
+
+
+def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> Tensor:
+    """n timesteps, one from each of n equal bins in random order: less variance than independent draws."""
+    u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
+    return (u[torch.randperm(n, generator=generator)] * steps).long().clamp_max(steps - 1)
+
+
+def guided(predict: Callable[[Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor) -> Predictor:
+    """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale per row (B,).
+
+    `predict` takes (x, t, prompt embeddings) at a multiple of B rows. Rows at scale 1 alone need no second half.
+    """
+    if bool((scale == 1).all()):
+        return lambda x, t: predict(x, t, prompt)
+    both, weight = torch.cat([empty.expand_as(prompt), prompt]), scale.view(-1, 1, 1, 1)
+
+    def combined(x: Tensor, t: Tensor) -> Tensor:
+        unconditional, conditional = predict(torch.cat([x, x]), t, both).chunk(2)
+        return unconditional + weight * (conditional - unconditional)
+
+    return combined
+
+
+def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Initial noise (len(seeds), *shape), a generator per row: independent of batch size, order and device."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+
+@torch.no_grad()
+def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
+    """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones only)."""
+    scheduler.set_timesteps(steps, device=x.device)
+    x = x * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        x = scheduler.step(predict(scheduler.scale_model_input(x, t), t), t, x).prev_sample
+    return x
+
+
+def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
+    """average <- decay average + (1 - decay) current, in place."""
+    torch._foreach_lerp_(list(average), list(current), 1 - decay)

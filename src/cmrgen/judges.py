@@ -1,0 +1,218 @@
+"""Networks that judge images: a segmenter and an attribute network, both trained on real training images only.
+
+They answer whether a synthetic image shows its mask and its prompt. The attribute network's trunk is also the `domain`
+backbone of the Frechet distance: features of the cohort's own classifier, which need no download.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from cmrdata.batch import LABELS
+from cmrdata.cohort import AXES, balancing_weights
+from cmrdata.store import Store, fingerprint, write_atomic
+from cmrgen.fidelity import axes_of, truth
+
+VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
+FEATURES = 128  # width of the domain backbone
+LARGEST = 128  # px; larger images are judged at this size
+VERSION = 1  # raise it when networks or training change: cached judges are then trained anew
+ROWS = 256  # images per forward pass when judging
+Batch = tuple[np.ndarray, np.ndarray, pd.DataFrame]  # images, masks, index rows
+
+
+class Judges(NamedTuple):
+    """Both networks, and how they were made."""
+
+    segmenter: Segmenter
+    attributes: AttributeNet
+    card: dict[str, Any]  # settings, seconds and steps/s of each
+
+
+class Judged(NamedTuple):
+    """What the judges see in n images."""
+
+    segmented: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
+    predicted: dict[str, np.ndarray]  # axis -> (n,) values of VALUES[axis]
+    features: np.ndarray  # (n, 128) float32
+
+
+class Segmenter(nn.Module):
+    """U-Net over one phase: (B, 1, P, P) in [-1, 1] -> logits (B, 4, P, P). Its finest level is P/2, for speed."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 4 * width]
+        self.down = nn.ModuleList(
+            nn.Sequential(_convolution(i, o, stride=2), _convolution(o, o))
+            for i, o in zip([1, *widths], widths, strict=False)
+        )
+        self.up = nn.ModuleList(_convolution(widths[k] + widths[k + 1], widths[k]) for k in (2, 1, 0))
+        self.out = nn.Conv2d(width, 4 * (1 + len(LABELS)), 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        size, x, skips = x.shape[-2:], _sized(x), []
+        for level in self.down:
+            x = level(x)
+            skips.append(x)
+        skips.pop()
+        for level in self.up:
+            x = level(torch.cat([F.interpolate(x, scale_factor=2.0), skips.pop()], 1))
+        x = F.pixel_shuffle(self.out(x), 2)
+        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear")
+
+
+class AttributeNet(nn.Module):
+    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, keys of VALUES."""
+
+    def __init__(self, axes: list[str], width: int = 16) -> None:
+        super().__init__()
+        self.axes, widths = list(axes), [2, width, 2 * width, 4 * width, FEATURES]
+        self.trunk = nn.Sequential(*(_convolution(i, o, stride=2) for i, o in zip(widths, widths[1:], strict=False)),
+                                   nn.AdaptiveAvgPool2d(1), nn.Flatten())  # fmt: skip
+        self.heads = nn.ModuleDict({axis: nn.Linear(FEATURES, len(VALUES[axis])) for axis in axes})
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.trunk(_sized(x))
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        f = self.features(x)
+        return {axis: head(f) for axis, head in self.heads.items()}
+
+
+def _convolution(i: int, o: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True))
+
+
+def _sized(x: Tensor) -> Tensor:
+    side = max(16, min(x.shape[-1], LARGEST) // 16 * 16)
+    return x if x.shape[-1] == side else F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
+
+
+def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
+    """(n,) position of each row's value in VALUES[axis], -1 where it is missing."""
+    column = truth(index, axis)
+    place = {value: k for k, value in enumerate(VALUES[axis])}
+    return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
+
+
+def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (150, 400), batch: tuple[int, int] = (32, 64),
+           width: tuple[int, int] = (16, 16), seed: int = 0, device: str = "cpu") -> Judges:  # fmt: skip
+    """Segmenter and attribute network of the store's train split; pairs are (segmenter, attribute network).
+
+    Kept in `folder` as safetensors beside a JSON card, and re-used when store and settings are the same.
+    Raises ValueError when the store has no training rows, or none of the axes varies.
+    """
+    train = store.index[store.index.split == "train"]
+    if train.empty:
+        raise ValueError(f"{store.folder}: no row of the train split; judges learn from real training images only")
+    if not (axes := axes_of(train)):
+        raise ValueError(f"{store.folder}: none of {', '.join(VALUES)} varies among the training rows; add subjects")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        networks = {"segmenter": Segmenter(width[0]), "attributes": AttributeNet(axes, width[1])}
+    losses: dict[str, Callable[..., Tensor]] = {"segmenter": _segmenter_loss, "attributes": _attributes_loss}
+    card: dict[str, Any] = {}
+    for k, (name, network) in enumerate(networks.items()):
+        settings = {"network": name, "store": store.fingerprint, "axes": axes, "version": VERSION, "steps": steps[k],
+                    "batch": batch[k], "width": width[k], "seed": seed}  # fmt: skip
+        weights = Path(folder) / f"{name}-{fingerprint(settings)[:8]}.safetensors"
+        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if weights.with_suffix(".json").exists():
+            network.load_state_dict(load_file(weights, device=device))
+            card[name] = json.loads(weights.with_suffix(".json").read_text())
+        else:
+            began, batches = time.monotonic(), _batches(store, train, size=batch[k], seed=seed + k)
+            _fit(network, losses[name], batches, steps=steps[k], name=name)
+            took = time.monotonic() - began
+            card[name] = {**settings, "seconds": round(took, 1), "steps_per_second": round(steps[k] / took, 2)}
+            weights.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(weights, save({key: v.contiguous().cpu() for key, v in network.state_dict().items()}))
+            write_atomic(weights.with_suffix(".json"), json.dumps(card[name], indent=1))
+        network.eval().requires_grad_(False)
+    return Judges(networks["segmenter"], networks["attributes"], card)  # type: ignore[arg-type]
+
+
+def judge(networks: Judges, images: np.ndarray) -> Judged:
+    """What the judges see in (n, 2, P, P) uint8 images."""
+    device, heads = next(networks.segmenter.parameters()).device, networks.attributes.heads
+    segmented, features = np.empty(images.shape, np.uint8), np.empty((len(images), FEATURES), np.float32)
+    predicted = {axis: np.empty(len(images), object) for axis in heads}
+    with torch.inference_mode():
+        for k in range(0, len(images), ROWS):
+            rows = slice(k, k + ROWS)
+            x = signed(np.array(images[rows]), device)
+            segmented[rows] = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).byte().cpu().numpy()
+            f = networks.attributes.features(x)
+            features[rows] = f.cpu().numpy()
+            for axis, head in heads.items():
+                predicted[axis][rows] = np.array(VALUES[axis], object)[head(f).argmax(1).cpu().numpy()]
+    return Judged(segmented, predicted, features)
+
+
+def _fit(network: nn.Module, loss: Callable[..., Tensor], batches: Iterator[Any], *, steps: int, name: str) -> None:
+    """AdamW with a one-cycle rate: the plain loop, for networks that train in seconds."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps + 1, pct_start=0.2)
+    network.train()
+    for _ in tqdm(range(steps), desc=f"judge: {name}", unit="step"):
+        value = loss(network, *next(batches))
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        schedule.step()
+
+
+def _batches(store: Store, rows: pd.DataFrame, *, size: int, seed: int) -> Iterator[Batch]:
+    """Endless augmented (images, masks, index rows), every group with equal mass; a mask moves with its image."""
+    rng, weights = np.random.default_rng(seed), balancing_weights(rows.group)
+    pixels = store.images.shape[-1]
+    while True:
+        chosen = rows.iloc[rng.choice(len(rows), size, p=weights)]
+        reach = max(1, pixels // 16)
+        moved = np.arange(pixels) + rng.integers(-reach, reach + 1, (2, size, 1))
+        y, x = moved.clip(0, pixels - 1)
+        place = (chosen.index.to_numpy()[:, None, None], slice(None), y[:, :, None], x[:, None, :])
+        images, masks = (np.moveaxis(array[place], -1, 1) for array in (store.images, store.masks))
+        gain, gamma = rng.uniform(0.9, 1.1, (size, 1)), np.exp(rng.uniform(-0.15, 0.15, (size, 1)))
+        curves = (255 * gain * (np.arange(256) / 255) ** gamma).astype(np.float32)  # new grey value of each old one
+        noise = rng.standard_normal(images.shape, np.float32) * rng.uniform(0, 4, (size, 1, 1, 1)).astype(np.float32)
+        noise += curves[np.arange(size)[:, None, None, None], images]
+        yield noise.clip(0, 255).astype(np.uint8), masks, chosen
+
+
+def signed(images: np.ndarray, device: torch.device) -> Tensor:
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).float() / 127.5 - 1
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _segmenter_loss(network: nn.Module, images: np.ndarray, masks: np.ndarray, rows: pd.DataFrame) -> Tensor:
+    """Cross-entropy plus one minus the soft Dice of the three structures, on one phase of each image in turn."""
+    device, n = next(network.parameters()).device, np.arange(len(images))
+    truth = torch.from_numpy(masks[n, n % 2].astype(np.int64)).to(device)
+    logits = network(signed(images[n, n % 2][:, None], device))
+    found, wanted = logits.softmax(1)[:, 1:], F.one_hot(truth, 1 + len(LABELS)).movedim(-1, 1)[:, 1:]
+    overlap, total = (found * wanted).sum((0, 2, 3)), (found + wanted).sum((0, 2, 3))
+    return F.cross_entropy(logits, truth) + 1 - (2 * overlap / total.clamp(min=1)).mean()
+
+
+def _attributes_loss(network: nn.Module, images: np.ndarray, masks: np.ndarray, rows: pd.DataFrame) -> Tensor:
+    """Sum over axes of the mean cross-entropy over the rows whose value is known."""
+    device = next(network.parameters()).device
+    parts = []
+    for axis, logits in network(signed(images, device)).items():
+        truth = torch.from_numpy(codes(rows, axis)).to(device)
+        parts.append(F.cross_entropy(logits, truth, ignore_index=-1, reduction="sum") / (truth >= 0).sum().clamp(min=1))
+    return torch.stack(parts).sum()

@@ -1,0 +1,1 @@
+"""Preview pictures while the ControlNet trains: mask | real | synthetic, beside the run."""

@@ -1,0 +1,36 @@
+"""Subject to sentence: the one place where attributes become words (paper 2.2, Fig. 3 and 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+FIELDS = ("sex", "age", "bmi", "diagnosis")
+SEX = {"F": "Female", "M": "Male"}
+DIAGNOSIS = {"healthy": "healthy", "hf": "with heart failure", "reduced_ef": "with reduced ejection fraction"}
+EMPTY = ""  # what the model reads when prompts are dropped, and the unconditional half of guidance
+
+
+def prompt(row: pd.Series, *, fields: Sequence[str] = FIELDS) -> str:
+    """E.g. "Male, age in 70s, normal BMI, with heart failure"; unknown attributes drop their clause.
+
+    `row` needs sex, age (years), bmi_band (the cohort's own bands, so prompt and group agree) and diagnosis.
+    """
+    clauses = {
+        "sex": SEX.get(row.sex),
+        "age": None if pd.isna(row.age) else f"age in {int(row.age // 10) * 10}s",
+        "bmi": None if pd.isna(row.bmi_band) else f"{row.bmi_band} BMI",
+        "diagnosis": DIAGNOSIS.get(row.diagnosis),
+    }
+    sentence = ", ".join(clause for field in fields if (clause := clauses[field]))
+    return sentence or EMPTY
+
+
+def prompts(table: pd.DataFrame, *, fields: Sequence[str] = FIELDS) -> pd.Series:
+    """A prompt per row; equal attributes are put into words once."""
+    keys = table[["sex", "age", "bmi_band", "diagnosis"]].astype(object).copy()
+    keys["age"] = pd.to_numeric(table.age) // 10 * 10
+    distinct = keys.drop_duplicates()
+    words = {tuple(map(str, row)): prompt(row, fields=fields) for _, row in distinct.iterrows()}
+    return pd.Series([words[tuple(map(str, row))] for row in keys.itertuples(index=False)], index=table.index, dtype=object)

@@ -1,0 +1,272 @@
+import os
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from test_slices import GREY, heart
+
+from cmrdata.batch import LV, MYO, RV
+from cmrdata.cohort import hashed, read_salt
+from cmrdata.readers.acdc import ACDC
+from cmrdata.store import Store, prepare
+
+GROUPS = ("DCM", "MINF", "NOR", "HCM", "RV", "NOR")
+THEIRS = np.array([0, 3, 2, 1], np.uint8)  # canonical label -> ACDC's
+ED, ES, FRAMES = 2, 5, 8  # counted from 1
+REAL = Path(os.environ.get("CMR_ACDC_ROOT") or Path(__file__).parents[2] / "shared" / "data" / "acdc")
+
+
+def write(path: Path, array: np.ndarray) -> None:
+    """(..., Z, Y, X) as a NIfTI file of 1.5 mm pixels."""
+    image = nibabel.Nifti1Image(array.T, np.eye(4))
+    image.header.set_zooms((1.5, 1.5, 10, 1)[: array.ndim])
+    nibabel.save(image, path)
+
+
+def patient(root: Path, number: int, *, cine: bool = False, info: str | None = None) -> Path:
+    """A made patient: a heart, contracted at ES, every frame with noise of its own."""
+    folder = root / f"patient{number}"
+    folder.mkdir(parents=True)
+    group = GROUPS[(number - 101) % len(GROUPS)]
+    (folder / "Info.cfg").write_text(
+        info or f"ED: {ED}\nES: {ES}\nGroup: {group}\nHeight: 180.0\nNbFrame: 8\nWeight: 81.0\n"
+    )
+    rng, size = np.random.default_rng(number), {"size_mm": (180, 210), "centre": (90, 120)}
+    labels = {ED: heart(**size), ES: heart(**size, squeeze=0.7)}
+    frames = np.stack([GREY[labels[ES if 3 < t < 7 else ED]] for t in range(1, FRAMES + 1)])
+    frames = (frames + rng.normal(0, 4, frames.shape)).clip(0).astype(np.int16)
+    for t, mask in labels.items():
+        write(folder / f"{folder.name}_frame{t:02d}.nii.gz", frames[t - 1])
+        write(folder / f"{folder.name}_frame{t:02d}_gt.nii.gz", THEIRS[mask])
+    if cine:
+        write(folder / f"{folder.name}_4d.nii.gz", frames)
+    return folder
+
+
+def cohort(root: Path, **options) -> ACDC:
+    return ACDC(**{"root": root, "pixels": 32, "salt_root": root.parent / "salted", **options})
+
+
+def read(made: ACDC, split: str):
+    table, rejected = made.subjects()
+    return table, rejected, made.stacks(table.assign(split=split))
+
+
+def test_flat_and_nested_roots_give_the_same(tmp_path):
+    places = {"flat": ("", ""), "nested": ("training", "testing"), "below": ("database/training", "database/testing")}
+    for root, (first, second) in places.items():
+        for number in range(101, 105):
+            patient(tmp_path / root / (first if number < 103 else second), number)
+    flat, *others = (cohort(tmp_path / root) for root in places)
+    table, rejected, stacks = read(flat, "train")
+    assert rejected.empty and stacks.rejected.empty and len(stacks.index) == 4 * 3
+    for other in others:
+        same, _, pictures = read(other, "train")
+        pd.testing.assert_frame_equal(same, table)
+        np.testing.assert_array_equal(pictures.images, stacks.images)
+        assert other.settings == flat.settings
+
+
+def test_groups_become_diagnoses_and_the_rest_is_extra(tmp_path):
+    for number in range(101, 107):
+        patient(tmp_path / "acdc", number)
+    store = prepare(cohort(tmp_path / "acdc"), tmp_path / "data")
+    people = store.subjects.set_index("pathology")
+    assert people.diagnosis.fillna("").to_dict() == {
+        "DCM": "reduced_ef",
+        "MINF": "reduced_ef",
+        "NOR": "healthy",
+        "HCM": "",
+        "RV": "",
+    }
+    assert set(people.split[["HCM", "RV"]]) == {"extra"} and "extra" not in set(people.split[["DCM", "MINF", "NOR"]])
+    assert people.sex.isna().all() and people.age.isna().all()
+    assert (people.ed_frame == ED).all() and (people.es_frame == ES).all()
+    assert people.bmi.to_numpy() == pytest.approx(25.0)
+    assert set(people.bmi_band) == {"overweight"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "bmi"),
+    [("Height: 180\nWeight: 81", 25), ("Height:1.8\nWeight :81", 25), ("Height: 180", None), ("Weight: 81", None),
+     ("Height: 0\nWeight: 81", None), ("Height: tall\nWeight: 81", None), ("Height: 180\nWeight: 810", None),
+     ("Height: nan\nWeight: 81", None), ("", None)],
+)  # fmt: skip
+def test_bmi_is_derived_where_it_can_be(tmp_path, lines, bmi):
+    patient(tmp_path / "acdc", 101, info=f"ED:{ED}\nES : {ES}\nGroup: NOR\n# a note: with colons: in it\n\n{lines}\n")
+    table, rejected = cohort(tmp_path / "acdc").subjects()
+    assert rejected.empty
+    assert table.bmi[0] == pytest.approx(bmi) if bmi else np.isnan(table.bmi[0])
+
+
+def test_a_patient_without_a_group_is_neither_case_nor_control(tmp_path):
+    patient(tmp_path / "acdc", 101, info=f"ED: {ED}\nES: {ES}\n")
+    table, rejected = cohort(tmp_path / "acdc").subjects()
+    assert rejected.empty and table.diagnosis.isna().all() and table.pathology.isna().all()
+
+
+def test_the_cine_gives_neighbouring_frames_to_training_subjects(tmp_path):
+    patient(tmp_path / "with", 101, cine=True)
+    patient(tmp_path / "without", 101)
+    found = {where: read(cohort(tmp_path / where), "train")[2] for where in ("with", "without")}
+    assert found["with"].index.groupby("flags").size().to_dict() == {"": 3, "mask_reused": 6}
+    assert found["without"].index["flags"].tolist() == [""] * 3
+    same = found["with"].index.frame == 0  # ED and ES are counted from 1: the cine's are the files'
+    for part in ("images", "masks"):
+        np.testing.assert_array_equal(getattr(found["with"], part)[same], getattr(found["without"], part))
+    assert read(cohort(tmp_path / "with"), "extra")[2].images.shape[0] == 9
+
+
+def test_evaluation_gets_the_central_stack_and_needs_no_cine(tmp_path):
+    folder = patient(tmp_path / "acdc", 101, cine=True)
+    (folder / "patient101_4d.nii.gz").write_bytes(b"")
+    for split in ("val", "test"):
+        stacks = read(cohort(tmp_path / "acdc"), split)[2]
+        assert stacks.index.central.tolist() == [True] and stacks.rejected.empty
+    assert read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason.tolist() == ["4-D cine: file is empty (0 bytes)"]
+
+
+def test_label_order_is_canonical_and_pictures_stand_upright(tmp_path):
+    patient(tmp_path / "acdc", 101)
+    masks = read(cohort(tmp_path / "acdc"), "val")[2].masks[0]
+    for mask in masks:
+        (_, lv), (_, myo), (_, rv) = (np.argwhere(mask == label).mean(0) for label in (LV, MYO, RV))
+        assert rv < lv == pytest.approx(myo, abs=1)  # RV on the left
+    assert (masks[0] == LV).sum() > 1.5 * (masks[1] == LV).sum()  # channels ED, ES
+
+
+def test_unpacked_files_are_read_too(tmp_path):
+    folder = patient(tmp_path / "acdc", 101)
+    for path in folder.glob("*.nii.gz"):
+        nibabel.save(nibabel.load(path), path.with_suffix(""))
+        path.unlink()
+    assert read(cohort(tmp_path / "acdc"), "val")[2].rejected.empty
+
+
+def truncate(folder: Path) -> None:
+    path = folder / f"{folder.name}_frame{ES:02d}.nii.gz"
+    path.write_bytes(path.read_bytes()[:-2000])
+
+
+def relabel(folder: Path, frame: int, change) -> None:
+    path = folder / f"{folder.name}_frame{frame:02d}_gt.nii.gz"
+    write(path, change(np.asarray(nibabel.load(path).dataobj).T))
+
+
+FAULTS = {
+    "ES image: file is truncated or corrupt": truncate,
+    "ED image: file is empty": lambda f: (f / f"{f.name}_frame{ED:02d}.nii.gz").write_bytes(b""),
+    "ED labels: file is missing": lambda f: (f / f"{f.name}_frame{ED:02d}_gt.nii.gz").unlink(),
+    "Info.cfg is missing": lambda f: (f / "Info.cfg").unlink(),
+    "Info.cfg lacks ES": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nGroup: NOR\n"),
+    "Info.cfg: ED is '0'": lambda f: (f / "Info.cfg").write_text(f"ED: 0\nES: {ES}\nGroup: NOR\n"),
+    "Info.cfg: ED and ES are the same frame": lambda f: (f / "Info.cfg").write_text(f"ED: {ES}\nES: {ES}\nGroup: NOR\n"),
+    "Info.cfg: unknown Group 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
+    "ED labels: unknown labels 7": lambda f: relabel(f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)),
+    "ES labels: labels are not integers: 0.5": lambda f: relabel(f, ES, lambda m: m.astype(np.float32) / 2),
+    "labels measure 4 x 120 x 140, the image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
+    "ED labels: no LV cavity and no myocardium": lambda f: relabel(f, ED, np.zeros_like),
+    "ES labels: LV and RV look swapped": lambda f: relabel(f, ES, lambda m: THEIRS[m]),
+    "ED image: 4 axes, expected 3": lambda f: write(f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)),
+    "constant image": lambda f: [write(p, np.ones((5, 120, 140), np.int16)) for p in f.glob("*frame0?.nii.gz")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("reason", FAULTS)
+def test_a_faulty_patient_is_rejected_with_a_reason_and_no_name(tmp_path, reason):
+    for number in (101, 102, 103):
+        patient(tmp_path / "acdc", number)
+    FAULTS[reason](tmp_path / "acdc" / "patient102")
+    store = prepare(cohort(tmp_path / "acdc"), tmp_path / "data", max_rejected=1)
+    rejected = pd.read_csv(store.folder / "rejected.csv")
+    assert rejected.subject.tolist() == [hashed("patient102", read_salt(tmp_path / "salted"))]
+    assert rejected.reason[0].startswith(reason)
+    assert len(store.subjects) == 2
+    assert "patient" not in everything(store)
+
+
+def test_es_behind_the_end_of_the_cine_is_rejected(tmp_path):
+    folder = patient(tmp_path / "acdc", 101, cine=True)
+    write(folder / "patient101_4d.nii.gz", np.ones((3, 5, 120, 140), np.int16))
+    assert read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason[0].startswith("ES is frame 4 (counted from 0)")
+
+
+def test_the_split_does_not_depend_on_the_salt(tmp_path):
+    for number in range(101, 113):
+        patient(tmp_path / "acdc", number)
+    stores = [prepare(cohort(tmp_path / "acdc", salt_root=tmp_path / salt), tmp_path / salt) for salt in "ab"]
+    assert not set(stores[0].subjects.subject) & set(stores[1].subjects.subject)
+    assert stores[0].subjects.split.tolist() == stores[1].subjects.split.tolist()
+    assert (stores[0].folder / "images.u8").read_bytes() == (stores[1].folder / "images.u8").read_bytes()
+
+
+def test_changed_files_are_other_data(tmp_path):
+    patient(tmp_path / "acdc", 101)
+    before = cohort(tmp_path / "acdc").settings
+    truncate(tmp_path / "acdc" / "patient101")
+    assert cohort(tmp_path / "acdc").settings != before
+
+
+@pytest.mark.parametrize("root", [None, "nowhere", "empty"])
+def test_a_missing_root_says_what_is_expected(tmp_path, root):
+    (tmp_path / "empty").mkdir()
+    made = ACDC(root=root and tmp_path / root, salt_root=tmp_path / "salted")  # making it touches no file
+    with pytest.raises(FileNotFoundError) as error:
+        made.subjects()
+    assert all(word in str(error.value) for word in (root or "not set", "Info.cfg", "cohort.root=", "CMR_ACDC_ROOT"))
+    assert "\n" not in str(error.value) and not (tmp_path / "salted").exists()
+
+
+def test_a_patient_found_twice_is_refused(tmp_path):
+    for place in ("", "training"):
+        patient(tmp_path / "acdc" / place, 101)
+    with pytest.raises(ValueError, match="1 patients have more than one folder") as error:
+        cohort(tmp_path / "acdc").subjects()
+    assert "patient101" not in str(error.value)
+
+
+def everything(store: Store) -> str:
+    """All text of a store: tables, settings, reasons."""
+    tables = [pd.read_parquet(path).to_csv() for path in store.folder.rglob("*.parquet")]
+    return "".join(tables) + "".join(
+        path.read_text() for end in ("csv", "json") for path in store.folder.rglob(f"*.{end}")
+    )
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Store:
+    if not REAL.is_dir():
+        pytest.skip(f"no ACDC data in {REAL}; set CMR_ACDC_ROOT")
+    root = tmp_path_factory.mktemp("data")
+    return prepare(ACDC(root=REAL, salt_root=root), root)
+
+
+def test_real_patients_are_all_read(real):
+    assert real.meta["subjects"] == len(real.subjects) and real.meta["rejected"] == 0
+    assert real.index.groupby("subject").size().isin((1, 3, 9)).all()
+    assert (real.index["flags"].isin(("", "mask_reused"))).all()
+    assert set(np.unique(real.masks)) == {0, LV, MYO, RV}
+    assert "patient" not in everything(real)
+
+
+def test_the_shared_70_patients_are_14_healthy_and_28_with_reduced_ef(real):
+    if len(real.subjects) != 70:
+        pytest.skip(f"{len(real.subjects)} patients in {REAL}, not the shared selection of 70")
+    assert real.subjects.diagnosis.value_counts().to_dict() == {"reduced_ef": 28, "healthy": 14}
+    assert real.subjects.split.value_counts().to_dict() == {"extra": 28, "train": 26, "test": 9, "val": 7}
+    assert len(real.index) == (26 + 28) * 3 + 9 + 7
+
+
+def test_real_crops_are_centred_upright_and_well_exposed(real):
+    for mask, image in zip(real.masks, real.images, strict=True):
+        for axis in (0, 1):
+            box = np.flatnonzero((mask > 0).any(axis=(0, 2 - axis)))
+            assert abs((box[0] + box[-1]) / 2 - 31.5) <= 1
+        assert 20 < image.mean() < 180 and (image == 255).mean() < 0.02
+    for mask in real.masks[np.flatnonzero(real.index.central)]:
+        (_, lv), (_, rv) = (np.argwhere(mask[0] == label).mean(0) for label in (LV, RV))
+        assert rv < lv  # RV on the left of every picture: nobody is mirrored
+    ed, es = ((np.asarray(real.masks[:, phase]) == LV).mean(axis=(1, 2)) for phase in (0, 1))
+    assert (ed > es).all()

@@ -1,0 +1,362 @@
+from pathlib import Path
+from urllib.error import URLError
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fake_cohort import FakeCohort, fake_set
+from sklearn.metrics import balanced_accuracy_score
+from torch import nn
+
+from cmrcls import network
+from cmrcls.data import Arms, predictions
+from cmrcls.module import Classifier, augment, balanced_accuracy, to_input
+from cmrdata.store import Store, prepare
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
+         "enable_checkpointing": False}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def store(root: Path) -> Store:
+    return prepare(FakeCohort(), root)
+
+
+@pytest.fixture(scope="module")
+def made(root: Path, store: Store) -> Store:
+    return fake_set(root / "synthetic", store, count=72)
+
+
+def arm(root: Path, **options) -> Arms:
+    arms = Arms(**{"cohort": FakeCohort(), "root": root, "batch_size": 32, **options})
+    arms.prepare_data()
+    arms.setup("fit")
+    return arms
+
+
+def linear(**options) -> Classifier:
+    """The classifier around the smallest network that can learn."""
+    model = Classifier(pixels=16, **options)
+    model.network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 2))
+    return model
+
+
+# network
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+def test_a_backbone_gives_one_logit_per_class(backbone):
+    with torch.device("meta"):  # shapes only
+        net = network.build_network(backbone, weights=None, classes=2)
+        assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(ValueError, match="'resnet19' is unknown; choose one of resnet18, densenet121"):
+        network.build_network("resnet19", weights=None, classes=2)
+    with pytest.raises(ValueError, match="'imagnet' are unknown"):
+        network.build_network("resnet18", weights="imagnet", classes=2)
+
+
+def test_offline_imagenet_weights_become_random_ones_with_a_warning(monkeypatch):
+    real = network.get_model
+
+    def offline(name, weights=None):
+        if weights:
+            raise URLError("no route to host")
+        return real(name)
+
+    monkeypatch.setattr(network, "get_model", offline)
+    with pytest.warns(UserWarning, match="no route to host.*starts from random weights") as caught:
+        net = network.build_network("resnet18", weights="imagenet", classes=2)
+    assert net.fc.out_features == 2
+    assert "\n" not in str(caught[0].message)
+
+
+# module
+
+
+def test_flips_keep_shape_and_noise_is_reproducible():
+    images = torch.rand(400, 2, 8, 8)
+    plain = augment(images, flips=0, noise_std=0)
+    assert torch.equal(plain, images)
+    mirrored = augment(images, flips=1, noise_std=0)
+    assert torch.equal(mirrored, images.flip(-1, -2))
+    once, again, other = (
+        augment(images, flips=0.5, noise_std=0.05, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+    assert once.shape == images.shape and torch.equal(once, again) and not torch.equal(once, other)
+    L.seed_everything(5, verbose=False)
+    globally = augment(images, flips=0.5, noise_std=0.05)
+    L.seed_everything(5, verbose=False)
+    assert torch.equal(globally, augment(images, flips=0.5, noise_std=0.05))
+
+
+def test_half_the_images_get_noise_and_both_phases_flip_together():
+    images = torch.rand(1000, 1, 6, 6).expand(-1, 2, -1, -1)
+    noise = augment(images, flips=0, noise_std=0.05, generator=torch.Generator().manual_seed(0)) - images
+    noisy = noise.flatten(1).abs().sum(1) > 0
+    assert 0.44 < noisy.float().mean() < 0.56
+    assert noise[noisy].std().item() == pytest.approx(0.05, rel=0.02)
+    flipped = augment(images, flips=0.5, noise_std=0, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(flipped[:, 0], flipped[:, 1])
+    assert 0.2 < (flipped == images).flatten(1).all(1).float().mean() < 0.3  # neither axis: 1/4
+
+
+def test_network_input_is_ed_es_ed_scaled_and_normalised():
+    images = torch.stack([torch.zeros(8, 8), torch.ones(8, 8)])[None]
+    x = to_input(images, pixels=20)
+    assert x.shape == (1, 3, 20, 20)
+    assert torch.allclose(x[0], torch.tensor([-2.0, 2.0, -2.0])[:, None, None])
+    assert to_input(images, pixels=4).shape == (1, 3, 4, 4)
+
+
+def test_augmentation_only_in_training():
+    model = linear(flips=1.0, noise_std=0.0)
+    image = torch.randint(0, 256, (4, 2, 16, 16), dtype=torch.uint8)
+    batch = {"image": image, "label": torch.tensor([0, 1, 0, 1]), "row": torch.arange(4)}
+    model.train()
+    trained = model.on_after_batch_transfer(batch, 0)
+    model.eval()
+    seen = model.on_after_batch_transfer(batch, 0)
+    assert torch.equal(trained["image"], seen["image"].flip(-1, -2))
+    assert torch.equal(trained["label"], batch["label"])
+    assert torch.allclose(seen["image"], (image[:, [0, 1, 0]] / 255 - 0.5) / 0.25)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_balanced_accuracy_equals_sklearn(seed):
+    rng = np.random.default_rng(seed)
+    true, predicted = rng.integers(0, 2, (2, rng.integers(4, 60)))
+    confusion = torch.zeros(2, 2, dtype=torch.long)
+    np.add.at(confusion.numpy(), (true, predicted), 1)
+    score = balanced_accuracy(confusion).item()
+    if len(set(true)) == 1:
+        assert np.isnan(score)
+    else:
+        assert score == pytest.approx(balanced_accuracy_score(true, predicted))
+
+
+def test_validation_pools_the_epoch(root, store):
+    """Equal to sklearn on all validation subjects at once, not the mean over batches."""
+    arms = arm(root, batch_size=5)
+    model = linear()
+    trainer = L.Trainer(**QUIET)
+    logged = trainer.validate(model, arms, verbose=False)[0]["val_balanced_accuracy"]
+    table = predictions(arms.index, trainer.predict(model, arms))
+    val = table[table.split == "val"]
+    assert len(val) == (store.index.split == "val").sum()
+    assert logged == pytest.approx(balanced_accuracy_score(val.label, val.probability > 0.5), abs=1e-6)
+
+
+def test_logits_reach_cross_entropy_without_a_softmax():
+    """A softmax before cross-entropy bounds the loss below by 0.31; logits of a sure network give 0."""
+    model = Classifier(pixels=16)
+    model.network = nn.Identity()  # the batch below holds the logits
+    batch = {"image": torch.tensor([[40.0, 0.0], [0.0, 40.0]]), "label": torch.tensor([0, 1]), "row": torch.arange(2)}
+    loss, logits = model._loss(batch, "training")
+    assert loss.item() < 1e-6 and logits.max() == 40
+    assert model.predict_step(batch, 0)["probability"].tolist() == pytest.approx([0, 1])
+
+
+def test_learning_rate_halves_after_three_epochs_without_improvement(root, store):
+    class Watch(L.Callback):
+        def __init__(self):
+            self.rates = []
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(()))
+
+        def forward(self, images):
+            return self.weight * torch.zeros(len(images), 2)
+
+    model = linear(lr=8e-4)
+    model.network = Constant()
+    L.Trainer(max_epochs=8, limit_train_batches=1, callbacks=[watch := Watch()], **QUIET).fit(model, arm(root))
+    assert watch.rates == pytest.approx([8e-4, 8e-4, 8e-4, 8e-4, 4e-4, 4e-4, 4e-4, 2e-4])
+
+
+def test_nan_loss_is_told_plainly():
+    model = linear()
+    batch = {"image": torch.full((2, 3, 16, 16), torch.nan), "label": torch.tensor([0, 1]), "row": torch.arange(2)}
+    with pytest.raises(FloatingPointError, match=r"training loss is nan at epoch 0, step 0; lower lr \(now 0.0001\)"):
+        model._loss(batch, "training")
+
+
+def test_a_learnable_problem_is_learnt(root, store):
+    L.seed_everything(0, verbose=False)
+    arms, model = arm(root), linear(lr=1e-3)
+    trainer = L.Trainer(max_steps=30, **QUIET)
+    trainer.fit(model, arms)
+    table = predictions(arms.index, trainer.predict(model, arms))
+    test = table[table.split == "test"]
+    assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
+    assert set(table.columns) >= {"subject", "split", "label", "probability", "sex", "age_band", "bmi_band", "group"}
+    assert table.subject.is_unique and table.source.eq("fake").all()
+
+
+def test_a_checkpoint_loads_without_hydra_and_without_a_download(root, store, tmp_path, monkeypatch):
+    real = network.get_model
+    monkeypatch.setattr(network, "get_model", lambda name, weights=None: real(name))
+    model = Classifier(weights="imagenet", pixels=16, flips=0.0, lr=3e-4)
+    trainer = L.Trainer(max_steps=1, limit_val_batches=1, num_sanity_val_steps=0, default_root_dir=tmp_path, **QUIET)
+    trainer.fit(model, arm(root, batch_size=4))
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+
+    def refuse(name, weights=None):
+        assert weights is None, "loading a checkpoint downloads weights"
+        return real(name)
+
+    monkeypatch.setattr(network, "get_model", refuse)
+    loaded = Classifier.load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu")
+    assert (loaded.hparams.lr, loaded.hparams.flips, model.hparams.weights) == (3e-4, 0.0, "imagenet")
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_training_repeats_for_a_seed(root, store):
+    def weights(seed: int) -> torch.Tensor:
+        L.seed_everything(seed, verbose=False)
+        model = linear(lr=1e-2)
+        L.Trainer(max_steps=5, limit_val_batches=1, **QUIET).fit(model, arm(root, seed=seed))
+        return model.network[1].weight.detach()
+
+    assert torch.equal(weights(1), weights(1))
+    assert not torch.equal(weights(1), weights(2))
+
+
+# data
+
+
+def test_real_arm_is_the_balanced_training_stacks(root, store):
+    index = arm(root).index
+    train = index[index.split == "train"]
+    balanced = store.subjects[(store.subjects.split == "train") & store.subjects.balanced]
+    assert set(train.subject) == set(balanced.subject) and (train.groupby("subject").size() == 9).all()
+    assert train.real.all() and abs(train.label.mean() - 0.5) < 0.02
+    held_out = index[index.split.isin(["val", "test"])]
+    assert held_out.subject.is_unique and not set(held_out.subject) & set(train.subject)
+
+
+def test_undersampling_drops_controls_only(tmp_path):
+    cohort = FakeCohort()
+    listed, rejected = cohort.subjects()
+    listed.loc[listed.index % 8 != 1, "diagnosis"] = "healthy"
+    cohort.subjects = lambda: (listed, rejected)
+    index = arm(tmp_path, cohort=cohort).index
+    assert index[index.split == "train"].drop_duplicates("subject").label.mean() == 0.5
+    assert index[index.split == "test"].label.mean() < 0.25  # natural prevalence
+
+
+def test_arms_are_nested_and_share_their_evaluation(root, store, made):
+    arms = {n: arm(root, synthetic=n, synthetic_set=made.folder).index for n in (0, 36, 72, "only")}
+    synthetic = {n: index[~index.real] for n, index in arms.items()}
+    assert [len(rows) for rows in synthetic.values()] == [0, 36, 72, 72]
+    assert synthetic[36].stored.tolist() == list(range(36))
+    assert synthetic[72].stored.tolist()[:36] == synthetic[36].stored.tolist()
+    assert (synthetic[36].group.value_counts() == 1).all() and synthetic[36].group.nunique() == 36
+    for name in ("val", "test"):
+        assert len({tuple(index.subject[index.split == name]) for index in arms.values()}) == 1
+    only = arms["only"]
+    assert not only[only.split == "train"].real.any() and only[only.split != "train"].real.all()
+    assert list(only.columns) == list(arms[0].columns)
+
+
+def test_a_batch_holds_the_rows_it_names(root, store, made):
+    arms = arm(root, synthetic=36, synthetic_set=made.folder, batch_size=50)
+    seen = []
+    for batch in arms.train_dataloader():
+        for image, label, row in zip(batch["image"].numpy(), batch["label"], batch["row"], strict=True):
+            known = arms.index.loc[int(row)]
+            stored = (store if known.real else made).images[known.stored]
+            assert np.array_equal(image, stored) and known.label == label
+            seen.append(int(row))
+    assert sorted(seen) == np.flatnonzero(arms.index.split == "train").tolist()
+    assert batch["image"].dtype == torch.uint8 and batch["label"].dtype == batch["row"].dtype == torch.int64
+
+
+def test_workers_fetch_the_same(root, store):
+    own, other = (arm(root, workers=n).val_dataloader() for n in (0, 1))
+    for a, b in zip(own, other, strict=True):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+@pytest.mark.parametrize("images", [100, 2000])
+def test_arms_take_equal_steps(root, store, made, images):
+    options = {"images_per_epoch": images, "synthetic_set": made.folder}
+    loaders = [arm(root, synthetic=n, **options).train_dataloader() for n in (0, 36, "only")]
+    rows = [[batch["row"] for batch in loader] for loader in loaders]
+    assert [len(part) for part in rows] == [-(-images // 32)] * 3 == [len(loader) for loader in loaders]
+    assert all(sum(map(len, part)) == images for part in rows)
+    counts = torch.bincount(torch.cat(rows[2]))[-72:]  # 72 synthetic images: drawn equally often, within one
+    assert counts.max() - counts.min() <= 1
+
+
+def test_order_is_seeded(root, store):
+    def rows(seed: int) -> list[int]:
+        return torch.cat([batch["row"] for batch in arm(root, seed=seed).train_dataloader()]).tolist()
+
+    assert rows(0) == rows(0) != rows(1)
+
+
+def test_unknown_attributes_stay_missing(tmp_path):
+    arms = arm(tmp_path, cohort=FakeCohort(count=40, unknown=("sex", "age", "bmi")))
+    trainer = L.Trainer(**QUIET)
+    table = predictions(arms.index, trainer.predict(linear(), arms))
+    assert table[["sex", "age_band", "bmi_band"]].isna().all(axis=None) and set(table.group) == {"healthy", "hf"}
+    assert set(table.split) == {"val", "test"}
+
+
+def test_wrong_arms_are_refused(root, store, made, tmp_path):
+    with pytest.raises(ValueError, match=r"synthetic=4000: the set .* holds 72 images; .*plan.count=4000"):
+        arm(root, synthetic=4000, synthetic_set=made.folder)
+    with pytest.raises(ValueError, match="synthetic=2000: synthetic_set is missing"):
+        Arms(cohort=FakeCohort(), root=root, synthetic=2000)
+    for wrong in ("all", -1):
+        with pytest.raises(ValueError, match=f"synthetic={wrong!r}: give a number"):
+            Arms(cohort=FakeCohort(), root=root, synthetic=wrong)
+    with pytest.raises(ValueError, match="images_per_epoch=0"):
+        Arms(cohort=FakeCohort(), root=root, images_per_epoch=0)
+    with pytest.raises(FileNotFoundError, match="generate.py"):
+        arm(root, synthetic=1, synthetic_set=tmp_path / "nowhere")
+    other = fake_set(tmp_path / "large", store, count=2, pixels=32)
+    with pytest.raises(ValueError, match="images have 32 pixels, those of cohort fake 16"):
+        arm(root, synthetic="only", synthetic_set=other.folder)
+
+
+def test_one_class_arms_are_told(tmp_path):
+    cohort = FakeCohort(count=40)
+    listed, rejected = cohort.subjects()
+    cohort.subjects = lambda: (listed, rejected)
+    listed["split"] = np.resize(["train", "train", "val", "test"], len(listed))  # val rows are healthy, test rows sick
+    with pytest.warns(UserWarning, match="all 10 validation subjects have label 0; val_balanced_accuracy is NaN"):
+        arms = arm(tmp_path, cohort=cohort)
+    logged = L.Trainer(**QUIET).validate(linear(), arms, verbose=False)[0]
+    assert np.isnan(logged["val_balanced_accuracy"]) and np.isfinite(logged["val_loss"])
+    listed.loc[listed.split == "train", "diagnosis"] = "hf"
+    with pytest.raises(ValueError, match="all 180 training images have label 1"):
+        arm(tmp_path, cohort=cohort)
+    listed["split"] = np.resize(["train", "test"], len(listed))
+    with pytest.raises(ValueError, match="the val split is empty"):
+        arm(tmp_path, cohort=cohort)
+    listed["split"] = np.resize(["train", "val", "test"], len(listed))
+    listed.loc[0, "diagnosis"] = None
+    with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
+        arm(tmp_path, cohort=cohort)
+
+
+def test_no_predictions_is_an_error():
+    with pytest.raises(ValueError, match="no predictions were made"):
+        predictions(pd.DataFrame(), [[], []])

@@ -1,0 +1,292 @@
+"""Frechet distances, Table 1, adherence and the judges behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.linalg
+import torch
+from fake_cohort import FakeCohort, fake_set
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torchvision.models import Inception3
+
+from cmrdata.batch import LV, MYO
+from cmrdata.cohort import with_groups
+from cmrdata.store import Store, prepare
+from cmrgen import inception, judges
+from cmrgen.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
+from cmrgen.fidelity import frechet_distance, half_size, halves, table1, table1_wide
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small are slower on two threads, much slower when other programs want the second core."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def sqrtm_form(x: np.ndarray, y: np.ndarray) -> float:
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real))
+
+
+def eigenvalue_form(x: np.ndarray, y: np.ndarray) -> float:
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    roots = np.sqrt(scipy.linalg.eigvals(a @ b).astype(complex)).real.sum()
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * roots)
+
+
+def features(n: int, d: int, seed: int, rank: int | None = None) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, rank or d)) @ rng.normal(size=(rank or d, d)) + rng.normal(size=d)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 16), (40, 300, 16), (300, 17, 16), (3, 200, 16)])
+def test_frechet_distance_equals_both_scipy_forms(n: int, m: int, d: int) -> None:
+    x, y = features(n, d, 0), features(m, d, 1)
+    assert frechet_distance(x, y) == pytest.approx(eigenvalue_form(x, y), rel=1e-6)
+    if min(n, m) > d:  # sqrtm itself is inexact on singular products
+        assert frechet_distance(x, y) == pytest.approx(sqrtm_form(x, y), rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m", "d", "rank"), [(30, 50, 64, None), (100, 100, 24, 5), (200, 8, 24, 3)])
+def test_frechet_distance_of_singular_covariances(n: int, m: int, d: int, rank: int | None) -> None:
+    x, y = features(n, d, 0, rank), features(m, d, 1, rank)
+    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    values, vectors = np.linalg.eigh(
+        a
+    )  # tr (AB)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), symmetric and so well conditioned
+    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
+    trace = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(1e-10)).sum()
+    wanted = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * trace
+    assert frechet_distance(x, y) == pytest.approx(wanted, rel=1e-4)
+    assert frechet_distance(x, y) == pytest.approx(eigenvalue_form(x, y), rel=1e-6)
+
+
+def test_frechet_distance_is_symmetric_and_zero_for_the_same_sample() -> None:
+    x, y = features(80, 16, 0), features(30, 16, 1)
+    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
+    assert frechet_distance(x, x + 2) == pytest.approx(4 * 16)
+
+
+def test_frechet_distance_names_what_is_wrong() -> None:
+    x = features(10, 4, 0)
+    with pytest.raises(ValueError, match=r"features y have shape \(1, 4\)"):
+        frechet_distance(x, x[:1])
+    spoilt = x.copy()
+    spoilt[3, 1] = np.nan
+    with pytest.raises(ValueError, match="features x: 1 rows hold NaN or inf, the first is row 3"):
+        frechet_distance(spoilt, x)
+
+
+def test_halves_share_no_subject_and_have_the_promised_size() -> None:
+    rng = np.random.default_rng(0)
+    for repeat in range(20):
+        subjects = pd.Series([f"SYN{k:04d}" for k in np.repeat(np.arange(11), rng.integers(1, 10, 11))])
+        left, right = halves(np.arange(len(subjects)), subjects, np.random.default_rng(repeat))
+        assert not set(subjects[left]) & set(subjects[right])
+        assert sorted([*left, *right]) == list(range(len(subjects)))
+        assert min(len(left), len(right)) >= half_size(subjects) > 0
+
+
+def people(n: int, *, split: str = "test", unknown: tuple[str, ...] = (), first: int = 0) -> pd.DataFrame:
+    table = FakeCohort(count=n, unknown=unknown).subjects()[0]
+    table["subject"] = [f"SYN{first + k:04d}" for k in range(n)]
+    return with_groups(table).assign(split=split)
+
+
+def test_table1_has_every_cell_at_one_size() -> None:
+    real, synthetic = people(720), people(360)
+    x, y = features(720, 8, 0), features(360, 8, 1)
+    table = table1(x, real, y, synthetic, draws=2, seed=0)
+    assert list(table.columns) == ["axis", "cell", "kind", "fid", "sd", "n", "subjects"]
+    assert set(table.n) == {120} and len(table) == 4 * 3 * 2  # 240 real and 120 synthetic of each age band
+    assert table.attrs["pool"] == "held-out (val + test)" and not table.attrs["refused"] + table.attrs["warnings"]
+    assert table[table.axis == "age_band"].cell.unique().tolist() == ["<60 - <60", "<60 - 70+", "70+ - 70+"]
+    assert table.cell.unique()[[0, 1, 2, 9, 10, 11]].tolist() == [
+        "Male - Male", "Male - Female", "Female - Female", "Healthy - Healthy", "Healthy - HF", "HF - HF"]  # fmt: skip
+    pd.testing.assert_frame_equal(table, table1(x, real, y, synthetic, draws=2, seed=0))
+    assert set(table1(x, real, y, synthetic, n=50, draws=2, seed=0).n) == {50}
+    wide = table1_wide(table)
+    assert wide.shape == (12, 4) and wide.iloc[0].tolist() == ["Sex", *table.cell.unique()[:3]]
+    assert wide.iloc[1, 1] == f"{table.fid[0]:.2f} ({table.sd[0]:.2f})"
+
+
+def test_table1_finds_the_group_that_differs() -> None:
+    real, synthetic = people(720), people(720)
+    x, y = np.random.default_rng(0).normal(size=(2, 720, 8))
+    x[real.sex == "F"] += 3
+    table = table1(x, real, y, synthetic, seed=0).set_index(["axis", "kind", "cell"]).fid
+    floor, across = table["sex"]["Real - Real"], table["sex"]["Real - Synthetic"]
+    assert floor["Male - Female"] > 50 > 5 > floor["Male - Male"]
+    assert across["Female - Female"] > 50 > 5 > across["Male - Female"]  # B is the synthetic side
+
+
+def test_table1_falls_back_to_all_splits_and_warns() -> None:
+    real = pd.concat([people(36), people(720, split="train", first=36), people(90, split="extra", first=800)])
+    table = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0)
+    assert table.attrs["pool"] == "all splits" and set(table.n) == {12}
+    assert len(table.attrs["warnings"]) == 2 and "12 images a side" in table.attrs["warnings"][0]
+    assert table[table.axis == "sex"].subjects.max() == 756  # without the extra rows
+
+
+def test_table1_refuses_unknown_axes() -> None:
+    real, synthetic = people(300, unknown=("sex", "age")), people(300)
+    synthetic = synthetic[synthetic.bmi_band != "obese"]
+    table = table1(features(300, 4, 0), real, features(len(synthetic), 4, 1), synthetic, draws=2, seed=0)
+    assert set(table.axis) == {"diagnosis"}
+    assert [reason.split(":")[0] for reason in table.attrs["refused"]] == ["sex", "age_band", "bmi_band"]
+    assert "no synthetic image is Obese" in table.attrs["refused"][2]
+    none = table1(features(2, 4, 0), real[:2], features(2, 4, 1), synthetic[:2], draws=2, seed=0)
+    assert none.empty and "needs 2" in " ".join(none.attrs["refused"])
+    assert table1_wide(none).empty
+
+
+def test_dice_by_hand() -> None:
+    mask = np.zeros((1, 2, 4, 4), np.uint8)
+    mask[0, :, 0, :] = LV
+    found = mask.copy()
+    found[0, 0, 0, 2:] = 0  # half of LV: 2*2 / (2 + 4)
+    found[0, 0, 3, 0] = MYO  # in no mask: 0; RV in neither: skipped
+    assert dice(found, mask).tolist() == [[pytest.approx((2 / 3 + 0) / 2), 1.0]]
+    assert np.isnan(dice(np.zeros_like(mask), np.zeros_like(mask))).all()
+
+
+def test_derangement_moves_every_row() -> None:
+    for n in (2, 3, 50):
+        order = derangement(n, seed=n)
+        assert sorted(order) == list(range(n)) and (order != np.arange(n)).all()
+    with pytest.raises(ValueError, match="a set of 1 images"):
+        derangement(1, seed=0)
+
+
+def test_accuracy_gives_every_group_equal_mass() -> None:
+    index = pd.DataFrame({"group": ["a"] * 9 + ["b"], "sex": ["F"] * 9 + ["M"]})
+    assert accuracy(np.array(["F"] * 10, object), index, "sex", {"a", "b"}) == 0.5
+    assert np.isnan(accuracy(np.array(["F"] * 10, object), index, "sex", set()))
+
+
+def seen(table: pd.DataFrame, seed: int) -> Seen:
+    """Judges who are always right, on masks that differ from row to row."""
+    masks = np.random.default_rng(seed).integers(0, 4, (len(table), 2, 8, 8)).astype(np.uint8)
+    axes = {"sex": table.sex, "age_band": table.age_band, "bmi_band": table.bmi_band, "diagnosis": table.label}
+    return Seen(table, masks, masks.copy(), {axis: column.to_numpy(object) for axis, column in axes.items()})
+
+
+def test_adherence_rows_and_shuffled_reference() -> None:
+    table = adherence(seen(people(72), 0), seen(people(144), 1), seed=0)
+    assert table.columns.tolist() == ["metric", "real", "synthetic", "shuffled", "n"]
+    assert table.metric.tolist() == ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_accuracy"]
+    assert (table.real == 1).all() and (table.synthetic == 1).all() and (table.n == 144).all()
+    assert table.shuffled.between(0.1, 0.7).all() and not table.attrs["warnings"]
+    detail = adherence_detail(seen(people(72), 0), seen(people(144), 1), seed=0)
+    assert len(detail) == 6 and (detail.synthetic_n == 144).all() and (detail.shuffled < 0.5).all()
+
+
+def test_adherence_of_unknown_axes_is_nan_with_n_0() -> None:
+    table = adherence(seen(people(10, unknown=("sex", "bmi")), 0), seen(people(12, unknown=("sex", "bmi")), 1), seed=0)
+    rows = table.set_index("metric")
+    assert rows.loc[["sex_accuracy", "bmi_accuracy"], ["real", "synthetic", "shuffled"]].isna().to_numpy().all()
+    assert rows.n.tolist()[1:3] == [0, 0] and rows.synthetic["age_accuracy"] == 1
+    assert "Fewer than 20 images: real (10), synthetic (12)" in table.attrs["warnings"][-1]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return prepare(FakeCohort(count=180), tmp_path_factory.mktemp("store"))
+
+
+def test_judges_learn_the_fake_hearts_and_are_kept(store: Store, tmp_path: Path) -> None:
+    wanted = {"steps": (80, 40), "width": (8, 8)}
+    made = judges.judges(store, tmp_path, **wanted)
+    held = np.flatnonzero(store.index.split.isin(["val", "test"]))
+    synthetic = fake_set(tmp_path / "set", store, count=72)
+    looks = [judges.judge(made, images) for images in (store.images[held], synthetic.images)]
+    real, fake = (
+        Seen(index, masks, look.segmented, look.predicted)
+        for look, index, masks in zip(looks, (store.index.iloc[held], synthetic.index),
+                                      (store.masks[held], synthetic.masks), strict=True)
+    )  # fmt: skip
+    rows = adherence(real, fake, seed=0).set_index("metric")
+    assert rows.real["dice"] > 0.5 and rows.synthetic["diagnosis_accuracy"] > 0.8
+    assert (rows.shuffled < rows.synthetic)[["dice", "diagnosis_accuracy"]].all()
+    detail = adherence_detail(real, fake, seed=0).set_index(["structure", "phase"])
+    assert detail.real["LV", "ED"] > 0.8  # the only structure of a fake heart that is brighter than its surroundings
+    assert looks[0].features.shape == (len(held), judges.FEATURES) and np.isfinite(looks[0].features).all()
+
+    assert sorted(p.suffix for p in tmp_path.iterdir() if p.is_file()) == [".json"] * 2 + [".safetensors"] * 2
+    before = {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.is_file()}
+    again = judges.judges(store, tmp_path, **wanted)
+    assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.is_file()} == before
+    assert again.card == made.card
+    assert np.array_equal(judges.judge(again, store.images[held]).features, looks[0].features)
+
+
+def test_judges_are_seeded_and_leave_the_global_generator_alone(store: Store, tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    first, second, other = (
+        judges.judges(store, tmp_path / str(k), steps=(2, 2), width=(8, 8), seed=seed)
+        for k, seed in enumerate((0, 0, 1))
+    )
+    assert torch.equal(torch.get_rng_state(), state)
+    looks = [judges.judge(made, store.images[:4]).features for made in (first, second, other)]
+    assert np.allclose(looks[0], looks[1], atol=1e-5) and not np.allclose(looks[0], looks[2], atol=1e-5)
+
+
+def test_heads_are_absent_for_unknown_axes_and_missing_rows_are_masked(tmp_path: Path) -> None:
+    made = judges.judges(
+        prepare(FakeCohort(count=72, unknown=("sex",)), tmp_path), tmp_path, steps=(1, 1), width=(8, 8)
+    )
+    assert list(made.attributes.heads) == ["age_band", "bmi_band", "diagnosis"]
+    table = people(4)
+    table.loc[1, "sex"] = None
+    assert judges.codes(table, "sex").tolist() == [0, -1, 1, 1] and judges.codes(table, "diagnosis").tolist() == [
+        0,
+        1,
+        0,
+        1,
+    ]
+    network = judges.AttributeNet(["sex"], 8)
+    images = np.random.default_rng(0).integers(0, 256, (4, 2, 16, 16)).astype(np.uint8)
+    table.loc[:, "sex"] = None
+    assert judges._attributes_loss(network, images, images, table).item() == 0
+
+
+def test_judges_refuse_a_store_without_training_rows(store: Store, tmp_path: Path) -> None:
+    bare = Store(store.folder)
+    bare.__dict__["index"] = store.index[store.index.split == "test"]
+    with pytest.raises(ValueError, match="no row of the train split"):
+        judges.judges(bare, tmp_path)
+
+
+@pytest.mark.parametrize(("classes", "suffix"), [(1000, "pt"), (1008, "safetensors")])
+def test_inception_features_from_a_local_file(classes: int, suffix: str, tmp_path: Path) -> None:
+    network = Inception3(num_classes=classes, aux_logits=False, init_weights=False)
+    state, path = network.state_dict(), tmp_path / f"weights.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    found = inception.inception_features(np.zeros((1, 2, 16, 16), np.uint8), path)
+    assert found.shape == (1, 2048) and np.isfinite(found).all()
+    with pytest.raises(FileNotFoundError, match="no Inception weights here"):
+        inception.inception_features(np.zeros((2, 2, 16, 16), np.uint8), tmp_path / "absent.pt")
+
+
+def test_published_inception_pools() -> None:
+    """Average pools do not count the padding; the last block's pool is a maximum of the block's input."""
+    network = Inception3(num_classes=10, aux_logits=False, init_weights=False).eval()
+    inception.published_pools(network)
+    given: dict[str, torch.Tensor] = {}
+    for name in ("Mixed_5b", "Mixed_7c"):
+        block = getattr(network, name)
+        block.branch_pool.conv.register_forward_pre_hook(lambda _, x, name=name: given.update({name: x[0]}))
+        x = torch.randn(1, {"Mixed_5b": 192, "Mixed_7c": 2048}[name], 5, 5)
+        block(x)
+        pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if name == "Mixed_5b" else F.max_pool2d(x, 3, 1, 1)
+        assert torch.allclose(given[name], pooled, atol=1e-5)

@@ -1,0 +1,123 @@
+"""Train a base, a ControlNet or a classifier: `python train.py experiment=<name>`; without arguments it lists them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(cfg: DictConfig) -> None:
+    from cmrdata import runs
+
+    folder, config = Path(cfg.run_dir), OmegaConf.to_container(cfg, resolve=True)
+    state = runs.begin(folder, config, resume=cfg.resume, overwrite=cfg.overwrite)
+    if state == "finished":
+        print(f"{folder}: finished before, reused")
+        return
+    import lightning as L
+
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+    task = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}[cfg.task]
+    runs.finish(folder, **task(cfg, folder))
+    print(f"{folder}: finished")
+
+
+def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Autoencoder, then U-Net on its latents; writes folder/base."""
+    import torch
+    from hydra.utils import instantiate
+
+    from cmrdata.store import prepare
+    from cmrgen import base, pretrain
+    from cmrgen.data import Latents
+
+    cohort = instantiate(cfg.cohort)
+    store, data = prepare(cohort, cfg.data_root), cfg.data
+
+    def images(split: list[str], draws: int | None) -> Any:
+        return pretrain.image_loader(store, splits=split, batch_size=data.autoencoder_batch_size, draws=draws,
+                                     augment=data.augment and draws is not None, seed=cfg.seed)  # fmt: skip
+
+    first = instantiate(cfg.model.autoencoder)
+    draws = first.hparams.steps * data.autoencoder_batch_size
+    stage = fit(cfg, folder / "autoencoder", first, images(list(data.splits), draws), images(["val"], None),
+                max_epochs=1, max_steps=first.hparams.steps)  # fmt: skip
+    torch.manual_seed(cfg.seed)
+    sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)])
+    second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
+    frozen = pretrain.assemble(first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample)
+    second.setup_base(frozen)
+    latents = Latents(cohort=cohort, root=cfg.data_root, base=frozen, batch_size=data.batch_size, splits=data.splits,
+                      fields=data.fields, copies=data.copies, seed=cfg.seed)  # fmt: skip
+    second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
+    base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
+    facts = {"command": " ".join(sys.argv), "seed": cfg.seed, "cohort": store.folder.name, "cohort_fingerprint": store.fingerprint,
+             "training images": int(store.index.split.isin(data.splits).sum()), **stage, **second_stage,
+             "base_fingerprint": base.weights_hash(folder / "base")}  # fmt: skip
+    pretrain.write_card(folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts)
+    return facts
+
+
+def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """The ControlNet; writes folder/controlnet, which generate.py loads."""
+    from hydra.utils import instantiate
+
+    from cmrgen.preview import PreviewGrid
+    from cmrgen.render import save_generator
+
+    module = instantiate(cfg.model)
+    data = instantiate(cfg.data, base=module.base)
+    preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler))
+    metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
+    facts = {**metrics, "cohort": data.store.folder.name, "cohort_fingerprint": data.store.fingerprint,
+             "base": OmegaConf.to_container(cfg.model.base), "base_fingerprint": module.base.fingerprint,
+             "fields": list(cfg.data.fields), "training_images": len(data.train_rows)}  # fmt: skip
+    return {**facts, "fingerprint": save_generator(module.best, folder / "controlnet", facts)}
+
+
+def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """One arm and seed; the best epoch's predictions go to folder/predictions.csv."""
+    from hydra.utils import instantiate
+
+    from cmrcls.data import predictions
+    from cmrdata.store import write_atomic
+
+    module, data = instantiate(cfg.model), instantiate(cfg.data)
+    metrics = fit(cfg, folder, module, datamodule=data, monitor="val_balanced_accuracy")
+    table = predictions(data.evaluation_index, module.predicted)
+    table = table.assign(arm=str(cfg.synthetic), seed=cfg.seed)
+    write_atomic(folder / "predictions.csv", table.to_csv(index=False))
+    return {**metrics, "cohort_fingerprint": data.store.fingerprint}
+
+
+def fit(cfg: DictConfig, folder: Path, module: Any, *loaders: Any, datamodule: Any = None, callbacks: Any = (),
+        monitor: str | None = None, **trainer: Any) -> dict[str, Any]:  # fmt: skip
+    """Lightning's fit with the run's logger, a resumable last.ckpt, and the final metrics as plain numbers."""
+    from hydra.utils import instantiate
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    keep = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=monitor, mode="max", save_last=True,
+                           enable_version_counter=False)  # fmt: skip
+    last = folder / "checkpoints" / "last.ckpt"
+    fitter = instantiate(cfg.trainer, logger=instantiate(cfg.logger), callbacks=[keep, *callbacks],
+                         default_root_dir=folder, **trainer)  # fmt: skip
+    fitter.fit(module, *loaders, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
+    return {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
+
+
+def experiments() -> str:
+    """Name and first comment of each file in conf/experiment."""
+    files = sorted((Path(__file__).parent / "conf" / "experiment").glob("*.yaml"))
+    lines = [f"  experiment={f.stem:12s} {f.read_text().splitlines()[1].lstrip('# ')}" for f in files]
+    return "python train.py experiment=<name> [key=value ...]\n\n" + "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        sys.exit(experiments())
+    main()
