@@ -9,11 +9,12 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
+from cmrdata import runs
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@runs.plainly
 def main(cfg: DictConfig) -> None:
-    from cmrdata import runs
-
     folder, config = Path(cfg.run_dir), OmegaConf.to_container(cfg, resolve=True)
     state = runs.begin(folder, config, resume=cfg.resume, overwrite=cfg.overwrite)
     if state == "finished":
@@ -21,6 +22,7 @@ def main(cfg: DictConfig) -> None:
         return
     import lightning as L
 
+    quiet()
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     task = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}[cfg.task]
     runs.finish(folder, **task(cfg, folder))
@@ -45,7 +47,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     first = instantiate(cfg.model.autoencoder)
     draws = first.hparams.steps * data.autoencoder_batch_size
-    stage = fit(cfg, folder / "autoencoder", first, images(list(data.splits), draws), images(["val"], None),
+    _, stage = fit(cfg, folder / "autoencoder", first, images(list(data.splits), draws), images(["val"], None),
                 max_epochs=1, max_steps=first.hparams.steps)  # fmt: skip
     torch.manual_seed(cfg.seed)
     sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)])
@@ -54,7 +56,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     second.setup_base(frozen)
     latents = Latents(cohort=cohort, root=cfg.data_root, base=frozen, batch_size=data.batch_size, splits=data.splits,
                       fields=data.fields, copies=data.copies, seed=cfg.seed)  # fmt: skip
-    second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
+    _, second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
     facts = {"command": " ".join(sys.argv), "seed": cfg.seed, "cohort": store.folder.name, "cohort_fingerprint": store.fingerprint,
              "training images": int(store.index.split.isin(data.splits).sum()), **stage, **second_stage,
@@ -71,11 +73,11 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.render import save_generator
 
     module = instantiate(cfg.model)
-    data = instantiate(cfg.data, base=module.base)
-    preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler))
-    metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
+    data = instantiate(cfg.data, _partial_=True)(base=module.base)
+    preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler, resolve=True))
+    _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
     facts = {**metrics, "cohort": data.store.folder.name, "cohort_fingerprint": data.store.fingerprint,
-             "base": OmegaConf.to_container(cfg.model.base), "base_fingerprint": module.base.fingerprint,
+             "base": OmegaConf.to_container(cfg.model.base, resolve=True), "base_fingerprint": module.base.fingerprint,
              "fields": list(cfg.data.fields), "training_images": len(data.train_rows)}  # fmt: skip
     return {**facts, "fingerprint": save_generator(module.best, folder / "controlnet", facts)}
 
@@ -85,18 +87,21 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrcls.data import predictions
-    from cmrdata.store import write_atomic
+    from cmrdata.manifest import open_synthetic
+    from cmrdata.runs import write_atomic
 
     module, data = instantiate(cfg.model), instantiate(cfg.data)
-    metrics = fit(cfg, folder, module, datamodule=data, monitor="val_balanced_accuracy")
-    table = predictions(data.evaluation_index, module.predicted)
-    table = table.assign(arm=str(cfg.synthetic), seed=cfg.seed)
+    fitted, metrics = fit(cfg, folder, module, datamodule=data, monitor="val_balanced_accuracy")
+    outputs = fitted.predict(module, datamodule=data, ckpt_path=folder / "checkpoints" / "best.ckpt", weights_only=True)
+    table = predictions(data.index, outputs).assign(arm=str(cfg.synthetic), seed=cfg.seed)
     write_atomic(folder / "predictions.csv", table.to_csv(index=False))
-    return {**metrics, "cohort_fingerprint": data.store.fingerprint}
+    used = open_synthetic(cfg.synthetic_set, data.store).fingerprint if cfg.synthetic != 0 else None
+    return {**metrics, "cohort_fingerprint": data.store.fingerprint, "synthetic_fingerprint": used,
+            "training_images": int((data.index.split == "train").sum()), "steps": fitted.global_step}  # fmt: skip
 
 
 def fit(cfg: DictConfig, folder: Path, module: Any, *loaders: Any, datamodule: Any = None, callbacks: Any = (),
-        monitor: str | None = None, **trainer: Any) -> dict[str, Any]:  # fmt: skip
+        monitor: str | None = None, **trainer: Any) -> tuple[Any, dict[str, Any]]:  # fmt: skip
     """Lightning's fit with the run's logger, a resumable last.ckpt, and the final metrics as plain numbers."""
     from hydra.utils import instantiate
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -107,7 +112,19 @@ def fit(cfg: DictConfig, folder: Path, module: Any, *loaders: Any, datamodule: A
     fitter = instantiate(cfg.trainer, logger=instantiate(cfg.logger), callbacks=[keep, *callbacks],
                          default_root_dir=folder, **trainer)  # fmt: skip
     fitter.fit(module, *loaders, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
-    return {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
+    return fitter, {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
+
+
+def quiet() -> None:
+    """Keeps tips, device lists and foreign deprecations from burying our own lines."""
+    import logging
+    import warnings
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    for message in (".*LeafSpec.*", ".*does not have many workers.*", ".*smaller than the logging interval.*"):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def experiments() -> str:

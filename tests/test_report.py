@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cmrdata import figures, report
 from cmrdata.cohort import with_groups
@@ -78,7 +79,7 @@ def test_figures_are_saved_in_both_formats_and_alike(name: str, tmp_path: Path) 
 
 
 def words(figure: Figure) -> str:
-    return " | ".join(text.get_text() for text in figure.findobj(lambda a: hasattr(a, "get_text")))
+    return " | ".join(text.get_text() for text in figure.findobj(Text) if isinstance(text, Text))
 
 
 def test_demographics_counts_the_diseased_and_omits_unknown_axes() -> None:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import AXES, known_axes
-from cmrdata.store import write_atomic
+from cmrdata.runs import write_atomic
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, INK = "#C4C4C4", "#333333"
@@ -57,6 +57,7 @@ def demographics(subjects: pd.DataFrame) -> Figure:
             panel.set_ylim(len(AXES[axis]) - 0.5, -0.5)
             panel.set_title(TITLES[axis], loc="left", fontsize=11, fontweight="bold")
             panel.set_xlim(0, 119)
+            panel.set_xticks(range(0, 101, 20))
             panel.tick_params(left=False)
         panels[-1].set_xlabel("share of subjects (%)")
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from jinja2 import Environment
 
-from cmrdata.store import write_atomic
+from cmrdata.runs import write_atomic
 
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 LATEX = str.maketrans({
@@ -65,10 +65,11 @@ def notes(frame: pd.DataFrame) -> list[str]:
     return [*frame.attrs.get("warnings", ()), *(f"Left out: {reason}" for reason in frame.attrs.get("refused", ()))]
 
 
-def report_html(sections: Sequence[Section], *, title: str, facts: Mapping[str, Any]) -> str:
+def report_html(sections: Sequence[tuple[Any, ...]], *, title: str, facts: Mapping[str, Any]) -> str:
     """One HTML page without scripts or external references; `facts` are provenance rows (commands, n, date).
 
-    Everything is escaped. Raises FileNotFoundError naming a figure that is not there, ValueError for another file type.
+    Sections are Section or its fields in order. Everything is escaped. Raises FileNotFoundError naming a figure that
+    is not there, ValueError for another file type.
     """
     shown = [{"section": section,
               "warnings": section.warnings,

@@ -1,16 +1,20 @@
-"""Run folders: refused when finished, continued on request, never mixed with other settings."""
+"""Run folders: refused when finished, continued on request, never mixed with other settings. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from cmrdata.store import write_atomic
+
 
 CONTROL = ("resume", "overwrite")  # how to run, not what to run: may differ between attempts
 
@@ -24,7 +28,8 @@ def begin(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool
     begun, done = folder / "config.yaml", folder / "finished.json"
     if overwrite and folder.exists():
         shutil.rmtree(folder)
-    if not begun.exists():
+    nothing_yet = not folder.exists() or all(path.name.startswith(".") or path == begun for path in folder.iterdir())
+    if nothing_yet:  # a run that failed on its input claims no folder
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(begun, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
         return "fresh"
@@ -56,6 +61,28 @@ def facts(folder: Path) -> dict[str, Any]:
 
 def config(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((Path(folder) / "config.yaml").read_text())
+
+
+def plainly(command: Callable[..., None]) -> Callable[..., None]:
+    """Bad input ends a command with our one-paragraph message, not a traceback (HYDRA_FULL_ERROR=1 shows it)."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any) -> None:
+        try:
+            command(*args)
+        except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            sys.exit(f"error: {error}")
+
+    return wrapped
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

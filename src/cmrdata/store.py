@@ -26,6 +26,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from cmrdata.cohort import keep_controls, split, with_groups
+from cmrdata.runs import write_atomic
 
 FORMAT = 1  # raise it when the meaning of the bytes changes: older stores are then rebuilt
 CHUNK = 64  # subjects per part: what a killed preparation loses at most
@@ -220,13 +221,6 @@ def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -
 def fingerprint(settings: dict[str, Any]) -> str:
     """Hash of plain settings, independent of key order: equal settings, equal data."""
     return hashlib.sha256(json.dumps(_plain(settings), sort_keys=True).encode()).hexdigest()[:16]
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
 
 
 def _plain(value: Any) -> Any:

@@ -62,7 +62,9 @@ class Base:
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Base:
         for network in (self.vae, self.unet, self.text):
-            network.to(device=device, dtype=dtype)
+            network.to(device)
+            if dtype is not None:
+                network.to(dtype)
         self.shift, self.scale = self.shift.to(device), self.scale.to(device)
         self.alphas = self.alphas.to(device)
         return self
@@ -126,8 +128,8 @@ def _load_folder(weights: str) -> Base:
     text = TextTransformer(**facts["text"])
     text.load_state_dict({k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()})
     return Base(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32),
+        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False),
+        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False),
         text=text,
         schedule=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         shift=torch.tensor(facts["shift"]).view(-1, 1, 1),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Predictor = Callable[[Tensor, Tensor], Tensor]
 
@@ -85,6 +85,15 @@ def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
 
+def denoise(unet: nn.Module, controlnet: nn.Module, x: Tensor, t: Tensor, *, context: Tensor,
+            control: Tensor, strength: float = 1.0) -> Tensor:  # fmt: skip
+    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3)."""
+    down, middle = controlnet(x, t, encoder_hidden_states=context, controlnet_cond=control,
+                              conditioning_scale=strength, return_dict=False)  # fmt: skip
+    return unet(x, t, encoder_hidden_states=context, down_block_additional_residuals=down,
+                mid_block_additional_residual=middle).sample  # fmt: skip
+
+
 @torch.no_grad()
 def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
     """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones only)."""
@@ -95,6 +104,7 @@ def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tens
     return x
 
 
+@torch.no_grad()
 def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
     """average <- decay average + (1 - decay) current, in place."""
     torch._foreach_lerp_(list(average), list(current), 1 - decay)

@@ -22,7 +22,8 @@ from tqdm import tqdm
 
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES, balancing_weights
-from cmrdata.store import Store, fingerprint, write_atomic
+from cmrdata.runs import write_atomic
+from cmrdata.store import Store, fingerprint
 from cmrgen.fidelity import axes_of, truth
 
 VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
@@ -108,7 +109,7 @@ def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
     return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
 
 
-def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (150, 400), batch: tuple[int, int] = (32, 64),
+def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (250, 400), batch: tuple[int, int] = (32, 64),
            width: tuple[int, int] = (16, 16), seed: int = 0, device: str = "cpu") -> Judges:  # fmt: skip
     """Segmenter and attribute network of the store's train split; pairs are (segmenter, attribute network).
 

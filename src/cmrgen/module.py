@@ -8,12 +8,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import ControlNetModel
 from torch import Tensor
 
 from cmrdata.batch import LatentBatch
 from cmrgen.base import load_base
-from cmrgen.diffusion import diffusion_loss, ema_update, stratified_timesteps
+from cmrgen.diffusion import denoise, diffusion_loss, ema_update, stratified_timesteps
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8 (diffusers' default)
 CONDITIONING_CHANNELS = {4: (16, 32, 64), 8: (16, 32, 96, 256)}
@@ -80,12 +80,3 @@ class ControlNetModule(L.LightningModule):
         optimizer = torch.optim.AdamW(self.controlnet.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
         warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (self.hparams.warmup + 1)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warm, "interval": "step"}}
-
-
-def denoise(unet: UNet2DConditionModel, controlnet: ControlNetModel, x: Tensor, t: Tensor, *, context: Tensor,
-            control: Tensor, strength: float = 1.0) -> Tensor:  # fmt: skip
-    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3)."""
-    down, middle = controlnet(x, t, encoder_hidden_states=context, controlnet_cond=control,
-                              conditioning_scale=strength, return_dict=False)  # fmt: skip
-    return unet(x, t, encoder_hidden_states=context, down_block_additional_residuals=down,
-                mid_block_additional_residual=middle).sample  # fmt: skip

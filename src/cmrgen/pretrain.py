@@ -44,7 +44,8 @@ class AutoencoderModule(L.LightningModule):
         rgb = as_rgb(batch, batch.shape[-1])
         posterior = self.vae.encode(rgb).latent_dist
         error = self.vae.decode(posterior.sample()).sample - rgb
-        loss = error.abs().mean() + 2 * error.square().mean() + self.hparams.kl * posterior.kl().mean()
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value, as the errors are per pixel
+        loss = error.abs().mean() + 2 * error.square().mean() + self.hparams.kl * divergence
         self.log_dict({"train_loss": loss, "psnr": _psnr(error)}, prog_bar=True)
         return loss
 

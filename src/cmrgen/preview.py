@@ -1,1 +1,45 @@
-"""Preview pictures while the ControlNet trains: mask | real | synthetic, beside the run."""
+"""Pictures while a ControlNet trains: mask | real | synthetic beside the run after every validation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from cmrdata.figures import coloured, image_grid, save
+from cmrgen.data import Latents
+from cmrgen.render import Generator, resized
+
+
+class PreviewGrid(L.Callback):
+    """Renders `count` validation rows (evenly spread) with the network so far; ED above, ES below.
+
+    The grid with real images stays in `folder`; loggers that can leave the machine get the synthetic part only.
+    """
+
+    def __init__(self, folder: Path, *, sampler: dict[str, Any], count: int = 6) -> None:
+        self.folder, self.sampler, self.count = folder, sampler, count
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
+            return
+        rows = data.val_rows[np.linspace(0, len(data.val_rows) - 1, min(self.count, len(data.val_rows))).astype(int)]
+        masks, real = data.store.masks[data.rows[rows]], data.store.images[data.rows[rows]]
+        generator = Generator(base=module.base, controlnet=module.best, facts={})
+        synthetic = generator.images(
+            torch.from_numpy(masks), prompts=data.table.prompt.iloc[rows].tolist(), seeds=list(range(len(rows))),
+            guidance=[self.sampler["guidance"]] * len(rows), sampler=self.sampler["name"], steps=self.sampler["steps"],
+        )  # fmt: skip
+        shown = resized(synthetic, masks.shape[-1]).cpu().numpy()
+        cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
+        n = len(rows)
+        grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
+        titles = [f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")]
+        save(image_grid(grid, titles), self.folder / f"epoch-{trainer.current_epoch:03d}")
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image(key="synthetic", images=[np.concatenate(list(shown[:, 0]), 1)], step=trainer.global_step)

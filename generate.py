@@ -1,0 +1,50 @@
+"""Render a synthetic set: `python generate.py generator=runs/controlnet/0 plan=balanced plan.count=4000`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from cmrdata import runs
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="generate")
+@runs.plainly
+def main(cfg: DictConfig) -> None:
+    folder, config = Path(cfg.run_dir), OmegaConf.to_container(cfg, resolve=True)
+    state = runs.begin(folder, config, resume=cfg.resume, overwrite=cfg.overwrite)
+    if state == "finished":
+        print(f"{folder}: finished before, reused")
+        return
+    from hydra.utils import instantiate
+
+    from cmrdata.store import prepare
+    from cmrgen import plan as plans
+    from cmrgen.render import load_generator, render, render_sweep
+
+    generator = load_generator(cfg.generator)
+    cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
+    if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
+        raise ValueError(
+            f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort is "
+            f"{cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was trained with"
+        )
+    plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
+    counts = plans.summary(plan)
+    print(f"plan: {len(plan)} images over {len(counts)} groups, {counts.images.min()}-{counts.images.max()} each, from "
+          f"{counts.masks.min()}-{counts.masks.max()} masks of {counts.subjects.min()}-{counts.subjects.max()} training subjects")  # fmt: skip
+    if missing := plan.attrs.get("missing"):
+        print(f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}")
+    made = render(plan, cohort=cohort, generator=generator, folder=folder, sampler=cfg.sampler.name, steps=cfg.sampler.steps,
+                  batch_size=cfg.batch_size)  # fmt: skip
+    render_sweep(cohort, generator, folder / "sweep", sampler=cfg.sampler.name, steps=cfg.sampler.steps,
+                 guidance=cfg.sampler.guidance)  # fmt: skip
+    runs.finish(folder, images=len(made.index), generator=cfg.generator, fingerprint=made.fingerprint,
+                missing_groups=missing or [], groups=counts.to_dict("records"))  # fmt: skip
+    print(f"{folder}: {len(made.index)} images")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""One thread (two on busy cores are slower than one), and a tiny untrained base that takes a second to make."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base folder at 32 px with random weights: right in every shape, useless as a picture."""
+    import torch
+
+    from cmrgen import pretrain
+    from cmrgen.base import save_base
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("base")
+    vae = pretrain.AutoencoderModule(channels=(8, 8, 16)).vae
+    unet = pretrain.UnetModule(channels=(16, 16, 32), latent=8).unet
+    images = torch.randint(0, 256, (4, 2, 32, 32), dtype=torch.uint8)
+    save_base(pretrain.assemble(vae, unet, pretrain.text_tower(0), pixels=32, images=images), folder, text_config=pretrain.TEXT)
+    return folder
