@@ -44,11 +44,20 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path]) -> None:
     from cmrdata.store import prepare
 
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
-    facts: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
-                             "cohort fingerprint": cohort.fingerprint}  # fmt: skip
+    facts: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
+        "cohort fingerprint": cohort.fingerprint,
+    }
     pictures = folder / "figures"
     figure1 = figures.save(figures.demographics(cohort.subjects), pictures / "fig1_demographics")[0]
-    sections = [Section("Who is in the cohort", [_split_sentence(cohort)], figures=[("Fig. 1: diseased subjects and the cohort", figure1)])]
+    sections = [
+        Section(
+            "Who is in the cohort",
+            [_split_sentence(cohort)],
+            figures=[("Fig. 1: diseased subjects and the cohort", figure1)],
+        )
+    ]
     if found:
         sections.append(fairness_section(folder, pictures, cohort, found, facts))
     else:
@@ -56,7 +65,11 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path]) -> None:
     if (Path(cfg.synthetic_set) / "finished.json").exists():
         sections += synthetic_sections(cfg, folder, pictures, cohort, facts)
     else:
-        sections.append(Section("Synthetic images", warnings=[f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."]))
+        sections.append(
+            Section(
+                "Synthetic images", warnings=[f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."]
+            )
+        )
     page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts)
     runs.write_atomic(folder / "report.html", page)
 
@@ -72,16 +85,21 @@ def fairness_section(folder: Path, pictures: Path, cohort: Any, found: list[Path
     done = {run: runs.facts(run) for run in found}
     if foreign := [run for run, fact in done.items() if fact["cohort_fingerprint"] != cohort.fingerprint]:
         raise ValueError(
-            f"{foreign[0]} ({len(foreign)} of {len(found)} runs) was trained on another cohort than {cohort.folder.name}; "
-            "give evaluate.py that cohort's settings, or other classifiers="
+            f"{foreign[0]} ({len(foreign)} of {len(found)} runs) was trained on another cohort than "
+            f"{cohort.folder.name}; give evaluate.py that cohort's settings, or other classifiers="
         )
     predictions = pd.concat([pd.read_csv(run / "predictions.csv") for run in found], ignore_index=True)
-    order = sorted(predictions.arm.astype(str).unique(), key=lambda arm: (arm == "only", int(arm) if arm.isdigit() else 0))
+    order = sorted(
+        predictions.arm.astype(str).unique(), key=lambda arm: (arm == "only", int(arm) if arm.isdigit() else 0)
+    )
     predictions["arm"] = pd.Categorical(predictions.arm.astype(str), order).rename_categories(_arm_name)
     predictions = predictions.sort_values(["arm", "seed"], kind="stable").astype({"arm": str})
     table = fairness.table2(predictions)
     wide, gaps = fairness.wide(table), fairness.gaps(table)
-    caption = "Table 2: balanced accuracy per subgroup and training set, mean ± sd over seeds; test subjects at natural prevalence"
+    caption = (
+        "Table 2: balanced accuracy per subgroup and training set, mean ± sd over seeds; "
+        "test subjects at natural prevalence"
+    )
     wide.attrs["caption"] = caption
     seeds = table.groupby("arm").seeds.first()
     warnings = [f"Arm {arm}: only {n} seeds, the paper has 8." for arm, n in seeds.items() if n < 8]
@@ -95,10 +113,16 @@ def fairness_section(folder: Path, pictures: Path, cohort: Any, found: list[Path
     steps = sorted({fact["steps"] for fact in done.values()})
     facts["classifier runs"] = f"{len(found)}, {'/'.join(map(str, steps))} optimiser steps each"
     gaps.attrs["caption"] = "Gap: largest minus smallest subgroup mean"
-    return Section("Is the classifier fairer?", [
-        f"Arms: {', '.join(seeds.index)}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
-        f"{int(table.positives.iloc[0])} of them diseased; the decision is the likelier class."
-    ], tables=[wide, gaps], figures=[("Table 2 as bars", bars)], warnings=warnings)  # fmt: skip
+    return Section(
+        "Is the classifier fairer?",
+        [
+            f"Arms: {', '.join(seeds.index)}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
+            f"{int(table.positives.iloc[0])} of them diseased; the decision is the likelier class."
+        ],
+        tables=[wide, gaps],
+        figures=[("Table 2 as bars", bars)],
+        warnings=warnings,
+    )
 
 
 def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: Any, facts: dict[str, Any]) -> list[Any]:
@@ -112,46 +136,80 @@ def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: An
     from cmrgen.judges import judge, judges
 
     made = open_synthetic(cfg.synthetic_set, cohort)
-    networks = judges(cohort, cohort.folder / "judges", steps=(cfg.judge_steps, cfg.judge_steps), seed=cfg.seed)
+    networks = judges(cohort, cohort.folder / "judges", steps=tuple(cfg.judge_steps), seed=cfg.seed)
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
     real, synthetic = judge(networks, cohort.images[held]), judge(networks, np.asarray(made.images))
-    seen = [adherence.Seen(index.reset_index(drop=True), masks, look.segmented, look.predicted)
-            for index, masks, look in ((cohort.index.iloc[held], cohort.masks[held], real),
-                                       (made.index, np.asarray(made.masks), synthetic))]  # fmt: skip
+    seen = [
+        adherence.Seen(index.reset_index(drop=True), masks, look.segmented, look.predicted)
+        for index, masks, look in (
+            (cohort.index.iloc[held], cohort.masks[held], real),
+            (made.index, np.asarray(made.masks), synthetic),
+        )
+    ]
     shown = adherence.adherence(*seen, seed=cfg.seed)
     detail = adherence.adherence_detail(*seen, seed=cfg.seed)
-    shown.attrs["caption"] = "Adherence: what judges trained on real images see in held-out real and in synthetic images"
+    shown.attrs["caption"] = (
+        "Adherence: what judges trained on real images see in held-out real and in synthetic images"
+    )
     write_tables(shown, folder, "adherence", shown.attrs["caption"])
     write_tables(detail, folder, "adherence_detail", "Dice per structure and phase")
     bars = figures.save(figures.adherence_bars(shown), pictures / "fig_adherence")[0]
     drawn = sweep_pictures(Path(cfg.synthetic_set) / "sweep", pictures)
 
-    table = fidelity.table1(real.features, cohort.index.iloc[held], synthetic.features, made.index,
-                            n=cfg.fid_images, seed=cfg.seed)  # fmt: skip
+    def distances(rows: np.ndarray, features: np.ndarray) -> Any:
+        options = {"n": cfg.fid_images, "seed": cfg.seed}
+        return fidelity.table1(features, cohort.index.iloc[rows], synthetic.features, made.index, **options)
+
+    table = distances(held, real.features)
+    if table.attrs["pool"] != next(iter(fidelity.POOLS)):
+        held = np.flatnonzero(cohort.index.split != "extra")  # too few held-out images: all splits, with a warning
+        table = distances(held, judge(networks, cohort.images[held]).features)
     wide = fidelity.table1_wide(table)
-    wide.attrs["caption"] = (f"Table 1: Fréchet distance between subgroups, domain features, n = {table.n.min() if len(table) else 0} "
-                             "images a side, mean (sd) over draws")  # fmt: skip
+    wide.attrs["caption"] = (
+        f"Table 1: Fréchet distance between subgroups, domain features, n = {table.n.min() if len(table) else 0} "
+        "images a side, mean (sd) over draws"
+    )
     write_tables(table, folder, "table1", wide.attrs["caption"], display=wide)
     tables = [wide, *inception_table(cfg, folder, cohort, held, made)]
-    heat = [("Table 1 as heat maps", figures.save(figures.fid_heatmap(table), pictures / "fig_fid")[0])] if len(table) else []
-    facts |= {"synthetic set": f"{cfg.synthetic_set} ({len(made.index):,} images, {made.index.group.nunique()} groups)",
-              "synthetic fingerprint": made.fingerprint, "generator": made.meta["settings"]["generator"],
-              "sampler": f"{made.meta['settings']['sampler']}, {made.meta['settings']['steps']} steps",
-              "judges": ", ".join(f"{name}: {card['steps']} steps" for name, card in networks.card.items())}  # fmt: skip
+    heat = []
+    if len(table):
+        heat = [("Table 1 as heat maps", figures.save(figures.fid_heatmap(table), pictures / "fig_fid")[0])]
+    facts |= {
+        "synthetic set": f"{cfg.synthetic_set} ({len(made.index):,} images, {made.index.group.nunique()} groups)",
+        "synthetic fingerprint": made.fingerprint,
+        "generator": made.meta["settings"]["generator"],
+        "sampler": f"{made.meta['settings']['sampler']}, {made.meta['settings']['steps']} steps",
+        "judges": ", ".join(f"{name}: {card['steps']} steps" for name, card in networks.card.items()),
+    }
     left = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
-    warnings = [f"{len(left)} groups have no training subject and no synthetic image: {', '.join(left)}."] if left else []
+    warnings = (
+        [f"{len(left)} groups have no training subject and no synthetic image: {', '.join(left)}."] if left else []
+    )
     return [
-        Section("Do the images show what they were asked to?", [
-            "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies compare "
-            "its prompt with what an attribute network sees. Every group counts equally, in real images too. Shuffled: "
-            "the same images against other images' masks and prompts, so what chance gives."
-        ], tables=[shown, detail], figures=[("Adherence", bars), *drawn], warnings=warnings),
-        Section("How far are synthetic from real images?", [
-            "Distances in the features of the cohort's own attribute network (the domain backbone); they compare cells of "
-            "this table, not with distances in Inception features. Real - Real within a group is the floor: two halves "
-            "without a common subject."
-        ], tables=tables, figures=heat),
-    ]  # fmt: skip
+        Section(
+            "Do the images show what they were asked to?",
+            [
+                "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
+                "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
+                "Shuffled: "
+                "the same images against other images' masks and prompts, so what chance gives."
+            ],
+            tables=[shown, detail],
+            figures=[("Adherence", bars), *drawn],
+            warnings=warnings,
+        ),
+        Section(
+            "How far are synthetic from real images?",
+            [
+                "Distances in the features of the cohort's own attribute network (the domain backbone); they compare cells "
+                "of this table, not with distances in Inception features. Real - Real within a group is the floor: two "
+                "halves "
+                "without a common subject."
+            ],
+            tables=tables,
+            figures=heat,
+        ),
+    ]
 
 
 def sweep_pictures(sweep: Path, pictures: Path) -> list[tuple[str, Path]]:
@@ -161,8 +219,10 @@ def sweep_pictures(sweep: Path, pictures: Path) -> list[tuple[str, Path]]:
 
     made = Store.open(sweep)
     written = []
-    for figure, name, title in ((3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
-                                (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)")):  # fmt: skip
+    for figure, name, title in (
+        (3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
+        (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)"),
+    ):
         rows = [part for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)]
         if rows:
             grid = [[figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]] for part in rows]
@@ -209,7 +269,12 @@ def _arm_name(arm: str) -> str:
 
 def _split_sentence(cohort: Any) -> str:
     counts = cohort.subjects.groupby("split").label.agg(["size", "sum"])
-    return "; ".join(f"{split}: {int(row['size']):,} subjects, {int(row['sum'])} diseased" for split, row in counts.iterrows()) + "."
+    return (
+        "; ".join(
+            f"{split}: {int(row['size']):,} subjects, {int(row['sum'])} diseased" for split, row in counts.iterrows()
+        )
+        + "."
+    )
 
 
 if __name__ == "__main__":

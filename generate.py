@@ -28,21 +28,43 @@ def main(cfg: DictConfig) -> None:
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
     if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
         raise ValueError(
-            f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort is "
-            f"{cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was trained with"
+            f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort "
+            f"is {cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was trained with"
         )
     plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
     counts = plans.summary(plan)
-    print(f"plan: {len(plan)} images over {len(counts)} groups, {counts.images.min()}-{counts.images.max()} each, from "
-          f"{counts.masks.min()}-{counts.masks.max()} masks of {counts.subjects.min()}-{counts.subjects.max()} training subjects")  # fmt: skip
+    print(
+        f"plan: {len(plan)} images over {len(counts)} groups, {counts.images.min()}-{counts.images.max()} each, from "
+        f"{counts.masks.min()}-{counts.masks.max()} masks of {counts.subjects.min()}-{counts.subjects.max()} training "
+        "subjects a group"
+    )
     if missing := plan.attrs.get("missing"):
         print(f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}")
-    made = render(plan, cohort=cohort, generator=generator, folder=folder, sampler=cfg.sampler.name, steps=cfg.sampler.steps,
-                  batch_size=cfg.batch_size)  # fmt: skip
-    render_sweep(cohort, generator, folder / "sweep", sampler=cfg.sampler.name, steps=cfg.sampler.steps,
-                 guidance=cfg.sampler.guidance)  # fmt: skip
-    runs.finish(folder, images=len(made.index), generator=cfg.generator, fingerprint=made.fingerprint,
-                missing_groups=missing or [], groups=counts.to_dict("records"))  # fmt: skip
+    made = render(
+        plan,
+        cohort=cohort,
+        generator=generator,
+        folder=folder,
+        sampler=cfg.sampler.name,
+        steps=cfg.sampler.steps,
+        batch_size=cfg.batch_size,
+    )
+    render_sweep(
+        cohort,
+        generator,
+        folder / "sweep",
+        sampler=cfg.sampler.name,
+        steps=cfg.sampler.steps,
+        guidance=cfg.sampler.guidance,
+    )
+    runs.finish(
+        folder,
+        images=len(made.index),
+        generator=cfg.generator,
+        fingerprint=made.fingerprint,
+        missing_groups=missing or [],
+        groups=counts.to_dict("records"),
+    )
     print(f"{folder}: {len(made.index)} images")
 
 

@@ -42,25 +42,55 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     store, data = prepare(cohort, cfg.data_root), cfg.data
 
     def images(split: list[str], draws: int | None) -> Any:
-        return pretrain.image_loader(store, splits=split, batch_size=data.autoencoder_batch_size, draws=draws,
-                                     augment=data.augment and draws is not None, seed=cfg.seed)  # fmt: skip
+        return pretrain.image_loader(
+            store,
+            splits=split,
+            batch_size=data.autoencoder_batch_size,
+            draws=draws,
+            augment=data.augment and draws is not None,
+            seed=cfg.seed,
+        )
 
     first = instantiate(cfg.model.autoencoder)
     draws = first.hparams.steps * data.autoencoder_batch_size
-    _, stage = fit(cfg, folder / "autoencoder", first, images(list(data.splits), draws), images(["val"], None),
-                max_epochs=1, max_steps=first.hparams.steps)  # fmt: skip
+    _, stage = fit(
+        cfg,
+        folder / "autoencoder",
+        first,
+        images(list(data.splits), draws),
+        images(["val"], None),
+        max_epochs=1,
+        max_steps=first.hparams.steps,
+    )
     torch.manual_seed(cfg.seed)
     sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)])
     second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
-    frozen = pretrain.assemble(first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample)
+    frozen = pretrain.assemble(
+        first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample
+    )
     second.setup_base(frozen)
-    latents = Latents(cohort=cohort, root=cfg.data_root, base=frozen, batch_size=data.batch_size, splits=data.splits,
-                      fields=data.fields, copies=data.copies, seed=cfg.seed)  # fmt: skip
+    latents = Latents(
+        cohort=cohort,
+        root=cfg.data_root,
+        base=frozen,
+        batch_size=data.batch_size,
+        splits=data.splits,
+        fields=data.fields,
+        copies=data.copies,
+        seed=cfg.seed,
+    )
     _, second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
-    facts = {"command": " ".join(sys.argv), "seed": cfg.seed, "cohort": store.folder.name, "cohort_fingerprint": store.fingerprint,
-             "training images": int(store.index.split.isin(data.splits).sum()), **stage, **second_stage,
-             "base_fingerprint": base.weights_hash(folder / "base")}  # fmt: skip
+    facts = {
+        "command": " ".join(sys.argv),
+        "seed": cfg.seed,
+        "cohort": store.folder.name,
+        "cohort_fingerprint": store.fingerprint,
+        "training images": int(store.index.split.isin(data.splits).sum()),
+        **stage,
+        **second_stage,
+        "base_fingerprint": base.weights_hash(folder / "base"),
+    }
     pretrain.write_card(folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts)
     return facts
 
@@ -76,9 +106,15 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = instantiate(cfg.data, _partial_=True)(base=module.base)
     preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler, resolve=True))
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
-    facts = {**metrics, "cohort": data.store.folder.name, "cohort_fingerprint": data.store.fingerprint,
-             "base": OmegaConf.to_container(cfg.model.base, resolve=True), "base_fingerprint": module.base.fingerprint,
-             "fields": list(cfg.data.fields), "training_images": len(data.train_rows)}  # fmt: skip
+    facts = {
+        **metrics,
+        "cohort": data.store.folder.name,
+        "cohort_fingerprint": data.store.fingerprint,
+        "base": OmegaConf.to_container(cfg.model.base, resolve=True),
+        "base_fingerprint": module.base.fingerprint,
+        "fields": list(cfg.data.fields),
+        "training_images": len(data.train_rows),
+    }
     return {**facts, "fingerprint": save_generator(module.best, folder / "controlnet", facts)}
 
 
@@ -96,21 +132,41 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     table = predictions(data.index, outputs).assign(arm=str(cfg.synthetic), seed=cfg.seed)
     write_atomic(folder / "predictions.csv", table.to_csv(index=False))
     used = open_synthetic(cfg.synthetic_set, data.store).fingerprint if cfg.synthetic != 0 else None
-    return {**metrics, "cohort_fingerprint": data.store.fingerprint, "synthetic_fingerprint": used,
-            "training_images": int((data.index.split == "train").sum()), "steps": fitted.global_step}  # fmt: skip
+    return {
+        **metrics,
+        "cohort_fingerprint": data.store.fingerprint,
+        "synthetic_fingerprint": used,
+        "training_images": int((data.index.split == "train").sum()),
+        "steps": fitted.global_step,
+    }
 
 
-def fit(cfg: DictConfig, folder: Path, module: Any, *loaders: Any, datamodule: Any = None, callbacks: Any = (),
-        monitor: str | None = None, **trainer: Any) -> tuple[Any, dict[str, Any]]:  # fmt: skip
+def fit(
+    cfg: DictConfig,
+    folder: Path,
+    module: Any,
+    *loaders: Any,
+    datamodule: Any = None,
+    callbacks: Any = (),
+    monitor: str | None = None,
+    **trainer: Any,
+) -> tuple[Any, dict[str, Any]]:
     """Lightning's fit with the run's logger, a resumable last.ckpt, and the final metrics as plain numbers."""
     from hydra.utils import instantiate
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    keep = ModelCheckpoint(folder / "checkpoints", filename="best", monitor=monitor, mode="max", save_last=True,
-                           enable_version_counter=False)  # fmt: skip
+    keep = ModelCheckpoint(
+        folder / "checkpoints",
+        filename="best",
+        monitor=monitor,
+        mode="max",
+        save_last=True,
+        enable_version_counter=False,
+    )
     last = folder / "checkpoints" / "last.ckpt"
-    fitter = instantiate(cfg.trainer, logger=instantiate(cfg.logger), callbacks=[keep, *callbacks],
-                         default_root_dir=folder, **trainer)  # fmt: skip
+    fitter = instantiate(
+        cfg.trainer, logger=instantiate(cfg.logger), callbacks=[keep, *callbacks], default_root_dir=folder, **trainer
+    )
     fitter.fit(module, *loaders, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
     return fitter, {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
 

@@ -27,5 +27,9 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     vae = pretrain.AutoencoderModule(channels=(8, 8, 16)).vae
     unet = pretrain.UnetModule(channels=(16, 16, 32), latent=8).unet
     images = torch.randint(0, 256, (4, 2, 32, 32), dtype=torch.uint8)
-    save_base(pretrain.assemble(vae, unet, pretrain.text_tower(0), pixels=32, images=images), folder, text_config=pretrain.TEXT)
+    save_base(
+        pretrain.assemble(vae, unet, pretrain.text_tower(0), pixels=32, images=images),
+        folder,
+        text_config=pretrain.TEXT,
+    )
     return folder

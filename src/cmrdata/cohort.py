@@ -54,7 +54,9 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     for column in ("sex", "diagnosis"):
         table[column] = table[column].astype(object).where(table[column].notna(), None)
     repeated = table.subject[table.subject.duplicated()]
-    _require(repeated.empty, f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each")
+    _require(
+        repeated.empty, f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each"
+    )
     for column, allowed in (("sex", SEXES), ("diagnosis", tuple(DIAGNOSES))):
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
         _require(not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing")

@@ -12,11 +12,21 @@ PROVENANCE = (
     "row",  # position in the plan
     "subject",  # hashed training subject whose mask and attributes were used
     "source_row",  # that mask's row in the cohort's store
-    "sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group",  # what the image was asked to show
+    "sex",
+    "age",
+    "bmi",
+    "age_band",
+    "bmi_band",
+    "diagnosis",
+    "label",
+    "group",  # what the image was asked to show
     "prompt",
     "seed",
-    "sampler", "steps", "guidance", "strength",
-)  # fmt: skip
+    "sampler",
+    "steps",
+    "guidance",
+    "strength",
+)
 
 
 def open_synthetic(folder: str | Path, cohort: Store) -> Store:
@@ -46,6 +56,6 @@ def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
     if (wrong := splits != "train").any():
         first = rows[wrong].iloc[0]
         raise ValueError(
-            f"subject {first.subject}: masks come from the {splits[wrong].iloc[0]} split ({wrong.sum()} of {len(rows)} rows, "
-            f"first at {rows.index[wrong][0]}); synthetic data must derive from train. Rebuild the plan."
+            f"subject {first.subject}: masks come from the {splits[wrong].iloc[0]} split ({wrong.sum()} of "
+            f"{len(rows)} rows, first at {rows.index[wrong][0]}); synthetic data must derive from train. Rebuild the plan."
         )

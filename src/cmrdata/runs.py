@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import yaml
 
+# how to run, not what to run (a preset's values count where they are used): may differ between attempts
+CONTROL = ("resume", "overwrite", "preset")
 
 
-CONTROL = ("resume", "overwrite")  # how to run, not what to run: may differ between attempts
-
-
-def begin(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool) -> Literal["fresh", "continue", "finished"]:
+def begin(
+    folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool
+) -> Literal["fresh", "continue", "finished"]:
     """Claim a run folder for `config` (plain, resolved) and say what is to be done in it.
 
     Raises FileExistsError naming the folder, its state and the remedy; ValueError naming the settings that differ.
@@ -36,7 +37,9 @@ def begin(folder: Path, config: dict[str, Any], *, resume: bool, overwrite: bool
     state = "finished" if done.exists() else "unfinished"
     if not resume:
         verb = "reuse" if done.exists() else "continue"
-        raise FileExistsError(f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace it, or another name=")
+        raise FileExistsError(
+            f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace it, or another name="
+        )
     if changed := differences(yaml.safe_load(begun.read_text()), kept):
         raise ValueError(
             f"{folder} holds a {state} run with other settings: {'; '.join(changed[:6])}"

@@ -61,8 +61,8 @@ def stacks(
     """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED, ES.
 
     `expand` is the paper's nine-fold training set (2.1): slice offsets -1, 0, 1 (-reach..reach) times frame offsets
-    -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets that leave the stack and neighbours without labels at
-    ED or ES are left out. A stack of fewer than three slices, like `expand=False`, gives its central slice only.
+    -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets that leave the stack and neighbours
+    without labels at ED or ES are left out. A stack of fewer than three slices, like `expand=False`, gives its central slice only.
 
     The centre is slice Z // 2 as in the reference, unless that lacks LV or myocardium at ED or ES: then the slice
     nearest the LV's centroid that has both. Each slice is cropped to `fov_mm` squared around the bounding box of
@@ -106,7 +106,9 @@ def stacks(
     return np.concatenate(images), np.concatenate(masks), rows
 
 
-def collect(subjects: pd.DataFrame, scan: Callable[[str, bool], Scan], *, pixels: int, fov_mm: float, reach: int = 1) -> Stacks:
+def collect(
+    subjects: pd.DataFrame, scan: Callable[[str, bool], Scan], *, pixels: int, fov_mm: float, reach: int = 1
+) -> Stacks:
     """Stacks of `subjects` in their order; a ValueError rejects that subject alone.
 
     Training and extra subjects are expanded, the others give their central stack (paper 2.1). `scan(subject, expand)`

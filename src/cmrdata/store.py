@@ -1,10 +1,10 @@
 """Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
 
-    <folder>/images.u8     (N, 2, P, P) raw bytes, channels ED, ES
-             masks.u8      the same shape, labels 0..3
-             parts/*.parquet   index rows of each finished chunk: what is written here is safe
-             index.parquet     all rows; subjects.csv and rejected.csv for a cohort
-             store.json        written last; a folder without it is unfinished and can be continued
+<folder>/images.u8     (N, 2, P, P) raw bytes, channels ED, ES
+         masks.u8      the same shape, labels 0..3
+         parts/*.parquet   index rows of each finished chunk: what is written here is safe
+         index.parquet     all rows; subjects.csv and rejected.csv for a cohort
+         store.json        written last; a folder without it is unfinished and can be continued
 """
 
 from __future__ import annotations
@@ -68,9 +68,13 @@ class Store:
     def open(cls, folder: str | Path) -> Store:
         store = cls(Path(folder))
         if not store.complete:
-            raise FileNotFoundError(f"{folder}: no finished set here (store.json is missing); make it, or resume its making")
+            raise FileNotFoundError(
+                f"{folder}: no finished set here (store.json is missing); make it, or resume its making"
+            )
         if store.meta["format"] != FORMAT:
-            raise ValueError(f"{folder}: written in format {store.meta['format']}, this program reads {FORMAT}; make it anew")
+            raise ValueError(
+                f"{folder}: written in format {store.meta['format']}, this program reads {FORMAT}; make it anew"
+            )
         return store
 
     @property
@@ -116,7 +120,9 @@ class Writer:
         begun = folder / "settings.json"
         if begun.exists() and (found := json.loads(begun.read_text())) != (wanted := _plain(self.settings)):
             changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-            raise ValueError(f"{folder}: begun with other settings ({', '.join(changed)}); choose another folder or delete it")
+            raise ValueError(
+                f"{folder}: begun with other settings ({', '.join(changed)}); choose another folder or delete it"
+            )
         write_atomic(begun, json.dumps(_plain(self.settings), indent=1))
         self.parts = sorted((folder / "parts").glob("*.parquet"))
         self.rows = sum(len(pd.read_parquet(part, columns=["subject"])) for part in self.parts)
@@ -173,8 +179,9 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2, max_rejected:
         wanted = subjects[subjects.stored]
         chunks = [wanted.iloc[k : k + CHUNK] for k in range(0, len(wanted), CHUNK)]
         todo = chunks[len(writer.parts) :]
-        with tqdm(total=len(wanted), initial=len(wanted) - sum(map(len, todo)), desc=f"prepare {cohort.name}",
-                  unit="subject") as bar:  # fmt: skip
+        with tqdm(
+            total=len(wanted), initial=len(wanted) - sum(map(len, todo)), desc=f"prepare {cohort.name}", unit="subject"
+        ) as bar:
             for chunk, stacks in zip(todo, ordered(cohort.stacks, todo, workers=workers), strict=True):
                 faults = folder / "parts" / f"{len(writer.parts):06d}.rejected.csv"
                 write_atomic(faults, stacks.rejected.to_csv(index=False))
@@ -190,7 +197,9 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2, max_rejected:
                 f"see {folder / 'rejected.csv'}\n{reasons(rejected)}"
             )
         read = subjects[~subjects.subject.isin(rejected.subject)].copy()
-        read["balanced"] = keep_controls(read[read.stored], per_case=1, seed=cohort.seed).reindex(read.index, fill_value=False)
+        read["balanced"] = keep_controls(read[read.stored], per_case=1, seed=cohort.seed).reindex(
+            read.index, fill_value=False
+        )
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
         return writer.finish(subjects=len(read), rejected=len(rejected))
 

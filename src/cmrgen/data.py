@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import lightning as L
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from tqdm import tqdm
@@ -27,12 +28,29 @@ class Latents(L.LightningDataModule):
         together with their masks (for cohorts of tens of patients).
     """
 
-    def __init__(self, *, cohort: Cohort, root: str, base: Base, batch_size: int = 16, images_per_epoch: int | None = None,
-                 splits: Sequence[str] = ("train",), fields: Sequence[str] = FIELDS, val_images: int = 128, copies: int = 1,
-                 workers: int = 0, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        cohort: Cohort,
+        root: str,
+        base: Base,
+        batch_size: int = 16,
+        images_per_epoch: int | None = None,
+        splits: Sequence[str] = ("train",),
+        fields: Sequence[str] = FIELDS,
+        val_images: int = 128,
+        copies: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.cohort, self.root, self.base, self.seed = cohort, root, base, seed
-        self.batch_size, self.images_per_epoch, self.workers, self.copies = batch_size, images_per_epoch, workers, copies
+        self.batch_size, self.images_per_epoch, self.workers, self.copies = (
+            batch_size,
+            images_per_epoch,
+            workers,
+            copies,
+        )
         self.splits, self.fields, self.val_images = tuple(splits), tuple(fields), val_images
 
     def prepare_data(self) -> None:
@@ -50,18 +68,25 @@ class Latents(L.LightningDataModule):
         self.train_rows = np.flatnonzero(table.split.isin(self.splits))
         self.val_rows = np.flatnonzero(table.split == "val")[: self.val_images]
         if not len(self.train_rows):
-            raise ValueError(f"cohort {self.store.folder.name}: no image in the splits {self.splits}; give it more subjects")
+            raise ValueError(
+                f"cohort {self.store.folder.name}: no image in the splits {self.splits}; give it more subjects"
+            )
 
     def train_dataloader(self) -> DataLoader:
-        groups = self.table.group.iloc[self.train_rows]
-        sampler = WeightedRandomSampler(
-            torch.as_tensor(balancing_weights(groups)),
-            num_samples=self.images_per_epoch or len(self.train_rows),
-            generator=torch.Generator().manual_seed(self.seed * 100003 + (self.trainer.current_epoch if self.trainer else 0)),
+        sampler = EvenDraws(
+            self.table.group.iloc[self.train_rows],
+            draws=self.images_per_epoch or len(self.train_rows),
+            seed=self.seed,
         )
         subset = torch.utils.data.Subset(self.dataset, self.train_rows.tolist())
-        return DataLoader(subset, sampler=sampler, batch_size=self.batch_size, drop_last=True, num_workers=self.workers,
-                          collate_fn=_whole)  # fmt: skip
+        return DataLoader(
+            subset,
+            sampler=sampler,
+            batch_size=self.batch_size,
+            drop_last=True,
+            num_workers=self.workers,
+            collate_fn=_whole,
+        )
 
     def val_dataloader(self) -> DataLoader:
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
@@ -72,14 +97,18 @@ class Latents(L.LightningDataModule):
         train = np.flatnonzero(store.index.split.isin(self.splits))
         val = np.flatnonzero(store.index.split == "val")[: self.val_images]
         rows = np.concatenate([np.tile(train, self.copies), val])
-        key = fingerprint({"store": store.fingerprint, "base": self.base.fingerprint, "rows": rows.tolist(), "version": 1})
+        key = fingerprint(
+            {"store": store.fingerprint, "base": self.base.fingerprint, "rows": rows.tolist(), "version": 1}
+        )
         c, h, w = self.base.latent_shape
         shape, path = (len(rows), 2 * c, h, w), store.folder / f"moments-{key}.f16"
         moved = path.with_suffix(".masks")
         if not path.exists():
             temporary = path.with_name(f".{path.name}.{os.getpid()}")
             out = np.memmap(temporary, np.float16, "w+", shape=shape)
-            masks = np.memmap(temporary.with_suffix(".masks"), np.uint8, "w+", shape=(len(rows), *store.masks.shape[1:]))
+            masks = np.memmap(
+                temporary.with_suffix(".masks"), np.uint8, "w+", shape=(len(rows), *store.masks.shape[1:])
+            )
             rng = np.random.default_rng(0)
             for k in tqdm(range(0, len(rows), 64), desc="encode images", unit="batch"):
                 some = rows[k : k + 64]
@@ -92,14 +121,32 @@ class Latents(L.LightningDataModule):
             out.flush(), masks.flush()
             os.replace(temporary.with_suffix(".masks"), moved)
             os.replace(temporary, path)
-        return (np.memmap(path, np.float16, "r", shape=shape), rows,
-                np.memmap(moved, np.uint8, "r", shape=(len(rows), *store.masks.shape[1:])))  # fmt: skip
+        return (
+            np.memmap(path, np.float16, "r", shape=shape),
+            rows,
+            np.memmap(moved, np.uint8, "r", shape=(len(rows), *store.masks.shape[1:])),
+        )
+
+
+class EvenDraws(WeightedRandomSampler):
+    """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one."""
+
+    def __init__(self, groups: pd.Series, *, draws: int, seed: int) -> None:
+        super().__init__(torch.as_tensor(balancing_weights(groups)), num_samples=draws, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before every epoch."""
+        self.generator.manual_seed(self.seed * 100003 + epoch)
 
 
 class Encoded(Dataset):
     """Moments, masks and prompt embeddings by position; a batch is gathered at once."""
 
-    def __init__(self, moments: np.ndarray, masks: np.ndarray, context: torch.Tensor, prompt: np.ndarray, pixels: int) -> None:
+    def __init__(
+        self, moments: np.ndarray, masks: np.ndarray, context: torch.Tensor, prompt: np.ndarray, pixels: int
+    ) -> None:
         self.moments, self.masks, self.context, self.prompt, self.pixels = moments, masks, context, prompt, pixels
 
     def __len__(self) -> int:
@@ -114,7 +161,7 @@ class Encoded(Dataset):
 
 
 def jitter(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Image and mask together rotated (sd 8 degrees), scaled (sd 5 %), shifted (sd 2 %), and the image's gamma changed."""
+    """Image and mask together rotated (sd 8 degrees), scaled (sd 5 %), shifted (sd 2 %), and the image's gamma."""
     n = len(images)
     angle, size = rng.normal(0, np.deg2rad(8), n), np.exp(rng.normal(0, 0.05, n))
     matrix = np.zeros((n, 2, 3))
@@ -132,4 +179,3 @@ def jitter(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) 
 def _whole(batch: LatentBatch) -> LatentBatch:
     """`__getitems__` already made the batch."""
     return batch
-

@@ -49,8 +49,9 @@ def loss_weight(a: Tensor, *, prediction: str, gamma: float | None, floor: float
     return (snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else snr.clamp_min(1e-8))).clamp_min(floor)
 
 
-def diffusion_loss(predict: Predictor, x0: Tensor, noise: Tensor, t: Tensor, *, alphas: Tensor, prediction: str,
-                   gamma: float | None) -> Tensor:  # fmt: skip
+def diffusion_loss(
+    predict: Predictor, x0: Tensor, noise: Tensor, t: Tensor, *, alphas: Tensor, prediction: str, gamma: float | None
+) -> Tensor:
     """Weighted squared error per sample, (B,), of `predict` at timesteps t (B,)."""
     a = alphas[t].view(-1, 1, 1, 1)
     targets = {"v_prediction": velocity(x0, noise, a), "epsilon": noise}
@@ -64,7 +65,9 @@ def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> T
     return (u[torch.randperm(n, generator=generator)] * steps).long().clamp_max(steps - 1)
 
 
-def guided(predict: Callable[[Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor) -> Predictor:
+def guided(
+    predict: Callable[[Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor
+) -> Predictor:
     """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale per row (B,).
 
     `predict` takes (x, t, prompt embeddings) at a multiple of B rows. Rows at scale 1 alone need no second half.
@@ -85,13 +88,23 @@ def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
 
-def denoise(unet: nn.Module, controlnet: nn.Module, x: Tensor, t: Tensor, *, context: Tensor,
-            control: Tensor, strength: float = 1.0) -> Tensor:  # fmt: skip
+def denoise(
+    unet: nn.Module,
+    controlnet: nn.Module,
+    x: Tensor,
+    t: Tensor,
+    *,
+    context: Tensor,
+    control: Tensor,
+    strength: float = 1.0,
+) -> Tensor:
     """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3)."""
-    down, middle = controlnet(x, t, encoder_hidden_states=context, controlnet_cond=control,
-                              conditioning_scale=strength, return_dict=False)  # fmt: skip
-    return unet(x, t, encoder_hidden_states=context, down_block_additional_residuals=down,
-                mid_block_additional_residual=middle).sample  # fmt: skip
+    down, middle = controlnet(
+        x, t, encoder_hidden_states=context, controlnet_cond=control, conditioning_scale=strength, return_dict=False
+    )
+    return unet(
+        x, t, encoder_hidden_states=context, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    ).sample
 
 
 @torch.no_grad()

@@ -26,8 +26,18 @@ class ControlNetModule(L.LightningModule):
     ema: decay of the averaged copy that is used in the end, 0 for none. prompt_dropout: share of empty prompts.
     """
 
-    def __init__(self, *, base: dict[str, Any], lr: float = 1e-5, weight_decay: float = 0.01, gamma: float | None = None,
-                 ema: float = 0.0, prompt_dropout: float = 0.1, warmup: int = 50, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        base: dict[str, Any],
+        lr: float = 1e-5,
+        weight_decay: float = 0.01,
+        gamma: float | None = None,
+        ema: float = 0.0,
+        prompt_dropout: float = 0.1,
+        warmup: int = 50,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.base = load_base(**base)
@@ -46,6 +56,12 @@ class ControlNetModule(L.LightningModule):
         self.base.to(self.device)
         self.empty = self.base.embed([""]).float()
 
+    def on_validation_start(self) -> None:
+        self.on_fit_start()  # a loaded module is validated without having been fitted
+
+    def on_train_start(self) -> None:
+        self._averaged = self.global_step  # a resumed run must not average before its first step
+
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         # a fresh generator per step: a resumed run draws what an uninterrupted one would have drawn
         draws = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.global_step * 131 + batch_idx % 131)
@@ -58,17 +74,24 @@ class ControlNetModule(L.LightningModule):
         loss = self._loss(batch, draws, dropout=0.0, network=self.best)
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]))
 
-    def _loss(self, batch: LatentBatch, draws: torch.Generator, *, dropout: float,
-              network: ControlNetModel | None = None) -> Tensor:  # fmt: skip
+    def _loss(
+        self, batch: LatentBatch, draws: torch.Generator, *, dropout: float, network: ControlNetModel | None = None
+    ) -> Tensor:
         n, shape = len(batch["moments"]), (2, len(batch["moments"]), *self.base.latent_shape)
         spread, noise = torch.randn(shape, generator=draws).to(self.device)
         t = stratified_timesteps(n, steps=len(self.base.alphas), generator=draws).to(self.device)
         drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(self.device)
         x0 = self.base.sample_latent(batch["moments"], spread)
-        predict = partial(denoise, self.base.unet, network or self.controlnet, control=batch["control"],
-                          context=torch.where(drop, self.empty, batch["context"]))  # fmt: skip
-        return diffusion_loss(predict, x0, noise, t, alphas=self.base.alphas, prediction=self.base.prediction,
-                              gamma=self.hparams.gamma).mean()  # fmt: skip
+        predict = partial(
+            denoise,
+            self.base.unet,
+            network or self.controlnet,
+            control=batch["control"],
+            context=torch.where(drop, self.empty, batch["context"]),
+        )
+        return diffusion_loss(
+            predict, x0, noise, t, alphas=self.base.alphas, prediction=self.base.prediction, gamma=self.hparams.gamma
+        ).mean()
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.average and self.global_step > self._averaged:  # once per optimiser step, not per accumulated batch
@@ -77,6 +100,10 @@ class ControlNetModule(L.LightningModule):
             ema_update(self.average.parameters(), self.controlnet.parameters(), decay)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.controlnet.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay)
-        warm = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (self.hparams.warmup + 1)))
+        optimizer = torch.optim.AdamW(
+            self.controlnet.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
+        )
+        warm = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / (self.hparams.warmup + 1))
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warm, "interval": "step"}}

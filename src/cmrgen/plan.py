@@ -19,8 +19,16 @@ from cmrgen.prompts import FIELDS, prompt, prompts
 ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group")
 
 
-def balanced(index: pd.DataFrame, *, count: int, seed: int = 0, missing: str = "skip", fields: Sequence[str] = FIELDS,
-             guidance: float = 2.0, strength: float = 1.0) -> pd.DataFrame:  # fmt: skip
+def balanced(
+    index: pd.DataFrame,
+    *,
+    count: int,
+    seed: int = 0,
+    missing: str = "skip",
+    fields: Sequence[str] = FIELDS,
+    guidance: float = 2.0,
+    strength: float = 1.0,
+) -> pd.DataFrame:
     """Every group equally often; mask and prompt of the same training subject (paper 2.2).
 
     `index` is the cohort store's. Any prefix holds each group equally often within one image, and a longer plan begins
@@ -31,7 +39,9 @@ def balanced(index: pd.DataFrame, *, count: int, seed: int = 0, missing: str = "
         raise ValueError(f"plan.count={count}, plan.missing={missing}: give a count of at least 1, and skip or error")
     train = index[(index.split == "train") & index.diagnosis.notna()]
     if train.empty:
-        raise ValueError("the cohort has no labelled training subject, so there is nothing to plan from; check its split")
+        raise ValueError(
+            "the cohort has no labelled training subject, so there is nothing to plan from; check its split"
+        )
     absent = sorted(possible_groups(index) - set(train.group))
     if absent and missing == "error":
         raise ValueError(
@@ -48,15 +58,24 @@ def balanced(index: pd.DataFrame, *, count: int, seed: int = 0, missing: str = "
     return plan
 
 
-def copy(index: pd.DataFrame, *, count: int, seed: int = 0, fields: Sequence[str] = FIELDS, guidance: float = 2.0,
-         strength: float = 1.0) -> pd.DataFrame:  # fmt: skip
+def copy(
+    index: pd.DataFrame,
+    *,
+    count: int,
+    seed: int = 0,
+    fields: Sequence[str] = FIELDS,
+    guidance: float = 2.0,
+    strength: float = 1.0,
+) -> pd.DataFrame:
     """The cohort's own distribution: training images drawn at random, each with its own prompt and mask."""
     train = index.index[(index.split == "train") & index.diagnosis.notna()].to_numpy()
     sources = np.random.default_rng([seed, 1]).choice(train, count)
     return _from_sources(index, sources.tolist(), seed=seed, fields=fields, guidance=guidance, strength=strength)
 
 
-def sweep(index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6) -> pd.DataFrame:
+def sweep(
+    index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6
+) -> pd.DataFrame:
     """The paper's Fig. 3 and 4: one mask and seed with BMI varied (column figure = 3); one row with `seeds` seeds (4).
 
     Fig. 3 takes a woman in her sixties and a man in his seventies where known; Fig. 4 a man with disease.
@@ -74,7 +93,9 @@ def sweep(index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: floa
             rows["prompt"] = [prompt(row, fields=fields) for _, row in rows.iterrows()]
             parts.append(rows.assign(figure=3))
     source = _nearest(train, {"sex": "M", "age_band": "70+", "bmi_band": "normal", "label": 1})
-    parts.append(_from_sources(index, [source] * seeds, seed=13, fields=fields, guidance=guidance, strength=1.0).assign(figure=4))
+    parts.append(
+        _from_sources(index, [source] * seeds, seed=13, fields=fields, guidance=guidance, strength=1.0).assign(figure=4)
+    )
     plan = pd.concat(parts, ignore_index=True)
     return plan.assign(row=np.arange(len(plan)))
 
@@ -89,7 +110,9 @@ def possible_groups(index: pd.DataFrame) -> set[str]:
 def summary(plan: pd.DataFrame) -> pd.DataFrame:
     """Images, subjects and distinct masks per group: how often the same mask must serve again."""
     by = plan.groupby("group")
-    return pd.DataFrame({"images": by.size(), "subjects": by.subject.nunique(), "masks": by.source_row.nunique()}).reset_index()
+    return pd.DataFrame(
+        {"images": by.size(), "subjects": by.subject.nunique(), "masks": by.source_row.nunique()}
+    ).reset_index()
 
 
 def check(plan: pd.DataFrame, subjects: pd.DataFrame) -> None:
@@ -105,8 +128,9 @@ def group_weights(plan: pd.DataFrame) -> np.ndarray:
     return balancing_weights(plan.group)
 
 
-def _from_sources(index: pd.DataFrame, sources: Sequence[int], *, seed: int, fields: Sequence[str], guidance: float,
-                  strength: float) -> pd.DataFrame:  # fmt: skip
+def _from_sources(
+    index: pd.DataFrame, sources: Sequence[int], *, seed: int, fields: Sequence[str], guidance: float, strength: float
+) -> pd.DataFrame:
     rows = index.loc[list(sources), ["subject", "source", *ATTRIBUTES]].reset_index(names="source_row")
     rows.insert(0, "row", np.arange(len(rows)))
     rows["prompt"] = prompts(rows, fields=fields)

@@ -24,21 +24,39 @@ from cmrgen.diffusion import diffusion_loss, ema_update, stratified_timesteps
 
 # an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not language
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2, "output_dim": None}
-SCHEDULE = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-            "beta_schedule": "scaled_linear", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True,
-            "timestep_spacing": "trailing", "clip_sample": False}  # fmt: skip
+SCHEDULE = {
+    "_class_name": "DDPMScheduler",
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+    "clip_sample": False,
+}
 
 
 class AutoencoderModule(L.LightningModule):
     """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores)."""
 
-    def __init__(self, *, channels: Sequence[int] = (16, 32, 48), lr: float = 2e-3, kl: float = 2e-4, steps: int = 1000) -> None:
+    def __init__(
+        self, *, channels: Sequence[int] = (16, 32, 48), lr: float = 2e-3, kl: float = 2e-4, steps: int = 1000
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         depth = len(channels)
-        self.vae = AutoencoderKL(in_channels=3, out_channels=3, latent_channels=4, block_out_channels=tuple(channels),
-                                 down_block_types=("DownEncoderBlock2D",) * depth, up_block_types=("UpDecoderBlock2D",) * depth,
-                                 layers_per_block=1, norm_num_groups=8, mid_block_add_attention=False)  # fmt: skip
+        self.vae = AutoencoderKL(
+            in_channels=3,
+            out_channels=3,
+            latent_channels=4,
+            block_out_channels=tuple(channels),
+            down_block_types=("DownEncoderBlock2D",) * depth,
+            up_block_types=("UpDecoderBlock2D",) * depth,
+            layers_per_block=1,
+            norm_num_groups=8,
+            mid_block_add_attention=False,
+        )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         rgb = as_rgb(batch, batch.shape[-1])
@@ -51,7 +69,9 @@ class AutoencoderModule(L.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         rgb = as_rgb(batch, batch.shape[-1])
-        self.log("val_psnr", _psnr(self.vae.decode(self.vae.encode(rgb).latent_dist.mode()).sample - rgb), prog_bar=True)
+        self.log(
+            "val_psnr", _psnr(self.vae.decode(self.vae.encode(rgb).latent_dist.mode()).sample - rgb), prog_bar=True
+        )
 
     def configure_optimizers(self) -> Any:
         return _cosine(self.vae.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
@@ -60,16 +80,33 @@ class AutoencoderModule(L.LightningModule):
 class UnetModule(L.LightningModule):
     """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR, min-SNR weights, EMA."""
 
-    def __init__(self, *, channels: Sequence[int] = (32, 64, 96), latent: int = 16, layers: int = 1, lr: float = 1e-3,
-                 gamma: float = 5.0, ema: float = 0.998, prompt_dropout: float = 0.1, steps: int = 1000, seed: int = 0) -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (32, 64, 96),
+        latent: int = 16,
+        layers: int = 1,
+        lr: float = 1e-3,
+        gamma: float = 5.0,
+        ema: float = 0.998,
+        prompt_dropout: float = 0.1,
+        steps: int = 1000,
+        seed: int = 0,
+    ) -> None:
         super().__init__()
         self.save_hyperparameters()
         self.unet = UNet2DConditionModel(
-            sample_size=latent, in_channels=4, out_channels=4, block_out_channels=tuple(channels), layers_per_block=layers,
+            sample_size=latent,
+            in_channels=4,
+            out_channels=4,
+            block_out_channels=tuple(channels),
+            layers_per_block=layers,
             down_block_types=("DownBlock2D", *("CrossAttnDownBlock2D",) * (len(channels) - 1)),
             up_block_types=(*("CrossAttnUpBlock2D",) * (len(channels) - 1), "UpBlock2D"),
-            cross_attention_dim=TEXT["width"], attention_head_dim=[max(1, c // 16) for c in channels], norm_num_groups=16,
-        )  # fmt: skip
+            cross_attention_dim=TEXT["width"],
+            attention_head_dim=[max(1, c // 16) for c in channels],
+            norm_num_groups=16,
+        )
         self.average = copy.deepcopy(self.unet).requires_grad_(False)
 
     def setup_base(self, base: Base) -> None:
@@ -83,17 +120,30 @@ class UnetModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        self.log("val_loss", self._loss(self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0), prog_bar=True)
+        self.log(
+            "val_loss",
+            self._loss(self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0),
+            prog_bar=True,
+        )
 
-    def _loss(self, unet: UNet2DConditionModel, batch: LatentBatch, draws: torch.Generator, *, dropout: float) -> Tensor:
+    def _loss(
+        self, unet: UNet2DConditionModel, batch: LatentBatch, draws: torch.Generator, *, dropout: float
+    ) -> Tensor:
         base, n = self.base, len(batch["moments"])
         spread, noise = torch.randn((2, n, *base.latent_shape), generator=draws).to(self.device)
         t = stratified_timesteps(n, steps=len(base.alphas), generator=draws).to(self.device)
         drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(self.device)
         context = torch.where(drop, self.empty, batch["context"])
         predict = lambda x, t: unet(x, t, encoder_hidden_states=context).sample  # noqa: E731
-        return diffusion_loss(predict, base.sample_latent(batch["moments"], spread), noise, t, alphas=base.alphas,
-                              prediction=base.prediction, gamma=self.hparams.gamma).mean()  # fmt: skip
+        return diffusion_loss(
+            predict,
+            base.sample_latent(batch["moments"], spread),
+            noise,
+            t,
+            alphas=base.alphas,
+            prediction=base.prediction,
+            gamma=self.hparams.gamma,
+        ).mean()
 
     def on_fit_start(self) -> None:
         self.base.to(self.device)
@@ -107,12 +157,16 @@ class UnetModule(L.LightningModule):
         return _cosine(self.unet.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
 
 
-def image_loader(store: Store, *, splits: Sequence[str], batch_size: int, draws: int | None, augment: bool, seed: int) -> DataLoader:
+def image_loader(
+    store: Store, *, splits: Sequence[str], batch_size: int, draws: int | None, augment: bool, seed: int
+) -> DataLoader:
     """uint8 images (B, 2, P, P) drawn evenly over groups; `augment` moves and re-windows them a little."""
     rows = np.flatnonzero(store.index.split.isin(splits))
     generator = torch.Generator().manual_seed(seed)
     sampler = torch.utils.data.WeightedRandomSampler(
-        torch.as_tensor(balancing_weights(store.index.group.iloc[rows])), num_samples=draws or len(rows), generator=generator
+        torch.as_tensor(balancing_weights(store.index.group.iloc[rows])),
+        num_samples=draws or len(rows),
+        generator=generator,
     )
     rng = np.random.default_rng(seed)
 
@@ -121,8 +175,13 @@ def image_loader(store: Store, *, splits: Sequence[str], batch_size: int, draws:
         images = torch.from_numpy(store.images[some])
         return jitter(images, images, rng)[0] if augment else images
 
-    return DataLoader(range(len(rows)), sampler=sampler if draws else None, batch_size=batch_size, collate_fn=collate,
-                      drop_last=bool(draws))  # fmt: skip
+    return DataLoader(
+        range(len(rows)),
+        sampler=sampler if draws else None,
+        batch_size=batch_size,
+        collate_fn=collate,
+        drop_last=bool(draws),
+    )
 
 
 def text_tower(seed: int) -> TextTransformer:
@@ -130,10 +189,21 @@ def text_tower(seed: int) -> TextTransformer:
     return TextTransformer(**TEXT)
 
 
-def assemble(vae: AutoencoderKL, unet: UNet2DConditionModel, text: TextTransformer, *, pixels: int, images: Tensor) -> Base:
+def assemble(
+    vae: AutoencoderKL, unet: UNet2DConditionModel, text: TextTransformer, *, pixels: int, images: Tensor
+) -> Base:
     """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8."""
-    base = Base(vae=vae, unet=unet, text=text, schedule=dict(SCHEDULE), shift=torch.zeros(4, 1, 1), scale=torch.ones(4, 1, 1),
-                pixels=pixels, text_skip=0, fingerprint="untrained")  # fmt: skip
+    base = Base(
+        vae=vae,
+        unet=unet,
+        text=text,
+        schedule=dict(SCHEDULE),
+        shift=torch.zeros(4, 1, 1),
+        scale=torch.ones(4, 1, 1),
+        pixels=pixels,
+        text_skip=0,
+        fingerprint="untrained",
+    )
     means = base.moments(images).chunk(2, 1)[0]
     base.shift, base.scale = means.mean((0, 2, 3)).view(-1, 1, 1), 1 / means.std((0, 2, 3)).view(-1, 1, 1)
     return base
@@ -154,5 +224,3 @@ def _cosine(parameters: Any, *, lr: float, steps: int) -> Any:
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.05)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-

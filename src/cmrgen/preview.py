@@ -31,9 +31,13 @@ class PreviewGrid(L.Callback):
         masks, real = data.store.masks[data.rows[rows]], data.store.images[data.rows[rows]]
         generator = Generator(base=module.base, controlnet=module.best, facts={})
         synthetic = generator.images(
-            torch.from_numpy(masks), prompts=data.table.prompt.iloc[rows].tolist(), seeds=list(range(len(rows))),
-            guidance=[self.sampler["guidance"]] * len(rows), sampler=self.sampler["name"], steps=self.sampler["steps"],
-        )  # fmt: skip
+            torch.from_numpy(masks),
+            prompts=data.table.prompt.iloc[rows].tolist(),
+            seeds=list(range(len(rows))),
+            guidance=[self.sampler["guidance"]] * len(rows),
+            sampler=self.sampler["name"],
+            steps=self.sampler["steps"],
+        )
         shown = resized(synthetic, masks.shape[-1]).cpu().numpy()
         cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
         n = len(rows)
@@ -42,4 +46,6 @@ class PreviewGrid(L.Callback):
         save(image_grid(grid, titles), self.folder / f"epoch-{trainer.current_epoch:03d}")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                logger.log_image(key="synthetic", images=[np.concatenate(list(shown[:, 0]), 1)], step=trainer.global_step)
+                logger.log_image(
+                    key="synthetic", images=[np.concatenate(list(shown[:, 0]), 1)], step=trainer.global_step
+                )

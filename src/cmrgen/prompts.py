@@ -29,8 +29,9 @@ def prompt(row: pd.Series, *, fields: Sequence[str] = FIELDS) -> str:
 
 def prompts(table: pd.DataFrame, *, fields: Sequence[str] = FIELDS) -> pd.Series:
     """A prompt per row; equal attributes are put into words once."""
-    keys = table[["sex", "age", "bmi_band", "diagnosis"]].astype(object).copy()
+    keys = table[["sex", "age", "bmi_band", "diagnosis"]].astype(object)
     keys["age"] = pd.to_numeric(table.age) // 10 * 10
-    distinct = keys.drop_duplicates()
-    words = {tuple(map(str, row)): prompt(row, fields=fields) for _, row in distinct.iterrows()}
-    return pd.Series([words[tuple(map(str, row))] for row in keys.itertuples(index=False)], index=table.index, dtype=object)
+    number, _ = pd.factorize(pd.MultiIndex.from_frame(keys.where(keys.notna(), "")))
+    first = pd.Series(number).drop_duplicates().index  # one row of each distinct combination, in order
+    words = [prompt(keys.iloc[k], fields=fields) for k in first]
+    return pd.Series([words[k] for k in number], index=table.index, dtype=object)

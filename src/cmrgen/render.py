@@ -41,8 +41,17 @@ class Generator:
         return self
 
     @torch.no_grad()
-    def images(self, masks: Tensor, *, prompts: list[str], seeds: list[int], guidance: list[float], strength: float = 1.0,
-               sampler: str = "unipc", steps: int = 8) -> Tensor:  # fmt: skip
+    def images(
+        self,
+        masks: Tensor,
+        *,
+        prompts: list[str],
+        seeds: list[int],
+        guidance: list[float],
+        strength: float = 1.0,
+        sampler: str = "unipc",
+        steps: int = 8,
+    ) -> Tensor:
         """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on its own mask, prompt and seed only."""
         device = self.base.alphas.device
         context, empty = self.base.embed(prompts), self.base.embed([""])
@@ -51,7 +60,9 @@ class Generator:
 
             def predict(x: Tensor, t: Tensor, words: Tensor) -> Tensor:
                 repeated = control if len(x) == len(control) else torch.cat([control, control])
-                return denoise(self.base.unet, self.controlnet, x, t, context=words, control=repeated, strength=strength)
+                return denoise(
+                    self.base.unet, self.controlnet, x, t, context=words, control=repeated, strength=strength
+                )
 
             steered = guided(predict, prompt=context, empty=empty, scale=torch.tensor(guidance, device=device))
             latents = sample(steered, noise, scheduler=scheduler(sampler, self.base.schedule), steps=steps)
@@ -85,11 +96,13 @@ def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, A
 
 
 def load_generator(run: str | Path) -> Generator:
-    """The generator of a finished ControlNet run, e.g. runs/controlnet/0. Raises when run or base are not what they were."""
+    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; raises when run or base have changed since."""
     runs.facts(Path(run))
     folder = Path(run) / "controlnet"
     if not (folder / "generator.json").exists():
-        raise FileNotFoundError(f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run")
+        raise FileNotFoundError(
+            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
+        )
     facts = json.loads((folder / "generator.json").read_text())
     base = load_base(**facts["base"])
     if base.fingerprint != facts["base_fingerprint"]:
@@ -97,22 +110,36 @@ def load_generator(run: str | Path) -> Generator:
             f"generator={run}: its base {facts['base']['weights']} has changed since ({facts['base_fingerprint']} -> "
             f"{base.fingerprint}); restore it, or train the ControlNet again"
         )
-    return Generator(base=base, controlnet=ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False), facts=facts)
+    return Generator(
+        base=base, controlnet=ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False), facts=facts
+    )
 
 
-def render(plan: pd.DataFrame, *, cohort: Store, generator: Generator, folder: Path, sampler: str, steps: int,
-           batch_size: int = 24) -> Store:  # fmt: skip
+def render(
+    plan: pd.DataFrame,
+    *,
+    cohort: Store,
+    generator: Generator,
+    folder: Path,
+    sampler: str,
+    steps: int,
+    batch_size: int = 24,
+) -> Store:
     """Render every row of the plan into a synthetic set at the cohort's image size; continues an interrupted one."""
     check(plan, cohort.subjects)
     settings = {
-        "cohort": cohort.folder.name, "cohort_fingerprint": cohort.fingerprint, "sampler": sampler, "steps": steps,
-        "generator": generator.facts["fingerprint"], "batch_size": batch_size,
+        "cohort": cohort.folder.name,
+        "cohort_fingerprint": cohort.fingerprint,
+        "sampler": sampler,
+        "steps": steps,
+        "generator": generator.facts["fingerprint"],
+        "batch_size": batch_size,
         "plan": hashlib.sha256(plan.to_csv(index=False).encode()).hexdigest()[:16],
-    }  # fmt: skip
+    }
     if (folder / "store.json").exists():
         done = Store.open(folder)
-        if done.meta["settings"].get("plan") == settings["plan"] and done.meta["settings"]["generator"] == settings["generator"]:
-            return done
+        if settings.items() <= done.meta["settings"].items():
+            return done  # of other settings: Writer refuses by name
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     generator.to(device)
     pixels = cohort.meta["pixels"]
@@ -123,14 +150,21 @@ def render(plan: pd.DataFrame, *, cohort: Store, generator: Generator, folder: P
         for rows in todo:
             masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
             draw = partial(generator.images, sampler=sampler, steps=steps, strength=float(rows.strength.iloc[0]))
-            images = draw(masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(), guidance=rows.guidance.tolist())
-            writer.append(resized(images, pixels).cpu().numpy(), masks.numpy(),
-                          rows.assign(split="synthetic", sampler=sampler, steps=steps))  # fmt: skip
+            images = draw(
+                masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(), guidance=rows.guidance.tolist()
+            )
+            writer.append(
+                resized(images, pixels).cpu().numpy(),
+                masks.numpy(),
+                rows.assign(split="synthetic", sampler=sampler, steps=steps),
+            )
             bar.update(len(rows))
     return writer.finish(images=len(plan), missing_groups=plan.attrs.get("missing", []))
 
 
-def render_sweep(cohort: Store, generator: Generator, folder: Path, *, sampler: str, steps: int, guidance: float) -> None:
+def render_sweep(
+    cohort: Store, generator: Generator, folder: Path, *, sampler: str, steps: int, guidance: float
+) -> None:
     """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw."""
     rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=guidance)
     render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, steps=steps)

@@ -51,7 +51,8 @@ class ACDC:
     @property
     def settings(self) -> dict[str, Any]:
         files = [path for folder in self._patients.values() for path in sorted(folder.glob("*.nii*"))]
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "controls_per_case": self.controls_per_case,
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed,
+                "controls_per_case": self.controls_per_case,
                 "reach": self.reach,
                 "files": fingerprint({"sizes": [path.stat().st_size for path in files]})}  # fmt: skip
 
@@ -82,8 +83,8 @@ class ACDC:
         folders = sorted((f for f in found if re.fullmatch(r"patient\d+", f.name) and f.is_dir()), key=lambda f: f.name)
         if not folders:
             raise FileNotFoundError(
-                f"cohort acdc: no patient folders in {root or 'cohort.root, which is not set'}. Expected is the challenge's "
-                "layout, training/patientNNN and testing/patientNNN or patientNNN directly, each with Info.cfg, "
+                f"cohort acdc: no patient folders in {root or 'cohort.root, which is not set'}. Expected is the "
+                "challenge's layout, training/patientNNN and testing/patientNNN or patientNNN directly, each with Info.cfg, "
                 "patientNNN_frameFF.nii.gz and patientNNN_frameFF_gt.nii.gz. Download it from "
                 "https://www.creatis.insa-lyon.fr/Challenge/acdc and give cohort.root=<folder> or set CMR_ACDC_ROOT."
             )

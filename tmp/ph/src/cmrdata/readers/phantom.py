@@ -25,6 +25,7 @@ PREVALENCE = {
     "bmi_band": dict(zip(BMI_BANDS, (0.60, 0.96, 2.43), strict=True)),
     "age_band": dict(zip(AGE_BANDS, (0.37, 1.06, 1.93), strict=True)),
 }
+BLOCK = 2**17  # pixels painted together: as many as fit the processor's cache
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slice (basal to apical) and frame of the nine stacks
 
 
@@ -44,18 +45,26 @@ class Phantom:
             raise ValueError(f"cohort.design is {design!r}; it takes natural or uniform")
         if subjects < 1 or test_subjects < 0:
             raise ValueError(f"a phantom of {subjects} + {test_subjects} subjects cannot be drawn; give at least 1 + 0")
+        if hf_scale <= 0 or (hf_share is not None and not 0 <= hf_share <= 1):
+            raise ValueError(
+                f"hf_scale is {hf_scale} and hf_share {hf_share}; give a scale above 0, and a share in 0..1 or none"
+            )
         self.name, self.pixels, self.fov_mm, self.seed = name, pixels, fov_mm, seed
         self.controls_per_case = controls_per_case
         self.settings: dict[str, Any] = {
             "subjects": subjects, "test_subjects": test_subjects, "seed": seed, "design": design, "hf_scale": hf_scale,
-            "hf_share": hf_share, "pixels": pixels, "fov_mm": fov_mm, "controls_per_case": controls_per_case, "version": 1,
+            "hf_share": hf_share, "pixels": pixels, "fov_mm": fov_mm, "controls_per_case": controls_per_case,
+            "version": 1,
         }  # fmt: skip
-        rng = np.random.default_rng(seed)
-        people = attributes(subjects + test_subjects, rng, design=design, hf_scale=hf_scale, hf_share=hf_share)
+        rngs = [np.random.default_rng(seed), np.random.default_rng((seed, 1))]  # fresh people have a stream of their own
+        parts = [attributes(n, rng, design=design, hf_scale=hf_scale, hf_share=hf_share)
+                 for n, rng in zip((subjects, test_subjects), rngs, strict=True) if n]  # fmt: skip
+        people = pd.concat(parts, ignore_index=True)
         people.insert(0, "subject", [f"SYN{k:06d}" for k in range(len(people))])
         people.insert(1, "source", name)
         self.people = people
-        self.anatomy = anatomy(people, rng)
+        drawn = [anatomy(part, rng) for part, rng in zip(parts, rngs, strict=False)]
+        self.anatomy = pd.concat(drawn, ignore_index=True)
         self.fresh = np.arange(len(people)) >= subjects
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -81,7 +90,9 @@ class Phantom:
         return Stacks(images, masks, index, pd.DataFrame({"subject": [], "reason": []}, dtype=str))
 
 
-def attributes(n: int, rng: np.random.Generator, *, design: str, hf_scale: float, hf_share: float | None) -> pd.DataFrame:
+def attributes(
+    n: int, rng: np.random.Generator, *, design: str, hf_scale: float, hf_share: float | None
+) -> pd.DataFrame:
     """Sex, age (years), BMI (kg/m2) and diagnosis of `n` people."""
     if design == "uniform":
         sex = rng.choice(["F", "M"], n)
@@ -134,7 +145,8 @@ def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({
         "edv": np.clip(edv, 60, 380), "ef": np.clip(ef, 0.12, 0.75), "wall": np.clip(wall, 3.6, 13),
         "length": np.where(male, 92, 84) * np.cbrt(np.clip(edv, 60, 380) / np.where(male, 166, 124)) + z(2),
-        "rv": np.clip(np.where(male, 182, 130) / np.where(male, 166, 124) + z(0.1) + 0.12 * (dilated | middle), 0.8, 1.6),
+        "rv": np.clip(
+            np.where(male, 182, 130) / np.where(male, 166, 124) + z(0.1) + 0.12 * (dilated | middle), 0.8, 1.6),
         "rv_ef": np.clip(np.where(male, 0.54, 0.58) + z(0.05) - np.where(dilated, 0.16, 0.07 * middle), 0.15, 0.75),
         "septum": np.pi + 0.35 + z(0.16), "oval": np.abs(z(0.04)), "oval_at": rng.uniform(0, np.pi, n),
         "pear": z(0.025), "papillary": rng.uniform(0.15, 0.24, n), "fat": np.clip(fat, 0.8, 15),
@@ -143,8 +155,10 @@ def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
         "chest": np.where(male, 66, 61) + 0.3 * (bmi - 26) + z(2.5),  # heart centre to ribs
         "aorta": np.clip(np.where(male, 12.3, 11.0) + 0.13 * (age - 62) + z(0.9), 7, 19),
         "aorta_at": 0.95 + z(0.1), "aorta_far": 64 + z(3), "liver": rng.uniform(44, 58, n) - 0.25 * (bmi - 26),
-        "effusion": np.where(hf & (rng.random(n) < 0.35), np.abs(z(8)) + 4, 0), "congestion": np.where(hf, 0.05, 0.0) + z(0.02),
-        "blood": np.clip(0.86 - 0.002 * (age - 62) + z(0.03), 0.7, 1), "myocardium": 0.33 + 0.002 * (age - 62) + z(0.025),
+        "effusion": np.where(hf & (rng.random(n) < 0.35), np.abs(z(8)) + 4, 0),
+        "congestion": np.where(hf, 0.05, 0.0) + z(0.02),
+        "blood": np.clip(0.86 - 0.002 * (age - 62) + z(0.03), 0.7, 1),
+        "myocardium": 0.33 + 0.002 * (age - 62) + z(0.025),
         "noise": np.clip(0.022 + 0.0011 * (bmi - 26) + 0.006 * hf + np.abs(z(0.006)), 0.012, 0.08),
         "bias_x": z(0.14), "bias_y": -0.12 + z(0.1), "shift_x": z(2.0), "shift_y": z(2.0),
     }).astype(np.float32)  # fmt: skip
@@ -160,6 +174,7 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
 
 
 ES_FRAME = round(0.36 * FRAMES)
+NOTHING = 1e-5  # share of a heart's size that no pixel can see, yet safe to divide by
 
 
 def render(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixels: int, fov_mm: float,
@@ -170,7 +185,7 @@ def render(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pix
     """
     signal = np.empty((len(anatomy), 2, pixels, pixels), np.float32)
     masks = np.empty(signal.shape, np.uint8)
-    block = max(1, 2**17 // pixels**2)  # images that fit the processor's cache together
+    block = max(1, BLOCK // pixels**2)
     for k in range(0, len(anatomy), block):
         some = slice(k, k + block)
         for channel, at in enumerate((0, ES_FRAME)):
@@ -178,16 +193,21 @@ def render(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pix
                 anatomy.iloc[some], slices=slices[some], frames=frames[some] + at, pixels=pixels, fov_mm=fov_mm
             )
     sigma = anatomy.noise.to_numpy()
-    for k, seed in enumerate(seeds):  # Rician noise: magnitude of a complex signal; one generator per image
-        noise = np.random.Generator(np.random.SFC64(seed)).standard_normal((2, *signal.shape[1:]), dtype=np.float32)
-        noise *= sigma[k]
-        signal[k] = np.hypot(signal[k] + noise[0], noise[1])
+    for k, seed in enumerate(seeds):  # one generator per image
+        signal[k] = rician(signal[k], sigma[k], np.random.Generator(np.random.SFC64(seed)))
     flat = signal.reshape(len(signal), -1)
     edge = max(1, int(0.005 * flat.shape[1]))
     ranked = np.partition(flat, (edge, flat.shape[1] - 1 - edge), axis=1)
     low, high = ranked[:, edge, None], ranked[:, -1 - edge, None]
     levels = np.clip((flat - low) * (255 / (high - low)), 0, 255)
     return levels.round().astype(np.uint8).reshape(signal.shape), masks
+
+
+def rician(signal: np.ndarray, sigma: np.floating, rng: np.random.Generator) -> np.ndarray:
+    """Magnitude of `signal` after complex Gaussian noise of deviation `sigma` (Gudbjartsson & Patz 1995)."""
+    noise = rng.standard_normal((2, *signal.shape), dtype=np.float32)
+    noise *= sigma
+    return np.hypot(signal + noise[0], noise[1])
 
 
 def paint(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixels: int,
@@ -197,7 +217,7 @@ def paint(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixe
     Layers of soft-edged shapes from far to near: lung, chest wall, liver, aorta, fat, RV, myocardium, LV.
     x to the right, y down; the RV lies to the left, the chest wall up, liver below, aorta below right.
     """
-    a = {name: anatomy[name].to_numpy()[:, None, None] for name in anatomy}
+    a = {str(name): anatomy[name].to_numpy()[:, None, None] for name in anatomy}
     slices, frames = slices.astype(np.float32)[:, None, None], frames.astype(np.float32)[:, None, None]
     lv, outer, rv = heart_size(a, slices, frames)
     step = np.float32(fov_mm / pixels)
@@ -232,7 +252,9 @@ def paint(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixe
     out += (0.34 - out) * cover(-chest)
     out += (0.93 - out) * cover(-skin, 1.5)
     out *= 1 - 0.93 * cover(-(skin - a["subcutaneous"] - breast), 1.5)
-    liver = a["liver"] - body_y + 0.006 * np.maximum(body_x + 20, 0) ** 2 - 0.08 * body_x  # slopes down to the left lobe
+    liver = (
+        a["liver"] - body_y + 0.006 * np.maximum(body_x + 20, 0) ** 2 - 0.08 * body_x
+    )  # slopes down to the left lobe
     out += (0.46 - out) * cover(liver, 2)
     out += (0.72 - out) * cover(-(body_x * 0.8 + body_y * 0.6 - 74 + a["effusion"]), 2) * (a["effusion"] > 0)
     at_x, at_y = a["aorta_far"] * np.cos(a["aorta_at"]), a["aorta_far"] * np.sin(a["aorta_at"])
@@ -258,23 +280,28 @@ def paint(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixe
     return out, np.where(in_lv > 0.5, LV, mask).astype(np.uint8)
 
 
-def heart_size(a: dict[str, np.ndarray], slices: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def heart_size(
+    a: dict[str, np.ndarray], slices: np.ndarray, frames: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Radius of the LV cavity, of the epicardium, and depth of the RV, in mm, at a slice offset and frame.
 
     Bullet model V = 5/6 A L; the myocardium's volume is conserved over the cycle, so a contracting wall thickens.
+    Beyond the apex or the base, where no heart is left, all three are too small to reach a pixel.
     Adds the end-diastolic mid-slice `lv_rest` and `rv_rest` to `a`.
     """
     share = volume_curve(frames, a["ef"])
     shorter = 1 - 0.30 * (1 - share)  # longitudinal shortening
     # basal slices are a little larger, apical ones smaller
     taper = 1 - 0.10 * slices - 0.04 * slices**2
+    rv_taper = np.where(taper > 0, 1 - 0.12 * slices, NOTHING)
+    taper = np.maximum(taper, NOTHING)
     rest = np.sqrt(1200 * a["edv"] / a["length"] / np.pi)
     lv = rest * np.sqrt(share / shorter) * taper
     muscle = ((rest + a["wall"]) ** 2 - rest**2) * taper**2 / shorter
     outer = np.sqrt(lv**2 + muscle)
     rv_share = volume_curve(frames, a["rv_ef"])
     a["lv_rest"], a["rv_rest"] = rest, rest * a["rv"] * 0.74
-    return lv, outer, a["rv_rest"] * rv_share / np.sqrt(shorter) * (1 - 0.12 * slices)
+    return lv, outer, a["rv_rest"] * rv_share / np.sqrt(shorter) * rv_taper
 
 
 def _sigmoid(v: np.ndarray) -> np.ndarray:

@@ -1,0 +1,182 @@
+"""House rules: import floors, configs that compose and fit what they configure, light starts, no participant ids."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+HOUSE = Path(__file__).parents[1]
+CONF, SRC = HOUSE / "conf", HOUSE / "src"
+COMMANDS = ("train", "generate", "evaluate")
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "logger")
+CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level packages a file imports, inside functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module or "")
+    return {name.split(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("path", sorted(SRC.glob("*/**/*.py")), ids=lambda p: p.relative_to(SRC).as_posix())
+def test_imports_go_down_and_never_to_hydra(path):
+    package = path.relative_to(SRC).parts[0]
+    assert not imported(path) & FORBIDDEN[package]
+
+
+def test_the_floors_are_all_of_src_and_only_commands_import_hydra():
+    assert {path.name for path in SRC.iterdir() if path.is_dir() and not path.name.endswith(".egg-info")} == set(FORBIDDEN)
+    users = {path.stem for path in HOUSE.glob("*.py") if "hydra" in imported(path)}
+    assert users == set(COMMANDS)
+
+
+def python(*args: str, cwd: Path = HOUSE) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+
+
+def test_starting_a_command_imports_nothing_heavy():
+    code = "import sys, train, generate, evaluate; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    started = python("-c", code)
+    assert started.returncode == 0, started.stderr
+    assert not set(started.stdout.split()) & {"torch", "lightning", "pandas", "diffusers", "numpy", "open_clip", "matplotlib"}
+
+
+def test_without_arguments_train_lists_every_experiment():
+    listed = python("train.py")
+    assert listed.returncode == 1 and "python train.py experiment=<name>" in listed.stderr
+    lines = {name: line for line in listed.stderr.splitlines() for name in EXPERIMENTS if f"experiment={name} " in line}
+    assert set(lines) == set(EXPERIMENTS)
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines.values())  # each says what it does
+
+
+def test_showing_a_config_leaves_no_trace(tmp_path):
+    shown = python(str(HOUSE / "train.py"), "experiment=controlnet", "--cfg", "job", "--resolve", cwd=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert yaml.safe_load(shown.stdout)["run_dir"] == "runs/controlnet/0"
+    assert list(tmp_path.iterdir()) == []
+
+
+def composed(command: str, *overrides: str) -> dict[str, Any]:
+    """The resolved config as the command sees it, `???` left in."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose(command, overrides=list(overrides), return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)  # for ${hydra:...}
+    with_hydra = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(with_hydra, dict)
+    del with_hydra["hydra"]
+    return OmegaConf.to_container(DictConfig(with_hydra), resolve=True)
+
+
+def targets(node: Any, at: str = "") -> Iterator[tuple[str, dict]]:
+    """Every node with a _target_, and where it is."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield at, node
+        for key, value in node.items():
+            yield from targets(value, f"{at}.{key}".lstrip("."))
+
+
+def fits(config: dict[str, Any]) -> None:
+    """Every _target_ exists and takes the keys given, and all it cannot do without unless our code supplies it."""
+    for at, node in targets(config):
+        parameters = inspect.signature(get_object(node["_target_"])).parameters
+        keys = set(node) - {"_target_", "_convert_", "_partial_"}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            assert keys <= set(parameters), f"{at}: {node['_target_']} takes no {keys - set(parameters)}"
+        needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        assert needed - keys <= {"index", "base"}, f"{at}: {node['_target_']} lacks {needed - keys}"
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    assert list(tmp_path.iterdir()) == [], "composing a config touched the disk"
+
+
+VARIANTS = [(), ("base=sd21", "cohort=acdc", "trainer=gpu", "logger=wandb", "sampler=ddim", "preset=demo")]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=["default", "all other"])
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_composes_and_fits(empty, experiment, variant):
+    config = composed("train", f"experiment={experiment}", *variant)
+    assert config["task"] in ("base", "controlnet", "classifier") and config["run_dir"].endswith(f"{config['name']}/0")
+    assert "=" not in config["run_dir"] and "???" not in yaml.safe_dump(config)
+    fits(config)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_and_fits(empty, choice):
+    fits(composed("train", "experiment=controlnet", choice))
+
+
+@pytest.mark.parametrize("overrides", [("plan=balanced", "preset=demo"), ("plan=copy", "cohort=acdc", "sampler=dpmpp")])
+def test_plans_compose_and_fit(empty, overrides):
+    fits(composed("generate", "generator=runs/controlnet/0", *overrides))
+
+
+@pytest.mark.parametrize("overrides", [(), ("preset=smoke", "cohort=acdc")])
+def test_evaluation_composes_and_fits(empty, overrides):
+    config = composed("evaluate", *overrides)
+    fits(config)
+    assert config["run_dir"] == f"results/{config['name']}"
+
+
+def test_every_file_in_conf_is_composed_by_a_test_above():
+    used = {*CHOICES, *(f"experiment={name}" for name in EXPERIMENTS), "plan=balanced", "plan=copy", "hydra=quiet"}
+    used |= {f"model={name}" for name in EXPERIMENTS}
+    assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
+    assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [("train", "sead"), ("train", "data.bath_size"), ("train", "trainer.max_epoch"), ("train", "model.learning_rate"),
+     ("train", "cohort.subject"), ("generate", "plan.cuont"), ("evaluate", "judge_step")],
+)  # fmt: skip
+def test_a_mistyped_key_fails_by_name(empty, command, key):
+    given = {"train": ["experiment=controlnet"], "generate": ["generator=x"], "evaluate": []}[command]
+    with pytest.raises(ConfigCompositionException) as error:
+        composed(command, *given, f"{key}=3")
+    assert key in str(error.value)
+
+
+@pytest.mark.parametrize("choice", ["experiment=contolnet", "cohort=ukb", "base=sd12"])
+def test_a_mistyped_choice_fails_with_the_ones_there_are(empty, choice):
+    group, name = choice.split("=")
+    given = [] if group == "experiment" else ["experiment=controlnet"]
+    with pytest.raises(Exception, match=f"(?s){name}.*Available options.*{'base' if group == 'experiment' else ''}"):
+        composed("train", *given, choice)
+
+
+def test_an_experiment_is_required(empty):
+    with pytest.raises(ConfigCompositionException, match="experiment"):
+        composed("train")
+
+
+def test_no_participant_like_number_in_code_or_tests():
+    seven = re.compile(r"(?<![\w.])[1-9]\d{6}(?![\w.])")
+    files = [*SRC.rglob("*.py"), *HOUSE.glob("tests/**/*.py"), *HOUSE.glob("*.py"), *CONF.rglob("*.yaml")]
+    found = [(path.name, hit) for path in files for hit in seven.findall(path.read_text())]
+    assert len(files) > 40 and not found

@@ -1,0 +1,315 @@
+"""Plans as tables with properties, and their rendering into sets that survive interruption."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmrdata.cohort import bmi_band, split, with_groups
+from cmrdata.manifest import PROVENANCE, open_synthetic
+from cmrdata.readers.phantom import OFFSETS, Phantom
+from cmrdata.store import Store, prepare
+from cmrgen.plan import ATTRIBUTES, balanced, check, copy, group_weights, possible_groups, summary, sweep
+from cmrgen.prompts import prompt
+from cmrgen.render import Generator, render
+
+few = settings(max_examples=6, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def subjects() -> pd.DataFrame:
+    """300 people with a split; every 15th is neither case nor control."""
+    table = Phantom(subjects=300, hf_scale=20, pixels=32).people.copy()
+    table.loc[::15, "diagnosis"] = None
+    table = with_groups(table)
+    return table.assign(split=split(table, seed=0))
+
+
+@pytest.fixture(scope="module")
+def index(subjects) -> pd.DataFrame:
+    """The index of a store of these people: nine rows of a train or extra subject, one of the others."""
+    rows = [
+        {**person, "slice": j, "frame": i, "central": j == i == 0, "flags": ""}
+        for person in subjects.to_dict("records")
+        for j, i in (OFFSETS if person["split"] in ("train", "extra") else [(0, 0)])
+    ]
+    return pd.DataFrame(rows).astype({"label": "Int64"})
+
+
+@few
+@given(count=st.integers(1, 400), seed=st.integers(0, 99))
+def test_every_prefix_holds_each_group_equally_often(index, count, seed):
+    plan = balanced(index, count=count, seed=seed)
+    assert len(plan) == count and plan.row.tolist() == list(range(count))
+    groups = index[(index.split == "train") & index.diagnosis.notna()].group.unique()
+    seen = np.cumsum([plan.group == group for group in groups], axis=1)
+    assert (seen.max(0) - seen.min(0)).max() <= 1
+    assert seen[:, -1].sum() == count
+
+
+@few
+@given(short=st.integers(1, 150), more=st.integers(1, 150), seed=st.integers(0, 99))
+def test_a_longer_plan_begins_with_the_shorter(index, short, more, seed):
+    longer, shorter = (balanced(index, count=count, seed=seed) for count in (short + more, short))
+    pd.testing.assert_frame_equal(longer.head(short), shorter)
+
+
+def test_the_seed_decides_the_plan(index):
+    one, again, other = (balanced(index, count=60, seed=seed) for seed in (1, 1, 2))
+    pd.testing.assert_frame_equal(one, again)
+    assert (one.source_row != other.source_row).any() and (one.seed != other.seed).all()
+
+
+@pytest.mark.parametrize("plan_of", [balanced, copy])
+def test_prompt_and_mask_are_the_same_training_subjects(index, subjects, plan_of):
+    plan = plan_of(index, count=500)
+    sources = index.loc[plan.source_row].reset_index(drop=True)
+    for column in ("subject", *ATTRIBUTES):
+        pd.testing.assert_series_equal(plan[column], sources[column], check_dtype=False)
+    assert plan.prompt.tolist() == [prompt(row) for _, row in sources.iterrows()]
+    who = subjects.set_index("subject").loc[plan.subject]
+    assert set(who.split) == {"train"} and who.diagnosis.notna().all()
+    check(plan, subjects)
+
+
+def test_the_fixture_has_all_splits_to_leak_from(subjects):
+    assert set(subjects.split) == {"train", "val", "test", "extra"}
+
+
+def test_subjects_take_turns_and_no_mask_repeats_before_all_have_served(index):
+    plan = balanced(index, count=3000)
+    train = index[(index.split == "train") & index.diagnosis.notna()]
+    for group, rows in plan.groupby("group"):
+        own = train[train.group == group]
+        people, masks = own.subject.nunique(), len(own)
+        uses = rows.subject.tolist()
+        for k in range(0, min(len(uses), masks) - people + 1, people):  # all have nine masks: nine whole rounds
+            assert len(set(uses[k : k + people])) == people
+        assert rows.source_row.head(masks).is_unique
+        assert rows.source_row.iloc[masks:].tolist() == rows.source_row.head(max(0, len(rows) - masks)).tolist()
+    assert (summary(plan).masks > summary(plan).subjects).any()
+
+
+def test_seeds_are_distinct(index):
+    for seed in range(3):
+        assert balanced(index, count=2000, seed=seed).seed.is_unique
+
+
+def test_a_balanced_plan_weighs_groups_equally_and_copy_does_not(index):
+    even = balanced(index, count=len(index.group[index.split == "train"].unique()) * 4)
+    assert np.ptp(group_weights(even)) < 1e-12
+    drawn = copy(index, count=400)
+    shares = index[(index.split == "train") & index.diagnosis.notna()].group.value_counts(normalize=True)
+    assert np.abs(drawn.group.value_counts(normalize=True).reindex(shares.index, fill_value=0) - shares).max() < 0.06
+
+
+def test_groups_without_a_training_subject_are_named(index):
+    gone = ["F/60-70/obese/hf", "M/70+/normal/healthy"]
+    index = index[~((index.split == "train") & index.group.isin(gone))]
+    absent = sorted(possible_groups(index) - set(index.group[index.split == "train"]))
+    assert set(gone) <= set(absent)
+    plan = balanced(index, count=40)
+    assert plan.attrs["missing"] == absent and not set(plan.group) & set(absent)
+    with pytest.raises(ValueError, match=f"belongs to {len(absent)} groups: .*plan.missing=skip") as error:
+        balanced(index, count=40, missing="error")
+    assert ", ".join(absent) in str(error.value)
+
+
+def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
+    table = index.assign(sex=None, age=np.nan, age_band=None)
+    table["group"] = table.bmi_band + "/" + table.diagnosis
+    assert possible_groups(table) == {f"{b}/{d}" for b in ("normal", "overweight", "obese") for d in ("healthy", "hf")}
+    plan = balanced(table, count=12)
+    assert plan.group.value_counts().tolist() == [2] * 6
+    assert set(plan.prompt) == {f"{b} BMI, {d}" for b in ("normal", "overweight", "obese")
+                                for d in ("healthy", "with heart failure")}  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{"count": 0}, {"count": 5, "missing": "ignore"}])
+def test_bad_settings_are_refused_by_name(index, options):
+    with pytest.raises(ValueError, match="plan.count=.*plan.missing="):
+        balanced(index, **options)
+
+
+def test_no_training_subject_no_plan(index):
+    with pytest.raises(ValueError, match="no labelled training subject"):
+        balanced(index[index.split != "train"], count=5)
+
+
+def test_fig_3_varies_bmi_and_fig_4_the_seed_and_nothing_else(index, subjects):
+    rows = sweep(index, seeds=5)
+    check(rows, subjects)
+    assert rows.row.tolist() == list(range(len(rows)))
+    three, four = rows[rows.figure == 3], rows[rows.figure == 4]
+    assert three.source_row.nunique() == 2 and len(three) == 6 and len(four) == 5
+    for _, part in three.groupby("source_row"):
+        varied = {column for column in part if part[column].astype(str).nunique() > 1}
+        assert varied == {"row", "bmi", "bmi_band", "prompt", "group"}
+        assert part.bmi_band.tolist() == bmi_band(part.bmi).tolist() == ["normal", "overweight", "obese"]
+        assert part.prompt.tolist() == [prompt(row) for _, row in part.iterrows()]
+        assert [g.split("/")[2] for g in part.group] == part.bmi_band.tolist()
+    assert {column for column in four if four[column].astype(str).nunique() > 1} == {"row", "seed"}
+    assert four.seed.is_unique and set(four.label) == {1} and set(four.sex) == {"M"}
+    assert [(p.sex.iloc[0], p.age_band.iloc[0]) for _, p in three.groupby("source_row", sort=False)] == [
+        ("F", "60-70"), ("M", "70+")]  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["test", "val", "extra"])
+def test_a_plan_with_a_subject_of_another_split_is_refused(index, subjects, where):
+    plan = balanced(index, count=20)
+    stray = index[index.split == where].iloc[0]
+    plan.loc[7, ["subject", "source_row"]] = [stray.subject, stray.name]
+    with pytest.raises(ValueError, match=f"subject {stray.subject}: masks come from the {where} split.*first at 7"):
+        check(plan, subjects)
+
+
+def test_a_plan_without_a_column_or_with_a_stranger_is_refused(index, subjects):
+    plan = balanced(index, count=5)
+    with pytest.raises(ValueError, match=r"lacks the columns \['prompt', 'seed'\]"):
+        check(plan.drop(columns=["prompt", "seed"]), subjects)
+    with pytest.raises(ValueError, match="SYN999999"):
+        check(plan.assign(subject="SYN999999"), subjects)
+
+
+# rendering
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory) -> Store:
+    small = Phantom(subjects=200, hf_scale=20, pixels=32, controls_per_case=0.3)
+    return prepare(small, tmp_path_factory.mktemp("cohort"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_base) -> Generator:
+    from cmrgen.module import ControlNetModule
+
+    torch.manual_seed(1)
+    module = ControlNetModule(base={"weights": str(tiny_base)})
+    return Generator(base=module.base, controlnet=module.controlnet.eval(), facts={"fingerprint": "made up"})
+
+
+QUICK = {"sampler": "unipc", "steps": 2, "batch_size": 2}
+BYTES = ("images.u8", "masks.u8", "index.parquet", "plan.csv", "store.json", "settings.json")
+
+
+def contents(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class Stopped(Exception):
+    """Stands for a walltime limit."""
+
+
+@pytest.fixture
+def stop_after(monkeypatch):
+    def patch(batches: int):
+        draw, done = Generator.images, []
+
+        def images(self, *args, **kwargs):
+            if len(done) == batches:
+                raise Stopped
+            done.append(1)
+            return draw(self, *args, **kwargs)
+
+        monkeypatch.setattr(Generator, "images", images)
+        return done
+
+    yield patch
+    monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def rendered(cohort, generator, tmp_path_factory):
+    plan = balanced(cohort.index, count=5)
+    folder = tmp_path_factory.mktemp("whole") / "0"
+    return plan, render(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
+
+
+def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
+    plan, made = rendered
+    assert set(PROVENANCE) <= set(made.index.columns)
+    assert (made.index.sampler == "unipc").all() and (made.index.steps == 2).all() and (made.index.split == "synthetic").all()
+    pd.testing.assert_frame_equal(made.index[plan.columns], plan, check_dtype=False)
+    assert np.array_equal(made.masks, cohort.masks[plan.source_row.to_numpy()])
+    assert made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
+    assert made.meta["missing_groups"] == plan.attrs["missing"]
+    assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
+    pd.testing.assert_frame_equal(pd.read_csv(made.folder / "plan.csv"), plan, check_dtype=False)
+
+
+@pytest.mark.parametrize("batches", [0, 1, 2])
+def test_an_interrupted_set_continues_to_the_same_bytes(cohort, generator, rendered, tmp_path, stop_after, monkeypatch, batches):
+    plan, whole = rendered
+    stop_after(batches)
+    with pytest.raises(Stopped):
+        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    monkeypatch.undo()
+    assert not Store(tmp_path).complete
+    with pytest.raises(FileNotFoundError, match="generate.py"):
+        open_synthetic(tmp_path, cohort)
+    drawn = stop_after(99)
+    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    assert len(drawn) == 3 - batches  # nothing is drawn twice
+    for name in BYTES:
+        assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_bytes_torn_by_a_kill_are_dropped(cohort, generator, rendered, tmp_path, stop_after, monkeypatch):
+    plan, whole = rendered
+    stop_after(1)
+    with pytest.raises(Stopped):
+        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    monkeypatch.undo()
+    for name in ("images.u8", "masks.u8"):
+        with open(tmp_path / name, "ab") as file:
+            file.write(b"torn" * 100)
+    render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    for name in BYTES:
+        assert (tmp_path / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("state", ["unfinished", "finished"])
+@pytest.mark.parametrize("change", ["plan", "steps", "generator"])
+def test_another_set_into_the_same_folder_is_refused(cohort, generator, rendered, tmp_path, stop_after, monkeypatch, state, change):
+    plan, whole = rendered
+    folder = whole.folder
+    if state == "unfinished":
+        folder = tmp_path
+        stop_after(1)
+        with pytest.raises(Stopped):
+            render(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
+        monkeypatch.undo()
+    before = contents(folder)
+    other = {
+        "plan": {"plan": balanced(cohort.index, count=6, seed=1)},
+        "steps": {"steps": 3},
+        "generator": {"generator": Generator(generator.base, generator.controlnet, {"fingerprint": "another"})},
+    }[change]
+    drawn = stop_after(0)
+    with pytest.raises(ValueError, match=f"begun with other settings .*{change}"):
+        render(**{"plan": plan, "generator": generator, **QUICK, **other}, cohort=cohort, folder=folder)
+    assert contents(folder) == before and not drawn
+
+
+def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_after):
+    plan, whole = rendered
+    drawn, before = stop_after(0), contents(whole.folder)
+    assert render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint == whole.fingerprint
+    assert not drawn and contents(whole.folder) == before
+
+
+def test_nothing_is_written_for_a_plan_that_leaks(cohort, generator, tmp_path):
+    stray = cohort.index[cohort.index.split == "test"].iloc[0]
+    plan = balanced(cohort.index, count=3).assign(subject=stray.subject, source_row=stray.name)
+    with pytest.raises(ValueError, match="test split"):
+        render(plan, cohort=cohort, generator=generator, folder=tmp_path / "set", **QUICK)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_set_of_another_cohort_is_refused(cohort, rendered, tmp_path):
+    other = prepare(Phantom(subjects=40, hf_scale=20, pixels=32, seed=3, controls_per_case=0.3), tmp_path, workers=1)
+    with pytest.raises(ValueError, match="made from another cohort"):
+        open_synthetic(rendered[1].folder, other)

@@ -1,0 +1,174 @@
+"""Run folders in each of their states, plain errors, and writes that are whole or not there."""
+
+import os
+
+import pytest
+import yaml
+
+from cmrdata import runs
+from cmrdata.runs import begin, differences, facts, finish, plainly, write_atomic
+
+CONFIG = {"seed": 0, "trainer": {"max_epochs": 5, "precision": "32-true"}, "resume": False, "overwrite": False}
+
+
+def start(folder, config=None, *, resume=False, overwrite=False):
+    return begin(folder, {**CONFIG, **(config or {})}, resume=resume, overwrite=overwrite)
+
+
+def work(folder):
+    (folder / "log").mkdir()
+    (folder / "log" / "metrics.csv").write_text("step\n1\n")
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_fresh_folder_keeps_the_config_without_how_it_was_run(tmp_path):
+    folder = tmp_path / "controlnet" / "0"
+    assert start(folder) == "fresh"
+    assert runs.config(folder) == {key: CONFIG[key] for key in ("seed", "trainer")}
+    assert set(contents(folder)) == {"config.yaml"}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_left_only_its_config_is_fresh_even_with_other_settings(tmp_path, resume):
+    start(tmp_path)
+    (tmp_path / ".config.yaml.99").write_text("torn")
+    assert start(tmp_path, {"seed": 3}, resume=resume) == "fresh"
+    assert runs.config(tmp_path)["seed"] == 3
+
+
+@pytest.mark.parametrize(("done", "state", "verb"), [(False, "unfinished", "continue"), (True, "finished", "reuse")])
+def test_a_folder_in_use_is_refused_with_its_state_and_the_remedies(tmp_path, done, state, verb):
+    start(tmp_path)
+    work(tmp_path)
+    if done:
+        finish(tmp_path, val_loss=0.1)
+    before = contents(tmp_path)
+    with pytest.raises(FileExistsError, match=f"{state} run; resume=true to {verb} it, overwrite=true") as error:
+        start(tmp_path)
+    assert str(tmp_path) in str(error.value)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_resume_continues_or_reuses(tmp_path, done):
+    start(tmp_path)
+    work(tmp_path)
+    if done:
+        finish(tmp_path, val_loss=0.1)
+    before = contents(tmp_path)
+    assert start(tmp_path, {"resume": True}, resume=True) == ("finished" if done else "continue")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_resume_names_the_settings_that_differ(tmp_path, done):
+    start(tmp_path)
+    work(tmp_path)
+    if done:
+        finish(tmp_path)
+    before = contents(tmp_path)
+    other = {"seed": 1, "trainer": {"max_epochs": 7, "precision": "32-true"}}
+    with pytest.raises(ValueError, match="seed 0 -> 1; trainer.max_epochs 5 -> 7. Give it another name= or overwrite"):
+        start(tmp_path, other, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_of_many_differences_six_are_named_and_the_rest_counted(tmp_path):
+    start(tmp_path, {"data": {f"k{k}": 0 for k in range(9)}})
+    work(tmp_path)
+    with pytest.raises(ValueError, match=r"data.k5 0 -> 1; and 3 more"):
+        start(tmp_path, {"data": {f"k{k}": 1 for k in range(9)}}, resume=True)
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_overwrite_starts_anew(tmp_path, done):
+    folder = tmp_path / "0"
+    start(folder)
+    work(folder)
+    if done:
+        finish(folder)
+    assert start(folder, {"seed": 2}, overwrite=True) == "fresh"
+    assert set(contents(folder)) == {"config.yaml"} and runs.config(folder)["seed"] == 2
+
+
+def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
+    start(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no finished run there.*resume=true"):
+        facts(tmp_path)
+    finish(tmp_path, val_loss=0.25, cohort="phantom")
+    assert facts(tmp_path)["val_loss"] == 0.25 and facts(tmp_path)["cohort"] == "phantom" and facts(tmp_path)["finished"]
+
+
+def test_differences_are_leaves_by_their_dotted_name():
+    old, new = {"a": {"b": 1, "c": [1, 2]}, "gone": 1}, {"a": {"b": 1, "c": [1, 3]}, "come": {"x": 1}}
+    assert differences(old, new) == ["a.c [1, 2] -> [1, 3]", "come None -> {'x': 1}", "gone 1 -> None"]
+    assert differences(old, yaml.safe_load(yaml.safe_dump(old))) == []
+
+
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError])
+def test_bad_input_ends_a_command_with_its_message(monkeypatch, kind):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    @plainly
+    def command():
+        raise kind("subject SYN0007: no mask")
+
+    with pytest.raises(SystemExit) as ended:
+        command()
+    assert ended.value.code == "error: subject SYN0007: no mask"
+
+
+def test_the_traceback_is_there_on_request(monkeypatch):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+
+    @plainly
+    def command():
+        raise ValueError("subject SYN0007: no mask")
+
+    with pytest.raises(ValueError, match="SYN0007") as raised:
+        command()
+    assert raised.traceback[-1].name == "command"
+
+
+def test_our_own_mistakes_keep_their_traceback(monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    @plainly
+    def command():
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        command()
+    assert command.__name__ == "command"
+
+
+def test_a_write_replaces_the_whole_file(tmp_path):
+    path = tmp_path / "a.json"
+    write_atomic(path, "old, and longer than the new")
+    write_atomic(path, "ümlaut")
+    assert path.read_text(encoding="utf-8") == "ümlaut"
+    write_atomic(path, b"\x00\x01")
+    assert path.read_bytes() == b"\x00\x01"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("step", ["write", "rename"])
+def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    if step == "write":
+        monkeypatch.setattr(type(path), "write_bytes", full)
+    else:
+        monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+
+
