@@ -37,8 +37,9 @@ def bmi_band(bmi: pd.Series) -> pd.Series:
 
 def _band(values: pd.Series, *, edges: Sequence[float], names: Sequence[str]) -> pd.Series:
     values = pd.to_numeric(values)
-    bands = np.array(names, dtype=object)[np.digitize(values.fillna(0), edges)]
-    return pd.Series(np.where(values.isna(), None, bands), index=values.index, dtype=object)
+    where = np.digitize(values.fillna(0), edges)
+    found = [None if missing else names[k] for missing, k in zip(values.isna(), where, strict=True)]
+    return pd.Series(found, index=values.index, dtype=object)
 
 
 def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:

@@ -38,7 +38,7 @@ class Stacks(NamedTuple):
 
     images: np.ndarray  # (n, 2, P, P) uint8
     masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    index: pd.DataFrame  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
+    index: pd.DataFrame  # type: ignore[assignment]  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
     rejected: pd.DataFrame  # subject, reason
 
 
@@ -126,7 +126,7 @@ class Writer:
         write_atomic(begun, json.dumps(_plain(self.settings), indent=1))
         self.parts = sorted((folder / "parts").glob("*.parquet"))
         self.rows = sum(len(pd.read_parquet(part, columns=["subject"])) for part in self.parts)
-        self._files = {name: open(folder / name, "ab") for name in ("images.u8", "masks.u8")}
+        self._files = {name: open(folder / name, "ab") for name in ("images.u8", "masks.u8")}  # noqa: SIM115
         for file in self._files.values():  # bytes behind the last finished part are a torn write
             file.truncate(self.rows * 2 * pixels * pixels)
 
@@ -188,10 +188,11 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2, max_rejected:
                 attributes = chunk.drop(columns="stored").set_index("subject")
                 writer.append(stacks.images, stacks.masks, stacks.index.join(attributes, on="subject"))
                 bar.update(len(chunk))
-        faults = [pd.read_csv(path, dtype=str) for path in sorted((folder / "parts").glob("*.rejected.csv"))]
-        rejected = pd.concat([rejected, *faults], ignore_index=True).drop_duplicates()
+        unread = [pd.read_csv(path, dtype=str) for path in sorted((folder / "parts").glob("*.rejected.csv"))]
+        rejected = pd.concat([rejected, *unread], ignore_index=True).drop_duplicates()
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-        if len(rejected) > max_rejected * (len(subjects) + len(rejected)):
+        listed_in_all = len(set(subjects.subject) | set(rejected.subject))
+        if len(rejected) > max_rejected * listed_in_all:
             raise ValueError(
                 f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {max_rejected:.0%}; "
                 f"see {folder / 'rejected.csv'}\n{reasons(rejected)}"

@@ -118,7 +118,8 @@ class Latents(L.LightningDataModule):
                     image[again], mask[again] = jitter(image[again], mask[again], rng)
                 out[k : k + len(some)] = self.base.moments(image).half().cpu().numpy()
                 masks[k : k + len(some)] = mask.numpy()
-            out.flush(), masks.flush()
+            out.flush()
+            masks.flush()
             os.replace(temporary.with_suffix(".masks"), moved)
             os.replace(temporary, path)
         return (

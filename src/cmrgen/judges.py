@@ -123,14 +123,14 @@ def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (250, 4
         raise ValueError(f"{store.folder}: none of {', '.join(VALUES)} varies among the training rows; add subjects")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        networks = {"segmenter": Segmenter(width[0]), "attributes": AttributeNet(axes, width[1])}
+        networks: dict[str, nn.Module] = {"segmenter": Segmenter(width[0]), "attributes": AttributeNet(axes, width[1])}
     losses: dict[str, Callable[..., Tensor]] = {"segmenter": _segmenter_loss, "attributes": _attributes_loss}
     card: dict[str, Any] = {}
     for k, (name, network) in enumerate(networks.items()):
         settings = {"network": name, "store": store.fingerprint, "axes": axes, "version": VERSION, "steps": steps[k],
                     "batch": batch[k], "width": width[k], "seed": seed}  # fmt: skip
         weights = Path(folder) / f"{name}-{fingerprint(settings)[:8]}.safetensors"
-        network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device).to(memory_format=torch.channels_last)
         if weights.with_suffix(".json").exists():
             network.load_state_dict(load_file(weights, device=device))
             card[name] = json.loads(weights.with_suffix(".json").read_text())

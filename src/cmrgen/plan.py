@@ -49,7 +49,7 @@ def balanced(
             "Set plan.missing=skip to leave them out, or use a cohort that has them"
         )
     rng = np.random.default_rng([seed, 1])
-    turns = {group: itertools.cycle(_turns(rows, rng)) for group, rows in sorted(train.groupby("group"))}
+    turns = {str(group): itertools.cycle(_turns(rows, rng)) for group, rows in train.groupby("group")}
     names = sorted(turns)
     order = (names[k] for _ in itertools.count() for k in rng.permutation(len(names)))
     sources = [next(turns[group]) for group in itertools.islice(order, count)]
