@@ -23,7 +23,8 @@ CONF, SRC = HOUSE / "conf", HOUSE / "src"
 COMMANDS = ("train", "generate", "evaluate")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "logger")
-CHOICES = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
+CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
+VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
 FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}
 
 
@@ -45,20 +46,32 @@ def test_imports_go_down_and_never_to_hydra(path):
 
 
 def test_the_floors_are_all_of_src_and_only_commands_import_hydra():
-    assert {path.name for path in SRC.iterdir() if path.is_dir() and not path.name.endswith(".egg-info")} == set(FORBIDDEN)
+    assert {path.name for path in SRC.iterdir() if path.is_dir() and not path.name.endswith(".egg-info")} == set(
+        FORBIDDEN
+    )
     users = {path.stem for path in HOUSE.glob("*.py") if "hydra" in imported(path)}
     assert users == set(COMMANDS)
 
 
 def python(*args: str, cwd: Path = HOUSE) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"})
+    return subprocess.run(
+        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
+    )
 
 
 def test_starting_a_command_imports_nothing_heavy():
     code = "import sys, train, generate, evaluate; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     started = python("-c", code)
     assert started.returncode == 0, started.stderr
-    assert not set(started.stdout.split()) & {"torch", "lightning", "pandas", "diffusers", "numpy", "open_clip", "matplotlib"}
+    assert not set(started.stdout.split()) & {
+        "torch",
+        "lightning",
+        "pandas",
+        "diffusers",
+        "numpy",
+        "open_clip",
+        "matplotlib",
+    }
 
 
 def test_without_arguments_train_lists_every_experiment():
@@ -103,7 +116,9 @@ def fits(config: dict[str, Any]) -> None:
         keys = set(node) - {"_target_", "_convert_", "_partial_"}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             assert keys <= set(parameters), f"{at}: {node['_target_']} takes no {keys - set(parameters)}"
-        needed = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
+        needed = {
+            n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+        }
         assert needed - keys <= {"index", "base"}, f"{at}: {node['_target_']} lacks {needed - keys}"
 
 
@@ -114,21 +129,13 @@ def empty(tmp_path, monkeypatch) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == [], "composing a config touched the disk"
 
 
-VARIANTS = [(), ("base=sd21", "cohort=acdc", "trainer=gpu", "logger=wandb", "sampler=ddim", "preset=demo")]
-
-
-@pytest.mark.parametrize("variant", VARIANTS, ids=["default", "all other"])
+@pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
     config = composed("train", f"experiment={experiment}", *variant)
     assert config["task"] in ("base", "controlnet", "classifier") and config["run_dir"].endswith(f"{config['name']}/0")
     assert "=" not in config["run_dir"] and "???" not in yaml.safe_dump(config)
     fits(config)
-
-
-@pytest.mark.parametrize("choice", CHOICES)
-def test_every_choice_composes_and_fits(empty, choice):
-    fits(composed("train", "experiment=controlnet", choice))
 
 
 @pytest.mark.parametrize("overrides", [("plan=balanced", "preset=demo"), ("plan=copy", "cohort=acdc", "sampler=dpmpp")])
@@ -144,7 +151,12 @@ def test_evaluation_composes_and_fits(empty, overrides):
 
 
 def test_every_file_in_conf_is_composed_by_a_test_above():
-    used = {*CHOICES, *(f"experiment={name}" for name in EXPERIMENTS), "plan=balanced", "plan=copy", "hydra=quiet"}
+    used = {choice for of in CHOICES for choice in of} | {
+        *(f"experiment={name}" for name in EXPERIMENTS),
+        "plan=balanced",
+        "plan=copy",
+        "hydra=quiet",
+    }
     used |= {f"model={name}" for name in EXPERIMENTS}
     assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
     assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
@@ -152,8 +164,8 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
 
 @pytest.mark.parametrize(
     ("command", "key"),
-    [("train", "sead"), ("train", "data.bath_size"), ("train", "trainer.max_epoch"), ("train", "model.learning_rate"),
-     ("train", "cohort.subject"), ("generate", "plan.cuont"), ("evaluate", "judge_step")],
+    [("train", "sead"), ("train", "data.bath_size"), ("train", "trainer.max_epoch"), ("train", "cohort.subject"),
+     ("generate", "plan.cuont")],
 )  # fmt: skip
 def test_a_mistyped_key_fails_by_name(empty, command, key):
     given = {"train": ["experiment=controlnet"], "generate": ["generator=x"], "evaluate": []}[command]

@@ -231,7 +231,11 @@ def rendered(cohort, generator, tmp_path_factory):
 def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     plan, made = rendered
     assert set(PROVENANCE) <= set(made.index.columns)
-    assert (made.index.sampler == "unipc").all() and (made.index.steps == 2).all() and (made.index.split == "synthetic").all()
+    assert (
+        (made.index.sampler == "unipc").all()
+        and (made.index.steps == 2).all()
+        and (made.index.split == "synthetic").all()
+    )
     pd.testing.assert_frame_equal(made.index[plan.columns], plan, check_dtype=False)
     assert np.array_equal(made.masks, cohort.masks[plan.source_row.to_numpy()])
     assert made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
@@ -241,7 +245,9 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
 
 
 @pytest.mark.parametrize("batches", [0, 1, 2])
-def test_an_interrupted_set_continues_to_the_same_bytes(cohort, generator, rendered, tmp_path, stop_after, monkeypatch, batches):
+def test_an_interrupted_set_continues_to_the_same_bytes(
+    cohort, generator, rendered, tmp_path, stop_after, monkeypatch, batches
+):
     plan, whole = rendered
     stop_after(batches)
     with pytest.raises(Stopped):
@@ -273,7 +279,9 @@ def test_bytes_torn_by_a_kill_are_dropped(cohort, generator, rendered, tmp_path,
 
 @pytest.mark.parametrize("state", ["unfinished", "finished"])
 @pytest.mark.parametrize("change", ["plan", "steps", "generator"])
-def test_another_set_into_the_same_folder_is_refused(cohort, generator, rendered, tmp_path, stop_after, monkeypatch, state, change):
+def test_another_set_into_the_same_folder_is_refused(
+    cohort, generator, rendered, tmp_path, stop_after, monkeypatch, state, change
+):
     plan, whole = rendered
     folder = whole.folder
     if state == "unfinished":
@@ -297,7 +305,9 @@ def test_another_set_into_the_same_folder_is_refused(cohort, generator, rendered
 def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_after):
     plan, whole = rendered
     drawn, before = stop_after(0), contents(whole.folder)
-    assert render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint == whole.fingerprint
+    assert (
+        render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint == whole.fingerprint
+    )
     assert not drawn and contents(whole.folder) == before
 
 

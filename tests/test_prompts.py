@@ -31,8 +31,10 @@ def test_a_subject_in_words(row, sentence):
     assert said(*row) == sentence
 
 
-@pytest.mark.parametrize(("age", "decade", "band"), [(59.99, "50s", "<60"), (60, "60s", "60-70"), (69.99, "60s", "60-70"),
-                                                     (70, "70s", "70+")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("age", "decade", "band"),
+    [(59.99, "50s", "<60"), (60, "60s", "60-70"), (69.99, "60s", "60-70"), (70, "70s", "70+")],
+)
 def test_age_is_worded_as_it_is_banded(age, decade, band):
     assert f"age in {decade}" in said("F", age, 22, "hf")
     assert people(("F", age, 22, "hf")).age_band.item() == band

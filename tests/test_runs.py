@@ -99,7 +99,9 @@ def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
     with pytest.raises(FileNotFoundError, match="no finished run there.*resume=true"):
         facts(tmp_path)
     finish(tmp_path, val_loss=0.25, cohort="phantom")
-    assert facts(tmp_path)["val_loss"] == 0.25 and facts(tmp_path)["cohort"] == "phantom" and facts(tmp_path)["finished"]
+    assert (
+        facts(tmp_path)["val_loss"] == 0.25 and facts(tmp_path)["cohort"] == "phantom" and facts(tmp_path)["finished"]
+    )
 
 
 def test_differences_are_leaves_by_their_dotted_name():
@@ -170,5 +172,3 @@ def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
     with pytest.raises(OSError, match="No space"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
-
-

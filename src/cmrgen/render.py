@@ -96,7 +96,7 @@ def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, A
 
 
 def load_generator(run: str | Path) -> Generator:
-    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; raises when run or base have changed since."""
+    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; raises when run or base have changed."""
     runs.facts(Path(run))
     folder = Path(run) / "controlnet"
     if not (folder / "generator.json").exists():

@@ -1,0 +1,108 @@
+"""The four commands one after the other on a tiny phantom: what a user runs, in-process."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+METRICS = ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
+    """Runs `train`, `generate` or `evaluate` with overrides, everything written below one temporary folder."""
+    folder = tmp_path_factory.mktemp("study")
+
+    def run(script: str, *overrides: str) -> Path:
+        common = [
+            "preset=smoke",
+            f"preset.runs={folder}/runs",
+            f"data_root={folder}/data",
+            "cohort.pixels=32",
+            "cohort.subjects=200",
+        ]
+        flags = [o for o in overrides if o.startswith("-")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(ROOT))
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)])
+            importlib.import_module(script).main()
+        return folder
+
+    run.base = f"base.weights={tiny_base}"
+    return run
+
+
+@pytest.fixture(scope="module")
+def study(command) -> Path:
+    folder = command("train", "experiment=controlnet", command.base)
+    command("generate", f"generator={folder}/runs/controlnet/0")
+    command("train", "-m", "experiment=classifier", "synthetic=0,36,only", "seed=range(2)")
+    command("evaluate", "name=tiny")
+    return folder
+
+
+def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(study):
+    run = study / "runs" / "controlnet" / "0"
+    assert (run / "controlnet" / "diffusion_pytorch_model.safetensors").exists()
+    assert list((run / "previews").glob("*.png"))
+    keys = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {key.split(".")[0] for key in keys} == {"controlnet", "average"}
+
+
+def test_every_arm_and_seed_predicts_the_same_subjects(study):
+    tables = {p.parent: pd.read_csv(p) for p in (study / "runs" / "classifier").glob("*/*/predictions.csv")}
+    assert len(tables) == 6
+    subjects = [tuple(t.subject) for t in tables.values()]
+    assert len(set(subjects)) == 1
+    assert all(t.probability.between(0, 1).all() for t in tables.values())
+
+
+def test_the_tables_have_the_agreed_rows_and_columns(study):
+    results = study / "results" / "tiny"
+    adherence = pd.read_csv(results / "adherence.csv")
+    assert list(adherence.columns) == ["metric", "real", "synthetic", "shuffled", "n"]
+    assert list(adherence.metric) == METRICS
+    table2 = pd.read_csv(results / "table2.csv")
+    assert list(dict.fromkeys(table2.arm)) == ["Real", "Real + 36", "Synthetic"]
+    assert list(dict.fromkeys(table2.subgroup))[0] == "Overall" and table2.subgroup.nunique() == 9
+    assert {"Real - Real", "Real - Synthetic"} == set(pd.read_csv(results / "table1.csv").kind)
+    for name in ("table1", "table2", "adherence"):
+        assert (results / f"{name}.tex").exists() and (results / f"{name}.md").exists()
+    pictures = {p.stem for p in (results / "figures").glob("*.png")}
+    assert {"fig1_demographics", "fig_table2_bars", "fig3_prompt_sweep", "fig4_seeds"} <= pictures
+    assert (results / "report.html").read_text().count("data:image") >= 5
+
+
+def test_finished_work_is_reused_and_never_overwritten(command, study, capsys):
+    stamp = (study / "runs" / "synthetic" / "0" / "images.u8").stat().st_mtime_ns
+    command("generate", f"generator={study}/runs/controlnet/0", "resume=true")
+    assert "reused" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="resume=true"):
+        command("generate", f"generator={study}/runs/controlnet/0")
+    with pytest.raises(SystemExit, match="plan.count"):
+        command("generate", f"generator={study}/runs/controlnet/0", "plan.count=5", "resume=true")
+    assert (study / "runs" / "synthetic" / "0" / "images.u8").stat().st_mtime_ns == stamp
+
+
+def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
+    with pytest.raises(SystemExit, match="generator=nowhere|nowhere"):
+        command("generate", "generator=nowhere", "name=other")
+    with pytest.raises(SystemExit, match="another cohort|trained on"):
+        command("generate", f"generator={study}/runs/controlnet/0", "cohort.seed=5", "name=other")
+    with pytest.raises(SystemExit, match="holds 36 images"):
+        command("train", "experiment=classifier", "synthetic=99")
+    with pytest.raises(SystemExit, match="made from another cohort"):
+        command("train", "experiment=classifier", "synthetic=36", "cohort.seed=5", "name=other")
+    with pytest.raises(SystemExit, match="nothing to evaluate"):
+        command("evaluate", "classifiers=nowhere", "synthetic_set=nowhere", "name=none")
+    with pytest.raises(SystemExit, match="base.weights"):
+        command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
+    with pytest.raises(SystemExit, match="no training subject belongs to"):
+        command("generate", f"generator={study}/runs/controlnet/0", "plan.missing=error", "name=other2")
