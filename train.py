@@ -47,7 +47,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             splits=split,
             batch_size=data.autoencoder_batch_size,
             draws=draws,
-            augment=data.augment and draws is not None,
+            augment=data.copies > 1 and draws is not None,
             seed=cfg.seed,
         )
 

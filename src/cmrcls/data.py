@@ -55,6 +55,20 @@ class Images(Dataset[LabelledBatch]):
         }
 
 
+class Draws(RandomSampler):
+    """`count` images an epoch (None: all) as whole passes in random order, then a rest; the epoch decides the order,
+    so a resumed run draws what an uninterrupted one would have drawn."""
+
+    def __init__(self, images: Images, *, count: int | None, seed: int) -> None:
+        super().__init__(images, num_samples=count, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.generator.manual_seed(self.seed * 1_000_003 + epoch)
+
+
 class Arms(L.LightningDataModule):
     """One arm: `synthetic` is 0 (real only), N (and the first N images of `synthetic_set`) or "only" (the whole set).
 
@@ -117,9 +131,7 @@ class Arms(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
         images = self._images("train")
-        order = torch.Generator().manual_seed(self.seed)
-        sampler = RandomSampler(images, num_samples=self.images_per_epoch, generator=order)  # whole passes, then a rest
-        return self._loader(images, sampler=sampler)
+        return self._loader(images, sampler=Draws(images, count=self.images_per_epoch, seed=self.seed))
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         return self._loader(self._images("val"))

@@ -120,6 +120,8 @@ def check(plan: pd.DataFrame, subjects: pd.DataFrame) -> None:
     needed = ("row", "subject", "source_row", *ATTRIBUTES, "prompt", "seed", "guidance", "strength")
     if absent := [column for column in needed if column not in plan]:
         raise ValueError(f"the plan lacks the columns {absent}; write it with cmrgen.plan or add them")
+    if len(strengths := plan.strength.unique()) > 1:
+        raise ValueError(f"the plan mixes strengths ({', '.join(map(str, strengths))}); make a set for each")
     check_sources(plan, subjects)
 
 
@@ -134,7 +136,7 @@ def _from_sources(
     rows = index.loc[list(sources), ["subject", "source", *ATTRIBUTES]].reset_index(names="source_row")
     rows.insert(0, "row", np.arange(len(rows)))
     rows["prompt"] = prompts(rows, fields=fields)
-    rows["seed"] = np.random.default_rng([seed, 2]).integers(0, 2**31, len(rows))
+    rows["seed"] = np.random.default_rng([seed, 2]).integers(0, 2**62, len(rows))
     return rows.assign(guidance=guidance, strength=strength)
 
 
