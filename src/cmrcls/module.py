@@ -53,7 +53,7 @@ class Classifier(L.LightningModule):
 
     `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: epochs without
     a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
-    `noise_std` in units of the full intensity range. Batches are LabelledBatch; logs train_loss, val_loss and
+    `width`: see `build_network`. `noise_std` in units of the full intensity range. Batches are LabelledBatch; logs train_loss, val_loss and
     val_balanced_accuracy (NaN while validation holds one class).
     """
 
@@ -62,6 +62,7 @@ class Classifier(L.LightningModule):
         *,
         backbone: str = "resnet18",
         weights: str | None = None,
+        width: int = 64,
         pixels: int = 224,
         lr: float = 1e-4,
         plateau_patience: int = 3,
@@ -74,7 +75,7 @@ class Classifier(L.LightningModule):
         self.save_hyperparameters()
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.plateau_patience = lr, plateau_patience
-        self.network = build_network(backbone, weights=weights, classes=CLASSES)
+        self.network = build_network(backbone, weights=weights, classes=CLASSES, width=width)
         self.confusion = MulticlassConfusionMatrix(CLASSES, validate_args=False)
 
     def forward(self, images: Tensor) -> Tensor:
