@@ -102,9 +102,10 @@ def fairness_section(folder: Path, pictures: Path, cohort: Any, found: list[Path
     )
     wide.attrs["caption"] = caption
     seeds = table.groupby("arm").seeds.first()
-    warnings = [f"Arm {arm}: only {n} seeds, the paper has 8." for arm, n in seeds.items() if n < 8]
+    counts = ", ".join(f"{arm} {n}" for arm, n in seeds.items())
+    warnings = [f"Few seeds (the paper has 8): {counts}."] if seeds.min() < 8 else []
     if seeds.nunique() > 1:
-        warnings.append("Arms have different numbers of seeds: some runs are missing.")
+        warnings.append(f"Arms have different numbers of seeds, so some runs are missing: {counts}.")
     if (few := table.drop_duplicates("subgroup").query("positives < 20")).shape[0]:
         warnings.append(f"Fewer than 20 positives in {', '.join(few.subgroup)}: these rows move by chance.")
     write_tables(table, folder, "table2", caption, display=wide)

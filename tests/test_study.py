@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import runpy
 import sys
 from pathlib import Path
 
@@ -29,10 +29,9 @@ def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
         ]
         flags = [o for o in overrides if o.startswith("-")]
         with pytest.MonkeyPatch.context() as patch:
-            patch.syspath_prepend(str(ROOT))
             patch.chdir(folder)
             patch.setattr(sys, "argv", [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)])
-            importlib.import_module(script).main()
+            runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
         return folder
 
     run.base = f"base.weights={tiny_base}"

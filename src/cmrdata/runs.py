@@ -29,8 +29,8 @@ def begin(
     begun, done = folder / "config.yaml", folder / "finished.json"
     if overwrite and folder.exists():
         shutil.rmtree(folder)
-    nothing_yet = not folder.exists() or all(path.name.startswith(".") or path == begun for path in folder.iterdir())
-    if nothing_yet:  # a run that failed on its input claims no folder
+    made = [path for path in folder.glob("**/*") if path.is_file() and path != begun and not path.name.startswith(".")]
+    if all(folder / "log" in path.parents for path in made):  # a run that failed on its input claims no folder
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(begun, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
         return "fresh"
