@@ -24,9 +24,11 @@ def build_network(backbone: str, *, weights: str | None, classes: int, width: in
         raise ValueError(f"weights {weights!r} are unknown; choose 'imagenet', or null to train from scratch")
     if width != 64:
         if backbone != "resnet18" or weights:
-            raise ValueError(f"width {width} goes with backbone resnet18 and weights null, not {backbone} and {weights}")
+            raise ValueError(
+                f"width {width} goes with backbone resnet18 and weights null, not {backbone} and {weights}"
+            )
         channels = tuple(width * 2**k for k in range(4))
-        return ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes, channels=channels, stem_width=width)
+        return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width)
     network = _pretrained(backbone) if weights else get_model(backbone)
     head: nn.Linear = getattr(network, HEADS[backbone])
     setattr(network, HEADS[backbone], nn.Linear(head.in_features, classes))

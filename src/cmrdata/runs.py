@@ -16,6 +16,7 @@ import yaml
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
 CONTROL = ("resume", "overwrite", "preset")
+PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError)
 
 
 def begin(
@@ -29,8 +30,10 @@ def begin(
     begun, done = folder / "config.yaml", folder / "finished.json"
     if overwrite and folder.exists():
         shutil.rmtree(folder)
-    made = [path for path in folder.glob("**/*") if path.is_file() and path != begun and not path.name.startswith(".")]
-    if all(folder / "log" in path.parents for path in made):  # a run that failed on its input claims no folder
+    files = [path.name for path in folder.glob("**/*") if path.is_file()]
+    if all(
+        name.startswith(".") or name in (begun.name, "hparams.yaml") for name in files
+    ):  # a run that failed on its input claims no folder
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(begun, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
         return "fresh"
@@ -73,10 +76,12 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(*args: Any) -> None:
         try:
             command(*args)
-        except (ValueError, FileNotFoundError, FileExistsError, FloatingPointError) as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        except Exception as error:
+            # what a config's _target_ raised, Hydra wraps
+            told = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
+            if not isinstance(told, PLAIN) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {told}")
 
     return wrapped
 

@@ -56,7 +56,10 @@ class Phantom:
             "hf_share": hf_share, "pixels": pixels, "fov_mm": fov_mm, "controls_per_case": controls_per_case,
             "version": 1,
         }  # fmt: skip
-        rngs = [np.random.default_rng(seed), np.random.default_rng((seed, 1))]  # fresh people have a stream of their own
+        rngs = [
+            np.random.default_rng(seed),
+            np.random.default_rng((seed, 1)),
+        ]  # fresh people have a stream of their own
         parts = [attributes(n, rng, design=design, hf_scale=hf_scale, hf_share=hf_share)
                  for n, rng in zip((subjects, test_subjects), rngs, strict=True) if n]  # fmt: skip
         people = pd.concat(parts, ignore_index=True)
