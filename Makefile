@@ -9,7 +9,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python train.py experiment=controlnet preset=demo resume=true
 	$(BIN)/python generate.py generator=runs/demo/controlnet/0 preset=demo resume=true
-	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,180,360,only 'seed=range(2)' resume=true
+	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(2)' resume=true
 	$(BIN)/python evaluate.py preset=demo resume=true
 
 test: .venv/ready
