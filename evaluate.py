@@ -165,13 +165,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: An
     if table.attrs["pool"] != next(iter(fidelity.POOLS)):
         held = np.flatnonzero(cohort.index.split != "extra")  # too few held-out images: all splits, with a warning
         table = distances(held, judge(networks, cohort.images[held]).features)
-    wide = fidelity.table1_wide(table)
-    wide.attrs["caption"] = (
-        f"Table 1: Fréchet distance between subgroups, domain features, n = {table.n.min() if len(table) else 0} "
-        "images a side, mean (sd) over draws"
-    )
-    write_tables(table, folder, "table1", wide.attrs["caption"], display=wide)
-    tables = [wide, *inception_table(cfg, folder, cohort, held, made)]
+    tables = [written_table1(table, folder, "table1", "domain"), *inception_table(cfg, folder, cohort, held, made)]
     heat = []
     if len(table):
         heat = [("Table 1 as heat maps", figures.save(figures.fid_heatmap(table), pictures / "fig_fid")[0])]
@@ -192,8 +186,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: An
             [
                 "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
                 "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
-                "Shuffled: "
-                "the same images against other images' masks and prompts, so what chance gives."
+                "Shuffled: the same images against other images' masks and prompts, so what chance gives."
             ],
             tables=[shown, detail],
             figures=[("Adherence", bars), *drawn],
@@ -204,8 +197,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: An
             [
                 "Distances in the features of the cohort's own attribute network (the domain backbone); they compare cells "
                 "of this table, not with distances in Inception features. Real - Real within a group is the floor: two "
-                "halves "
-                "without a common subject."
+                "halves without a common subject."
             ],
             tables=tables,
             figures=heat,
@@ -240,16 +232,26 @@ def inception_table(cfg: DictConfig, folder: Path, cohort: Any, held: Any, made:
         return []
     import numpy as np
 
-    from cmrdata.report import write_tables
-    from cmrgen.fidelity import table1, table1_wide
+    from cmrgen.fidelity import table1
     from cmrgen.inception import inception_features
 
     features = [inception_features(images, cfg.inception) for images in (cohort.images[held], np.asarray(made.images))]
     table = table1(features[0], cohort.index.iloc[held], features[1], made.index, n=cfg.fid_images, seed=cfg.seed)
+    return [written_table1(table, folder, "table1_inception", "Inception")]
+
+
+def written_table1(table: Any, folder: Path, name: str, backbone: str) -> Any:
+    """Table 1 of one backbone written below `folder`; returns it as the paper prints it."""
+    from cmrdata.report import write_tables
+    from cmrgen.fidelity import table1_wide
+
     wide = table1_wide(table)
-    wide.attrs["caption"] = f"Table 1 in Inception features, n = {table.n.min()} images a side"
-    write_tables(table, folder, "table1_inception", wide.attrs["caption"], display=wide)
-    return [wide]
+    wide.attrs["caption"] = (
+        f"Table 1: Fréchet distance between subgroups, {backbone} features, n = {table.n.min() if len(table) else 0} "
+        "images a side, mean (sd) over draws"
+    )
+    write_tables(table, folder, name, wide.attrs["caption"], display=wide)
+    return wide
 
 
 def show(folder: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,10 +11,7 @@ from cmrdata import runs
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 @runs.plainly
 def main(cfg: DictConfig) -> None:
-    folder, config = Path(cfg.run_dir), OmegaConf.to_container(cfg, resolve=True)
-    state = runs.begin(folder, config, resume=cfg.resume, overwrite=cfg.overwrite)
-    if state == "finished":
-        print(f"{folder}: finished before, reused")
+    if (folder := runs.claim(OmegaConf.to_container(cfg, resolve=True))) is None:  # type: ignore[arg-type]
         return
     from hydra.utils import instantiate
 

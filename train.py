@@ -15,10 +15,7 @@ from cmrdata import runs
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 @runs.plainly
 def main(cfg: DictConfig) -> None:
-    folder, config = Path(cfg.run_dir), OmegaConf.to_container(cfg, resolve=True)
-    state = runs.begin(folder, config, resume=cfg.resume, overwrite=cfg.overwrite)
-    if state == "finished":
-        print(f"{folder}: finished before, reused")
+    if (folder := runs.claim(OmegaConf.to_container(cfg, resolve=True))) is None:  # type: ignore[arg-type]
         return
     import lightning as L
 
@@ -123,19 +120,16 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrcls.data import predictions
-    from cmrdata.manifest import open_synthetic
-    from cmrdata.runs import write_atomic
 
     module, data = instantiate(cfg.model), instantiate(cfg.data)
     fitted, metrics = fit(cfg, folder, module, datamodule=data, monitor="val_balanced_accuracy")
     outputs = fitted.predict(module, datamodule=data, ckpt_path=folder / "checkpoints" / "best.ckpt", weights_only=True)
     table = predictions(data.index, outputs).assign(arm=str(cfg.synthetic), seed=cfg.seed)
-    write_atomic(folder / "predictions.csv", table.to_csv(index=False))
-    used = open_synthetic(cfg.synthetic_set, data.store).fingerprint if cfg.synthetic != 0 else None
+    runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
     return {
         **metrics,
         "cohort_fingerprint": data.store.fingerprint,
-        "synthetic_fingerprint": used,
+        "synthetic_fingerprint": data.synthetic_fingerprint,
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
     }

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.cohort import bmi_band, split, with_groups
+from cmrdata.cohort import balancing_weights, bmi_band, split, with_groups
 from cmrdata.manifest import PROVENANCE, open_synthetic
 from cmrdata.readers.phantom import OFFSETS, Phantom
 from cmrdata.store import Store, prepare
-from cmrgen.plan import ATTRIBUTES, balanced, check, copy, group_weights, possible_groups, summary, sweep
+from cmrgen.plan import ATTRIBUTES, balanced, check, copy, possible_groups, summary, sweep
 from cmrgen.prompts import prompt
 from cmrgen.render import Generator, render
 
@@ -99,7 +99,7 @@ def test_seeds_are_distinct(index):
 
 def test_a_balanced_plan_weighs_groups_equally_and_copy_does_not(index):
     even = balanced(index, count=len(index.group[index.split == "train"].unique()) * 4)
-    assert np.ptp(group_weights(even)) < 1e-12
+    assert np.ptp(balancing_weights(even.group)) < 1e-12
     drawn = copy(index, count=400)
     shares = index[(index.split == "train") & index.diagnosis.notna()].group.value_counts(normalize=True)
     assert np.abs(drawn.group.value_counts(normalize=True).reindex(shares.index, fill_value=0) - shares).max() < 0.06

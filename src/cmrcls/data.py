@@ -14,12 +14,12 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from cmrdata.batch import LabelledBatch
-from cmrdata.cohort import AXES
+from cmrdata.batch import LabelledBatch, as_fetched
+from cmrdata.cohort import ATTRIBUTES, AXES
 from cmrdata.manifest import open_synthetic
 from cmrdata.store import Cohort, Store, prepare
 
-ATTRIBUTES = ("subject", "source", "split", "sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group")
+SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
 PREDICTIONS = ("subject", "source", "split", "label", "probability", *AXES, "group")
 
 
@@ -76,7 +76,7 @@ class Arms(L.LightningDataModule):
     validation and test are real, one stack per subject, at natural prevalence. `images_per_epoch` draws exactly so
     many images per epoch, so that arms of different sizes take equal optimiser steps; None is one pass.
 
-    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then ATTRIBUTES);
+    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA);
     a batch's `row` points into it.
     """
 
@@ -109,6 +109,11 @@ class Arms(L.LightningDataModule):
     def store(self) -> Store:
         """The cohort's store, built on first use."""
         return prepare(self.cohort, self.root)
+
+    @property
+    def synthetic_fingerprint(self) -> str | None:
+        """Of the set this arm was given; None for real images only."""
+        return self._stores[False].fingerprint if False in self._stores else None
 
     def prepare_data(self) -> None:
         _ = self.store
@@ -149,7 +154,7 @@ class Arms(L.LightningDataModule):
         return DataLoader(
             images,
             batch_size=self.batch_size,
-            collate_fn=_as_fetched,
+            collate_fn=as_fetched,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
@@ -215,11 +220,7 @@ def predictions(index: pd.DataFrame, outputs: Sequence[Any]) -> pd.DataFrame:
 
 
 def _in_schema(rows: pd.DataFrame, *, real: bool) -> pd.DataFrame:
-    table = rows.reindex(columns=list(ATTRIBUTES))
+    table = rows.reindex(columns=list(SCHEMA))
     table.insert(0, "real", real)
     table.insert(1, "stored", rows.index.to_numpy())
     return table
-
-
-def _as_fetched(batch: Any) -> Any:
-    return batch

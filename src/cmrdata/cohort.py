@@ -19,10 +19,9 @@ AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years
 BMI_BANDS = ("normal", "overweight", "obese")  # <25 (underweight included), [25, 30), >=30 kg/m2 (paper 2.1)
 DIAGNOSES = {"healthy": 0, "hf": 1, "reduced_ef": 1}  # code -> classifier label
 AXES = {"sex": SEXES, "age_band": AGE_BANDS, "bmi_band": BMI_BANDS}
-SPLITS = ("train", "val", "test", "extra")  # extra: neither case nor control; may teach the base, nothing else
 
 COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
-DERIVED = ("age_band", "bmi_band", "label", "group")
+ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group")  # after `with_groups`
 
 
 def age_band(age: pd.Series) -> pd.Series:
@@ -91,7 +90,8 @@ def split(table: pd.DataFrame, *, seed: int, test: float = 0.2, validation: floa
     """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3), stratified by group.
 
     Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
-    loses its share within one subject and the total is exact. Rows without a diagnosis become "extra".
+    loses its share within one subject and the total is exact. Rows without a diagnosis become "extra":
+    neither case nor control, they may teach the base and nothing else.
     """
     rng = np.random.default_rng(seed)
     order = table.assign(_key=rng.random(len(table)))[table.diagnosis.notna()].sort_values(["group", "_key"]).index

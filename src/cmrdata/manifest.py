@@ -6,27 +6,20 @@ from pathlib import Path
 
 import pandas as pd
 
+from cmrdata.cohort import ATTRIBUTES
 from cmrdata.store import Store
 
-PROVENANCE = (
+PLAN = (
     "row",  # position in the plan
     "subject",  # hashed training subject whose mask and attributes were used
     "source_row",  # that mask's row in the cohort's store
-    "sex",
-    "age",
-    "bmi",
-    "age_band",
-    "bmi_band",
-    "diagnosis",
-    "label",
-    "group",  # what the image was asked to show
+    *ATTRIBUTES,  # what the image was asked to show
     "prompt",
     "seed",
-    "sampler",
-    "steps",
     "guidance",
     "strength",
 )
+PROVENANCE = (*PLAN, "sampler", "steps")
 
 
 def open_synthetic(folder: str | Path, cohort: Store) -> Store:

@@ -51,6 +51,15 @@ def begin(
     return "finished" if done.exists() else "continue"
 
 
+def claim(config: dict[str, Any]) -> Path | None:
+    """The folder that a command's whole config asks for (run_dir, resume, overwrite); None, said aloud, if it is done."""
+    folder = Path(config["run_dir"])
+    if begin(folder, config, resume=config["resume"], overwrite=config["overwrite"]) == "finished":
+        print(f"{folder}: finished before, reused")
+        return None
+    return folder
+
+
 def finish(folder: Path, **facts: Any) -> None:
     """Mark a run as complete, with what a later reader needs to trust it."""
     facts = {**facts, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}

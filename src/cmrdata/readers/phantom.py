@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.cohort import AGE_BANDS, BMI_BANDS, age_band, bmi_band
+from cmrdata.cohort import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
 from cmrdata.store import Stacks
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
@@ -25,6 +25,7 @@ PREVALENCE = {
     "bmi_band": dict(zip(BMI_BANDS, (0.60, 0.96, 2.43), strict=True)),
     "age_band": dict(zip(AGE_BANDS, (0.37, 1.06, 1.93), strict=True)),
 }
+NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=str)  # a phantom has no unreadable subjects
 BLOCK = 2**17  # pixels painted together: as many as fit the processor's cache
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slice (basal to apical) and frame of the nine stacks
 
@@ -71,12 +72,10 @@ class Phantom:
         self.fresh = np.arange(len(people)) >= subjects
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        from cmrdata.cohort import split, with_groups
-
         table = self.people.copy()
         table["split"] = "test"
         table.loc[~self.fresh, "split"] = split(with_groups(table[~self.fresh]), seed=self.seed)
-        return table, pd.DataFrame({"subject": [], "reason": []}, dtype=str)
+        return table, NOBODY
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
         """Nine stacks of each training subject, the central one of all others, masks exact for every frame."""
@@ -90,7 +89,7 @@ class Phantom:
         )  # fmt: skip
         index = pd.DataFrame({"subject": self.people.subject.to_numpy()[number], "slice": z, "frame": t,
                               "central": (z == 0) & (t == 0), "flags": ""})  # fmt: skip
-        return Stacks(images, masks, index, pd.DataFrame({"subject": [], "reason": []}, dtype=str))
+        return Stacks(images, masks, index, NOBODY)
 
 
 def attributes(
