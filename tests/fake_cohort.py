@@ -26,6 +26,7 @@ class FakeCohort:
     pixels: int = 16
     seed: int = 0
     controls_per_case: float | None = None
+    max_rejected: float = 0.05
     unknown: tuple[str, ...] = ()
     name: str = "fake"
 

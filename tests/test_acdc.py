@@ -83,7 +83,8 @@ def test_groups_become_diagnoses_and_the_rest_is_extra(tmp_path):
     }
     assert set(people.split[["HCM", "RV"]]) == {"extra"} and "extra" not in set(people.split[["DCM", "MINF", "NOR"]])
     assert people.sex.isna().all() and people.age.isna().all()
-    assert (people.ed_frame == ED).all() and (people.es_frame == ES).all()
+    index = store.index
+    assert (index.ed_frame == ED - 1).all() and (index.es_frame == ES - 1).all()  # counted from 0
     assert people.bmi.to_numpy() == pytest.approx(25.0)
     assert set(people.bmi_band) == {"overweight"}
 
@@ -166,7 +167,7 @@ FAULTS = {
     "Info.cfg: unknown Group 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
     "ED labels: unknown labels 7": lambda f: relabel(f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)),
     "ES labels: labels are not integers: 0.5": lambda f: relabel(f, ES, lambda m: m.astype(np.float32) / 2),
-    "labels measure 4 x 120 x 140, the image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
+    "labels measure 4 x 120 x 140, the ED image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
     "ED labels: no LV cavity and no myocardium": lambda f: relabel(f, ED, np.zeros_like),
     "ES labels: LV and RV look swapped": lambda f: relabel(f, ES, lambda m: THEIRS[m]),
     "ED image: 4 axes, expected 3": lambda f: write(f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)),

@@ -13,7 +13,8 @@ from cmrdata.cohort import with_groups
 from cmrdata.readers import phantom as module
 from cmrdata.readers.phantom import ES_FRAME, FRAMES, PREVALENCE, Phantom, attributes, heart_size, paint, volume_curve
 from cmrdata.readers.phantom_tree import end_systole, write_ukbb
-from cmrdata.slices import Scan, check_labels, check_topology, read_volume, stacks
+from cmrdata.slices import Scan, check_labels, check_topology, stacks
+from cmrdata.volumes import read_volume
 
 MM = 165.0 / 64  # a pixel of the default picture
 
@@ -288,7 +289,7 @@ def test_a_tree_read_again_gives_the_phantoms_stacks(people, tree):
         cine, spacing = read_volume(tree / subject / "sa.nii.gz")
         seg = check_labels(read_volume(tree / subject / "seg_sa.nii.gz")[0], mapping={k: k for k in range(4)})
         check_topology(seg[0])
-        scan = Scan(cine, 0, ES_FRAME, dict(enumerate(seg)), spacing, cyclic=True)
+        scan = Scan(dict(enumerate(cine)), 0, ES_FRAME, dict(enumerate(seg)), spacing, cycle=len(cine))
         images, masks, rows = stacks(scan, pixels=64, fov_mm=165.0, expand=True)
         truth = people.stacks(people.people[people.people.subject == subject].assign(split="train"))
         assert [(row["slice"], row["frame"]) for row in rows] == list(

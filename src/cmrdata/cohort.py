@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,12 @@ BMI_BANDS = ("normal", "overweight", "obese")  # <25 (underweight included), [25
 DIAGNOSES = {"healthy": 0, "hf": 1, "reduced_ef": 1}  # code -> classifier label
 AXES = {"sex": SEXES, "age_band": AGE_BANDS, "bmi_band": BMI_BANDS}
 
+CONDITIONS = ("mi", "ihd", "af")  # further diseases a subject may have: infarction, ischaemic disease, fibrillation
+
 COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
-ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "label", "group")  # after `with_groups`
+# after `with_groups`
+ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "conditions", "label", "group")
+BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
 
 
 def age_band(age: pd.Series) -> pd.Series:
@@ -32,6 +37,14 @@ def age_band(age: pd.Series) -> pd.Series:
 def bmi_band(bmi: pd.Series) -> pd.Series:
     """kg/m2 to one of BMI_BANDS; unknown stays missing (never a default category)."""
     return _band(bmi, edges=(25, 30), names=BMI_BANDS)
+
+
+def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
+    """kg/m2 from kg and cm (or metres, where below 3); missing when either is, or when no person has such a BMI."""
+    kilograms, metres = pd.to_numeric(weight, errors="coerce"), pd.to_numeric(height, errors="coerce")
+    metres = metres.where(metres < 3, metres / 100)
+    bmi = kilograms / metres.where(metres > 0) ** 2
+    return bmi.where(bmi.between(*BMI_RANGE))
 
 
 def _band(values: pd.Series, *, edges: Sequence[float], names: Sequence[str]) -> pd.Series:
@@ -45,7 +58,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     """Validated copy of `subjects` with bands, label and group added.
 
     Columns in: subject (unique str), source, sex (F, M or missing), age (years), bmi (kg/m2),
-    diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control).
+    diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control); optionally conditions
+    (codes of CONDITIONS in that order, joined by ";"; empty when there are none or nothing is known).
     `group` joins what is known, e.g. "F/60-70/obese/hf"; with nothing missing there are 36.
     Raises ValueError naming the column, the value and the remedy.
     """
@@ -60,7 +74,12 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     for column, allowed in (("sex", SEXES), ("diagnosis", tuple(DIAGNOSES))):
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
         _require(not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing")
-    for column, (low, high) in {"age": (0, 120), "bmi": (12, 70)}.items():
+    table["conditions"] = table.conditions.fillna("") if "conditions" in table else ""
+    odd = sorted(set(table.conditions) - {";".join(c) for n in range(4) for c in combinations(CONDITIONS, n)})
+    _require(
+        not odd, f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;"
+    )
+    for column, (low, high) in {"age": (0, 120), "bmi": BMI_RANGE}.items():
         table[column] = pd.to_numeric(table[column]).astype(float)
         bad = table.loc[~table[column].between(low, high) & table[column].notna(), ["subject", column]]
         _require(

@@ -1,19 +1,16 @@
 """Volumes to ED/ES stacks and masks: crop in millimetres, robust intensity, neighbouring slices and frames.
 
 One convention for real and synthetic pictures alike: arrays are (..., Y, X), rows are y, columns are x, as NIfTI's
-(X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view. Nothing is assumed about
-whether slice 0 is basal or apical.
+(X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view. Slice offsets count from
+base to apex, whichever end a file begins with.
 """
 
 from __future__ import annotations
 
-import gzip
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import nibabel
 import numpy as np
 import pandas as pd
 from scipy import ndimage, sparse
@@ -21,38 +18,40 @@ from scipy import ndimage, sparse
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.store import Stacks
 
-SPACING_MM = (0.5, 3.0)  # what an in-plane pixel of a heart can measure; outside it the header is wrong
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
 ENCLOSED = 0.6  # least share of the LV cavity's rim on myocardium; 0.98..1.00 in 140 real volumes, RV 0.17..0.43
 MARGIN = 0.2  # by how much that share must exceed the RV's
-NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540, a version 2 header's size, in either byte order
-INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi")
+INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One subject's short-axis stack. Raises ValueError when the parts do not fit together."""
+    """One subject's short-axis stack, as far as it was read. Raises ValueError when the parts do not fit together."""
 
-    frames: np.ndarray  # (T, Z, Y, X) any real dtype; T = 2 when only ED and ES exist
-    ed: int  # index into frames
+    frames: Mapping[int, np.ndarray]  # frame -> (Z, Y, X) of any real dtype; at least ed and es
+    ed: int  # frames count from 0 in the cine they were taken from
     es: int
     labels: Mapping[int, np.ndarray]  # frame -> (Z, Y, X) uint8 canonical labels; at least ed and es
     spacing: tuple[float, float]  # (dy, dx) mm
-    cyclic: bool  # frames are a heart cycle, so that frame T is frame 0 again; False: no neighbours in time
+    cycle: int | None  # frames of the heart cycle, whose last neighbours the first; None: no neighbours in time
+    flip: tuple[bool, bool] = (False, False)  # (y, x): the header says these axes run against the radiological view
+    flags: tuple[str, ...] = ()  # what the reader had to decide, for the index
 
     def __post_init__(self) -> None:
-        if self.frames.ndim != 4:
-            raise ValueError(f"the image has {self.frames.ndim - 1} axes without time, expected 3")
         for phase, frame in (("ED", self.ed), ("ES", self.es)):
-            if not 0 <= frame < len(self.frames):
-                raise ValueError(f"{phase} is frame {frame} (counted from 0), but there are {len(self.frames)} frames")
+            if frame < 0 or frame not in self.frames or (self.cycle is not None and frame >= self.cycle):
+                raise ValueError(
+                    f"{phase} is frame {frame} (counted from 0), but there are {self.cycle or len(self.frames)} frames"
+                )
             if frame not in self.labels:
                 raise ValueError(f"{phase} has no labels")
-        for labels in self.labels.values():
-            if labels.shape != self.frames.shape[1:]:
-                raise ValueError(
-                    f"labels measure {_times(labels.shape)}, the image {_times(self.frames.shape[1:])} (Z x Y x X)"
-                )
+        shape = self.frames[self.ed].shape
+        if len(shape) != 3:
+            raise ValueError(f"the image has {len(shape)} axes without time, expected 3")
+        for what, volumes in (("a frame measures", self.frames), ("labels measure", self.labels)):
+            for volume in volumes.values():
+                if volume.shape != shape:
+                    raise ValueError(f"{what} {_times(volume.shape)}, the ED image {_times(shape)} (Z x Y x X)")
 
 
 def stacks(
@@ -78,16 +77,20 @@ def stacks(
     labelled = _holds(ed) & _holds(es)
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
-    steps = np.array((-1, 0, 1) if expand_here and scan.cyclic else (0,))
+    steps = np.array((-1, 0, 1) if expand_here and scan.cycle else (0,))
+    cycle = scan.cycle or 1 + max(scan.ed, scan.es)
+    basal_first = _basal_first(ed, es)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
-    notes = ["central_moved"] if centre != len(labelled) // 2 else []
+    offsets = offsets if basal_first else offsets[::-1]
+    notes = list(scan.flags)
+    notes += ["central_moved"] if centre != len(labelled) // 2 else []
     notes += ["short_stack"] if expand and not expand_here else []
     notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
 
     images, masks, rows = [], [], []
     for offset in offsets:
         z = centre + offset
-        times = (np.array((scan.ed, scan.es)) + steps[:, None]) % len(scan.frames)  # (steps, 2)
+        times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle  # (steps, 2)
         with np.errstate(over="ignore"):  # what float32 cannot hold counts as infinite
             planes = np.stack([[scan.frames[t][z] for t in pair] for pair in times]).astype(np.float32)
         labels, reused = _labels(scan, times, z)
@@ -97,12 +100,14 @@ def stacks(
         if (planes.min(axis=(1, 2, 3)) == planes.max(axis=(1, 2, 3))).any():
             raise ValueError("constant image")
         grey, lo, hi = _grey(grid.image(planes))
-        images.append(grey)
-        masks.append(grid.labels(labels))
+        upright = tuple(slice(None, None, -1 if against else 1) for against in scan.flip)
+        images.append(grey[..., *upright])
+        masks.append(grid.labels(labels)[..., *upright])
         for k, step in enumerate(steps.tolist()):
             flags = notes + ["mask_reused"] * bool(reused[k]) + ["nonfinite"] * (not finite[k])
-            rows.append({"slice": offset, "frame": step, "central": offset == step == 0, "flags": ";".join(flags),
-                         "lo": float(lo[k]), "hi": float(hi[k])})  # fmt: skip
+            rows.append({"slice": offset if basal_first else -offset, "frame": step, "central": offset == step == 0,
+                         "flags": ";".join(flags), "lo": float(lo[k]), "hi": float(hi[k]),
+                         "ed_frame": scan.ed, "es_frame": scan.es})  # fmt: skip
     return np.concatenate(images), np.concatenate(masks), rows
 
 
@@ -192,40 +197,6 @@ def check_topology(labels: np.ndarray) -> None:
         raise ValueError(f"labels do not look like a heart: {found}; check the label map")
 
 
-def read_volume(
-    path: Path, *, default_spacing: tuple[float, float] | None = None
-) -> tuple[np.ndarray, tuple[float, float]]:
-    """(array (Z, Y, X) or (T, Z, Y, X) as stored, spacing (dy, dx) in mm) of a NIfTI file.
-
-    Raises ValueError with the reason, never the path: missing, empty, truncated or corrupt file, a shape that is no
-    volume, or an in-plane spacing outside 0.5..3 mm where no `default_spacing` is given to stand in for it.
-    """
-    if not path.exists():
-        raise ValueError("file is missing")
-    if path.stat().st_size == 0:
-        raise ValueError("file is empty (0 bytes)")
-    try:
-        raw = path.read_bytes()
-        if raw.startswith(b"\x1f\x8b"):
-            raw = gzip.decompress(raw)  # to its end and against its checksum, which nibabel's own reading never reaches
-        kind = nibabel.Nifti2Image if raw[:4] in NIFTI2 else nibabel.Nifti1Image
-        image = kind.from_bytes(raw)
-        array = np.asarray(image.dataobj)
-        dx, dy = (float(mm) for mm in image.header.get_zooms()[:2])
-    except Exception as error:  # noqa: BLE001  a damaged header or stream may raise anything, and the text names the path
-        raise ValueError(f"file is truncated or corrupt ({type(error).__name__})") from None
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (3, 4) or 0 in array.shape or array.dtype.kind not in "uif":
-        raise ValueError(f"not a volume: shape {_times(array.shape)}, type {array.dtype}")
-    spacing = (dy, dx)
-    if not all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in spacing):
-        if default_spacing is None:
-            raise ValueError(f"in-plane spacing {dy:g} x {dx:g} mm is outside {SPACING_MM[0]}..{SPACING_MM[1]} mm")
-        spacing = default_spacing
-    return array.T, spacing
-
-
 def _holds(labels: np.ndarray, *wanted: int) -> np.ndarray:
     """(Z,) bool: which slices hold every wanted label, or any label at all when none is named."""
     if not wanted:
@@ -243,6 +214,14 @@ def _central(ed: np.ndarray, es: np.ndarray) -> int:
     area = np.sum([ed == LV, es == LV], axis=(0, 2, 3))
     distance = np.abs(np.arange(len(usable)) - np.average(np.arange(len(usable)), weights=area))
     return int(np.argmin(np.where(usable, distance, np.inf)))
+
+
+def _basal_first(ed: np.ndarray, es: np.ndarray) -> bool:
+    """Whether slice 0 is the basal end, where the heart's cross-section is larger; a tie counts as basal first."""
+    area = np.sum([np.isin(phase, (LV, MYO)) for phase in (ed, es)], axis=(0, 2, 3))
+    here = np.flatnonzero(area)
+    third = max(1, len(here) // 3)
+    return bool(area[here[:third]].sum() >= area[here[-third:]].sum())
 
 
 def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,6 +49,7 @@ class Cohort(Protocol):
     pixels: int
     seed: int
     controls_per_case: float | None
+    max_rejected: float  # share of the subjects that may be unreadable
     settings: dict[str, Any]
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -155,11 +156,11 @@ class Writer:
         return Store.open(self.folder)
 
 
-def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2, max_rejected: float = 0.05) -> Store:
+def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2) -> Store:
     """The cohort's store below `root`, built on first use and continued if it was interrupted.
 
     The folder's name carries a hash of settings and subject table, so changed data make a new store.
-    Raises ValueError when more than `max_rejected` of the subjects cannot be read, with the reasons counted.
+    Raises ValueError when more than the cohort's `max_rejected` of the subjects cannot be read, with the reasons counted.
     """
     listed, rejected = cohort.subjects()
     if listed.empty:
@@ -192,9 +193,9 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2, max_rejected:
         rejected = pd.concat([rejected, *unread], ignore_index=True).drop_duplicates()
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
         listed_in_all = len(set(subjects.subject) | set(rejected.subject))
-        if len(rejected) > max_rejected * listed_in_all:
+        if len(rejected) > cohort.max_rejected * listed_in_all:
             raise ValueError(
-                f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {max_rejected:.0%}; "
+                f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%}; "
                 f"see {folder / 'rejected.csv'}\n{reasons(rejected)}"
             )
         read = subjects[~subjects.subject.isin(rejected.subject)].copy()

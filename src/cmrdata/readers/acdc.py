@@ -15,8 +15,9 @@ import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohort import hashed, read_salt
-from cmrdata.slices import Scan, check_labels, check_topology, collect, read_volume
+from cmrdata.slices import Scan, check_labels, check_topology, collect
 from cmrdata.store import Stacks, fingerprint
+from cmrdata.volumes import read_volume
 
 LABEL_MAP = {0: BACKGROUND, 1: RV, 2: MYO, 3: LV}
 DIAGNOSIS = {"DCM": "reduced_ef", "MINF": "reduced_ef", "NOR": "healthy", "HCM": None, "RV": None}
@@ -43,10 +44,12 @@ class ACDC:
         seed: int = 0,
         controls_per_case: float | None = None,
         reach: int = 1,
+        max_rejected: float = 0.05,
         salt_root: str | Path = "data",
     ) -> None:
         self.root, self.pixels, self.fov_mm, self.seed = root, pixels, fov_mm, seed
         self.controls_per_case, self.reach, self.salt_root = controls_per_case, reach, Path(salt_root)
+        self.max_rejected = max_rejected
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,7 +62,7 @@ class ACDC:
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per patient in the order of the original ids, so that the split does not depend on the salt.
 
-        Beside the cohort's columns: pathology (ACDC's group), ed_frame and es_frame (counted from 1, as in Info.cfg).
+        Beside the cohort's columns: pathology (ACDC's group).
         """
         rows, faults = [], []
         for subject, folder in self._patients.items():
@@ -110,35 +113,30 @@ def _describe(folder: Path) -> dict[str, Any]:
             if not _nifti(folder, f"frame{frame:02d}{ending}").exists():
                 raise ValueError(f"{phase} {kind}: file is missing")
     return {"sex": None, "age": np.nan, "bmi": _bmi(info.get("Height"), info.get("Weight")),
-            "diagnosis": DIAGNOSIS[pathology] if pathology else None, "pathology": pathology,
-            "ed_frame": frames["ED"], "es_frame": frames["ES"]}  # fmt: skip
+            "diagnosis": DIAGNOSIS[pathology] if pathology else None, "pathology": pathology}  # fmt: skip
 
 
 def _read(folder: Path, *, neighbours: bool) -> Scan:
     """A patient's scan, with the whole cycle when `neighbours` are wanted and the 4-D cine exists."""
     info = _info(folder)
-    numbers = [_frame(info, phase) for phase in ("ED", "ES")]
+    ed, es = (_frame(info, phase) - 1 for phase in ("ED", "ES"))
     cine = _nifti(folder, "4d")
     if neighbours and cine.exists():
-        frames, spacing = _volume(cine, what="4-D cine", axes=4)
-        ed, es = (number - 1 for number in numbers)
-        cyclic = len(frames) > 2
+        array, spacing = _volume(cine, what="4-D cine", axes=4)
+        frames, cycle = dict(enumerate(array)), len(array) if len(array) > 2 else None
     else:
-        pair = [_volume(_nifti(folder, f"frame{n:02d}"), what=f"{phase} image", axes=3)
-                for phase, n in zip(("ED", "ES"), numbers, strict=True)]  # fmt: skip
-        if pair[0][0].shape != pair[1][0].shape:
-            raise ValueError("ED and ES images differ in shape")
-        frames, spacing = np.stack([volume for volume, _ in pair]), pair[0][1]
-        ed, es, cyclic = 0, 1, False
+        pair = [_volume(_nifti(folder, f"frame{n + 1:02d}"), what=f"{phase} image", axes=3)
+                for phase, n in (("ED", ed), ("ES", es))]  # fmt: skip
+        frames, spacing, cycle = {n: volume for n, (volume, _) in zip((ed, es), pair, strict=True)}, pair[0][1], None
     labels = {}
-    for phase, number, at in zip(("ED", "ES"), numbers, (ed, es), strict=True):
+    for phase, n in (("ED", ed), ("ES", es)):
         try:
-            raw, _ = read_volume(_nifti(folder, f"frame{number:02d}_gt"), default_spacing=spacing)
-            labels[at] = check_labels(raw, mapping=LABEL_MAP)
-            check_topology(labels[at])
+            raw, _ = read_volume(_nifti(folder, f"frame{n + 1:02d}_gt"), default_spacing=spacing)
+            labels[n] = check_labels(raw, mapping=LABEL_MAP)
+            check_topology(labels[n])
         except ValueError as error:
             raise ValueError(f"{phase} labels: {error}") from None
-    return Scan(frames, ed, es, labels, spacing, cyclic)
+    return Scan(frames, ed, es, labels, spacing, cycle)
 
 
 def _volume(path: Path, *, what: str, axes: int) -> tuple[np.ndarray, tuple[float, float]]:

@@ -39,6 +39,8 @@ class Phantom:
     fov_mm, pixels: side of the square crop, in mm and in pixels.
     """
 
+    max_rejected = 0.0
+
     def __init__(self, *, subjects: int = 25480, test_subjects: int = 0, seed: int = 0, design: str = "natural",
                  hf_scale: float = 1.0, hf_share: float | None = None, pixels: int = 64, fov_mm: float = 165.0,
                  controls_per_case: float | None = 4, name: str = "phantom") -> None:  # fmt: skip
