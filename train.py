@@ -1,4 +1,4 @@
-"""Train a base, a ControlNet or a classifier: `python train.py experiment=<name>`; without arguments it lists them."""
+"""Inspect a cohort, train a base, a ControlNet or a classifier: `python train.py experiment=<name>`; bare, it lists them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,39 @@ from cmrdata import runs
 def main(cfg: DictConfig) -> None:
     if (folder := runs.claim(OmegaConf.to_container(cfg, resolve=True))) is None:  # type: ignore[arg-type]
         return
-    import lightning as L
+    tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
+    if cfg.task in tasks:
+        import lightning as L
 
-    quiet()
-    L.seed_everything(cfg.seed, workers=True, verbose=False)
-    task = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}[cfg.task]
-    runs.finish(folder, **task(cfg, folder))
+        quiet()
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+    runs.finish(folder, **tasks.get(cfg.task, inspect_cohort)(cfg, folder))
     print(f"{folder}: finished")
+
+
+def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Tables of who is in the cohort and who is not, and Fig. 1; nothing is prepared."""
+    from hydra.utils import instantiate
+    from rich.console import Console
+
+    from cmrdata import figures, inspection
+
+    cohort = instantiate(cfg.cohort)
+    subjects, rejected = inspection.inspect(cohort, Path(cfg.data_root), volumes=cfg.volumes)
+    runs.write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
+    runs.write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
+    console = Console()
+    for table in inspection.summary(subjects, rejected):
+        console.print(table)
+    notes = getattr(cohort, "notes", list)()
+    if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
+        notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
+                     "(cohort.max_rejected)")  # fmt: skip
+    for note in notes:
+        console.print(f"- {note}", highlight=False)
+    if len(subjects):
+        figures.save(figures.demographics(subjects), folder / "fig1_demographics")
+    return {"subjects": len(subjects), "rejected": len(rejected)}
 
 
 def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:

@@ -9,17 +9,20 @@ from hypothesis import strategies as st
 
 from cmrdata.cohort import (
     AGE_BANDS,
+    AXES,
     BMI_BANDS,
     DIAGNOSES,
     SEXES,
     age_band,
     balancing_weights,
     bmi_band,
+    bmi_of,
     hashed,
     keep_controls,
     known_axes,
     read_salt,
     split,
+    whole,
     with_groups,
 )
 
@@ -120,8 +123,36 @@ def test_a_split_is_repeatable_and_blind_to_names():
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
 def test_every_group_has_the_same_weight(names):
     groups = pd.Series(names)
-    mass = pd.Series(balancing_weights(groups)).groupby(groups).sum()
+    mass = pd.Series(balancing_weights(pd.DataFrame({"group": groups, **dict.fromkeys(AXES)}))).groupby(groups).sum()
     np.testing.assert_allclose(mass, 1 / groups.nunique())
+
+
+@given(st.lists(st.tuples(st.sampled_from("FM"), st.sampled_from([22.0, 33.0, None])), min_size=2, max_size=60))
+def test_who_lacks_an_attribute_weighs_as_an_average_subject(rows):
+    people = pd.DataFrame(rows, columns=["sex", "bmi"]).assign(source="made", age=65, diagnosis="hf")
+    people.insert(0, "subject", [f"SYN{k:04d}" for k in range(len(people))])
+    people = with_groups(people)
+    weights, full = balancing_weights(people), whole(people)
+    assert weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(weights[~full], 1 / len(people))
+    mass = pd.Series(weights)[full].groupby(people.group[full]).sum()
+    np.testing.assert_allclose(mass, mass.iloc[:1].sum())
+    assert full.all() == (people.bmi.notna().all() or people.bmi.isna().all())
+
+
+@pytest.mark.parametrize(("weight", "height", "bmi"), [(81, 180, 25), (81, 1.8, 25), (None, 180, None), (81, 0, None),
+                                                       (810, 180, None), ("tall", 180, None), (81, -3, None)])  # fmt: skip
+def test_bmi_comes_from_kilograms_and_centimetres_or_metres(weight, height, bmi):
+    found = bmi_of(pd.Series([weight]), pd.Series([height])).item()
+    assert found == pytest.approx(bmi) if bmi else np.isnan(found)
+
+
+def test_conditions_are_codes_in_their_order():
+    people = table([2] * 36).drop(columns="conditions").assign(conditions="mi;af")
+    assert set(with_groups(people).conditions) == {"mi;af"}
+    for odd in ("af;mi", "stroke", "mi;mi"):
+        with pytest.raises(ValueError, match=f"'conditions' holds .*{odd}.*mi, ihd, af in this order"):
+            with_groups(people.assign(conditions=odd))
 
 
 @pytest.mark.parametrize("per_case", [0, 1, 2.5])

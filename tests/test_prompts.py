@@ -32,6 +32,18 @@ def test_a_subject_in_words(row, sentence):
 
 
 @pytest.mark.parametrize(
+    ("diagnosis", "conditions", "words"),
+    [("hf", "mi;ihd;af", "with heart failure, myocardial infarction, ischemic heart disease, atrial fibrillation"),
+     ("hf", "", "with heart failure"), ("healthy", "", "healthy"), ("healthy", "af", "with atrial fibrillation"),
+     (None, "mi", "with myocardial infarction")],
+)  # fmt: skip
+def test_conditions_follow_the_diagnosis_and_end_health(diagnosis, conditions, words):
+    row = people(("M", 74, 22, diagnosis)).assign(conditions=conditions)
+    assert prompt(row.iloc[0]) == prompts(row).item() == f"Male, age in 70s, normal BMI, {words}"
+    assert prompt(row.iloc[0].drop("conditions"), fields=["sex"]) == "Male"
+
+
+@pytest.mark.parametrize(
     ("age", "decade", "band"),
     [(59.99, "50s", "<60"), (60, "60s", "60-70"), (69.99, "60s", "60-70"), (70, "70s", "70+")],
 )

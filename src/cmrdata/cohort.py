@@ -138,9 +138,21 @@ def keep_controls(table: pd.DataFrame, *, per_case: float | None, seed: int) -> 
     return keep
 
 
-def balancing_weights(groups: pd.Series) -> np.ndarray:
-    """Weight per row, inversely proportional to its group's size: every group has equal mass (paper 2.2). Sums to 1."""
-    weights = 1.0 / groups.map(groups.value_counts()).to_numpy(float)
+def whole(table: pd.DataFrame) -> pd.Series:
+    """True for the rows that know every axis of AXES which anyone in the table knows: those that belong to a full group."""
+    known = [axis for axis in AXES if table[axis].notna().any()]
+    return table[known].notna().all(axis=1)
+
+
+def balancing_weights(table: pd.DataFrame) -> np.ndarray:
+    """Weight per row, inversely proportional to its group's size: every group has equal mass (paper 2.2). Sums to 1.
+
+    A row that lacks an attribute others know belongs to no full group; it keeps the mass of an average row.
+    """
+    groups, full = table.group, whole(table).to_numpy()
+    weights = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
+    weights[full] *= full.sum() / np.nansum(weights[full]) if full.any() else 1
+    weights[~full] = 1.0
     return weights / weights.sum()
 
 

@@ -79,7 +79,7 @@ class Latents(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         sampler = EvenDraws(
-            self.table.group.iloc[self.train_rows],
+            self.table.iloc[self.train_rows],
             draws=self.images_per_epoch or len(self.train_rows),
             seed=self.seed,
         )
@@ -137,8 +137,8 @@ class Latents(L.LightningDataModule):
 class EvenDraws(WeightedRandomSampler):
     """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one."""
 
-    def __init__(self, groups: pd.Series, *, draws: int, seed: int) -> None:
-        super().__init__(torch.as_tensor(balancing_weights(groups)), num_samples=draws, generator=torch.Generator())
+    def __init__(self, table: pd.DataFrame, *, draws: int, seed: int) -> None:
+        super().__init__(torch.as_tensor(balancing_weights(table)), num_samples=draws, generator=torch.Generator())
         self.seed = seed
         self.set_epoch(0)
 

@@ -178,7 +178,7 @@ def _fit(network: nn.Module, loss: Callable[..., Tensor], batches: Iterator[Any]
 
 def _batches(store: Store, rows: pd.DataFrame, *, size: int, seed: int) -> Iterator[Batch]:
     """Endless augmented (images, masks, index rows), every group with equal mass; a mask moves with its image."""
-    rng, weights = np.random.default_rng(seed), balancing_weights(rows.group)
+    rng, weights = np.random.default_rng(seed), balancing_weights(rows)
     pixels = store.images.shape[-1]
     while True:
         chosen = rows.iloc[rng.choice(len(rows), size, p=weights)]

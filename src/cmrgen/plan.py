@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohort import ATTRIBUTES, AXES, bmi_band, group_names, known_axes
+from cmrdata.cohort import ATTRIBUTES, AXES, bmi_band, group_names
 from cmrdata.manifest import PLAN, check_sources
 from cmrgen.prompts import FIELDS, prompt, prompts
 
@@ -29,17 +29,20 @@ def balanced(
     """Every group equally often; mask and prompt of the same training subject (paper 2.2).
 
     `index` is the cohort store's. Any prefix holds each group equally often within one image, and a longer plan begins
-    with the shorter one. Within a group subjects take turns, then their slices and frames. `missing` says what to do
+    with the shorter one. Within a group subjects take turns, then their slices and frames. Subjects that lack an
+    attribute others have belong to no group and are left out. `missing` says what to do
     with groups no training subject belongs to: "skip" (they are named in `.attrs["missing"]`) or "error".
     """
     if count < 1 or missing not in ("skip", "error"):
         raise ValueError(f"plan.count={count}, plan.missing={missing}: give a count of at least 1, and skip or error")
     train = index[(index.split == "train") & index.diagnosis.notna()]
+    possible = possible_groups(index)
+    train = train[train.group.isin(possible)]
     if train.empty:
         raise ValueError(
             "the cohort has no labelled training subject, so there is nothing to plan from; check its split"
         )
-    absent = sorted(possible_groups(index) - set(train.group))
+    absent = sorted(possible - set(train.group))
     if absent and missing == "error":
         raise ValueError(
             f"no training subject belongs to {len(absent)} groups: {', '.join(absent)}. "
@@ -99,8 +102,9 @@ def sweep(
 
 def possible_groups(index: pd.DataFrame) -> set[str]:
     """All combinations of the bands this cohort knows and the diagnoses that occur: 36 when nothing is unknown."""
-    axes = known_axes(index)
-    levels = [AXES[axis] for axis in axes] + [sorted(index.diagnosis.dropna().unique())]
+    known = {axis: set(index[axis].dropna()) for axis in AXES}
+    levels = [AXES[axis] if len(found) > 1 else tuple(found) for axis, found in known.items() if found]
+    levels.append(tuple(sorted(index.diagnosis.dropna().unique())))
     return {"/".join(combination) for combination in itertools.product(*levels)}
 
 

@@ -150,7 +150,7 @@ def image_loader(
 ) -> DataLoader:
     """uint8 images (B, 2, P, P) drawn evenly over groups; `augment` moves and re-windows them a little."""
     rows = np.flatnonzero(store.index.split.isin(splits))
-    sampler = EvenDraws(store.index.group.iloc[rows], draws=draws or len(rows), seed=seed)
+    sampler = EvenDraws(store.index.iloc[rows], draws=draws or len(rows), seed=seed)
     rng = np.random.default_rng(seed)
 
     def collate(at: list[int]) -> Tensor:

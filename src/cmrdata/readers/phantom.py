@@ -74,8 +74,7 @@ class Phantom:
         self.fresh = np.arange(len(people)) >= subjects
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        table = self.people.copy()
-        table["split"] = "test"
+        table = self.people.assign(state=np.where(self.people.diagnosis == "hf", "prevalent", "none"), split="test")
         table.loc[~self.fresh, "split"] = split(with_groups(table[~self.fresh]), seed=self.seed)
         return table, NOBODY
 
@@ -90,7 +89,7 @@ class Phantom:
             seeds=[(self.seed, int(n), int(k)) for n, k in zip(number, (z + 1) * 3 + t + 1, strict=True)],
         )  # fmt: skip
         index = pd.DataFrame({"subject": self.people.subject.to_numpy()[number], "slice": z, "frame": t,
-                              "central": (z == 0) & (t == 0), "flags": ""})  # fmt: skip
+                              "central": (z == 0) & (t == 0), "flags": "", "ed_frame": 0, "es_frame": ES_FRAME})  # fmt: skip
         return Stacks(images, masks, index, NOBODY)
 
 

@@ -1,0 +1,62 @@
+"""Several cohorts as one: each subject keeps its source, and is read by its own reader."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cmrdata.store import Cohort, Stacks
+
+
+class Pooled:
+    """The cohorts named in `of`, split together; see `cmrdata.store.Cohort`.
+
+    cohorts: name -> cohort; all give pictures of `pixels`. A cohort's own split, seed and undersampling do not count.
+    """
+
+    def __init__(self, *, cohorts: Mapping[str, Cohort], of: Sequence[str], pixels: int = 64, fov_mm: float = 165.0,
+                 seed: int = 0, controls_per_case: float | None = None, max_rejected: float = 0.05,
+                 name: str = "pooled") -> None:  # fmt: skip
+        if unknown := [member for member in of if member not in cohorts]:
+            raise ValueError(f"cohort.of names {', '.join(unknown)}; it takes {', '.join(cohorts)}")
+        if not of or len(set(of)) < len(of):
+            raise ValueError(f"cohort.of is {list(of)}; name one or more cohorts, each once")
+        self.members = {cohorts[member].name: cohorts[member] for member in of}
+        if len(self.members) < len(of):
+            raise ValueError(
+                f"the cohorts {', '.join(of)} share a name; give each its own, so that sources can be told apart"
+            )
+        if odd := [member for member, cohort in self.members.items() if cohort.pixels != pixels]:
+            raise ValueError(
+                f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
+            )
+        self.name, self.pixels, self.fov_mm, self.seed = name, pixels, fov_mm, seed
+        self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed,
+                "controls_per_case": self.controls_per_case,
+                "members": {name: cohort.settings for name, cohort in self.members.items()}}  # fmt: skip
+
+    def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        listed, rejected = zip(*(cohort.subjects() for cohort in self.members.values()), strict=True)
+        tables = [table.drop(columns="split", errors="ignore").assign(source=name).astype(object)
+                  for name, table in zip(self.members, listed, strict=True) if len(table)]  # fmt: skip
+        pooled = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+        return pooled, pd.concat(rejected, ignore_index=True)
+
+    def stacks(self, subjects: pd.DataFrame) -> Stacks:
+        parts = [self.members[str(source)].stacks(rows) for source, rows in subjects.groupby("source", sort=False)]
+        index = pd.concat([part.index for part in parts], ignore_index=True)
+        place = {subject: k for k, subject in enumerate(subjects.subject)}
+        order = np.argsort(index.subject.map(place).to_numpy(), kind="stable")
+        images, masks = (np.concatenate([part[k] for part in parts])[order] for k in (0, 1))
+        rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
+        return Stacks(images, masks, index.iloc[order].reset_index(drop=True), rejected)
+
+    def notes(self) -> list[str]:
+        return [f"{name}: {note}" for name, cohort in self.members.items() for note in getattr(cohort, "notes", list)()]
