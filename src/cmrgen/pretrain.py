@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,15 +177,15 @@ def assemble(
     vae: AutoencoderKL, unet: UNet2DConditionModel, text: TextTransformer, *, pixels: int, images: Tensor
 ) -> Base:
     """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8."""
+    networks: dict[str, torch.nn.Module] = {"vae": vae, "unet": unet, "text": text}
     base = Base(
-        vae=vae,
-        unet=unet,
-        text=text,
+        parts={name: partial(dict.get, networks, name) for name in networks},
         schedule=dict(SCHEDULE),
         shift=torch.zeros(4, 1, 1),
         scale=torch.ones(4, 1, 1),
         pixels=pixels,
-        text_skip=0,
+        factor=2 ** (len(vae.config.block_out_channels) - 1),
+        tokens=text.context_length,
         fingerprint="untrained",
     )
     means = base.moments(images).chunk(2, 1)[0]

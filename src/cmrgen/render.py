@@ -53,7 +53,7 @@ class Generator:
         steps: int = 8,
     ) -> Tensor:
         """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on its own mask, prompt and seed only."""
-        device = self.base.alphas.device
+        device = self.base.device
         context, empty = self.base.embed(prompts), self.base.embed([""])
         noise = row_noise(seeds, self.base.latent_shape).to(device)
         with embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device)) as control:
