@@ -164,34 +164,74 @@ FAULTS = {
     "Info.cfg lacks ES": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nGroup: NOR\n"),
     "Info.cfg: ED is '0'": lambda f: (f / "Info.cfg").write_text(f"ED: 0\nES: {ES}\nGroup: NOR\n"),
     "Info.cfg: ED and ES are the same frame": lambda f: (f / "Info.cfg").write_text(f"ED: {ES}\nES: {ES}\nGroup: NOR\n"),
-    "Info.cfg: unknown Group 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
+    "unknown pathology 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
     "ED labels: unknown labels 7": lambda f: relabel(f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)),
     "ES labels: labels are not integers: 0.5": lambda f: relabel(f, ES, lambda m: m.astype(np.float32) / 2),
     "labels measure 4 x 120 x 140, the ED image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
     "ED labels: no LV cavity and no myocardium": lambda f: relabel(f, ED, np.zeros_like),
     "ES labels: LV and RV look swapped": lambda f: relabel(f, ES, lambda m: THEIRS[m]),
     "ED image: 4 axes, expected 3": lambda f: write(f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)),
+    "ED labels: the LV cavity is smaller": lambda f: relabel(f, ED, lambda m: np.where((m == 3) & (m.cumsum(1) > 40), 2, m)),
     "constant image": lambda f: [write(p, np.ones((5, 120, 140), np.int16)) for p in f.glob("*frame0?.nii.gz")],
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("reason", FAULTS)
-def test_a_faulty_patient_is_rejected_with_a_reason_and_no_name(tmp_path, reason):
-    for number in (101, 102, 103):
+def test_a_faulty_patient_is_rejected_with_a_reason(tmp_path, reason):
+    for number in (101, 102):
         patient(tmp_path / "acdc", number)
     FAULTS[reason](tmp_path / "acdc" / "patient102")
-    store = prepare(cohort(tmp_path / "acdc"), tmp_path / "data", max_rejected=1)
-    rejected = pd.read_csv(store.folder / "rejected.csv")
+    table, listed, stacks = read(cohort(tmp_path / "acdc"), "val")
+    rejected = pd.concat([listed, stacks.rejected], ignore_index=True)
     assert rejected.subject.tolist() == [hashed("patient102", read_salt(tmp_path / "salted"))]
-    assert rejected.reason[0].startswith(reason)
-    assert len(store.subjects) == 2
-    assert "patient" not in everything(store)
+    assert rejected.reason[0].startswith(reason) and "patient" not in rejected.reason[0]
+    assert stacks.index.subject.tolist() == table.subject[:1].tolist()
+
+
+def test_case_14_31_no_patient_is_named_in_a_store(tmp_path):
+    for number in (101, 102, 103):
+        patient(tmp_path / "acdc", number)
+    truncate(tmp_path / "acdc" / "patient102")
+    with pytest.raises(
+        ValueError, match="(?s)1 subjects rejected, more than 5%.*1  ES image: file is truncated"
+    ) as error:
+        prepare(cohort(tmp_path / "acdc"), tmp_path / "data")
+    store = prepare(cohort(tmp_path / "acdc", max_rejected=0.4), tmp_path / "data")
+    assert len(store.subjects) == 2 and "patient" not in everything(store) + str(error.value)
 
 
 def test_es_behind_the_end_of_the_cine_is_rejected(tmp_path):
-    folder = patient(tmp_path / "acdc", 101, cine=True)
+    info = f"ED: {ED}\nES: {ES}\nGroup: NOR\n"
+    folder = patient(tmp_path / "acdc", 101, cine=True, info=info)
     write(folder / "patient101_4d.nii.gz", np.ones((3, 5, 120, 140), np.int16))
     assert read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason[0].startswith("ES is frame 4 (counted from 0)")
+    (folder / "Info.cfg").write_text(info + "NbFrame: 8")
+    reason = read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason[0]
+    assert reason.startswith("4-D cine: ") and reason.endswith("8 frames expected")
+
+
+def test_case_17_a_time_axis_elsewhere_is_told_by_nbframe(tmp_path):
+    folder = patient(tmp_path / "acdc", 101, cine=True)
+    usual = read(cohort(tmp_path / "acdc"), "train")[2]
+    cine = nibabel.load(folder / "patient101_4d.nii.gz")
+    turned = nibabel.Nifti1Image(np.moveaxis(np.asarray(cine.dataobj), 3, 2), np.eye(4))
+    turned.header.set_zooms((1.5, 1.5, 1, 10))
+    nibabel.save(turned, folder / "patient101_4d.nii.gz")
+    found = read(cohort(tmp_path / "acdc"), "train")[2]
+    assert found.rejected.empty and len(found.index) == 9
+    np.testing.assert_array_equal(found.images, usual.images)
+
+
+def test_the_ejection_fraction_can_decide(tmp_path):
+    for number in (101, 103, 104):
+        patient(tmp_path / "acdc", number)  # all eject 1 - 0.7 ** 2
+    table, rejected = cohort(tmp_path / "acdc", label="ef", ef_above=45).subjects()
+    assert rejected.empty and table.ef.to_numpy() == pytest.approx(0.5, abs=0.03)
+    assert table.pathology.tolist() == ["DCM", "NOR", "HCM"] and table.diagnosis.tolist() == ["healthy"] * 3
+    relabel(tmp_path / "acdc" / "patient103", ES, np.zeros_like)
+    table, rejected = cohort(tmp_path / "acdc", label="ef").subjects()
+    assert rejected.reason.tolist() == ["ES labels: no LV cavity and no myocardium labelled"]
+    assert len(table) == 2 and table.diagnosis.isna().all()
 
 
 def test_the_split_does_not_depend_on_the_salt(tmp_path):
@@ -223,7 +263,7 @@ def test_a_missing_root_says_what_is_expected(tmp_path, root):
 def test_a_patient_found_twice_is_refused(tmp_path):
     for place in ("", "training"):
         patient(tmp_path / "acdc" / place, 101)
-    with pytest.raises(ValueError, match="1 patients have more than one folder") as error:
+    with pytest.raises(ValueError, match="1 patients in two places; give one copy") as error:
         cohort(tmp_path / "acdc").subjects()
     assert "patient101" not in str(error.value)
 
@@ -271,3 +311,11 @@ def test_real_crops_are_centred_upright_and_well_exposed(real):
         assert rv < lv  # RV on the left of every picture: nobody is mirrored
     ed, es = ((np.asarray(real.masks[:, phase]) == LV).mean(axis=(1, 2)) for phase in (0, 1))
     assert (ed > es).all()
+
+
+def test_real_ejection_fractions_agree_with_the_groups(real, tmp_path):
+    """The challenge's own bounds: DCM and MINF below 40 %, NOR above 50 %, by the challenge's measurement of them."""
+    table, rejected = ACDC(root=REAL, salt_root=tmp_path, label="ef").subjects()
+    percent = 100 * table.set_index("pathology").ef
+    assert rejected.empty and percent["DCM"].max() < 40 and percent["NOR"].min() > 50 and percent["HCM"].min() > 50
+    assert percent["MINF"].max() < 45 and (percent["MINF"] < 40).mean() > 0.8

@@ -35,7 +35,7 @@ def latents(base, tmp_path_factory):
     root = tmp_path_factory.mktemp("data")
 
     def made(*, ready: bool = True, **options) -> Latents:
-        data = Latents(cohort=COHORT, root=str(root), base=base, **{"batch_size": 4, "val_images": 8, **options})
+        data = Latents(cohort=COHORT, root=str(root), **{"base": base, "batch_size": 4, "val_images": 8, **options})
         if ready:
             data.prepare_data()
             data.setup()
@@ -127,8 +127,8 @@ def test_equal_prompts_embed_equally_and_different_ones_do_not(base):
 # data
 
 
-def test_moments_control_and_context_are_the_rows_own(base, latents):
-    data = latents()
+def test_moments_control_and_context_are_the_rows_own(tiny_base, latents):
+    data, base = latents(), load_base(weights=str(tiny_base))  # one that has not seen the cached embeddings
     at = [0, 5, int(data.train_rows[-1]), int(data.val_rows[0])]
     batch, rows = data.dataset.__getitems__(at), data.rows[at]
     images = torch.from_numpy(data.store.images[rows])
@@ -144,13 +144,24 @@ def test_moments_control_and_context_are_the_rows_own(base, latents):
     assert len(data.val_rows) == 8
 
 
-def test_the_moments_are_encoded_once(latents, monkeypatch):
+def test_images_and_prompts_are_encoded_once(tiny_base, latents, monkeypatch):
     folder = latents().store.folder
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("moments-*")}
-    assert len(before) >= 2 and not list(folder.glob(".moments-*"))
-    monkeypatch.setattr(Base, "moments", lambda *_: pytest.fail("encoded again"))
-    latents()
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("moments-*")} == before
+
+    def files() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for kind in ("*moments-*", "*prompts-*") for path in folder.glob(kind)}
+
+    before = files()
+    assert {path.name.split("-")[0] for path in before} == {"moments", "prompts"}
+    monkeypatch.setattr(Base, "part", lambda _, name: pytest.fail(f"{name} loaded again"))
+    fresh = load_base(weights=str(tiny_base))
+    latents(base=fresh)
+    assert files() == before
+    assert fresh.embed(["", "Male, age in 70s, normal BMI, healthy"]).shape == (2, 20, 32)  # known without the tower
+
+
+def test_images_take_their_masks_from_the_store(latents):
+    data = latents()
+    assert isinstance(data.dataset.masks, np.memmap) and not list(data.store.folder.glob("*.masks"))
 
 
 def test_every_group_is_drawn_equally_often(latents):
@@ -182,9 +193,8 @@ def test_copies_move_image_and_mask_together_and_keep_the_first(base, latents, m
     n, val = len(plain.train_rows), len(plain.val_rows)
     assert len(data.train_rows) == 2 * n and len(data.dataset) == 2 * n + val
     masks, moments = data.dataset.masks, data.dataset.moments
-    assert np.array_equal(masks[:n], plain.dataset.masks[:n]) and np.array_equal(
-        masks[2 * n :], plain.dataset.masks[n:]
-    )
+    own = data.store.masks[plain.rows]
+    assert np.array_equal(masks[:n], own[:n]) and np.array_equal(masks[2 * n :], own[n:])
     np.testing.assert_allclose(moments[:n], plain.dataset.moments[:n], atol=5e-3, rtol=5e-3)
     np.testing.assert_allclose(moments[2 * n :], plain.dataset.moments[n:], atol=5e-3, rtol=5e-3)
     images, labels = (torch.cat(part) for part in zip(*moved, strict=True))

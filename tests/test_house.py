@@ -22,7 +22,7 @@ HOUSE = Path(__file__).parents[1]
 CONF, SRC = HOUSE / "conf", HOUSE / "src"
 COMMANDS = ("train", "generate", "evaluate")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "logger")
+GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
 FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}

@@ -1,12 +1,13 @@
 """Run folders in each of their states, plain errors, and writes that are whole or not there."""
 
+import errno
 import os
 
 import pytest
 import yaml
 
 from cmrdata import runs
-from cmrdata.runs import begin, differences, facts, finish, plainly, write_atomic
+from cmrdata.runs import Unwritable, begin, differences, facts, finish, plainly, write_atomic, writing
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 5, "precision": "32-true"}, "resume": False, "overwrite": False}
 
@@ -110,7 +111,7 @@ def test_differences_are_leaves_by_their_dotted_name():
     assert differences(old, yaml.safe_load(yaml.safe_dump(old))) == []
 
 
-@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError])
+@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable])
 def test_bad_input_ends_a_command_with_its_message(monkeypatch, kind):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
@@ -121,6 +122,41 @@ def test_bad_input_ends_a_command_with_its_message(monkeypatch, kind):
     with pytest.raises(SystemExit) as ended:
         command()
     assert ended.value.code == "error: subject SYN0007: no mask"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
+def test_a_full_or_read_only_disk_ends_a_command_with_a_remedy(monkeypatch, number):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    @plainly
+    def command():
+        raise OSError(number, os.strerror(number), "runs/controlnet/0/last.ckpt")
+
+    with pytest.raises(SystemExit, match=f"error: .*{os.strerror(number)}: 'runs/.*; free some space, .*run_dir="):
+        command()
+
+
+def test_other_system_errors_keep_their_traceback(monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    @plainly
+    def command():
+        raise PermissionError(errno.EACCES, "Permission denied", "a participant's file")
+
+    with pytest.raises(PermissionError):
+        command()
+
+
+def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):
+    refused = OSError(errno.ENOSPC, "No space left on device", "images.u8")
+    with pytest.raises(Unwritable) as told, writing(tmp_path), writing(tmp_path / "inner", needs="9 MB are needed"):
+        raise refused
+    assert str(told.value).startswith(
+        f"{tmp_path / 'inner'} cannot be written: No space left on device; 9 MB are needed."
+    )
+    assert "data_root=" in str(told.value) and told.value.__cause__ is refused
+    with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path):
+        raise ValueError("no fault of the disk")
 
 
 def test_the_traceback_is_there_on_request(monkeypatch):
@@ -157,18 +193,37 @@ def test_a_write_replaces_the_whole_file(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-@pytest.mark.parametrize("step", ["write", "rename"])
-def test_a_failing_write_leaves_the_old_file(tmp_path, monkeypatch, step):
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
     path = tmp_path / "a.json"
     path.write_text("old")
 
     def full(*_):
         raise OSError("No space left on device")
 
-    if step == "write":
-        monkeypatch.setattr(type(path), "write_bytes", full)
-    else:
-        monkeypatch.setattr(os, "replace", full)
+    monkeypatch.setattr(os, step, full)
     with pytest.raises(OSError, match="No space"):
         write_atomic(path, "new")
-    assert path.read_text() == "old"
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_write_is_on_the_disk_before_its_name_is_and_the_name_before_it_returns(tmp_path, monkeypatch):
+    steps = []
+    for step in ("fsync", "replace"):
+        inner = getattr(os, step)
+        monkeypatch.setattr(os, step, lambda *a, inner=inner, step=step: (steps.append(step), inner(*a)))
+    write_atomic(tmp_path / "a.json", "new")
+    assert steps == ["fsync", "replace", "fsync"]
+
+
+def test_a_folder_that_cannot_be_synchronised_is_no_fault(tmp_path, monkeypatch):
+    inner = os.open
+
+    def unable(path, *args, **kwargs):
+        if path == tmp_path:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return inner(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", unable)
+    write_atomic(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"

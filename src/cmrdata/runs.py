@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +18,14 @@ import yaml
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
 CONTROL = ("resume", "overwrite", "preset")
-PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError)
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # which only a write can meet
+
+
+class Unwritable(OSError):
+    """A disk is full or may not be written; the message names the folder, what is needed and the remedy."""
+
+
+PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable)
 
 
 def begin(
@@ -88,18 +97,51 @@ def plainly(command: Callable[..., None]) -> Callable[..., None]:
         except Exception as error:
             # what a config's _target_ raised, Hydra wraps
             told = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
-            if not isinstance(told, PLAIN) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            refused = isinstance(told, OSError) and told.errno in REFUSALS
+            if not (refused or isinstance(told, PLAIN)) or os.environ.get("HYDRA_FULL_ERROR") == "1":
                 raise
-            sys.exit(f"error: {told}")
+            sys.exit(f"error: {told}{'; free some space, or write elsewhere with run_dir=' if refused else ''}")
 
     return wrapped
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it."""
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(temporary, path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync_entries(path.parent)
+
+
+def sync_entries(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut, where the file system can."""
+    with suppress(OSError):
+        entries = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(entries)
+        finally:
+            os.close(entries)
+
+
+@contextmanager
+def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
+    """What a disk refuses within, as one `Unwritable`: the data folder, the reason, what the work `needs`, the remedy."""
+    try:
+        yield
+    except Unwritable:
+        raise
+    except OSError as error:
+        raise Unwritable(
+            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. Free some space there or give "
+            "another place with data_root=<folder>; what is finished there is kept and continued"
+        ) from error
 
 
 def differences(old: Any, new: Any, key: str = "") -> list[str]:

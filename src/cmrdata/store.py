@@ -1,35 +1,30 @@
-"""Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
-
-<folder>/images.u8     (N, 2, P, P) raw bytes, channels ED, ES
-         masks.u8      the same shape, labels 0..3
-         parts/*.parquet   index rows of each finished chunk: what is written here is safe
-         index.parquet     all rows; subjects.csv and rejected.csv for a cohort
-         store.json        written last; a folder without it is unfinished and can be continued
-"""
+"""A cohort's slice store: subjects read once by several threads into an image set that no interruption can spoil."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
+import re
+import shutil
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 from tqdm import tqdm
 
 from cmrdata.cohort import keep_controls, split, with_groups
-from cmrdata.runs import write_atomic
+from cmrdata.runs import Unwritable, differences, write_atomic, writing
+from cmrdata.sets import FORMAT, Store, Writer, alone, fingerprint, plain, read_settings
+from cmrdata.tables import text_columns, typed
 
-FORMAT = 1  # raise it when the meaning of the bytes changes: older stores are then rebuilt
-CHUNK = 64  # subjects per part: what a killed preparation loses at most
+CHUNK = 16  # subjects per part: a killed preparation loses those being read, a few seconds of work
+WORKERS = 8  # at most, unless told: a disk feeds no more
+HASHES = {"table": "another subject table", "files": "other files"}  # settings that only a hash stands for
 T = TypeVar("T")
 
 
@@ -43,7 +38,10 @@ class Stacks(NamedTuple):
 
 
 class Cohort(Protocol):
-    """A source of subjects. `settings` are the plain values that decide the bytes."""
+    """A source of subjects. `settings` are the plain values that decide the bytes.
+
+    A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not).
+    """
 
     name: str
     pixels: int
@@ -59,108 +57,13 @@ class Cohort(Protocol):
         """Slices of these subjects in their order: nine stacks of a train or extra subject, one of the others."""
 
 
-@dataclass(frozen=True)
-class Store:
-    """A finished set, opened for reading."""
-
-    folder: Path
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Store:
-        store = cls(Path(folder))
-        if not store.complete:
-            raise FileNotFoundError(
-                f"{folder}: no finished set here (store.json is missing); make it, or resume its making"
-            )
-        if store.meta["format"] != FORMAT:
-            raise ValueError(
-                f"{folder}: written in format {store.meta['format']}, this program reads {FORMAT}; make it anew"
-            )
-        return store
-
-    @property
-    def complete(self) -> bool:
-        return (self.folder / "store.json").exists()
-
-    @cached_property
-    def meta(self) -> dict[str, Any]:
-        return json.loads((self.folder / "store.json").read_text())
-
-    @property
-    def fingerprint(self) -> str:
-        return self.meta["fingerprint"]
-
-    @cached_property
-    def index(self) -> pd.DataFrame:
-        return pd.read_parquet(self.folder / "index.parquet")
-
-    @cached_property
-    def subjects(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "subjects.csv", dtype={"subject": str, "source": str})
-
-    @cached_property
-    def images(self) -> np.ndarray:
-        return self._map("images.u8")
-
-    @cached_property
-    def masks(self) -> np.ndarray:
-        return self._map("masks.u8")
-
-    def _map(self, name: str) -> np.ndarray:
-        shape = (len(self.index), 2, self.meta["pixels"], self.meta["pixels"])
-        return np.memmap(self.folder / name, dtype=np.uint8, mode="r", shape=shape)
-
-
-class Writer:
-    """Appends chunks to a set; what an interrupted writer had appended is kept and continued."""
-
-    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any]) -> None:
-        self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
-        self.fingerprint = fingerprint(self.settings)
-        (folder / "parts").mkdir(parents=True, exist_ok=True)
-        begun = folder / "settings.json"
-        if begun.exists() and (found := json.loads(begun.read_text())) != (wanted := _plain(self.settings)):
-            changed = sorted(k for k in {*found, *wanted} if found.get(k) != wanted.get(k))
-            raise ValueError(
-                f"{folder}: begun with other settings ({', '.join(changed)}); choose another folder or delete it"
-            )
-        write_atomic(begun, json.dumps(_plain(self.settings), indent=1))
-        self.parts = sorted((folder / "parts").glob("*.parquet"))
-        self.rows = sum(len(pd.read_parquet(part, columns=["subject"])) for part in self.parts)
-        self._files = {name: open(folder / name, "ab") for name in ("images.u8", "masks.u8")}  # noqa: SIM115
-        for file in self._files.values():  # bytes behind the last finished part are a torn write
-            file.truncate(self.rows * 2 * pixels * pixels)
-
-    def append(self, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame) -> None:
-        """Write one chunk; it counts once its index part is on disk."""
-        shape = (len(index), 2, self.pixels, self.pixels)
-        assert images.shape == masks.shape == shape and images.dtype == masks.dtype == np.uint8, (images.shape, shape)
-        for file, array in zip(self._files.values(), (images, masks), strict=True):
-            file.write(np.ascontiguousarray(array).tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-        part = self.folder / "parts" / f"{len(self.parts):06d}.parquet"
-        write_atomic(part, index.reset_index(drop=True).to_parquet(index=False))
-        self.parts.append(part)
-        self.rows += len(index)
-
-    def finish(self, **meta: Any) -> Store:
-        """Join the index, close the files and mark the set complete."""
-        for file in self._files.values():
-            file.close()
-        tables = [table for part in self.parts if len(table := pd.read_parquet(part))]
-        index = pd.concat(tables, ignore_index=True) if tables else pd.read_parquet(self.parts[0])
-        write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
-        facts = {**meta, "format": FORMAT, "pixels": self.pixels, "rows": self.rows, "fingerprint": self.fingerprint}
-        write_atomic(self.folder / "store.json", json.dumps(_plain({"settings": self.settings, **facts}), indent=1))
-        return Store.open(self.folder)
-
-
-def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2) -> Store:
+def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> Store:
     """The cohort's store below `root`, built on first use and continued if it was interrupted.
 
-    The folder's name carries a hash of settings and subject table, so changed data make a new store.
-    Raises ValueError when more than the cohort's `max_rejected` of the subjects cannot be read, with the reasons counted.
+    The folder's name carries a hash of settings and subject table, so changed data make a new store. Processes that
+    prepare the same store take turns. `workers` threads read subjects: by default one per usable core, at most WORKERS.
+    Raises ValueError as soon as more than the cohort's `max_rejected` of the subjects cannot be read, with the
+    reasons counted; Unwritable when `root` has too little space or may not be written.
     """
     listed, rejected = cohort.subjects()
     if listed.empty:
@@ -169,41 +72,100 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int = 2) -> Store:
     if "split" not in subjects:
         subjects["split"] = split(subjects, seed=cohort.seed)
     subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
-    settings = {"cohort": cohort.name, **cohort.settings, "table": subjects.to_csv(index=False)}
+    settings = {"cohort": cohort.name, **cohort.settings, "table": typed(subjects).to_csv(index=False)}
     settings["table"] = hashlib.sha256(settings["table"].encode()).hexdigest()
     folder = Path(root) / f"{cohort.name}-{fingerprint({'format': FORMAT, **settings})[:8]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    if Store(folder).complete:  # which may be on a disk that takes no lock
+        return Store.open(folder)
+    needs = "{} to {} are needed".format(*map(_megabytes, _room(subjects[subjects.stored], cohort)))
+    with alone(folder, needs=needs):
         if Store(folder).complete:
             return Store.open(folder)
-        writer = Writer(folder, pixels=cohort.pixels, settings=settings)
-        wanted = subjects[subjects.stored]
-        chunks = [wanted.iloc[k : k + CHUNK] for k in range(0, len(wanted), CHUNK)]
-        todo = chunks[len(writer.parts) :]
-        with tqdm(
-            total=len(wanted), initial=len(wanted) - sum(map(len, todo)), desc=f"prepare {cohort.name}", unit="subject"
-        ) as bar:
-            for chunk, stacks in zip(todo, ordered(cohort.stacks, todo, workers=workers), strict=True):
-                faults = folder / "parts" / f"{len(writer.parts):06d}.rejected.csv"
-                write_atomic(faults, stacks.rejected.to_csv(index=False))
-                attributes = chunk.drop(columns="stored").set_index("subject")
-                writer.append(stacks.images, stacks.masks, stacks.index.join(attributes, on="subject"))
-                bar.update(len(chunk))
-        unread = [pd.read_csv(path, dtype=str) for path in sorted((folder / "parts").glob("*.rejected.csv"))]
-        rejected = pd.concat([rejected, *unread], ignore_index=True).drop_duplicates()
+        with writing(folder, needs=needs):
+            if not (folder / "settings.json").exists():
+                _say_what_changed(folder, {"format": FORMAT, **settings})
+            writer = Writer(folder, pixels=cohort.pixels, settings=settings)
+        return _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
+
+
+def _build(
+    writer: Writer, cohort: Cohort, subjects: pd.DataFrame, rejected: pd.DataFrame, *, workers: int, needs: str
+) -> Store:
+    folder, everybody = writer.folder, len(set(subjects.subject) | set(rejected.subject))
+    rejected = pd.concat([rejected, writer.rejected()], ignore_index=True)
+    _check_rejected(rejected, cohort, everybody, folder)
+    wanted, attributes = subjects[subjects.stored], typed(subjects.drop(columns="stored")).set_index("subject")
+    todo = wanted[~wanted.subject.isin(writer.done())]
+    _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
+    chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
+    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
+    with bar, closing(ordered(cohort.stacks, chunks, workers=workers)) as results:
+        for chunk, stacks in zip(chunks, results, strict=True):
+            index = stacks.index.join(attributes, on="subject")
+            with writing(folder, needs=needs):
+                writer.append(stacks.images, stacks.masks, index, rejected=stacks.rejected)
+            rejected = pd.concat([rejected, stacks.rejected], ignore_index=True)
+            _check_rejected(rejected, cohort, everybody, folder)
+            bar.update(len(chunk))
+    read = subjects[~subjects.subject.isin(rejected.subject)].copy()
+    if read.empty:
+        raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
+    balanced = keep_controls(read[read.stored], per_case=1, seed=cohort.seed)
+    read = typed(read.assign(balanced=balanced.reindex(read.index, fill_value=False)))
+    with writing(folder, needs=needs):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-        listed_in_all = len(set(subjects.subject) | set(rejected.subject))
-        if len(rejected) > cohort.max_rejected * listed_in_all:
-            raise ValueError(
-                f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%}; "
-                f"see {folder / 'rejected.csv'}\n{reasons(rejected)}"
-            )
-        read = subjects[~subjects.subject.isin(rejected.subject)].copy()
-        read["balanced"] = keep_controls(read[read.stored], per_case=1, seed=cohort.seed).reindex(
-            read.index, fill_value=False
-        )
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
-        return writer.finish(subjects=len(read), rejected=len(rejected))
+        return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read))
+
+
+def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, folder: Path) -> None:
+    if len(rejected) / everybody <= cohort.max_rejected:
+        return
+    with writing(folder):
+        write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
+    raise ValueError(
+        f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
+        f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
+        f"cohort.max_rejected=\n{reasons(rejected)}"
+    )
+
+
+def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[int, int]:
+    """Bytes that the images and masks of `subjects` take at least and at most.
+
+    All but `spared` subjects give one row or more, training and extra subjects up to three for each slice of the reach.
+    """
+    row, nine = 2 * 2 * cohort.pixels**2, 3 * (2 * getattr(cohort, "reach", 1) + 1)
+    expanded = int(subjects.split.isin(("train", "extra")).sum())
+    return row * max(0, len(subjects) - spared), row * (len(subjects) + (nine - 1) * expanded)
+
+
+def _check_room(folder: Path, least: int, most: int) -> None:
+    """Raise Unwritable when there surely is too little space, warn when there may be."""
+    disk = shutil.disk_usage(folder)
+    if not disk.total or disk.free >= most:
+        return
+    told = f"{_megabytes(least)} to {_megabytes(most)} are needed, {_megabytes(disk.free)} are free"
+    if disk.free < least:
+        raise Unwritable(f"{folder}: {told}; free some space there or give another place with data_root=<folder>")
+    print(f"{folder} may not fit on its disk: {told}", flush=True)
+
+
+def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
+    """One line when this cohort has been prepared before with other settings, so that nobody wonders why it is again."""
+    name = re.escape(folder.name[:-9]) + "-[0-9a-f]{8}"
+    others = [path for path in folder.parent.glob("*/settings.json") if re.fullmatch(name, path.parent.name)]
+    if others:
+        newest = max(others, key=lambda path: path.stat().st_mtime).parent
+        try:
+            lines = differences(read_settings(newest), plain(settings))
+        except ValueError:
+            return
+        brief = [
+            HASHES.get(line.split()[0].rpartition(".")[2], line if len(line) < 80 else line.split()[0])
+            for line in lines
+        ]
+        print(f"{newest} was made with other settings ({', '.join(brief)}); making {folder}", flush=True)
 
 
 def reasons(rejected: pd.DataFrame) -> str:
@@ -213,7 +175,7 @@ def reasons(rejected: pd.DataFrame) -> str:
     return "\n".join(f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items())
 
 
-def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -> Iterator[T]:
+def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -> Generator[T, None, None]:
     """map() over threads, results in order, never more than 2 x workers in memory; numpy and gunzip release the GIL."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Any] = deque()
@@ -229,10 +191,9 @@ def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -
                 future.cancel()
 
 
-def fingerprint(settings: dict[str, Any]) -> str:
-    """Hash of plain settings, independent of key order: equal settings, equal data."""
-    return hashlib.sha256(json.dumps(_plain(settings), sort_keys=True).encode()).hexdigest()[:16]
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.0f} MB"
 
 
-def _plain(value: Any) -> Any:
-    return json.loads(json.dumps(value, default=str))
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

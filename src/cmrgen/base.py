@@ -29,7 +29,7 @@ class Base:
     parts: vae, unet, text -> a function that returns the network, frozen here; what is not used never takes memory,
     and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1), standardise the VAE's
     latents (C channels). pixels: the side of its images; factor: pixels per latent cell and side. tokens: length of a
-    prompt, filled up with token `pad`.
+    prompt, filled up with token `pad`. embedded: prompts whose embeddings (tokens, width) are known without the tower.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Base:
     ) -> None:
         self._parts, self._loaded = dict(parts), dict[str, nn.Module]()
         self._dtypes: dict[str, torch.dtype] = {}
+        self.embedded: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
@@ -70,6 +71,8 @@ class Base:
         for name in names:
             if name in self._loaded:
                 self._loaded.pop(name).to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -101,6 +104,8 @@ class Base:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
+        if all(prompt in self.embedded for prompt in prompts):
+            return torch.stack([self.embedded[prompt] for prompt in prompts]).to(self.device)
         tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
         if self.pad:  # open_clip fills up with 0; the end token has the highest number, so it comes last
             after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(1, keepdim=True)

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import lightning as L
 import numpy as np
 import pandas as pd
 import torch
+from safetensors.torch import load_file, save
 from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
-from tqdm import tqdm
 
 from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.cohort import balancing_weights
+from cmrdata.runs import write_atomic, writing
 from cmrdata.store import Cohort, Store, fingerprint, prepare
 from cmrgen.base import Base, as_control
-from cmrgen.prompts import FIELDS, prompts
+from cmrgen.cache import Rows, filled
+from cmrgen.prompts import EMPTY, FIELDS, prompts
+
+ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB
+ENCODED_IMAGES = 64  # and no more than this
 
 
 class Latents(L.LightningDataModule):
@@ -60,22 +65,13 @@ class Latents(L.LightningDataModule):
         return prepare(self.cohort, self.root)
 
     def prepare_data(self) -> None:
-        self._cache(self.store)
+        """Fills the caches, on the trainer's device; Lightning calls it in one process of a machine, the others wait."""
+        self._caches()
 
     def setup(self, stage: str | None = None) -> None:
-        moments, self.rows, masks = self._cache(self.store)
-        table = self.store.index.iloc[self.rows].reset_index(drop=True)
-        table["prompt"] = prompts(table, fields=self.fields)
-        words = sorted(table.prompt.unique())
-        context = self.base.embed(words).float().cpu()
-        number = table.prompt.map({w: k for k, w in enumerate(words)}).to_numpy()
-        self.table, self.dataset = table, Encoded(moments, masks, context, number, self.base.pixels)
-        self.train_rows = np.flatnonzero(table.split.isin(self.splits))
-        self.val_rows = np.flatnonzero(table.split == "val")[: self.val_images]
-        if not len(self.train_rows):
-            raise ValueError(
-                f"cohort {self.store.folder.name}: no image in the splits {self.splits}; give it more subjects"
-            )
+        self.rows, self.table, self.dataset = self._caches()
+        self.train_rows = np.flatnonzero(self.table.split.isin(self.splits))
+        self.val_rows = np.flatnonzero(self.table.split == "val")[: self.val_images]
 
     def train_dataloader(self) -> DataLoader:
         sampler = EvenDraws(
@@ -97,41 +93,50 @@ class Latents(L.LightningDataModule):
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
         return DataLoader(subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=as_fetched)
 
-    def _cache(self, store: Store) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(moments (n, 2C, h, w) float16, the store row of each, masks (n, 2, P, P)); encoded on first use."""
+    def _caches(self) -> tuple[np.ndarray, pd.DataFrame, Encoded]:
+        """(store row of each image, their table with prompts, the images encoded); VAE and text tower are then let go."""
+        store = self.store
         train = np.flatnonzero(store.index.split.isin(self.splits))
         val = np.flatnonzero(store.index.split == "val")[: self.val_images]
+        if not len(train):
+            raise ValueError(f"cohort {store.folder.name}: no image in the splits {self.splits}; give it more subjects")
         rows = np.concatenate([np.tile(train, self.copies), val])
-        key = fingerprint(
-            {"store": store.fingerprint, "base": self.base.fingerprint, "rows": rows.tolist(), "version": 1}
-        )
-        c, h, w = self.base.latent_shape
-        shape, path = (len(rows), 2 * c, h, w), store.folder / f"moments-{key}.f16"
-        moved = path.with_suffix(".masks")
-        if not path.exists():
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            out = np.memmap(temporary, np.float16, "w+", shape=shape)
-            masks = np.memmap(
-                temporary.with_suffix(".masks"), np.uint8, "w+", shape=(len(rows), *store.masks.shape[1:])
-            )
-            rng = np.random.default_rng(0)
-            for k in tqdm(range(0, len(rows), 64), desc="encode images", unit="batch"):
-                some = rows[k : k + 64]
-                image, mask = torch.from_numpy(store.images[some]), torch.from_numpy(store.masks[some])
-                fresh = np.arange(k, k + len(some))
-                if len(again := np.flatnonzero((fresh >= len(train)) & (fresh < len(rows) - len(val)))):
-                    image[again], mask[again] = jitter(image[again], mask[again], rng)
-                out[k : k + len(some)] = self.base.moments(image).half().cpu().numpy()
-                masks[k : k + len(some)] = mask.numpy()
-            out.flush()
-            masks.flush()
-            os.replace(temporary.with_suffix(".masks"), moved)
-            os.replace(temporary, path)
-        return (
-            np.memmap(path, np.float16, "r", shape=shape),
-            rows,
-            np.memmap(moved, np.uint8, "r", shape=(len(rows), *store.masks.shape[1:])),
-        )
+        table = store.index.iloc[rows].reset_index(drop=True)
+        table["prompt"] = prompts(table, fields=self.fields)
+        if self.trainer is not None:
+            self.base.to(self.trainer.strategy.root_device)
+        first, copies = np.zeros(len(train), bool), np.ones((self.copies - 1) * len(train), bool)
+        moments, masks, at = self._encoded(rows, moved=np.concatenate([first, copies, np.zeros(len(val), bool)]))
+        words = [EMPTY, *sorted(set(table.prompt) - {EMPTY})]
+        context = embedded(self.base, words, store.folder)
+        self.base.release("vae", "text")
+        number = table.prompt.map({w: k for k, w in enumerate(words)}).to_numpy()
+        return rows, table, Encoded(moments, masks, at, context, number, self.base.pixels)
+
+    def _encoded(self, rows: np.ndarray, *, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(moments (n, 2C, h, w) float16, masks (., 2, P, P), row of each one's mask) of store rows (n,).
+
+        The masks are the store's own, unless some images are `moved` (n, bool): then all are cached beside the moments.
+        """
+        store, (c, h, w) = self.store, self.base.latent_shape
+        batch = max(1, min(ENCODED_IMAGES, ENCODED_PIXELS // self.base.pixels**2))
+        facts = {"store": store.fingerprint, "base": self.base.fingerprint, "rows": rows.tolist(), "batch": batch}
+        path = store.folder / f"moments-{fingerprint({**facts, 'version': 2})}.f16"
+        files = [Rows(path, np.float16, (2 * c, h, w))]
+        if moved.any():
+            files.insert(0, Rows(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))
+
+        def encode(some: slice) -> list[torch.Tensor]:
+            images, masks = torch.from_numpy(store.images[rows[some]]), torch.from_numpy(store.masks[rows[some]])
+            if len(again := np.flatnonzero(moved[some])):  # a generator per batch: a continued cache has the same bytes
+                rng = np.random.default_rng([0, some.start])
+                images[again], masks[again] = jitter(images[again], masks[again], rng)
+            moments = self.base.moments(images).half().cpu()
+            return [masks, moments][-len(files) :]
+
+        what = "moments and masks" if moved.any() else "moments"
+        *own, moments = filled(files, count=len(rows), batch=batch, what=what, make=encode)
+        return (moments, own[0], np.arange(len(rows))) if own else (moments, store.masks, rows)
 
 
 class EvenDraws(WeightedRandomSampler):
@@ -148,12 +153,22 @@ class EvenDraws(WeightedRandomSampler):
 
 
 class Encoded(Dataset):
-    """Moments, masks and prompt embeddings by position; a batch is gathered at once."""
+    """Moments, masks and prompt embeddings by position; a batch is gathered at once.
+
+    mask, prompt: row of `masks` and of `context` for each row of `moments`.
+    """
 
     def __init__(
-        self, moments: np.ndarray, masks: np.ndarray, context: torch.Tensor, prompt: np.ndarray, pixels: int
+        self,
+        moments: np.ndarray,
+        masks: np.ndarray,
+        mask: np.ndarray,
+        context: torch.Tensor,
+        prompt: np.ndarray,
+        pixels: int,
     ) -> None:
-        self.moments, self.masks, self.context, self.prompt, self.pixels = moments, masks, context, prompt, pixels
+        self.moments, self.masks, self.context, self.pixels = moments, masks, context, pixels
+        self.mask, self.prompt = mask, prompt
 
     def __len__(self) -> int:
         return len(self.moments)
@@ -161,9 +176,21 @@ class Encoded(Dataset):
     def __getitems__(self, at: list[int]) -> LatentBatch:
         return LatentBatch(
             moments=torch.from_numpy(self.moments[at]).float(),
-            control=as_control(torch.from_numpy(self.masks[at]), self.pixels),
+            control=as_control(torch.from_numpy(self.masks[self.mask[at]]), self.pixels),
             context=self.context[self.prompt[at]],
         )
+
+
+def embedded(base: Base, words: list[str], folder: Path) -> torch.Tensor:
+    """(n, tokens, width) float32 embeddings of prompts, cached in `folder`; the base then knows them without its tower."""
+    path = folder / f"prompts-{fingerprint({'base': base.fingerprint, 'prompts': words, 'version': 1})}.safetensors"
+    if not path.exists():
+        some = [base.embed(words[k : k + 64]).float().cpu() for k in range(0, len(words), 64)]
+        with writing(folder):
+            write_atomic(path, save({"context": torch.cat(some)}))
+    context = load_file(path)["context"]
+    base.embedded |= dict(zip(words, context, strict=True))
+    return context
 
 
 def jitter(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:

@@ -98,13 +98,23 @@ def denoise(
     control: Tensor,
     strength: float = 1.0,
 ) -> Tensor:
-    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3)."""
+    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3).
+
+    A U-Net of lower precision than x is fed in its own, free of autocast: its weights are already what autocast makes.
+    """
     down, middle = controlnet(
         x, t, encoder_hidden_states=context, controlnet_cond=control, conditioning_scale=strength, return_dict=False
     )
-    return unet(
-        x, t, encoder_hidden_states=context, down_block_additional_residuals=down, mid_block_additional_residual=middle
-    ).sample
+    steer = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+    own = getattr(unet, "dtype", x.dtype)
+    if own == x.dtype:
+        return unet(x, t, encoder_hidden_states=context, **steer).sample
+    with torch.autocast(x.device.type, enabled=False):
+        steer = {
+            "down_block_additional_residuals": [d.to(own) for d in down],
+            "mid_block_additional_residual": middle.to(own),
+        }
+        return unet(x.to(own), t, encoder_hidden_states=context.to(own), **steer).sample.to(x.dtype)
 
 
 @torch.no_grad()

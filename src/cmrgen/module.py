@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import lightning as L
@@ -18,11 +20,50 @@ from cmrgen.diffusion import denoise, follow
 CONDITIONING_CHANNELS = {4: (16, 32, 64), 8: (16, 32, 96, 256)}
 
 
+@dataclass(frozen=True)
+class Memory:
+    """How training spends the GPU's memory (conf/memory); the defaults spend the most and round the least.
+
+    frozen: precision of the frozen U-Net, float32 or bfloat16. checkpointing: compute activations of the ControlNet and
+    of the U-Net's decoder twice instead of keeping them. optimizer: adamw, or adamw8bit with 8-bit moments (Dettmers
+    2022). compile: torch.compile both networks. channels_last: their layout in memory, which tensor cores prefer.
+    """
+
+    frozen: str = "float32"
+    checkpointing: bool = False
+    optimizer: str = "adamw"
+    compile: bool = False
+    channels_last: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("frozen", self.frozen, ("float32", "bfloat16")),
+            ("optimizer", self.optimizer, ("adamw", "adamw8bit")),
+        ):
+            if value not in known:
+                raise ValueError(f"memory.{name} is {value!r}; it takes {' or '.join(known)}")
+        if self.optimizer == "adamw8bit" and not find_spec("bitsandbytes"):
+            raise ValueError(
+                "memory.optimizer=adamw8bit needs the package bitsandbytes, which is not installed: "
+                "pip install bitsandbytes, or take memory.optimizer=adamw"
+            )
+
+    def arrange(self, network: torch.nn.Module) -> None:
+        """Prepare a network in place; names and values of its weights stay."""
+        if self.channels_last:
+            network.to(memory_format=torch.channels_last)
+        if self.checkpointing:
+            network.enable_gradient_checkpointing()
+        if self.compile:
+            network.compile()
+
+
 class ControlNetModule(L.LightningModule):
     """Trains a ControlNet on cached latents (paper 2.2).
 
     base: arguments of `load_base`. lr: AdamW's (paper: 1e-5 for SD 2.1). gamma: min-SNR, None for plain MSE.
     ema: decay of the averaged copy that is used in the end, 0 for none. prompt_dropout: share of empty prompts.
+    memory: arguments of `Memory`.
     """
 
     def __init__(
@@ -35,15 +76,20 @@ class ControlNetModule(L.LightningModule):
         ema: float = 0.0,
         prompt_dropout: float = 0.1,
         warmup: int = 50,
+        memory: dict[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        self.memory = Memory(**memory or {})
         self.base = load_base(**base)
         channels = CONDITIONING_CHANNELS[self.base.factor]
         self.controlnet = ControlNetModel.from_unet(self.base.unet, conditioning_embedding_out_channels=channels)
         self.controlnet.requires_grad_(True)
         self.average = copy.deepcopy(self.controlnet).requires_grad_(False) if ema else None
+        self.base.to(self.base.device, unet=getattr(torch, self.memory.frozen))  # not before its weights are copied
+        for network in (self.base.unet, self.controlnet):
+            self.memory.arrange(network)
 
     @property
     def best(self) -> ControlNetModel:
@@ -59,7 +105,8 @@ class ControlNetModule(L.LightningModule):
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
         # a fresh generator per step: a resumed run draws what an uninterrupted one would have drawn
-        draws = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.global_step * 131 + batch_idx % 131)
+        step = self.hparams.seed * 1_000_003 + self.global_step * 131 + batch_idx % 131
+        draws = torch.Generator().manual_seed(step + self.global_rank * 15_485_863)
         loss = self._loss(batch, draws, dropout=self.hparams.prompt_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
@@ -67,7 +114,7 @@ class ControlNetModule(L.LightningModule):
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
         draws = torch.Generator().manual_seed(batch_idx)  # fixed noise and timesteps: curves compare across runs
         loss = self._loss(batch, draws, dropout=0.0, network=self.best)
-        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]))
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]), sync_dist=True)
 
     def _loss(
         self, batch: LatentBatch, draws: torch.Generator, *, dropout: float, network: ControlNetModel | None = None
@@ -83,11 +130,33 @@ class ControlNetModule(L.LightningModule):
         if self.average:
             follow(self.average, self.controlnet, limit=self.hparams.ema, step=self.global_step + 1)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if not optimizer.defaults.get("fused"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:  # Lightning refuses, thinking of scaled gradients, which bfloat16 has not
+            torch.nn.utils.clip_grad_norm_(self.controlnet.parameters(), gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.controlnet.parameters(), lr=self.hparams.lr, weight_decay=self.hparams.weight_decay
+        weights, options = (
+            self.controlnet.parameters(),
+            {"lr": self.hparams.lr, "weight_decay": self.hparams.weight_decay},
         )
+        if self.memory.optimizer == "adamw8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            optimizer = AdamW8bit(weights, **options)
+        else:  # one kernel instead of a dozen per tensor; not with float16, whose gradients are scaled
+            fused = self.device.type == "cuda" and self.trainer.precision != "16-mixed"
+            optimizer = torch.optim.AdamW(weights, **options, fused=fused)
         warm = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / (self.hparams.warmup + 1))
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": warm, "interval": "step"}}
+
+    def on_fit_end(self) -> None:
+        self.best.to(memory_format=torch.contiguous_format)  # as safetensors wants it

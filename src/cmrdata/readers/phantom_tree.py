@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
@@ -18,15 +20,25 @@ from cmrdata.readers.phantom import FRAMES, SLICE_GAP, Phantom, paint, rician, v
 from cmrdata.runs import write_atomic
 
 WHITE = 4095  # 12 bits
-STREAM = 9  # of a subject's random numbers; 0..8 are the noise of the nine stacks
+CINE, FACTS = 9, 10  # streams of a subject's random numbers; 0..8 are the noise of the nine stacks
 DIAGNOSES = 3  # columns of the array fields 41270 and 41280
 
 
-def write_ukbb(phantom: Phantom, folder: str | Path, *, count: int = 8, pixels: int = 112, mm: float = 1.83,
-               slices: int = 7, frames: int = 50) -> None:  # fmt: skip
+class Scanned(NamedTuple):
+    """A phantom person as a scanner and a clerk see them. Frames divide the cycle evenly, ED is frame 0."""
+
+    person: dict[Any, Any]  # subject, sex, age, bmi, diagnosis
+    cine: np.ndarray  # (T, Z, Y, X) float32, whole numbers 0..4095
+    labels: np.ndarray  # (T, Z, Y, X) uint8, the truth
+    spacing: tuple[float, ...]  # (dx, dy, dz) mm and dt s
+    rng: np.random.Generator  # for whatever else a layout wants to know of the person
+
+
+def write_ukbb(phantom: Phantom, folder: str | Path, *, count: int = 8, pixels: int | tuple[int, int] = 112,
+               mm: float = 1.83, slices: int = 7, frames: int = 50) -> None:  # fmt: skip
     """Write the first `count` people of `phantom` below `folder`, one at a time, then `table.csv`.
 
-    <id>/sa.nii.gz             (X, Y, Z, T) float32, whole numbers 0..4095; X = `pixels` columns of `mm`
+    <id>/sa.nii.gz             (X, Y, Z, T) float32, whole numbers 0..4095; X, Y = `pixels` (columns, rows) of `mm`
          seg_sa.nii.gz         the same shape, float64, labels 1 LV, 2 myocardium, 3 RV of all frames
          sa_ED.nii.gz, sa_ES   (X, Y, Z) float32, clipped at the 1st and 99th percentile of the cine, as in the original
          label_sa_ED, _ES      (X, Y, Z) int16
@@ -35,30 +47,16 @@ def write_ukbb(phantom: Phantom, folder: str | Path, *, count: int = 8, pixels: 
     All labels are the truth: "network" and "manual" ones agree. Frames divide the cycle evenly, ED is frame 0.
     Raises ValueError for a count or shape that cannot be drawn, FileExistsError when `folder` is not empty.
     """
-    folder = Path(folder)
-    if not 1 <= count <= len(phantom.people):
-        raise ValueError(f"count is {count}; this phantom has 1..{len(phantom.people)} people to write")
-    if pixels < 8 or slices < 1 or frames < 2 or mm <= 0:
-        raise ValueError(
-            f"a cine of {pixels} pixels of {mm} mm, {slices} slices and {frames} frames cannot be drawn; "
-            "give at least 8 pixels above 0 mm, 1 slice and 2 frames"
-        )
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty; give a new folder or delete it")
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for number, person in enumerate(phantom.people.head(count).to_dict("records")):
-        rng = np.random.Generator(np.random.SFC64((phantom.seed, number, STREAM)))
-        rows.append(_record(person, rng))
-        cine, labels = _cine(phantom.anatomy.iloc[[number]], rng, pixels=pixels, mm=mm, slices=slices, frames=frames)
-        beat = 60 / np.clip(rng.normal(62, 9), 42, 100)  # s
-        unfinished = folder / f".{person['subject']}"
-        unfinished.mkdir()
-        try:
-            _write(unfinished, cine, labels, spacing=(mm, mm, SLICE_GAP, beat / frames))
-            os.rename(unfinished, folder / person["subject"])
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    folder, rows = Path(folder), []
+    for seen in scanned(phantom, folder, count=count, pixels=pixels, mm=mm, slices=slices, frames=frames):
+        rows.append(_record(seen.person, seen.rng))
+        low, high = np.percentile(seen.cine, (1, 99)).astype(np.float32)
+        with unfinished(folder / seen.person["subject"]) as place:
+            save(place / "sa.nii.gz", seen.cine, np.float32, seen.spacing)
+            save(place / "seg_sa.nii.gz", seen.labels, np.float64, seen.spacing)
+            for phase, t in (("ED", 0), ("ES", end_systole(frames))):
+                save(place / f"sa_{phase}.nii.gz", seen.cine[t].clip(low, high), np.float32, seen.spacing)
+                save(place / f"label_sa_{phase}.nii.gz", seen.labels[t], np.int16, seen.spacing)
     write_atomic(folder / "table.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
@@ -67,31 +65,44 @@ def end_systole(frames: int) -> int:
     return int(volume_curve(np.arange(frames) * FRAMES / frames, np.ones(1)).argmin())
 
 
-def _cine(anatomy: pd.DataFrame, rng: np.random.Generator, *, pixels: int, mm: float, slices: int,
-          frames: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
-    """Intensities (T, Z, Y, X) float32 and labels uint8 of the one person in `anatomy`."""
-    offsets = np.arange(slices) - slices // 2
-    same = anatomy.iloc[[0] * slices]
-    sigma, gain = anatomy.noise.to_numpy()[0], rng.uniform(900, 2600)  # receiver's gain: raw units of blood, about
-    cine = np.empty((frames, slices, pixels, pixels), np.float32)
-    labels = np.empty(cine.shape, np.uint8)
-    for t in range(frames):
-        at = np.full(slices, t * FRAMES / frames)
-        signal, labels[t] = paint(same, slices=offsets, frames=at, pixels=pixels, fov_mm=pixels * mm)
-        cine[t] = np.clip(np.rint(rician(signal, sigma, rng) * gain), 0, WHITE)
-    return cine, labels
+def scanned(phantom: Phantom, folder: Path, *, count: int, pixels: int | tuple[int, int], mm: float, slices: int,
+            frames: int) -> Iterator[Scanned]:  # fmt: skip
+    """The first `count` people of `phantom`, in every layout the same, for files below the new or empty `folder`.
+
+    Raises, at the first of them and before `folder` is made, what the functions that write a layout say they do.
+    """
+    columns, rows = (pixels, pixels) if isinstance(pixels, int) else pixels
+    if not 1 <= count <= len(phantom.people):
+        raise ValueError(f"count is {count}; this phantom has 1..{len(phantom.people)} people to write")
+    if min(columns, rows) < 8 or slices < 1 or frames < 2 or mm <= 0:
+        raise ValueError(
+            f"a cine of {columns} x {rows} pixels of {mm} mm, {slices} slices and {frames} frames cannot be drawn; "
+            "give at least 8 pixels above 0 mm, 1 slice and 2 frames"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty; give a new folder or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, person in enumerate(phantom.people.head(count).to_dict("records")):
+        draw, facts = (np.random.Generator(np.random.SFC64((phantom.seed, number, k))) for k in (CINE, FACTS))
+        cine, labels = _cine(phantom.anatomy.iloc[[number]], draw, columns=columns, rows=rows, mm=mm, slices=slices,
+                             frames=frames)  # fmt: skip
+        beat = 60 / np.clip(facts.normal(62, 9), 42, 100)  # s
+        yield Scanned(person, cine, labels, (mm, mm, SLICE_GAP, beat / frames), facts)
 
 
-def _write(folder: Path, cine: np.ndarray, labels: np.ndarray, *, spacing: tuple[float, ...]) -> None:
-    low, high = np.percentile(cine, (1, 99)).astype(np.float32)
-    _save(folder / "sa.nii.gz", cine, np.float32, spacing)
-    _save(folder / "seg_sa.nii.gz", labels, np.float64, spacing)
-    for phase, t in (("ED", 0), ("ES", end_systole(len(cine)))):
-        _save(folder / f"sa_{phase}.nii.gz", cine[t].clip(low, high), np.float32, spacing)
-        _save(folder / f"label_sa_{phase}.nii.gz", labels[t], np.int16, spacing)
+@contextmanager
+def unfinished(folder: Path) -> Iterator[Path]:
+    """A hidden folder that becomes `folder` when all is written, and is gone when that fails."""
+    hidden = folder.with_name(f".{folder.name}")
+    hidden.mkdir(parents=True)
+    try:
+        yield hidden
+        os.rename(hidden, folder)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
-def _save(path: Path, array: np.ndarray, dtype: type, spacing: tuple[float, ...]) -> None:
+def save(path: Path, array: np.ndarray, dtype: type, spacing: tuple[float, ...]) -> None:
     """(T, Z, Y, X) or (Z, Y, X) as NIfTI (X, Y, Z, T): world axes run against columns, rows and slices."""
     array = np.ascontiguousarray(array.T, dtype=dtype)
     affine = np.diag([-spacing[0], -spacing[1], -spacing[2], 1.0])
@@ -100,6 +111,24 @@ def _save(path: Path, array: np.ndarray, dtype: type, spacing: tuple[float, ...]
     image.header.set_zooms(spacing[: array.ndim])
     image.set_sform(affine, code=1)
     nibabel.save(image, path)
+
+
+def _cine(anatomy: pd.DataFrame, rng: np.random.Generator, *, columns: int, rows: int, mm: float, slices: int,
+          frames: int) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Intensities (T, Z, Y, X) float32 and labels uint8 of the one person in `anatomy`."""
+    offsets = np.arange(slices) - slices // 2
+    same = anatomy.iloc[[0] * slices]
+    sigma, gain = anatomy.noise.to_numpy()[0], rng.uniform(900, 2600)  # receiver's gain: raw units of blood, about
+    side = max(columns, rows)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    here = (..., slice(top, top + rows), slice(left, left + columns))
+    cine = np.empty((frames, slices, rows, columns), np.float32)
+    labels = np.empty(cine.shape, np.uint8)
+    for t in range(frames):
+        at = np.full(slices, t * FRAMES / frames)
+        signal, truth = paint(same, slices=offsets, frames=at, pixels=side, fov_mm=side * mm)
+        cine[t], labels[t] = np.rint(rician(signal[here], sigma, rng) * gain), truth[here]
+    return cine.clip(0, WHITE, out=cine), labels
 
 
 def _record(person: dict[Any, Any], rng: np.random.Generator) -> dict[str, object]:

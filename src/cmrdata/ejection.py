@@ -1,0 +1,92 @@
+"""Ejection fraction from ED and ES masks: the one label that every annotated cohort can give."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from cmrdata.batch import LV
+from cmrdata.runs import write_atomic
+from cmrdata.store import fingerprint, ordered
+
+VERSION = 1  # raise it when the same masks would give another fraction
+SAVED = 32  # subjects between two writes of the cache: what a killed reading loses at most
+
+
+def ejection_fraction(ed: np.ndarray, es: np.ndarray) -> float:
+    """Share of the LV's end-diastolic volume that is ejected, 0..1 (about 0.6 is normal, below 0.4 reduced).
+
+    Both are canonical labels (Z, Y, X) on one grid, so that the size of a voxel cancels. Raises ValueError where the
+    cavity is empty at ED or larger at ES.
+    """
+    full, rest = (np.count_nonzero(labels == LV) for labels in (ed, es))
+    if not full or rest > full:
+        raise ValueError(f"no ejection fraction: {full} voxels of LV cavity at ED and {rest} at ES")
+    return 1 - rest / full
+
+
+def fractions(
+    files: Mapping[str, Sequence[Path]],
+    masks: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    *,
+    cache: Path,
+    workers: int | None = None,
+) -> tuple[dict[str, float], dict[str, str]]:
+    """(ejection fraction by hashed subject, reason by subject whose masks cannot be read).
+
+    `files` are those that decide a subject's fraction; `masks(subject)` reads its canonical (ED, ES) labels and may
+    raise ValueError. What was read before and has not changed since (size and time of the files) comes from `cache`,
+    a JSON file in which nothing but hashed subjects tells whose it is.
+    """
+    known, states = _read(cache), {subject: _state(paths) for subject, paths in files.items()}
+    found = {s: known[s]["ef"] for s, state in states.items() if known.get(s, {}).get("files") == state}
+    faults: dict[str, str] = {}
+    todo = [subject for subject in files if subject not in found]
+
+    def read(subject: str) -> tuple[float | None, str]:
+        try:
+            return ejection_fraction(*masks(subject)), ""
+        except ValueError as error:
+            return None, str(error)
+
+    fresh: dict[str, dict[str, object]] = {}
+    results = ordered(read, todo, workers=workers or min(8, os.cpu_count() or 1))
+    bar = tqdm(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
+    with bar:
+        for number, (subject, (ef, reason)) in enumerate(zip(todo, results, strict=True), start=1):
+            if ef is None:
+                faults[subject] = reason
+            else:
+                found[subject] = ef
+                fresh[subject] = {"files": states[subject], "ef": ef}
+            if fresh and (number % SAVED == 0 or number == len(todo)):
+                cache.parent.mkdir(parents=True, exist_ok=True)
+                write_atomic(cache, json.dumps({**_read(cache), **fresh}, indent=0, sort_keys=True))
+            bar.update()
+    return found, faults
+
+
+def by_fraction(ef: pd.Series, *, below: float, above: float | None = None) -> pd.Series:
+    """Diagnosis from ejection fractions 0..1: "reduced_ef" below `below` per cent, "healthy" from `above`, else None."""
+    percent = 100 * ef
+    return pd.Series(
+        ["reduced_ef" if value < below else "healthy" if above is not None and value >= above else None
+         for value in percent], index=ef.index, dtype=object)  # fmt: skip
+
+
+def _state(paths: Sequence[Path]) -> str:
+    stats = [path.stat() if path.exists() else None for path in paths]
+    return fingerprint({"version": VERSION, "files": [stat and [stat.st_size, stat.st_mtime_ns] for stat in stats]})
+
+
+def _read(cache: Path) -> dict[str, dict]:
+    try:
+        return json.loads(cache.read_text())
+    except (FileNotFoundError, ValueError):  # nothing yet, or nothing of ours: then it is written anew
+        return {}

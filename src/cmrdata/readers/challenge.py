@@ -1,0 +1,256 @@
+"""What ACDC, M&Ms and M&Ms-2 have in common: patients annotated at ED and ES, told apart by a pathology or by how
+much the annotated left ventricle ejects. A reader adds where its patients are and how one is read."""
+
+from __future__ import annotations
+
+import csv
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from cmrdata.batch import LV
+from cmrdata.cohort import hashed, read_salt
+from cmrdata.ejection import by_fraction, fractions
+from cmrdata.slices import Scan, check_labels, check_topology, collect
+from cmrdata.store import Stacks, fingerprint
+from cmrdata.volumes import Volume, flips
+
+BY_EF = "by_ef"  # a pathology that fails some hearts and spares others: a case where the ejection fraction is reduced
+LABELLINGS = ("pathology", "ef")
+ANY_SPACING = (1.0, 1.0)  # for labels: where they lie is the image's word
+MISSING = ("", "na", "nan", "n/a", "none", "null")  # what stands for no answer
+T = TypeVar("T")
+
+
+class Annotation(NamedTuple):
+    """The labels of one patient."""
+
+    ed: int  # frames, counted from 0
+    es: int
+    labels: dict[int, np.ndarray]  # frame -> (Z, Y, X) as `canonical` makes them
+    affine: np.ndarray | None
+    flags: tuple[str, ...] = ()
+
+
+class Challenge(ABC):
+    """A cohort of annotated patients below the folder `root`; see `cmrdata.store.Cohort`.
+
+    label: "pathology" follows the source's diagnosis (the class's `diagnoses`); "ef" the ejection fraction of the
+        annotated masks: below `ef_below` per cent a case, from `ef_above` a control, between the two neither, so
+        in the split "extra". `ef_below` also decides the pathologies that spare some hearts (BY_EF).
+    reach: slices to each side of the centre that a training patient gives (paper: 1).
+    default_spacing: mm of a pixel for files whose header gives none that a heart can have.
+    salt_root: the folder of the secret by which patients are renamed, and of ejection fractions once read.
+    """
+
+    diagnoses: Mapping[str, str | None]  # pathology -> diagnosis, BY_EF, or None for neither case nor control
+
+    def __init__(self, *, root: str | Path | None, label: str = "pathology", ef_below: float = 40.0,
+                 ef_above: float = 50.0, pixels: int = 64, fov_mm: float = 165.0, seed: int = 0,
+                 controls_per_case: float | None = None, reach: int = 1, max_rejected: float = 0.05,
+                 default_spacing: float | None = None, salt_root: str | Path = "data",
+                 name: str | None = None) -> None:  # fmt: skip
+        self.name = name or type(self).__name__.lower()
+        if label not in LABELLINGS:
+            raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
+        if not 0 < ef_below <= ef_above < 100:
+            raise ValueError(
+                f"cohort.ef_below is {ef_below:g} and ef_above {ef_above:g}; give per cent, 0 < below <= above < 100"
+            )
+        self.root, self.label, self.ef_below, self.ef_above = Path(root) if root else None, label, ef_below, ef_above
+        self.pixels, self.fov_mm, self.seed, self.reach = pixels, fov_mm, seed, reach
+        self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
+        self.default_spacing = (default_spacing, default_spacing) if default_spacing else None
+
+    # ---- what a source says
+
+    @abstractmethod
+    def find(self) -> dict[str, Any]:
+        """Where each patient is, by original id and in their order. FileNotFoundError says what was expected."""
+
+    @abstractmethod
+    def describe(self, patient: Any) -> dict[str, Any]:
+        """sex, age, bmi and pathology of a patient, and what else is known. ValueError: a reason naming nobody."""
+
+    @abstractmethod
+    def annotation(self, patient: Any) -> Annotation:
+        """A patient's labels at ED and ES, by `canonical`. ValueError: a reason naming nobody."""
+
+    @abstractmethod
+    def scan(self, patient: Any, *, neighbours: bool) -> Scan:
+        """A patient's images and labels, frames next to ED and ES among them where wanted and there."""
+
+    @abstractmethod
+    def files(self, patient: Any) -> list[Path]:
+        """Image and label files of a patient, whether they exist or not."""
+
+    @abstractmethod
+    def texts(self, patient: Any) -> list[Path]:
+        """The files that say which frames are ED and ES."""
+
+    def notes(self) -> list[str]:
+        """What a summary should tell besides the subjects and the rejected."""
+        return []
+
+    # ---- the cohort
+
+    @cached_property
+    def patients(self) -> dict[str, Any]:
+        """Each patient by hashed id, in the order of the original ids."""
+        found = self.find()
+        salt = read_salt(self.salt_root)
+        return {hashed(identifier, salt): patient for identifier, patient in found.items()}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        texts = {path: None for patient in self.patients.values() for path in self.texts(patient)}
+        sizes = [path.stat().st_size if path.exists() else None
+                 for patient in self.patients.values() for path in self.files(patient)]  # fmt: skip
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
+                "controls_per_case": self.controls_per_case, "default_spacing": self.default_spacing,
+                "files": fingerprint({"sizes": sizes, "texts": [_text(path) for path in texts]})}  # fmt: skip
+
+    def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """A row per patient in the order of the original ids, so that the split does not depend on the salt.
+
+        Also has pathology (the source's own word), label_source, and ef (0..1) where the diagnosis needs it.
+        """
+        rows, faults = [], []
+        for subject, patient in self.patients.items():
+            try:
+                facts = self.describe(patient)
+                word = self._known(facts["pathology"])
+            except ValueError as error:
+                faults.append((subject, str(error)))
+                continue
+            rows.append({"subject": subject, "source": self.name, **facts, "pathology": word, "label_source": "manual"})
+        table, unread = self._diagnosed(pd.DataFrame(rows)) if rows else (pd.DataFrame(), [])
+        return table, pd.DataFrame(faults + unread, columns=["subject", "reason"])
+
+    def stacks(self, subjects: pd.DataFrame) -> Stacks:
+        def scan(subject: str, expand: bool) -> Scan:
+            return self.scan(self.patients[subject], neighbours=expand)
+
+        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach)
+
+    def _known(self, word: str | None) -> str | None:
+        """The pathology as `diagnoses` spells it."""
+        known = {code.casefold(): code for code in self.diagnoses}
+        if word is None or (self.label == "ef" and word.casefold() not in known):
+            return word
+        if word.casefold() not in known:
+            raise ValueError(f"unknown pathology {word!r}, expected one of {', '.join(self.diagnoses)}")
+        return known[word.casefold()]
+
+    def _diagnosed(self, table: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+        """The table with `diagnosis`, and `ef` where needed; subjects whose masks cannot be read for it go."""
+        named = table.pathology.map(lambda word: self.diagnoses.get(word))
+        table["diagnosis"] = named.astype(object).where(named.notna() & (named != BY_EF), None)
+        asked = pd.Series(True, table.index) if self.label == "ef" else named == BY_EF
+        if not asked.any():
+            return table, []
+
+        def masks(subject: str) -> tuple[np.ndarray, np.ndarray]:
+            found = self.annotation(self.patients[subject])
+            return found.labels[found.ed], found.labels[found.es]
+
+        files = {s: self.texts(self.patients[s]) + self.files(self.patients[s]) for s in table.subject[asked]}
+        ef, faults = fractions(files, masks, cache=self.salt_root / f"ef-{self.name}.json")
+        table["ef"] = table.subject.map(ef).astype(float)
+        above = self.ef_above if self.label == "ef" else None
+        table.loc[asked, "diagnosis"] = by_fraction(table.ef[asked], below=self.ef_below, above=above)
+        return table[~table.subject.isin(faults)].reset_index(drop=True), list(faults.items())
+
+
+# ---- reading
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Says by kind which file an error is about: never by name, as the system would, for names hold ids."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
+    except OSError as error:
+        raise ValueError(f"{what}: file cannot be read ({type(error).__name__})") from None
+
+
+def still(volume: Volume) -> np.ndarray:
+    """The voxels (Z, Y, X) of a volume that must have no time, read to the checksum behind them."""
+    if volume.timed:
+        raise ValueError("4 axes, expected 3")
+    return [frame.copy() for frame in volume.stream()][0]
+
+
+def canonical(ed: np.ndarray, es: np.ndarray, *, mapping: Mapping[int, int]) -> list[np.ndarray]:
+    """ED and ES labels (Z, Y, X) of a source as canonical uint8. Raises ValueError unless they are a beating heart's."""
+    found = []
+    for phase, raw in (("ED", ed), ("ES", es)):
+        with about(f"{phase} labels"):
+            labels = check_labels(raw, mapping=mapping)
+            check_topology(labels)
+            found.append(labels)
+    if (found[0] == LV).sum() < (found[1] == LV).sum():
+        raise ValueError("ED labels: the LV cavity is smaller than at ES")
+    return found
+
+
+def around(ed: int, es: int, cycle: int | None) -> set[int]:
+    """Frames to read: ED and ES, with the frames before and after them modulo the `cycle` where there is one."""
+    return {ed, es} | {(frame + step) % cycle for frame in (ed, es) for step in (-1, 1) if cycle}
+
+
+def placed(image: Volume, found: Annotation) -> dict[str, Any]:
+    """`flip` and `flags` of a scan; which way is up is the image's header's word, and labels follow it voxel by voxel."""
+    flags = found.flags
+    if image.affine is not None and found.affine is not None and not np.allclose(image.affine, found.affine, atol=0.01):
+        flags += ("affine_mismatch",)
+    return {"flip": flips(image.affine), "flags": flags}
+
+
+def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str | None]]:
+    """Rows of a CSV as text under our names: `columns` gives each of them the spellings it may have in the file.
+
+    Spellings are compared without case, spaces and signs. Columns and cells that are not there are None, empty rows
+    are left out; the delimiter is the comma or the semicolon, whichever the header has more of.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+        titles = ["".join(filter(str.isalnum, title)).casefold() for title in re.split("[,;]", header)]
+        places = {name: [titles.index(s) for s in spellings if s in titles] for name, spellings in columns.items()}
+        rows = []
+        for cells in csv.reader(file, delimiter=";" if header.count(";") > header.count(",") else ","):
+            words = {name: cells[at[0]].strip() if at and at[0] < len(cells) else "" for name, at in places.items()}
+            rows.append({name: None if word.casefold() in MISSING else word for name, word in words.items()})
+    return [row for row in rows if any(row.values())]
+
+
+def number(cell: str | None) -> float:
+    """A cell's number, NaN where it has none."""
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return np.nan
+
+
+def one_each(pairs: Iterable[tuple[str, T]], *, at: Path, what: str) -> dict[str, T]:
+    """What belongs to each code, in the order of the codes. ValueError, naming no code, where one occurs twice."""
+    found = sorted(pairs, key=lambda pair: pair[0])
+    if repeated := len(found) - len({code for code, _ in found}):
+        raise ValueError(f"{at}: {repeated} {what}; give one copy of the data")
+    return dict(found)
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return None

@@ -1,0 +1,159 @@
+"""M&Ms, 345 public cine scans of six hospitals and four vendors, with sex, age, height and weight.
+
+V. M. Campello et al., IEEE TMI 40(12), 2021, doi 10.1109/TMI.2021.3090082.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cmrdata.batch import BACKGROUND, LV, MYO, RV
+from cmrdata.cohort import bmi_of
+from cmrdata.readers.challenge import (
+    ANY_SPACING,
+    BY_EF,
+    Annotation,
+    Challenge,
+    about,
+    around,
+    canonical,
+    number,
+    one_each,
+    placed,
+    read_rows,
+)
+from cmrdata.slices import Scan
+from cmrdata.volumes import Volume, nifti, open_volume
+
+LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
+TABLE = "*M&Ms*nformation*.csv"  # its name changes with the release; that of 211230 has diagnosis and demographics
+COLUMNS = {
+    "code": ("externalcode", "code", "subjectcode"), "ed": ("ed",), "es": ("es",), "site": ("centre", "center"),
+    "vendor": ("vendorname", "vendor"), "pathology": ("pathology", "diagnosis", "disease"), "sex": ("sex", "gender"),
+    "age": ("age",), "height": ("height", "heightcm", "heightm"), "weight": ("weight", "weightkg"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Patient:
+    """A patient's two files, the table and its row: cells by the names of COLUMNS, or None."""
+
+    image: Path
+    labels: Path
+    table: Path
+    row: dict[str, str | None] | None
+
+
+class MnMs(Challenge):
+    """The cohort below the folder `root`, searched for its table and for <code>_sa.nii.gz; the rest as `Challenge`.
+
+    DCM are cases and NOR the controls; ischaemic (IHD) and hypertensive (HHD) disease and non-compaction (LVNC)
+    are cases where less than `ef_below` per cent is ejected. All others, athletes' hearts among them, are neither
+    and land in the split "extra". Subjects below a folder Unlabeled/ have no masks and are left out.
+    """
+
+    diagnoses = {"NOR": "healthy", "DCM": "reduced_ef", "IHD": BY_EF, "HHD": BY_EF, "LVNC": BY_EF,
+                 "HCM": None, "ARV": None, "AHS": None, "Other": None}  # fmt: skip
+
+    def find(self) -> dict[str, Patient]:
+        return self._listed[0]
+
+    def notes(self) -> list[str]:
+        return self._listed[1]
+
+    @cached_property
+    def _listed(self) -> tuple[dict[str, Patient], list[str]]:
+        """Patients by code, and what of the files and of the table they leave over."""
+        paths = self.root.rglob("*_sa.nii*") if self.root and self.root.is_dir() else []
+        images = [(m[1].upper(), path) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))]
+        tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
+        if not self.root or not tables:
+            raise FileNotFoundError(
+                f"cohort {self.name}: no {'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
+                f"{self.root or 'cohort.root, which is not set'}. Expected is the folder OpenDataset with "
+                "Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with <code>_sa.nii.gz and "
+                "<code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms and give "
+                "cohort.root=<folder> or set CMR_MNMS_ROOT."
+            )
+        table, rows = self._rows(tables)
+        without = {code for code, path in images if "unlabeled" in map(str.casefold, path.relative_to(self.root).parts)}
+        labelled = one_each(
+            ((code, path) for code, path in images if code not in without), at=self.root, what="patients in two places"
+        )
+        patients = {code: Patient(path, nifti(path.parent, path.name.split(".")[0] + "_gt"), table, rows.get(code))
+                    for code, path in labelled.items()}  # fmt: skip
+        counts = {"unlabelled subjects left out": len(without),
+                  "rows of the table without images": len(set(rows) - set(labelled) - without)}  # fmt: skip
+        return patients, [f"{what}: {count}" for what, count in counts.items() if count]
+
+    def _rows(self, tables: list[Path]) -> tuple[Path, dict[str, dict[str, str | None]]]:
+        """The latest table, of those that tell the pathology if any does, and its rows by code."""
+        read = [(path, read_rows(path, columns=COLUMNS)) for path in tables]
+        path, rows = max(read, key=lambda item: (any(row["pathology"] for row in item[1]), item[0].name))
+        if self.label == "pathology" and not any(row["pathology"] for row in rows):
+            raise ValueError(
+                f"{path}: no column Pathology; use the table of release 211230, or cohort.label=ef for a diagnosis by "
+                "ejection fraction"
+            )
+        coded = ((row["code"].upper(), row) for row in rows if row["code"])
+        return path, one_each(coded, at=path, what="codes with two rows")
+
+    def describe(self, patient: Patient) -> dict[str, Any]:
+        if not (row := patient.row):
+            raise ValueError("no row in the table")
+        age = number(row["age"])
+        return {"sex": {"M": "M", "F": "F"}.get((row["sex"] or "-")[0].upper()), "age": age if 0 < age <= 120 else np.nan,
+                "bmi": bmi_of(pd.Series([row["weight"]]), pd.Series([row["height"]]))[0],
+                "pathology": row["pathology"], "site": row["site"], "vendor": row["vendor"]}  # fmt: skip
+
+    def annotation(self, patient: Patient) -> Annotation:
+        with about("labels"):
+            volume = open_volume(patient.labels, default_spacing=ANY_SPACING)
+            if not volume.timed:
+                raise ValueError("3 axes, expected 4")
+            raw, flags = _marked(volume, *(number((patient.row or {}).get(phase)) for phase in ("ed", "es")))
+        if not raw:
+            raise ValueError("unlabelled (empty label file)")
+        ed, es = raw
+        labels = dict(zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True))
+        return Annotation(ed, es, labels, volume.affine, flags)
+
+    def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
+        found = self.annotation(patient)
+        with about("cine"):
+            image = open_volume(patient.image, default_spacing=self.default_spacing)
+            if image.frames != (labelled := open_volume(patient.labels, default_spacing=ANY_SPACING).frames):
+                raise ValueError(f"{image.frames} frames, but labels for {labelled}")
+            cycle = image.frames if neighbours and image.frames > 2 else None
+            frames = image.take(around(found.ed, found.es, cycle))
+        return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
+
+    def files(self, patient: Patient) -> list[Path]:
+        return [patient.image, patient.labels]
+
+    def texts(self, patient: Patient) -> list[Path]:
+        return [patient.table]
+
+
+def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
+    """Labels of the frames ED and ES, in this order and as they are in the file, and a flag where they had to be found.
+
+    They are the frames that the table names, counted from 0, if these hold labels; else the two that do, ED that of
+    the larger cavity. Nothing where no frame is labelled.
+    """
+    named = [int(frame) for frame in (ed, es) if 0 <= frame < volume.frames and frame == frame // 1]
+    raw = volume.take(named) if len(set(named)) == 2 else {}
+    if raw and all(labels.any() for labels in raw.values()):
+        return {frame: raw[frame] for frame in named}, ()
+    raw = {frame: labels.copy() for frame, labels in enumerate(volume.stream()) if labels.any()}
+    if len(raw) not in (0, 2):
+        raise ValueError(f"{len(raw)} frames hold any, expected ED and ES alone where the table does not name them")
+    by_size = sorted(raw, key=lambda frame: -np.count_nonzero(np.rint(raw[frame]) == LV))
+    return {frame: raw[frame] for frame in by_size}, ("frames_from_labels",) if raw else ()

@@ -1,0 +1,123 @@
+"""Whose image folders of which visit lie below a root of the ukbb_cardiac layout, and which of their files count."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmrdata.readers.ukbb_scan import MANUAL, STEMS, choose_files
+from cmrdata.readers.ukbb_table import canonical_id
+
+NAME = re.compile(r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?")
+FIRST, REPEAT = 2, 3  # imaging visits
+FILES = {f"{stem}{ending}": stem for stem in STEMS for ending in (".nii.gz", ".nii")}
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A participant's folder of one visit."""
+
+    path: str
+    files: dict[str, str]  # role of `choose_files` -> file name; empty where `fault` says what is missing
+    fault: str | None
+
+    @property
+    def manual(self) -> bool:
+        """Whether the labels were drawn by hand."""
+        return any(name.startswith(MANUAL) for name in self.files.values())
+
+    def paths(self) -> dict[str, Path]:
+        return {role: Path(self.path, name) for role, name in self.files.items()}
+
+
+def list_folders(
+    root: Path, *, instance: int, labels: str, withdrawn: Collection[str]
+) -> tuple[dict[str, Folder], list[str]]:
+    """(id -> the folder of that imaging visit, in the order of ids; what was left out, counted).
+
+    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the repeat, <id>_retest. A plain
+    name counts as the wanted visit, unless the same id also has a folder that says so, or the repeat is wanted and
+    other folders say that they are the repeat: then plain names are the first visit. Of several arrays the first
+    complete one counts. Hidden folders and names of another kind are passed over. Raises ValueError when `root` cannot
+    be listed.
+    """
+    stated: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    plain: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    passed: Counter[str] = Counter()
+    for path in _subfolders(root):
+        if not (name := NAME.fullmatch(os.path.basename(path).strip())):
+            passed["folder# not named as a participant's"] += 1
+        elif not (name["instance"] or name["retest"]):
+            plain[canonical_id(name["id"])].append((0, path))
+        elif int(name["instance"] or REPEAT) == instance:
+            stated[canonical_id(name["id"])].append((int(name["array"] or 0), path))
+        else:
+            passed["image folder# of another visit"] += 1
+    if instance == REPEAT and stated:
+        passed["image folder# of another visit"] += len(plain)
+        plain.clear()
+    found = {**plain, **stated}
+    gone = found.keys() & set(withdrawn)
+    passed["participant# withdrawn (cohort.exclude)"] = len(gone)
+    passed["participant# with several folders of one visit, the first complete one used"] = sum(
+        len(found[key]) > 1 for key in found.keys() - gone
+    )
+    folders = {key: _first_complete(sorted(found[key]), labels=labels) for key in sorted(found.keys() - gone)}
+    return folders, counted(passed)
+
+
+def counted(things: Mapping[str, int]) -> list[str]:
+    """E.g. "2 folders", of {"folder#": 2}; nothing of what there is none."""
+    return [f"{n} {words.replace('#', 's' * (n != 1))}" for words, n in things.items() if n]
+
+
+def sizes(folders: Iterable[Folder]) -> list[int]:
+    """Bytes of every file that counts; -1 where that cannot be told."""
+    found = []
+    for folder in folders:
+        for name in folder.files.values():
+            try:
+                found.append(os.stat(os.path.join(folder.path, name)).st_size)
+            except OSError:
+                found.append(-1)
+    return found
+
+
+def _subfolders(root: Path) -> list[str]:
+    """Paths of the folders in `root` that are not hidden."""
+    try:
+        with os.scandir(root) as entries:
+            return [entry.path for entry in entries if not entry.name.startswith(".") and _is_folder(entry)]
+    except OSError as error:
+        raise ValueError(
+            f"cohort.root={root}: cannot be listed ({type(error).__name__}); give a readable folder"
+        ) from None
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads nowhere counts: who looks into it will say so."""
+    try:
+        return entry.is_dir() or (entry.is_symlink() and not entry.is_file())
+    except OSError:
+        return True
+
+
+def _first_complete(places: list[tuple[int, str]], *, labels: str) -> Folder:
+    folders = [_look_into(path, labels=labels) for _, path in places]
+    return next((folder for folder in folders if not folder.fault), folders[0])
+
+
+def _look_into(path: str, *, labels: str) -> Folder:
+    try:
+        with os.scandir(path) as entries:
+            there = {entry.name for entry in entries if entry.name in FILES and entry.is_file()}
+        names = {FILES[name]: name for name in sorted(there)}  # where a file is there packed and plain, packed
+        return Folder(path, {role: names[stem] for role, stem in choose_files(names, labels=labels).items()}, None)
+    except OSError as error:
+        return Folder(path, {}, f"folder cannot be read ({type(error).__name__})")
+    except ValueError as error:
+        return Folder(path, {}, str(error))

@@ -1,0 +1,243 @@
+"""Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
+
+<folder>/settings.json     what decides the bytes; written first
+         images.u8         (N, 2, P, P) raw bytes, channels ED, ES
+         masks.u8          the same shape, labels 0..3
+         parts/*.parquet   index rows of each finished chunk: what is written here is safe
+               *.rejected.csv   subjects of that chunk that could not be read
+         index.parquet     all rows; subjects.csv and rejected.csv for a cohort
+         store.json        written last; a folder without it is unfinished and can be continued
+         .lock             held while a cohort is prepared
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+from pyarrow import parquet
+
+from cmrdata.runs import differences, write_atomic, writing
+from cmrdata.tables import read_typed, typed
+
+FORMAT = 2  # raise it when the meaning of the bytes changes: older stores are then made anew
+PIXEL_FILES = ("images.u8", "masks.u8")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A finished set, opened for reading."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """The set in `folder`. Raises FileNotFoundError when there is none, ValueError for another format or damage."""
+        store = cls(Path(folder))
+        if not store.complete:
+            raise FileNotFoundError(
+                f"{folder}: no finished set here (store.json is missing); make it, or resume its making"
+            )
+        if fault := store._fault():
+            raise ValueError(f"{folder}: {fault}; delete this folder, the next run makes it anew")
+        return store
+
+    @property
+    def complete(self) -> bool:
+        return (self.folder / "store.json").exists()
+
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        return json.loads((self.folder / "store.json").read_text())
+
+    @property
+    def fingerprint(self) -> str:
+        return self.meta["fingerprint"]
+
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "index.parquet")
+
+    @cached_property
+    def subjects(self) -> pd.DataFrame:
+        return read_typed(self.folder / "subjects.csv", text=self.meta["text"])
+
+    @cached_property
+    def images(self) -> np.ndarray:
+        return self._map("images.u8")
+
+    @cached_property
+    def masks(self) -> np.ndarray:
+        return self._map("masks.u8")
+
+    def _map(self, name: str) -> np.ndarray:
+        shape = (len(self.index), 2, self.meta["pixels"], self.meta["pixels"])
+        return np.memmap(self.folder / name, dtype=np.uint8, mode="r", shape=shape)
+
+    def _fault(self) -> str | None:
+        """Why this set cannot be trusted, found without reading its rows."""
+        try:
+            written, rows, pixels = (self.meta[key] for key in ("format", "rows", "pixels"))
+        except (ValueError, KeyError, TypeError):
+            return "store.json is damaged"
+        if written != FORMAT:
+            return f"written in format {written}, this program reads {FORMAT}"
+        try:
+            listed = parquet.read_metadata(self.folder / "index.parquet").num_rows
+        except (OSError, ValueError):
+            return "index.parquet is missing or damaged"
+        if listed != rows:
+            return f"index.parquet has {listed} rows, store.json says {rows}"
+        for name in PIXEL_FILES:
+            if (found := _size(self.folder / name)) != (wanted := rows * 2 * pixels**2):
+                return f"{name} has {found} bytes, {rows} rows take {wanted}"
+        if "subjects" in self.meta and not (self.folder / "subjects.csv").exists():
+            return "subjects.csv is missing"
+        return None
+
+
+class Writer:
+    """Appends chunks to a set; what an interrupted writer had appended is kept and continued."""
+
+    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any]) -> None:
+        self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
+        self.fingerprint = fingerprint(self.settings)
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        begun = folder / "settings.json"
+        if begun.exists():
+            if changed := differences(read_settings(folder), plain(self.settings)):
+                names = ", ".join(sorted({line.split()[0].partition(".")[0] for line in changed}))
+                raise ValueError(f"{folder}: begun with other settings ({names}); choose another folder or delete it")
+        else:
+            write_atomic(begun, json.dumps(plain(self.settings), indent=1))
+        self.parts, self.rows = self._finished()
+        for name in PIXEL_FILES:  # bytes behind the last finished part are a torn write
+            _append(folder / name, np.empty(0, np.uint8), at=self.rows * 2 * pixels**2)
+
+    def _finished(self) -> tuple[list[Path], int]:
+        """Parts whose bytes are all there, and their rows; what was left of later ones is deleted."""
+        room = min(_size(self.folder / name) for name in PIXEL_FILES) // (2 * self.pixels**2)
+        parts: list[Path] = []
+        rows = 0
+        for part in sorted((self.folder / "parts").glob("*.parquet")):
+            try:
+                more = parquet.read_metadata(part).num_rows
+            except (OSError, ValueError):
+                break
+            if part != self._part(len(parts)) or rows + more > room:
+                break
+            parts.append(part)
+            rows += more
+        unfinished = {*self.folder.glob(".*.[0-9]*"), *(self.folder / "parts").iterdir()} - {
+            *parts,
+            *map(_faults, parts),
+        }
+        if lost := sum(path.suffix == ".parquet" for path in unfinished):
+            print(f"{self.folder}: {lost} parts are damaged or lack their images, and are made again", flush=True)
+        for path in unfinished:
+            path.unlink()
+        return parts, rows
+
+    def _part(self, number: int) -> Path:
+        return self.folder / "parts" / f"{number:06d}.parquet"
+
+    def rejected(self) -> pd.DataFrame:
+        """Subjects (subject, reason) of the finished parts that could not be read."""
+        tables = [
+            pd.read_csv(path, dtype=str, keep_default_na=False) for path in map(_faults, self.parts) if path.exists()
+        ]
+        return pd.concat([pd.DataFrame(columns=["subject", "reason"], dtype=str), *tables], ignore_index=True)
+
+    def done(self) -> set[str]:
+        """Subjects of the finished parts, read or rejected."""
+        read = [parquet.ParquetFile(part).read(columns=["subject"])["subject"].to_pylist() for part in self.parts]
+        return set(self.rejected().subject).union(*read)
+
+    def append(
+        self, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame, *, rejected: pd.DataFrame | None = None
+    ) -> None:
+        """Write one chunk; it counts once its index part is on disk."""
+        shape = (len(index), 2, self.pixels, self.pixels)
+        assert images.shape == masks.shape == shape and images.dtype == masks.dtype == np.uint8, (images.shape, shape)
+        for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
+            _append(self.folder / name, array, at=self.rows * 2 * self.pixels**2)
+        part = self._part(len(self.parts))
+        if rejected is not None and len(rejected):
+            write_atomic(_faults(part), rejected.to_csv(index=False))
+        write_atomic(part, typed(index.reset_index(drop=True)).to_parquet(index=False))
+        self.parts.append(part)
+        self.rows += len(index)
+
+    def finish(self, **meta: Any) -> Store:
+        """Join the index and mark the set complete."""
+        tables = [pd.read_parquet(part) for part in self.parts]
+        index = typed(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
+        write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
+        facts = {**meta, "format": FORMAT, "pixels": self.pixels, "rows": self.rows, "fingerprint": self.fingerprint}
+        write_atomic(self.folder / "store.json", json.dumps(plain({"settings": self.settings, **facts}), indent=1))
+        return Store.open(self.folder)
+
+
+@contextmanager
+def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
+    """Hold the folder, made if need be, against other processes; waits for its turn, saying so once. Raises Unwritable."""
+    lock = FileLock(folder / ".lock")
+    with writing(folder, needs=needs):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that is preparing {folder}", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Hash of plain settings, independent of key order: equal settings, equal data."""
+    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings a set was begun with."""
+    try:
+        return json.loads((folder / "settings.json").read_text())
+    except ValueError:
+        raise ValueError(
+            f"{folder}: settings.json is damaged; delete this folder, the next run makes it anew"
+        ) from None
+
+
+def plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _append(path: Path, array: np.ndarray, *, at: int) -> None:
+    """Write bytes from position `at` on, cutting off what was there, and see them on the disk."""
+    with path.open("ab", buffering=0) as file:
+        file.truncate(at)
+        left = np.ascontiguousarray(array).reshape(-1).data
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+
+
+def _faults(part: Path) -> Path:
+    return part.with_suffix(".rejected.csv")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

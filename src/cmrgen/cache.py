@@ -1,0 +1,95 @@
+"""Row arrays on disk, made once, batch by batch: an interrupted making is continued and ends in the same bytes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from tqdm import tqdm
+
+from cmrdata.runs import Unwritable, sync_entries, writing
+from cmrdata.store import alone
+
+
+class Rows(NamedTuple):
+    """An array file: its place, and the type and shape of a row."""
+
+    path: Path
+    dtype: type[np.generic]
+    shape: tuple[int, ...]
+
+    @property
+    def row(self) -> int:
+        """Bytes of a row."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
+
+    @property
+    def begun(self) -> Path:
+        """Where the file grows until it is whole."""
+        return self.path.with_name(f".{self.path.name}.begun")
+
+
+def filled(
+    files: Sequence[Rows], *, count: int, batch: int, what: str, make: Callable[[slice], Sequence[ArrayLike]]
+) -> list[np.ndarray]:
+    """The arrays (count, *shape) of `files`, which share a folder, opened for reading; made on first use.
+
+    `make` gives the rows of a slice, an array per file; always the same slices of `batch` rows, so that a making that
+    was killed loses one batch at most and continues to the same bytes. Processes take turns.
+    Raises Unwritable when there is too little room for what is missing.
+    """
+    if not files[-1].path.exists():
+        with alone(files[-1].path.parent):
+            if not files[-1].path.exists():
+                _fill(files, count=count, batch=batch, what=what, make=make)
+    return [np.memmap(file.path, file.dtype, "r", shape=(count, *file.shape)) for file in files]
+
+
+def _fill(
+    files: Sequence[Rows], *, count: int, batch: int, what: str, make: Callable[[slice], Sequence[ArrayLike]]
+) -> None:
+    folder, row = files[-1].path.parent, sum(file.row for file in files)
+    done = min(_size(file.begun) // file.row for file in files)
+    done = count if done >= count else done // batch * batch
+    needs = f"{what} of {count:,} images: {_bytes(count * row)} in {folder}"
+    print(f"{needs}{f', {done:,} of them are there' if done else ''}", flush=True)
+    disk, missing = shutil.disk_usage(folder), (count - done) * row
+    if disk.total and disk.free < missing:
+        raise Unwritable(
+            f"{needs}; {_bytes(missing)} are still missing, {_bytes(disk.free)} are free. Free some space there or give "
+            "another place with data_root=<folder>"
+        )
+    with tqdm(total=count, initial=done, desc="encode", unit="image") as bar:
+        for start in range(done, count, batch):
+            some = slice(start, min(start + batch, count))
+            made = make(some)
+            with writing(folder, needs=needs):
+                for file, array in zip(files, made, strict=True):
+                    _append(file, np.asarray(array, file.dtype), at=start)
+            bar.update(some.stop - some.start)
+    with writing(folder):
+        for file in files:  # the last one's name says that all are whole
+            os.replace(file.begun, file.path)
+            sync_entries(folder)
+
+
+def _append(file: Rows, array: np.ndarray, *, at: int) -> None:
+    """Write rows from row `at` on; what was behind is a torn write."""
+    with file.begun.open("ab") as out:
+        out.truncate(at * file.row)
+        out.write(np.ascontiguousarray(array).data)
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
