@@ -1,4 +1,4 @@
-"""Inspect a cohort, train a base, a ControlNet or a classifier: `python train.py experiment=<name>`; bare, it lists them."""
+"""Inspect a cohort; train a base, a ControlNet or a classifier; export. `python train.py` alone lists the experiments."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def main(cfg: DictConfig) -> None:
 
         quiet()
         L.seed_everything(cfg.seed, workers=True, verbose=False)
-    runs.finish(folder, **tasks.get(cfg.task, inspect_cohort)(cfg, folder))
+    tasks |= {"inspect": inspect_cohort, "export": export_generator}
+    runs.finish(folder, **tasks[cfg.task](cfg, folder))
     print(f"{folder}: finished")
 
 
@@ -135,10 +136,31 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "cohort_fingerprint": data.store.fingerprint,
         "base": OmegaConf.to_container(cfg.model.base, resolve=True),
         "base_fingerprint": module.base.fingerprint,
-        "fields": list(cfg.data.fields),
+        "command": " ".join(sys.argv),
+        "fields": [field for field in cfg.data.fields if data.table[field].notna().any()],
+        "groups": data.table.iloc[data.train_rows].groupby("group").subject.nunique().to_dict(),
         "training_images": len(data.train_rows),
     }
     return {**facts, "fingerprint": save_generator(module.best, folder / "controlnet", facts)}
+
+
+def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """A trained ControlNet for stock diffusers, with its card, in folder/model."""
+    from cmrgen.export import export
+    from cmrgen.render import load_generator
+
+    generator = load_generator(cfg.generator)
+    made = export(
+        generator,
+        folder / "model",
+        command=generator.facts.get("command", ""),
+        metrics=runs.facts(Path(cfg.generator)),
+        parts=cfg.parts,
+        sampler=cfg.sampler.name,
+        steps=cfg.sampler.steps,
+        guidance=cfg.sampler.guidance,
+    )
+    return {"model": str(made), "generator": generator.facts["fingerprint"]}
 
 
 def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:

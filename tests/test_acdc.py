@@ -1,4 +1,4 @@
-import os
+import re
 from pathlib import Path
 
 import nibabel
@@ -15,7 +15,6 @@ from cmrdata.store import Store, prepare
 GROUPS = ("DCM", "MINF", "NOR", "HCM", "RV", "NOR")
 THEIRS = np.array([0, 3, 2, 1], np.uint8)  # canonical label -> ACDC's
 ED, ES, FRAMES = 2, 5, 8  # counted from 1
-REAL = Path(os.environ.get("CMR_ACDC_ROOT") or Path(__file__).parents[2] / "shared" / "data" / "acdc")
 
 
 def write(path: Path, array: np.ndarray) -> None:
@@ -33,7 +32,7 @@ def patient(root: Path, number: int, *, cine: bool = False, info: str | None = N
     (folder / "Info.cfg").write_text(
         info or f"ED: {ED}\nES: {ES}\nGroup: {group}\nHeight: 180.0\nNbFrame: 8\nWeight: 81.0\n"
     )
-    rng, size = np.random.default_rng(number), {"size_mm": (180, 210), "centre": (90, 120)}
+    rng, size = np.random.default_rng(number), {"size_mm": (132, 162), "centre": (66, 96)}
     labels = {ED: heart(**size), ES: heart(**size, squeeze=0.7)}
     frames = np.stack([GREY[labels[ES if 3 < t < 7 else ED]] for t in range(1, FRAMES + 1)])
     frames = (frames + rng.normal(0, 4, frames.shape)).clip(0).astype(np.int16)
@@ -167,12 +166,12 @@ FAULTS = {
     "unknown pathology 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
     "ED labels: unknown labels 7": lambda f: relabel(f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)),
     "ES labels: labels are not integers: 0.5": lambda f: relabel(f, ES, lambda m: m.astype(np.float32) / 2),
-    "labels measure 4 x 120 x 140, the ED image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
+    "labels measure 4 x 88 x 108, the ED image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
     "ED labels: no LV cavity and no myocardium": lambda f: relabel(f, ED, np.zeros_like),
     "ES labels: LV and RV look swapped": lambda f: relabel(f, ES, lambda m: THEIRS[m]),
     "ED image: 4 axes, expected 3": lambda f: write(f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)),
     "ED labels: the LV cavity is smaller": lambda f: relabel(f, ED, lambda m: np.where((m == 3) & (m.cumsum(1) > 40), 2, m)),
-    "constant image": lambda f: [write(p, np.ones((5, 120, 140), np.int16)) for p in f.glob("*frame0?.nii.gz")],
+    "constant image": lambda f: [write(p, np.ones((5, 88, 108), np.int16)) for p in f.glob("*frame0?.nii.gz")],
 }  # fmt: skip
 
 
@@ -197,13 +196,13 @@ def test_case_14_31_no_patient_is_named_in_a_store(tmp_path):
     ) as error:
         prepare(cohort(tmp_path / "acdc"), tmp_path / "data")
     store = prepare(cohort(tmp_path / "acdc", max_rejected=0.4), tmp_path / "data")
-    assert len(store.subjects) == 2 and "patient" not in everything(store) + str(error.value)
+    assert len(store.subjects) == 2 and not re.search(r"patient\d", everything(store) + str(error.value))
 
 
 def test_es_behind_the_end_of_the_cine_is_rejected(tmp_path):
     info = f"ED: {ED}\nES: {ES}\nGroup: NOR\n"
     folder = patient(tmp_path / "acdc", 101, cine=True, info=info)
-    write(folder / "patient101_4d.nii.gz", np.ones((3, 5, 120, 140), np.int16))
+    write(folder / "patient101_4d.nii.gz", np.ones((3, 5, 88, 108), np.int16))
     assert read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason[0].startswith("ES is frame 4 (counted from 0)")
     (folder / "Info.cfg").write_text(info + "NbFrame: 8")
     reason = read(cohort(tmp_path / "acdc"), "train")[2].rejected.reason[0]
@@ -274,48 +273,3 @@ def everything(store: Store) -> str:
     return "".join(tables) + "".join(
         path.read_text() for end in ("csv", "json") for path in store.folder.rglob(f"*.{end}")
     )
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Store:
-    if not REAL.is_dir():
-        pytest.skip(f"no ACDC data in {REAL}; set CMR_ACDC_ROOT")
-    root = tmp_path_factory.mktemp("data")
-    return prepare(ACDC(root=REAL, salt_root=root), root)
-
-
-def test_real_patients_are_all_read(real):
-    assert real.meta["subjects"] == len(real.subjects) and real.meta["rejected"] == 0
-    assert real.index.groupby("subject").size().isin((1, 3, 9)).all()
-    assert (real.index["flags"].isin(("", "mask_reused"))).all()
-    assert set(np.unique(real.masks)) == {0, LV, MYO, RV}
-    assert "patient" not in everything(real)
-
-
-def test_the_shared_70_patients_are_14_healthy_and_28_with_reduced_ef(real):
-    if len(real.subjects) != 70:
-        pytest.skip(f"{len(real.subjects)} patients in {REAL}, not the shared selection of 70")
-    assert real.subjects.diagnosis.value_counts().to_dict() == {"reduced_ef": 28, "healthy": 14}
-    assert real.subjects.split.value_counts().to_dict() == {"extra": 28, "train": 26, "test": 9, "val": 7}
-    assert len(real.index) == (26 + 28) * 3 + 9 + 7
-
-
-def test_real_crops_are_centred_upright_and_well_exposed(real):
-    for mask, image in zip(real.masks, real.images, strict=True):
-        for axis in (0, 1):
-            box = np.flatnonzero((mask > 0).any(axis=(0, 2 - axis)))
-            assert abs((box[0] + box[-1]) / 2 - 31.5) <= 1
-        assert 20 < image.mean() < 180 and (image == 255).mean() < 0.02
-    for mask in real.masks[np.flatnonzero(real.index.central)]:
-        (_, lv), (_, rv) = (np.argwhere(mask[0] == label).mean(0) for label in (LV, RV))
-        assert rv < lv  # RV on the left of every picture: nobody is mirrored
-    ed, es = ((np.asarray(real.masks[:, phase]) == LV).mean(axis=(1, 2)) for phase in (0, 1))
-    assert (ed > es).all()
-
-
-def test_real_ejection_fractions_agree_with_the_groups(real, tmp_path):
-    """The challenge's own bounds: DCM and MINF below 40 %, NOR above 50 %, by the challenge's measurement of them."""
-    table, rejected = ACDC(root=REAL, salt_root=tmp_path, label="ef").subjects()
-    percent = 100 * table.set_index("pathology").ef
-    assert rejected.empty and percent["DCM"].max() < 40 and percent["NOR"].min() > 50 and percent["HCM"].min() > 50
-    assert percent["MINF"].max() < 45 and (percent["MINF"] < 40).mean() > 0.8

@@ -132,7 +132,8 @@ def empty(tmp_path, monkeypatch) -> Iterator[Path]:
 @pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
-    config = composed("train", f"experiment={experiment}", *variant)
+    given = ["generator=runs/controlnet/0"] if experiment == "export" else []
+    config = composed("train", f"experiment={experiment}", *given, *variant)
     assert config["task"] == experiment
     assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
     assert "=" not in config["run_dir"] and "???" not in yaml.safe_dump(config)
@@ -158,7 +159,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
         "plan=copy",
         "hydra=quiet",
     }
-    used |= {f"model={name}" for name in EXPERIMENTS if name != "inspect"}
+    used |= {f"model={name}" for name in EXPERIMENTS if name not in ("inspect", "export")}
     assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
     assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
 

@@ -71,6 +71,7 @@ def test_repackaged_folders_give_the_same(tmp_path):
     official = mnms(tmp_path / "official", dict.fromkeys(codes, {}), parts=parts)
     loose = mnms(tmp_path / "loose", dict.fromkeys(codes, {}), parts=dict.fromkeys(codes, "images"), flat=True)
     (loose / "images" / "._SYN001_sa.nii.gz").write_bytes(b"a Mac's shadow file")
+    (loose / "images" / "SYN002_sa.nii").write_bytes(b"left behind by unpacking")
     table, rejected, stacks = read(cohort(official))
     same, _, pictures = read(cohort(loose))
     assert rejected.empty and stacks.rejected.empty and len(stacks.index) == 3

@@ -154,7 +154,10 @@ def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_p
     assert str(told.value).startswith(
         f"{tmp_path / 'inner'} cannot be written: No space left on device; 9 MB are needed."
     )
-    assert "data_root=" in str(told.value) and told.value.__cause__ is refused
+    assert "Free some space there, or give another place with data_root=" in str(told.value)
+    assert told.value.__cause__ is refused
+    with pytest.raises(Unwritable, match="Make it writable, or give another place"), writing(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied")
     with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path):
         raise ValueError("no fault of the disk")
 

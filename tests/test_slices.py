@@ -1,4 +1,4 @@
-import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.slices import Grid, Scan, check_labels, check_topology, collect, stacks
-from cmrdata.volumes import read_volume
+from cmrdata.slices import Grid, Scan, check_labels, check_topology, collect, label_frames, stacks
+from cmrdata.volumes import open_volume
 
 IDENTITY = {k: k for k in range(4)}
 LV_MM, WALL_MM = 20.0, 28.0  # radii of the made heart
@@ -80,7 +80,7 @@ def test_the_image_lies_under_its_mask():
     assert np.argsort(means).tolist() == np.argsort(GREY).tolist()
 
 
-def test_voxel_size_does_not_change_the_picture():
+def test_case_09_voxel_size_does_not_change_the_picture():
     fine, coarse = (central(scan(spacing=(mm, mm), noise=0)) for mm in (0.7, 1.9))
     assert np.abs(fine[0].astype(float) - coarse[0]).mean() < 4
     assert (fine[1] == coarse[1]).mean() > 0.97
@@ -110,7 +110,7 @@ def test_outside_the_image_is_zero_and_background():
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(3, 30).flatmap(lambda t: st.tuples(st.just(t), st.integers(0, t - 1), st.integers(0, t - 1))))
-def test_neighbouring_frames_are_taken_modulo_the_cycle(numbers):
+def test_case_04_neighbouring_frames_are_taken_modulo_the_cycle(numbers):
     count, ed, es = numbers
     if ed == es:
         es = (ed + 1) % count
@@ -126,7 +126,7 @@ def test_neighbouring_frames_are_taken_modulo_the_cycle(numbers):
         np.testing.assert_array_equal(central(alone, pixels=32)[0], images[k])
 
 
-def test_es_in_the_last_frame_has_neighbours():
+def test_case_04_es_in_the_last_frame_has_neighbours():
     assert len(stacks(cine(8, ed=0, es=7), pixels=16, fov_mm=128, expand=True)[0]) == 9
 
 
@@ -157,13 +157,13 @@ def test_without_a_cycle_there_are_three_slices_of_one_frame():
 
 
 @pytest.mark.parametrize("depth", [1, 2])
-def test_a_short_stack_gives_its_central_slice_only(depth):
+def test_case_05_a_short_stack_gives_its_central_slice_only(depth):
     rows = stacks(scan(heart(depth=depth)), pixels=16, fov_mm=128, expand=True)[2]
     assert [(row["central"], row["flags"]) for row in rows] == [(True, "short_stack")]
 
 
 @pytest.mark.parametrize("phase", [0, 1])
-def test_an_empty_central_slice_moves_to_the_lv(phase):
+def test_case_06_an_empty_central_slice_moves_to_the_lv(phase):
     made = scan(heart(depth=9), noise=0)
     made.labels[phase][4:] = 0  # truncated: LV in slices 0..3 of that phase, so its centroid lies below 4
     for frame in made.frames.values():
@@ -173,20 +173,20 @@ def test_an_empty_central_slice_moves_to_the_lv(phase):
     assert row["hi"] == pytest.approx(2 * GREY.max(), rel=0.02)
 
 
-def test_a_central_slice_without_lv_cavity_moves():
+def test_case_06_a_central_slice_without_lv_cavity_moves():
     made = scan()
     made.labels[1][2][made.labels[1][2] == LV] = MYO
     assert central(made)[2]["flags"] == "central_moved"
 
 
-def test_neighbours_without_labels_are_dropped_and_counted():
+def test_case_06_neighbours_without_labels_are_dropped_and_counted():
     made = scan()
     made.labels[1][3:] = 0
     rows = stacks(made, pixels=16, fov_mm=128, expand=True)[2]
     assert [(row["slice"], row["flags"]) for row in rows] == [(-1, "slices_dropped:1"), (0, "slices_dropped:1")]
 
 
-def test_a_moved_centre_does_not_wrap_around_the_stack():
+def test_case_05_06_a_moved_centre_does_not_wrap_around_the_stack():
     made = scan(heart(depth=6))
     for labels in made.labels.values():
         labels[1:] = 0
@@ -194,15 +194,80 @@ def test_a_moved_centre_does_not_wrap_around_the_stack():
     assert [(row["slice"], row["flags"]) for row in rows] == [(0, "central_moved;slices_dropped:2")]
 
 
-def test_a_heart_without_lv_is_refused():
+@pytest.mark.parametrize(("phase", "absent"), [(0, LV), (0, MYO), (1, LV), (1, slice(None))])
+def test_a_heart_without_lv_or_without_labels_at_es_is_refused(phase, absent):
     made = scan()
-    made.labels[0][:] = 0
+    made.labels[phase][made.labels[phase] == absent if isinstance(absent, int) else absent] = 0
     with pytest.raises(ValueError, match="no slice has both LV cavity and myocardium"):
         central(made)
 
 
+def test_case_07_without_labels_at_ed_es_decides_and_the_rows_say_so():
+    made = cine(10, ed=0, es=5)
+    made.labels[5][2] = np.where(heart(squeeze=0.5)[2] == LV, LV, 0)  # so the centre moves, by ES alone
+    full = replace(made, labels={0: made.labels[5], 5: made.labels[5]})
+    empty = replace(made, labels={0: np.zeros_like(made.labels[0]), 5: made.labels[5]}, flags=("seen",))
+    images, masks, rows = stacks(empty, pixels=32, fov_mm=128, expand=True)
+    expected, expected_masks, _ = stacks(full, pixels=32, fov_mm=128, expand=True)
+    assert all(row["flags"].startswith("seen;ed_unlabelled;central_moved") for row in rows)
+    np.testing.assert_array_equal(images, expected)
+    assert not masks[:, 0].any()
+    np.testing.assert_array_equal(masks[:, 1], expected_masks[:, 1])
+
+
+def test_case_07_a_reader_may_have_said_so_before():
+    made = scan()
+    made.labels[0][:] = 0
+    assert central(replace(made, flags=("ed_unlabelled",)))[2]["flags"] == "ed_unlabelled"
+
+
+def pattern(*, depth: int = 7, spacing=(1.5, 1.5)) -> Scan:
+    """A heart that tapers towards the apex, with a picture that has no symmetry."""
+    ed = np.concatenate([heart(depth=1, squeeze=1 - 0.1 * z, spacing=spacing) for z in range(depth)])
+    es = np.concatenate([heart(depth=1, squeeze=0.7 - 0.1 * z, spacing=spacing) for z in range(depth)])
+    for z in range(depth):  # the wall gets thinner too
+        ed[z][(ed[z] == MYO) & (heart(depth=1, squeeze=1.4 - 0.06 * z, spacing=spacing)[0] != LV)] = 0
+    made = scan(ed, es, spacing=spacing)
+    slope = np.linspace(0, 200, ed[0].size).reshape(ed[0].shape) + 20 * np.arange(depth)[:, None, None]
+    return replace(made, frames={t: frame + slope.astype(np.float32) for t, frame in made.frames.items()})
+
+
+@pytest.mark.parametrize("spacing", [(1.5, 1.5), (2.0, 1.0)])  # in the latter, nearest pixels tie
+@pytest.mark.parametrize("flip", [(False, True), (True, False), (True, True)])
+def test_case_12_a_mirrored_file_gives_the_same_picture(flip, spacing):
+    made = pattern(spacing=spacing)
+    axes = tuple(axis for axis, runs in zip((1, 2), flip, strict=True) if runs)
+    mirrored = replace(
+        made,
+        flip=flip,
+        frames={t: np.flip(frame, axes) for t, frame in made.frames.items()},
+        labels={t: np.flip(labels, axes) for t, labels in made.labels.items()},
+    )
+    images, masks, rows = stacks(made, pixels=64, fov_mm=128, expand=True)
+    again, masks_again, rows_again = stacks(mirrored, pixels=64, fov_mm=128, expand=True)
+    assert np.abs(images.astype(int) - again).max() <= 1  # sums run the other way
+    np.testing.assert_array_equal(masks, masks_again)
+    assert [{**row, "lo": 0, "hi": 0} for row in rows] == [{**row, "lo": 0, "hi": 0} for row in rows_again]
+
+
+def test_case_13_the_order_of_slices_does_not_matter():
+    made = pattern(depth=7)
+    turned = replace(
+        made,
+        frames={t: frame[::-1] for t, frame in made.frames.items()},
+        labels={t: labels[::-1] for t, labels in made.labels.items()},
+    )
+    images, masks, rows = stacks(made, pixels=32, fov_mm=128, expand=True, reach=2)
+    again, masks_again, rows_again = stacks(turned, pixels=32, fov_mm=128, expand=True, reach=2)
+    assert rows == rows_again and [row["slice"] for row in rows] == [-2, -1, 0, 1, 2]
+    areas = (masks[:, 0] > 0).sum(axis=(1, 2))
+    assert (np.diff(areas) < 0).all(), "offsets count from base to apex"
+    np.testing.assert_array_equal(images, again)
+    np.testing.assert_array_equal(masks, masks_again)
+
+
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
-def test_nonfinite_voxels_become_zero_and_are_flagged(odd):
+def test_case_15_nonfinite_voxels_become_zero_and_are_flagged(odd):
     broken, zero = scan(), scan()
     broken.frames[0][2, 60:70, 100:110] = odd
     zero.frames[0][2, 60:70, 100:110] = 0
@@ -213,7 +278,7 @@ def test_nonfinite_voxels_become_zero_and_are_flagged(odd):
 
 @pytest.mark.parametrize("value", [0, 7])
 @pytest.mark.parametrize("fov_mm", [100, 400])  # the latter reaches over the image's edge
-def test_a_constant_image_is_refused(value, fov_mm):
+def test_case_15_a_constant_image_is_refused(value, fov_mm):
     made = scan()
     for frame in made.frames.values():
         frame[:] = value
@@ -225,7 +290,7 @@ def test_a_constant_image_is_refused(value, fov_mm):
             central(made, fov_mm=fov_mm)
 
 
-def test_intensity_limits_are_stored_and_joint():
+def test_case_16_intensity_limits_are_stored_and_joint():
     made = scan(noise=0)
     made.frames[1] /= 2  # ES darker than ED, and it must stay so
     made.frames[0][2, 0, 0] = 1e6  # outside the crop: no influence
@@ -234,9 +299,20 @@ def test_intensity_limits_are_stored_and_joint():
     assert images[0][masks[0] == LV].mean() > 2 * images[1][masks[1] == LV].mean()
 
 
+@settings(max_examples=10, deadline=None)
+@given(seed=st.integers(0, 1000), noise=st.floats(0.1, 1000))
+def test_case_16_limits_are_the_percentiles_of_both_phases(seed, noise):
+    """On a grid whose pixels are the file's, so that resampling copies."""
+    made = scan(heart(spacing=(2, 2)), spacing=(2, 2), noise=noise, seed=seed)
+    row = central(made, pixels=15, fov_mm=30)[2]
+    y, x = 100 // 2, (170 - 12) // 2  # the box's centre, 12 mm left of the LV's
+    crop = [made.frames[t][2][y - 7 : y + 8, x - 7 : x + 8] for t in (0, 1)]
+    assert (row["lo"], row["hi"]) == pytest.approx(np.percentile(crop, (0.5, 99.5)), rel=1e-5)
+
+
 @given(scale=st.floats(1e-3, 1e3), offset=st.floats(0, 100))
 @settings(max_examples=10, deadline=None)
-def test_brightness_and_contrast_of_the_file_do_not_matter(scale, offset):
+def test_case_16_brightness_and_contrast_of_the_file_do_not_matter(scale, offset):
     made = scan()
     frames = {t: frame * scale + offset for t, frame in made.frames.items()}
     other = Scan(frames, 0, 1, made.labels, made.spacing, cycle=None)
@@ -256,14 +332,14 @@ def test_integer_images_need_no_conversion():
      ({"labels": {0: heart()}}, "ES has no labels"),
      ({"labels": {0: heart(), 1: heart(depth=4)}}, "labels measure 4 x 160 x 200, the ED image 5 x 160 x 200")],
 )  # fmt: skip
-def test_parts_that_do_not_fit_are_refused(change, words):
+def test_case_02_parts_that_do_not_fit_are_refused(change, words):
     made = scan()
     with pytest.raises(ValueError, match=words):
         Scan(**{**vars(made), **change})
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
-def test_labels_of_any_type_are_mapped(dtype):
+def test_case_10_labels_of_any_type_are_mapped(dtype):
     grey = np.array([0, 64, 128, 191])[heart()].astype(dtype)
     if dtype == np.float64:
         grey += 0.0009
@@ -273,15 +349,42 @@ def test_labels_of_any_type_are_mapped(dtype):
 
 
 @pytest.mark.parametrize("odd", [0.5, 64.01, np.nan, np.inf])
-def test_labels_that_are_no_integers_are_named(odd):
+def test_case_10_labels_that_are_no_integers_are_named(odd):
     with pytest.raises(ValueError, match=f"not integers: {odd:g}"):
         check_labels(np.array([[0, 1, odd]]), mapping=IDENTITY)
 
 
-def test_unknown_labels_are_named():
+def test_case_10_unknown_labels_are_named():
     with pytest.raises(ValueError, match="unknown labels 4, 7, expected 0, 1, 2, 3"):
         check_labels(np.array([[0, 7, 4, 3]]), mapping=IDENTITY)
     assert check_labels(np.array([[4]]), mapping={**IDENTITY, 4: RV}) == RV
+
+
+def label_file(path: Path, array: np.ndarray) -> Path:
+    nibabel.save(nibabel.Nifti1Image(array.T, np.diag([-1.5, -1.5, -10, 1])), path)
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", "<i2", "u1"])
+def test_case_10_labels_of_all_frames_are_those_of_each(tmp_path, dtype):
+    truth = np.stack([heart(squeeze=squeeze) for squeeze in (1, 0.8, 0.6)] + [np.zeros_like(heart())])
+    source = np.array([0, 2, 7, 200])[truth].astype(dtype)
+    if source.dtype.kind == "f":
+        source += np.random.default_rng(0).uniform(-9e-4, 9e-4, source.shape).astype(dtype)
+    path = label_file(tmp_path / "a.nii.gz", source)
+    labels, cavity = label_frames(open_volume(path), {0: 0, 2: LV, 7: MYO, 200: RV})
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels, truth)
+    assert cavity.tolist() == (truth == LV).sum(axis=(1, 2, 3)).tolist() and cavity[3] == 0
+
+
+@pytest.mark.parametrize(("odd", "words"), [(0.4, "not integers: 0.4"), (np.nan, "not integers: nan"),
+                                            (4, "unknown labels 4, expected 0, 1, 2, 3"), (-1, "unknown labels -1")])  # fmt: skip
+def test_case_10_an_odd_label_in_any_frame_is_named(tmp_path, odd, words):
+    source = np.stack([heart()] * 3).astype(float)
+    source[2, 4, 0, 0] = odd
+    with pytest.raises(ValueError, match=words):
+        label_frames(open_volume(label_file(tmp_path / "a.nii.gz", source)), IDENTITY)
 
 
 def test_a_heart_passes_for_a_heart():
@@ -295,7 +398,7 @@ def test_a_heart_passes_for_a_heart():
      ((0, MYO, LV, RV), "do not look like a heart"), ((0, 0, MYO, RV), "no LV cavity"), ((0, LV, 0, RV), "no myocardium"),
      ((0, 0, 0, 0), "no LV cavity and no myocardium")],
 )  # fmt: skip
-def test_other_label_orders_are_noticed(order, words):
+def test_case_11_other_label_orders_are_noticed(order, words):
     with pytest.raises(ValueError, match=words):
         check_topology(np.array(order, np.uint8)[heart()])
 
@@ -321,83 +424,3 @@ def test_nobody_readable_is_an_empty_result():
 
     found = collect(pd.DataFrame({"subject": ["SYN0001"], "split": ["val"]}), read, pixels=16, fov_mm=128)
     assert found.images.shape == (0, 2, 16, 16) and len(found.index) == 0 and len(found.rejected) == 1
-
-
-def save(path: Path, array: np.ndarray, *, zooms: tuple[float, ...]) -> Path:
-    image = nibabel.Nifti1Image(array, np.eye(4))
-    image.header.set_zooms(zooms)
-    nibabel.save(image, path)
-    return path
-
-
-def test_volumes_are_read_backwards(tmp_path):
-    array = np.arange(2 * 3 * 4 * 5, dtype=np.int16).reshape(2, 3, 4, 5)  # X, Y, Z, T
-    volume, spacing = read_volume(save(tmp_path / "a.nii.gz", array, zooms=(1.2, 1.4, 10, 0.03)))
-    assert volume.shape == (5, 4, 3, 2) and volume[4, 3, 2, 1] == array[1, 2, 3, 4]
-    assert spacing == pytest.approx((1.4, 1.2))
-
-
-@pytest.mark.parametrize(
-    ("shape", "expected"), [((6, 5, 4, 1), (4, 5, 6)), ((6, 5, 1), (1, 5, 6)), ((6, 5, 4, 3, 1), (3, 4, 5, 6))]
-)
-def test_a_trailing_axis_of_one_is_no_axis(tmp_path, shape, expected):
-    path = save(tmp_path / "a.nii", np.zeros(shape, np.float32), zooms=(1.5, 1.5, *[1] * (len(shape) - 2)))
-    assert read_volume(path)[0].shape == expected
-
-
-def test_a_spacing_no_heart_has_needs_a_default(tmp_path):
-    path = save(tmp_path / "a.nii", np.zeros((6, 5, 4), np.float32), zooms=(1.5, 8, 1))
-    with pytest.raises(ValueError, match=r"in-plane spacing 8 x 1.5 mm is outside 0.5..3.0 mm"):
-        read_volume(path)
-    assert read_volume(path, default_spacing=(1.8, 1.8))[1] == (1.8, 1.8)
-
-
-@pytest.mark.parametrize("keep", [0, 1, 100, 300, 0.5, 0.999])
-def test_a_cut_file_is_a_reason_without_its_path(tmp_path, keep):
-    noise = np.random.default_rng(0).integers(0, 1000, (20, 20, 5)).astype(np.int16)
-    for name in ("SYN0001.nii.gz", "SYN0001.nii"):
-        whole = save(tmp_path / name, noise, zooms=(1.5, 1.5, 10)).read_bytes()
-        (tmp_path / name).write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
-        with pytest.raises(ValueError, match=r"file is (empty|truncated or corrupt)") as error:
-            read_volume(tmp_path / name)
-        assert "SYN" not in str(error.value)
-
-
-def test_a_flipped_bit_is_noticed(tmp_path):
-    """nibabel alone does not reach the checksum at the end of a gzip stream."""
-    path = save(tmp_path / "a.nii.gz", np.zeros((60, 60, 9), np.int16), zooms=(1.5, 1.5, 10))
-    raw = bytearray(gzip.decompress(path.read_bytes()))
-    stored = bytearray(gzip.compress(bytes(raw), compresslevel=0))
-    stored[30_000] ^= 64
-    path.write_bytes(stored)
-    with pytest.raises(ValueError, match="corrupt"):
-        read_volume(path)
-
-
-@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
-def test_both_versions_are_read(tmp_path, kind, name):
-    array = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
-    nibabel.save(kind(array, np.eye(4)), tmp_path / name)
-    np.testing.assert_array_equal(read_volume(tmp_path / name)[0], array.T)
-
-
-def test_scaled_integers_are_scaled(tmp_path):
-    image = nibabel.Nifti1Image(np.full((6, 5, 4), 2.5), np.eye(4))
-    image.set_data_dtype(np.uint8)
-    nibabel.save(image, tmp_path / "a.nii.gz")
-    np.testing.assert_allclose(read_volume(tmp_path / "a.nii.gz")[0], 2.5)
-
-
-@pytest.mark.parametrize("content", [b"no nifti at all", gzip.compress(b"nor here" * 100), b"\x1f\x8b" + b"\0" * 500])
-def test_another_file_is_a_reason(tmp_path, content):
-    (tmp_path / "a.nii.gz").write_bytes(content)
-    with pytest.raises(ValueError, match="corrupt"):
-        read_volume(tmp_path / "a.nii.gz")
-
-
-def test_a_missing_file_or_a_flat_one_is_a_reason(tmp_path):
-    with pytest.raises(ValueError, match="file is missing"):
-        read_volume(tmp_path / "a.nii.gz")
-    with pytest.raises(ValueError, match="not a volume: shape 6 x 5"):
-        read_volume(save(tmp_path / "b.nii", np.zeros((6, 5), np.float32), zooms=(1.5, 1.5)))

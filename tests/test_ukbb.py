@@ -462,6 +462,12 @@ def test_a_folder_that_may_not_be_read_rejects_its_subject(own, monkeypatch):
     assert reason(own) == "folder cannot be read (PermissionError)"
 
 
+def test_a_link_that_leads_nowhere_rejects_its_subject(own):
+    shutil.rmtree(own / WHO)
+    (own / WHO).symlink_to(own / "away")
+    assert reason(own) == "folder cannot be read (FileNotFoundError)"
+
+
 def test_a_file_that_cannot_be_read_rejects_its_subject(own, monkeypatch):
     usual = Path.open
 
@@ -577,25 +583,23 @@ def test_settings_follow_the_files_and_the_options(own):
     assert cohort(own).settings != usual
 
 
-@pytest.mark.parametrize("setting", ["root", "table", "exclude"])
-@pytest.mark.parametrize("value", [None, "nowhere"])
-def test_what_is_not_given_is_asked_for(own, setting, value):
-    if (setting, value) == ("exclude", None):
-        return
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [("root", None, "seg_sa.nii.gz"), ("root", "nowhere", "seg_sa.nii.gz"), ("table", None, "eid"),
+     ("table", "nowhere", "eid"), ("exclude", "nowhere", "withdrawn")],
+)  # fmt: skip
+def test_what_is_not_given_is_asked_for(own, setting, value, expected):
     made = cohort(own, **{setting: value})  # making it touches no file
     with pytest.raises(FileNotFoundError) as error:
         made.subjects()
-    words = {"root": "seg_sa.nii.gz", "table": "eid", "exclude": "withdrawn"}
-    assert all(word in str(error.value) for word in (f"cohort.{setting}", value or "not set", words[setting]))
+    assert all(word in str(error.value) for word in (f"cohort.{setting}", value or "not set", expected))
     assert "\n" not in str(error.value) and not (own.parent / "salted").exists()
 
 
-def test_a_root_without_subjects_says_what_is_expected(tmp_path, own):
-    (tmp_path / "empty").mkdir()
-    for root, options in ((tmp_path / "empty", {}), (own, {"instance": 3})):
-        if options:
-            for folder in own.iterdir():
-                folder.rename(own / f"{folder.name}_2_0")
-        with pytest.raises(FileNotFoundError, match="no folder of imaging visit .*cohort.root=<path>") as error:
-            cohort(root, table=own.parent / "table.csv", **options).subjects()
-        assert ("3 image folders of another visit" in str(error.value)) == bool(options)
+def test_a_root_without_the_visit_says_what_it_has(own):
+    for folder in own.iterdir():
+        folder.rename(own / f"{folder.name}_2_0")
+    with pytest.raises(FileNotFoundError, match=r"no folder of imaging visit 3 .*\(3 image folders of another visit\)"):
+        cohort(own, instance=3).subjects()
+    with pytest.raises(ValueError, match=r"cohort.root=.*table.csv: cannot be listed \(NotADirectoryError\)"):
+        cohort(own, root=own.parent / "table.csv").subjects()

@@ -13,17 +13,17 @@ from cmrdata.volumes import Volume, flips, nifti, open_volume, read_volume
 UPRIGHT = np.diag([-1.5, -1.5, -10, 1.0])  # columns to the patient's left, rows to the back
 BOTH = pytest.mark.parametrize("name", ["SYN0001.nii.gz", "SYN0001.nii"])
 # bytes of a version 1 header: (offset, format)
-DIM, PIXDIM, SCALE, VOX_OFFSET, CODES = (40, "<8h"), (76, "<8f"), (112, "<2f"), (108, "<f"), (252, "<2h")
+DIM, PIXDIM, VOX_OFFSET, SCALE, CODES, SROW = (
+    (40, "<8h"), (76, "<8f"), (108, "<f"), (112, "<2f"), (252, "<2h"), (280, "<12f")
+)  # fmt: skip
 
 
 def save(path: Path, array: np.ndarray, *, zooms=(1.5, 1.5, 10, 0.03), affine=UPRIGHT, code: int = 1) -> Path:
-    """`array` (X, Y, Z[, T]) as a file whose header gives both `affine` and `zooms`."""
-    image = nibabel.Nifti1Image(array, affine)
-    image.set_sform(affine, code)
-    image.set_qform(None, 0)
-    image.header.set_zooms((*zooms, 1, 1)[: array.ndim])
-    nibabel.save(image, path)
-    return path
+    """`array` (X, Y, Z[, T]) as a file whose header gives both `affine` (sform) and `zooms`, whatever they are."""
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
+    patch(path, PIXDIM, 1, *zooms, *[0] * (7 - len(zooms)))
+    patch(path, CODES, 0, code)
+    return patch(path, SROW, *affine[:3].ravel())
 
 
 def patch(path: Path, field: tuple[int, str], *values: float) -> Path:
@@ -191,12 +191,15 @@ def test_case_01_a_trailing_axis_of_one_is_no_axis(tmp_path, shape, expected, ti
     assert read_volume(path)[0].shape == expected and open_volume(path).timed == timed
 
 
-@pytest.mark.parametrize("zooms", [(1.5, 8, 10), (0, 0, 0), (0.2, 0.2, 10), (1, 1, 1), (np.nan, 1.5, 10), (1.5, np.nan, 10)])
+@pytest.mark.parametrize(
+    "zooms", [(1.5, 8, 10), (0, 0, 0), (0.2, 0.2, 10), (1, 1, 1), (np.nan, 1.5, 10), (1.5, np.nan, 10)]
+)
 @pytest.mark.parametrize("code", [0, 1])
 def test_case_08_a_spacing_no_heart_has_needs_a_default(tmp_path, zooms, code):
-    path = save(tmp_path / "a.nii", noise(6, 5, 4), affine=np.diag([*np.nan_to_num(zooms), 1]), code=code)
-    patch(path, PIXDIM, 1, *zooms, 0, 0, 0, 0)
-    with pytest.raises(ValueError, match=r"in-plane spacing .* mm (is outside 0.5..3.0 mm|was never set); give a default"):
+    path = save(tmp_path / "a.nii", noise(6, 5, 4), zooms=zooms, affine=np.diag([*zooms, 1]), code=code)
+    with pytest.raises(
+        ValueError, match=r"in-plane spacing .* mm (is outside 0.5..3.0 mm|was never set); give a default"
+    ):
         read_volume(path)
     assert read_volume(path, default_spacing=(1.8, 1.7))[1] == (1.8, 1.7)
 
@@ -210,7 +213,7 @@ def test_case_08_without_orientation_pixdim_counts(tmp_path):
 
 def test_case_08_an_orientation_stands_in_for_pixdim(tmp_path):
     turned = np.array([[-1.2, 0.6, 5, 0], [-0.9, -0.8, 6, 0], [0, -1.2, -6, 0], [0, 0, 0, 1]])  # sides 1.5 and 1.56
-    path = patch(save(tmp_path / "a.nii", noise(6, 5, 4), affine=turned), PIXDIM, 1, 0, 0, 0, 0, 0, 0, 0)
+    path = save(tmp_path / "a.nii", noise(6, 5, 4), zooms=(0, 0, 0), affine=turned)
     assert open_volume(path).spacing == pytest.approx((np.sqrt(2.44), 1.5), abs=1e-6)
 
 
@@ -283,7 +286,9 @@ def test_case_17_a_single_slice_may_have_its_time_before_it(tmp_path):
 
 
 def test_case_17_an_affine_of_other_axes_is_not_used(tmp_path):
-    path = save(tmp_path / "a.nii", noise(50, 40, 44, 3), zooms=(0.03, 1.25, 1.5, 10), affine=np.diag([1.5, -1.5, 9, 1]))
+    path = save(
+        tmp_path / "a.nii", noise(50, 40, 44, 3), zooms=(0.03, 1.25, 1.5, 10), affine=np.diag([1.5, -1.5, 9, 1])
+    )
     assert open_volume(path).affine is None
 
 
@@ -294,7 +299,9 @@ def test_case_17_an_affine_of_other_axes_is_not_used(tmp_path):
      ((40, 44, 30, 3), None), ((30, 40, 44, 3), None)],  # more slices than there can be
 )  # fmt: skip
 def test_case_17_a_shape_that_leaves_it_open_is_refused(tmp_path, shape, declared):
-    with pytest.raises(ValueError, match=f"which axis is time. shape {' x '.join(map(str, shape))}, {declared or 'unknown'}"):
+    with pytest.raises(
+        ValueError, match=f"which axis is time. shape {' x '.join(map(str, shape))}, {declared or 'unknown'}"
+    ):
         open_volume(save(tmp_path / "a.nii", noise(*shape), code=0), frames=declared)
 
 

@@ -45,7 +45,7 @@ def fractions(
     a JSON file in which nothing but hashed subjects tells whose it is.
     """
     known, states = _read(cache), {subject: _state(paths) for subject, paths in files.items()}
-    found = {s: known[s]["ef"] for s, state in states.items() if known.get(s, {}).get("files") == state}
+    found = {s: known[s]["ef"] for s, state in states.items() if s in known and known[s]["files"] == state}
     faults: dict[str, str] = {}
     todo = [subject for subject in files if subject not in found]
 
@@ -86,7 +86,11 @@ def _state(paths: Sequence[Path]) -> str:
 
 
 def _read(cache: Path) -> dict[str, dict]:
+    """What the cache holds; nothing where it is not there or not ours, then it is written anew."""
     try:
-        return json.loads(cache.read_text())
-    except (FileNotFoundError, ValueError):  # nothing yet, or nothing of ours: then it is written anew
+        kept = json.loads(cache.read_text())
+    except (FileNotFoundError, ValueError):
         return {}
+    return (
+        {subject: row for subject, row in kept.items() if {"files", "ef"} <= set(row)} if isinstance(kept, dict) else {}
+    )

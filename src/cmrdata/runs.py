@@ -18,7 +18,8 @@ import yaml
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
 CONTROL = ("resume", "overwrite", "preset")
-REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)  # which only a write can meet
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
 
 
 class Unwritable(OSError):
@@ -138,9 +139,10 @@ def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
+        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
         raise Unwritable(
-            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. Free some space there or give "
-            "another place with data_root=<folder>; what is finished there is kept and continued"
+            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
+            "place with data_root=<folder>; what is finished there is kept and continued"
         ) from error
 
 

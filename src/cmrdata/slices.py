@@ -265,7 +265,7 @@ def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarr
         own = [t in scan.labels and bool(scan.labels[t][z].any()) for t in pair]
         source = [t if has else phase for t, has, phase in zip(pair, own, (scan.ed, scan.es), strict=True)]
         planes.append([scan.labels[t][z] for t in source])
-        reused.append(not all(own))
+        reused.append(source != pair)
     return np.array(planes), np.array(reused)
 
 

@@ -7,9 +7,10 @@ import os
 import re
 import shutil
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -22,7 +23,8 @@ from cmrdata.runs import Unwritable, differences, write_atomic, writing
 from cmrdata.sets import FORMAT, Store, Writer, alone, fingerprint, plain, read_settings
 from cmrdata.tables import text_columns, typed
 
-CHUNK = 16  # subjects per part: a killed preparation loses those being read, a few seconds of work
+CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
+TOGETHER = 8  # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full speed
 WORKERS = 8  # at most, unless told: a disk feeds no more
 HASHES = {"table": "another subject table", "files": "other files"}  # settings that only a hash stands for
 T = TypeVar("T")
@@ -97,16 +99,17 @@ def _build(
     wanted, attributes = subjects[subjects.stored], typed(subjects.drop(columns="stored")).set_index("subject")
     todo = wanted[~wanted.subject.isin(writer.done())]
     _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
-    chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
+    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
+    some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
     bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
-    with bar, closing(ordered(cohort.stacks, chunks, workers=workers)) as results:
-        for chunk, stacks in zip(chunks, results, strict=True):
-            index = stacks.index.join(attributes, on="subject")
+    with bar, closing(ordered(cohort.stacks, some, workers=workers)) as results:
+        for part in _joined(results, CHUNK // together):
+            index = part.index.join(attributes, on="subject")
             with writing(folder, needs=needs):
-                writer.append(stacks.images, stacks.masks, index, rejected=stacks.rejected)
-            rejected = pd.concat([rejected, stacks.rejected], ignore_index=True)
+                writer.append(part.images, part.masks, index, rejected=part.rejected)
+            rejected = pd.concat([rejected, part.rejected], ignore_index=True)
             _check_rejected(rejected, cohort, everybody, folder)
-            bar.update(len(chunk))
+            bar.update(index.subject.nunique() + len(part.rejected))
     read = subjects[~subjects.subject.isin(rejected.subject)].copy()
     if read.empty:
         raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
@@ -116,6 +119,15 @@ def _build(
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
         return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read))
+
+
+def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
+    """`count` results at a time as one; the last may be fewer."""
+    rest = iter(results)
+    while few := list(islice(rest, count)):
+        images, masks, index, rejected = zip(*few, strict=True)
+        yield Stacks(np.concatenate(images), np.concatenate(masks), pd.concat(index, ignore_index=True),
+                     pd.concat(rejected, ignore_index=True))  # fmt: skip
 
 
 def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, folder: Path) -> None:
@@ -192,7 +204,7 @@ def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -
 
 
 def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.0f} MB"
+    return f"{count / 1e6:,.1f} MB"
 
 
 def _cores() -> int:

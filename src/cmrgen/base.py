@@ -63,7 +63,8 @@ class Base:
         """A frozen network on the base's device, loaded if it is not."""
         if name not in self._loaded:
             network = self._parts[name]().requires_grad_(False).eval()
-            self._loaded[name] = network.to(self.device, self._dtypes.get(name))
+            # not diffusers' own .to(), which warns of every change of precision
+            self._loaded[name] = nn.Module.to(network, self.device, self._dtypes.get(name))
         return self._loaded[name]
 
     def release(self, *names: str) -> None:
@@ -83,7 +84,7 @@ class Base:
         self.device = torch.device(device)
         self._dtypes |= dtypes
         for name, network in self._loaded.items():
-            network.to(self.device, self._dtypes.get(name))
+            nn.Module.to(network, self.device, self._dtypes.get(name))
         self.shift, self.scale = self.shift.to(device), self.scale.to(device)
         self.alphas = self.alphas.to(device)
         return self

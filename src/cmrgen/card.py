@@ -51,8 +51,8 @@ end-systole (ES) from a mask and a prompt. The folder loads in diffusers as it i
 {example}```
 
 **Mask.** Two label maps of {pixels} x {pixels} pixels, ED and ES of the same slice: 0 background, 1 left ventricle, 2
-myocardium, 3 right ventricle; others are resized by nearest neighbour. The control image is label / 3 with the channels
-ED, ES, ED. The frame is that of the training slices, centred on the heart{field}.
+myocardium, 3 right ventricle; resize yours by nearest neighbour. The control image is label / 3 with the channels ED, ES,
+ED. The frame is that of the training slices, centred on the heart{field}.
 
 **Prompt.** Clauses joined by ", " in this order, an unknown one left out, e.g. "{prompt}":
 
@@ -60,8 +60,8 @@ ED, ES, ED. The frame is that of the training slices, centred on the heart{field
 
 The empty prompt was trained too and is what guidance steers away from.
 
-**Image.** Channels ED, ES, ED: average the first and the third. A `torch.Generator` seeded with s starts from the noise
-that the project's own `generate.py` takes for seed s.
+**Image.** Channels ED, ES, ED: average the first and the third. A CPU `torch.Generator` seeded with s starts
+from the noise that the project's own `generate.py` takes for seed s.
 
 ## Training data
 
@@ -144,6 +144,7 @@ def card(
     """README.md of an exported folder. `facts` are the training run's, see `cmrgen.render.Generator`.
 
     whole: the folder holds the base too. scheduler: class in diffusers. steps, guidance: for the example.
+    metrics: those that are floats are shown.
     """
     name, tag, licence = _base(facts)
     fields = facts.get("fields", FIELDS)
@@ -204,7 +205,7 @@ def _data(facts: Mapping[str, Any]) -> str:
 
 
 def _training(facts: Mapping[str, Any], *, command: str, metrics: Mapping[str, Any]) -> str:
-    numbers = {k: v for k, v in metrics.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
     marks = {"ControlNet": facts.get("fingerprint"), "base": facts.get("base_fingerprint")}
     rows = [f"| {name} | {value:.5g} |" for name, value in numbers.items()]
     rows += [f"| fingerprint of the {name} | `{mark}` |" for name, mark in marks.items() if mark]

@@ -44,7 +44,7 @@ def export(
     """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the whole base too.
 
     By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included. command: how the
-    ControlNet was trained; metrics: numbers for the card; sampler, steps, guidance: what the card recommends. Safetensors
+    ControlNet was trained; metrics: floats for the card; sampler, steps, guidance: what the card recommends. Safetensors
     and JSON only; written beside and renamed, so the folder is either whole or absent.
     Raises FileExistsError when the folder holds something, ValueError for parts that cannot be used alone.
     """

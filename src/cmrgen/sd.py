@@ -16,6 +16,7 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cmrgen.base import Base
 from cmrgen.weights import (
@@ -147,7 +148,7 @@ def _parts_of_file(file: Path, configs: Path, kind: str, *, allow_pickle: bool) 
 
     def network(part: str) -> nn.Module:
         state = under(IN_FILE[part], "model_ema.")
-        with _shapes_of(part):
+        with _shapes_of(part), _Uninitialised():
             found = NETWORKS[part].from_single_file(
                 state,
                 config=str(configs),
@@ -156,7 +157,7 @@ def _parts_of_file(file: Path, configs: Path, kind: str, *, allow_pickle: bool) 
                 low_cpu_mem_usage=False,
                 extract_ema=True,  # where a file has both; so have the published folders
             )
-        # diffusers would leave at random values what the file lacks
+        # diffusers does not say what the file lacks
         _check_complete(part, sum(name.startswith(IN_FILE[part]) for name in state), len(found.state_dict()))
         return found
 
@@ -192,12 +193,24 @@ def _parts_of_folder(folder: Path, files: Mapping[str, Path]) -> dict[str, Calla
 
 
 def _filled(configs: Path, state: Mapping[str, Tensor]) -> TextTransformer:
-    tower, state = clip_tower(json.loads((configs / "text_encoder" / "config.json").read_text())), clip_to_open(state)
+    config, state = json.loads((configs / "text_encoder" / "config.json").read_text()), clip_to_open(state)
+    with _Uninitialised():
+        tower = clip_tower(config)
     wanted = {name: state[name].float() for name in tower.state_dict() if name in state}
     _check_complete("text", len(wanted), len(tower.state_dict()))
     with _shapes_of("text"):
         tower.load_state_dict(wanted)
     return tower
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Networks made inside are not filled with random numbers: a minute of one core for what is overwritten at once."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _check_complete(part: str, found: int, wanted: int) -> None:

@@ -72,7 +72,8 @@ class MnMs(Challenge):
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the files and of the table they leave over."""
         paths = self.root.rglob("*_sa.nii*") if self.root and self.root.is_dir() else []
-        images = [(m[1].upper(), path) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))]
+        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))}
+        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
         tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
         if not self.root or not tables:
             raise FileNotFoundError(
@@ -83,12 +84,13 @@ class MnMs(Challenge):
                 "cohort.root=<folder> or set CMR_MNMS_ROOT."
             )
         table, rows = self._rows(tables)
-        without = {code for code, path in images if "unlabeled" in map(str.casefold, path.relative_to(self.root).parts)}
+        without = {code for code, (folder, _) in images
+                   if "unlabeled" in map(str.casefold, folder.relative_to(self.root).parts)}  # fmt: skip
         labelled = one_each(
-            ((code, path) for code, path in images if code not in without), at=self.root, what="patients in two places"
+            ((c, place) for c, place in images if c not in without), at=self.root, what="patients in two places"
         )
-        patients = {code: Patient(path, nifti(path.parent, path.name.split(".")[0] + "_gt"), table, rows.get(code))
-                    for code, path in labelled.items()}  # fmt: skip
+        patients = {code: Patient(nifti(folder, stem), nifti(folder, f"{stem}_gt"), table, rows.get(code))
+                    for code, (folder, stem) in labelled.items()}  # fmt: skip
         counts = {"unlabelled subjects left out": len(without),
                   "rows of the table without images": len(set(rows) - set(labelled) - without)}  # fmt: skip
         return patients, [f"{what}: {count}" for what, count in counts.items() if count]

@@ -69,8 +69,8 @@ class MnMs2(Challenge):
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and how many rows of the table they leave over."""
         paths = self.root.rglob("*_SA_ED.nii*") if self.root and self.root.is_dir() else []
-        images = [(_digits(m[1]), (path.parent, m[1])) for path in paths
-                  if (m := re.fullmatch(r"(\d+)_SA_ED\.nii(?:\.gz)?", path.name))]  # fmt: skip
+        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\d+)_SA_ED\.nii(\.gz)?", path.name))}
+        images = [(_digits(code), (folder, code)) for folder, code in stems]
         tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
         if not self.root or not tables:
             raise FileNotFoundError(

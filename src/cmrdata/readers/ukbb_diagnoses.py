@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 
 from cmrdata.readers.ukbb_columns import Key, read_date
@@ -155,16 +154,14 @@ def _date(text: str, row: int, field: str) -> date | None:
         raise BadCell(f"field {field} {error}", row) from None
 
 
-def at_visit(found: pd.DataFrame, visit: np.ndarray) -> pd.DataFrame:
-    """State and `first` date of people by their visits, datetime64[D] (n,); NaT for no visit.
+def at_visit(rows: np.ndarray, dates: np.ndarray, visit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(state, date of the first diagnosis) of each person at a `visit`, datetime64[D] (n,); NaT for no visit.
 
-    `found` has a row per diagnosis that counts: row (0..n-1) and date (NaT where it is unknown). prevalent: a date on or
-    before the visit. incident: all dates are later. unknown: a diagnosis, but no telling when. none: no diagnosis.
+    Diagnoses that count have the row (0..n-1) of their person, and a date or NaT where it is unknown. prevalent: a date
+    on or before the visit. incident: all are later. unknown: diagnosed, but no telling when. none: not diagnosed.
     """
-    rows = np.arange(len(visit))
-    first = found.groupby("row").date.min().reindex(rows).to_numpy("datetime64[D]")
-    diagnosed, undated = np.isin(rows, found.row), np.isin(rows, found.row[found.date.isna()])
-    state = np.select(
-        [~diagnosed, first <= visit, undated | np.isnat(visit)], ["none", "prevalent", "unknown"], "incident"
-    )
-    return pd.DataFrame({"state": state.astype(object), "first": first})
+    first = np.full(len(visit), np.datetime64("NaT"), "datetime64[D]")
+    np.fmin.at(first, rows, dates)
+    diagnosed, undated = (np.bincount(of, minlength=len(visit)) > 0 for of in (rows, rows[np.isnat(dates)]))
+    told = [~diagnosed, first <= visit, undated | np.isnat(visit)]
+    return np.select(told, ["none", "prevalent", "unknown"], "incident").astype(object), first

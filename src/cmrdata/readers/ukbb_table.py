@@ -20,9 +20,10 @@ __all__ = ["canonical_id", "parse_column", "read_exclusions", "read_table"]
 
 EVER = ("31", "34", "52", "189", "22189")  # fields that no visit changes
 AT_VISIT = ("53", "54", "21003", "21001", "21002", "50", "12143", "12144", "23104")
-TEXTS = ("sex", "state", "diagnosis", "conditions", "site", "ethnicity", "table_flags")  # columns of str or None
-BIRTHDAY = 15  # day of the month; the table withholds it
+DAY = 15  # of the month of birth; the table withholds it
 BIRTH_YEARS, AGES = (1850, 2100), (0, 120)  # in which, and at which, a participant can be
+DIAGNOSIS = {"prevalent": "hf", "none": "healthy"}  # of a state; who got it later or at an unknown time has none
+Cells = dict[tuple[str, int], np.ndarray]  # values of each field and instance, (n,)
 
 
 def read_table(
@@ -53,21 +54,14 @@ def read_table(
     needed = {*SOURCES[source], *(SOURCES["hospital"] if any(wanted.values()) else ())}
     _require(path, header, needed)
     keys = [key for key in header.columns if key[0] in needed and key[1] == 0 or _is_of_person(key, instance)]
-    people, found = _collect(path, header, keys, ids=ids, mark_of=marks(wanted))
-    table = _person(people, instance)
-    table.attrs["rows"] = people.attrs["rows"]
-    states = {}
-    for bit, group in enumerate(wanted):
-        of_group = found.loc[(found["mark"].to_numpy() & 1 << bit) > 0]
-        states[group] = at_visit(of_group, table.visit.to_numpy("datetime64[D]")).set_axis(table.index)
-    table["state"], table["first"] = states["hf"].state, states["hf"]["first"]
-    table["diagnosis"] = table.state.map({"prevalent": "hf", "none": "healthy"})
-    if without:
-        table["diagnosis"] = table.diagnosis.where(states["without"].state == "none")
-    had = {name: states[name].state.to_numpy() == "prevalent" for name in CONDITIONS if name in wanted}
-    table["conditions"] = [";".join(name for name in had if had[name][row]) for row in range(len(table))]
-    for column in TEXTS:
-        table[column] = table[column].astype(object).where(table[column].notna(), None)
+    everyone, names, cells, found = _collect(path, header, keys, ids=ids, mark_of=marks(wanted))
+    _check_ids(path, header, everyone)
+    person = _person(cells, len(names), instance)
+    columns = {**person, **_illness(list(wanted), found, person["visit"])}
+    table = pd.DataFrame(
+        {name: pd.Series(array, dtype=object if array.dtype == object else None) for name, array in columns.items()}
+    ).set_axis(pd.Index(names, name="id", dtype=object))
+    table.attrs["rows"] = len(everyone)
     return table
 
 
@@ -109,12 +103,12 @@ def _is_of_person(key: Key, instance: int) -> bool:
 
 
 def _collect(path: Path, header: Header, keys: list[Key], *, ids: Collection[str] | None,
-             mark_of: Callable[[str], int]) -> tuple[pd.DataFrame, pd.DataFrame]:  # fmt: skip
-    """Of the participants wanted: columns like "21001.2" by field and instance, and diagnoses (row, mark, date)."""
+             mark_of: Callable[[str], int]) -> tuple[list[str], list[str], Cells, tuple[np.ndarray, ...]]:  # fmt: skip
+    """All ids, and of the participants wanted: ids, cells, and diagnoses as arrays of row, mark and date."""
     wanted = None if ids is None else {canonical_id(name) for name in ids}
     everyone: list[str] = []
     names: list[str] = []
-    parts: list[dict[str, np.ndarray]] = []
+    parts: list[Cells] = []
     found: list[tuple[int, int, date | None]] = []
     for batch in read_blocks(path, header, [ID, *keys]):
         here = [canonical_id(text or "") for text in batch.column(0).to_pylist()]
@@ -122,92 +116,107 @@ def _collect(path: Path, header: Header, keys: list[Key], *, ids: Collection[str
         kept = batch if len(rows) == len(here) else batch.take(pa.array(rows))
         block = dict(zip(keys, kept.columns[1:], strict=True))
         try:
-            parts.append(
-                {f"{field}.{at}": _read(cells, field) for (field, at, _), cells in block.items() if field in READERS}
-            )
+            parts.append({key[:2]: _read(block[key], key[0]) for key in keys if key[0] in READERS})
             found += [(len(names) + row, mark, when) for row, mark, when in diagnoses(block, mark_of)]
         except BadCell as error:
             line = header.lines + 1 + len(everyone) + rows[error.row]
             raise ValueError(f"cohort.table={path}: line {line}: {error}") from None
         names += [here[row] for row in rows]
         everyone += here
-    _check_ids(path, pd.Series(everyone, index=range(header.lines + 1, header.lines + 1 + len(everyone)), dtype=object))
-    people = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     row, mark, when = zip(*found, strict=True) if found else ((), (), ())
-    dates = np.array(when, "datetime64[D]")
-    columns = pd.DataFrame(people, index=pd.Index(names, name="id", dtype=object))
-    columns.attrs["rows"] = len(everyone)
-    return columns, pd.DataFrame({"row": np.array(row, int), "mark": np.array(mark, int), "date": dates})
+    cells = {key[:2]: np.concatenate([part[key[:2]] for part in parts]) for key in keys if key[0] in READERS and parts}
+    return everyone, names, cells, (np.array(row, int), np.array(mark, int), np.array(when, "datetime64[D]"))
 
 
 def _read(cells: pa.Array, field: str) -> np.ndarray:
-    read, dtype = READERS[field]
-    return values(cells, read, field=field, dtype=dtype)
+    reader, dtype = READERS[field]
+    return values(cells, reader, field=field, dtype=dtype)
 
 
-def _check_ids(path: Path, ids: pd.Series) -> None:
+def _check_ids(path: Path, header: Header, ids: list[str]) -> None:
     """Raises ValueError, naming lines, when nobody is there, somebody has no id or two have the same."""
-    if ids.empty:
+    if not ids:
         raise ValueError(f"cohort.table={path}: has a header and no participants; give the whole table")
-    if len(empty := ids.index[ids.isin(NA)]):
+    lines = pd.Series(ids, index=range(header.lines + 1, header.lines + 1 + len(ids)), dtype=object)
+    if len(empty := lines.index[lines.isin(NA)]):
         raise ValueError(f"cohort.table={path}: line {empty[0]} has no participant id; complete or remove it")
-    if len(repeated := ids[ids.duplicated()]):
-        lines = ids.index[ids == repeated.iloc[0]]
+    if len(repeated := lines[lines.duplicated()]):
+        same = lines.index[lines == repeated.iloc[0]]
         raise ValueError(
-            f"cohort.table={path}: lines {', '.join(map(str, lines[:5]))} have the same participant id, and "
+            f"cohort.table={path}: lines {', '.join(map(str, same[:5]))} have the same participant id, and "
             f"{len(repeated)} lines repeat an earlier one; keep one line per participant"
         )
 
 
-def _person(people: pd.DataFrame, instance: int) -> pd.DataFrame:
-    """What is known of people besides diagnoses, from columns like "21001.2" (field, instance)."""
+def _person(cells: Cells, count: int, instance: int) -> dict[str, np.ndarray]:
+    """What is known of people besides diagnoses; each array is (count,)."""
 
-    def get(field: str, at: int = 0) -> pd.Series:
-        unknown = pd.Series(np.full(len(people), None, READERS[field][1]), index=people.index)
-        return people.get(f"{field}.{at}", unknown)
+    def get(field: str, at: int = 0) -> np.ndarray:
+        return cells.get((field, at), np.full(count, None, READERS[field][1]))
+
+    def weighed(weight: str, height: str) -> np.ndarray:
+        return bmi_of(pd.Series(get(weight, instance)), pd.Series(get(height, instance))).to_numpy()
 
     visit = get("53", instance)
     age, age_flags = _age(visit, year=get("34"), month=get("52"), whole=get("21003", instance))
     bmi, bmi_flags = _first_plausible([
         ("", get("21001", instance)),
-        ("bmi_from_weight", bmi_of(get("21002", instance), get("50", instance))),
-        ("bmi_from_weight", bmi_of(get("12143", instance), get("12144", instance))),  # weighed for the scanner
+        ("bmi_from_weight", weighed("21002", "50")),
+        ("bmi_from_weight", weighed("12143", "12144")),  # before the scan
         ("bmi_impedance", get("23104", instance)),
         ("bmi_instance_0", get("21001", 0)),
     ])  # fmt: skip
-    ethnicity = get("21000")
-    for at in sorted(int(name.split(".")[1]) for name in map(str, people) if name.startswith("21000.")):
-        ethnicity = ethnicity.where(ethnicity.notna(), get("21000", at))
-    flags = [";".join(filter(None, pair)) for pair in zip(age_flags, bmi_flags, strict=True)]
-    return pd.DataFrame({
-        "sex": get("31"), "age": age, "bmi": bmi, "site": get("54", instance), "ethnicity": ethnicity,
-        "townsend": get("22189").fillna(get("189")), "visit": visit, "table_flags": flags,
-    })  # fmt: skip
+    ethnicity = np.full(count, None, object)
+    for at in sorted(at for field, at in cells if field == "21000"):
+        ethnicity = np.where(pd.isna(ethnicity), get("21000", at), ethnicity)
+    townsend = np.where(np.isnan(get("22189")), get("189"), get("22189"))
+    return {"sex": get("31"), "age": age, "bmi": bmi, "site": get("54", instance), "ethnicity": ethnicity,
+            "townsend": townsend, "visit": visit, "table_flags": _joined([age_flags, bmi_flags], count)}  # fmt: skip
 
 
-def _age(visit: pd.Series, *, year: pd.Series, month: pd.Series, whole: pd.Series) -> tuple[pd.Series, pd.Series]:
+def _illness(groups: list[str], found: tuple[np.ndarray, ...], visit: np.ndarray) -> dict[str, np.ndarray]:
+    """What the diagnoses `found` (row, mark, date) say of people at their visit."""
+    row, mark, when = found
+    of = {group: mark >> bit & 1 == 1 for bit, group in enumerate(groups)}
+    states = {group: at_visit(row[of[group]], when[of[group]], visit) for group in groups}
+    state, first = states["hf"]
+    diagnosis = np.array([DIAGNOSIS.get(one) for one in state], object)
+    if "without" in groups:
+        diagnosis[row[of["without"]]] = None
+    had = [np.where(states[name][0] == "prevalent", name, "") for name in CONDITIONS if name in groups]
+    return {"state": state, "diagnosis": diagnosis, "first": first, "conditions": _joined(had, len(visit))}
+
+
+def _age(visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Years at the visit, and flags where no more than the `whole` years are known.
 
-    Whole years change on birthdays; the days since the last one are counted as their share of the days to the next.
+    Whole years change on birthdays; the days since the last one count as their share of the days to the next.
     """
-    known = visit.notna() & year.between(*BIRTH_YEARS) & month.between(1, 12)
-    born = ((year.where(known, 1970) - 1970) * 12 + month.where(known, 1) - 1).to_numpy(int).astype("datetime64[M]")
-    seen = visit.where(known, pd.Timestamp("2000-01-01")).to_numpy("datetime64[D]")
-    until = np.timedelta64(BIRTHDAY - 1, "D")
-    this_month = seen.astype("datetime64[M]")
-    years = ((this_month - born).astype(int) - (seen < this_month + until)) // 12
-    last, coming = (born + 12 * years).astype("datetime64[D]"), (born + 12 * (years + 1)).astype("datetime64[D]")
-    age = pd.Series(years + (seen - last - until) / (coming - last), index=visit.index)
-    age = age.where(known & age.between(*AGES))
-    stand_in = age.isna() & whole.between(*AGES)
-    return age.where(~stand_in, whole), stand_in.map({True: "age_whole_years", False: ""})
+    known = ~np.isnat(visit) & _within(year, BIRTH_YEARS) & _within(month, (1, 12))
+    months = np.where(known, (year - 1970) * 12 + month - 1, 0).astype(int)
+    born, day = months.astype("datetime64[M]"), np.where(known, visit, np.datetime64("2000-01-01"))
+    birthday = np.timedelta64(DAY - 1, "D")
+    this_month = day.astype("datetime64[M]")
+    years = ((this_month - born).astype(int) - (day < this_month + birthday)) // 12
+    last, coming = ((born + 12 * more).astype("datetime64[D]") + birthday for more in (years, years + 1))
+    age = np.where(known, years + (day - last) / (coming - last), np.nan)
+    exact, stand_in = _within(age, AGES), _within(whole, AGES)
+    flags = np.where(~exact & stand_in, "age_whole_years", "")
+    return np.where(exact, age, np.where(stand_in, whole, np.nan)), flags
 
 
-def _first_plausible(candidates: Sequence[tuple[str, pd.Series]]) -> tuple[pd.Series, pd.Series]:
+def _first_plausible(candidates: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """The first BMI of each person that a person can have, and the name of the candidate it is from."""
-    bmi = pd.Series(np.nan, index=candidates[0][1].index)
-    source = pd.Series("", index=bmi.index, dtype=object)
-    for name, values_of in candidates:
-        new = bmi.isna() & values_of.between(*BMI_RANGE)
-        bmi, source = bmi.where(~new, values_of), source.where(~new, name)
-    return bmi, source
+    plausible = [_within(bmi, BMI_RANGE) for _, bmi in candidates]
+    bmi = np.select(plausible, [bmi for _, bmi in candidates], np.nan)
+    return bmi, np.select(plausible, [name for name, _ in candidates], "")
+
+
+def _within(numbers: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
+    return (numbers >= limits[0]) & (numbers <= limits[1])
+
+
+def _joined(words: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """The words of each row that are not empty, joined by ";"."""
+    rows = zip(*words, strict=True) if words else [()] * count
+    return np.array([";".join(filter(None, row)) for row in rows], object)
