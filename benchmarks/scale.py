@@ -38,7 +38,7 @@ def main() -> None:
         index.to_parquet(Path(folder) / "index.parquet", index=False)
         index = pd.read_parquet(Path(folder) / "index.parquet")
     tell(f"index of {len(index)} rows, written and read")
-    balancing_weights(index.group)
+    balancing_weights(index)
     tell("sampling weights")
     plan = balanced(index, count=len(people))
     tell(f"plan of {len(plan)} images")

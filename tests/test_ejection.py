@@ -68,7 +68,7 @@ def test_ejection_fractions_are_read_once(mixed, tmp_path, monkeypatch):
     changed.touch()
     cohort(mixed, salt_root=tmp_path, label="ef").subjects()
     assert [patient.labels for patient in reading] == [changed]
-    (tmp_path / "ef-mnms.json").write_text("{ torn")
+    (tmp_path / "ef-mnms.json").write_text('{"S0": 1, "torn": ')
     pd.testing.assert_frame_equal(cohort(mixed, salt_root=tmp_path, label="ef").subjects()[0], first)
     assert (tmp_path / "ef-mnms.json").read_text() != kept and len(reading) == 1 + len(first)
 

@@ -22,7 +22,7 @@ VISIT = "2016-05-20"
 BEFORE, LATER = "2012-03-04", "2019-01-02"
 DATED = ("53", "41280", "131354")
 INSTANCED = ("53", "54", "21003", "21001", "21002", "50", "12143", "12144", "23104", "21000")
-COLUMNS = ["sex", "age", "bmi", "site", "ethnicity", "townsend", "visit", "table_flags", "state", "first", "diagnosis",
+COLUMNS = ["sex", "age", "bmi", "site", "ethnicity", "townsend", "visit", "table_flags", "state", "diagnosis", "first",
            "conditions"]  # fmt: skip
 TITLE = {field: title for title, field in reversed(TITLES.items())}
 Person = dict[tuple[str, int, int], str]
@@ -307,7 +307,7 @@ def check_valid(table: pd.DataFrame) -> None:
     with_groups(table.rename_axis("subject").reset_index().assign(source="ukbb"))
 
 
-relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=60)
+relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 made = {"people": cohorts, "chosen": options}
 
 
@@ -323,7 +323,7 @@ def test_every_export_gives_the_same_table(folder, people, chosen, exports):
 
 
 @pytest.mark.slow
-@settings(relaxed, max_examples=1000)
+@settings(relaxed, max_examples=500)
 @given(**made)
 def test_every_export_gives_the_same_table_often(folder, people, chosen):
     check_exports_agree(folder, people, chosen, set(EXPORTS))
@@ -580,7 +580,7 @@ def test_case_18_each_visit_has_its_own_columns(folder):
     first, repeat = (one(folder, row, instance=instance) for instance in (2, 3))
     assert (first.state, repeat.state) == ("incident", "prevalent")
     assert (first.bmi, repeat.bmi, first.site, repeat.site) == (24, 31, "1", "2")
-    assert repeat.age - first.age == pytest.approx(3) and first.visit == pd.Timestamp(VISIT)
+    assert repeat.age - first.age == pytest.approx(3, abs=1e-3) and first.visit == pd.Timestamp(VISIT)
 
 
 def test_case_20_what_is_missing_stays_missing(folder):
@@ -790,6 +790,7 @@ FAULTS = {
     "line 2: field 41270 holds a list that cannot be read": HEADER + f"SYN0001,0,{VISIT},\"['I50\",\n",
     "line 2: field 41280 holds a list that cannot be read": HEADER + f"SYN0001,0,{VISIT},I50,[2012\n",
     "line 2: field 21001 holds text where a number belongs": HEADER.replace("31-0.0", "21001-2.0") + 'SYN0001,"24,5",,,\n',
+    "line 2 has 3 cells, the header 5": HEADER.encode() + b"SYN\xff,\xff0,\n",
     "behind line 1 there is text that is not UTF-8": HEADER.encode() + b"SYN\xff,0,,,\n",
     "cannot be read to its end (EOFError)": gzip.compress(HEADER.encode())[:-9],
     "cannot be read to its end (OSError)": gzip.compress((HEADER + f"SYN0001,0,{VISIT},,\n").encode())[:-1],

@@ -91,6 +91,5 @@ def _read(cache: Path) -> dict[str, dict]:
         kept = json.loads(cache.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    return (
-        {subject: row for subject, row in kept.items() if {"files", "ef"} <= set(row)} if isinstance(kept, dict) else {}
-    )
+    rows = kept.items() if isinstance(kept, dict) else ()
+    return {subject: row for subject, row in rows if isinstance(row, dict) and {"files", "ef"} <= set(row)}

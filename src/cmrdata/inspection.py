@@ -15,6 +15,7 @@ from cmrdata.store import Cohort, fingerprint, ordered
 
 FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
          "es_frame")  # fmt: skip
+NOMINAL = ("frames_unknown", "es_unplaced")  # flags of stills whose place in the cine nobody knows
 CHUNK = 8  # subjects read together: what an interruption loses
 
 
@@ -76,12 +77,14 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
             rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
             for row in [*rows, *stacks.rejected.to_dict("records")]:
-                known[row["subject"]] = row
+                known[str(row["subject"])] = {str(key): value for key, value in row.items()}
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
             bar.update(len(chunk))
     columns = ["subject", "ed_frame", "es_frame", "flags", "reason"]
     found = pd.DataFrame([known[subject] for subject in subjects.subject], columns=columns)
+    nominal = found.flags.fillna("").str.contains("|".join(NOMINAL))
+    found.loc[nominal, ["ed_frame", "es_frame"]] = None
     return found.astype({"ed_frame": "Int64", "es_frame": "Int64"})
 
 

@@ -3,10 +3,8 @@ much the annotated left ventricle ejects. A reader adds where its patients are a
 
 from __future__ import annotations
 
-import csv
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +23,6 @@ from cmrdata.volumes import Volume, flips
 BY_EF = "by_ef"  # a pathology that fails some hearts and spares others: a case where the ejection fraction is reduced
 LABELLINGS = ("pathology", "ef")
 ANY_SPACING = (1.0, 1.0)  # for labels: where they lie is the image's word
-MISSING = ("", "na", "nan", "n/a", "none", "null")  # what stands for no answer
 T = TypeVar("T")
 
 
@@ -214,31 +211,6 @@ def placed(image: Volume, found: Annotation) -> dict[str, Any]:
     if image.affine is not None and found.affine is not None and not np.allclose(image.affine, found.affine, atol=0.01):
         flags += ("affine_mismatch",)
     return {"flip": flips(image.affine), "flags": flags}
-
-
-def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str | None]]:
-    """Rows of a CSV as text under our names: `columns` gives each of them the spellings it may have in the file.
-
-    Spellings are compared without case, spaces and signs. Columns and cells that are not there are None, empty rows
-    are left out; the delimiter is the comma or the semicolon, whichever the header has more of.
-    """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
-        titles = ["".join(filter(str.isalnum, title)).casefold() for title in re.split("[,;]", header)]
-        places = {name: [titles.index(s) for s in spellings if s in titles] for name, spellings in columns.items()}
-        rows = []
-        for cells in csv.reader(file, delimiter=";" if header.count(";") > header.count(",") else ","):
-            words = {name: cells[at[0]].strip() if at and at[0] < len(cells) else "" for name, at in places.items()}
-            rows.append({name: None if word.casefold() in MISSING else word for name, word in words.items()})
-    return [row for row in rows if any(row.values())]
-
-
-def number(cell: str | None) -> float:
-    """A cell's number, NaN where it has none."""
-    try:
-        return float(cell or "nan")
-    except ValueError:
-        return np.nan
 
 
 def one_each(pairs: Iterable[tuple[str, T]], *, at: Path, what: str) -> dict[str, T]:

@@ -5,7 +5,9 @@ V. M. Campello et al., IEEE TMI 40(12), 2021, doi 10.1109/TMI.2021.3090082.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,15 +26,14 @@ from cmrdata.readers.challenge import (
     about,
     around,
     canonical,
-    number,
     one_each,
     placed,
-    read_rows,
 )
 from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, nifti, open_volume
 
 LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
+MISSING = ("", "na", "nan", "n/a", "none", "null")  # cells that stand for no answer
 TABLE = "*M&Ms*nformation*.csv"  # its name changes with the release; that of 211230 has diagnosis and demographics
 COLUMNS = {
     "code": ("externalcode", "code", "subjectcode"), "ed": ("ed",), "es": ("es",), "site": ("centre", "center"),
@@ -159,3 +160,28 @@ def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray]
         raise ValueError(f"{len(raw)} frames hold any, expected ED and ES alone where the table does not name them")
     by_size = sorted(raw, key=lambda frame: -np.count_nonzero(np.rint(raw[frame]) == LV))
     return {frame: raw[frame] for frame in by_size}, ("frames_from_labels",) if raw else ()
+
+
+def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str | None]]:
+    """Rows of a CSV as text under our names: `columns` gives each of them the spellings it may have in the file.
+
+    Spellings are compared without case, spaces and signs. Columns and cells that are not there are None, empty rows
+    are left out; the delimiter is the comma or the semicolon, whichever the header has more of.
+    """
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        header = file.readline()
+        titles = ["".join(filter(str.isalnum, title)).casefold() for title in re.split("[,;]", header)]
+        places = {name: [titles.index(s) for s in spellings if s in titles] for name, spellings in columns.items()}
+        rows = []
+        for cells in csv.reader(file, delimiter=";" if header.count(";") > header.count(",") else ","):
+            words = {name: cells[at[0]].strip() if at and at[0] < len(cells) else "" for name, at in places.items()}
+            rows.append({name: None if word.casefold() in MISSING else word for name, word in words.items()})
+    return [row for row in rows if any(row.values())]
+
+
+def number(cell: str | None) -> float:
+    """A cell's number, NaN where it has none."""
+    try:
+        return float(cell or "nan")
+    except ValueError:
+        return np.nan

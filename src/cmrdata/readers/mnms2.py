@@ -24,10 +24,9 @@ from cmrdata.readers.challenge import (
     canonical,
     one_each,
     placed,
-    read_rows,
     still,
 )
-from cmrdata.readers.mnms import LABEL_MAP
+from cmrdata.readers.mnms import LABEL_MAP, read_rows
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 

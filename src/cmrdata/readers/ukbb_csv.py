@@ -106,10 +106,9 @@ def read_blocks(path: Path, header: Header, keys: Sequence[Key]) -> Iterator[pa.
     for size in BLOCKS:
         block = max(size, min(ROWS * header.start, BLOCKS[1]))
         seen = 0
-        misfits: list[tuple[int, int]] = []
         try:
             with reading(path, setting="cohort.table"), _behind(path, header.start) as file:
-                for batch in _parsed(file, header, keys, block=block, misfits=misfits):
+                for batch in _parsed(file, header, keys, block=block):
                     new = batch.slice(max(0, min(done - seen, batch.num_rows)))
                     seen += batch.num_rows
                     done = max(done, seen)
@@ -121,7 +120,7 @@ def read_blocks(path: Path, header: Header, keys: Sequence[Key]) -> Iterator[pa.
                 return
             if "straddling" in str(error) and size != BLOCKS[-1]:
                 continue
-            raise ValueError(f"cohort.table={path}: {_fault(str(error), misfits, header, done)}") from None
+            raise ValueError(f"cohort.table={path}: {_fault(str(error), header, done)}") from None
 
 
 def values(cells: pa.Array, read: Callable[[str], Any], *, field: str, dtype: Any, missing: Any = None) -> np.ndarray:
@@ -173,23 +172,15 @@ def _behind(path: Path, start: int) -> Iterator[pa.NativeFile]:
         yield file
 
 
-def _parsed(file: pa.NativeFile, header: Header, keys: Sequence[Key], *, block: int,
-            misfits: list[tuple[int, int]]) -> Iterator[pa.RecordBatch]:  # fmt: skip
-    """Batches of the columns `keys`; a row with another number of cells stops, and is noted as (row, cells)."""
-
-    def refuse(row: arrow_csv.InvalidRow) -> str:
-        misfits.append((row.number or 0, row.actual_columns))
-        return "error"
-
+def _parsed(file: pa.NativeFile, header: Header, keys: Sequence[Key], *, block: int) -> Iterator[pa.RecordBatch]:
+    """Batches of the columns `keys`, from about `block` bytes each."""
     names = [str(header.columns[key]) for key in keys]
     yield from arrow_csv.open_csv(
         file,
         read_options=arrow_csv.ReadOptions(
             block_size=block, use_threads=False, column_names=[str(place) for place in range(header.width)]
         ),
-        parse_options=arrow_csv.ParseOptions(
-            delimiter=header.delimiter, newlines_in_values=True, invalid_row_handler=refuse
-        ),
+        parse_options=arrow_csv.ParseOptions(delimiter=header.delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=names,
             column_types=dict.fromkeys(names, pa.string()),
@@ -199,13 +190,12 @@ def _parsed(file: pa.NativeFile, header: Header, keys: Sequence[Key], *, block: 
     )
 
 
-def _fault(error: str, misfits: list[tuple[int, int]], header: Header, done: int) -> str:
-    """What a parser's error means; its own text may hold a participant's row."""
-    if misfits:
-        row, cells = misfits[0]
+def _fault(error: str, header: Header, done: int) -> str:
+    """What a parser's error means. Its own text is not passed on: it may hold a participant's row."""
+    if found := re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", error):
         return (
-            f"line {header.lines + row} has {cells} cells, the header {header.width}; correct or remove the line "
-            "(a stray quote or delimiter, or a column of row names without a header)"
+            f"line {header.lines + int(found[1])} has {found[2]} cells, the header {header.width}; correct or remove the "
+            "line (a stray quote or delimiter, or a column of row names without a header)"
         )
     after = f"behind line {header.lines + done}"
     if "UTF8" in error:
