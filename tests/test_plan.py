@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from cmrdata.cohort import balancing_weights, bmi_band, group_names, split, with_groups
 from cmrdata.readers.phantom import OFFSETS, Phantom
-from cmrgen.plan import ATTRIBUTES, balanced, check, copy, possible_groups, summary, sweep
+from cmrdata.cohort import ATTRIBUTES
+from cmrgen.groups import possible_groups
+from cmrgen.plan import balanced, check, copy, summary, sweep
 from cmrgen.prompts import prompt
 
 few = settings(max_examples=6, deadline=None)

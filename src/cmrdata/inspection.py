@@ -83,7 +83,7 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
             bar.update(len(chunk))
     columns = ["subject", "ed_frame", "es_frame", "flags", "reason"]
     found = pd.DataFrame([known[subject] for subject in subjects.subject], columns=columns)
-    nominal = found.flags.fillna("").str.contains("|".join(NOMINAL))
+    nominal = found["flags"].fillna("").str.contains("|".join(NOMINAL))
     found.loc[nominal, ["ed_frame", "es_frame"]] = None
     return found.astype({"ed_frame": "Int64", "es_frame": "Int64"})
 

@@ -7,6 +7,7 @@ base to apex, whichever end a file begins with.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from cmrdata.volumes import Volume
 
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
 ENCLOSED = 0.6  # least share of the LV cavity's rim on myocardium; 0.98..1.00 in 140 real volumes, RV 0.17..0.43
+UNKNOWN = 255  # stands for a label that no mapping has
 TOLERANCE = 1e-3  # by which a label may miss a whole number
 MARGIN = 0.2  # by how much that share must exceed the RV's
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")
@@ -171,6 +173,15 @@ def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarra
 
     Floats count as integers within TOLERANCE. Raises ValueError naming non-integers and values that `mapping` lacks.
     """
+    table = np.full(256, UNKNOWN, np.uint8)
+    for source, label in mapping.items():
+        if 0 <= source < UNKNOWN:
+            table[source] = label
+    with np.errstate(invalid="ignore"):
+        byte = labels.astype(np.uint8)
+    canonical = table.take(byte)
+    if (byte == labels).all() and canonical.max(initial=0) < UNKNOWN:  # the usual case, and the fast one
+        return canonical
     whole = labels
     if labels.dtype.kind == "f":
         whole = np.rint(labels)
@@ -178,14 +189,10 @@ def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarra
             close = np.abs(labels - whole) <= TOLERANCE
         if not close.all():
             raise ValueError(f"labels are not integers: {_list(np.unique(labels[~close]))}")
-    canonical, known = np.zeros(labels.shape, np.uint8), 0
-    for source, label in mapping.items():
-        here = whole == source
-        canonical += here * np.uint8(label)
-        known += int(np.count_nonzero(here))
-    if known < labels.size:
-        unknown = np.setdiff1d(whole, list(mapping))
+    if (unknown := np.setdiff1d(whole, list(mapping))).size:
         raise ValueError(f"unknown labels {_list(unknown)}, expected {_list(sorted(mapping))}")
+    for source, label in mapping.items():
+        canonical[whole == source] = label
     return canonical
 
 
@@ -198,10 +205,13 @@ def label_frames(volume: Volume, mapping: Mapping[int, int]) -> tuple[np.ndarray
     assert mapping[0] == BACKGROUND
     labels, cavity = np.zeros((volume.frames, *volume.shape), np.uint8), np.zeros(volume.frames, int)
     inside = np.empty(volume.shape, bool)
+    run = math.gcd(inside.size, 8)  # neighbours that are looked for together
+    somewhere = inside.reshape(-1).view(f"u{run}")
     for t, frame in enumerate(volume.stream()):
-        here = np.flatnonzero(np.not_equal(frame, 0, out=inside))
-        found = check_labels(frame.reshape(-1)[here], mapping=mapping)
-        labels[t].reshape(-1)[here] = found
+        np.not_equal(frame, 0, out=inside)
+        here = np.flatnonzero(somewhere != 0)
+        found = check_labels(frame.reshape(-1, run).take(here, axis=0), mapping=mapping)
+        labels[t].reshape(-1, run)[here] = found
         cavity[t] = np.count_nonzero(found == LV)
     return labels, cavity
 

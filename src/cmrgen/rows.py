@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any, TypedDict
 
 import numpy as np
@@ -42,7 +42,7 @@ class Drawing(TypedDict, total=False):
 
 def usable(index: pd.DataFrame) -> pd.DataFrame:
     """The rows of a cohort store's index whose mask may be drawn from: labelled training subjects with both phases."""
-    half = index.flags.fillna("").str.split(";").map(lambda flags: "ed_unlabelled" in flags).astype(bool)
+    half = index["flags"].fillna("").str.split(";").map(lambda flags: "ed_unlabelled" in flags).astype(bool)
     rows = index[(index.split == "train") & index.diagnosis.notna() & ~half]
     if rows.empty:
         raise ValueError(
@@ -73,11 +73,16 @@ def planned(
     if asked is not None:
         rows = _with(rows, asked)
     rows.insert(0, "row", np.arange(len(rows)))
-    rows["borrowed"] = own.group.where(own.group.to_numpy() != rows.group.to_numpy(), "")
+    rows["borrowed"] = lender(own, rows)
     rows["prompt"] = prompts(rows, fields=fields)
     seeds = np.random.default_rng([seed, 2]).integers(0, 2**62, len(rows))
     rows = rows.assign(negative=negative, seed=seeds, guidance=float(guidance), strength=float(strength))
     return rows.assign(**(drawn(len(rows), seed=seed) if augment else STILL))
+
+
+def lender(own: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
+    """The group of each mask's own subject where the image is to show another group, else ""."""
+    return own.group.where(own.group.to_numpy() != rows.group.to_numpy(), "")
 
 
 def _with(rows: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
@@ -104,7 +109,7 @@ def check(plan: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame | None
     if plan.empty:
         raise ValueError("the plan has no rows, so there is nothing to draw")
     check_sources(plan, subjects)
-    for column, wrong, remedy in [*_faults(plan), *([] if index is None else _mask_faults(plan, index))]:
+    for column, wrong, remedy in chain(_faults(plan), [] if index is None else _mask_faults(plan, index)):
         refuse(plan, column, wrong, remedy)
 
 
@@ -138,9 +143,8 @@ def _mask_faults(plan: pd.DataFrame, index: pd.DataFrame) -> Iterator[tuple[str,
     yield "source_row", own.split.to_numpy() != "train", "that mask is not a training subject's; take another"
     unfit = ~plan.source_row.isin(usable(index).index)
     yield "source_row", unfit, "no image may come from this mask (ED unlabelled, or no diagnosis); take another"
-    lender = own.group.where(own.group.to_numpy() != plan.group.to_numpy(), "")
-    told = plan.borrowed.fillna("").to_numpy() != lender.to_numpy()
-    yield "borrowed", told, "it takes the group of the mask's subject where that differs from the row's, else nothing"
+    follows = {"borrowed": lender(own, plan)} | ({"source": own.source} if "source" in plan else {})
+    yield from contradictions(plan, follows)
 
 
 def _faults(plan: pd.DataFrame) -> Iterator[tuple[str, Any, str]]:
