@@ -27,7 +27,8 @@ def main(cfg: DictConfig) -> None:
             f"is {cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was trained with"
         )
     plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
-    counts = plans.summary(plan)
+    plans.check(plan, cohort.subjects, cohort.index)
+    counts = plans.summary(plan, cohort.index)
     print(
         f"plan: {len(plan)} images over {len(counts)} groups, {counts.images.min()}-{counts.images.max()} each, from "
         f"{counts.masks.min()}-{counts.masks.max()} masks of {counts.subjects.min()}-{counts.subjects.max()} training "
@@ -35,6 +36,13 @@ def main(cfg: DictConfig) -> None:
     )
     if missing := plan.attrs.get("missing"):
         print(f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}")
+    if counts.borrowed.any():
+        lent = counts[counts.borrowed > 0]
+        print(f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)")
+    if not cfg.images:
+        runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
+        print(f"{counts.to_string(index=False)}\n{folder / 'plan.csv'}: images=true resume=true draws it")
+        return
     made = render(
         plan,
         cohort=cohort,

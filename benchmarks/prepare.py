@@ -26,6 +26,7 @@ os.environ.setdefault("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
 
 import argparse
 import importlib
+import multiprocessing
 import platform
 import resource
 import statistics
@@ -33,9 +34,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -51,7 +51,7 @@ from cmrdata.store import prepare
 CROP = 120  # pixels of the reference's crop, and of our stacks
 TEN = 10  # times as many subjects in the second measurement of memory
 PEERS = {"torchio": "TorchIO", "monai": "MONAI"}
-Work = Callable[[str], object]
+Arm = Callable[[list[str]], Iterable[object]]  # does its work with each of some folders
 
 
 def cohort(tree: Path, secrets: Path) -> UKBB:
@@ -65,7 +65,7 @@ def gunzip(folder: str) -> None:
                 pass
 
 
-def torchio_chain(folder: str, *, nine: bool) -> list[object]:
+def torchio_chain(folder: str, *, nine: bool) -> int:
     import torchio as tio
 
     image = tio.ScalarImage(Path(folder) / "sa.nii.gz").data  # (T, X, Y, Z)
@@ -73,7 +73,7 @@ def torchio_chain(folder: str, *, nine: bool) -> list[object]:
     es, centre = int((mask == 1).flatten(1).sum(1).argmin()), mask.shape[3] // 2
     chain = tio.Compose([tio.CropOrPad((CROP, CROP, 1), mask_name="mask"), tio.RescaleIntensity((0, 1))])
     steps = (-1, 0, 1) if nine else (0,)
-    return [
+    found = [
         chain(
             tio.Subject(
                 image=tio.ScalarImage(tensor=image[[i, (es + i) % len(image)], :, :, centre + j, None]),
@@ -83,101 +83,74 @@ def torchio_chain(folder: str, *, nine: bool) -> list[object]:
         for j in steps
         for i in steps
     ]
+    return len(found)
 
 
-def monai_load(folder: str) -> list[object]:
+def monai_load(folder: str) -> int:
     from monai.transforms import LoadImage
 
     load = LoadImage(reader="NibabelReader", image_only=True)
-    return [load(Path(folder) / name) for name in ("sa.nii.gz", "seg_sa.nii.gz")]
+    return sum(load(Path(folder) / name).ndim for name in ("sa.nii.gz", "seg_sa.nii.gz"))
 
 
-def _quietly(work: Work, folder: str) -> None:
-    """Without sending the pictures back to the process that asked."""
-    import torch
-
-    torch.set_num_threads(1)
-    work(folder)
-
-
-def arms(source: UKBB, folders: list[str], peers: Sequence[str]) -> dict[str, tuple[Work, bool]]:
-    """Name -> (what is done with a folder, whether workers are threads)."""
+def arms(
+    source: UKBB, folders: list[str], peers: Sequence[str], *, threads: Executor, processes: Executor
+) -> dict[str, Arm]:
     subjects = dict(zip(folders, source.subjects()[0].subject, strict=True))  # both in the order of the names
 
-    def ours(folder: str, *, split: str) -> object:
+    def ours(folder: str, *, split: str) -> None:
         stacks = source.stacks(pd.DataFrame({"subject": [subjects[folder]], "split": [split]}))
         assert len(stacks.images) == {"train": 9, "test": 1}[split], stacks.rejected.reason.tolist()
-        return stacks
 
-    found: dict[str, tuple[Work, bool]] = {
-        "limit": (gunzip, True),
-        "ours, training": (partial(ours, split="train"), True),
-        "ours, val/test": (partial(ours, split="test"), True),
+    found: dict[str, Arm] = {
+        "limit": partial(threads.map, gunzip),
+        "ours, training": partial(threads.map, partial(ours, split="train")),
+        "ours, val/test": partial(threads.map, partial(ours, split="test")),
     }
     if "torchio" in peers:
-        found["TorchIO, training"] = (partial(torchio_chain, nine=True), False)
-        found["TorchIO, val/test"] = (partial(torchio_chain, nine=False), False)
+        found["TorchIO, training"] = partial(processes.map, partial(torchio_chain, nine=True))
+        found["TorchIO, val/test"] = partial(processes.map, partial(torchio_chain, nine=False))
     if "monai" in peers:
-        found["MONAI, loading"] = (monai_load, False)
+        found["MONAI, loading"] = partial(processes.map, monai_load)
     return found
 
 
-def timed(
-    folders: list[str], work: dict[str, tuple[Work, bool]], *, workers: int, repeats: int
-) -> dict[str, list[float]]:
-    """Seconds per subject of each arm in each repeat; arms take turns every few subjects, as a shared machine's load drifts."""
+def timed(folders: list[str], work: dict[str, Arm], *, together: int, repeats: int) -> dict[str, list[float]]:
+    """Seconds per subject of each arm in each repeat; arms take turns every few subjects, for a shared machine's load drifts."""
+    for name, arm in work.items():  # imports are done, and every file is in the page cache
+        list(arm(folders if name == "limit" else folders[:together]))
     taken = {name: [0.0] * repeats for name in work}
-    together = 2 * workers
-    with ExitStack() as stack:
-        threads = stack.enter_context(ThreadPoolExecutor(workers))
-        processes = (
-            stack.enter_context(ProcessPoolExecutor(workers)) if not all(t for _, t in work.values()) else threads
-        )
-        for name, (function, threaded) in work.items():  # warm up: imports, and every file read once
-            _run(
-                threads if threaded else processes,
-                function,
-                folders if name == "limit" else folders[:together],
-                threaded,
-            )
-        for repeat in range(repeats):
-            for start in range(0, len(folders), together):
-                for name, (function, threaded) in work.items():
-                    begun = time.perf_counter()
-                    _run(threads if threaded else processes, function, folders[start : start + together], threaded)
-                    taken[name][repeat] += (time.perf_counter() - begun) / len(folders)
-            print(f"repeat {repeat + 1} of {repeats} done", flush=True)
+    for repeat in range(repeats):
+        for start in range(0, len(folders), together):
+            for name, arm in work.items():
+                begun = time.perf_counter()
+                list(arm(folders[start : start + together]))
+                taken[name][repeat] += (time.perf_counter() - begun) / len(folders)
+        print(f"repeat {repeat + 1} of {repeats} done", flush=True)
     return taken
-
-
-def _run(pool: Executor, function: Work, folders: list[str], threaded: bool) -> None:
-    for _ in pool.map(function if threaded else partial(_quietly, function), folders):
-        pass
 
 
 def report(taken: dict[str, list[float]]) -> None:
     middle = {name: statistics.median(seconds) for name, seconds in taken.items()}
-    print(
-        f"\n{'':18} {'s/subject':>9}  {'range':13} {'subjects/s':>10} {'x TorchIO':>10} {'x MONAI':>8} {'% of limit':>11}"
-    )
+    line = "{:18} {:>9}  {:13} {:>10} {:>10} {:>8} {:>11}"
+    print(line.format("", "s/subject", "range", "subjects/s", "x TorchIO", "x MONAI", "% of limit"))
     for name, seconds in taken.items():
-        kind = name.partition(", ")[2]
-        peers = (
-            [middle.get(f"TorchIO, {kind}"), middle.get("MONAI, loading")] if name.startswith("ours") else [None, None]
-        )
-        ratios = [f"{peer / middle[name]:.2f}" if peer else "" for peer in peers]
-        share = f"{100 * middle['limit'] / middle[name]:.0f}" if name == "ours, training" else ""
-        print(f"{name:18} {middle[name]:9.3f}  {f'{min(seconds):.3f}..{max(seconds):.3f}':13} {1 / middle[name]:10.2f} "
-              f"{ratios[0]:>10} {ratios[1]:>8} {share:>11}")  # fmt: skip
+        mine, kind = middle[name], name.partition(", ")[2]
+        peers = [
+            middle.get(peer) if name.startswith("ours") else None for peer in (f"TorchIO, {kind}", "MONAI, loading")
+        ]
+        ratios = [f"{peer / mine:.2f}" if peer else "" for peer in peers]
+        share = f"{100 * middle['limit'] / mine:.0f}" if name == "ours, training" else ""
+        spread = f"{min(seconds):.3f}..{max(seconds):.3f}"
+        print(line.format(name, f"{mine:.3f}", spread, f"{1 / mine:.2f}", *ratios, share))
 
 
 def machine(*packages: str) -> None:
-    with open("/proc/cpuinfo") as file:
-        model = next(
-            (line.partition(":")[2].strip() for line in file if line.startswith("model name")), platform.processor()
-        )
-    print(f"{model}, {len(os.sched_getaffinity(0))} cores; load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
-          + ", ".join(f"{package} {version(package)}" for package in packages))  # fmt: skip
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    print(f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; "
+          f"Python {platform.python_version()}, {versions}")  # fmt: skip
 
 
 def installed(wanted: Sequence[str]) -> list[str]:
@@ -233,10 +206,13 @@ def main() -> None:
         return memory(tree, given.workers)
     peers = installed([name for name in given.peers.split(",") if name])
     folders = sorted(str(path) for path in tree.iterdir() if path.is_dir())
-    with tempfile.TemporaryDirectory() as secrets:
-        taken = timed(
-            folders, arms(cohort(tree, Path(secrets)), folders, peers), workers=given.workers, repeats=given.repeats
-        )
+    with (
+        tempfile.TemporaryDirectory() as secrets,
+        ThreadPoolExecutor(given.workers) as threads,
+        ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as processes,
+    ):
+        work = arms(cohort(tree, Path(secrets)), folders, peers, threads=threads, processes=processes)
+        taken = timed(folders, work, together=2 * given.workers, repeats=given.repeats)
     print(f"\n{len(folders)} subjects, {given.workers} workers, median of {given.repeats}, files in the page cache")
     machine("isal", "nibabel", "numpy", *peers)
     report(taken)

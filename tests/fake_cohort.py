@@ -70,7 +70,8 @@ def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16) -> St
     index = order.iloc[np.arange(count) % len(order)].reset_index(drop=True)
     first = cohort.index.reset_index().groupby("subject")["index"].first()
     index = index.assign(row=np.arange(count), source_row=index.subject.map(first), prompt="a heart",
-                         seed=np.arange(count), sampler="unipc", steps=8, guidance=2.0, strength=1.0)  # fmt: skip
+                         seed=np.arange(count), sampler="unipc", steps=8, guidance=2.0, strength=1.0,
+                         borrowed="", negative="", angle=0.0, zoom=1.0, dy=0.0, dx=0.0)  # fmt: skip
     seeds = [(10_000, k, 0) for k in range(count)]
     images, masks = _hearts(index.label.to_numpy(int) == 1, seeds=seeds, pixels=pixels)
     writer = Writer(folder, pixels=pixels, settings={"cohort_fingerprint": cohort.fingerprint, "count": count})

@@ -158,7 +158,8 @@ class Counting:
     def __init__(self):
         self.rows = []
 
-    def __call__(self, x, t, words):
+    def __call__(self, x, t, words, rows):
+        assert len(rows) == len(x) == len(words)
         self.rows.append(len(x))
         return x * 0.5 + words.mean((1, 2)).view(-1, 1, 1, 1)
 
@@ -167,7 +168,7 @@ def test_guidance_of_one_is_the_conditional_predictor_in_one_forward():
     x, words, empty = drawn(3, *SHAPE), drawn(3, 5, 6), drawn(1, 5, 6, seed=1)
     counting = Counting()
     got = guided(counting, prompt=words, empty=empty, scale=torch.ones(3))(x, torch.tensor(7))
-    assert counting.rows == [3] and torch.equal(got, Counting()(x, 7, words))
+    assert counting.rows == [3] and torch.equal(got, Counting()(x, 7, words, range(3)))
 
 
 @pytest.mark.parametrize("scale", [[3.0, 3.0, 3.0], [0.0, 1.0, 4.0]])
@@ -175,10 +176,11 @@ def test_guidance_extrapolates_each_row_from_the_empty_prompt(scale):
     x, words, empty = drawn(3, *SHAPE), drawn(3, 5, 6), drawn(1, 5, 6, seed=1)
     counting, s = Counting(), torch.tensor(scale)
     got = guided(counting, prompt=words, empty=empty, scale=s)(x, torch.tensor(7))
-    conditional, unconditional = Counting()(x, 7, words), Counting()(x, 7, empty.expand_as(words))
+    conditional = Counting()(x, 7, words, range(3))
+    unconditional = Counting()(x, 7, empty.expand_as(words), range(3))
     wanted = unconditional + s.view(-1, 1, 1, 1) * (conditional - unconditional)
     torch.testing.assert_close(got, wanted)
-    assert counting.rows == [6]
+    assert counting.rows == [3 + sum(k != 1 for k in scale)]
 
 
 @few

@@ -1,18 +1,30 @@
 """From a plan to a set: the same bytes whatever interrupts it, and only from this cohort's training subjects."""
 
+import contextlib
+import errno
+import multiprocessing
+import shutil
+import time
+from collections import namedtuple
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import settings
 
+from cmrdata import runs
 from cmrdata.manifest import PROVENANCE, open_synthetic
 from cmrdata.readers.phantom import Phantom
-from cmrdata.store import Store, prepare
+from cmrdata.runs import Unwritable
+from cmrdata.store import Store, Writer, prepare
+from cmrgen import generator as drawing
+from cmrgen.moves import moved
 from cmrgen.plan import balanced
-from cmrgen.render import Generator, render
+from cmrgen.render import Generator, load_generator, render, save_generator
+from cmrgen.shards import merge, render_shards
 
-few = settings(max_examples=6, deadline=None)
+PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads and forks do not mix
+PROCESSES.set_forkserver_preload(["cmrgen.render", "cmrgen.module", "pytest"])
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,11 @@ BYTES = ("images.u8", "masks.u8", "index.parquet", "plan.csv", "store.json", "se
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 class Stopped(Exception):
@@ -80,7 +96,7 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     assert made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
     assert made.meta["missing_groups"] == plan.attrs["missing"]
     assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
-    kept = pd.read_csv(made.folder / "plan.csv").fillna({"conditions": ""})
+    kept = pd.read_csv(made.folder / "plan.csv").fillna({"conditions": "", "borrowed": "", "negative": ""})
     pd.testing.assert_frame_equal(kept, plan, check_dtype=False)
 
 
@@ -163,3 +179,253 @@ def test_a_set_of_another_cohort_is_refused(cohort, rendered, tmp_path):
     other = prepare(Phantom(subjects=40, hf_scale=20, pixels=32, seed=3, controls_per_case=0.3), tmp_path, workers=1)
     with pytest.raises(ValueError, match="made from another cohort"):
         open_synthetic(rendered[1].folder, other)
+
+
+def close(a: np.ndarray, b: np.ndarray) -> bool:
+    """At most one grey level apart on 99.9 % of pixels."""
+    return bool((np.abs(a.astype(int) - b.astype(int)) <= 1).mean() >= 0.999)
+
+
+@pytest.fixture(scope="module")
+def mixed(cohort) -> pd.DataFrame:
+    """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not to show."""
+    plan = balanced(cohort.index, count=6, augment=True)
+    last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
+    plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
+    return plan.assign(guidance=[1.0, 2.0, 4.0, 1.0, 3.0, 3.0], strength=[0.0, 1.0, 0.5, 1.0, 1.0, 1.0],
+                       steps=[np.nan, 3, 2, np.nan, 3, 3])  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def drawn_mixed(cohort, generator, mixed, tmp_path_factory) -> Store:
+    folder = tmp_path_factory.mktemp("mixed") / "0"
+    return render(mixed, cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6})
+
+
+def test_every_row_is_drawn_as_it_says_whatever_its_batch(cohort, generator, mixed, drawn_mixed, tmp_path):
+    assert drawn_mixed.index.steps.tolist() == [2, 3, 2, 2, 3, 3]
+    masks = moved(cohort.masks[mixed.source_row.to_numpy()], mixed)
+    assert np.array_equal(drawn_mixed.masks, masks) and (masks != cohort.masks[mixed.source_row.to_numpy()]).any()
+    for size in (1, 4):
+        made = render(mixed, cohort=cohort, generator=generator, folder=tmp_path / str(size),
+                      **{**QUICK, "batch_size": size})  # fmt: skip
+        assert close(made.images, drawn_mixed.images), size
+    for k, row in enumerate(mixed.itertuples()):
+        alone = generator.images(torch.from_numpy(masks[[k]]), prompts=[row.prompt], negatives=[row.negative],
+                                 seeds=[row.seed], guidance=[row.guidance], strength=row.strength, sampler="unipc",
+                                 steps=int(drawn_mixed.index.steps[k]))  # fmt: skip
+        assert close(alone.numpy()[0], drawn_mixed.images[k]), k
+
+
+@pytest.mark.parametrize(
+    ("row", "change"),
+    [(1, {"guidance": 6.0}), (2, {"strength": 1.5}), (0, {"steps": 4}), (4, {"negative": "Male"}), (3, {"dx": -0.02})],
+)
+def test_a_column_changes_its_own_row_alone(cohort, generator, mixed, drawn_mixed, tmp_path, row, change):
+    other = mixed.copy()
+    for column, value in change.items():
+        other.loc[row, column] = value
+    made = render(other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6})
+    rest = [k for k in range(6) if k != row]
+    assert not close(made.images[row], drawn_mixed.images[row])
+    assert close(made.images[rest], drawn_mixed.images[rest])
+
+
+def test_without_strength_no_controlnet_runs(cohort, generator, mixed, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr(type(generator.controlnet), "forward", lambda *a, **k: calls.append(1))
+    render(mixed.assign(strength=0.0), cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    assert not calls
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 0, 1]])
+def test_shards_join_to_the_bytes_of_one_process(cohort, generator, rendered, tmp_path, order):
+    plan, whole = rendered
+    how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
+    ends = [render_shards(plan, rank=k, world=3, **how) for k in order]
+    assert ends[:2] == [None, None] and ends[2].fingerprint == whole.fingerprint
+    joined = contents(tmp_path)
+    assert {name: data for name, data in joined.items() if not name.startswith("shard-")} == contents(whole.folder)
+    assert merge(tmp_path, 3).fingerprint == whole.fingerprint and contents(tmp_path) == joined
+
+
+def test_shards_that_lack_or_do_not_belong_together_are_named(
+    cohort, generator, rendered, tmp_path, stop_after, monkeypatch
+):
+    plan, _ = rendered
+    how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
+    render(plan, shard="0/2", **how)
+    with pytest.raises(ValueError, match=r"1 of 2 shards lack: shard-1-of-2 \(not begun\).*shard=1/2"):
+        merge(tmp_path, 2)
+    render(plan.assign(guidance=1.0), shard="1/2", **how)
+    with pytest.raises(ValueError, match="shard-1-of-2 differs from shard-0-of-2 in plan"):
+        merge(tmp_path, 2)
+    with pytest.raises(ValueError, match="plan differs in 5 of 5 rows, columns guidance"):
+        render(plan, shard="1/2", **how)
+    stop_after(1)
+    with pytest.raises(Stopped):
+        render(plan, shard="0/1", **how)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"shard-0-of-1 \(unfinished, 2 images\)"):
+        merge(tmp_path, 1)
+    assert not (tmp_path / "store.json").exists()
+    for shard, told in (("2/2", "i from 0 to n-1"), ("first", "give i/n"), ("0/9", "the plan is 3 batches")):
+        with pytest.raises(ValueError, match=told):
+            render(plan, shard=shard, **how)
+
+
+@pytest.fixture
+def spoil(monkeypatch):
+    """Some seeds' noise is not finite, the first `times` times it is asked for."""
+
+    def patch(seeds: set[int], times: int):
+        draw, asked = drawing.row_noise, []
+
+        def noise(some, shape):
+            values = draw(some, shape)
+            for k, seed in enumerate(some):
+                if seed in seeds and asked.count(seed) < times:
+                    asked.append(seed)
+                    values[k, 0, 0, 0] = float("nan")
+            return values
+
+        monkeypatch.setattr(drawing, "row_noise", noise)
+        return asked
+
+    return patch
+
+
+def test_an_image_that_is_not_finite_is_drawn_once_more(cohort, generator, rendered, tmp_path, spoil):
+    plan, whole = rendered
+    asked = spoil({plan.seed[3]}, 1)
+    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    assert asked == [plan.seed[3]] and close(made.images, whole.images) and not (tmp_path / "failed.csv").exists()
+
+
+@pytest.mark.parametrize("bad", [[3], [0, 1], [1, 4]])
+def test_what_stays_not_finite_is_left_out_and_listed(cohort, generator, rendered, tmp_path, spoil, capsys, bad):
+    plan, whole = rendered
+    spoil({plan.seed[k] for k in bad}, 99)
+    how = {"cohort": cohort, "generator": generator, **QUICK}
+    made = render(plan, folder=tmp_path / "one", **how)
+    good = [k for k in range(5) if k not in bad]
+    assert made.index.row.tolist() == good and close(made.images, whole.images[good])
+    assert np.array_equal(made.masks, whole.masks[good])
+    failed = pd.read_csv(made.folder / "failed.csv")
+    assert failed.row.tolist() == bad and set(failed.reason) == {"not finite, twice"}
+    assert f"{len(bad)} images could not be drawn" in capsys.readouterr().out
+    for k in range(2):
+        render_shards(plan, folder=tmp_path / "two", rank=k, world=2, **how)
+    joined = contents(tmp_path / "two")
+    assert {k: v for k, v in joined.items() if not k.startswith("shard-")} == contents(made.folder)
+
+
+def test_weights_that_draw_nothing_are_blamed_at_once(cohort, generator, rendered, tmp_path, spoil):
+    plan, _ = rendered
+    spoil(set(plan.seed), 99)
+    with pytest.raises(ValueError, match="none of the first 5 images is finite.*weights of generator made up"):
+        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 5})
+    assert not (tmp_path / "store.json").exists()
+
+
+def test_a_disk_that_is_too_small_is_told_before_any_image(
+    cohort, generator, rendered, tmp_path, stop_after, monkeypatch, capsys
+):
+    drawn = stop_after(0)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 20_000, 20_000))
+    with pytest.raises(Unwritable, match=r"5 images of 32 px: 0.0 MB, but only 0.0 MB are free.*run_dir="):
+        render(rendered[0], cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    assert "5 images of 32 px: 0.0 MB in" in capsys.readouterr().out and not drawn
+
+
+def test_a_disk_that_fills_up_is_told_and_the_set_continued(cohort, generator, rendered, tmp_path, monkeypatch):
+    plan, whole = rendered
+    how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
+    append = Writer.append
+
+    def full(self, *args, **kwargs):
+        if self.parts:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, *args, **kwargs)
+
+    monkeypatch.setattr(Writer, "append", full)
+    with pytest.raises(Unwritable, match="No space left on device; 5 images of 32 px: .*Free some space.*resume=true"):
+        render(plan, **how)
+    monkeypatch.undo()
+    render(plan, **how)
+    assert contents(tmp_path) == contents(whole.folder)
+
+
+@pytest.fixture(scope="module")
+def trained(generator, tiny_base, tmp_path_factory):
+    """The generator as the folder of a finished run."""
+    run = tmp_path_factory.mktemp("run")
+    facts = {"base": {"weights": str(tiny_base)}, "base_fingerprint": generator.base.fingerprint}
+    save_generator(generator.controlnet, run / "controlnet", facts)
+    runs.finish(run)
+    return run
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.safetensors", "generator.json"])
+def test_truncated_weights_name_the_run_and_the_remedy(trained, tmp_path, name):
+    run = shutil.copytree(trained, tmp_path / "run")
+    data = (run / "controlnet" / name).read_bytes()
+    (run / "controlnet" / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match="generator=.*run: .*(truncated|damaged).*copy the run again"):
+        load_generator(run)
+
+
+def work(plan, cohort, run, folder, log) -> None:
+    """What a process does: render, noting each batch it begins."""
+    torch.set_num_threads(1)
+    images = Generator.images
+
+    def noting(self, *args, **kwargs):
+        with log.open("a") as file:
+            file.write("batch\n")
+        return images(self, *args, **kwargs)
+
+    Generator.images = noting
+    with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
+        render(plan, cohort=Store.open(cohort), generator=load_generator(run), folder=folder, **QUICK)
+
+
+def begun(log) -> int:
+    return len(log.read_text().split()) if log.exists() else 0
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, trained, tmp_path):
+    plan, rng = balanced(cohort.index, count=12), np.random.default_rng(0)
+    how = {"cohort": cohort, "generator": load_generator(trained), **QUICK}
+    whole = contents(render(plan, folder=tmp_path / "whole", **how).folder)
+    folder, log = tmp_path / "killed", tmp_path / "log"
+    for _ in range(3):
+        before, process = begun(log), PROCESSES.Process(target=work, args=(plan, cohort.folder, trained, folder, log))
+        process.start()
+        goal, end = before + rng.integers(1, 3), time.monotonic() + 120
+        while begun(log) < goal and process.is_alive() and time.monotonic() < end:
+            time.sleep(0.003)
+        process.join(rng.uniform(0, 0.2))
+        process.kill()
+        process.join()
+        assert process.exitcode in (-9, 0) and begun(log) > before
+    drawn_before = begun(log)
+    safe = len(list((folder / "parts").glob("*.parquet")))
+    assert drawn_before - safe <= 3  # a kill loses one batch at most
+    last = PROCESSES.Process(target=work, args=(plan, cohort.folder, trained, folder, log))
+    last.start()
+    last.join()
+    assert last.exitcode == 0 and contents(folder) == whole and begun(log) - drawn_before == 6 - safe
+
+
+def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rendered, tmp_path):
+    plan, whole = rendered
+    how = {"cohort": cohort, "generator": generator, **QUICK, "steps": 4}
+    some = render(plan.assign(guidance=6.0), folder=tmp_path / "some", interval=(0, 0.5), **how)
+    none = render(plan.assign(guidance=6.0), folder=tmp_path / "none", interval=(0.5, 0.5), **how)
+    plain = render(plan.assign(guidance=1.0), folder=tmp_path / "plain", **how)
+    assert np.array_equal(none.images, plain.images) and (some.images != none.images).any()
+    assert some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
+    with pytest.raises(ValueError, match=r"sampler.interval is \[0.8, 0.2\]"):
+        render(plan, folder=tmp_path / "wrong", interval=(0.8, 0.2), **how)

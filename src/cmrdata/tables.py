@@ -14,7 +14,7 @@ NEVER_MISSING = (
     "flags",
     "table_flags",
     "group",
-    "prompt",
+    "prompt", "negative", "borrowed",
 )  # text that may be empty: nothing is to be said
 
 

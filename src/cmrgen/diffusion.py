@@ -66,21 +66,43 @@ def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> T
 
 
 def guided(
-    predict: Callable[[Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor
+    predict: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor
 ) -> Predictor:
     """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale per row (B,).
 
-    `predict` takes (x, t, prompt embeddings) at a multiple of B rows. Rows at scale 1 alone need no second half.
+    prompt (B, tokens, width); empty, what the images shall not show, the same or (1, tokens, width). `predict` takes
+    (x, t, embeddings, rows) of n inputs, rows (n,) saying which of the B each is: rows at scale 1 need no second input.
     """
-    if bool((scale == 1).all()):
-        return lambda x, t: predict(x, t, prompt)
-    both, weight = torch.cat([empty.expand_as(prompt), prompt]), scale.view(-1, 1, 1, 1)
+    every = torch.arange(len(prompt), device=prompt.device)
+    steered = every[scale != 1]
+    if not len(steered):
+        return lambda x, t: predict(x, t, prompt, every)
+    rows, words = torch.cat([steered, every]), torch.cat([empty.expand_as(prompt)[steered], prompt])
+    weight = scale[steered].view(-1, 1, 1, 1)
 
     def combined(x: Tensor, t: Tensor) -> Tensor:
-        unconditional, conditional = predict(torch.cat([x, x]), t, both).chunk(2)
-        return unconditional + weight * (conditional - unconditional)
+        both = predict(x[rows], t, words, rows)
+        unconditional, conditional = both[: len(steered)], both[len(steered) :]
+        moved = unconditional + weight * (conditional[steered] - unconditional)
+        return moved if len(steered) == len(every) else conditional.index_copy(0, steered, moved)
 
     return combined
+
+
+def within(
+    interval: tuple[float, float], *, inside: Predictor, outside: Predictor, scheduler: Any, steps: int
+) -> Predictor:
+    """`inside` in the share `interval` of the steps, from the noisiest at 0 to 1, and `outside` in the others.
+
+    With guidance inside only, the others take one forward for two (Kynkaanniemi 2024). A step counts as its start.
+    """
+    low, high = interval
+    if (low, high) == (0, 1):
+        return inside
+    scheduler.set_timesteps(steps)
+    times = scheduler.timesteps.tolist()
+    chosen = {t for k, t in enumerate(times) if low <= k / len(times) < high}
+    return lambda x, t: (inside if t.item() in chosen else outside)(x, t)
 
 
 def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
@@ -95,24 +117,29 @@ def denoise(
     t: Tensor,
     *,
     context: Tensor,
-    control: Tensor,
-    strength: float = 1.0,
+    control: Tensor | None,
+    strength: float | Tensor = 1.0,
 ) -> Tensor:
     """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3).
 
+    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which is strength 0.
     A U-Net of lower precision than x is fed in its own, free of autocast: its weights are already what autocast makes.
     """
-    down, middle = controlnet(
-        x, t, encoder_hidden_states=context, controlnet_cond=control, conditioning_scale=strength, return_dict=False
-    )
-    steer = {"down_block_additional_residuals": down, "mid_block_additional_residual": middle}
+    if control is None:
+        down, middle = [], None
+    else:
+        scale = strength.view(-1, 1, 1, 1) if isinstance(strength, Tensor) else strength
+        down, middle = controlnet(
+            x, t, encoder_hidden_states=context, controlnet_cond=control, conditioning_scale=scale, return_dict=False
+        )
+    steer = {"down_block_additional_residuals": down or None, "mid_block_additional_residual": middle}
     own = getattr(unet, "dtype", x.dtype)
     if own == x.dtype:
         return unet(x, t, encoder_hidden_states=context, **steer).sample
     with torch.autocast(x.device.type, enabled=False):
         steer = {
-            "down_block_additional_residuals": [d.to(own) for d in down],
-            "mid_block_additional_residual": middle.to(own),
+            "down_block_additional_residuals": [d.to(own) for d in down] or None,
+            "mid_block_additional_residual": middle if middle is None else middle.to(own),
         }
         return unet(x.to(own), t, encoder_hidden_states=context.to(own), **steer).sample.to(x.dtype)
 

@@ -51,7 +51,7 @@ def balanced(
     lenders = {group: group for group in present}
     if missing == "borrow":
         lenders |= {group: nearest_group(group, present) for group in absent}
-    turns = {group: itertools.cycle(_turns(train[train.group == of], rng)) for group, of in lenders.items()}
+    turns = {group: itertools.cycle(_turns(train.subject[train.group == of], rng)) for group, of in lenders.items()}
     names = sorted(turns)
     order = (names[k] for _ in itertools.count() for k in rng.permutation(len(names)))
     groups = list(itertools.islice(order, count))
@@ -81,7 +81,7 @@ def random_prompt(index: pd.DataFrame, *, count: int, seed: int = 0, **drawing: 
     def drawn(column: int, values: np.ndarray) -> np.ndarray:
         return values[(share[:, column] * len(values)).astype(int)]
 
-    ages = drawn(1, decades(train.age) + 5) if "age_band" in levels else None
+    ages = drawn(1, decades(train.age) + 5) if train.age.notna().any() else None
     diagnoses = drawn(3, np.array(sorted(train.diagnosis.unique()), dtype=object))
     masks = {diagnosis: rows.index.to_numpy() for diagnosis, rows in train.groupby("diagnosis")}
     sources = [int(masks[name][int(at * len(masks[name]))]) for name, at in zip(diagnoses, share[:, 4], strict=True)]
@@ -121,8 +121,8 @@ def _check_count(count: int) -> None:
         raise ValueError(f"plan.count={count}: give a count of at least 1")
 
 
-def _turns(rows: pd.DataFrame, rng: np.random.Generator) -> list[int]:
+def _turns(subjects: pd.Series, rng: np.random.Generator) -> list[int]:
     """A group's store rows, so ordered that every subject comes once before any comes again."""
-    shuffled = rows.iloc[rng.permutation(len(rows))]
-    turn = shuffled.groupby("subject", sort=False).cumcount().to_numpy()
+    shuffled = subjects.iloc[rng.permutation(len(subjects))]
+    turn = shuffled.groupby(shuffled, sort=False).cumcount().to_numpy()
     return shuffled.index[np.argsort(turn, kind="stable")].tolist()

@@ -1,118 +1,31 @@
-"""Plan to images: batches follow the plan's positions, so an interrupted set continues to the same bytes."""
+"""Plan to images: batches follow the plan's positions, so a set is the same whatever interrupted or divided its making."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
-from diffusers import ControlNetModel, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cmrdata import runs
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store, Writer
-from cmrgen.base import Base, as_control, load_base, weights_hash
-from cmrgen.diffusion import denoise, guided, row_noise, sample
-from cmrgen.plan import check, sweep
+from cmrgen.generator import SAMPLERS as SAMPLERS
+from cmrgen.generator import WHOLE, blank
+from cmrgen.generator import Generator as Generator
+from cmrgen.generator import embedded_once as embedded_once
+from cmrgen.generator import load_generator as load_generator
+from cmrgen.generator import save_generator as save_generator
+from cmrgen.generator import scheduler as scheduler
+from cmrgen.output import check_room, close, failures, finished, shard_name, shard_of, written_alone
+from cmrgen.plan import check, moved, sweep
 
-SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-
-
-@dataclass
-class Generator:
-    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields, fingerprints."""
-
-    base: Base
-    controlnet: ControlNetModel
-    facts: dict[str, Any]
-
-    def to(self, device: torch.device | str) -> Generator:
-        self.base.to(device)
-        self.controlnet.to(device)
-        return self
-
-    @torch.no_grad()
-    def images(
-        self,
-        masks: Tensor,
-        *,
-        prompts: list[str],
-        seeds: list[int],
-        guidance: list[float],
-        strength: float = 1.0,
-        sampler: str = "unipc",
-        steps: int = 8,
-    ) -> Tensor:
-        """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on its own mask, prompt and seed only."""
-        device = self.base.device
-        context, empty = self.base.embed(prompts), self.base.embed([""])
-        noise = row_noise(seeds, self.base.latent_shape).to(device)
-        with embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device)) as control:
-
-            def predict(x: Tensor, t: Tensor, words: Tensor) -> Tensor:
-                repeated = control if len(x) == len(control) else torch.cat([control, control])
-                return denoise(
-                    self.base.unet, self.controlnet, x, t, context=words, control=repeated, strength=strength
-                )
-
-            steered = guided(predict, prompt=context, empty=empty, scale=torch.tensor(guidance, device=device))
-            latents = sample(steered, noise, scheduler=scheduler(sampler, self.base.schedule), steps=steps)
-        return self.base.images(latents)
-
-
-@contextmanager
-def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
-    """The mask's embedding depends on neither time nor prompt: inside this block the network takes it ready-made."""
-    embedding = controlnet.controlnet_cond_embedding
-    controlnet.controlnet_cond_embedding = nn.Identity()
-    try:
-        yield embedding(control)
-    finally:
-        controlnet.controlnet_cond_embedding = embedding
-
-
-def scheduler(name: str, schedule: dict[str, Any]) -> Any:
-    """A diffusers scheduler of the base's noise schedule."""
-    if name not in SAMPLERS:
-        raise ValueError(f"sampler.name is {name!r}; it takes {', '.join(SAMPLERS)}")
-    return SAMPLERS[name].from_config({k: v for k, v in schedule.items() if not k.startswith("_")})
-
-
-def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:
-    """Write the ControlNet as a diffusers folder with the facts needed to use it; returns its fingerprint."""
-    controlnet.save_pretrained(folder, safe_serialization=True)
-    mark = weights_hash(folder)
-    write_atomic(folder / "generator.json", json.dumps({**facts, "fingerprint": mark}, indent=1))
-    return mark
-
-
-def load_generator(run: str | Path) -> Generator:
-    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; raises when run or base have changed."""
-    runs.facts(Path(run))
-    folder = Path(run) / "controlnet"
-    if not (folder / "generator.json").exists():
-        raise FileNotFoundError(
-            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
-        )
-    facts = json.loads((folder / "generator.json").read_text())
-    base = load_base(**facts["base"])
-    if base.fingerprint != facts["base_fingerprint"]:
-        raise ValueError(
-            f"generator={run}: its base {facts['base']['weights']} has changed since ({facts['base_fingerprint']} -> "
-            f"{base.fingerprint}); restore it, or train the ControlNet again"
-        )
-    return Generator(
-        base=base, controlnet=ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False), facts=facts
-    )
+HOPELESS = 8  # images: so many without a good one, and the weights are to blame
 
 
 def render(
@@ -124,9 +37,21 @@ def render(
     sampler: str,
     steps: int,
     batch_size: int = 24,
+    interval: tuple[float, float] = WHOLE,
+    shard: str | None = None,
+    device: torch.device | str | None = None,
 ) -> Store:
-    """Render every row of the plan into a synthetic set at the cohort's image size; continues an interrupted one."""
-    check(plan, cohort.subjects)
+    """Render the plan's rows into a synthetic set at the cohort's image size; continues an interrupted one.
+
+    Rows without their own `steps` take `steps`. shard: "i/n" draws every n-th batch, from the i-th (0 to n-1), as a set
+    of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge. A row that is not finite is drawn once more, alone and
+    in float32; then it is left out and listed in failed.csv (row, reason). Equal arguments give equal bytes on a CPU.
+    Raises ValueError for a set of another plan or settings, naming them, and when nothing can be drawn; Unwritable.
+    """
+    check(plan, cohort.subjects, cohort.index)
+    if not 0 <= interval[0] <= interval[1] <= 1:
+        raise ValueError(f"sampler.interval is {list(interval)}; give two shares of the steps, as [0, 1] or [0.2, 0.8]")
+    batches = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)]
     written = plan.to_csv(index=False)
     settings = {
         "cohort": cohort.folder.name,
@@ -136,31 +61,82 @@ def render(
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
         "plan": hashlib.sha256(written.encode()).hexdigest()[:16],
+        **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
+        **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
     }
-    if (folder / "store.json").exists():
-        done = Store.open(folder)
-        if settings.items() <= done.meta["settings"].items():
-            return done  # of other settings: Writer refuses by name
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    generator.to(device)
-    pixels = cohort.meta["pixels"]
-    writer = Writer(folder, pixels=pixels, settings=settings)
-    write_atomic(folder / "plan.csv", written)
-    todo = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)][len(writer.parts) :]
-    with tqdm(total=len(plan), initial=writer.rows, desc="render", unit="img") as bar:
-        for rows in todo:
-            masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
-            draw = partial(generator.images, sampler=sampler, steps=steps, strength=float(rows.strength.iloc[0]))
-            images = draw(
-                masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(), guidance=rows.guidance.tolist()
-            )
-            writer.append(
-                resized(images, pixels).cpu().numpy(),
-                masks.numpy(),
-                rows.assign(split="synthetic", sampler=sampler, steps=steps),
-            )
-            bar.update(len(rows))
-    return writer.finish(images=len(plan), missing_groups=plan.attrs.get("missing", []))
+    if shard is not None:
+        number, of = shard_of(shard, batches=len(batches))
+        folder, batches = folder / shard_name(number, of), batches[number::of]
+        settings["shard"] = f"{number}/{of}"
+    if (done := finished(folder, settings, written)) is not None:
+        return done
+    pixels, rows = cohort.meta["pixels"], sum(map(len, batches))
+    generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    with written_alone(folder, rows=rows, pixels=pixels):
+        if (done := finished(folder, settings, written)) is not None:
+            return done
+        writer = Writer(folder, pixels=pixels, settings=settings)
+        check_room(folder, rows=rows - writer.rows, pixels=pixels)
+        write_atomic(folder / "plan.csv", written)
+        draw = partial(drawn, generator=generator, sampler=sampler, interval=interval)
+        _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
+        return close(writer, plan)
+
+
+def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: partial[Tensor], steps: int) -> None:
+    """Draw and append what the set lacks of its batches. Raises ValueError when no image at all turns out well."""
+    rows, there = (sum(map(len, some)) for some in (batches, batches[: len(writer.parts)]))
+    lost = len(failures(writer))
+    with tqdm(total=rows, initial=there, desc="render", unit="img") as bar:
+        for batch in batches[len(writer.parts) :]:
+            part = batch.assign(split="synthetic", sampler=draw.keywords["sampler"], steps=steps_of(batch, steps))
+            masks = moved(cohort.masks[batch.source_row.to_numpy()], batch)
+            images = draw(part, masks)
+            good = ~blank(images).numpy()
+            lost += int((~good).sum())
+            if not writer.rows and not good.any() and lost >= min(rows, HOPELESS):
+                raise ValueError(
+                    f"{writer.folder}: none of the first {lost} images is finite, so the weights of generator "
+                    f"{writer.settings['generator']} or its base are broken; check them, or train it again"
+                )
+            bad = pd.DataFrame({"row": batch.row[~good], "reason": "not finite, twice"})
+            writer.append(resized(images, writer.pixels).numpy()[good], masks[good], part[good], rejected=bad)
+            bar.update(len(batch))
+
+
+def drawn(
+    rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: str, interval: tuple[float, float]
+) -> Tensor:
+    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
+    images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels), dtype=torch.uint8)
+
+    def draw(at: np.ndarray, generator: Generator, steps: int) -> None:
+        some = rows.iloc[at]
+        made = generator.images(
+            torch.from_numpy(masks[at]),
+            prompts=some.prompt.fillna("").tolist(),
+            negatives=some.negative.fillna("").tolist(),
+            seeds=some.seed.tolist(),
+            guidance=some.guidance.tolist(),
+            strength=some.strength.tolist(),
+            sampler=sampler,
+            steps=steps,
+            interval=interval,
+        )
+        images[torch.from_numpy(at)] = made.cpu()
+
+    for steps in sorted(set(rows.steps)):
+        draw(np.flatnonzero(rows.steps == steps), generator, int(steps))
+    exact = replace(generator, precision=torch.float32)
+    for k in np.flatnonzero(blank(images).numpy()):
+        draw(np.array([k]), exact, int(rows.steps.iloc[k]))
+    return images
+
+
+def steps_of(rows: pd.DataFrame, default: int) -> pd.Series:
+    """Each row's own number of sampler steps, or the default where it has none."""
+    own = rows.steps if "steps" in rows else pd.Series(np.nan, rows.index)
+    return pd.to_numeric(own).fillna(default).astype("int64")
 
 
 def render_sweep(

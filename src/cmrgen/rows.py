@@ -97,11 +97,11 @@ def _with(rows: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     return rows
 
 
-def check(plan: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame | None = None) -> None:
-    """Raise ValueError unless every mask is a training subject's and every row can be drawn.
+def check(plan: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame) -> None:
+    """Raise ValueError unless every row can be drawn and every mask is the named subject's, who trains.
 
-    `subjects` is the cohort's table. With its store's `index`, masks are checked too: each must be the named subject's.
-    Errors name the column, the rows (counted from 0) and the remedy.
+    `subjects` is the cohort's table, `index` its store's. Errors name the column, the rows (counted from 0), the value
+    found there and the remedy.
     """
     check_columns(plan)
     if absent := [column for column in COLUMNS if column not in plan]:
@@ -109,7 +109,7 @@ def check(plan: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame | None
     if plan.empty:
         raise ValueError("the plan has no rows, so there is nothing to draw")
     check_sources(plan, subjects)
-    for column, wrong, remedy in chain(_faults(plan), [] if index is None else _mask_faults(plan, index)):
+    for column, wrong, remedy in chain(_faults(plan), _mask_faults(plan, index)):
         refuse(plan, column, wrong, remedy)
 
 
@@ -129,7 +129,9 @@ def refuse(plan: pd.DataFrame, column: str, wrong: Any, remedy: str) -> None:
     rows = f"row{'s' if len(at) > 1 else ''} {', '.join(map(str, at[:5]))}"
     more = f" and {len(at) - 5} more" if len(at) > 5 else ""
     value = plan[column].iloc[at[0]]
-    found = "" if column == "subject" else " is empty" if pd.isna(value) else f" is {value!r}"
+    value = value.item() if isinstance(value, np.generic) else value
+    empty = pd.api.types.is_scalar(value) and pd.isna(value)
+    found = "" if column == "subject" else " is empty" if empty else f" is {value!r}"
     raise ValueError(f"plan column {column!r}{found} in {rows}{more}: {remedy}")
 
 
@@ -161,6 +163,8 @@ def _faults(plan: pd.DataFrame) -> Iterator[tuple[str, Any, str]]:
         yield column, unfit, f"it takes numbers from {low:g} to {high:g}, or nothing"
     yield from contradictions(plan, {"age_band": age_band(plan.age), "bmi_band": bmi_band(plan.bmi),
                                      "label": plan.diagnosis.map(DIAGNOSES), "group": group_names(plan)})  # fmt: skip
+    for column in ("prompt", "negative"):
+        yield column, ~plan[column].map(lambda words: isinstance(words, str)).astype(bool), "it takes text, or ''"
     numbers: dict[str, tuple[float, float, bool]] = {
         "seed": (0, 2**63 - 1, True),
         "guidance": (0, np.inf, False),

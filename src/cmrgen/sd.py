@@ -196,7 +196,7 @@ def _filled(configs: Path, state: Mapping[str, Tensor]) -> TextTransformer:
     config, state = json.loads((configs / "text_encoder" / "config.json").read_text()), clip_to_open(state)
     with _Uninitialised():
         tower = clip_tower(config)
-    wanted = {name: state[name].float() for name in tower.state_dict() if name in state}
+    wanted = {name: state[name] for name in tower.state_dict() if name in state}
     _check_complete("text", len(wanted), len(tower.state_dict()))
     with _shapes_of("text"):
         tower.load_state_dict(wanted)

@@ -64,7 +64,7 @@ class UKBB:
         fov_mm: float = 165.0,
         reach: int = 1,
         seed: int = 0,
-        controls_per_case: float | None = 4,
+        controls_per_case: float | None = None,
         max_rejected: float = 0.05,
         default_spacing: float | None = None,
         frames: int | None = None,

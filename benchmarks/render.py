@@ -1,0 +1,234 @@
+"""How fast a set is drawn, and how well: images/s of `Generator.images` against the stock pipeline, one way at a time.
+
+    python benchmarks/render.py --generator runs/controlnet/0 [--images 96] [--repeats 4] [--seeds 3] [--batch 24]
+
+The peer is the reference's path: diffusers' own StableDiffusionControlNetPipeline on the exported generator, batch 1, DDIM
+with 20 steps, guidance 4, the prompt encoded for every image. Every arm draws the same masks, prompts and seeds of a phantom
+cohort; arms take turns, each `--images` / `--repeats` images a turn, and a first batch does not count.
+
+Quality stands in the same row. Dice: of the masks asked for and what a segmenter, trained on the cohort's real images, finds.
+Frechet distance: to those real images in the features of the cohort's own attribute network. The peer is drawn with
+`--seeds` sets of seeds; a way is as good when both numbers are no worse than its mean by more than twice their standard
+deviation over these sets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import StableDiffusionControlNetPipeline
+from machine import hardware, now
+from torch import Tensor
+from tqdm import tqdm
+
+from cmrdata.readers.phantom import Phantom
+from cmrdata.store import Store, prepare
+from cmrgen.adherence import dice
+from cmrgen.base import as_control
+from cmrgen.export import export
+from cmrgen.fidelity import frechet_distance
+from cmrgen.generator import Generator, load_generator
+from cmrgen.judges import judge, judges
+from cmrgen.plan import balanced
+from cmrgen.render import resized
+
+PIXELS = 64
+DDIM = {"sampler": "ddim", "steps": 20, "guidance": 4.0}
+UNIPC = {"sampler": "unipc", "steps": 8, "guidance": 4.0}
+Draw = Callable[[pd.DataFrame, Tensor], Tensor]  # rows of a plan and their masks -> (n, 2, P, P) uint8
+
+
+@dataclass
+class Arm:
+    """One way of drawing, in batches of `batch`; `over` is the arm that it adds something to."""
+
+    name: str
+    draw: Draw
+    batch: int
+    over: str | None = None
+    shift: int = 0  # added to the plan's seeds
+    judged: bool = True
+    seconds: list[float] = field(default_factory=list)
+    images: list[np.ndarray] = field(default_factory=list)
+
+    def turn(self, rows: pd.DataFrame, masks: Tensor, device: torch.device, *, counts: bool = True) -> None:
+        rows, made = rows.assign(seed=rows.seed + self.shift), []
+        begun = now(device)
+        for k in range(0, len(rows), self.batch):
+            made.append(self.draw(rows.iloc[k : k + self.batch], masks[k : k + self.batch]).cpu())
+        if counts:
+            self.seconds.append(now(device) - begun)
+            self.images.append(resized(torch.cat(made), PIXELS).numpy())
+
+
+def stock(generator: Generator, folder: Path, device: torch.device) -> Draw:
+    """The reference's path, image by image."""
+    export(generator, folder, parts="pipeline", sampler="ddim")
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    pipe.set_progress_bar_config(disable=True)
+
+    def draw(rows: pd.DataFrame, masks: Tensor) -> Tensor:
+        made = [
+            pipe(row.prompt, image=as_control(mask[None], generator.base.pixels), num_inference_steps=DDIM["steps"],
+                 guidance_scale=DDIM["guidance"], generator=torch.Generator().manual_seed(row.seed), output_type="pt").images
+            for row, mask in zip(rows.itertuples(), masks, strict=True)
+        ]  # fmt: skip
+        rgb = torch.cat(made).float()
+        return (torch.stack([(rgb[:, 0] + rgb[:, 2]) / 2, rgb[:, 1]], 1) * 255).round().to(torch.uint8)
+
+    return draw
+
+
+@contextmanager
+def embedded_in_every_step(controlnet: Any, control: Tensor) -> Iterator[Tensor]:
+    yield control
+
+
+def ours(generator: Generator, *, cached: bool = True, once: bool = True, **how: Any) -> Draw:
+    """`Generator.images`, with or without the prompts kept and the mask embedded once."""
+    guidance = how.pop("guidance")
+
+    def draw(rows: pd.DataFrame, masks: Tensor) -> Tensor:
+        if not cached:
+            generator._words.clear()
+        kept = nullcontext() if once else patch("cmrgen.generator.embedded_once", embedded_in_every_step)
+        with kept:
+            return generator.images(masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(),
+                                    guidance=[guidance] * len(rows), **how)  # fmt: skip
+
+    return draw
+
+
+def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device: torch.device) -> list[Arm]:
+    """The peer with several seeds, then each way on top of another."""
+    loop, kept, once, many, few = ("our loop, nothing kept", "prompts embedded once a set", "mask embedded once an image",
+                                   f"batch {batch}", "UniPC, 8 steps")  # fmt: skip
+    arms = [Arm(f"stock pipeline, seeds {k}", peer, 1, shift=k * 1_000_003) for k in range(seeds)]
+    arms += [
+        Arm(loop, ours(generator, cached=False, once=False, **DDIM), 1, arms[0].name),
+        Arm(kept, ours(generator, once=False, **DDIM), 1, loop),
+        Arm(once, ours(generator, **DDIM), 1, kept),
+        Arm(many, ours(generator, **DDIM), batch, once),
+        Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "sampler": "dpmpp", "steps": 10}), batch, many),
+        Arm(few, ours(generator, **UNIPC), batch, many),
+        Arm("guidance 2", ours(generator, **{**UNIPC, "guidance": 2.0}), batch, few),
+        Arm("guidance 4 in the first half", ours(generator, **UNIPC, interval=(0, 0.5)), batch, few),
+        Arm("guidance 4 in the second half", ours(generator, **UNIPC, interval=(0.5, 1)), batch, few),
+        Arm("no guidance", ours(generator, **{**UNIPC, "guidance": 1.0}), batch, few),
+        Arm("features used twice", ours(generator, **UNIPC, reuse=2), batch, few),
+        Arm("no ControlNet (strength 0)", ours(generator, **UNIPC, strength=0.0), batch, few, judged=False),
+    ]  # fmt: skip
+    if device.type == "cuda":
+        half = replace(generator, precision=torch.bfloat16)
+        arms.append(Arm("bfloat16", ours(half, **UNIPC), batch, few))
+    return arms
+
+
+def drawn(arms: list[Arm], plan: pd.DataFrame, masks: Tensor, *, repeats: int, device: torch.device) -> None:
+    """Every arm in turns, after one that does not count."""
+    for arm in arms:
+        arm.turn(plan.iloc[: arm.batch], masks[: arm.batch], device, counts=False)
+    for part in tqdm(np.array_split(np.arange(len(plan)), repeats), desc="turns"):
+        for arm in arms:
+            arm.turn(plan.iloc[part], masks[torch.from_numpy(part)], device)
+
+
+def quality(arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, steps: tuple[int, int]) -> pd.DataFrame:
+    """Dice and Frechet distance of each arm that is judged; attrs: the real images' own."""
+    networks = judges(cohort, folder, steps=steps)
+    real = np.flatnonzero((cohort.index.split == "train") & cohort.index.central)
+    seen = judge(networks, cohort.images[real])
+    rows = {}
+    for arm in arms:
+        found = judge(networks, np.concatenate(arm.images))
+        rows[arm.name] = {"dice": np.nanmean(dice(found.segmented, masks.numpy())),
+                          "frechet": frechet_distance(seen.features, found.features)}  # fmt: skip
+    table = pd.DataFrame(rows).T
+    table.attrs["real"] = float(np.nanmean(dice(seen.segmented, cohort.masks[real])))
+    return table
+
+
+def report(arms: list[Arm], scores: pd.DataFrame, *, images: int) -> str:
+    """The table, in Markdown."""
+    peers = [arm.name for arm in arms if arm.name.startswith("stock")]
+    mean, spread = scores.loc[peers].mean(), 2 * scores.loc[peers].std(ddof=1)
+    times = {arm.name: sum(arm.seconds) for arm in arms}
+    slow = float(np.mean([times[name] for name in peers]))
+    lines = [
+        f"The stock pipeline: Dice {mean.dice:.3f} +- {spread.dice:.3f}, Frechet distance {mean.frechet:.2f} +- "
+        f"{spread.frechet:.2f} (2 sd over {len(peers)} sets of seeds, {images} images each); real images: Dice "
+        f"{scores.attrs['real']:.3f}.\n",
+        "| way | on top of | images/s (range of turns) | x that | x stock | Dice | Frechet | as good |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for arm in arms:
+        rates = [len(made) / s for made, s in zip(arm.images, arm.seconds, strict=True)]
+        gain = f"{times[arm.over] / times[arm.name]:.2f}" if arm.over else ""
+        found = scores.loc[arm.name]
+        good = found.dice >= (mean - spread).dice and found.frechet <= (mean + spread).frechet
+        told = f"{found.dice:.3f} | {found.frechet:.2f} | {'yes' if good else 'no'}" if arm.judged else "- | - | -"
+        lines.append(
+            f"| {arm.name} | {arm.over or ''} | {images / times[arm.name]:.2f} ({min(rates):.2f} to {max(rates):.2f}) | "
+            f"{gain} | {slow / times[arm.name]:.2f} | {told} |"
+        )
+    return "\n".join(lines)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--generator", default="runs/controlnet/0", help="a finished ControlNet run")
+    parser.add_argument("--images", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=3, help="sets of seeds of the peer, at least 2")
+    parser.add_argument("--batch", type=int, default=24)
+    parser.add_argument("--subjects", type=int, default=300, help="of the phantom cohort")
+    parser.add_argument(
+        "--judge-steps", type=int, nargs=2, default=(250, 400), help="of segmenter and attribute network"
+    )
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked = arguments()
+    device = torch.device(asked.device)
+    generator = load_generator(asked.generator)
+    with tempfile.TemporaryDirectory() as root:
+        peer = stock(generator, Path(root) / "stock", device)
+        generator.to(device)
+        cohort = prepare(Phantom(subjects=asked.subjects, hf_scale=20.0, pixels=PIXELS, controls_per_case=1), root)
+        plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"])
+        masks = torch.from_numpy(cohort.masks[plan.source_row.to_numpy()])
+        print(
+            f"# Drawing a synthetic set on {hardware(device)}\n\n{date.today()}, torch {torch.__version__}: "
+            f"{asked.generator} at {generator.base.pixels} px, {asked.images} images in {asked.repeats} turns.\n",
+            flush=True,
+        )
+        arms = arms_of(generator, peer, batch=asked.batch, seeds=asked.seeds, device=device)
+        drawn(arms, plan, masks, repeats=asked.repeats, device=device)
+        if device.type == "cuda":  # last, for it changes the networks; each batch size compiles once, uncounted
+            few = next(arm for arm in arms if arm.name == "UniPC, 8 steps")
+            arms.append(Arm("torch.compile", ours(generator.compile(), **UNIPC), asked.batch, few.name))
+            drawn(arms[-1:], plan, masks, repeats=asked.repeats, device=device)
+        scores = quality(arms, cohort, masks, folder=Path(root) / "judges", steps=tuple(asked.judge_steps))
+        print(report(arms, scores, images=asked.images), flush=True)
+
+
+if __name__ == "__main__":
+    for name in ("diffusers", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()

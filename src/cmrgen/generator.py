@@ -1,0 +1,213 @@
+"""A base with its trained ControlNet, and the images they draw of masks and prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ControlNetModel, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from torch import Tensor, nn
+
+from cmrdata import runs
+from cmrdata.runs import write_atomic
+from cmrgen.base import Base, as_control, load_base, weights_hash
+from cmrgen.diffusion import denoise, guided, row_noise, sample, within
+from cmrgen.prompts import EMPTY
+
+SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
+KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
+RESTORE = "copy the run again from where it was trained, or train it again"
+READY = nn.Identity()  # one for all, so that compiled networks know it again
+
+
+@dataclass
+class Generator:
+    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields, fingerprints.
+
+    precision: of the networks' arithmetic while denoising (their weights stay as they are).
+    """
+
+    base: Base
+    controlnet: ControlNetModel
+    facts: dict[str, Any]
+    precision: torch.dtype = torch.float32
+    _words: dict[str, Tensor] = field(default_factory=dict, repr=False)
+
+    def to(self, device: torch.device | str) -> Generator:
+        self.base.to(device)
+        self.controlnet.to(device)
+        return self
+
+    def compile(self, **options: Any) -> Generator:
+        """Let torch compile the networks in place: minutes at the first batch of each size, for GPUs and many images."""
+        for network in (self.base.unet, self.controlnet):
+            network.compile(**options)
+        return self
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """(n, tokens, width) embeddings. Each distinct prompt is embedded once and alone: batches do not matter."""
+        wanted = set(prompts)
+        if len(wanted | self._words.keys()) > KNOWN_PROMPTS:
+            self._words.clear()
+        for prompt in dict.fromkeys(prompts):
+            if prompt not in self._words:
+                self._words[prompt] = self.base.embed([prompt])[0]
+        return torch.stack([self._words[prompt].to(self.base.device) for prompt in prompts])
+
+    @torch.no_grad()
+    def images(
+        self,
+        masks: Tensor,
+        *,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        guidance: Sequence[float],
+        negatives: Sequence[str] | None = None,
+        strength: float | Sequence[float] = 1.0,
+        sampler: str = "unipc",
+        steps: int = 8,
+        interval: tuple[float, float] = WHOLE,
+        reuse: int = 1,
+    ) -> Tensor:
+        """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
+
+        negatives: what the images shall not show, else nothing; strength: of the mask; interval: share of the steps in
+        which guidance counts; reuse: steps that share one `reused` forward. An image that is not finite becomes black.
+        """
+        device, n = self.base.device, len(prompts)
+        context, empty = self.embed(prompts), self.embed(negatives or [EMPTY])
+        noise = row_noise(seeds, self.base.latent_shape).to(device)
+        strengths = torch.tensor([strength] * n if isinstance(strength, int | float) else list(strength), device=device)
+        plan = scheduler(sampler, self.base.schedule)
+        with ExitStack() as stack:
+            masked = bool((strengths != 0).any())
+            if masked:
+                control = stack.enter_context(
+                    embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device))
+                )
+            begin = stack.enter_context(reused(self.base.unet, self.controlnet, every=reuse)) if reuse > 1 else None
+            if self.precision != torch.float32:
+                stack.enter_context(torch.autocast(device.type, self.precision))
+
+            def predict(x: Tensor, t: Tensor, words: Tensor, rows: Tensor) -> Tensor:
+                if begin:
+                    begin(len(x))
+                steer = {"control": control[rows], "strength": strengths[rows]} if masked else {"control": None}
+                return denoise(self.base.unet, self.controlnet, x, t, context=words, **steer).float()
+
+            scale = torch.tensor(list(guidance), device=device)
+            steered = partial(guided, predict, prompt=context, empty=empty)
+            predictor = within(
+                interval,
+                inside=steered(scale=scale),
+                outside=steered(scale=torch.ones_like(scale)),
+                scheduler=plan,
+                steps=steps,
+            )
+            latents = sample(predictor, noise, scheduler=plan, steps=steps)
+        finite = latents.isfinite().flatten(1).all(1)
+        return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
+
+
+def blank(images: Tensor) -> Tensor:
+    """(B,) whether an image (B, 2, P, P) shows nothing at all: not finite, or lost in the decoder."""
+    flat = images.flatten(1)
+    return flat.amin(1) == flat.amax(1)
+
+
+@contextmanager
+def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
+    """The mask's embedding depends on neither time nor prompt: inside this block the network takes it ready-made."""
+    embedding = controlnet.controlnet_cond_embedding
+    controlnet.controlnet_cond_embedding = READY
+    try:
+        yield embedding(control)
+    finally:
+        controlnet.controlnet_cond_embedding = embedding
+
+
+@contextmanager
+def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable[[int], None]]:
+    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th step only.
+
+    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x and time. Call what
+    is yielded with the number of rows before each step; another number than before begins anew. Not for training.
+    """
+    deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
+    known: dict[nn.Module, Any] = {}
+    step = {"number": 0, "rows": -1}
+
+    def begin(rows: int) -> None:
+        if rows != step["rows"] or step["number"] == every:
+            known.clear()
+            step.update(number=0, rows=rows)
+        step["number"] += 1
+
+    def remembering(network: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            if network not in known:
+                known[network] = forward(*args, **kwargs)
+            return known[network]
+
+        return remembered
+
+    try:
+        for network in deep:
+            network.forward = remembering(network, network.forward)
+        yield begin
+    finally:
+        for network in deep:
+            network.__dict__.pop("forward", None)
+
+
+def scheduler(name: str, schedule: dict[str, Any]) -> Any:
+    """A diffusers scheduler of the base's noise schedule."""
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler.name is {name!r}; it takes {', '.join(SAMPLERS)}")
+    return SAMPLERS[name].from_config({k: v for k, v in schedule.items() if not k.startswith("_")})
+
+
+def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:
+    """Write the ControlNet as a diffusers folder with the facts needed to use it; returns its fingerprint."""
+    controlnet.save_pretrained(folder, safe_serialization=True)
+    mark = weights_hash(folder)
+    write_atomic(folder / "generator.json", json.dumps({**facts, "fingerprint": mark}, indent=1))
+    return mark
+
+
+def load_generator(run: str | Path) -> Generator:
+    """The generator of a finished ControlNet run, e.g. runs/controlnet/0.
+
+    Raises FileNotFoundError when there is none, ValueError when its weights or its base are damaged or have changed.
+    """
+    runs.facts(Path(run))
+    folder = Path(run) / "controlnet"
+    if not (folder / "generator.json").exists():
+        raise FileNotFoundError(
+            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
+        )
+    try:
+        facts = json.loads((folder / "generator.json").read_text())
+    except ValueError:
+        raise ValueError(f"generator={run}: generator.json is damaged; {RESTORE}") from None
+    if (found := weights_hash(folder)) != facts["fingerprint"]:
+        raise ValueError(
+            f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
+            f"{found}); {RESTORE}"
+        )
+    base = load_base(**facts["base"])
+    if base.fingerprint != facts["base_fingerprint"]:
+        raise ValueError(
+            f"generator={run}: its base {facts['base']['weights']} has changed since ({facts['base_fingerprint']} -> "
+            f"{base.fingerprint}); restore it, or train the ControlNet again"
+        )
+    return Generator(
+        base=base, controlnet=ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False), facts=facts
+    )
