@@ -17,6 +17,7 @@ from cmrgen.diffusion import (
     sample,
     stratified_timesteps,
     velocity,
+    within,
 )
 from cmrgen.pretrain import SCHEDULE
 from cmrgen.render import SAMPLERS, scheduler
@@ -249,3 +250,16 @@ def test_a_decay_of_one_keeps_and_of_zero_replaces(decay, wanted):
     average, current = [torch.full((3,), 5.0)], [torch.ones(3)]
     ema_update(average, current, decay)
     assert torch.equal(average[0], torch.full((3,), wanted))
+
+
+@pytest.mark.parametrize(
+    ("interval", "steps", "inside"),
+    [((0.25, 0.75), 8, [2, 3, 4, 5]), ((0.0, 0.5), 5, [0, 1, 2]), ((0.5, 1.0), 4, [2, 3]), ((0.3, 0.3), 4, [])],
+)
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_inner_predictor_is_asked_in_its_share_of_the_steps(name, interval, steps, inside):
+    asked, plan = [], scheduler(name, SCHEDULE)
+    arms = {arm: lambda x, t, arm=arm: (asked.append(arm), x)[1] for arm in ("inside", "outside")}
+    sample(within(interval, **arms, scheduler=plan, steps=steps), drawn(1, *SHAPE), scheduler=plan, steps=steps)
+    assert asked == ["inside" if k in inside else "outside" for k in range(steps)]
+    assert within((0, 1), **arms, scheduler=plan, steps=steps) is arms["inside"]

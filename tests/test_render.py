@@ -429,3 +429,59 @@ def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rend
     assert some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
     with pytest.raises(ValueError, match=r"sampler.interval is \[0.8, 0.2\]"):
         render(plan, folder=tmp_path / "wrong", interval=(0.8, 0.2), **how)
+
+
+@pytest.fixture
+def calls(generator, monkeypatch):
+    """The rows of each forward of the ControlNet, the U-Net's deepest block and the text tower."""
+    counts = {"controlnet": [], "deep": [], "text": []}
+    networks = {"controlnet": generator.controlnet, "deep": generator.base.unet.mid_block}
+    hooks = [network.register_forward_hook(lambda _, inputs, __, name=name: counts[name].append(len(inputs[0])))
+             for name, network in networks.items()]  # fmt: skip
+    embed = generator.base.embed
+    monkeypatch.setattr(generator.base, "embed", lambda words: (counts["text"].append(words), embed(words))[1])
+    yield counts
+    for hook in hooks:
+        hook.remove()
+
+
+@pytest.fixture
+def request_of(cohort):
+    def some(guidance: list[float]) -> dict:
+        rows = balanced(cohort.index, count=len(guidance))
+        masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
+        return {"masks": masks, "prompts": rows.prompt.tolist(), "seeds": rows.seed.tolist(), "guidance": guidance}
+
+    return some
+
+
+def test_only_the_forwards_that_count_are_made(generator, request_of, calls):
+    generator.images(**request_of([1.0, 2.0, 1.0]), steps=2)
+    assert calls["controlnet"] == calls["deep"] == [4, 4]  # one row has an unconditional half
+    generator.images(**request_of([2.0, 2.0]), steps=4, interval=(0, 0.5))
+    assert calls["deep"][2:] == [4, 4, 2, 2]
+    generator.images(**request_of([2.0, 2.0]), steps=2, strength=0.0)
+    assert calls["controlnet"][2:] == calls["deep"][2:6] and calls["deep"][6:] == [4, 4]
+
+
+def test_a_prompt_is_embedded_once(generator, request_of, calls):
+    words = dict.fromkeys([*request_of([2.0] * 3)["prompts"], "something new"])
+    generator._words.clear()
+    for _ in range(2):
+        generator.images(**{**request_of([2.0] * 3)}, negatives=["something new"] * 3, steps=1)
+    assert sorted(map(tuple, calls["text"])) == sorted((word,) for word in words)
+
+
+def test_reused_features_save_forwards_and_leave_the_networks_as_they_were(generator, request_of):
+    asked, begun = request_of([2.0, 2.0]), []
+    plain = generator.images(**asked, steps=4).int()
+    forward = generator.base.unet.mid_block.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(generator.base.unet.mid_block, "forward", lambda *a, **k: (begun.append(1), forward(*a, **k))[1])
+        again = generator.images(**asked, steps=4, reuse=2).int()
+        assert len(begun) == 2
+        generator.images(**asked, steps=4, reuse=2, interval=(0, 0.5))
+        assert len(begun) == 4
+    assert (again != plain).any() and (again - plain).abs().float().mean() < plain.float().std()
+    assert torch.equal(generator.images(**asked, steps=4).int(), plain)
+    assert "forward" not in vars(generator.controlnet) and "forward" not in vars(generator.base.unet.up_blocks[0])

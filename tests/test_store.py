@@ -479,7 +479,7 @@ def test_synthetic_data_from_held_out_subjects_are_refused(tmp_path, place):
 
 def test_synthetic_data_from_strangers_are_refused(tmp_path):
     store = prepare(FakeCohort(SMALL), tmp_path)
-    with pytest.raises(ValueError, match="SYN9999"):
+    with pytest.raises(ValueError, match="1 of 1 rows name subjects that this cohort does not have"):
         check_sources(pd.DataFrame({"subject": ["SYN9999"]}), store.subjects)
 
 

@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.batch import LV, MYO, RV
+from cmrdata.batch import LV, MYO, PHASES, RV
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.runs import write_atomic
 
@@ -197,3 +197,13 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
 def _refuse(panel: Axes, reason: str) -> None:
     panel.text(0.5, 0.5, reason, ha="center", va="center", transform=panel.transAxes)
     panel.set_axis_off()
+
+
+def copy_pairs(synthetic: np.ndarray, training: np.ndarray, similarity: Sequence[float]) -> Figure:
+    """Synthetic images (k, 2, P, P) beside their nearest training images, a row each, with their similarity.
+
+    It shows real images: save it nowhere but in a folder that stays with the cohort's data.
+    """
+    rows = [[a[0], b[0], a[1], b[1]] for a, b in zip(synthetic, training, strict=True)]
+    heads = [f"{kind} {phase}" for phase in PHASES for kind in ("synthetic", "training")]
+    return image_grid(rows, [f"{value:.3f}" for value in similarity], heads)

@@ -14,7 +14,9 @@ NEVER_MISSING = (
     "flags",
     "table_flags",
     "group",
-    "prompt", "negative", "borrowed",
+    "prompt",
+    "negative",
+    "borrowed",
 )  # text that may be empty: nothing is to be said
 
 

@@ -141,6 +141,7 @@ def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable
     is yielded with the number of rows before each step; another number than before begins anew. Not for training.
     """
     deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
+    own = {network: vars(network).get("forward") for network in deep}
     known: dict[nn.Module, Any] = {}
     step = {"number": 0, "rows": -1}
 
@@ -164,7 +165,10 @@ def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable
         yield begin
     finally:
         for network in deep:
-            network.__dict__.pop("forward", None)
+            if own[network] is None:
+                vars(network).pop("forward", None)
+            else:
+                network.forward = own[network]
 
 
 def scheduler(name: str, schedule: dict[str, Any]) -> Any:

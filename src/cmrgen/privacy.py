@@ -1,6 +1,6 @@
-"""Is a synthetic set safe to share? The memorisation audit: candidate copies, authenticity, C_T, membership attack.
+"""Is a synthetic set safe to share? The memorisation audit: candidate copies, authenticity and C_T.
 
-Every number stands beside the same number of held-out people, whom the generator has never seen: what they score is
+The membership attack is in membership.py. Every number stands beside the same number of held-out people, whom the generator has never seen: what they score is
 what chance gives.
 """
 
@@ -12,18 +12,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 from sklearn.cluster import KMeans
 
 from cmrdata import figures
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
-from cmrgen.base import as_control
-from cmrgen.diffusion import denoise, diffusion_loss, row_noise
 from cmrgen.fidelity import FEW
 from cmrgen.likeness import Nearest, Search, by_features, by_sight
-from cmrgen.prompts import prompts
 
 EXPECTED = 0.05  # share of unseen people beyond tau, the other 95 % quantile (Dar et al. 2023)
 FALSE = 0.05  # share of false ones allowed among the images called copies
@@ -121,99 +117,6 @@ def write_private(found: Audit, cohort: Store, synthetic: Store, folder: Path, *
             synthetic.images[top.row.to_numpy()], cohort.images[top.training_row.to_numpy()], top.similarity
         )
         figures.save(drawn, folder / f"pairs_{measure}")
-
-
-class Membership(NamedTuple):
-    """A membership attack: how well a low loss tells training images from held-out ones. 95 % intervals."""
-
-    auc: float  # 0.5 is chance
-    auc_low: float
-    auc_high: float
-    tpr: float  # share of the training images found at 1 % false alarms; NaN for fewer than 100 held-out images
-    tpr_low: float
-    tpr_high: float
-    resolvable: float  # the smallest such share that chance reaches in less than 5 %
-    members: int
-    held_out: int
-
-
-def membership(losses_train: np.ndarray, losses_held_out: np.ndarray, *, seed: int, draws: int = 1000) -> Membership:
-    """The attack that calls a low loss a training image (Matsumoto et al. 2023), on one loss per person.
-
-    Intervals are percentiles of `draws` bootstrap samples, drawn within each side. Raises ValueError for losses that
-    are not finite and for a side of fewer than 2.
-    """
-    x, y = (np.asarray(losses, float) for losses in (losses_train, losses_held_out))
-    for name, losses in (("training", x), ("held-out", y)):
-        if losses.ndim != 1 or len(losses) < 2 or not np.isfinite(losses).all():
-            raise ValueError(f"{name} losses of shape {losses.shape}, {np.isfinite(losses).sum()} of them finite; "
-                             "an attack needs at least 2 on each side, one per image, all finite")  # fmt: skip
-    rng, samples = np.random.default_rng(seed), []
-    for _ in range(draws):
-        samples.append(_attacked(rng.choice(x, len(x)), rng.choice(y, len(y))))
-    (auc_low, tpr_low), (auc_high, tpr_high) = (np.quantile(samples, q, axis=0) for q in (0.025, 0.975))
-    auc, tpr = _attacked(x, y)
-    alarms = int(0.01 * len(y))
-    least = np.nan
-    if alarms:  # members below the alarms-th of the held-out losses are beta-binomial when nothing is remembered
-        chance = stats.betabinom(len(x), alarms, len(y) - alarms + 1)
-        least = float(chance.ppf(0.95) + 1) / len(x)
-        least = least if least <= 1 else np.nan
-    return Membership(auc, auc_low, auc_high, tpr, tpr_low, tpr_high, least, len(x), len(y))
-
-
-def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd.DataFrame:
-    """The membership attack on a generator's own losses: a row of `Membership` per group, "all" first, and few.
-
-    One central image per subject; every group gives equally many training and held-out ones (else a loss that depends
-    on the group would pass for memory), `images` of each in all at most.
-    """
-    index = store.index
-    central = index[index.central.astype(bool)].drop_duplicates("subject").sample(frac=1, random_state=seed)
-    pools = [central[central.split.isin(splits)] for splits in (("train",), ("val", "test"))]
-    counts = pd.concat([pool.group.value_counts() for pool in pools], axis=1).min(axis=1, skipna=False).dropna()
-    counts = counts[counts > 0]
-    if counts.sum() < 2:
-        raise ValueError(f"{store.folder}: no group has training and held-out images both; no membership attack")
-    counts = (counts * min(1, images / counts.sum())).clip(lower=1).astype(int)
-    chosen = [pool[pool.groupby("group").cumcount() < pool.group.map(counts).fillna(0)] for pool in pools]
-    losses = [diffusion_losses(generator, store, part.index.to_numpy(), seed=seed) for part in chosen]
-    rows = []
-    for group in ("all", *sorted(counts[counts >= 2].index)):
-        of = [loss[np.asarray((part.group == group) | (group == "all"))]
-              for loss, part in zip(losses, chosen, strict=True)]  # fmt: skip
-        found = membership(*of, seed=seed)
-        rows.append({"group": group, **found._asdict(), "few": min(found.members, found.held_out) < FEW})
-    return pd.DataFrame(rows)
-
-
-@torch.no_grad()
-def diffusion_losses(
-    generator: Any, store: Store, rows: np.ndarray, *, seed: int, timesteps: int = 8, batch: int = 32
-) -> np.ndarray:
-    """(n,) diffusion loss of store rows under their own mask and prompt, mean over fixed timesteps.
-
-    Timesteps lie evenly between little and much noise; each has one noise drawn from `seed`, the same for every image,
-    so that images differ by their own loss only. generator: cmrgen.render.Generator.
-    """
-    base, steps = generator.base, len(generator.base.alphas)
-    noises = row_noise([seed * 1009 + k for k in range(timesteps)], base.latent_shape).to(base.device)
-    losses = np.zeros(len(rows))
-    for k in range(0, len(rows), batch):
-        some = rows[k : k + batch]
-        moments = base.moments(torch.from_numpy(store.images[some]))
-        x0 = base.sample_latent(moments, torch.zeros_like(moments.chunk(2, dim=1)[0]))
-        words = prompts(store.index.iloc[some], fields=generator.facts["fields"]).tolist()
-        control = as_control(torch.from_numpy(store.masks[some]), base.pixels).to(base.device)
-        given = {"context": base.embed(words), "control": control}
-        for number, noise in enumerate(noises):
-            t = torch.full((len(some),), int((number + 0.5) / timesteps * steps), device=base.device)
-            value = diffusion_loss(
-                lambda x, t, given=given: denoise(base.unet, generator.controlnet, x, t, **given),  # type: ignore[misc]
-                x0, noise.expand_as(x0), t, alphas=base.alphas, prediction=base.prediction, gamma=None,
-            )  # fmt: skip
-            losses[k : k + batch] += value.double().cpu().numpy() / timesteps
-    return losses
 
 
 def wilson(found: int, n: int, *, confidence: float = 0.95) -> Rates:
@@ -350,9 +253,41 @@ def _sources(near: Nearest, tau: float) -> dict[str, Any]:
     return {**row, "source_similarity": medians[0], "other_similarity": medians[1], "expected": EXPECTED, "tau": tau}
 
 
-def _attacked(x: np.ndarray, y: np.ndarray) -> Rates:
-    """AUC, and the share of x below all but 1 % of y; NaN where y has fewer than 100."""
-    ranks = stats.rankdata(np.concatenate([-x, -y]))
-    auc = (ranks[: len(x)].sum() - len(x) * (len(x) + 1) / 2) / (len(x) * len(y))
-    alarms = int(0.01 * len(y))
-    return float(auc), float((x < np.partition(y, alarms - 1)[alarms - 1]).mean()) if alarms else float("nan")
+def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
+    """Plain sentences, the ones by what is seen first."""
+    said = []
+    for row, source in zip(table[table.group == "all"].to_dict("records"), sources, strict=True):
+        name, share = NAMES[row["measure"]], _percent(row, "share", "low", "high")
+        more = "more candidate copies than" if row["p"] < 0.05 else "no more candidate copies than expected"
+        said.append(f"{name}: {more} by chance ({share}, expected {EXPECTED:.0%}; {row['n']:,} images).")
+        if row["copies"] == row["copies"]:
+            copies = int(row["copies"])
+            said.append(f"{name}: {copies or 'no'} image{'s' * (copies != 1)} {'look' if copies > 1 else 'looks'} like "
+                        f"{'copies' if copies > 1 else 'a copy'} of a training image.")  # fmt: skip
+        if row["ct_high"] < 0:
+            said.append(f"{name}: the set lies nearer to the training images than unseen people do (C_T = "
+                        f"{row['ct']:.1f}, 95 % interval {row['ct_low']:.1f} to {row['ct_high']:.1f}).")  # fmt: skip
+        of = table[(table.measure == row["measure"]) & (table.group != "all")]
+        if len(many := of[(of.p < 0.05 / max(len(of), 1)) & ~of.few].group):
+            said.append(f"{name}: more than by chance in {', '.join(many)}.")
+        if source["n"]:
+            said.append(f"{name}: the nearest training image is one of the subject whose mask and prompt were used in "
+                        f"{_percent(source, 'nearest_is_source', 'nearest_is_source_low', 'nearest_is_source_high')}; "
+                        f"{_percent(source, 'others_beyond', 'others_beyond_low', 'others_beyond_high')} are candidate "
+                        "copies of somebody else.")  # fmt: skip
+    return said
+
+
+def _percent(row: dict[str, Any], share: str, low: str, high: str) -> str:
+    return f"{row[share]:.1%}, 95 % interval {row[low]:.1%} to {row[high]:.1%}".replace("%", " %").replace("  %", " %")
+
+
+def _notes(table: pd.DataFrame, fake: np.ndarray) -> list[str]:
+    said, of = [], table[(table.measure == "sight") & (table.group != "all")]
+    if few := int(of.few.sum()):
+        said.append(f"{few} of {len(of)} groups have fewer than {FEW} images: their rows are only a hint.")
+    if constant := int((np.ptp(fake.reshape(len(fake), -1), axis=1) == 0).sum()):
+        said.append(f"{constant} synthetic images are constant; they resemble nothing and count as no copies.")
+    if not table.ct.notna().any():
+        said.append(f"C_T needs {FEW} images on each side.")
+    return said

@@ -104,7 +104,10 @@ def _is_of_person(key: Key, instance: int) -> bool:
 
 def _collect(path: Path, header: Header, keys: list[Key], *, ids: Collection[str] | None,
              mark_of: Callable[[str], int]) -> tuple[list[str], list[str], Cells, tuple[np.ndarray, ...]]:  # fmt: skip
-    """All ids, and of the participants wanted: ids, cells, and diagnoses as arrays of row, mark and date."""
+    """All ids, and of the participants wanted: ids, cells, and diagnoses as arrays of row, mark and date.
+
+    Errors count a line per row, so blank lines and line ends within cells do not count.
+    """
     wanted = None if ids is None else {canonical_id(name) for name in ids}
     everyone: list[str] = []
     names: list[str] = []
