@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import multiprocessing
+import os
 import shutil
 import time
 from collections import namedtuple
@@ -20,11 +21,10 @@ from cmrdata.store import Store, Writer, prepare
 from cmrgen import generator as drawing
 from cmrgen.moves import moved
 from cmrgen.plan import balanced
-from cmrgen.render import Generator, load_generator, render, save_generator
+from cmrgen.render import Generator, load_generator, render, save_generator, steps_of
 from cmrgen.shards import merge, render_shards
 
-PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads and forks do not mix
-PROCESSES.set_forkserver_preload(["cmrgen.render", "cmrgen.module", "pytest"])
+PROCESSES = multiprocessing.get_context("fork")  # what torch has loaded is used again; one thread, so it may fork
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,9 @@ def generator(tiny_base) -> Generator:
 
     torch.manual_seed(1)
     module = ControlNetModule(base={"weights": str(tiny_base)})
+    zeros = [module.controlnet.controlnet_mid_block, *module.controlnet.controlnet_down_blocks]
+    for layer in (*zeros, module.controlnet.controlnet_cond_embedding.conv_out):  # as training would leave them
+        torch.nn.init.normal_(layer.weight, std=0.3)
     return Generator(base=module.base, controlnet=module.controlnet.eval(), facts={"fingerprint": "made up"})
 
 
@@ -193,7 +196,7 @@ def mixed(cohort) -> pd.DataFrame:
     last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
     plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
     return plan.assign(guidance=[1.0, 2.0, 4.0, 1.0, 3.0, 3.0], strength=[0.0, 1.0, 0.5, 1.0, 1.0, 1.0],
-                       steps=[np.nan, 3, 2, np.nan, 3, 3])  # fmt: skip
+                       steps=[2, 3, 2, 2, 3, 3])  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +220,11 @@ def test_every_row_is_drawn_as_it_says_whatever_its_batch(cohort, generator, mix
         assert close(alone.numpy()[0], drawn_mixed.images[k]), k
 
 
+def test_rows_without_steps_of_their_own_take_the_samplers(mixed):
+    assert steps_of(mixed.drop(columns="steps"), 8).tolist() == [8] * 6
+    assert steps_of(mixed.assign(steps=[np.nan, 3, 2, np.nan, 3, 3]), 8).tolist() == [8, 3, 2, 8, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("row", "change"),
     [(1, {"guidance": 6.0}), (2, {"strength": 1.5}), (0, {"steps": 4}), (4, {"negative": "Male"}), (3, {"dx": -0.02})],
@@ -227,7 +235,7 @@ def test_a_column_changes_its_own_row_alone(cohort, generator, mixed, drawn_mixe
         other.loc[row, column] = value
     made = render(other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6})
     rest = [k for k in range(6) if k != row]
-    assert not close(made.images[row], drawn_mixed.images[row])
+    assert (made.images[row] != drawn_mixed.images[row]).mean() > 0.002
     assert close(made.images[rest], drawn_mixed.images[rest])
 
 
@@ -302,7 +310,7 @@ def test_an_image_that_is_not_finite_is_drawn_once_more(cohort, generator, rende
     assert asked == [plan.seed[3]] and close(made.images, whole.images) and not (tmp_path / "failed.csv").exists()
 
 
-@pytest.mark.parametrize("bad", [[3], [0, 1], [1, 4]])
+@pytest.mark.parametrize("bad", [[0, 1], [1, 4]])
 def test_what_stays_not_finite_is_left_out_and_listed(cohort, generator, rendered, tmp_path, spoil, capsys, bad):
     plan, whole = rendered
     spoil({plan.seed[k] for k in bad}, 99)
@@ -376,9 +384,8 @@ def test_truncated_weights_name_the_run_and_the_remedy(trained, tmp_path, name):
         load_generator(run)
 
 
-def work(plan, cohort, run, folder, log) -> None:
+def work(plan, folder, log, how) -> None:
     """What a process does: render, noting each batch it begins."""
-    torch.set_num_threads(1)
     images = Generator.images
 
     def noting(self, *args, **kwargs):
@@ -387,21 +394,21 @@ def work(plan, cohort, run, folder, log) -> None:
         return images(self, *args, **kwargs)
 
     Generator.images = noting
-    with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
-        render(plan, cohort=Store.open(cohort), generator=load_generator(run), folder=folder, **QUICK)
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+        render(plan, folder=folder, **how)
 
 
 def begun(log) -> int:
     return len(log.read_text().split()) if log.exists() else 0
 
 
-def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, trained, tmp_path):
+def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, generator, tmp_path):
     plan, rng = balanced(cohort.index, count=12), np.random.default_rng(0)
-    how = {"cohort": cohort, "generator": load_generator(trained), **QUICK}
+    how = {"cohort": cohort, "generator": generator, **QUICK}
     whole = contents(render(plan, folder=tmp_path / "whole", **how).folder)
     folder, log = tmp_path / "killed", tmp_path / "log"
     for _ in range(3):
-        before, process = begun(log), PROCESSES.Process(target=work, args=(plan, cohort.folder, trained, folder, log))
+        before, process = begun(log), PROCESSES.Process(target=work, args=(plan, folder, log, how))
         process.start()
         goal, end = before + rng.integers(1, 3), time.monotonic() + 120
         while begun(log) < goal and process.is_alive() and time.monotonic() < end:
@@ -413,7 +420,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, trained, tmp_p
     drawn_before = begun(log)
     safe = len(list((folder / "parts").glob("*.parquet")))
     assert drawn_before - safe <= 3  # a kill loses one batch at most
-    last = PROCESSES.Process(target=work, args=(plan, cohort.folder, trained, folder, log))
+    last = PROCESSES.Process(target=work, args=(plan, folder, log, how))
     last.start()
     last.join()
     assert last.exitcode == 0 and contents(folder) == whole and begun(log) - drawn_before == 6 - safe

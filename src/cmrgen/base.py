@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ class Base:
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
         self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
         self.prediction = schedule["prediction_type"]
-        self.tokenizer = SimpleTokenizer(context_length=tokens)
+        self.tokenizer = _tokenizer(tokens)
 
     vae = property(lambda self: self.part("vae"))
     unet = property(lambda self: self.part("unet"))
@@ -232,3 +233,8 @@ def weights_hash(folder: Path) -> str:
     for path in sorted(folder.rglob("*.safetensors")):
         digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+@lru_cache
+def _tokenizer(tokens: int) -> SimpleTokenizer:
+    return SimpleTokenizer(context_length=tokens)

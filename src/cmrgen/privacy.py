@@ -13,18 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.cluster import KMeans
 
 from cmrdata import figures
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
 from cmrgen.fidelity import FEW
-from cmrgen.likeness import Nearest, Search, by_features, by_sight
+from cmrgen.likeness import Nearest, Search, by_features, by_sight, c_t, cells
 
 EXPECTED = 0.05  # share of unseen people beyond tau, the other 95 % quantile (Dar et al. 2023)
 FALSE = 0.05  # share of false ones allowed among the images called copies
 TAIL = 100  # held-out images that a tail can be fitted to
-CELL = 50  # images of the smaller side that a cell of C_T holds on average
 NAMES = {"sight": "By what is seen", "features": "By features"}
 Rates = tuple[float, float]
 
@@ -55,9 +53,10 @@ def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndar
     embed: (n, 2, P, P) uint8 -> (n, d). Training images: every row of the splits train and extra (which may have taught
     the base). Held out: one image per subject of val and test, at most `held_out` drawn with `seed`. tau is the 95th
     percentile of a held-out image's similarity to its nearest training image: both sides search the same images, so
-    unseen people are beyond it in 5 %. Held-out images are central slices in the cohort's own mix of groups.
+    unseen people are beyond it in 5 %. Held-out images are central slices in the cohort's own mix of groups, a set is
+    not: `matched` is the share beyond tau of the set's source images themselves, searched among other people.
     Columns of groups: measure, group, n, held_out (images), tau, candidates (beyond tau), share, low, high, expected,
-    held_share, p (of so many by chance), copies (called copies one by one, of which 5 % may be false), authentic, low
+    matched, p (of so many if the set were as near as its sources are to others), copies (called copies one by one, of which 5 % may be false), authentic, low
     and high (AuthPct, Alaa et al. 2022; the neighbour's nearest is another person, since its own slices are alike),
     held_authentic, ct, low and high (Meehan et al. 2020; negative: nearer than held-out people), few. 95 % intervals.
     Raises ValueError when one side has too few images or another size.
@@ -67,29 +66,34 @@ def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndar
     held = _held_rows(index, most=held_out, seed=seed)
     _check(cohort, synthetic, train, held)
     people, names = pd.factorize(index.subject.iloc[train])
-    source = pd.Index(names).get_indexer(made.subject)
+    source, (used, of) = pd.Index(names).get_indexer(made.subject), _sources_in(made, train)
     real, seen, fake = (np.asarray(images) for images in (cohort.images[train], cohort.images[held], synthetic.images))
     features = [np.asarray(embed(images), np.float64) for images in (real, seen, fake)]
     if not all(np.isfinite(f).all() for f in features):
         raise ValueError("the features of the audit hold NaN or inf; look at the network behind `embed`")
-    cells = _cells(features, smaller=min(len(seen), len(fake)), seed=seed)
+    cell = cells(features, smaller=min(len(seen), len(fake)), seed=seed)
     groups, sources, pairs, notes = [], [], [], []
     for measure, search, queries in (
         ("sight", by_sight(real, people), (real, seen, fake)),
         ("features", by_features(features[0], people), features),
     ):
         near, unseen = search(queries[2], source), search(queries[1], np.full(len(held), -1))
+        alike = search(queries[0][used], people[used])
+        alike = alike._replace(own=np.full(len(used), np.nan))  # real images as if they were unseen
         if np.ptp(unseen.similarity) == 0:
             raise ValueError(f"{measure}: all held-out images are equally near ({unseen.similarity[0]:.3g}); "
                              "are the images constant?")  # fmt: skip
-        excess = _excess(search, queries[0], people, near, unseen)
-        sides = (Side(made.group.to_numpy(), near.similarity, excess[0], cells[0]),
-                 Side(index.group.to_numpy()[held], unseen.similarity, excess[1], cells[1]))  # fmt: skip
+        excess = _excess(search, queries[0], people, (near, unseen, alike))
+        sides = (Side(made.group.to_numpy(), near.similarity, excess[0], cell[0]),
+                 Side(index.group.to_numpy()[held], unseen.similarity, excess[1], cell[1]))  # fmt: skip
         tau = float(np.quantile(unseen.similarity, 1 - EXPECTED, method="higher"))
-        called, note = _called(excess[0], excess[1])
+        called, note = _called(excess[0], np.concatenate(excess[1:]))
+        matched = (alike.similarity > tau)[of]
         notes += [f"{NAMES[measure]}: {note}"] if note else []
         for group in ("all", *sorted(made.group.unique())):
-            groups.append({"measure": measure, **_group(group, *sides, tau=tau, called=called, seed=seed)})
+            groups.append(
+                {"measure": measure, **_group(group, *sides, tau=tau, called=called, matched=matched, of=of, seed=seed)}
+            )
         sources.append({"measure": measure, **_sources(near, tau)})
         at = train[near.row]
         pairs.append(pd.DataFrame({
@@ -127,24 +131,6 @@ def wilson(found: int, n: int, *, confidence: float = 0.95) -> Rates:
     return float(interval.low), float(interval.high)
 
 
-def c_t(held: np.ndarray, made: np.ndarray, held_cell: np.ndarray, made_cell: np.ndarray) -> float:
-    """C_T (Meehan et al. 2020, sec. 3) of similarities to the training images: mean over cells of the Mann-Whitney z.
-
-    Cells weigh as many held-out images as they have; those with fewer than FEW on a side do not count (NaN: none does).
-    Below 0: synthetic images lie nearer to the training images than unseen people do; about -3 and less is copying.
-    """
-    total = weight = 0.0
-    for cell in np.unique(held_cell):
-        p, q = held[held_cell == cell], made[made_cell == cell]
-        if min(len(p), len(q)) < FEW:
-            continue
-        ranks = stats.rankdata(np.concatenate([-p, -q]))  # distances ascend as similarities fall
-        u = ranks[len(p) :].sum() - len(q) * (len(q) + 1) / 2
-        z = (u - len(p) * len(q) / 2) / np.sqrt(len(p) * len(q) * (len(p) + len(q) + 1) / 12)
-        total, weight = total + len(p) * z, weight + len(p)
-    return float(total / weight) if weight else float("nan")
-
-
 def _held_rows(index: pd.DataFrame, *, most: int, seed: int) -> np.ndarray:
     """A row per subject of val and test, the central one where it has that."""
     rows = index.reset_index(drop=True)[index.split.isin(("val", "test")).to_numpy()]
@@ -166,52 +152,58 @@ def _check(cohort: Store, synthetic: Store, train: np.ndarray, held: np.ndarray)
         raise ValueError(f"{synthetic.folder}: the synthetic set is empty; there is nothing to audit")
 
 
-def _cells(features: list[np.ndarray], *, smaller: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of C_T for synthetic and held-out images: clusters of the training features."""
-    count = int(np.clip(smaller // CELL, 1, 10))
-    mean, spread = features[0].mean(0), features[0].std(0)
-    real, seen, fake = ((f - mean) / np.where(spread > 0, spread, 1) for f in features)
-    sample = np.random.default_rng(seed).permutation(len(real))[:5000]
-    count = min(count, len(np.unique(real[sample], axis=0)))
-    clusters = KMeans(count, n_init=1, random_state=seed).fit(real[sample])
-    return clusters.predict(fake), clusters.predict(seen)
-
-
 def _excess(
-    search: Search, real: np.ndarray, people: np.ndarray, near: Nearest, unseen: Nearest
-) -> tuple[np.ndarray, np.ndarray]:
+    search: Search, real: np.ndarray, people: np.ndarray, found: tuple[Nearest, Nearest, Nearest]
+) -> list[np.ndarray]:
     """Fisher z of each image's similarity to its training image, less that of this one to its nearest other person."""
-    rows, back = np.unique(np.concatenate([near.row, unseen.row]), return_inverse=True)
+    rows, back = np.unique(np.concatenate([near.row for near in found]), return_inverse=True)
     between = search(real[rows], people[rows]).other[back]
-    z = [np.arctanh(np.clip(s, -1 + 1e-6, 1 - 1e-6)) for s in (np.r_[near.similarity, unseen.similarity], between)]
-    return np.split(z[0] - z[1], [len(near.row)])  # type: ignore[return-value]
+    similarity = np.concatenate([near.similarity for near in found])
+    z = [np.arctanh(np.clip(values, -1 + 1e-6, 1 - 1e-6)) for values in (similarity, between)]
+    return np.split(z[0] - z[1], np.cumsum([len(near.row) for near in found])[:-1])
+
+
+def _sources_in(made: pd.DataFrame, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Places in `train` of the images whose masks were used, each once, and of each synthetic image among those."""
+    at = pd.Index(train).get_indexer(made.source_row)
+    if (at < 0).any():
+        raise ValueError(f"{(at < 0).sum()} of {len(at)} source rows are no training images; audit a set against the "
+                         "cohort it was made from")  # fmt: skip
+    used, of = np.unique(at, return_inverse=True)
+    return used, of
 
 
 def _called(excess: np.ndarray, unseen: np.ndarray) -> tuple[np.ndarray | None, str]:
     """Which images are called copies: Benjamini-Hochberg over each one's chance of so large an excess if it were unseen.
 
-    That chance is the rank among held-out images (Bates et al. 2023), and beyond tau's quantile an exponential tail, so
-    that a lone copy can be told from the nearest of thousands.
+    That chance is the rank among real images of unseen or other people (Bates et al. 2023), and beyond their 95th
+    percentile an exponential tail (its predictive form, since k excesses tell the mean only so well), so that a lone
+    copy can be told from the nearest of thousands.
     """
     if len(unseen) < TAIL:
-        return None, f"only {len(unseen)} held-out images, single copies are not called (that needs {TAIL})."
+        return (
+            None,
+            f"only {len(unseen)} real images to compare with, single copies are not called (that needs {TAIL}).",
+        )
     edge = np.quantile(unseen, 1 - EXPECTED)
-    mean = (unseen[unseen > edge] - edge).mean() if (unseen > edge).any() else 1e-9
+    beyond = unseen[unseen > edge] - edge
     ranked = (1 + len(unseen) - np.searchsorted(np.sort(unseen), excess)) / (1 + len(unseen))
-    chance = np.where(excess > edge, EXPECTED * np.exp(-(excess - edge) / mean), ranked)
+    tail = EXPECTED * (1 + np.maximum(excess - edge, 0) / max(beyond.sum(), 1e-9)) ** -float(len(beyond))
+    chance = np.where(excess > edge, tail, ranked)
     return stats.false_discovery_control(chance) <= FALSE, ""
 
 
-def _group(group: str, made: Side, held: Side, *, tau: float, called: np.ndarray | None, seed: int) -> dict[str, Any]:
+def _group(group: str, made: Side, held: Side, *, tau: float, called: np.ndarray | None, matched: np.ndarray,
+           of: np.ndarray, seed: int) -> dict[str, Any]:  # fmt: skip
     mine, theirs = (np.ones(len(s.group), bool) if group == "all" else s.group == group for s in (made, held))
     n, m = int(mine.sum()), int(theirs.sum())
-    beyond, unseen = made.similarity[mine] > tau, held.similarity > tau
+    beyond, sources = made.similarity[mine] > tau, len(np.unique(of[mine]))
     near, far = made.excess[mine] < 0, held.excess[theirs] < 0
     row: dict[str, Any] = {"group": group, "n": n, "held_out": m, "tau": tau, "candidates": int(beyond.sum())}
     row |= {"share": beyond.mean(), **_interval("", beyond), "expected": EXPECTED,
-            "held_share": unseen[theirs].mean() if m else np.nan}  # fmt: skip
-    reference = unseen[theirs] if m >= FEW and group != "all" else unseen  # its own people, where there are enough
-    row["p"] = stats.hypergeom.sf(beyond.sum() - 1, n + len(reference), beyond.sum() + reference.sum(), n)
+            "matched": matched[mine].mean()}  # fmt: skip
+    reference = round(row["matched"] * sources)  # of the different source images
+    row["p"] = stats.hypergeom.sf(beyond.sum() - 1, n + sources, beyond.sum() + reference, n)
     row["copies"] = int(called[mine].sum()) if called is not None else np.nan
     row |= {"authentic": near.mean(), **_interval("authentic_", near), "held_authentic": far.mean() if m else np.nan}
     row |= _c_t_row(made, held, mine, theirs, one_cell=group != "all", seed=seed)
@@ -227,14 +219,14 @@ def _c_t_row(
 ) -> dict[str, float]:
     """C_T with percentiles of `draws` bootstrap samples; groups are a cell of their own."""
     q, p = made.similarity[mine], held.similarity[theirs]
-    cells = [np.zeros(len(q), int), np.zeros(len(p), int)] if one_cell else [made.cell[mine], held.cell[theirs]]
-    value = c_t(p, q, cells[1], cells[0])
+    cell = [np.zeros(len(q), int), np.zeros(len(p), int)] if one_cell else [made.cell[mine], held.cell[theirs]]
+    value = c_t(p, q, cell[1], cell[0])
     if np.isnan(value):
         return dict.fromkeys(("ct", "ct_low", "ct_high"), float("nan"))
     rng, samples = np.random.default_rng(seed), []
     for _ in range(draws):
         i, j = rng.integers(len(q), size=len(q)), rng.integers(len(p), size=len(p))
-        samples.append(c_t(p[j], q[i], cells[1][j], cells[0][i]))
+        samples.append(c_t(p[j], q[i], cell[1][j], cell[0][i]))
     low, high = np.nanquantile(samples, (0.025, 0.975))
     return {"ct": value, "ct_low": float(low), "ct_high": float(high)}
 
@@ -259,11 +251,12 @@ def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
     for row, source in zip(table[table.group == "all"].to_dict("records"), sources, strict=True):
         name, share = NAMES[row["measure"]], _percent(row, "share", "low", "high")
         more = "more candidate copies than" if row["p"] < 0.05 else "no more candidate copies than expected"
-        said.append(f"{name}: {more} by chance ({share}, expected {EXPECTED:.0%}; {row['n']:,} images).")
+        said.append(f"{name}: {more} by chance ({share}, expected {100 * EXPECTED:.0f} %, "
+                    f"{100 * row['matched']:.1f} % of the source images themselves; {row['n']:,} images).")  # fmt: skip
         if row["copies"] == row["copies"]:
             copies = int(row["copies"])
-            said.append(f"{name}: {copies or 'no'} image{'s' * (copies != 1)} {'look' if copies > 1 else 'looks'} like "
-                        f"{'copies' if copies > 1 else 'a copy'} of a training image.")  # fmt: skip
+            words = "images look like copies of training images" if copies > 1 else "image looks like a copy"
+            said.append(f"{name}: {copies or 'no'} {words}.")
         if row["ct_high"] < 0:
             said.append(f"{name}: the set lies nearer to the training images than unseen people do (C_T = "
                         f"{row['ct']:.1f}, 95 % interval {row['ct_low']:.1f} to {row['ct_high']:.1f}).")  # fmt: skip
@@ -273,13 +266,13 @@ def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
         if source["n"]:
             said.append(f"{name}: the nearest training image is one of the subject whose mask and prompt were used in "
                         f"{_percent(source, 'nearest_is_source', 'nearest_is_source_low', 'nearest_is_source_high')}; "
-                        f"{_percent(source, 'others_beyond', 'others_beyond_low', 'others_beyond_high')} are candidate "
-                        "copies of somebody else.")  # fmt: skip
+                        f"{_percent(source, 'others_beyond', 'others_beyond_low', 'others_beyond_high')} are beyond tau "
+                        "from somebody else.")  # fmt: skip
     return said
 
 
 def _percent(row: dict[str, Any], share: str, low: str, high: str) -> str:
-    return f"{row[share]:.1%}, 95 % interval {row[low]:.1%} to {row[high]:.1%}".replace("%", " %").replace("  %", " %")
+    return f"{100 * row[share]:.1f} %, 95 % interval {100 * row[low]:.1f}-{100 * row[high]:.1f} %"
 
 
 def _notes(table: pd.DataFrame, fake: np.ndarray) -> list[str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,20 +39,24 @@ def render(
     sampler: str,
     steps: int,
     batch_size: int = 24,
-    interval: tuple[float, float] = WHOLE,
+    interval: Sequence[float] = WHOLE,
+    reuse: int = 1,
     shard: str | None = None,
     device: torch.device | str | None = None,
 ) -> Store:
     """Render the plan's rows into a synthetic set at the cohort's image size; continues an interrupted one.
 
-    Rows without their own `steps` take `steps`. shard: "i/n" draws every n-th batch, from the i-th (0 to n-1), as a set
-    of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge. A row that is not finite is drawn once more, alone and
-    in float32; then it is left out and listed in failed.csv (row, reason). Equal arguments give equal bytes on a CPU.
+    Rows without their own `steps` take `steps`; interval and reuse are those of Generator.images. shard: "i/n" draws
+    every n-th batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
+    A row that is not finite is drawn once more, alone and in float32; then it is left out and listed in failed.csv (row,
+    reason). Equal arguments give equal bytes on a CPU.
     Raises ValueError for a set of another plan or settings, naming them, and when nothing can be drawn; Unwritable.
     """
     check(plan, cohort.subjects, cohort.index)
-    if not 0 <= interval[0] <= interval[1] <= 1:
+    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"sampler.interval is {list(interval)}; give two shares of the steps, as [0, 1] or [0.2, 0.8]")
+    if reuse < 1 or batch_size < 1:
+        raise ValueError(f"sampler.reuse is {reuse}, batch_size {batch_size}; give at least 1")
     batches = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)]
     written = plan.to_csv(index=False)
     settings = {
@@ -62,6 +68,7 @@ def render(
         "batch_size": batch_size,
         "plan": hashlib.sha256(written.encode()).hexdigest()[:16],
         **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
+        **({"reuse": reuse} if reuse > 1 else {}),
         **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
     }
     if shard is not None:
@@ -78,7 +85,7 @@ def render(
         writer = Writer(folder, pixels=pixels, settings=settings)
         check_room(folder, rows=rows - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
-        draw = partial(drawn, generator=generator, sampler=sampler, interval=interval)
+        draw = partial(drawn, generator=generator, sampler=sampler, interval=tuple(interval), reuse=reuse)
         _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
         return close(writer, plan)
 
@@ -104,10 +111,11 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
             bar.update(len(batch))
 
 
-def drawn(
-    rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: str, interval: tuple[float, float]
-) -> Tensor:
-    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
+def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, **how: Any) -> Tensor:
+    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone.
+
+    `how`: sampler, interval and reuse of Generator.images.
+    """
     images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels), dtype=torch.uint8)
 
     def draw(at: np.ndarray, generator: Generator, steps: int) -> None:
@@ -119,9 +127,8 @@ def drawn(
             seeds=some.seed.tolist(),
             guidance=some.guidance.tolist(),
             strength=some.strength.tolist(),
-            sampler=sampler,
             steps=steps,
-            interval=interval,
+            **how,
         )
         images[torch.from_numpy(at)] = made.cpu()
 
@@ -140,11 +147,11 @@ def steps_of(rows: pd.DataFrame, default: int) -> pd.Series:
 
 
 def render_sweep(
-    cohort: Store, generator: Generator, folder: Path, *, sampler: str, steps: int, guidance: float
+    cohort: Store, generator: Generator, folder: Path, *, sampler: str, steps: int, guidance: float, **how: Any
 ) -> None:
-    """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw."""
+    """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments of `render`."""
     rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=guidance)
-    render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, steps=steps)
+    render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, steps=steps, **how)
 
 
 def resized(images: Tensor, pixels: int) -> Tensor:
