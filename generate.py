@@ -17,7 +17,8 @@ def main(cfg: DictConfig) -> None:
 
     from cmrdata.store import prepare
     from cmrgen import plan as plans
-    from cmrgen.render import load_generator, render, render_sweep
+    from cmrgen.render import load_generator, render_sweep
+    from cmrgen.shards import render_shards
 
     generator = load_generator(cfg.generator)
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
@@ -43,23 +44,22 @@ def main(cfg: DictConfig) -> None:
         runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
         print(f"{counts.to_string(index=False)}\n{folder / 'plan.csv'}: images=true resume=true draws it")
         return
-    made = render(
+    how = {"sampler": cfg.sampler.name, "steps": cfg.sampler.steps}
+    made = render_shards(
         plan,
+        folder=folder,
+        shard=cfg.shard,
         cohort=cohort,
         generator=generator,
-        folder=folder,
-        sampler=cfg.sampler.name,
-        steps=cfg.sampler.steps,
         batch_size=cfg.batch_size,
+        interval=list(cfg.sampler.interval),
+        reuse=cfg.sampler.reuse,
+        **how,
     )
-    render_sweep(
-        cohort,
-        generator,
-        folder / "sweep",
-        sampler=cfg.sampler.name,
-        steps=cfg.sampler.steps,
-        guidance=cfg.sampler.guidance,
-    )
+    if made is None:
+        print(f"{folder}: shard {cfg.shard} is finished; the last one joins them")
+        return
+    render_sweep(cohort, generator, folder / "sweep", guidance=cfg.sampler.guidance, **how)
     runs.finish(
         folder,
         images=len(made.index),

@@ -6,7 +6,7 @@ recipe, which encodes images and prompts in every step (controlnet_recipe.py).
     python benchmarks/controlnet_step.py --full > docs/results/gpu.md              # all of it, on a GPU, as Markdown
 
 Same networks, images, prompts, batch and precision; the arms take turns, each for `--steps` optimiser steps after some
-that do not count; medians over `--repeats` turns. sd21-random is Stable Diffusion 2.1's architecture with random weights.
+that do not count; medians over `--repeats` turns, of the ratio too. sd21-random is Stable Diffusion 2.1's architecture with random weights.
 """
 
 from __future__ import annotations
@@ -163,10 +163,11 @@ def table(arms: list[Arm], *, steps: int, rate: float) -> str:
     for arm in arms:
         peer = next(other for other in arms if (other.name, other.batch) == ("recipe", arm.batch))
         images, middle = arm.batch * steps, statistics.median(arm.seconds)
+        ratio = statistics.median(theirs / own for theirs, own in zip(peer.seconds, arm.seconds, strict=True))
         achieved = arm.flops * images / middle
         lines.append(
             f"| {arm.batch} | {arm.name} | {images / middle:.3g} ({images / max(arm.seconds):.3g} to "
-            f"{images / min(arm.seconds):.3g}) | {statistics.median(peer.seconds) / middle:.2f} | "
+            f"{images / min(arm.seconds):.3g}) | {ratio:.2f} | "
             f"{arm.flops / 1e9:,.3g} | {achieved / 1e12:.3g} | {100 * achieved / rate:.0f} | {arm.peak:.2f} |"
         )
     return "\n".join(lines)

@@ -128,7 +128,7 @@ def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device:
     loop, kept, once, many, few = ("our loop, nothing kept", "prompts embedded once a set", "mask embedded once an image",
                                    f"batch {batch}", "UniPC, 8 steps")  # fmt: skip
     brief: dict[str, Any] = {"judged": False, "most": 8}  # which draw what `many` draws
-    second: dict[str, Any] = {"interval": (0.5, 1)}
+    first: dict[str, Any] = {"interval": (0, 0.5)}
     arms = [Arm(f"stock pipeline, seeds {k}", peer, 1, shift=k * 1_000_003) for k in range(seeds)]
     arms += [
         Arm(loop, ours(generator, cached=False, once=False, **DDIM), 1, arms[0].name, **brief),
@@ -138,12 +138,12 @@ def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device:
         Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "sampler": "dpmpp", "steps": 10}), batch, many),
         Arm(few, ours(generator, **UNIPC), batch, many),
         Arm("guidance 2", ours(generator, **{**UNIPC, "guidance": 2.0}), batch, few),
-        Arm("guidance 4 in the first half", ours(generator, **UNIPC, interval=(0, 0.5)), batch, few),
-        Arm("guidance 4 in the second half", ours(generator, **UNIPC, **second), batch, few),
+        Arm("guidance 4 in the first half", ours(generator, **UNIPC, **first), batch, few),
+        Arm("guidance 4 in the second half", ours(generator, **UNIPC, interval=(0.5, 1)), batch, few),
         Arm("UniPC, 5 steps", ours(generator, **{**UNIPC, "steps": 5}), batch, few),
         Arm("no guidance", ours(generator, **{**UNIPC, "guidance": 1.0}), batch, few),
         Arm("features used twice", ours(generator, **UNIPC, reuse=2), batch, few),
-        Arm("guidance in the second half, features used twice", ours(generator, **UNIPC, **second, reuse=2), batch, few),
+        Arm("guidance in the first half, features used twice", ours(generator, **UNIPC, **first, reuse=2), batch, few),
         Arm("no ControlNet (strength 0)", ours(generator, **UNIPC, strength=0.0), batch, few, judged=False),
     ]  # fmt: skip
     if device.type == "cuda":

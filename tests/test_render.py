@@ -1,6 +1,7 @@
 """From a plan to a set: the same bytes whatever interrupts it, and only from this cohort's training subjects."""
 
 import contextlib
+import copy
 import errno
 import multiprocessing
 import os
@@ -250,7 +251,7 @@ def test_without_strength_no_controlnet_runs(cohort, generator, mixed, tmp_path,
 def test_shards_join_to_the_bytes_of_one_process(cohort, generator, rendered, tmp_path, order):
     plan, whole = rendered
     how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
-    ends = [render_shards(plan, rank=k, world=3, **how) for k in order]
+    ends = [render_shards(plan, shard=f"{k}/3", **how) for k in order]
     assert ends[:2] == [None, None] and ends[2].fingerprint == whole.fingerprint
     joined = contents(tmp_path)
     assert {name: data for name, data in joined.items() if not name.startswith("shard-")} == contents(whole.folder)
@@ -263,7 +264,7 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
     plan, _ = rendered
     how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
     render(plan, shard="0/2", **how)
-    with pytest.raises(ValueError, match=r"1 of 2 shards lack: shard-1-of-2 \(not begun\).*shard=1/2"):
+    with pytest.raises(ValueError, match=r"1 of 2 shards are missing: shard-1-of-2 \(not begun\).*shard=1/2"):
         merge(tmp_path, 2)
     render(plan.assign(guidance=1.0), shard="1/2", **how)
     with pytest.raises(ValueError, match="shard-1-of-2 differs from shard-0-of-2 in plan"):
@@ -323,7 +324,7 @@ def test_what_stays_not_finite_is_left_out_and_listed(cohort, generator, rendere
     assert failed.row.tolist() == bad and set(failed.reason) == {"not finite, twice"}
     assert f"{len(bad)} images could not be drawn" in capsys.readouterr().out
     for k in range(2):
-        render_shards(plan, folder=tmp_path / "two", rank=k, world=2, **how)
+        render_shards(plan, folder=tmp_path / "two", shard=f"{k}/2", **how)
     joined = contents(tmp_path / "two")
     assert {k: v for k, v in joined.items() if not k.startswith("shard-")} == contents(made.folder)
 
@@ -492,3 +493,17 @@ def test_reused_features_save_forwards_and_leave_the_networks_as_they_were(gener
     assert (again != plain).any() and (again - plain).abs().float().mean() < plain.float().std()
     assert torch.equal(generator.images(**asked, steps=4).int(), plain)
     assert "forward" not in vars(generator.controlnet) and "forward" not in vars(generator.base.unet.up_blocks[0])
+
+
+@pytest.mark.slow
+def test_compiled_networks_draw_the_same_without_compiling_again(generator, request_of):
+    from torch._dynamo.utils import counters
+
+    compiled, asked = copy.deepcopy(generator), request_of([2.0, 2.0])
+    plain = compiled.images(**asked, steps=2)
+    compiled.compile(backend="eager")
+    graphs = []
+    for _ in range(2):
+        assert torch.equal(compiled.images(**asked, steps=2), plain)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs == [2, 2] and not counters["graph_break"]

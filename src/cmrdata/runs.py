@@ -17,7 +17,7 @@ from typing import Any, Literal
 import yaml
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
-CONTROL = ("resume", "overwrite", "preset", "images")
+CONTROL = ("resume", "overwrite", "preset", "images", "shard")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
 

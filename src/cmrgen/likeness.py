@@ -20,7 +20,7 @@ from cmrgen.fidelity import FEW
 
 FINE, REACH = 64, 4  # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 WIDTH = 96  # dimensions of the first pass
-OTHERS, OWN = 16, 4  # nearest of the first pass that are compared exactly
+OTHERS, OWN = 64, 4  # nearest of the first pass that are compared exactly
 BLOCK = 2**24  # similarities in memory at once
 CELL = 50  # images of the smaller side that a cell of C_T holds on average
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
@@ -140,12 +140,14 @@ def _parts(images: np.ndarray) -> list[np.ndarray]:
 
 
 def _sized(images: np.ndarray, side: int) -> Tensor:
-    """(n, 2, P, P) uint8 -> (n, 2, side, side) float32, lightly blurred against noise."""
+    """(n, 2, P, P) uint8 -> (n, 2, side, side) float32, blurred: against noise, below FINE against half a pixel's shift."""
     x = torch.from_numpy(np.array(images)).float()
     x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
     row = torch.tensor([0.25, 0.5, 0.25])
     kernel = torch.outer(row, row).expand(2, 1, 3, 3)
-    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=2)
+    for _ in range(1 if side == FINE else 2):
+        x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=2)
+    return x
 
 
 def _templates(x: Tensor, reach: int) -> Tensor:

@@ -41,11 +41,10 @@ def membership(losses_train: np.ndarray, losses_held_out: np.ndarray, *, seed: i
         if losses.ndim != 1 or len(losses) < 2 or not np.isfinite(losses).all():
             raise ValueError(f"{name} losses of shape {losses.shape}, {np.isfinite(losses).sum()} of them finite; "
                              "an attack needs at least 2 on each side, one per image, all finite")  # fmt: skip
-    rng, samples = np.random.default_rng(seed), []
-    for _ in range(draws):
-        samples.append(_attacked(rng.choice(x, len(x)), rng.choice(y, len(y))))
-    (auc_low, tpr_low), (auc_high, tpr_high) = (np.quantile(samples, q, axis=0) for q in (0.025, 0.975))
-    auc, tpr = _attacked(x, y)
+    rng = np.random.default_rng(seed)
+    samples = _attacked(rng.choice(x, (draws, len(x))), rng.choice(y, (draws, len(y))))
+    (auc_low, auc_high), (tpr_low, tpr_high) = (np.quantile(values, (0.025, 0.975)).tolist() for values in samples)
+    auc, tpr = (float(values[0]) for values in _attacked(x[None], y[None]))
     alarms = int(0.01 * len(y))
     least = np.nan
     if alarms:  # the members below a given one of the held-out losses are beta-binomial when nothing is remembered
@@ -109,9 +108,11 @@ def diffusion_losses(
     return losses
 
 
-def _attacked(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """AUC, and the share of x below all but 1 % of y; NaN where y has fewer than 100."""
-    ranks = stats.rankdata(np.concatenate([-x, -y]))
-    auc = (ranks[: len(x)].sum() - len(x) * (len(x) + 1) / 2) / (len(x) * len(y))
-    alarms = int(0.01 * len(y))
-    return float(auc), float((x < np.partition(y, alarms)[alarms]).mean()) if alarms else float("nan")
+def _attacked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Per row of x (k, n) and y (k, m): the AUC, and the share of x below all but 1 % of y; NaN for m < 100."""
+    (k, n), m = x.shape, y.shape[1]
+    ranks = stats.rankdata(np.concatenate([-x, -y], axis=1), axis=1)
+    auc, alarms = (ranks[:, :n].sum(1) - n * (n + 1) / 2) / (n * m), int(0.01 * m)
+    if not alarms:
+        return auc, np.full(k, np.nan)
+    return auc, (x < np.partition(y, alarms, axis=1)[:, alarms, None]).mean(1)

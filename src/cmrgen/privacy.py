@@ -6,7 +6,7 @@ what chance gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ from cmrgen.fidelity import FEW
 from cmrgen.likeness import Nearest, Search, by_features, by_sight, c_t, cells
 
 EXPECTED = 0.05  # share of unseen people beyond tau, the other 95 % quantile (Dar et al. 2023)
-FALSE = 0.05  # share of false ones allowed among the images called copies
+FALSE = 0.01  # share of false ones allowed among the images called copies
 TAIL = 100  # held-out images that a tail can be fitted to
 NAMES = {"sight": "By what is seen", "features": "By features"}
 Rates = tuple[float, float]
@@ -56,10 +56,10 @@ def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndar
     unseen people are beyond it in 5 %. Held-out images are central slices in the cohort's own mix of groups, a set is
     not: `matched` is the share beyond tau of the set's source images themselves, searched among other people.
     Columns of groups: measure, group, n, held_out (images), tau, candidates (beyond tau), share, low, high, expected,
-    matched, p (of so many if the set were as near as its sources are to others), copies (called copies one by one, of which 5 % may be false), authentic, low
-    and high (AuthPct, Alaa et al. 2022; the neighbour's nearest is another person, since its own slices are alike),
-    held_authentic, ct, low and high (Meehan et al. 2020; negative: nearer than held-out people), few. 95 % intervals.
-    Raises ValueError when one side has too few images or another size.
+    matched, p (of so many if the set were as near as its sources are to others), copies (called one by one; 1 % of
+    them may be false), authentic, low and high (AuthPct, Alaa et al. 2022; the neighbour's nearest is another person,
+    since its own slices are alike), held_authentic, ct, low and high (Meehan et al. 2020; negative: nearer than
+    held-out people), few. 95 % intervals. Raises ValueError when one side has too few images or another size.
     """
     index, made = cohort.index, synthetic.index
     train = np.flatnonzero(index.split.isin(("train", "extra")))
@@ -118,7 +118,7 @@ def write_private(found: Audit, cohort: Store, synthetic: Store, folder: Path, *
     for measure, pairs in found.pairs.groupby("measure", sort=False):
         top = pairs.head(worst)
         drawn = figures.copy_pairs(
-            synthetic.images[top.row.to_numpy()], cohort.images[top.training_row.to_numpy()], top.similarity
+            synthetic.images[top.row.to_numpy()], cohort.images[top.training_row.to_numpy()], top.similarity.tolist()
         )
         figures.save(drawn, folder / f"pairs_{measure}")
 
@@ -234,7 +234,8 @@ def _c_t_row(
 def _sources(near: Nearest, tau: float) -> dict[str, Any]:
     """Likeness to the source subject and to other people, apart."""
     known = ~np.isnan(near.own)
-    n, row = int(known.sum()), {"n": int(known.sum())}
+    n = int(known.sum())
+    row: dict[str, Any] = {"n": n}
     for name, hits in (
         ("nearest_is_source", near.own[known] > near.other[known]),
         ("source_beyond", near.own[known] > tau),
@@ -271,7 +272,7 @@ def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
     return said
 
 
-def _percent(row: dict[str, Any], share: str, low: str, high: str) -> str:
+def _percent(row: Mapping[Any, Any], share: str, low: str, high: str) -> str:
     return f"{100 * row[share]:.1f} %, 95 % interval {100 * row[low]:.1f}-{100 * row[high]:.1f} %"
 
 

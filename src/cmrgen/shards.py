@@ -13,20 +13,21 @@ from pyarrow import parquet
 
 from cmrdata.runs import differences, write_atomic
 from cmrdata.store import Store, Writer
-from cmrgen.output import check_room, close, finished, shard_name, written_alone
+from cmrgen.output import check_room, close, finished, shard_name, shard_of, written_alone
 from cmrgen.render import render
 
 
-def render_shards(plan: pd.DataFrame, *, folder: Path, rank: int, world: int, **how: Any) -> Store | None:
-    """One of `world` processes draws its share with `render`; the one that ends last joins them and returns the set.
+def render_shards(plan: pd.DataFrame, *, folder: Path, shard: str, **how: Any) -> Store | None:
+    """Draw shard "i/n" with `render`; the process that ends last joins all n, and it alone returns the set.
 
-    The processes need no connection, only the same `folder`; each may be interrupted and started again. `how` are
-    the other arguments of `render`.
+    The processes need no connection, only the same `folder` (or copies of its shards brought together, after which any
+    shard asked for again joins them); each may be interrupted and started again. `how`: other arguments of `render`.
     """
-    if world == 1:
+    _, of = shard_of(shard)
+    if of == 1:
         return render(plan, folder=folder, **how)
-    render(plan, folder=folder, shard=f"{rank}/{world}", **how)
-    return merge(folder, world) if all(Store(folder / shard_name(k, world)).complete for k in range(world)) else None
+    render(plan, folder=folder, shard=shard, **how)
+    return merge(folder, of) if all(Store(folder / shard_name(k, of)).complete for k in range(of)) else None
 
 
 def merge(folder: Path, n: int) -> Store:
@@ -38,7 +39,7 @@ def merge(folder: Path, n: int) -> Store:
     if lacking := [name for name in names if not (folder / name / "store.json").exists()]:
         states = [f"{name} ({_state(folder / name)})" for name in lacking]
         remedy = f"render them with shard={'|'.join(f'{names.index(name)}/{n}' for name in lacking)}"
-        raise ValueError(f"{folder}: {len(lacking)} of {n} shards lack: {', '.join(states)}; {remedy}")
+        raise ValueError(f"{folder}: {len(lacking)} of {n} shards are missing: {', '.join(states)}; {remedy}")
     shards = [Store.open(folder / name) for name in names]
     settings = [{k: v for k, v in s.meta["settings"].items() if k not in ("shard", "format")} for s in shards]
     for name, other in zip(names[1:], settings[1:], strict=True):
