@@ -15,7 +15,7 @@ import pandas as pd
 from cmrdata.readers.phantom import Phantom
 from cmrdata.readers.phantom_tree import write_ukbb
 
-SHAPE = {"pixels": (208, 187), "slices": 10, "frames": 50}
+PIXELS, SLICES, FRAMES = (208, 187), 10, 50
 BYTES = 40e6  # of a subject, about
 
 
@@ -50,7 +50,8 @@ def make_tree(folder: Path, count: int) -> Path:
 
 def _draw(folder: Path, count: int, seed: int) -> None:
     if count:
-        write_ukbb(Phantom(subjects=count, seed=seed, design="uniform"), folder, count=count, **SHAPE)
+        write_ukbb(Phantom(subjects=count, seed=seed, design="uniform"), folder, count=count, pixels=PIXELS, slices=SLICES,
+                   frames=FRAMES)  # fmt: skip
 
 
 def copied(tree: Path, times: int) -> Path:

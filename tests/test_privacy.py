@@ -136,6 +136,7 @@ def test_names_stay_in_the_private_table(planted: tuple[Audit, Store], cohort: S
     assert len(pd.read_csv(tmp_path / "private" / "nearest.csv")) == 2 * COUNT
 
 
+@pytest.mark.slow  # an audit of its own: 3 s
 def test_copies_of_the_source_subject_are_told_apart(cohort: Store, fresh: np.ndarray, tmp_path: Path) -> None:
     images = fresh[:20].copy()
     made = made_from(cohort, tmp_path / "before", images)
@@ -147,6 +148,7 @@ def test_copies_of_the_source_subject_are_told_apart(cohort: Store, fresh: np.nd
     assert row.others_beyond < 0.2
 
 
+@pytest.mark.slow  # an audit of its own: 3 s
 def test_the_set_of_training_images_is_all_copies(cohort: Store, tmp_path: Path) -> None:
     own = np.array(cohort.images[np.flatnonzero(cohort.index.split == "train")[:27]])
     own[0] = 7

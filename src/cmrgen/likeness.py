@@ -160,7 +160,8 @@ def _templates(x: Tensor, reach: int) -> Tensor:
 def _windows(x: Tensor, side: int) -> Tensor:
     """1 / norm of every window's deviation from its mean: (n, 2, S, S) -> (n, 2, S - side + 1, S - side + 1)."""
     x = x - x.mean((-2, -1), keepdim=True)  # against cancellation
-    deviation = F.avg_pool2d(x * x, side, 1) - F.avg_pool2d(x, side, 1) ** 2
+    square, mean = (F.avg_pool2d(F.avg_pool2d(part, (side, 1), 1), (1, side), 1) for part in (x * x, x))
+    deviation = square - mean**2
     return 1 / ((deviation.clamp_min(0).sqrt() * side).clamp_min(1e-3) * 2**0.5)
 
 
