@@ -202,6 +202,52 @@ def synthetic_sections(cfg: DictConfig, folder: Path, pictures: Path, cohort: An
             tables=tables,
             figures=heat,
         ),
+        *audit_section(cfg, folder, cohort, made, networks),
+    ]
+
+
+def audit_section(cfg: DictConfig, folder: Path, cohort: Any, made: Any, networks: Any) -> list[Any]:
+    """Is the set safe to share? Real images go to folder/private and nowhere else."""
+    if not cfg.audit:
+        return []
+    from cmrdata.report import Section, write_tables
+    from cmrgen import privacy
+    from cmrgen.judges import judge
+
+    found = privacy.audit(cohort, made, lambda images: judge(networks, images).features, seed=cfg.seed)
+    privacy.write_private(found, cohort, made, folder / "private")
+    for table, name, caption in (
+        (found.groups, "audit", "Audit: candidate copies, authenticity and C_T per group"),
+        (found.sources, "audit_sources", "Audit: likeness to the subject whose mask and prompt were used"),
+    ):
+        table.attrs["caption"] = caption
+        write_tables(table, folder, name, caption)
+    overall = found.groups[found.groups.group == "all"].copy()
+    overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
+    tables = [overall, found.sources]
+    if cfg.audit_generator:
+        from cmrgen.membership import attack
+        from cmrgen.render import load_generator
+
+        generator = load_generator(cfg.audit_generator)
+        if generator.facts["cohort_fingerprint"] != cohort.fingerprint:
+            raise ValueError(
+                f"audit_generator={cfg.audit_generator} was trained on another cohort than {cohort.folder.name}"
+            )
+        table = attack(generator, cohort, seed=cfg.seed)
+        table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
+        write_tables(table, folder, "membership", table.attrs["caption"])
+        tables.append(table[table.group == "all"])
+    return [
+        Section(
+            "Is the set safe to share?",
+            [
+                *found.verdicts,
+                "The nearest pairs, which show real images, are in the private folder beside this report.",
+            ],
+            tables=tables,
+            warnings=found.notes,
+        )
     ]
 
 

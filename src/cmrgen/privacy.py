@@ -251,9 +251,12 @@ def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
     said = []
     for row, source in zip(table[table.group == "all"].to_dict("records"), sources, strict=True):
         name, share = NAMES[row["measure"]], _percent(row, "share", "low", "high")
-        more = "more candidate copies than" if row["p"] < 0.05 else "no more candidate copies than expected"
-        said.append(f"{name}: {more} by chance ({share}, expected {100 * EXPECTED:.0f} %, "
-                    f"{100 * row['matched']:.1f} % of the source images themselves; {row['n']:,} images).")  # fmt: skip
+        more = "more candidate copies than" if row["low"] > EXPECTED else "no more candidate copies than expected"
+        said.append(f"{name}: {more} by chance ({share}, expected {100 * EXPECTED:.0f} %; {row['n']:,} images).")
+        if row["p"] < 0.05:
+            said.append(f"{name}: these are more than among the set's own source images, of which "
+                        f"{100 * row['matched']:.1f} % come as near to another person (p = {row['p']:.2g}); copies do "
+                        "that, and so do images with less noise than real ones.")  # fmt: skip
         if row["copies"] == row["copies"]:
             copies = int(row["copies"])
             words = "images look like copies of training images" if copies > 1 else "image looks like a copy"
@@ -263,7 +266,7 @@ def _verdicts(table: pd.DataFrame, sources: list[dict[str, Any]]) -> list[str]:
                         f"{row['ct']:.1f}, 95 % interval {row['ct_low']:.1f} to {row['ct_high']:.1f}).")  # fmt: skip
         of = table[(table.measure == row["measure"]) & (table.group != "all")]
         if len(many := of[(of.p < 0.05 / max(len(of), 1)) & ~of.few].group):
-            said.append(f"{name}: more than by chance in {', '.join(many)}.")
+            said.append(f"{name}: more than among the source images in {', '.join(many)}.")
         if source["n"]:
             said.append(f"{name}: the nearest training image is one of the subject whose mask and prompt were used in "
                         f"{_percent(source, 'nearest_is_source', 'nearest_is_source_low', 'nearest_is_source_high')}; "
