@@ -355,3 +355,14 @@ def test_nobody_readable_is_an_empty_result():
 
     found = collect(pd.DataFrame({"subject": ["SYN0001"], "split": ["val"]}), read, pixels=16, fov_mm=128)
     assert found.images.shape == (0, 2, 16, 16) and len(found.index) == 0 and len(found.rejected) == 1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_case_12_an_rv_on_the_wrong_side_is_flagged(flip):
+    made, mirrored = scan(), scan()
+    for side in (mirrored.frames, mirrored.labels):
+        for t in (0, 1):
+            side[t][:] = side[t][..., ::-1].copy()
+    mirrored = Scan(**{**vars(mirrored), "flip": (False, flip)})
+    assert "rv_right" not in central(made)[2]["flags"]
+    assert ("rv_right" in central(mirrored)[2]["flags"]) == (not flip)  # a header that says so puts it right
