@@ -28,13 +28,13 @@ import argparse
 import importlib
 import multiprocessing
 import platform
+import random
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
@@ -121,13 +121,12 @@ def timed(folders: list[str], work: dict[str, Arm], *, together: int, repeats: i
     for name, arm in work.items():  # imports are done, and every file is in the page cache
         list(arm(folders if name == "limit" else folders[:together]))
     taken = {name: [0.0] * repeats for name in work}
-    turns = deque(work.items())
+    shuffled = random.Random(0)
     for repeat in range(repeats):
         for start in range(0, len(folders), together):
-            turns.rotate()  # nobody always follows the one who empties the caches
-            for name, arm in turns:
+            for name in shuffled.sample(list(work), len(work)):  # or one would always follow whoever empties the caches
                 begun = time.perf_counter()
-                list(arm(folders[start : start + together]))
+                list(work[name](folders[start : start + together]))
                 taken[name][repeat] += (time.perf_counter() - begun) / len(folders)
         print(f"repeat {repeat + 1} of {repeats} done", flush=True)
     return taken
