@@ -74,7 +74,9 @@ def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16) -> St
                          borrowed="", negative="", angle=0.0, zoom=1.0, dy=0.0, dx=0.0)  # fmt: skip
     seeds = [(10_000, k, 0) for k in range(count)]
     images, masks = _hearts(index.label.to_numpy(int) == 1, seeds=seeds, pixels=pixels)
-    writer = Writer(folder, pixels=pixels, settings={"cohort_fingerprint": cohort.fingerprint, "count": count})
+    settings = {"cohort": cohort.folder.name, "cohort_fingerprint": cohort.fingerprint, "count": count,
+                "generator": "made up", "sampler": "unipc", "steps": 8, "plan": "made up"}  # fmt: skip
+    writer = Writer(folder, pixels=pixels, settings=settings)
     writer.append(images, masks, index[list(PROVENANCE)])
     return writer.finish()
 

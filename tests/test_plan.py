@@ -19,9 +19,9 @@ from cmrgen import plan as plans
 from cmrgen import sweeps
 from cmrgen.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
 from cmrgen.moves import LIMITS, STILL, moved
-from cmrgen.plan import balanced, copy, random_prompt, summary
+from cmrgen.plan import balanced, copy, random_prompt
 from cmrgen.prompts import prompt
-from cmrgen.rows import COLUMNS, Drawing, check
+from cmrgen.rows import COLUMNS, Drawing, check, summary
 from cmrgen.sweeps import figures, sweep
 
 few = settings(max_examples=6, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,3 +106,36 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
         command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
     with pytest.raises(SystemExit, match="no training subject belongs to"):
         command("generate", f"generator={study}/runs/controlnet/0", "plan.missing=error", "name=other2")
+
+
+def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_path):
+    from cmrdata.store import Store
+
+    generator = f"generator={study}/runs/controlnet/0"
+    command("generate", generator, "plan=sweep", "plan.like=M/70+/obese/hf", "name=sweep", "sampler.steps=1")
+    assert len(Store.open(study / "runs/sweep/0").index.bmi_band.unique()) == 3
+    table = pd.read_csv(study / "runs/synthetic/0/plan.csv").head(3)[["subject", "prompt"]]
+    table.to_csv(tmp_path / "mine.csv", index=False)
+    command("generate", generator, "plan=custom", f"plan.path={tmp_path}/mine.csv", "name=mine", "sampler.steps=1")
+    assert Store.open(study / "runs/mine/0").index.prompt.tolist() == table.prompt.tolist()
+    halves = ["plan=random_prompt", "plan.count=4", "batch_size=2", "sampler.steps=1", "resume=true", "name=halves"]
+    command("generate", generator, *halves, "shard=1/2")
+    assert not (study / "runs/halves/0/finished.json").exists()
+    command("generate", generator, *halves, "shard=0/2")
+    assert len(Store.open(study / "runs/halves/0").index) == 4 and (study / "runs/halves/0/README.md").exists()
+
+
+@pytest.mark.slow
+def test_processes_started_by_lightning_draw_the_same_bytes(study, tiny_base):
+    """The command itself, since Lightning starts it again for each further process."""
+    common = ["preset=smoke", f"preset.runs={study}/runs", f"data_root={study}/data", "cohort.pixels=32"]
+    common += ["cohort.subjects=200", f"generator={study}/runs/controlnet/0", "plan.count=8", "batch_size=2"]
+    for name, more in (("one", []), ("two", ["trainer.devices=2", "trainer.accelerator=cpu"])):
+        command = [sys.executable, str(ROOT / "generate.py"), *common, f"name={name}", "sampler.steps=1", *more]
+        ended = subprocess.run(command, cwd=study, capture_output=True, text=True, timeout=300)
+        assert ended.returncode == 0, ended.stderr
+    one, two = (study / "runs" / name / "0" for name in ("one", "two"))
+    for name in ("images.u8", "masks.u8", "index.parquet", "plan.csv"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+    again = subprocess.run(command, cwd=study, capture_output=True, text=True, timeout=300)
+    assert again.returncode != 0 and "resume=true" in again.stderr  # refused by all, and none is left hanging

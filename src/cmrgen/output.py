@@ -13,6 +13,8 @@ import pandas as pd
 
 from cmrdata.runs import FULL, Unwritable, differences, write_atomic
 from cmrdata.sets import Store, Writer, alone, plain, read_settings
+from cmrdata.version import code_version
+from cmrgen.set_card import card
 
 REMEDY = "give the set another name=, or overwrite=true to replace this one"
 
@@ -100,8 +102,8 @@ def failures(writer: Writer) -> pd.DataFrame:
     return table.assign(row=table.row.astype(int))
 
 
-def close(writer: Writer, plan: pd.DataFrame) -> Store:
-    """Finish a set, with failed.csv beside it where rows are left out."""
+def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
+    """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go into store.json."""
     lost = failures(writer)
     if len(lost):
         write_atomic(writer.folder / "failed.csv", lost.to_csv(index=False))
@@ -110,4 +112,7 @@ def close(writer: Writer, plan: pd.DataFrame) -> Store:
             "the plan",
             flush=True,
         )
-    return writer.finish(images=writer.rows, missing_groups=plan.attrs.get("missing", []))
+    made = writer.finish(images=writer.rows, missing_groups=plan.attrs.get("missing", []), code=code_version(), **facts)
+    if len(made.index) and "shard" not in writer.settings:
+        write_atomic(made.folder / "README.md", card(made))
+    return made

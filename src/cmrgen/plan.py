@@ -13,10 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cmrgen.groups import BMI_OF, attributes_within, decades, known_levels, nearest_group, possible_groups
-from cmrgen.moves import moved as moved
 from cmrgen.rows import Drawing, planned, usable
-from cmrgen.rows import check as check
-from cmrgen.sweeps import figures as sweep  # noqa: F401
 
 MISSING = ("error", "skip", "borrow")
 
@@ -93,27 +90,6 @@ def random_prompt(index: pd.DataFrame, *, count: int, seed: int = 0, **drawing: 
     if "bmi_band" in levels:
         asked["bmi"] = drawn(2, np.array([BMI_OF[band] for band in levels["bmi_band"]]))
     return planned(index, sources, asked=asked, seed=seed, **drawing)
-
-
-def summary(plan: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Images, subjects and distinct source masks per group, and how many images have a mask borrowed from another group.
-
-    With the store's `index`, frames that re-use the annotated frame's mask count as one mask.
-    """
-    masks = plan.source_row
-    if index is not None:
-        of = index.loc[plan.source_row].reset_index()
-        reused = of["flags"].fillna("").str.contains("mask_reused")
-        masks = of.groupby(["subject", "slice", of.frame.where(~reused, 0)]).ngroup().set_axis(plan.index)
-    by = plan.assign(mask=masks, lent=plan.borrowed.fillna("") != "").groupby("group")
-    return pd.DataFrame(
-        {
-            "images": by.size(),
-            "subjects": by.subject.nunique(),
-            "masks": by["mask"].nunique(),
-            "borrowed": by.lent.sum(),
-        }
-    ).reset_index()
 
 
 def _check_count(count: int) -> None:

@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from cmrdata.boards import log_figure
 from cmrdata.figures import coloured, image_grid, save
 from cmrgen.data import Latents
 from cmrgen.render import Generator, resized
@@ -19,11 +20,15 @@ TOGETHER_PIXELS = 2**18  # in one batch: a single image of 512 px, so that the V
 class PreviewGrid(L.Callback):
     """Renders `count` validation rows (evenly spread) with the network so far; ED above, ES below.
 
-    The grid with real images stays in `folder`; loggers that can leave the machine get the synthetic part only.
+    The grid with masks and real images stays in `folder`; loggers get the synthetic images only, unless
+    `allow_real_images`.
     """
 
-    def __init__(self, folder: Path, *, sampler: dict[str, Any], count: int = 6) -> None:
+    def __init__(
+        self, folder: Path, *, sampler: dict[str, Any], count: int = 6, allow_real_images: bool = False
+    ) -> None:
         self.folder, self.sampler, self.count = folder, sampler, count
+        self.allow_real_images = allow_real_images
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -51,9 +56,11 @@ class PreviewGrid(L.Callback):
         n = len(rows)
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
         titles = [f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")]
-        save(image_grid(grid, titles), self.folder / f"epoch-{trainer.current_epoch:03d}")
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image(
-                    key="synthetic", images=[np.concatenate(list(shown[:, 0]), 1)], step=trainer.global_step
-                )
+        drawn = image_grid(grid, titles)
+        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}")
+        made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
+        log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
+        if self.allow_real_images:
+            log_figure(
+                trainer.loggers, "preview", drawn, shows="real", step=trainer.global_step, allow_real_images=True
+            )

@@ -24,8 +24,10 @@ from cmrgen.generator import embedded_once as embedded_once
 from cmrgen.generator import load_generator as load_generator
 from cmrgen.generator import save_generator as save_generator
 from cmrgen.generator import scheduler as scheduler
+from cmrgen.moves import moved
 from cmrgen.output import check_room, close, failures, finished, shard_name, shard_of, written_alone
-from cmrgen.plan import check, moved, sweep
+from cmrgen.rows import check
+from cmrgen.sweeps import figures as sweep
 
 HOPELESS = 8  # images: so many without a good one, and the weights are to blame
 
@@ -87,7 +89,7 @@ def render(
         write_atomic(folder / "plan.csv", written)
         draw = partial(drawn, generator=generator, sampler=sampler, interval=tuple(interval), reuse=reuse)
         _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
-        return close(writer, plan)
+        return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"))
 
 
 def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: partial[Tensor], steps: int) -> None:

@@ -191,3 +191,24 @@ def contradictions(plan: pd.DataFrame, follows: dict[str, pd.Series]) -> Iterato
             says = "nothing" if pd.isna(value) else repr(value)
             remedy = f"the row's other columns say {says}; correct it, or leave the column out{allowed}"
             yield column, differs, remedy
+
+
+def summary(plan: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Images, subjects and distinct source masks per group, and how many images have a mask borrowed from another group.
+
+    With the store's `index`, frames that re-use the annotated frame's mask count as one mask.
+    """
+    masks = plan.source_row
+    if index is not None:
+        of = index.loc[plan.source_row].reset_index()
+        reused = of["flags"].fillna("").str.contains("mask_reused")
+        masks = of.groupby(["subject", "slice", of.frame.where(~reused, 0)]).ngroup().set_axis(plan.index)
+    by = plan.assign(mask=masks, lent=plan.borrowed.fillna("") != "").groupby("group")
+    return pd.DataFrame(
+        {
+            "images": by.size(),
+            "subjects": by.subject.nunique(),
+            "masks": by["mask"].nunique(),
+            "borrowed": by.lent.sum(),
+        }
+    ).reset_index()
