@@ -12,6 +12,7 @@ from cmrdata.cohort import (
     AXES,
     BMI_BANDS,
     DIAGNOSES,
+    FOLDS,
     SEXES,
     age_band,
     balancing_weights,
@@ -110,6 +111,20 @@ def test_the_split_is_stratified_and_exact(counts, seed):
         rest = (members != "test").sum()
         assert abs((members == "test").sum() - 0.2 * len(members)) < 1, group
         assert abs((members == "val").sum() - 0.2 * rest) < 1, group
+
+
+def test_over_all_folds_every_subject_is_tested_once_and_groups_evenly():
+    people = table([7, 23, 11, 40] * 9, undiagnosed=5)
+    splits = pd.DataFrame({fold: split(people, seed=3, fold=fold) for fold in range(FOLDS)})
+    known = people.diagnosis.notna()
+    assert ((splits == "test").sum(axis=1) == known).all()
+    for fold in range(FOLDS):
+        tested = people.group[splits[fold] == "test"].value_counts()
+        shares = people.group[known].value_counts()
+        assert (tested.reindex(shares.index, fill_value=0) - shares / FOLDS).abs().max() < 1
+        assert (splits[fold] == "val").sum() == pytest.approx(0.16 * known.sum(), abs=2)
+    with pytest.raises(ValueError, match="fold is 5; it takes 0 to 4"):
+        split(people, seed=3, fold=5)
 
 
 def test_a_split_is_repeatable_and_blind_to_names():

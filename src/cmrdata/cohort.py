@@ -29,6 +29,7 @@ CONDITIONS = ("mi", "ihd", "af")  # further diseases a subject may have: infarct
 COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
 # after `with_groups`
 ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "conditions", "label", "group")
+FOLDS = 5  # of a cross-validation: a test split of 20 %, as without
 BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
 
 
@@ -108,13 +109,16 @@ def known_axes(table: pd.DataFrame) -> list[str]:
     return [axis for axis in AXES if axis in table and table[axis].dropna().nunique() > 1]
 
 
-def split(table: pd.DataFrame, *, seed: int, test: float = 0.2, validation: float = 0.2) -> pd.Series:
+def split(table: pd.DataFrame, *, seed: int, fold: int | None = None, test: float = 0.2,
+          validation: float = 0.2) -> pd.Series:  # fmt: skip
     """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3), stratified by group.
 
     Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
     loses its share within one subject and the total is exact. Rows without a diagnosis become "extra":
-    neither case nor control, they may teach the base and nothing else.
+    neither case nor control, they may teach the base and nothing else. With `fold` (0 to FOLDS - 1) the test split is
+    that part of a cross-validation: over all folds every subject is tested once.
     """
+    _require(fold is None or fold in range(FOLDS), f"fold is {fold}; it takes 0 to {FOLDS - 1}, or null for one split")
     rng = np.random.default_rng(seed)
     order = table.assign(_key=rng.random(len(table)))[table.diagnosis.notna()].sort_values(["group", "_key"]).index
     where = pd.Series("extra", index=table.index, dtype=object)
@@ -122,7 +126,10 @@ def split(table: pd.DataFrame, *, seed: int, test: float = 0.2, validation: floa
     for name, fraction in (("test", test), ("val", validation)):
         rest = order[where[order] == "train"]
         ticks = np.floor(np.arange(len(rest) + 1) * fraction + rng.random())
-        where[rest[np.diff(ticks) > 0]] = name
+        taken = np.diff(ticks) > 0
+        if name == "test" and fold is not None:
+            taken = np.arange(len(rest)) % FOLDS == fold
+        where[rest[taken]] = name
     return where
 
 

@@ -42,7 +42,8 @@ class Stacks(NamedTuple):
 class Cohort(Protocol):
     """A source of subjects. `settings` are the plain values that decide the bytes.
 
-    A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not).
+    A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not),
+    and `fold`, the part of a cross-validation that is its test split.
     """
 
     name: str
@@ -72,7 +73,7 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> 
         raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
     subjects = with_groups(listed)
     if "split" not in subjects:
-        subjects["split"] = split(subjects, seed=cohort.seed)
+        subjects["split"] = split(subjects, seed=cohort.seed, fold=getattr(cohort, "fold", None))
     subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
     settings = {"cohort": cohort.name, **cohort.settings, "table": typed(subjects).to_csv(index=False)}
     settings["table"] = hashlib.sha256(settings["table"].encode()).hexdigest()

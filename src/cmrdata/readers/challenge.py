@@ -52,9 +52,9 @@ class Challenge(ABC):
     def __init__(self, *, root: str | Path | None, label: str = "pathology", ef_below: float = 40.0,
                  ef_above: float = 50.0, pixels: int = 64, fov_mm: float = 165.0, seed: int = 0,
                  controls_per_case: float | None = None, reach: int = 1, max_rejected: float = 0.05,
-                 default_spacing: float | None = None, salt_root: str | Path = "data",
-                 name: str | None = None) -> None:  # fmt: skip
-        self.name = name or type(self).__name__.lower()
+                 default_spacing: float | None = None, fold: int | None = None,
+                 salt_root: str | Path = "data", name: str | None = None) -> None:  # fmt: skip
+        self.name, self.fold = name or type(self).__name__.lower(), fold
         if label not in LABELLINGS:
             raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
         if not 0 < ef_below <= ef_above < 100:

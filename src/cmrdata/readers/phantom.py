@@ -43,7 +43,7 @@ class Phantom:
 
     def __init__(self, *, subjects: int = 25480, test_subjects: int = 0, seed: int = 0, design: str = "natural",
                  hf_scale: float = 1.0, hf_share: float | None = None, pixels: int = 64, fov_mm: float = 165.0,
-                 controls_per_case: float | None = 4, name: str = "phantom") -> None:  # fmt: skip
+                 controls_per_case: float | None = 4, fold: int | None = None, name: str = "phantom") -> None:  # fmt: skip
         if design not in ("natural", "uniform"):
             raise ValueError(f"cohort.design is {design!r}; it takes natural or uniform")
         if subjects < 1 or test_subjects < 0:
@@ -52,7 +52,11 @@ class Phantom:
             raise ValueError(
                 f"hf_scale is {hf_scale} and hf_share {hf_share}; give a scale above 0, and a share in 0..1 or none"
             )
-        self.name, self.pixels, self.fov_mm, self.seed = name, pixels, fov_mm, seed
+        if fold is not None and test_subjects:
+            raise ValueError(
+                f"cohort.test_subjects={test_subjects} with fold={fold}: every fold would test them; give 0"
+            )
+        self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
         self.controls_per_case = controls_per_case
         self.settings: dict[str, Any] = {
             "subjects": subjects, "test_subjects": test_subjects, "seed": seed, "design": design, "hf_scale": hf_scale,
@@ -75,7 +79,7 @@ class Phantom:
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = self.people.assign(state=np.where(self.people.diagnosis == "hf", "prevalent", "none"), split="test")
-        table.loc[~self.fresh, "split"] = split(with_groups(table[~self.fresh]), seed=self.seed)
+        table.loc[~self.fresh, "split"] = split(with_groups(table[~self.fresh]), seed=self.seed, fold=self.fold)
         return table, NOBODY
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:

@@ -19,7 +19,7 @@ class Pooled:
 
     def __init__(self, *, cohorts: Mapping[str, Cohort], of: Sequence[str], pixels: int = 64, fov_mm: float = 165.0,
                  seed: int = 0, controls_per_case: float | None = None, max_rejected: float = 0.05,
-                 name: str = "pooled") -> None:  # fmt: skip
+                 fold: int | None = None, name: str = "pooled") -> None:  # fmt: skip
         if unknown := [member for member in of if member not in cohorts]:
             raise ValueError(f"cohort.of names {', '.join(unknown)}; it takes {', '.join(cohorts)}")
         if not of or len(set(of)) < len(of):
@@ -34,7 +34,7 @@ class Pooled:
                 f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
             )
         self.name, self.pixels, self.fov_mm, self.seed = name, pixels, fov_mm, seed
-        self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
+        self.controls_per_case, self.max_rejected, self.fold = controls_per_case, max_rejected, fold
 
     @property
     def settings(self) -> dict[str, Any]:

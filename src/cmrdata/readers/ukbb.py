@@ -68,6 +68,7 @@ class UKBB:
         max_rejected: float = 0.05,
         default_spacing: float | None = None,
         frames: int | None = None,
+        fold: int | None = None,
         salt_root: str | Path = "data",
         name: str = "ukbb",
     ) -> None:
@@ -82,7 +83,7 @@ class UKBB:
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
         self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
         self.instance, self.labels, self.label_map = instance, labels, values
-        self.frames, self.default_spacing = frames, default_spacing
+        self.frames, self.default_spacing, self.fold = frames, default_spacing, fold
         self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
                           "source": source, "conditions": list(conditions)}  # fmt: skip
 

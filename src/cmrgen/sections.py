@@ -1,0 +1,187 @@
+"""What a synthetic set's part of the report says: tables and pictures written below a folder, sections for the page."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmrdata import figures
+from cmrdata.report import Section, write_tables
+from cmrdata.runs import write_atomic
+from cmrdata.store import Store
+from cmrgen import fidelity, privacy
+from cmrgen.adherence import Seen, adherence, adherence_detail
+from cmrgen.inception import inception_features
+from cmrgen.judges import Judged, Judges, judge
+from cmrgen.membership import attack
+from cmrgen.render import load_generator
+
+
+class Measured(NamedTuple):
+    """A set and its cohort as the judges see them, measured once for all sections."""
+
+    cohort: Store
+    made: Store
+    networks: Judges
+    held: np.ndarray  # the cohort's rows of val and test
+    real: Judged  # of those rows
+    synthetic: Judged
+    folder: Path  # for tables; pictures go into its figures/
+
+
+def measure(cohort: Store, made: Store, networks: Judges, folder: Path) -> Measured:
+    """Judge held-out real images and the set's."""
+    held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
+    real, synthetic = judge(networks, cohort.images[held]), judge(networks, np.asarray(made.images))
+    return Measured(cohort, made, networks, held, real, synthetic, folder)
+
+
+def facts(found: Measured) -> dict[str, Any]:
+    """Provenance rows of the report."""
+    made, settings = found.made, found.made.meta["settings"]
+    return {
+        "synthetic set": f"{made.folder} ({len(made.index):,} images, {made.index.group.nunique()} groups)",
+        "synthetic fingerprint": made.fingerprint,
+        "generator": settings["generator"],
+        "sampler": f"{settings['sampler']}, {settings['steps']} steps",
+        "judges": ", ".join(f"{name}: {card['steps']} steps" for name, card in found.networks.card.items()),
+    }
+
+
+def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> Section:
+    """Do the images show their masks and prompts? `missing`: groups the plan had to leave out."""
+    cohort, made, held = found.cohort, found.made, found.held
+    seen = [
+        Seen(index.reset_index(drop=True), masks, look.segmented, look.predicted)
+        for index, masks, look in (
+            (cohort.index.iloc[held], cohort.masks[held], found.real),
+            (made.index, np.asarray(made.masks), found.synthetic),
+        )
+    ]
+    shown, detail = adherence(*seen, seed=seed), adherence_detail(*seen, seed=seed)
+    shown.attrs["caption"] = (
+        "Adherence: what judges trained on real images see in held-out real and in synthetic images"
+    )
+    write_tables(shown, found.folder, "adherence", shown.attrs["caption"])
+    write_tables(detail, found.folder, "adherence_detail", "Dice per structure and phase")
+    pictures = found.folder / "figures"
+    bars = figures.save(figures.adherence_bars(shown), pictures / "fig_adherence")[0]
+    left = f"{len(missing)} groups have no training subject and no synthetic image: {', '.join(missing)}."
+    return Section(
+        "Do the images show what they were asked to?",
+        [
+            "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
+            "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
+            "Shuffled: the same images against other images' masks and prompts, so what chance gives."
+        ],
+        tables=[shown, detail],
+        figures=[("Adherence", bars), *sweep_pictures(made.folder / "sweep", pictures)],
+        warnings=[left] if missing else [],
+    )
+
+
+def sweep_pictures(sweep: Path, pictures: Path) -> list[tuple[str, Path]]:
+    """Fig. 3 (BMI varied in the prompt) and Fig. 4 (seeds varied), from the images generate.py left beside the set."""
+    if not (sweep / "store.json").exists():
+        return []
+    made = Store.open(sweep)
+    written = []
+    for figure, name, title in (
+        (3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
+        (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)"),
+    ):
+        rows = [part for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)]
+        if rows:
+            grid = [[figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]] for part in rows]
+            heads = ["mask", *(rows[0].bmi_band if figure == 3 else [f"seed {k + 1}" for k in range(len(rows[0]))])]
+            sides = [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows] if figure == 3 else []
+            title += f". {rows[0].prompt.iloc[0]}" if figure == 4 else ""
+            written.append((title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0]))
+    return written
+
+
+def fidelity_section(found: Measured, *, inception: str | None, n: int, seed: int) -> Section:
+    """How far are synthetic from real images? Table 1; `inception`: a weights file, for distances as published."""
+    cohort, made, held = found.cohort, found.made, found.held
+
+    def distances(rows: np.ndarray, features: np.ndarray, synthetic: np.ndarray) -> pd.DataFrame:
+        return fidelity.table1(features, cohort.index.iloc[rows], synthetic, made.index, n=n, seed=seed)
+
+    table = distances(held, found.real.features, found.synthetic.features)
+    if table.attrs["pool"] != next(iter(fidelity.POOLS)):
+        held = np.flatnonzero(cohort.index.split != "extra")  # too few held-out images: all splits, with a warning
+        table = distances(held, judge(found.networks, cohort.images[held]).features, found.synthetic.features)
+    tables = [_written(table, found.folder, "table1", "domain")]
+    if inception is not None:
+        features = [inception_features(images, inception) for images in (cohort.images[held], np.asarray(made.images))]
+        tables.append(_written(distances(held, *features), found.folder, "table1_inception", "Inception"))
+    heat = []
+    if len(table):
+        drawn = figures.save(figures.fid_heatmap(table), found.folder / "figures" / "fig_fid")
+        heat = [("Table 1 as heat maps", drawn[0])]
+    return Section(
+        "How far are synthetic from real images?",
+        [
+            "Distances in the features of the cohort's own attribute network (the domain backbone); they compare cells "
+            "of this table, not with distances in Inception features. Real - Real within a group is the floor: two "
+            "halves without a common subject."
+        ],
+        tables=tables,
+        figures=heat,
+    )
+
+
+def _written(table: pd.DataFrame, folder: Path, name: str, backbone: str) -> pd.DataFrame:
+    """Table 1 of one backbone written below `folder`; returns it as the paper prints it."""
+    wide = fidelity.table1_wide(table)
+    wide.attrs["caption"] = (
+        f"Table 1: Fréchet distance between subgroups, {backbone} features, n = {table.n.min() if len(table) else 0} "
+        "images a side, mean (sd) over draws"
+    )
+    write_tables(table, folder, name, wide.attrs["caption"], display=wide)
+    return wide
+
+
+def audit_section(found: Measured, *, generator: str | None, seed: int) -> Section:
+    """Is the set safe to share? Real images go to folder/private and nowhere else; `generator`: also attack its losses."""
+    cohort, made, folder = found.cohort, found.made, found.folder
+    audit = privacy.audit(cohort, made, lambda images: judge(found.networks, images).features, seed=seed)
+    privacy.write_private(audit, cohort, made, folder / "private")
+    for table, name, caption in (
+        (audit.groups, "audit", "Audit: candidate copies, authenticity and C_T per group"),
+        (audit.sources, "audit_sources", "Audit: likeness to the subject whose mask and prompt were used"),
+    ):
+        table.attrs["caption"] = caption
+        write_tables(table, folder, name, caption)
+    verdict = {"set": made.fingerprint, "date": time.strftime("%Y-%m-%d"), "verdicts": audit.verdicts}
+    write_atomic(folder / "audit.json", json.dumps(verdict, indent=1))
+    overall = audit.groups[audit.groups.group == "all"].copy()
+    overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
+    tables = [overall, audit.sources]
+    if generator:
+        tables.append(_attacked(generator, cohort, folder, seed=seed))
+    return Section(
+        "Is the set safe to share?",
+        [
+            *audit.verdicts,
+            "The nearest pairs, which show real images, are in the private folder beside this report.",
+        ],
+        tables=tables,
+        warnings=audit.notes,
+    )
+
+
+def _attacked(generator: str, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
+    trained = load_generator(generator)
+    if trained.facts["cohort_fingerprint"] != cohort.fingerprint:
+        raise ValueError(f"audit_generator={generator} was trained on another cohort than {cohort.folder.name}")
+    table = attack(trained, cohort, seed=seed)
+    table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
+    write_tables(table, folder, "membership", table.attrs["caption"])
+    return table[table.group == "all"]
