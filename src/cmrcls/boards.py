@@ -1,0 +1,144 @@
+"""What a classifier run shows at its end: confusion, calibration and scores of validation and test; sums over subjects only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmrcls.metrics import BINS, THRESHOLD, balanced_accuracy, ranked, reliability, sums
+from cmrdata.boards import log_figure, log_table
+from cmrdata.cohort import AXES, known_axes
+from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH
+
+FEWEST = 10  # subjects in a bin of the calibration: below, its mean would tell about persons
+SPELLED = {"<60": "below_60", "60-70": "60_to_70", "70+": "from_70"}  # W&B filters by letters, digits and _ alone
+
+
+def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step: int = 0) -> None:
+    """Tables scores, confusion and calibration, their picture per disease, and `headline` as metrics at the trainer's `step`.
+
+    `predictions` of one run, as cmrcls.data.predictions gives them; its subjects stay here.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    if rank_zero_only.rank:
+        return
+    given = completed(predictions)
+    tables = {"scores": scores(given), "confusion": confusion(given), "calibration": calibration(given)}
+    for name, table in tables.items():
+        log_table(loggers, name, table)
+    diseases = list(dict.fromkeys(given.disease))
+    for disease in diseases:
+        drawn = figure(*(table[table.disease == disease] for table in tables.values()))
+        name = "confusion_calibration" if len(diseases) == 1 else f"confusion_calibration_{disease}"
+        log_figure(loggers, name, drawn, shows="numbers", step=step)
+    for logger in loggers:
+        logger.log_metrics(headline(given), step=step)
+        logger.save()
+
+
+def completed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Copy with the columns older runs lack: disease "hf", predicted = the likelier class."""
+    table = predictions.copy()
+    if "disease" not in table:
+        table["disease"] = "hf"
+    if "predicted" not in table:
+        table["predicted"] = (table.probability > THRESHOLD).astype(int)
+    return table
+
+
+def scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """A row per disease and split: n, positives and the metrics of cmrcls.metrics; NaN where a class is absent."""
+    rows = []
+    for disease, split, part in _parts(predictions):
+        label, every = part.label.to_numpy(int), np.ones((1, len(part)))
+        probability, predicted = part.probability.to_numpy(float)[:, None], part.predicted.to_numpy(int)[:, None]
+        found = sums(label, predicted, probability, every)
+        if 0 < label.sum() < len(label):
+            found |= ranked(label, probability, every)
+        metrics = {name: float(value[0, 0]) for name, value in found.items()}
+        rows.append({"disease": disease, "split": split, "n": len(part), "positives": int(label.sum()), **metrics})
+    return pd.DataFrame(rows)
+
+
+def confusion(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rows disease, split, label, predicted, n; combinations that do not occur have n = 0."""
+    return pd.DataFrame([
+        {"disease": disease, "split": split, "label": label, "predicted": predicted,
+         "n": int(((part.label == label) & (part.predicted == predicted)).sum())}
+        for disease, split, part in _parts(predictions) for label in (0, 1) for predicted in (0, 1)
+    ])  # fmt: skip
+
+
+def calibration(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Rows disease, split, bin (its lower edge), n, probability (mean), positives (share).
+
+    Bins are `cmrcls.metrics.reliability`'s; those with fewer than FEWEST subjects tell only their n.
+    """
+    rows = []
+    for disease, split, part in _parts(predictions):
+        mean, share, n = reliability(part.label.to_numpy(int), part.probability.to_numpy(float))
+        told = n >= FEWEST
+        rows.append(pd.DataFrame({
+            "disease": disease, "split": split, "bin": np.arange(BINS) / BINS, "n": n,
+            "probability": np.where(told, mean, np.nan), "positives": np.where(told, share, np.nan),
+        }))  # fmt: skip
+    return pd.concat(rows, ignore_index=True)
+
+
+def headline(predictions: pd.DataFrame) -> dict[str, float]:
+    """test_balanced_accuracy, and per subgroup test_balanced_accuracy_sex_F ... _bmi_obese, so that a dashboard can show
+    Table 2 while the sweep runs; with several diseases hf_test_balanced_accuracy ... . NaN where a class is absent."""
+    found, several = {}, predictions.disease.nunique() > 1
+    for disease, split, part in _parts(predictions):
+        if split != "test":
+            continue
+        name = f"{disease}_test_balanced_accuracy" if several else "test_balanced_accuracy"
+        bands = [(axis, band) for axis in known_axes(part) for band in AXES[axis]]
+        found[name] = balanced_accuracy(part.label.to_numpy(), part.predicted.to_numpy())
+        for axis, band in bands:
+            of = part[part[axis] == band]
+            key = f"{name}_{axis.removesuffix('_band')}_{SPELLED.get(band, band)}"
+            found[key] = balanced_accuracy(of.label.to_numpy(), of.predicted.to_numpy())
+    return found
+
+
+def figure(scores: pd.DataFrame, confusion: pd.DataFrame, calibration: pd.DataFrame) -> Figure:
+    """Of one disease: a row per split, its confusion matrix beside its calibration curve."""
+    with matplotlib.rc_context(STYLE):
+        drawn = Figure(figsize=(WIDTH, 0.2 + 2.9 * len(scores)), layout="constrained")
+        panels = drawn.subplots(len(scores), 2, squeeze=False)
+        for (left, right), score in zip(panels, scores.itertuples(), strict=True):
+            _matrix(left, confusion[confusion.split == score.split])
+            left.set_title(f"{score.split}: balanced accuracy {score.balanced_accuracy:.3f}", fontsize=10)
+            told = calibration[calibration.split == score.split].dropna()
+            right.plot([0, 1], [0, 1], ":", color=GREY)
+            right.plot(told.probability, told.positives, "o-", color=COLOURS[0])
+            right.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share diseased")
+            right.set_title(f"{score.positives:,} of {score.n:,} diseased, Brier {score.brier:.3f}", fontsize=10)
+    return drawn
+
+
+def _matrix(panel: Axes, counts: pd.DataFrame) -> None:
+    """Counts as text on the share of each true class."""
+    n = counts.pivot(index="label", columns="predicted", values="n").to_numpy(float)
+    share = n / np.maximum(n.sum(1, keepdims=True), 1)
+    panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    for (y, x), value in np.ndenumerate(n):
+        panel.text(x, y, f"{value:,.0f}\n{share[y, x]:.1%}", ha="center", va="center",
+                   color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
+    panel.set_xticks((0, 1), ("healthy", "diseased"))
+    panel.set_yticks((0, 1), ("healthy", "diseased"))
+    panel.set(xlabel="decided", ylabel="is")
+    panel.tick_params(length=0)
+
+
+def _parts(predictions: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    for (disease, split), part in predictions.groupby(["disease", "split"], sort=False):
+        yield str(disease), str(split), part
