@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,55 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrdata import runs
 
+SCORE = "best_val_balanced_accuracy"
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@runs.plainly
-def main(cfg: DictConfig) -> None:
-    if (folder := runs.claim(OmegaConf.to_container(cfg, resolve=True))) is None:  # type: ignore[arg-type]
-        return
+def main(cfg: DictConfig) -> float | None:
+    """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
+    if (folder := claim(cfg)) is None:
+        return runs.facts(Path(cfg.run_dir)).get(SCORE)
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
-    if cfg.task in tasks:
-        import lightning as L
-
-        quiet()
-        L.seed_everything(cfg.seed, workers=True, verbose=False)
+    trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator}
-    runs.finish(folder, **tasks[cfg.task](cfg, folder))
-    print(f"{folder}: finished")
+    with runs.attempt(folder):
+        if trains:
+            import lightning as L
+
+            quiet()
+            L.seed_everything(cfg.seed, workers=True, verbose=False)
+        try:
+            facts = tasks[cfg.task](cfg, folder)
+        finally:
+            if trains:
+                part()
+    if not follows(cfg):
+        runs.finish(folder, **facts)
+        print(f"{folder}: finished")
+    return facts.get(SCORE)
+
+
+def claim(cfg: DictConfig) -> Path | None:
+    """The run's folder, None if it is done. The first process of a run claims it; the others find it claimed."""
+    if follows(cfg):
+        folder = Path(cfg.run_dir)
+        return None if cfg.resume and (folder / "finished.json").exists() else folder
+    return runs.claim(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+
+
+def follows(cfg: DictConfig) -> bool:
+    """Is this one of a run's further processes, started by Lightning, torchrun or SLURM?"""
+    alone = cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+    return not alone and any(int(os.environ.get(name, 0)) for name in ranks)
+
+
+def part() -> None:
+    """Leaves the other processes, so that the next job of a sweep can have its own."""
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -104,6 +140,8 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         seed=cfg.seed,
     )
     _, second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
+    if follows(cfg):
+        return {}
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
     facts = {
         "command": " ".join(sys.argv),
@@ -130,6 +168,8 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = instantiate(cfg.data, _partial_=True)(base=module.base)
     preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler, resolve=True))
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
+    if follows(cfg):
+        return {}
     facts = {
         **metrics,
         "cohort": data.store.folder.name,
@@ -165,21 +205,47 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """One arm and seed; the best epoch's predictions go to folder/predictions.csv."""
+    import torch
     from hydra.utils import instantiate
 
     from cmrcls.data import predictions
 
-    module, data = instantiate(cfg.model), instantiate(cfg.data)
-    fitted, metrics = fit(cfg, folder, module, datamodule=data, monitor="val_balanced_accuracy")
-    outputs = fitted.predict(module, datamodule=data, ckpt_path=folder / "checkpoints" / "best.ckpt", weights_only=True)
-    table = predictions(data.index, outputs).assign(arm=str(cfg.synthetic), seed=cfg.seed)
-    runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
+    data = instantiate(cfg.data)
+    data.setup()
+    module = instantiate(cfg.model, groups=data.groups)
+    best = folder / "checkpoints" / "best.ckpt"
+    # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
+    fitted, metrics = fit(
+        cfg,
+        folder,
+        module,
+        datamodule=data,
+        monitor="val_balanced_accuracy",
+        divide=True,
+        use_distributed_sampler=False,
+    )
+    outputs = fitted.predict(module, datamodule=data, ckpt_path=best, weights_only=True)
+    chosen = OmegaConf.to_container(cfg.get("mitigation") or OmegaConf.create(), resolve=True)
+    arm = {
+        "arm": str(cfg.synthetic),
+        "mitigation": chosen.get("name", "none"),  # type: ignore[union-attr]
+        "fold": cfg.get("fold"),
+        "seed": cfg.seed,
+    }
+    score = fitted.checkpoint_callback.best_model_score  # -inf where validation holds one class only
+    if fitted.is_global_zero:
+        table = predictions(data.index, outputs, labels=data.labels).assign(**arm)
+        runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
     return {
         **metrics,
+        **arm,
         "cohort_fingerprint": data.store.fingerprint,
         "synthetic_fingerprint": data.synthetic_fingerprint,
+        "split_fingerprint": data.split_fingerprint,
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
+        "best_epoch": torch.load(best, map_location="cpu", weights_only=True)["epoch"],
+        SCORE: round(float(score), 5) if score.isfinite() else float("nan"),
     }
 
 
@@ -189,11 +255,17 @@ def fit(
     module: Any,
     *loaders: Any,
     datamodule: Any = None,
-    callbacks: Any = (),
+    callbacks: Sequence[Any] = (),
     monitor: str | None = None,
+    divide: bool = False,
     **trainer: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Lightning's fit with the run's logger, a resumable last.ckpt, and the final metrics as plain numbers."""
+    """Lightning's fit with the run's loggers, a resumable last.ckpt, and the final metrics as plain numbers.
+
+    `divide`: datamodule.batch_size is that of all processes together. A stop before the last epoch is told and is
+    among the metrics as `stopped`. Callbacks of cfg.trainer (an EarlyStopping) are kept.
+    """
+    import torch
     from hydra.utils import instantiate
     from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -206,11 +278,51 @@ def fit(
         enable_version_counter=False,
     )
     last = folder / "checkpoints" / "last.ckpt"
-    fitter = instantiate(
-        cfg.trainer, logger=instantiate(cfg.logger), callbacks=[keep, *callbacks], default_root_dir=folder, **trainer
-    )
+    given = instantiate(cfg.trainer.get("callbacks")) or []
+    options = {"logger": loggers(cfg.logger), "callbacks": [keep, *callbacks, *given], "default_root_dir": folder}
+    fitter = instantiate(cfg.trainer, **options, **trainer)
+    if divide:
+        datamodule.batch_size = share(datamodule.batch_size, processes=fitter.num_devices * fitter.num_nodes)
+    if fitter.global_rank:
+        torch.manual_seed(
+            cfg.seed + 1_000_003 * fitter.global_rank
+        )  # augmentation of its own; weights come from the first
     fitter.fit(module, *loaders, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
-    return fitter, {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
+    metrics: dict[str, Any] = {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
+    if reason := stopped(fitter):
+        if fitter.is_global_zero:
+            print(f"{folder}: {reason}")
+        metrics["stopped"] = reason
+    return fitter, metrics
+
+
+def loggers(configs: DictConfig | None) -> Any:
+    """One logger, or one per name; a plain value beside them is a setting of ours."""
+    from hydra.utils import instantiate
+
+    if configs is None or "_target_" in configs:
+        return instantiate(configs) or False
+    return [instantiate(each) for each in configs.values() if OmegaConf.is_dict(each) and "_target_" in each]
+
+
+def share(batch_size: int, *, processes: int) -> int:
+    """Images that each process takes of a batch, so that a step is the same whatever the number of processes."""
+    if batch_size % processes:
+        raise ValueError(
+            f"data.batch_size={batch_size} can't be divided among {processes} processes; give a multiple of "
+            f"{processes}, or another trainer.devices"
+        )
+    return batch_size // processes
+
+
+def stopped(fitter: Any) -> str | None:
+    """Why training ended before its last epoch, in a sentence; None if it did not."""
+    epochs, steps = fitter.max_epochs, fitter.max_steps
+    if fitter.current_epoch >= (epochs or 0) or 0 < steps <= fitter.global_step:  # max_epochs=-1: no last epoch
+        return None
+    reasons = [getattr(callback, "stopping_reason_message", None) for callback in fitter.callbacks]
+    reason = next(filter(None, reasons), "a callback or trainer.max_time asked for it")
+    return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
 
 
 def quiet() -> None:

@@ -1,13 +1,14 @@
 """Run folders in each of their states, plain errors, and writes that are whole or not there."""
 
 import errno
+import json
 import os
 
 import pytest
 import yaml
 
 from cmrdata import runs
-from cmrdata.runs import Unwritable, begin, differences, facts, finish, plainly, write_atomic, writing
+from cmrdata.runs import Unwritable, attempt, begin, differences, facts, finish, plainly, told, write_atomic, writing
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 5, "precision": "32-true"}, "resume": False, "overwrite": False}
 
@@ -93,6 +94,54 @@ def test_overwrite_starts_anew(tmp_path, done):
         finish(folder)
     assert start(folder, {"seed": 2}, overwrite=True) == "fresh"
     assert set(contents(folder)) == {"config.yaml"} and runs.config(folder)["seed"] == 2
+
+
+def test_what_failed_is_told_beside_the_run_until_it_is_tried_again(tmp_path):
+    start(tmp_path)
+    with pytest.raises(ValueError, match="SYN0007"), attempt(tmp_path):
+        raise ValueError("subject SYN0007: no mask")
+    record = json.loads((tmp_path / "failed.json").read_text())
+    assert record["told"] == "subject SYN0007: no mask" and record["kind"] == "ValueError" and record["failed"]
+    assert start(tmp_path) == "fresh" and set(contents(tmp_path)) == {"config.yaml"}
+    with pytest.raises(FloatingPointError), attempt(tmp_path):
+        work(tmp_path)
+        raise FloatingPointError("loss is nan")
+    with pytest.raises(FileExistsError, match="unfinished run"):
+        start(tmp_path)
+    assert (tmp_path / "failed.json").exists()  # a refusal is no try
+    assert start(tmp_path, resume=True) == "continue" and not (tmp_path / "failed.json").exists()
+
+
+def test_the_record_of_a_failure_repeats_nothing_that_others_say_and_an_interrupt_leaves_none(tmp_path):
+    with pytest.raises(OSError, match="Permission"), attempt(tmp_path):
+        raise PermissionError(errno.EACCES, "Permission denied", "a participant's file")
+    assert "participant" not in (tmp_path / "failed.json").read_text()
+    (tmp_path / "failed.json").unlink()
+    with pytest.raises(KeyboardInterrupt), attempt(tmp_path):
+        raise KeyboardInterrupt
+    with attempt(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_of_a_full_disk_needs_no_room_for_its_record(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(Unwritable, match="first"), attempt(tmp_path):
+        raise Unwritable("first")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_hydra_wraps_is_told_and_a_bug_is_not():
+    class InstantiationException(Exception):
+        pass
+
+    wrapped = InstantiationException("Error in call to target")
+    wrapped.__cause__ = ValueError("labels='x': give a list")
+    assert told(wrapped) == "labels='x': give a list"
+    assert told(InstantiationException("no cause")) is None and told(KeyError("bug")) is None
 
 
 def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):

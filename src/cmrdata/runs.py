@@ -37,14 +37,15 @@ def begin(
     Raises FileExistsError naming the folder, its state and the remedy; ValueError naming the settings that differ.
     """
     kept = {key: value for key, value in config.items() if key not in CONTROL}
-    begun, done = folder / "config.yaml", folder / "finished.json"
+    begun, done, failed = (folder / name for name in ("config.yaml", "finished.json", "failed.json"))
     if overwrite and folder.exists():
         shutil.rmtree(folder)
     files = [path.name for path in folder.glob("**/*") if path.is_file()]
     if all(
-        name.startswith(".") or name in (begun.name, "hparams.yaml") for name in files
+        name.startswith(".") or name in (begun.name, failed.name, "hparams.yaml") for name in files
     ):  # a run that failed on its input claims no folder
         folder.mkdir(parents=True, exist_ok=True)
+        failed.unlink(missing_ok=True)
         write_atomic(begun, yaml.safe_dump(kept, sort_keys=False, allow_unicode=True))
         return "fresh"
     state = "finished" if done.exists() else "unfinished"
@@ -58,7 +59,10 @@ def begin(
             f"{folder} holds a {state} run with other settings: {'; '.join(changed[:6])}"
             f"{f'; and {len(changed) - 6} more' if len(changed) > 6 else ''}. Give it another name= or overwrite=true"
         )
-    return "finished" if done.exists() else "continue"
+    if done.exists():
+        return "finished"
+    failed.unlink(missing_ok=True)
+    return "continue"
 
 
 def claim(config: dict[str, Any]) -> Path | None:
@@ -88,20 +92,40 @@ def config(folder: Path) -> dict[str, Any]:
     return yaml.safe_load((Path(folder) / "config.yaml").read_text())
 
 
-def plainly(command: Callable[..., None]) -> Callable[..., None]:
+@contextmanager
+def attempt(folder: Path) -> Iterator[None]:
+    """An error within ends the run in `folder` and is kept there as failed.json: told, kind, failed (when)."""
+    try:
+        yield
+    except Exception as error:
+        kind = type(error).__name__  # what other people's errors say may name a participant
+        record = {"told": told(error) or kind, "kind": kind, "failed": time.strftime("%Y-%m-%d %H:%M:%S")}
+        with suppress(OSError):  # the disk may be what failed
+            write_atomic(folder / "failed.json", json.dumps(record, indent=1))
+        raise
+
+
+def told(error: BaseException) -> str | None:
+    """The paragraph a user needs when the input, the settings or the disk are at fault; None for any other error."""
+    # what a config's _target_ raised, Hydra wraps
+    if type(error).__name__ == "InstantiationException" and error.__cause__:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.errno in REFUSALS:
+        return f"{error}; free some space, or write elsewhere with run_dir="
+    return str(error) if isinstance(error, PLAIN) else None
+
+
+def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
     """Bad input ends a command with our one-paragraph message, not a traceback (HYDRA_FULL_ERROR=1 shows it)."""
 
     @functools.wraps(command)
-    def wrapped(*args: Any) -> None:
+    def wrapped(*args: Any) -> Any:
         try:
-            command(*args)
+            return command(*args)
         except Exception as error:
-            # what a config's _target_ raised, Hydra wraps
-            told = error.__cause__ if type(error).__name__ == "InstantiationException" and error.__cause__ else error
-            refused = isinstance(told, OSError) and told.errno in REFUSALS
-            if not (refused or isinstance(told, PLAIN)) or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if os.environ.get("HYDRA_FULL_ERROR") == "1" or not (message := told(error)):
                 raise
-            sys.exit(f"error: {told}{'; free some space, or write elsewhere with run_dir=' if refused else ''}")
+            sys.exit(f"error: {message}")
 
     return wrapped
 

@@ -1,0 +1,94 @@
+"""Jobs of a sweep: one that fails is told at once and counted at the end, and the others go on.
+
+Hydra calls `Jobs` (conf/hydra/quiet.yaml) around each job, under every launcher; nothing here imports Hydra.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cmrdata import runs
+
+TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
+
+
+class Jobs:
+    """Hydra callback: bad input ends a single run, and a job of a sweep, with our paragraph instead of a traceback.
+
+    A sweep's folder gets <number of the job>.json: run, state (finished or failed), told. A job of a sweep returns None
+    instead of raising, whatever went wrong in it (Ctrl-C apart), so no launcher stops and none has to pickle an error.
+    """
+
+    def on_job_start(self, config: Any, task_function: Callable[..., Any], **_: Any) -> None:
+        if not _sweeps(config):
+            return
+        # Lightning starts the other processes of a run by repeating sys.argv: that must be this job, not the sweep
+        main = sys.modules["__main__"]
+        self.before = dict(os.environ), sys.argv, main.__spec__
+        sys.argv = [inspect.unwrap(task_function).__code__.co_filename, *config.hydra.overrides.task]
+        main.__spec__ = None
+
+    def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
+        error = job_return._return_value if job_return.status.name == "FAILED" else None
+        message = runs.told(error) if error else None
+        in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
+        if not _sweeps(config):
+            if error and not in_full:
+                sys.exit(f"error: {message}")
+            return
+        self._restore()
+        if error:
+            if in_full:
+                traceback.print_exception(error)
+            else:
+                print(f"error: {message}", file=sys.stderr, flush=True)
+            job_return.status, job_return.return_value = type(job_return.status).COMPLETED, None
+        outcome = {"run": str(config.run_dir), "state": "failed" if error else "finished"}
+        if error:
+            outcome["told"] = message or type(error).__name__  # what other people's errors say may name a participant
+        runs.write_atomic(Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json", json.dumps(outcome, indent=1))
+
+    def on_multirun_end(self, config: Any, **_: Any) -> None:
+        outcomes = read(folder := Path(config.hydra.sweep.dir))
+        failed = [f"\n  {outcome['run']}: {outcome['told']}" for outcome in outcomes if outcome["state"] == "failed"]
+        if failed:
+            sys.exit(
+                f"{len(failed)} of {len(outcomes)} runs failed:{''.join(failed)}\n"
+                f"The same command with resume=true runs only what is missing. {folder}"
+            )
+        print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
+
+    def _restore(self) -> None:
+        before, sys.argv, sys.modules["__main__"].__spec__ = self.before
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+
+    def _nothing(self, **_: Any) -> None:
+        """Hydra calls each of these by name."""
+
+    on_run_start = on_run_end = on_multirun_start = on_compose_config = _nothing
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """What the jobs of the sweep in `folder` left, in their order."""
+    return [
+        json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))
+    ]
+
+
+def apart(config: Any, trial: Any) -> None:
+    """Optuna: a trial's run folder is named by what it tries, and is none of the study's; a name= of one's own stays."""
+    if "name" not in trial.user_attrs:
+        trial.suggest_categorical("name", [TRIAL])
+
+
+def _sweeps(config: Any) -> bool:
+    return config.hydra.mode.name == "MULTIRUN"
