@@ -14,7 +14,6 @@ from cmrdata import runs
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
-@runs.plainly
 def main(cfg: DictConfig) -> None:
     launched = Launched(cfg)
     config: Any = OmegaConf.to_container(cfg, resolve=True)

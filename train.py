@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrdata import runs
+from cmrdata import boards, runs
 
 SCORE = "best_val_balanced_accuracy"
 
@@ -23,8 +23,8 @@ def main(cfg: DictConfig) -> float | None:
         return runs.facts(Path(cfg.run_dir)).get(SCORE)
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
-    tasks |= {"inspect": inspect_cohort, "export": export_generator}
-    with runs.attempt(folder):
+    tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set}
+    with runs.attempt(folder), boards.one_run():
         if trains:
             import lightning as L
 
@@ -166,7 +166,11 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     module = instantiate(cfg.model)
     data = instantiate(cfg.data, _partial_=True)(base=module.base)
-    preview = PreviewGrid(folder / "previews", sampler=OmegaConf.to_container(cfg.sampler, resolve=True))
+    preview = PreviewGrid(
+        folder / "previews",
+        sampler=OmegaConf.to_container(cfg.sampler, resolve=True),
+        allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
+    )
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
     if follows(cfg):
         return {}
@@ -203,11 +207,22 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {"model": str(made), "generator": generator.facts["fingerprint"]}
 
 
+def share_set(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """A synthetic set in formats that others read, with its card."""
+    from cmrdata.store import Store
+    from cmrgen.share import share
+
+    made = Store.open(cfg.synthetic_set)
+    written = share(made, folder, formats=list(cfg.formats), audit=cfg.audit)
+    return {"set": made.fingerprint, "images": len(made.index), "folders": [str(path) for path in written]}
+
+
 def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """One arm and seed; the best epoch's predictions go to folder/predictions.csv."""
     import torch
     from hydra.utils import instantiate
 
+    from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
 
     data = instantiate(cfg.data)
@@ -236,6 +251,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if fitted.is_global_zero:
         table = predictions(data.index, outputs, labels=data.labels).assign(**arm)
         runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
+        classifier_boards(fitted.loggers, table, step=fitted.global_step)
     return {
         **metrics,
         **arm,
@@ -267,7 +283,7 @@ def fit(
     """
     import torch
     from hydra.utils import instantiate
-    from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
     keep = ModelCheckpoint(
         folder / "checkpoints",
@@ -277,9 +293,15 @@ def fit(
         save_last=True,
         enable_version_counter=False,
     )
+    settings: Any = OmegaConf.to_container(cfg, resolve=True)
+    tell = LambdaCallback(on_fit_start=lambda fitter, _: boards.describe(fitter.loggers, settings))
     last = folder / "checkpoints" / "last.ckpt"
     given = instantiate(cfg.trainer.get("callbacks")) or []
-    options = {"logger": loggers(cfg.logger), "callbacks": [keep, *callbacks, *given], "default_root_dir": folder}
+    options = {
+        "logger": loggers(cfg.get("logger")),
+        "callbacks": [keep, tell, *callbacks, *given],
+        "default_root_dir": folder,
+    }
     fitter = instantiate(cfg.trainer, **options, **trainer)
     if divide:
         datamodule.batch_size = share(datamodule.batch_size, processes=fitter.num_devices * fitter.num_nodes)
@@ -297,12 +319,10 @@ def fit(
 
 
 def loggers(configs: DictConfig | None) -> Any:
-    """One logger, or one per name; a plain value beside them is a setting of ours."""
+    """One per name; a plain value beside them is a setting of ours."""
     from hydra.utils import instantiate
 
-    if configs is None or "_target_" in configs:
-        return instantiate(configs) or False
-    return [instantiate(each) for each in configs.values() if OmegaConf.is_dict(each) and "_target_" in each]
+    return [instantiate(each) for each in (configs or {}).values() if OmegaConf.is_dict(each) and "_target_" in each]
 
 
 def share(batch_size: int, *, processes: int) -> int:

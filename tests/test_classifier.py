@@ -7,11 +7,13 @@ import pandas as pd
 import pytest
 import torch
 from fake_cohort import FakeCohort, fake_set
+from lightning.pytorch.callbacks import ModelCheckpoint
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from cmrcls import network
 from cmrcls.data import Arms, predictions
+from cmrcls.mitigation import last_linear, refit_last_layer
 from cmrcls.module import Classifier, augment, balanced_accuracy, to_input
 from cmrdata.store import Store, prepare
 
@@ -51,16 +53,21 @@ def linear(**options) -> Classifier:
 # network
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "resnet10t", "convnext_atto", "efficientnet_b0"])
 def test_a_backbone_gives_one_logit_per_class(backbone):
     with torch.device("meta"):  # shapes only
         net = network.build_network(backbone, weights=None, classes=2)
-        assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 2)
+        logits = net(torch.zeros(2, 3, 64, 64))
+    assert logits.shape == (2, 2) and last_linear(net).out_features == 2
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'resnet19' is unknown; choose one of resnet18, densenet121"):
+    with pytest.raises(ValueError, match="'resnet19' is unknown; choose one of resnet18, densenet121, .*of timm"):
         network.build_network("resnet19", weights=None, classes=2)
+    with pytest.raises(ValueError, match="'convnext_tinny' is unknown; .*convnext_tiny"):
+        network.build_network("convnext_tinny", weights=None, classes=2)
+    with pytest.raises(ValueError, match="coatnet_0_224: No pretrained weights exist .* Set weights=null"):
+        network.build_network("coatnet_0_224", weights="imagenet", classes=2)
     with pytest.raises(ValueError, match="'imagnet' are unknown"):
         network.build_network("resnet18", weights="imagnet", classes=2)
 
@@ -78,6 +85,19 @@ def test_offline_imagenet_weights_become_random_ones_with_a_warning(monkeypatch)
         net = network.build_network("resnet18", weights="imagenet", classes=2)
     assert net.fc.out_features == 2
     assert "\n" not in str(caught[0].message)
+
+
+def test_offline_weights_of_timm_become_random_ones_too(monkeypatch):
+    real = network.timm.create_model
+
+    def offline(name, pretrained=False, **options):
+        if pretrained:
+            raise FileNotFoundError("an error happened while trying to locate the file on the Hub")
+        return real(name, **options)
+
+    monkeypatch.setattr(network.timm, "create_model", offline)
+    with pytest.warns(UserWarning, match="resnet10t: .*on the Hub.*starts from random weights"):
+        network.build_network("resnet10t", weights="imagenet", classes=2)
 
 
 # module
@@ -188,6 +208,78 @@ def test_learning_rate_halves_after_three_epochs_without_improvement(root, store
     assert watch.rates == pytest.approx([8e-4, 8e-4, 8e-4, 8e-4, 4e-4, 4e-4, 4e-4, 2e-4])
 
 
+def test_the_best_epoch_predicts_and_not_the_last(root, store, tmp_path):
+    """As train.py does: keep the best validation score, load it before predicting."""
+
+    class Spoilt(Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 2:
+                with torch.no_grad():  # from here on nothing but "healthy"
+                    self.network[1].bias.copy_(torch.tensor([1e4, -1e4]))
+
+    L.seed_everything(0, verbose=False)
+    arms, model = arm(root), linear(lr=1e-3)
+    model.__class__ = Spoilt
+    keep = ModelCheckpoint(tmp_path, filename="best", monitor="val_balanced_accuracy", mode="max")
+    trainer = L.Trainer(max_epochs=4, callbacks=[keep], **{**QUIET, "enable_checkpointing": True})
+    trainer.fit(model, arms)
+    assert trainer.callback_metrics["val_balanced_accuracy"] == 0.5
+    assert not predictions(arms.index, trainer.predict(model, arms)).predicted.any()
+    best = predictions(arms.index, trainer.predict(model, arms, ckpt_path=tmp_path / "best.ckpt", weights_only=True))
+    val = best[best.split == "val"]
+    found = balanced_accuracy_score(val.label, val.predicted)
+    assert found == pytest.approx(float(keep.best_model_score)) and found > 0.9
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] < 2
+
+
+@pytest.mark.parametrize(("decay", "smaller"), [(0.0, False), (0.5, True)])
+def test_weight_decay_is_decoupled_and_none_by_default(decay, smaller):
+    model = linear(lr=0.1, weight_decay=decay)
+    before = model.network[1].weight.detach().clone()
+    optimiser = model.configure_optimizers()["optimizer"]
+    model.network(torch.zeros(1, 3, 16, 16)).sum().backward()  # the weights have no gradient, the bias has
+    optimiser.step()
+    assert torch.allclose(model.network[1].weight, before * (0.95 if smaller else 1))
+
+
+def test_without_weight_decay_the_optimiser_is_adam():
+    models = [linear(lr=0.01) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours = models[0].configure_optimizers()["optimizer"]
+    adam = torch.optim.Adam(models[1].parameters(), lr=0.01)
+    for step in range(5):
+        x = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(step))
+        for model, optimiser in zip(models, (ours, adam), strict=True):
+            optimiser.zero_grad()
+            model.network(x).square().mean().backward()
+            optimiser.step()
+    assert torch.equal(models[0].network[1].weight, models[1].network[1].weight)
+
+
+def test_layout_in_memory_changes_the_speed_only():
+    plain, last = (Classifier(width=8, pixels=32, channels_last=value).eval() for value in (False, True))
+    last.load_state_dict(plain.state_dict())
+    image = torch.randint(0, 256, (3, 2, 16, 16), dtype=torch.uint8)
+    batch = {"image": image, "label": torch.zeros(3).long(), "row": torch.arange(3)}
+    seen = last.on_after_batch_transfer(batch, 0)["image"]
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    assert last.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.allclose(last(seen), plain(plain.on_after_batch_transfer(batch, 0)["image"]), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_predicts_the_same_and_is_refitted(root, store):
+    plain, compiled = (Classifier(width=8, pixels=32, compile=value) for value in (False, True))
+    compiled.load_state_dict(plain.state_dict())
+    arms, trainer = arm(root), L.Trainer(**QUIET)
+    for refit in (False, True):
+        if refit:
+            for model in (plain, compiled):
+                refit_last_layer(model, trainer, arms, seed=0)
+        one, two = (predictions(arms.index, trainer.predict(model, arms)).probability for model in (plain, compiled))
+        assert np.allclose(one, two, atol=1e-4)
+
+
 def test_nan_loss_is_told_plainly():
     model = linear()
     batch = {"image": torch.full((2, 3, 16, 16), torch.nan), "label": torch.tensor([0, 1]), "row": torch.arange(2)}
@@ -203,7 +295,9 @@ def test_a_learnable_problem_is_learnt(root, store):
     table = predictions(arms.index, trainer.predict(model, arms))
     test = table[table.split == "test"]
     assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
-    assert set(table.columns) >= {"subject", "split", "label", "probability", "sex", "age_band", "bmi_band", "group"}
+    assert list(table.columns) == ["subject", "source", "split", "disease", "label", "probability", "predicted", "sex",
+                                   "age_band", "bmi_band", "group"]  # fmt: skip
+    assert (table.disease == "hf").all() and (table.predicted == (table.probability > 0.5)).all()
     assert table.subject.is_unique and table.source.eq("fake").all()
 
 
@@ -272,6 +366,24 @@ def test_arms_are_nested_and_share_their_evaluation(root, store, made):
     only = arms["only"]
     assert not only[only.split == "train"].real.any() and only[only.split != "train"].real.all()
     assert list(only.columns) == list(arms[0].columns)
+
+
+def test_every_arm_has_the_fingerprint_of_the_same_split(root, store, made, tmp_path):
+    found = {arm(root, synthetic=n, synthetic_set=made.folder).split_fingerprint for n in (0, 36, "only")}
+    found.add(arm(root, sampling="balanced", seed=5).split_fingerprint)
+    assert len(found) == 1
+    assert arm(tmp_path, cohort=FakeCohort(seed=1)).split_fingerprint not in found
+
+
+def test_a_batch_names_the_group_of_its_rows(root, store, made):
+    arms = arm(root, synthetic="only", synthetic_set=made.folder)
+    names = sorted(arms.index.group[arms.index.split == "train"].unique())
+    assert [fact["name"] for fact in arms.groups] == names and len(names) == 36
+    arms.index.loc[arms.index.split == "test", "group"] = "elsewhere"
+    for loader in (arms.train_dataloader(), arms.val_dataloader(), arms.test_dataloader()):
+        for batch in loader:
+            told = [names[k] if k >= 0 else "elsewhere" for k in batch["group"].tolist()]
+            assert told == arms.index.group[batch["row"].numpy()].tolist()
 
 
 def test_a_batch_holds_the_rows_it_names(root, store, made):

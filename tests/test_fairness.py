@@ -1,10 +1,19 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
+from fairlearn import metrics as peers
 from sklearn.metrics import balanced_accuracy_score
 
-from cmrcls.fairness import balanced_accuracy, gaps, table2, wide
+from cmrcls.comparable import arm_name, comparable, named, read_runs
+from cmrcls.disparities import FEWEST, measure
+from cmrcls.fairness import gaps, table2, wide
+from cmrcls.sections import fairness
+from cmrcls.study import Study, calibration, confusion, seed_scores, study, subgroups_of
+from cmrdata import paper
 from cmrdata.cohort import AXES
+from cmrdata.report import report_html
 
 ARMS = ("Real", "Real + 2000", "Real + 4000", "Synthetic")
 
@@ -24,17 +33,6 @@ def runs(*, n=120, arms=ARMS, seeds=3, seed=0, prevalence=0.3) -> pd.DataFrame:
     both["group"] = both.sex + "/" + both.age_band + "/" + both.bmi_band
     parts = [both.assign(arm=arm, seed=s, probability=rng.random(2 * n)) for arm in arms for s in range(seeds)]
     return pd.concat(parts, ignore_index=True)
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_balanced_accuracy_equals_sklearn(seed):
-    rng = np.random.default_rng(seed)
-    label, predicted = rng.integers(0, 2, (2, rng.integers(1, 12)))
-    score = balanced_accuracy(label, predicted)
-    if len(set(label)) == 1:
-        assert np.isnan(score)
-    else:
-        assert score == pytest.approx(balanced_accuracy_score(label, predicted))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -159,9 +157,8 @@ def _edit(column, value, **where):
     [
         (lambda t: t.drop(columns=["seed"]), r"lack the columns \['seed'\]; concatenate"),
         (lambda t: t[t.split == "val"], "none of the 1440 predictions is of the test split"),
-        (_edit("probability", np.nan, subject="SYN0003", arm="Real", seed=1),
-         r"arm 'Real' seed 1: probability of subject SYN0003 is nan \(1 such rows\); rerun"),
-        (_edit("probability", 3.0, subject="SYN0003"), r"probability of subject SYN0003 is 3.0 \(12 such rows\)"),
+        (_edit("probability", 3.0, subject="SYN0003"),
+         r"no run is left.*probability of subject SYN0003 is 3.0 \(1 such rows\); rerun.*\(and 11 more\)"),
         (_edit("label", 1, subject="SYN0000", arm="Synthetic", seed=2),
          "subject SYN0000: label is 1 in arm 'Synthetic' seed 2 but 0 in arm 'Real' seed 0"),
         (_edit("sex", "X", subject="SYN0000", seed=2), "subject SYN0000: sex is X in arm 'Real' seed 2 but"),
@@ -174,3 +171,264 @@ def _edit(column, value, **where):
 def test_incomparable_runs_are_refused(edit, message):
     with pytest.raises(ValueError, match=message):
         table2(edit(runs()))
+
+
+def test_a_damaged_run_is_left_out_by_name():
+    table = _edit("probability", np.nan, subject="SYN0003", arm="Real", seed=1)(runs())
+    table["probability"] = table.probability.astype(float)
+    result = table2(table)
+    without = runs()[lambda t: (t.arm != "Real") | (t.seed != 1)]
+    pd.testing.assert_frame_equal(result, table2(without))
+    assert result.attrs["warnings"] == [
+        "Left out: arm 'Real' seed 1: probability of subject SYN0003 is nan (1 such rows); rerun that run, it diverged or "
+        "its table is damaged.",
+        "Arm 'Real' has no run of seed 1, which other arms have.",
+    ]
+    assert wide(result).attrs["warnings"] == result.attrs["warnings"]
+
+
+def test_unknown_subjects_are_counted_and_their_names_kept():
+    table, cohort = runs(seeds=2, arms=ARMS[:2]), [f"SYN{k:04d}" for k in range(120)]
+    table.loc[(table.arm == "Real") & (table.seed == 1) & (table.subject == "SYN0003"), "subject"] = "a real id"
+    note = comparable(table, subjects=cohort).attrs["warnings"][0]
+    assert note.startswith("Left out: arm 'Real' seed 1: 1 of its 120 test subjects are not in the cohort")
+    assert "a real id" not in note
+    with pytest.raises(ValueError, match="no run is left to compare. arm 'Real' seed 0: 120 of its 120"):
+        comparable(table, subjects=["SYN9999"])
+
+
+def test_different_splits_are_refused_by_name():
+    same = {("0", "none", "", "0"): "aa", ("only", "none", "", "0"): "aa", ("2000", "none", "3", "1"): "cc"}
+    comparable(runs(), fingerprints=same)  # another fold may be another split
+    with pytest.raises(
+        ValueError, match=r"2 different splits: arm 'Synthetic, groupdro' seed 4 \(1 such runs\) was split"
+    ):
+        comparable(runs(), fingerprints=same | {("only", "groupdro", "", "4"): "bb"})
+
+
+def test_folds_are_pooled_and_a_run_without_one_is_left_out():
+    table = runs(seeds=2, arms=ARMS[:2])
+    folded = table.assign(fold=table.subject.str[-1].astype(int) % 3)
+    pd.testing.assert_frame_equal(table2(folded), table2(table))
+    lacking = folded[(folded.seed == 0) | (folded.arm != "Real") | (folded.fold != 2)]
+    assert table2(lacking).attrs["warnings"][0] == (
+        "Left out: arm 'Real' seed 1: it lacks fold 2, which others have; run it."
+    )
+
+
+def test_one_disease_at_a_time():
+    table = pd.concat([runs(seeds=1).assign(disease=d) for d in ("hf", "mi")])
+    with pytest.raises(ValueError, match="predictions are of hf, mi; compare one disease at a time"):
+        table2(table)
+
+
+def test_arms_and_mitigations_get_the_papers_names_and_order():
+    table = runs(seeds=1, arms=("only", "4000", "0", "180"), n=10)
+    both = pd.concat([table.assign(mitigation="groupdro"), table])  # an older table has no mitigation
+    assert list(dict.fromkeys(named(both).arm)) == [
+        "Real", "Real + 180", "Real + 4000", "Synthetic",
+        "Real, groupdro", "Real + 180, groupdro", "Real + 4000, groupdro", "Synthetic, groupdro",
+    ]  # fmt: skip
+    assert arm_name("0") == "Real" and arm_name("only", "oversample") == "Synthetic, oversample"
+
+
+def test_a_decision_overrides_the_threshold():
+    table = runs(seeds=1, arms=("Real",))
+    turned = table.assign(predicted=(table.probability <= 0.5).astype(int))
+    assert table2(turned).balanced_accuracy.to_numpy() == pytest.approx(1 - table2(table).balanced_accuracy)
+
+
+def test_a_further_axis_has_its_values_as_rows():
+    table = runs(seeds=1, arms=("Real",))
+    table["source"] = np.where(table.subject.str[-1].astype(int) % 2, "b", "a")
+    found = table2(table, axes=("source",))
+    assert found.subgroup.tolist()[-2:] == ["Source a", "Source b"] and found.n.tolist()[-2:] == [60, 60]
+    with pytest.raises(ValueError, match="no column 'townsend'"):
+        table2(table, axes=("townsend",))
+
+
+def small(*, arms=("Real", "Real + 2000"), seeds=1, n=400, seed=0, prevalence=0.3) -> Study:
+    return study(comparable(runs(n=n, arms=arms, seeds=seeds, seed=seed, prevalence=prevalence)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_fairness_measures_equal_fairlearn(seed):
+    one = small(seed=seed, arms=("Real",), n=150)
+    rows = measure(one, resamples=8).disparities.set_index(["axis", "measure"])
+    label, decided = one.subjects.label, one.decision[:, 0]
+    for axis in AXES:
+        pair = {"sensitive_features": one.subjects[axis]}
+        for name, peer in (("demographic_parity", "demographic_parity"), ("equal_opportunity", "equal_opportunity"),
+                           ("equalised_odds", "equalized_odds")):  # fmt: skip
+            row = rows.loc[axis, name]
+            assert row.difference == pytest.approx(getattr(peers, f"{peer}_difference")(label, decided, **pair)), name
+            assert row.ratio == pytest.approx(getattr(peers, f"{peer}_ratio")(label, decided, **pair)), name
+
+
+def test_gap_and_reduction_by_hand():
+    """Men: 0.9 and 0.8; women: 0.7 and 0.7. The gap falls from 0.2 to 0.1, a half."""
+    label = np.tile(np.repeat([1, 0], 100), 2)
+    subjects = pd.DataFrame({"label": label, "sex": np.repeat(["M", "F"], 200)})
+    right = np.concatenate([np.arange(100) < k for k in (90, 90, 70, 70, 80, 80, 70, 70)]).reshape(2, 400).T
+    decision = np.where(right, label[:, None], 1 - label[:, None]).astype(float)
+    made = Study(subjects, np.array(["Real", "Real + 2000"]), np.array([0, 0]), decision, decision)
+    gap = measure(made, resamples=500).disparities.query("measure == 'balanced_accuracy'").set_index("arm")
+    assert gap.difference.tolist() == pytest.approx([0.2, 0.1]) and gap.lowest.tolist() == ["Female"] * 2
+    more = gap.loc["Real + 2000"]
+    assert (more.change, more.reduction) == (pytest.approx(-0.1), pytest.approx(0.5))
+    assert more.change_low < -0.1 < more.change_high and more.reduction_low < 0.5 < more.reduction_high
+    assert gap.low["Real"] > 0.1 and gap.high["Real"] < 0.3
+
+
+def test_every_number_has_n_and_an_interval_around_it():
+    rows = measure(small(seeds=4, n=600), resamples=400).subgroups
+    single = rows[~rows.axis.str.contains(" x ")]
+    assert single[["n", "positives", "seeds", "mean", "sd"]].notna().all(axis=None)
+    told = single[single.note == ""]
+    assert len(told) > 100 and (told.low <= told["mean"]).all() and (told["mean"] <= told.high).all()
+    table = rows[(rows.metric == "balanced_accuracy") & (rows.subgroup == "Overall")].set_index("arm")
+    assert table["mean"].to_dict() == pytest.approx(
+        table2(runs(n=600, arms=ARMS[:2], seeds=4))
+        .query("axis == 'overall'")
+        .set_index("arm")
+        .balanced_accuracy.to_dict()
+    )
+
+
+def test_small_groups_have_words_in_place_of_an_interval():
+    found = measure(small(n=150, prevalence=0.15), resamples=40)
+    rows = found.subgroups[found.subgroups.metric == "sensitivity"]
+    few = rows[rows.positives < FEWEST]
+    assert len(few) and few.low.isna().all()
+    assert few.note.str.fullmatch(rf"rests on \d+ subjects, fewer than {FEWEST}").all()
+    gap = found.disparities[
+        (found.disparities.axis == "sex x bmi_band") & (found.disparities.measure == "balanced_accuracy")
+    ]
+    assert gap.low.isna().all() and gap.note.str.contains("fewer than").all()
+
+
+def test_crossed_subgroups_divide_the_subjects():
+    one = small(n=60)
+    cells = subgroups_of(one.subjects)
+    assert {axis: len(bands) for axis, bands in cells.items()} == {
+        "overall": 1, "sex": 2, "bmi_band": 3, "age_band": 3, "sex x age_band": 6, "sex x bmi_band": 6,
+        "age_band x bmi_band": 9, "sex x age_band x bmi_band": 18,
+    }  # fmt: skip
+    for bands in cells.values():
+        assert (np.sum(list(bands.values()), axis=0) == 1).all()
+    assert "Female, Age < 60, Obese" in cells["sex x age_band x bmi_band"]
+
+
+def test_a_one_class_subgroup_is_left_out_of_gaps_by_name():
+    table = runs(seeds=1, n=300)
+    table.loc[(table.age_band == "<60") & (table.split == "test"), "label"] = 0
+    gap = measure(study(comparable(table)), resamples=8).disparities.set_index(["axis", "measure", "arm"])
+    assert gap.loc[("age_band", "balanced_accuracy", "Real"), "left_out"] == "Age < 60"
+    assert gap.loc[("age_band", "demographic_parity", "Real"), "left_out"] == ""
+
+
+def test_repeating_seeds_does_not_shrink_and_renaming_them_does_not_change_intervals():
+    one = small(seeds=3, n=300)
+    rows = measure(one, resamples=200).subgroups
+    renamed = measure(one._replace(seeds=one.seeds + 70), resamples=200).subgroups
+    pd.testing.assert_frame_equal(rows, renamed)
+    lone = small(seeds=1, n=300, arms=("Real",))
+    many = Study(
+        lone.subjects, np.repeat(lone.arms, 5), np.arange(5), lone.probability.repeat(5, 1), lone.decision.repeat(5, 1)
+    )
+    once, more = (measure(s, resamples=200).subgroups for s in (lone, many))
+    np.testing.assert_allclose(once.high - once.low, more.high - more.low, atol=1e-5)
+
+
+def test_tests_compare_seed_by_seed():
+    one = small(seeds=3, arms=ARMS)
+    scores = seed_scores(one)
+    assert set(scores) == {"overall"} | {f"{kind} {axis}" for kind in ("worst", "gap") for axis in AXES}
+    assert scores["overall"].shape == (3, 4) and scores["overall"].columns.tolist() == list(ARMS)
+    expected = balanced_accuracy_score(one.subjects.label, one.decision[:, 1])
+    assert scores["overall"].loc[1, "Real"] == pytest.approx(expected)
+
+
+def test_confusion_and_calibration_add_up():
+    one = small(seeds=2)
+    counts = confusion(one)
+    assert (counts.tp + counts.fn == counts.positives).all()
+    assert (counts[["tp", "fn", "fp", "tn"]].sum(axis=1) == counts.n).all()
+    bins = calibration(one).groupby("arm").n.sum()
+    assert (bins == 2 * 400).all()
+
+
+def test_the_papers_numbers_are_whole():
+    table = paper.table2()
+    assert len(table) == 36 and len(paper.table1()) == 24
+    score = table.set_index(["subgroup", "arm"]).balanced_accuracy
+    gap = {arm: score["Male", arm] - score["Female", arm] for arm in paper.ARMS}
+    assert 1 - gap["Real + 4000"] / gap["Real"] == pytest.approx(paper.GAP_REDUCTION, abs=0.005)
+
+
+def test_sections_write_what_they_show(tmp_path):
+    table = runs(seeds=3, n=120, arms=("0", "2000", "only"))
+    table.loc[(table.arm == "only") & (table.seed == 0) & (table.subject == "SYN0003"), "probability"] = np.nan
+    options = {"folder": tmp_path, "pictures": tmp_path / "figures", "resamples": 40}
+    parts = fairness(table, {"cohort_name": "ukbb"}, **options)
+    tables = {"table2", "gaps", "fairness", "metrics", "calibration", "confusion", "tests", "ranks"}
+    assert {p.name for p in tmp_path.glob("*.*")} == {f"{t}.{kind}" for t in tables for kind in ("csv", "md", "tex")}
+    drawn = {"table2_forest", "gaps", "calibration", "confusion", "critical_difference"}
+    assert {p.name for p in (tmp_path / "figures").iterdir()} == {
+        f"fig_{d}.{kind}" for d in drawn for kind in ("png", "svg")
+    }
+    page = report_html(parts, title="t", facts={})
+    for words in ("seed 0: probability of subject SYN0003 is nan", "Few seeds (the paper has 8): Real 3, Real + 2000 3, Synth",
+                  "underpowered: 3 pairs", "Real + 2000 (paper)", "37%"):  # fmt: skip
+        assert words in page
+    assert "Left out: arm" in (tmp_path / "table2.md").read_text()
+    before = (tmp_path / "gaps.csv").read_bytes()
+    other = fairness(table, {"cohort_name": "phantom"}, **options)
+    assert (tmp_path / "gaps.csv").read_bytes() == before
+    assert not any("paper)" in str(column) for part in other for shown in part.tables for column in shown)
+
+
+def test_sections_of_several_diseases_and_of_one_run(tmp_path):
+    table = pd.concat([runs(seeds=1, n=80, arms=("0",)).assign(disease=d) for d in ("hf", "mi")])
+    parts = fairness(table, {}, folder=tmp_path, pictures=tmp_path, resamples=8)
+    assert [part.heading for part in parts[:5:4]] == ["Is the classifier fairer: hf?", "Is the classifier fairer: mi?"]
+    assert (tmp_path / "table2_mi.csv").exists() and (tmp_path / "table2.csv").exists()
+    assert any("One seed only in Real" in note for note in parts[0].warnings)
+    assert "one arm only" in parts[3].warnings[0]
+
+
+def test_sections_of_a_cohort_that_cannot_be_divided(tmp_path):
+    table = runs(seeds=1, n=60, arms=("only",)).drop(columns=["age_band", "bmi_band"])
+    lone = fairness(table.assign(sex="F"), {}, folder=tmp_path, pictures=tmp_path, resamples=8)
+    assert lone[1].warnings == ["No axis has two subgroups to compare."]
+    table.loc[(table.sex == "F") & (table.split == "test"), "label"] = 0
+    parts = fairness(table, {}, folder=tmp_path, pictures=tmp_path, resamples=8)
+    assert "There is no Real arm" in parts[1].warnings[0]
+    assert parts[1].tables[0].attrs["warnings"] == ["No interval: Sex: fewer than two subgroups where it is defined."]
+    assert "Only one class in Female" in " ".join(parts[0].warnings)
+
+
+def test_runs_are_read_with_their_split_fingerprints(tmp_path):
+    for seed in (0, 1):
+        folder = tmp_path / "synthetic-0" / str(seed)
+        folder.mkdir(parents=True)
+        table = runs(seeds=1, arms=("0",), n=20).assign(seed=seed, mitigation="none", fold=3)
+        table.to_csv(folder / "predictions.csv", index=False)
+        (folder / "finished.json").write_text(json.dumps({"split_fingerprint": f"f{seed}"}))
+    predictions, prints = read_runs(sorted((tmp_path / "synthetic-0").iterdir()))
+    assert prints == {("0", "none", "3", "0"): "f0", ("0", "none", "3", "1"): "f1"} and len(predictions) == 80
+    with pytest.raises(ValueError, match="2 different splits"):
+        comparable(predictions, fingerprints=prints)
+
+
+@pytest.mark.slow
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    import importlib.util
+    from pathlib import Path
+
+    path = Path(__file__).parents[1] / "benchmarks" / "coverage.py"
+    spec = importlib.util.spec_from_file_location("coverage_study", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.coverage(studies=400, positives=40).set_index("quantity").coverage
+    assert found[["overall", "subgroup F", "subgroup M", "arm difference", "gap"]].between(0.93, 0.97).all()

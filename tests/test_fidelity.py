@@ -1,4 +1,4 @@
-"""Frechet distances, Table 1, adherence and the judges behind them."""
+"""Table 1, the other measures of fidelity, adherence and the judges behind them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.linalg
 import torch
 from fake_cohort import FakeCohort, fake_set
-from safetensors.torch import save_file
-from torch.nn import functional as F
-from torchvision.models import Inception3
 
 from cmrdata.batch import LV, MYO
 from cmrdata.cohort import with_groups
 from cmrdata.store import Store, prepare
-from cmrgen import inception, judges
+from cmrgen import judges
 from cmrgen.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
-from cmrgen.fidelity import frechet_distance, half_size, halves, table1, table1_wide
+from cmrgen.fidelity import FEW, fidelity, half_size, halves, pool_of, table1, table1_wide
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -32,59 +28,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def sqrtm_form(x: np.ndarray, y: np.ndarray) -> float:
-    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real))
-
-
-def eigenvalue_form(x: np.ndarray, y: np.ndarray) -> float:
-    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    roots = np.sqrt(scipy.linalg.eigvals(a @ b).astype(complex)).real.sum()
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * roots)
-
-
 def features(n: int, d: int, seed: int, rank: int | None = None) -> np.ndarray:
     rng = np.random.default_rng(seed)
     return rng.normal(size=(n, rank or d)) @ rng.normal(size=(rank or d, d)) + rng.normal(size=d)
-
-
-@pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 16), (40, 300, 16), (300, 17, 16), (3, 200, 16)])
-def test_frechet_distance_equals_both_scipy_forms(n: int, m: int, d: int) -> None:
-    x, y = features(n, d, 0), features(m, d, 1)
-    assert frechet_distance(x, y) == pytest.approx(eigenvalue_form(x, y), rel=1e-6)
-    if min(n, m) > d:  # sqrtm itself is inexact on singular products
-        assert frechet_distance(x, y) == pytest.approx(sqrtm_form(x, y), rel=1e-6)
-
-
-@pytest.mark.parametrize(("n", "m", "d", "rank"), [(30, 50, 64, None), (100, 100, 24, 5), (200, 8, 24, 3)])
-def test_frechet_distance_of_singular_covariances(n: int, m: int, d: int, rank: int | None) -> None:
-    x, y = features(n, d, 0, rank), features(m, d, 1, rank)
-    a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    values, vectors = np.linalg.eigh(
-        a
-    )  # tr (AB)^(1/2) = tr (A^(1/2) B A^(1/2))^(1/2), symmetric and so well conditioned
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    trace = np.sqrt(np.linalg.eigvalsh(root @ b @ root).clip(1e-10)).sum()
-    wanted = ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a) + np.trace(b) - 2 * trace
-    assert frechet_distance(x, y) == pytest.approx(wanted, rel=1e-4)
-    assert frechet_distance(x, y) == pytest.approx(eigenvalue_form(x, y), rel=1e-6)
-
-
-def test_frechet_distance_is_symmetric_and_zero_for_the_same_sample() -> None:
-    x, y = features(80, 16, 0), features(30, 16, 1)
-    assert frechet_distance(x, x) == pytest.approx(0, abs=1e-9)
-    assert frechet_distance(x, y) == pytest.approx(frechet_distance(y, x))
-    assert frechet_distance(x, x + 2) == pytest.approx(4 * 16)
-
-
-def test_frechet_distance_names_what_is_wrong() -> None:
-    x = features(10, 4, 0)
-    with pytest.raises(ValueError, match=r"features y have shape \(1, 4\)"):
-        frechet_distance(x, x[:1])
-    spoilt = x.copy()
-    spoilt[3, 1] = np.nan
-    with pytest.raises(ValueError, match="features x: 1 rows hold NaN or inf, the first is row 3"):
-        frechet_distance(spoilt, x)
 
 
 def test_halves_share_no_subject_and_have_the_promised_size() -> None:
@@ -133,8 +79,8 @@ def test_table1_finds_the_group_that_differs() -> None:
 def test_table1_falls_back_to_all_splits_and_warns() -> None:
     real = pd.concat([people(36), people(720, split="train", first=36), people(90, split="extra", first=800)])
     table = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0)
-    assert table.attrs["pool"] == "all splits" and set(table.n) == {12}
-    assert len(table.attrs["warnings"]) == 2 and "12 images a side" in table.attrs["warnings"][0]
+    assert table.attrs["pool"] == "all splits" == pool_of(real, people(36))
+    assert len(table.attrs["warnings"]) == 2 and "all splits" in table.attrs["warnings"][1]
     assert table[table.axis == "sex"].subjects.max() == 756  # without the extra rows
 
 
@@ -145,9 +91,74 @@ def test_table1_refuses_unknown_axes() -> None:
     assert set(table.axis) == {"diagnosis"}
     assert [reason.split(":")[0] for reason in table.attrs["refused"]] == ["sex", "age_band", "bmi_band"]
     assert "no synthetic image is Obese" in table.attrs["refused"][2]
-    none = table1(features(2, 4, 0), real[:2], features(2, 4, 1), synthetic[:2], draws=2, seed=0)
-    assert none.empty and "needs 2" in " ".join(none.attrs["refused"])
+    none = table1(features(2, 4, 0), real[:2].assign(label=0), features(2, 4, 1), synthetic[:2], draws=2, seed=0)
+    assert none.empty and len(none.attrs["refused"]) == 4 and none.attrs["n"] == 0
     assert table1_wide(none).empty
+
+
+def test_a_small_group_is_marked_and_pulls_no_other_down() -> None:
+    real, synthetic = people(720), people(360)
+    few = pd.concat([synthetic[synthetic.sex == "M"], synthetic[synthetic.sex == "F"][: FEW - 1]])
+    table = table1(features(720, 4, 0), real, features(len(few), 4, 1), few, draws=2, seed=0)
+    marked = table[table.fid.isna()]
+    assert marked[["axis", "cell", "kind", "n"]].to_numpy().tolist() == [
+        ["sex", "Male - Female", "Real - Synthetic", FEW - 1], ["sex", "Female - Female", "Real - Synthetic", FEW - 1]]  # fmt: skip
+    rest = table.drop(marked.index)
+    assert set(rest.n) == {table.attrs["n"]} and table.attrs["n"] >= 60 and rest.fid.notna().all()
+    assert f"Female (synthetic: {FEW - 1})" in table.attrs["warnings"][0]
+    assert table1_wide(table).iloc[2].tolist()[2:] == ["n/a", "n/a"]
+    alone = pd.concat([synthetic[synthetic.sex == "M"], synthetic[synthetic.sex == "F"][:1]])
+    single = table1(features(720, 4, 0), real, features(len(alone), 4, 1), alone, draws=2, seed=0)
+    assert "Female (synthetic: 1)" in single.attrs["warnings"][0] and single.fid.isna().sum() == 2
+
+
+def test_nothing_large_enough_gives_a_table_of_nothing() -> None:
+    table = table1(features(36, 4, 0), people(36), features(36, 4, 1), people(36), draws=2, seed=0)
+    assert len(table) == 24 and table.fid.isna().all() and table.attrs["n"] == 0
+    assert "n too small" in table.attrs["warnings"][0]
+
+
+def test_bad_sets_are_named() -> None:
+    real, synthetic, x = people(72), people(72), features(72, 4, 0)
+    with pytest.raises(ValueError, match="the synthetic set holds no image"):
+        table1(x, real, x[:0], synthetic[:0], seed=0)
+    with pytest.raises(ValueError, match="synthetic: 71 rows of features for 72 images"):
+        table1(x, real, x[1:], synthetic, seed=0)
+    spoilt = x.copy()
+    spoilt[[5, 9], 1] = np.nan
+    with pytest.raises(ValueError, match="of the real images: 2 rows hold NaN or inf, the first is row 5"):
+        fidelity(spoilt, real, x, synthetic, seed=0)
+
+
+def test_fidelity_has_every_metric_and_agrees_with_table1() -> None:
+    real, synthetic = people(720), people(360)
+    x, y = features(720, 8, 0), features(360, 8, 0)
+    long = fidelity(x, real, y, synthetic, draws=2, seed=0)
+    assert long.columns.tolist() == ["axis", "cell", "kind", "metric", "value", "sd", "low", "high", "n", "subjects"]
+    assert long.axis.unique().tolist() == ["sex", "age_band", "bmi_band", "diagnosis", "all"]
+    wanted = ["fid", "kid", "precision", "recall", "density", "coverage"]
+    assert long.metric.unique().tolist() == wanted and len(long) == (12 + 1) * 2 * 6
+    assert set(long.n) == {120} == {long.attrs["n"]}
+    fid = long[(long.metric == "fid") & (long.axis != "all")]
+    assert np.array_equal(fid.value, table1(x, real, y, synthetic, draws=2, seed=0).fid)
+    kid = long[long.metric == "kid"]
+    assert ((kid.low < kid.value) & (kid.value < kid.high)).all()
+    assert long[long.metric != "kid"][["low", "high"]].isna().to_numpy().all()
+    shares = long[long.metric.isin(["precision", "recall", "coverage"])].value
+    assert shares.between(0, 1).all()
+    floor = long[(long.kind == "Real - Real") & (long.cell == "All")].set_index("metric").value
+    assert floor["precision"] > 0.8 and floor["coverage"] > 0.8 and abs(floor["kid"]) < kid.value.max()
+
+
+def test_groups_have_a_cell_each_at_one_size() -> None:
+    real, synthetic = people(36 * 60), people(36 * 30)
+    keep = synthetic.group != "F/<60/obese/hf"
+    scarce = synthetic[keep | (synthetic.index < 200)]
+    long = fidelity(features(len(real), 4, 0), real, features(len(scarce), 4, 1), scarce, draws=1, seed=0, groups=True)
+    assert long.cell.nunique() == 36 and set(long.axis) == {"group"}
+    assert set(long[long.value.notna()].n) == {30}
+    marked = long[long.value.isna()]
+    assert set(marked.cell) == {"F/<60/obese/hf"} and set(marked.kind) == {"Real - Synthetic"} and marked.n.max() < FEW
 
 
 def test_dice_by_hand() -> None:
@@ -265,28 +276,3 @@ def test_judges_refuse_a_store_without_training_rows(store: Store, tmp_path: Pat
     bare.__dict__["index"] = store.index[store.index.split == "test"]
     with pytest.raises(ValueError, match="no row of the train split"):
         judges.judges(bare, tmp_path)
-
-
-@pytest.mark.parametrize(("classes", "suffix"), [(1000, "pt"), (1008, "safetensors")])
-def test_inception_features_from_a_local_file(classes: int, suffix: str, tmp_path: Path) -> None:
-    network = Inception3(num_classes=classes, aux_logits=False, init_weights=False)
-    state, path = network.state_dict(), tmp_path / f"weights.{suffix}"
-    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    found = inception.inception_features(np.zeros((1, 2, 16, 16), np.uint8), path)
-    assert found.shape == (1, 2048) and np.isfinite(found).all()
-    with pytest.raises(FileNotFoundError, match="no Inception weights here"):
-        inception.inception_features(np.zeros((2, 2, 16, 16), np.uint8), tmp_path / "absent.pt")
-
-
-def test_published_inception_pools() -> None:
-    """Average pools do not count the padding; the last block's pool is a maximum of the block's input."""
-    network = Inception3(num_classes=10, aux_logits=False, init_weights=False).eval()
-    inception.published_pools(network)
-    given: dict[str, torch.Tensor] = {}
-    for name in ("Mixed_5b", "Mixed_7c"):
-        block = getattr(network, name)
-        block.branch_pool.conv.register_forward_pre_hook(lambda _, x, name=name: given.update({name: x[0]}))
-        x = torch.randn(1, {"Mixed_5b": 192, "Mixed_7c": 2048}[name], 5, 5)
-        block(x)
-        pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if name == "Mixed_5b" else F.max_pool2d(x, 3, 1, 1)
-        assert torch.allclose(given[name], pooled, atol=1e-5)

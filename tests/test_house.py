@@ -23,7 +23,7 @@ CONF, SRC = HOUSE / "conf", HOUSE / "src"
 COMMANDS = ("train", "generate", "evaluate")
 PLANS = sorted(path.stem for path in (CONF / "plan").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
+GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger", "mitigation")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
 FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}
@@ -133,8 +133,9 @@ def empty(tmp_path, monkeypatch) -> Iterator[Path]:
 @pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
-    given = ["generator=runs/controlnet/0"] if experiment == "export" else []
-    config = composed("train", f"experiment={experiment}", *given, *variant)
+    given = {"export": ["generator=runs/controlnet/0"], "explain": ["classifier=runs/classifier/synthetic-0/0"]}
+    chosen = [choice for choice in variant if experiment == "classifier" or not choice.startswith("mitigation=")]
+    config = composed("train", f"experiment={experiment}", *given.get(experiment, []), *chosen)
     assert config["task"] == experiment
     assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
     if "model" not in config:  # nothing is trained
@@ -163,7 +164,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
         *(f"plan={name}" for name in PLANS),
         "hydra=quiet",
     }
-    used |= {f"model={name}" for name in EXPERIMENTS if name not in ("inspect", "export")}
+    used |= {f"model={name}" for name in EXPERIMENTS if (CONF / "model" / f"{name}.yaml").exists()}
     assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
     assert {path.stem for path in CONF.glob("*.yaml")} == set(COMMANDS)
 

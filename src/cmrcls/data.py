@@ -12,72 +12,36 @@ import lightning as L
 import numpy as np
 import pandas as pd
 import torch
-from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torch.utils.data import DataLoader
 
+from cmrcls.draws import Draws, Images
+from cmrcls.mitigation import group_facts, matched_rows
 from cmrdata.batch import LabelledBatch, as_fetched
-from cmrdata.cohort import ATTRIBUTES, AXES
+from cmrdata.cohort import ATTRIBUTES, AXES, CONDITIONS, balancing_weights
 from cmrdata.manifest import open_synthetic
+from cmrdata.sets import fingerprint
 from cmrdata.store import Cohort, Store, prepare
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
-PREDICTIONS = ("subject", "source", "split", "label", "probability", *AXES, "group")
-
-
-class Images(Dataset[LabelledBatch]):
-    """Some rows of an arm's index; a whole batch is fetched at once, one gather per store.
-
-    Holds stores, not arrays: a worker process opens its own memory map.
-    """
-
-    def __init__(self, index: pd.DataFrame, rows: np.ndarray, stores: Mapping[bool, Store]) -> None:
-        self.rows, self.stores = rows, stores
-        self.label = index.label.to_numpy(np.int64)
-        self.real = index.real.to_numpy(bool)
-        self.stored = index.stored.to_numpy(np.int64)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, position: int) -> LabelledBatch:
-        return self.__getitems__([position])
-
-    def __getitems__(self, positions: Sequence[int]) -> LabelledBatch:
-        rows = self.rows[np.asarray(positions)]
-        order = np.argsort(self.stored[rows])  # ascending file offsets read fastest
-        parts = {real: order[self.real[rows[order]] == real] for real in self.stores}
-        images = np.empty((len(rows), *next(iter(self.stores.values())).images.shape[1:]), np.uint8)
-        for real, part in parts.items():
-            images[part] = self.stores[real].images[self.stored[rows[part]]]
-        return {
-            "image": torch.from_numpy(images),
-            "label": torch.from_numpy(self.label[rows]),
-            "row": torch.from_numpy(rows),
-        }
-
-
-class Draws(RandomSampler):
-    """`count` images an epoch (None: all) as whole passes in random order, then a rest; the epoch decides the order,
-    so a resumed run draws what an uninterrupted one would have drawn."""
-
-    def __init__(self, images: Images, *, count: int | None, seed: int) -> None:
-        super().__init__(images, num_samples=count, generator=torch.Generator())
-        self.seed = seed
-        self.set_epoch(0)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.generator.manual_seed(self.seed * 1_000_003 + epoch)
+PREDICTIONS = ("subject", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
+BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")
+DISEASES = ("hf", *CONDITIONS)  # hf is the cohort's own diagnosis
 
 
 class Arms(L.LightningDataModule):
     """One arm: `synthetic` is 0 (real only), N (and the first N images of `synthetic_set`) or "only" (the whole set).
 
     Real training rows are all stacks of the diagnosis-balanced training subjects (undersampling, paper 2.3);
-    validation and test are real, one stack per subject, at natural prevalence. `images_per_epoch` draws exactly so
-    many images per epoch, so that arms of different sizes take equal optimiser steps; None is one pass.
+    validation and test are real, one stack per subject, at natural prevalence.
+
+    `budget` says how many images an epoch draws: "epochs", one pass over the arm (paper), so a larger arm takes more
+    optimiser steps; "steps", in every arm as many as the real-only arm holds. `images_per_epoch` overrides both.
+    `sampling`: "all" draws every training row alike, "balanced" gives every group equal mass, "matched" is the rival of
+    the arm with N synthetic images: it gets none, but as many more draws of real rows of the same groups.
+    `labels`: of DISEASES; one is told from its absence, several are learnt side by side.
 
     After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA);
-    a batch's `row` points into it.
+    a batch's `row` points into it. Raises ValueError naming the setting that does not fit and the remedy.
     """
 
     index: pd.DataFrame
@@ -91,6 +55,9 @@ class Arms(L.LightningDataModule):
         synthetic_set: str | Path | None = None,
         batch_size: int = 64,
         images_per_epoch: int | None = None,
+        budget: str = "epochs",
+        sampling: str = "all",
+        labels: Sequence[str] = ("hf",),
         seed: int = 0,
         workers: int = 0,
     ) -> None:
@@ -101,7 +68,18 @@ class Arms(L.LightningDataModule):
             raise ValueError(f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote")
         if images_per_epoch is not None and images_per_epoch < 1:
             raise ValueError(f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm")
-        self.cohort, self.root = cohort, root
+        for key, value, choices in (("budget", budget, BUDGETS), ("sampling", sampling, SAMPLING)):
+            if value not in choices:
+                raise ValueError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}")
+        if sampling == "matched" and synthetic in (0, "only"):
+            raise ValueError(
+                f"synthetic={synthetic} with sampling=matched: it repeats as many real images as another arm has "
+                "synthetic ones; give that arm's number, or choose mitigation=oversample"
+            )
+        if not labels or isinstance(labels, str) or set(labels) - set(DISEASES) or len(set(labels)) < len(labels):
+            raise ValueError(f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once")
+        self.cohort, self.root, self.labels = cohort, root, tuple(labels)
+        self.budget, self.sampling = budget, sampling
         self.synthetic, self.synthetic_set = synthetic, synthetic_set
         self.batch_size, self.images_per_epoch, self.seed, self.workers = batch_size, images_per_epoch, seed, workers
 
@@ -112,8 +90,19 @@ class Arms(L.LightningDataModule):
 
     @property
     def synthetic_fingerprint(self) -> str | None:
-        """Of the set this arm was given; None for real images only."""
-        return self._stores[False].fingerprint if False in self._stores else None
+        """Of the set this arm was given (with sampling=matched: whose groups it copies); None for real images only."""
+        return self._made.fingerprint if self._made else None
+
+    @property
+    def split_fingerprint(self) -> str:
+        """Of the cohort's subjects and their splits: the same for every arm, so that runs can be compared."""
+        subjects = self.store.subjects.sort_values("subject")
+        return fingerprint({"subjects": subjects.subject.tolist(), "splits": subjects.split.tolist()})
+
+    @cached_property
+    def groups(self) -> list[dict[str, Any]]:
+        """The groups of the training rows by name, as `group_facts` describes them; a batch's `group` counts in them."""
+        return group_facts(self.index[self.index.split == "train"], chances=self._chances)
 
     def prepare_data(self) -> None:
         _ = self.store
@@ -123,20 +112,27 @@ class Arms(L.LightningDataModule):
             return
         rows = self.store.index
         balanced = self.store.subjects.loc[self.store.subjects.balanced, "subject"]
-        kept = rows.split.isin(("val", "test"))
-        if self.synthetic != "only":
-            kept |= (rows.split == "train") & rows.subject.isin(balanced)
-        tables, self._stores = [_in_schema(rows[kept], real=True)], {True: self.store}
+        real = (rows.split == "train") & rows.subject.isin(balanced)
+        kept = rows.split.isin(("val", "test")) | (real if self.synthetic != "only" else False)
+        self._real_images = int(real.sum())  # of the real-only arm, whichever this is
+        tables, self._stores, self._made = [_in_schema(rows[kept], real=True)], {True: self.store}, None
         if self.synthetic != 0 and self.synthetic_set is not None:
-            self._stores[False] = open_synthetic(self.synthetic_set, self.store)
-            tables.append(_in_schema(self._drawn(self._stores[False]), real=False))
+            self._made = open_synthetic(self.synthetic_set, self.store)
+            drawn = self._drawn(self._made)
+            if self.sampling == "matched":
+                more = matched_rows(drawn.group, rows[rows.split == "train"], preferred=real, seed=self.seed)
+                tables.append(_in_schema(rows.loc[more], real=True))
+            else:
+                self._stores[False] = self._made
+                tables.append(_in_schema(drawn, real=False))
         self.index = pd.concat(tables, ignore_index=True)
         self._check()
         self.index["label"] = self.index.label.astype(np.int64)
 
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
         images = self._images("train")
-        return self._loader(images, sampler=Draws(images, count=self.images_per_epoch, seed=self.seed))
+        count = self.images_per_epoch or (self._real_images if self.budget == "steps" else None)
+        return self._loader(images, sampler=Draws(images, count=count, seed=self.seed, chances=self._chances))
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         return self._loader(self._images("val"))
@@ -147,8 +143,27 @@ class Arms(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[LabelledBatch]]:
         return [self.val_dataloader(), self.test_dataloader()]
 
+    def rows_dataloader(self, rows: np.ndarray) -> DataLoader[LabelledBatch]:
+        """These rows of the index in this order."""
+        return self._loader(self._of(rows))
+
+    @property
+    def _chances(self) -> np.ndarray | None:
+        """Per training row, of being drawn; None: one as often as the other."""
+        return balancing_weights(self.index[self.index.split == "train"]) if self.sampling == "balanced" else None
+
     def _images(self, split: str) -> Images:
-        return Images(self.index, np.flatnonzero(self.index.split == split), self._stores)
+        return self._of(np.flatnonzero(self.index.split == split))
+
+    def _of(self, rows: np.ndarray) -> Images:
+        labels = disease_labels(self.index, self.labels)
+        return Images(
+            self.index,
+            rows,
+            stores=self._stores,
+            labels=labels[:, 0] if len(self.labels) == 1 else labels,
+            groups=pd.Index([group["name"] for group in self.groups]).get_indexer(self.index.group),
+        )
 
     def _loader(self, images: Images, **options: Any) -> DataLoader[LabelledBatch]:
         return DataLoader(
@@ -188,35 +203,60 @@ class Arms(L.LightningDataModule):
                 f"({len(unlabelled)} such rows); give it one, or the split 'extra'"
             )
         for split in ("train", "val", "test"):
-            counts = self.index.label[self.index.split == split].value_counts().to_dict()
-            if not counts:
+            if not (self.index.split == split).any():
                 raise ValueError(f"{where}: the {split} split is empty; give the cohort more subjects or other splits")
-            if len(counts) == 1 and split == "train":
-                raise ValueError(
-                    f"{where}: all {sum(counts.values())} training images have label {next(iter(counts))}; "
-                    "training needs cases and controls, so give the cohort more subjects or another cohort.seed"
-                )
-            if len(counts) == 1 and split == "val":
-                warnings.warn(
-                    f"{where}: all {sum(counts.values())} validation subjects have label {next(iter(counts))}; "
-                    "val_balanced_accuracy is NaN and can't choose a checkpoint",
-                    stacklevel=2,
-                )
+        for disease in self.labels:
+            self._check_classes(disease, where)
+
+    def _check_classes(self, disease: str, where: str) -> None:
+        """Training needs both classes of a disease; validation should have them."""
+        label = disease_labels(self.index, [disease])[:, 0]
+        train, val = (label[(self.index.split == split).to_numpy()] for split in ("train", "val"))
+        if len(set(train)) == 1 and disease != DISEASES[0]:
+            raise ValueError(
+                f"{where}: {'every' if train[0] else 'no'}body in the training split has {disease}; leave it out of "
+                "labels=, or choose a cohort that knows it (UK Biobank: cohort.conditions)"
+            )
+        if len(set(train)) == 1:
+            raise ValueError(
+                f"{where}: all {len(train)} training images have label {train[0]}; "
+                "training needs cases and controls, so give the cohort more subjects or another cohort.seed"
+            )
+        if len(set(val)) == 1:
+            alone = len(self.labels) == 1
+            warnings.warn(
+                f"{where}: all {len(val)} validation subjects have label {val[0]}{'' if alone else f' for {disease}'}; "
+                f"val_balanced_accuracy {'is NaN and cannot choose a checkpoint' if alone else 'leaves it out'}",
+                stacklevel=2,
+            )
 
 
-def predictions(index: pd.DataFrame, outputs: Sequence[Any]) -> pd.DataFrame:
-    """What a run leaves behind: one row per predicted image, columns PREDICTIONS.
+def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+    """(rows, diseases) int64, 1 = has it: `label` of the cohort for hf, the codes in `conditions` for the others."""
+    codes = index.conditions.fillna("").str.split(";")
+    columns = [index.label if name == "hf" else [name in row for row in codes] for name in labels]
+    return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
+
+
+def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)) -> pd.DataFrame:
+    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS.
 
     `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list per loader as
-    `trainer.predict` returns them. What the cohort does not know (ACDC: sex, age, BMI) stays missing.
+    `trainer.predict` returns them. `predicted` is 1 where the disease is the likelier. What the cohort does not know
+    (ACDC: sex, age, BMI) stays missing.
     """
     batches = [batch for part in outputs for batch in ([part] if isinstance(part, Mapping) else part)]
     if not batches:
         raise ValueError("no predictions were made; run trainer.predict on an arm with validation and test rows")
     rows = torch.cat([batch["row"] for batch in batches]).cpu().numpy()
-    probability = torch.cat([batch["probability"] for batch in batches]).float().cpu().numpy()
-    table = index.iloc[rows].assign(probability=probability)
-    return table.reindex(columns=list(PREDICTIONS)).reset_index(drop=True)
+    found = torch.cat([batch["probability"] for batch in batches]).float().cpu().numpy().reshape(len(rows), -1)
+    told = index.iloc[rows]
+    truth = disease_labels(told, labels)
+    tables = [
+        told.assign(disease=name, label=truth[:, k], probability=found[:, k], predicted=(found[:, k] > 0.5).astype(int))
+        for k, name in enumerate(labels)
+    ]
+    return pd.concat(tables).reindex(columns=list(PREDICTIONS)).reset_index(drop=True)
 
 
 def _in_schema(rows: pd.DataFrame, *, real: bool) -> pd.DataFrame:

@@ -1,8 +1,9 @@
-"""The heart-failure classifier of paper 2.3: one backbone, plain cross-entropy, augmentation on the batch."""
+"""The heart-failure classifier of paper 2.3: one backbone, cross-entropy, augmentation on the batch."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,10 +13,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from cmrcls.mitigation import HEADS, LOSSES, robust_mean, sample_losses, weighted_mean
 from cmrcls.network import build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
 
-CLASSES = 2  # healthy, diseased
 NOISY = 0.5  # share of training images that get noise
 
 # Lightning remarks that the module, not the DataModule, prepares the batch: that is meant, the model owns its input.
@@ -49,12 +50,19 @@ def balanced_accuracy(confusion: Tensor) -> Tensor:
 
 
 class Classifier(L.LightningModule):
-    """Healthy or diseased, from the ED/ES stack of one slice.
+    """Healthy or diseased, from the ED/ES stack of one slice; several `labels` are told side by side, a sigmoid each.
 
     `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: epochs without
     a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
-    `width`: see `build_network`. `noise_std` in units of the full intensity range. Batches are LabelledBatch; logs train_loss, val_loss and
-    val_balanced_accuracy (NaN while validation holds one class).
+    `width`: see `build_network`. `noise_std` in units of the full intensity range. `weight_decay` is AdamW's.
+
+    Mitigations that know the `groups` of the training rows (`Arms.groups`): `loss` "weighted" gives every group equal
+    mass, "groupdro" follows the worst one with step `eta` (`robust_mean`). `heads` "per_group": each domain trains a
+    linear head of its own (Wang et al. 2020); a prediction takes the mean of all heads' logits, their inference
+    without a known domain (argmax_y sum_d s(y, d, x)). `channels_last` and `compile` change the speed only.
+
+    Batches are LabelledBatch; logs train_loss (with the mitigation), val_loss (without, so that curves compare) and
+    val_balanced_accuracy, the mean over the diseases of which validation holds both classes (NaN: none).
     """
 
     def __init__(
@@ -65,28 +73,69 @@ class Classifier(L.LightningModule):
         width: int = 64,
         pixels: int = 224,
         lr: float = 1e-4,
+        weight_decay: float = 0.0,
         plateau_patience: int = 3,
         noise_std: float = 0.05,
         flips: float = 0.5,
+        labels: Sequence[str] = ("hf",),
+        loss: str = "mean",
+        heads: str = "one",
+        eta: float = 0.01,
+        groups: Sequence[Mapping[str, Any]] = (),
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         if plateau_patience < 1:
             raise ValueError(f"plateau_patience is {plateau_patience} epochs; it must be at least 1")
+        if (loss, heads) == (LOSSES[0], HEADS[0]):
+            groups = ()  # nothing to know about them
         self.save_hyperparameters()
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
-        self.lr, self.plateau_patience = lr, plateau_patience
-        self.network = build_network(backbone, weights=weights, classes=CLASSES, width=width)
-        self.confusion = MulticlassConfusionMatrix(CLASSES, validate_args=False)
+        self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
+        self.labels, self.loss, self.eta = tuple(labels), loss, eta
+        self.outputs = 2 if len(labels) == 1 else len(labels)
+        self._know(groups, loss=loss, heads=heads)
+        self.network = build_network(backbone, weights=weights, classes=self.domains * self.outputs, width=width)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network.to(memory_format=self.memory_format)
+        if compile:
+            self.network.compile()
+        self.confusion = MulticlassConfusionMatrix(2 * len(labels), validate_args=False)  # a 2 x 2 block per disease
+
+    def _know(self, groups: Sequence[Mapping[str, Any]], *, loss: str, heads: str) -> None:
+        """Group weights and domains, where loss or heads need them."""
+        for key, value, choices in (("loss", loss, LOSSES), ("heads", heads, HEADS)):
+            if value not in choices:
+                raise ValueError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}")
+        if not groups and (loss, heads) != (LOSSES[0], HEADS[0]):
+            raise ValueError(f"loss={loss}, heads={heads}: the groups are missing; give the arm's (Arms.groups)")
+        self.domains = 1
+        if loss != "mean":
+            start = [group["weight"] if loss == "weighted" else 1 / len(groups) for group in groups]
+            self.register_buffer("group_weight", torch.tensor(start))
+        if heads == "per_group":
+            names = sorted({group["domain"] for group in groups})
+            if len(names) < 2:
+                raise ValueError(
+                    f"heads=per_group: all training rows are of one domain, {names[0] or 'nothing known'!r}; "
+                    "choose another mitigation, or a cohort that knows sex, age or BMI"
+                )
+            self.domains = len(names)
+            of_group = torch.tensor([names.index(group["domain"]) for group in groups])
+            self.register_buffer("domain", of_group, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, pixels, pixels) as `to_input` makes them -> (B, 2) logits."""
-        return self.network(images)
+        """(B, 3, pixels, pixels) as `to_input` makes them -> (B, outputs) logits, the mean over the heads."""
+        logits = self.network(images)
+        return logits if self.domains == 1 else logits.unflatten(1, (self.domains, self.outputs)).mean(1)
 
     def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
         images = batch["image"].float() / 255
         if self.training:
             images = augment(images, flips=self.flips, noise_std=self.noise_std)
-        return {**batch, "image": to_input(images, pixels=self.pixels)}
+        images = to_input(images, pixels=self.pixels).contiguous(memory_format=self.memory_format)
+        return {**batch, "image": images}
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         loss, _ = self._loss(batch, "training")
@@ -96,20 +145,31 @@ class Classifier(L.LightningModule):
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         loss, logits = self._loss(batch, "validation")
-        self.confusion.update(logits.argmax(1), batch["label"])
-        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["label"]), sync_dist=True)
+        block = 2 * torch.arange(len(self.labels), device=logits.device)
+        decided = logits.argmax(1)[:, None] if len(self.labels) == 1 else (logits > 0).long()
+        true = batch["label"].view(decided.shape)
+        self.confusion.update((block + decided).flatten(), (block + true).flatten())
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(true), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        score = balanced_accuracy(self.confusion.compute())  # pooled over batches and processes
-        self.log("val_balanced_accuracy", score, prog_bar=True, sync_dist=True)
+        counts = self.confusion.compute()  # pooled over batches and processes
+        scores = torch.stack([balanced_accuracy(counts[k : k + 2, k : k + 2]) for k in range(0, len(counts), 2)])
+        if len(scores) > 1:
+            self.log_dict(
+                {f"val_balanced_accuracy_{name}": score for name, score in zip(self.labels, scores, strict=True)},
+                sync_dist=True,
+            )
+        self.log("val_balanced_accuracy", scores.nanmean(), prog_bar=True, sync_dist=True)
         self.confusion.reset()
 
     def predict_step(self, batch: LabelledBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """row (B,) int64 of the arm's index, probability (B,) float32 of disease."""
-        return {"row": batch["row"], "probability": self(batch["image"]).float().softmax(1)[:, 1]}
+        """row (B,) int64 of the arm's index, probability of disease (B,) float32, or (B, diseases) of several."""
+        logits = self(batch["image"]).float()
+        probability = logits.softmax(1)[:, 1] if len(self.labels) == 1 else logits.sigmoid()
+        return {"row": batch["row"], "probability": probability}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimiser = torch.optim.Adam(self.parameters(), lr=self.lr)
+        optimiser = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)  # 0: Adam
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimiser,
             factor=0.5,
@@ -121,11 +181,27 @@ class Classifier(L.LightningModule):
         checkpoint["hyper_parameters"]["weights"] = None  # the state is inside: loading must not download ImageNet's
 
     def _loss(self, batch: LabelledBatch, stage: str) -> tuple[Tensor, Tensor]:
-        logits = self(batch["image"])
-        loss = F.cross_entropy(logits, batch["label"])  # takes logits; the reference code had a softmax before it
+        training = stage == "training"
+        logits = self._own_head(batch) if training and self.domains > 1 else self(batch["image"])
+        # each takes logits; the reference code had a softmax before its cross-entropy
+        if not training or self.loss == "mean":
+            loss = sample_losses(logits, batch["label"])
+        elif self.loss == "weighted":
+            losses = sample_losses(logits, batch["label"], reduction="none")
+            loss = weighted_mean(losses, batch["group"], weight=self.group_weight)
+        else:
+            losses = sample_losses(logits, batch["label"], reduction="none")
+            loss, weight = robust_mean(losses, batch["group"], weight=self.group_weight, eta=self.eta)
         if not loss.isfinite():
             raise FloatingPointError(
                 f"{stage} loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}; "
                 f"lower lr (now {self.lr:g}), or train with trainer.precision=32 if it was less"
             )
+        if training and self.loss == "groupdro":
+            self.group_weight.copy_(weight)
         return loss, logits
+
+    def _own_head(self, batch: LabelledBatch) -> Tensor:
+        """(B, outputs) logits, each of the head of its row's domain."""
+        logits = self.network(batch["image"]).unflatten(1, (self.domains, self.outputs))
+        return logits[torch.arange(len(logits), device=logits.device), self.domain[batch["group"]]]

@@ -39,8 +39,9 @@ class LabelledBatch(TypedDict):
     """What the classifier trains on and predicts."""
 
     image: torch.Tensor  # (B, 2, P, P) uint8, channels ED, ES
-    label: torch.Tensor  # (B,) int64, 1 = diseased
+    label: torch.Tensor  # (B,) int64, 1 = diseased; (B, diseases) where several are told
     row: torch.Tensor  # (B,) int64, row of the arm's index table
+    group: torch.Tensor  # (B,) int64, position among the sorted group names of the arm's training rows; -1 = not one
 
 
 def ed_es_ed(x: Array) -> Array:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import errno
-import functools
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from omegaconf import OmegaConf
+
+from cmrdata.version import code_version
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
-CONTROL = ("resume", "overwrite", "preset", "images", "shard")
+CONTROL = ("resume", "overwrite", "preset", "images", "shard", "logger")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
+
+
+# in names of runs: ${tagged:fold,${fold}} is "-fold-3", or nothing without a fold
+OmegaConf.register_new_resolver("tagged", lambda name, value: "" if value is None else f"-{name}-{value}", replace=True)
 
 
 class Unwritable(OSError):
@@ -76,7 +81,7 @@ def claim(config: dict[str, Any]) -> Path | None:
 
 def finish(folder: Path, **facts: Any) -> None:
     """Mark a run as complete, with what a later reader needs to trust it."""
-    facts = {**facts, "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
+    facts = {**facts, "code": code_version(), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     write_atomic(folder / "finished.json", json.dumps(facts, indent=1, default=str))
 
 
@@ -113,21 +118,6 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return f"{error}; free some space, or write elsewhere with run_dir="
     return str(error) if isinstance(error, PLAIN) else None
-
-
-def plainly(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Bad input ends a command with our one-paragraph message, not a traceback (HYDRA_FULL_ERROR=1 shows it)."""
-
-    @functools.wraps(command)
-    def wrapped(*args: Any) -> Any:
-        try:
-            return command(*args)
-        except Exception as error:
-            if os.environ.get("HYDRA_FULL_ERROR") == "1" or not (message := told(error)):
-                raise
-            sys.exit(f"error: {message}")
-
-    return wrapped
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LABELS, PHASES
+from cmrdata.cohort import AXES
+from cmrgen import estimates
+from cmrgen.estimates import Estimate
 from cmrgen.fidelity import FEW, axes_of, truth
 
 METRICS = {"sex": "sex_accuracy", "bmi_band": "bmi_accuracy", "age_band": "age_accuracy",
@@ -20,10 +23,11 @@ METRICS = {"sex": "sex_accuracy", "bmi_band": "bmi_accuracy", "age_band": "age_a
 class Seen(NamedTuple):
     """n images of one source: what they should show, and what the judges see in them."""
 
-    table: pd.DataFrame  # n rows: sex, age_band, bmi_band, label, group
+    table: pd.DataFrame  # n rows: subject, sex, age_band, bmi_band, label, group
     masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
     segmented: np.ndarray  # the same shape
-    predicted: dict[str, np.ndarray]  # axis -> (n,) values as in the table; diagnosis as 0, 1
+    predicted: dict[str, np.ndarray]  # axis -> (n,) values as in the table; diagnosis as 0, 1; None for a flat image
+    flat: np.ndarray | None = None  # (n, 2) bool, pictures of one grey value; None where nobody looked
 
 
 def structure_dice(segmented: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -101,6 +105,114 @@ def adherence_detail(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
                 row[f"{name}_n"] = len(here)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def by_group(real: Seen, synthetic: Seen) -> pd.DataFrame:
+    """Dice and accuracies of all images, per band and per full group, each with n and a 95 % interval.
+
+    Columns: axis ("all", an axis, or "group"), subgroup, metric (as in `adherence`), then for real and synthetic the
+    value, _low, _high, _n (images that count) and _subjects (sources, which the intervals take as independent; Dice: t,
+    accuracies: Wilson); difference (synthetic - real), _low, _high (Newcombe); few: under 20 subjects on either side.
+    Above full groups accuracies give every group that both sides hold equal mass, as in `adherence`; Dice counts images.
+    """
+    sides = {"real": real, "synthetic": synthetic}
+    axes = [axis for axis in axes_of(real.table) if axis in axes_of(synthetic.table) and axis in synthetic.predicted]
+    common = set(real.table.group) & set(synthetic.table.group)
+    dices = {name: _mean(dice(side.segmented, side.masks), -1) for name, side in sides.items()}
+    people = {name: pd.factorize(side.table.subject)[0] for name, side in sides.items()}
+    rows: list[dict[str, Any]] = []
+    for axis, subgroup in _subgroups(real.table, synthetic.table, axes):
+        here = {name: _members(side.table, axis, subgroup) for name, side in sides.items()}
+        for metric in ("dice", *(METRICS[axis] for axis in METRICS if axis in axes)):
+            row: dict[str, Any] = {"axis": axis, "subgroup": subgroup, "metric": metric}
+            found = {}
+            for name, side in sides.items():
+                chosen = here[name]
+                if metric == "dice":
+                    found[name] = estimates.mean(dices[name][chosen], people[name][chosen])
+                else:
+                    asked = next(key for key, value in METRICS.items() if value == metric)
+                    if axis != "group":
+                        chosen = chosen & side.table.group.isin(common).to_numpy()
+                    found[name] = _equal_share(side, asked, chosen, people[name])
+                row |= _columns(name, found[name])
+            gap = estimates.difference(found["synthetic"], found["real"])
+            row |= dict(zip(("difference", "difference_low", "difference_high"), gap, strict=True))
+            rows.append(row | {"few": min(found["real"].subjects, found["synthetic"].subjects) < FEW})
+    return pd.DataFrame(rows)
+
+
+def confusion(real: Seen, synthetic: Seen) -> pd.DataFrame:
+    """How often each attribute is seen: a row per axis, value asked for, side (images) and value seen; share, count, n.
+
+    n images ask for the value; share is count / n, NaN for none. `seen` is "nothing" for flat images, where there are any.
+    """
+    rows = []
+    for axis in METRICS:
+        if axis not in synthetic.predicted or axis not in axes_of(real.table):
+            continue
+        for value in (0, 1) if axis == "diagnosis" else AXES[axis]:
+            for name, side in (("real", real), ("synthetic", synthetic)):
+                found = pd.Series(side.predicted[axis][(truth(side.table, axis) == value).to_numpy(bool)], dtype=object)
+                values = [*((0, 1) if axis == "diagnosis" else AXES[axis]), *([None] if found.isna().any() else [])]
+                for seen in values:
+                    count = int((found.isna() if seen is None else found == seen).sum())
+                    rows.append({"axis": axis, "asked": value, "images": name, "seen": "nothing" if seen is None else seen,
+                                 "share": count / len(found) if len(found) else np.nan, "count": count,
+                                 "n": len(found)})  # fmt: skip
+    return pd.DataFrame(rows, columns=["axis", "asked", "images", "seen", "share", "count", "n"])
+
+
+def faults(real: Seen, synthetic: Seen) -> list[str]:
+    """A sentence for each thing that a mean of Dice or accuracy would hide."""
+    found = []
+    for name, side in (("real", real), ("synthetic", synthetic)):
+        n, empty = len(side.table), ~(side.segmented > 0).any((1, 2, 3))
+        if side.flat is not None and side.flat.any():
+            found.append(f"{int(side.flat.any(1).sum())} of {n} {name} images are flat, of one grey value at ED or ES: such "
+                         "a picture shows no structure, and an image flat at both counts as wrong in every accuracy.")  # fmt: skip
+        if empty.any():
+            found.append(f"The segmenter finds no heart in {int(empty.sum())} of {n} {name} images: their Dice is 0, which "
+                         "the means include.")  # fmt: skip
+        lacking = {f"{structure} at {phase}": int((~(side.masks[:, p] == label).any((-2, -1))).sum())
+                   for structure, label in LABELS.items() for p, phase in enumerate(PHASES)}  # fmt: skip
+        if lacking := {where: count for where, count in lacking.items() if count}:
+            listed = ", ".join(f"{where} {count}" for where, count in lacking.items())
+            undefined = int(np.isnan(structure_dice(side.segmented, side.masks)).sum())
+            found.append(f"Masks of {name} images without a structure (of {n}): {listed}. Where the segmenter sees none "
+                         f"either, Dice is undefined and left out ({undefined} times); where it sees one, Dice is 0.")  # fmt: skip
+    return found
+
+
+def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, axes: list[str]) -> list[tuple[str, Any]]:
+    """("all", "all"), each band that either side holds, each full group that either side holds."""
+    both, found = pd.concat([real, synthetic]), [("all", "all")]
+    for axis in axes:
+        held = set(truth(both, axis).dropna())
+        found += [(axis, value) for value in ((0, 1) if axis == "diagnosis" else AXES[axis]) if value in held]
+    return found + [("group", group) for group in sorted(set(both.group))]
+
+
+def _members(table: pd.DataFrame, axis: str, subgroup: Any) -> np.ndarray:
+    if axis == "all":
+        return np.ones(len(table), bool)
+    column = table.group if axis == "group" else truth(table, axis)
+    return (column == subgroup).fillna(False).to_numpy(bool)
+
+
+def _equal_share(side: Seen, axis: str, chosen: np.ndarray, people: np.ndarray) -> Estimate:
+    """The share of the chosen images whose `axis` is seen as asked; every full group has equal mass."""
+    wanted = truth(side.table, axis)
+    rows = np.flatnonzero(chosen & wanted.notna().to_numpy())
+    group = side.table.group.iloc[rows]
+    weights = 1 / group.map(group.value_counts()).to_numpy(float)
+    right = side.predicted[axis][rows] == wanted.to_numpy()[rows]
+    return estimates.share(right, people[rows], weights=weights)
+
+
+def _columns(name: str, found: Estimate) -> dict[str, Any]:
+    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high, f"{name}_n": found.n,
+            f"{name}_subjects": found.subjects}  # fmt: skip
 
 
 def derangement(n: int, *, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Frechet distances between subgroups, real and synthetic (Table 1): features and index tables in, a table out."""
+"""How far synthetic images are from real ones, group by group (Table 1 and beyond): features and index tables in, tables out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.cohort import known_axes
+from cmrgen.comparisons import ACROSS, FEW, FLOOR, METRICS, Group, Images, half_size, halves, measured
+from cmrgen.distances import check_finite, frechet_distance
+
+__all__ = ["AXES", "FEW", "POOLS", "axes_of", "fidelity", "frechet_distance", "half_size", "halves", "pool_of",
+           "table1", "table1_wide", "truth"]  # fmt: skip
 
 # axis -> (what the paper calls it, the two groups it compares), in the order of Table 1
 AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
@@ -17,9 +22,8 @@ AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
     "diagnosis": ("Condition", (0, 1)),
 }
 NAMES = {"M": "Male", "F": "Female", "normal": "Normal", "obese": "Obese", 0: "Healthy", 1: "HF"}
-FLOOR, ACROSS = "Real - Real", "Real - Synthetic"
 POOLS = {"held-out (val + test)": ("val", "test"), "all splits": ("train", "val", "test")}
-ENOUGH, FEW = 50, 20  # images: a held-out half smaller than ENOUGH is widened to all splits; below FEW comes a warning
+ENOUGH = 50  # images: a smaller held-out half widens the pool to all splits, and below it a table warns
 
 
 def axes_of(table: pd.DataFrame) -> list[str]:
@@ -32,29 +36,19 @@ def truth(table: pd.DataFrame, axis: str) -> pd.Series:
     return table["label" if axis == "diagnosis" else axis].astype(object)
 
 
-def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """|mean difference|^2 + tr Sx + tr Sy - 2 tr (Sx Sy)^(1/2) of features x (n, d) and y (m, d) (Heusel et al. 2017).
+def pool_of(real_index: pd.DataFrame, synthetic_index: pd.DataFrame) -> str:
+    """The name in POOLS of the real images to compare: the first in which every half of a compared group has ENOUGH.
 
-    The last trace is the nuclear norm of Xc Yc^T / sqrt((n-1)(m-1)) on centred features, since both have the same
-    singular values; with n > d, Xc is first reduced to the R of its QR decomposition.
-    Raises ValueError for fewer than two rows, unequal widths, or features that are not finite.
+    Ask it before any feature is computed: only rows whose split is in POOLS[pool] are needed.
     """
-    centred, means = [], []
-    for name, features in (("x", x), ("y", y)):
-        if features.ndim != 2 or len(features) < 2:
-            raise ValueError(f"features {name} have shape {features.shape}; a Frechet distance needs at least 2 rows")
-        if not (finite := np.isfinite(features).all(1)).all():
-            first = int(np.argmin(finite))
-            raise ValueError(f"features {name}: {(~finite).sum()} rows hold NaN or inf, the first is row {first}")
-        wide = features.astype(np.float64)
-        means.append(wide.mean(0))
-        centred.append((wide - means[-1]) / np.sqrt(len(wide) - 1))
-    if len(means[0]) != len(means[1]):
-        raise ValueError(f"features x have {len(means[0])} columns, y {len(means[1])}; use one backbone for both")
-    traces = sum(float((c**2).sum()) for c in centred)
-    a, b = (np.asarray(np.linalg.qr(c, mode="r")) if len(c) > c.shape[1] else c for c in centred)
-    root = float(np.linalg.norm(a @ b.T, "nuc"))
-    return max(float(((means[0] - means[1]) ** 2).sum()) + traces - 2 * root, 0.0)
+    usable = real_index[real_index.split != "extra"]
+    axes = _comparable(usable, synthetic_index)[0]
+    for pool, splits in POOLS.items():
+        part = usable[usable.split.isin(splits)]
+        held = [part.subject[truth(part, axis) == value] for axis in axes for value in AXES[axis][1]]
+        if all(half_size(subjects) >= ENOUGH for subjects in held):
+            return pool
+    return pool
 
 
 def table1(real_features: np.ndarray, real_index: pd.DataFrame, synthetic_features: np.ndarray,
@@ -62,50 +56,39 @@ def table1(real_features: np.ndarray, real_index: pd.DataFrame, synthetic_featur
     """Frechet distances between subgroups, real-real and real-synthetic (paper Table 1), in long form.
 
     real_index has the columns subject, split and the axes; features are its rows in order. Columns out: axis, cell,
-    kind, fid (mean over draws), sd, n (images on each side, equal in all cells: at most `n`, else what the smallest
-    side holds), subjects (distinct real subjects a cell draws from). Real - Real within a group compares two halves
-    with no subject in common, divided anew in each draw. "A - B" of Real - Synthetic is real A against synthetic B.
+    kind, fid (mean over draws), sd, n (images on each side), subjects (distinct real subjects a cell draws from).
+    Real - Real within a group compares two halves with no subject in common, divided anew in each draw. "A - B" of
+    Real - Synthetic is real A against synthetic B.
+    A Frechet distance depends on n, so n is the same in every cell: at most `n`, else what the smallest side holds. A
+    side of fewer than FEW images would pull all others down with it: its cells are NaN, with the n it has.
     Real images are the held-out ones when every half has 50, else those of all splits; "extra" rows never count.
-    attrs: pool, refused (a sentence per axis left out), warnings.
+    attrs: pool, n (0 when nothing could be computed), refused (a sentence per axis left out), warnings.
+    Raises ValueError for an empty set, features that are not finite, or that do not fit their index.
     """
-    real_index, synthetic_index = (t.reset_index(drop=True) for t in (real_index, synthetic_index))
-    usable = real_index[real_index.split != "extra"]
-    known, unknown = _sides(usable, "real", axes_of(usable))
-    synthetic, lacking = _sides(synthetic_index, "synthetic", list(known))
-    refused, axes = {**lacking, **unknown}, list(synthetic)
-    for pool, splits in POOLS.items():  # noqa: B007
-        real, _ = _sides(usable[usable.split.isin(splits)], "real", axes)
-        smallest = min((half_size(real_index.subject[rows]) for pair in real.values() for rows in pair), default=0)
-        if smallest >= ENOUGH and real.keys() == synthetic.keys():
-            break
-    size = min(n, smallest, *(len(rows) for pair in synthetic.values() for rows in pair)) if axes else 0
-    if size < 2:
-        refused |= dict.fromkeys(axes, f"the smallest group leaves {size} images a side, a distance needs 2")
-        axes = []
-    subjects, rows = real_index.subject, []
-    for axis in axes:
-        for i, j in ((0, 0), (0, 1), (1, 1)):
-            pair = [_name(AXES[axis][1][k], real_index) for k in (i, j)]
-            for kind in (FLOOR, ACROSS):
-                distances = []
-                for draw in range(draws):
-                    rng = np.random.default_rng([seed, list(AXES).index(axis), i, j, kind == ACROSS, draw])
-                    left, right = real[axis][i], (synthetic if kind == ACROSS else real)[axis][j]
-                    if kind == FLOOR and i == j:
-                        left, right = halves(left, subjects, rng)
-                    other = synthetic_features if kind == ACROSS else real_features
-                    chosen = [rng.choice(rows_of, size, replace=False) for rows_of in (left, right)]
-                    distances.append(frechet_distance(real_features[chosen[0]], other[chosen[1]]))
-                behind = subjects[np.concatenate([real[axis][k] for k in ({i} if kind == ACROSS else {i, j})])]
-                rows.append((axis, " - ".join(pair), kind, np.mean(distances),
-                             np.std(distances, ddof=1) if draws > 1 else np.nan, size, behind.nunique()))  # fmt: skip
-    table = pd.DataFrame(rows, columns=["axis", "cell", "kind", "fid", "sd", "n", "subjects"])
-    table.attrs.update(pool=pool, refused=[f"{axis}: {reason}." for axis, reason in refused.items()], warnings=[])
-    if axes and size < FEW:
-        table.attrs["warnings"] += [f"Only {size} images a side, all the smallest group has: unreliable distances."]
-    if axes and pool != next(iter(POOLS)):
-        table.attrs["warnings"] += ["Held-out groups are too small: real images of all splits are compared, "
-                                    "also those that generator and judges were trained on."]  # fmt: skip
+    images, groups, notes = _prepared(real_features, real_index, synthetic_features, synthetic_index)
+    groups = {axis: pair for axis, pair in groups.items() if axis in AXES}
+    long = measured(images, groups, ("fid",), n=n, draws=draws, seed=seed)
+    table = long.rename(columns={"value": "fid"})[["axis", "cell", "kind", "fid", "sd", "n", "subjects"]]
+    table.attrs.update(_notes(notes, long))
+    return table
+
+
+def fidelity(real_features: np.ndarray, real_index: pd.DataFrame, synthetic_features: np.ndarray,
+             synthetic_index: pd.DataFrame, *, n: int = 500, draws: int = 4, seed: int,
+             groups: bool = False) -> pd.DataFrame:  # fmt: skip
+    """Every metric of METRICS for the cells of Table 1 and for all images together, in long form.
+
+    Columns out: axis, cell, kind, metric, value (mean over draws), sd (over draws), low and high (kid only: 95 %
+    interval of one draw's n images, by a jackknife that leaves out one subject at a time; the mean over draws is at
+    least as sure), n, subjects. Draws, cells, n, attrs and errors are those of `table1`. The axis "all" compares images
+    of everybody as they come, so a set that is balanced where its cohort is not differs in that too. With `groups`:
+    instead one cell per group of sex, age, BMI and diagnosis (axis "group"), equal n among these. In Real - Real,
+    precision and its like are one half as a copy of the other: what perfect images would reach.
+    """
+    images, found, notes = _prepared(real_features, real_index, synthetic_features, synthetic_index)
+    wanted = {axis: some for axis, some in found.items() if (axis == "group") == groups}
+    table = measured(images, wanted, METRICS, n=n, draws=draws, seed=seed)
+    table.attrs.update(_notes(notes, table))
     return table
 
 
@@ -115,39 +98,82 @@ def table1_wide(table: pd.DataFrame) -> pd.DataFrame:
     for axis, part in table.groupby("axis", sort=False):
         rows.append([AXES[str(axis)][0], *part[part.kind == FLOOR].cell])
         for kind, title in ((FLOOR, f"{FLOOR} (lower bound)"), (ACROSS, ACROSS)):
-            rows.append([title, *(f"{r.fid:.2f} ({r.sd:.2f})" for r in part[part.kind == kind].itertuples())])
+            rows.append([title, *(_printed(r) for r in part[part.kind == kind].itertuples())])
     wide = pd.DataFrame(rows, columns=["FID", "A - A", "A - B", "B - B"])
     wide.attrs.update(table.attrs)
     return wide
 
 
-def half_size(subjects: pd.Series) -> int:
-    """The images that either half of `halves` surely has."""
-    most = subjects.value_counts().max() if len(subjects) else 0
-    return int(np.ceil((len(subjects) - most) / 2))
-
-
-def halves(rows: np.ndarray, subjects: pd.Series, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """`rows` divided in two with no subject in common: subjects in random order, each to the smaller half."""
-    by_subject = list(pd.Series(rows).groupby(subjects.iloc[rows].to_numpy()))
-    parts: tuple[list[int], list[int]] = ([], [])
-    for k in rng.permutation(len(by_subject)):
-        min(parts, key=len).extend(by_subject[k][1])
-    return np.array(parts[0], int), np.array(parts[1], int)
-
-
-def _sides(table: pd.DataFrame, name: str, axes: list[str]) -> tuple[dict[str, list[np.ndarray]], dict[str, str]]:
-    """Row labels of both compared groups per axis, and why the other axes cannot be compared."""
-    sides: dict[str, list[np.ndarray]] = {}
-    refused = {axis: "unknown, or the same for everyone, in this cohort" for axis in AXES if axis not in axes}
+def _prepared(real_features: np.ndarray, real_index: pd.DataFrame, synthetic_features: np.ndarray,
+              synthetic_index: pd.DataFrame) -> tuple[Images, dict[str, list[Group]], dict[str, Any]]:  # fmt: skip
+    """Checked input, the groups of each axis (AXES, "all" and "group"), and what is known before measuring."""
+    real_index, synthetic_index = (t.reset_index(drop=True) for t in (real_index, synthetic_index))
+    for name, features, index in (
+        ("real", real_features, real_index),
+        ("synthetic", synthetic_features, synthetic_index),
+    ):
+        if not len(index):
+            raise ValueError(
+                f"the {name} set holds no image, so there is nothing to compare; render or prepare it first"
+            )
+        if len(features) != len(index):
+            raise ValueError(f"{name}: {len(features)} rows of features for {len(index)} images; compute them again")
+        check_finite(features, f"of the {name} images")
+    pool = pool_of(real_index, synthetic_index)
+    axes, refused = _comparable(real_index[real_index.split != "extra"], synthetic_index)
+    real = real_index[real_index.split.isin(POOLS[pool])]
+    groups: dict[str, list[Group]] = {}
     for axis in axes:
-        pair = AXES[axis][1]
-        rows = [table.index[truth(table, axis) == value].to_numpy() for value in pair]
-        if absent := [str(NAMES.get(v, v)) for v, held in zip(pair, rows, strict=True) if not len(held)]:
-            refused[axis] = f"no {name} image is {' or '.join(absent)}"
-        else:
-            sides[axis] = rows
-    return sides, refused
+        values = {_name(value, real_index): value for value in AXES[axis][1]}
+        groups[axis] = [
+            _group(axis, name, *(t[(truth(t, axis) == v).to_numpy(bool)] for t in (real, synthetic_index)))
+            for name, v in values.items()
+        ]
+    groups["all"] = [_group("all", "All", real, synthetic_index)]
+    names = sorted({*real.group.dropna(), *synthetic_index.group.dropna()}) if "group" in real else []
+    groups["group"] = [
+        _group("group", name, *(t[(t.group == name).to_numpy(bool)] for t in (real, synthetic_index))) for name in names
+    ]
+    subjects = (t.subject.to_numpy(object) for t in (real_index, synthetic_index))
+    images = Images(real_features, next(subjects), synthetic_features, next(subjects))
+    return images, groups, {"pool": pool, "refused": [f"{axis}: {reason}." for axis, reason in refused.items()]}
+
+
+def _group(axis: str, name: str, real: pd.DataFrame, synthetic: pd.DataFrame) -> Group:
+    return Group(axis, name, real.index.to_numpy(), synthetic.index.to_numpy(), half_size(real.subject))
+
+
+def _comparable(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
+    """The axes whose two groups both sides have, and why the others are left out."""
+    known, refused = axes_of(real), {}
+    for axis, (_, pair) in AXES.items():
+        absent = {
+            name: [str(NAMES.get(v, v)) for v in pair if not (truth(table, axis) == v).any()]
+            for name, table in (("real", real), ("synthetic", synthetic))
+            if axis in known
+        }
+        lacking = [f"no {name} image is {' or '.join(values)}" for name, values in absent.items() if values]
+        if axis not in known or lacking:
+            refused[axis] = " and ".join(lacking) or "unknown, or the same for everyone, in this cohort"
+    return [axis for axis in AXES if axis not in refused], refused
+
+
+def _notes(known: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """attrs of a table: what a reader must know in words."""
+    size, warnings = table.attrs["n"], []
+    if small := table.attrs["small"]:
+        told = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
+        warnings.append(f"n too small, n/a: fewer than {FEW} images a side in {told}.")
+    if 0 < size < ENOUGH:
+        warnings.append(f"Only {size} images a side, all that the smallest group has: unreliable distances.")
+    if known["pool"] != next(iter(POOLS)):
+        warnings.append("Held-out groups are too small: real images of all splits are compared, "
+                        "also those that generator and judges were trained on.")  # fmt: skip
+    return {**known, "n": size, "warnings": warnings}
+
+
+def _printed(row: Any) -> str:
+    return "n/a" if np.isnan(row.fid) else f"{row.fid:.2f} ({row.sd:.2f})"
 
 
 def _name(value: Any, table: pd.DataFrame) -> str:

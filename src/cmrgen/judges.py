@@ -7,6 +7,7 @@ backbone of the Frechet distance: features of the cohort's own classifier, which
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,8 +47,9 @@ class Judged(NamedTuple):
     """What the judges see in n images."""
 
     segmented: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    predicted: dict[str, np.ndarray]  # axis -> (n,) values of VALUES[axis]
+    predicted: dict[str, np.ndarray]  # axis -> (n,) values of VALUES[axis]; None where both phases are flat
     features: np.ndarray  # (n, 128) float32
+    flat: np.ndarray  # (n, 2) bool: pictures of one grey value, in which nothing is segmented
 
 
 class Segmenter(nn.Module):
@@ -151,16 +153,37 @@ def judge(networks: Judges, images: np.ndarray) -> Judged:
     device, heads = next(networks.segmenter.parameters()).device, networks.attributes.heads
     segmented, features = np.empty(images.shape, np.uint8), np.empty((len(images), FEATURES), np.float32)
     predicted = {axis: np.empty(len(images), object) for axis in heads}
+    flat = np.empty(images.shape[:2], bool)
     with torch.inference_mode():
         for k in range(0, len(images), ROWS):
             rows = slice(k, k + ROWS)
-            x = signed(np.array(images[rows]), device)
+            pixels = np.array(images[rows])
+            flat[rows] = pixels.max((-2, -1)) == pixels.min((-2, -1))
+            x = signed(pixels, device)
             segmented[rows] = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).byte().cpu().numpy()
             f = networks.attributes.features(x)
             features[rows] = f.cpu().numpy()
             for axis, head in heads.items():
                 predicted[axis][rows] = np.array(VALUES[axis], object)[head(f).argmax(1).cpu().numpy()]
-    return Judged(segmented, predicted, features)
+    segmented[flat] = 0
+    for seen in predicted.values():
+        seen[flat.all(1)] = None
+    return Judged(segmented, predicted, features, flat)
+
+
+def layers(networks: Judges, images: np.ndarray) -> Tensor:
+    """(n, 2, P, P) uint8 images -> (n, D) float32 whose squared Euclidean distances are LPIPS without learned weights.
+
+    Each layer of the attribute network's trunk, scaled to unit length over channels and divided by the root of its
+    positions; the square is the mean over positions, summed over layers (Zhang et al. 2018, eq. 1 with w = 1).
+    """
+    parts, device = [], next(networks.attributes.parameters()).device
+    with torch.inference_mode():
+        x = _sized(signed(np.ascontiguousarray(images), device))
+        for layer in list(networks.attributes.trunk)[:-2]:  # without the pool
+            x = layer(x)
+            parts.append((F.normalize(x, dim=1) / math.sqrt(x.shape[-1] * x.shape[-2])).flatten(1))
+    return torch.cat(parts, 1).float()
 
 
 def _fit(network: nn.Module, loss: Callable[..., Tensor], batches: Iterator[Any], *, steps: int, name: str) -> None:

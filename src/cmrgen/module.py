@@ -80,7 +80,7 @@ class ControlNetModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.memory = Memory(**memory or {})
         self.base = load_base(**base)
         channels = CONDITIONING_CHANNELS[self.base.factor]

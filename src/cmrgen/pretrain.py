@@ -45,7 +45,7 @@ class AutoencoderModule(L.LightningModule):
         self, *, channels: Sequence[int] = (16, 32, 48), lr: float = 2e-3, kl: float = 2e-4, steps: int = 1000
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         depth = len(channels)
         self.vae = AutoencoderKL(
             in_channels=3,
@@ -95,7 +95,7 @@ class UnetModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.unet = UNet2DConditionModel(
             sample_size=latent,
             in_channels=4,

@@ -1,0 +1,106 @@
+"""Tables of cmrcls.disparities as readers see them: a number and its interval in one cell, names in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from cmrcls.comparable import REAL
+from cmrcls.disparities import MEASURES
+from cmrcls.metrics import METRICS
+from cmrdata import paper
+
+AXIS_NAMES = {"overall": "Overall", "sex": "Sex", "age_band": "Age", "bmi_band": "BMI"}
+MEASURE_NAMES = {
+    "balanced_accuracy": "balanced accuracy", "demographic_parity": "demographic parity",
+    "equal_opportunity": "equal opportunity", "equalised_odds": "equalised odds",
+}  # fmt: skip
+assert set(MEASURE_NAMES) == set(MEASURES), "a measure has no name"
+
+
+def beside(ours: pd.DataFrame) -> pd.DataFrame:
+    """`wide` cells with the paper's column after each arm it has; n/a for subgroups it lacks."""
+    printed = paper.table2()
+    cells = {(row.subgroup, row.arm): f"{row.balanced_accuracy:.3f} ± {row.sd:.3f}" for row in _rows(printed)}
+    prevalence = {row.subgroup: f"{row.prevalence:.2%}" for row in _rows(printed)}
+    result = ours[["subgroup", "n", "positives", "prevalence"]].copy()
+    result["prevalence (paper)"] = [prevalence.get(name, "n/a") for name in ours.subgroup]
+    for arm in ours.columns.drop(["subgroup", "n", "positives", "prevalence"]):
+        result[arm] = ours[arm]
+        if arm in paper.ARMS:
+            result[f"{arm} (paper)"] = [cells.get((name, arm), "n/a") for name in ours.subgroup]
+    result.attrs |= ours.attrs
+    return result
+
+
+def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
+    """Gaps in balanced accuracy per axis and arm, with the change from Real where there is that arm."""
+    rows = []
+    for row in _rows(gaps):
+        cells = {"axis": axis_name(row.axis), "arm": row.arm, "n": row.n, "rests on": _count(row.fewest),
+                 "gap": _cell(row.difference, row.low, row.high), "lowest": _rate(row.lowest, row.lowest_rate),
+                 "highest": _rate(row.highest, row.highest_rate), "left out": row.left_out or "-"}  # fmt: skip
+        if REAL in set(gaps.arm):
+            change = _cell(row.change, row.change_low, row.change_high)
+            reduction = _cell(row.reduction, row.reduction_low, row.reduction_high, form=".0%")
+            cells |= {"change": change, "reduction": reduction} if row.arm != REAL else {"change": "", "reduction": ""}
+        rows.append(cells)
+    return pd.DataFrame(rows)
+
+
+def parity_cells(parity: pd.DataFrame) -> pd.DataFrame:
+    """Fairness measures per axis, measure and arm."""
+    return pd.DataFrame([
+        {"axis": axis_name(row.axis), "measure": MEASURE_NAMES[row.measure], "arm": row.arm, "n": row.n,
+         "rests on": _count(row.fewest), "difference": _cell(row.difference, row.low, row.high),
+         "ratio": _cell(row.ratio, row.ratio_low, row.ratio_high), "lowest": row.lowest, "highest": row.highest}
+        for row in _rows(parity)
+    ])  # fmt: skip
+
+
+def metric_cells(rows: pd.DataFrame) -> pd.DataFrame:
+    """A row per subgroup of a single axis and arm, a column per metric."""
+    single = rows[~rows.axis.str.contains(" x ")]
+    cells = single.assign(cell=[_cell(row.mean_, row.low, row.high)
+                                for row in _rows(single.rename(columns={"mean": "mean_"}))])  # fmt: skip
+    facts = ["subgroup", "arm", "n", "positives", "seeds"]
+    order = cells.drop_duplicates(["subgroup", "arm"])[facts]
+    wide = cells.pivot(index=["subgroup", "arm"], columns="metric", values="cell")[list(METRICS)]
+    return order.join(wide, on=["subgroup", "arm"]).rename(columns=METRICS).reset_index(drop=True)
+
+
+def _rows(table: pd.DataFrame) -> list[Any]:
+    return list(table.itertuples())
+
+
+def reasons(gaps: pd.DataFrame) -> list[str]:
+    """A sentence per reason why a gap has no interval, with the axes it concerns."""
+    noted = gaps[gaps.note.fillna("") != ""]
+    return [f"No interval: {', '.join(dict.fromkeys(axis_name(axis) for axis in part.axis))}: {reason}."
+            for reason, part in noted.groupby("note", sort=False)]  # fmt: skip
+
+
+def axis_name(axis: str) -> str:
+    """ "sex x bmi_band" -> "Sex x BMI"."""
+    return " x ".join(AXIS_NAMES.get(part, part.capitalize()) for part in axis.split(" x "))
+
+
+def measure_name(name: str) -> str:
+    """ "gap sex" -> "gap: Sex"."""
+    kind, _, axis = name.partition(" ")
+    return f"{kind} subgroup: {axis_name(axis)}" if kind == "worst" else f"{kind}: {axis_name(axis)}" if axis else kind
+
+
+def _cell(value: float, low: float, high: float, *, form: str = ".3f") -> str:
+    if pd.isna(value):
+        return "n/a"
+    return f"{value:{form}}" if pd.isna(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
+def _rate(name: str | None, rate: float) -> str:
+    return "n/a" if pd.isna(rate) else f"{name} {rate:.3f}"
+
+
+def _count(value: float) -> str:
+    return "n/a" if pd.isna(value) else f"{int(value):,}"

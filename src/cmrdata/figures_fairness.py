@@ -1,0 +1,182 @@
+"""Fairness as pictures: forest plot, gaps, calibration, confusion and critical differences; pure functions of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH
+
+MARKERS = "osD^vP*X"
+LEGEND = "line: 95 % interval; hollow: too few subjects for one"
+
+
+def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
+    """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives, mean, low, high."""
+    groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
+    counts = table.drop_duplicates("subgroup").set_index("subgroup")
+    names = [f"{group}\n{counts.positives[group]:,} of {counts.n[group]:,}" for group in groups]
+    first = ~counts.axis.duplicated().to_numpy()
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + len(groups) * (0.22 + 0.14 * len(arms))), layout="constrained")
+        panel = figure.subplots()
+        _marks(panel, table.rename(columns={"subgroup": "row"}), groups, arms)
+        for y in np.flatnonzero(first)[1:]:
+            panel.axhline(float(y) - 0.5, color=GREY, linewidth=0.8)
+        panel.axvline(0.5, color=INK, linewidth=1, linestyle=":")
+        panel.set_yticks(np.arange(len(groups)), names)
+        panel.set_xlabel(f"{label}, mean over seeds\n{LEGEND}; dotted: chance")
+        figure.legend(loc="outside upper left", ncols=_columns(arms), frameon=False)
+    return figure
+
+
+def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+    """Largest difference between subgroups per axis and arm: columns axis, arm, difference, low, high, lowest, highest."""
+    shown = table.rename(columns={"axis": "row", "difference": "mean"})
+    axes, arms = list(dict.fromkeys(shown.row)), list(dict.fromkeys(shown.arm))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 1.2 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))), layout="constrained")
+        panel = figure.subplots()
+        _marks(panel, shown, axes, arms)
+        panel.set_xlim(left=0)
+        panel.set_yticks(np.arange(len(axes)), [titles.get(axis, axis) for axis in axes])
+        panel.set_xlabel(f"gap in balanced accuracy between subgroups\n{LEGEND}")
+        figure.legend(loc="outside upper left", ncols=_columns(arms), frameon=False)
+    return figure
+
+
+def calibration(table: pd.DataFrame) -> Figure:
+    """Reliability: a panel per arm; columns arm, n, predicted, share; a dot's area grows with its predictions."""
+    arms = list(dict.fromkeys(table.arm))
+    with matplotlib.rc_context(STYLE):
+        figure, panels = _panels(len(arms))
+        for k, (panel, arm) in enumerate(zip(panels, arms, strict=False)):
+            part = table[(table.arm == arm) & (table.n > 0)]
+            panel.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
+            panel.plot(part.predicted, part.share, color=COLOURS[k % len(COLOURS)], linewidth=1.2)
+            size = 8 + 90 * np.sqrt(part.n / table.n.max())
+            panel.scatter(part.predicted, part.share, s=size, color=COLOURS[k % len(COLOURS)], clip_on=False, zorder=3)
+            panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            panel.set_title(_broken(arm), fontsize=10)
+        figure.supxlabel("mean predicted probability of disease", fontsize=11)
+        figure.supylabel("share that is diseased", fontsize=11)
+    return figure
+
+
+def confusion(table: pd.DataFrame) -> Figure:
+    """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over seeds); shade: share of the row."""
+    arms = list(table.arm)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = _panels(len(arms))
+        for k, (panel, row) in enumerate(zip(panels, table.itertuples(), strict=False)):
+            counts = np.array([[row.tp, row.fn], [row.fp, row.tn]])
+            share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+            panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
+            for y, x in np.ndindex(2, 2):
+                panel.text(x, y, f"{counts[y, x]:,.1f}\n{share[y, x]:.0%}", ha="center", va="center", fontsize=10,
+                           color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
+            panel.set_xticks([0, 1], ["diseased", "healthy"], fontsize=9)
+            left = k % _columns(arms) == 0
+            panel.set_yticks(
+                [0, 1], ["diseased", "healthy"] if left else ["", ""], fontsize=9, rotation=90, va="center"
+            )
+            panel.tick_params(length=0)
+            panel.spines[:].set_visible(False)
+            panel.set_title(_broken(str(row.arm)), fontsize=10)
+        figure.supxlabel("decided", fontsize=11)
+        figure.supylabel("is", fontsize=11)
+    return figure
+
+
+def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
+    """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does not tell apart."""
+    ordered = ranks.sort_values(kind="stable")
+    k, half = len(ordered), (len(ordered) + 1) // 2
+    bars = _cliques(ordered.to_numpy(), critical)
+    with matplotlib.rc_context(STYLE):
+        top, step = 0.45 + 0.16 * len(bars), 0.36
+        figure = Figure(figsize=(WIDTH, 1.0 + top + step * half), layout="constrained")
+        panel = figure.subplots()
+        panel.set_axis_off()
+        span = max(k - 1, 1)
+        panel.set_xlim(1 - 0.62 * span, k + 0.62 * span)
+        panel.set_ylim(top + step * half, -0.95)
+        panel.plot([1, k], [0, 0], color=INK, linewidth=1)
+        for tick in range(1, k + 1):
+            panel.plot([tick, tick], [-0.08, 0], color=INK, linewidth=1)
+            panel.text(tick, -0.14, str(tick), ha="center", va="bottom", fontsize=10)
+        if np.isfinite(critical):
+            panel.plot([1, 1 + critical], [-0.62, -0.62], color=INK, linewidth=2, marker="|", markersize=9)
+            panel.text(
+                1 + critical / 2, -0.68, f"critical difference {critical:.2f}", ha="center", va="bottom", fontsize=10
+            )
+        for j, (start, end) in enumerate(bars):
+            y = 0.18 + 0.16 * j
+            ends = [ordered.iloc[start] - 0.02 * span, ordered.iloc[end] + 0.02 * span]
+            panel.plot(ends, [y, y], color=INK, linewidth=4, solid_capstyle="round")
+        for j, (arm, rank) in enumerate(ordered.items()):
+            left = j < half
+            y = top + step * (j if left else k - 1 - j)
+            edge = 1 - 0.04 * span if left else k + 0.04 * span
+            panel.plot([rank, rank, edge], [0, y, y], color=COLOURS[list(ranks.index).index(arm) % len(COLOURS)])
+            panel.text(edge - 0.02 * span if left else edge + 0.02 * span, y, f"{_broken(str(arm))} ({rank:.2f})",
+                       ha="right" if left else "left", va="center", fontsize=10)  # fmt: skip
+        if title:
+            panel.set_title(title, fontsize=11, loc="left")
+    return figure
+
+
+def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence[str]) -> None:
+    """Per row and arm a mark at `mean` and a line from `low` to `high`; words where the mean is undefined."""
+    height = 0.8 / len(arms)
+    for k, arm in enumerate(arms):
+        part = table[table.arm == arm].set_index("row").reindex(list(rows))
+        places = np.arange(len(rows)) + (k - (len(arms) - 1) / 2) * height
+        colour = COLOURS[k % len(COLOURS)]
+        panel.hlines(places, part.low, part.high, color=colour, linewidth=2)
+        sure = part.low.notna().to_numpy()
+        for some, fill in ((sure, colour), (~sure, "white")):
+            panel.plot(part["mean"][some], places[some], MARKERS[k % len(MARKERS)], color=colour, markerfacecolor=fill,
+                       markersize=5.5)  # fmt: skip
+        panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=str(arm))
+    undefined = {row: bool(part["mean"].isna().all()) for row, part in table.groupby("row")}
+    for y, row in enumerate(rows):
+        if undefined[row]:
+            panel.text(
+                0.02, y, "undefined: one class only", va="center", fontsize=9, transform=panel.get_yaxis_transform()
+            )
+    panel.set_ylim(len(rows) - 0.5, -0.5)
+    panel.tick_params(left=False)
+
+
+def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    columns = min(4, max(count, 1))
+    rows = -(-count // columns) or 1
+    figure = Figure(figsize=(WIDTH, 0.5 + (min(WIDTH / columns, 2.6) + 0.2) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
+    for panel in panels[count:]:
+        panel.set_axis_off()
+    return figure, panels
+
+
+def _cliques(ranks: np.ndarray, critical: float) -> list[tuple[int, int]]:
+    """First and last position of the longest stretches of sorted ranks that lie within `critical`."""
+    found: list[tuple[int, int]] = []
+    for start in range(len(ranks)):
+        end = int(np.flatnonzero(ranks <= ranks[start] + critical)[-1]) if np.isfinite(critical) else start
+        if end > start and (not found or end > found[-1][1]):
+            found.append((start, end))
+    return found
+
+
+def _columns(arms: Sequence[str]) -> int:
+    return min(4, len(arms)) if max(map(len, map(str, arms)), default=0) < 16 else 2
+
+
+def _broken(arm: str) -> str:
+    return str(arm).replace(", ", ",\n")

@@ -1,0 +1,85 @@
+"""Means and shares with 95 % intervals when several images come from one subject and so are no independent evidence."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+Z = float(stats.norm.ppf(0.975))
+NONE = float("nan")
+
+
+class Estimate(NamedTuple):
+    """A value, its interval (NaN for fewer than two subjects), and what it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int  # images
+    subjects: int
+
+
+def mean(values: np.ndarray, subjects: np.ndarray) -> Estimate:
+    """Mean of (n,) values and its t interval; NaN values are left out of it and of n."""
+    known = ~np.isnan(values)
+    values, subjects = values[known], subjects[known]
+    if not len(values):
+        return Estimate(NONE, NONE, NONE, 0, 0)
+    value, error, mass = _clustered(values, subjects, np.full(len(values), 1 / len(values)))
+    half = _t(mass) * error
+    return Estimate(value, value - half, value + half, len(values), len(mass))
+
+
+def share(right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None = None) -> Estimate:
+    """Weighted share of (n,) bool with Wilson's interval at the effective number of images.
+
+    That number is n / (design effect), the design effect from the subjects' residuals and at least 1 (Korn & Graubard
+    1998; Dean & Pagano 2015); where all images agree it is the number of subjects, since nothing then tells how alike
+    a subject's images are.
+    """
+    if not len(right):
+        return Estimate(NONE, NONE, NONE, 0, 0)
+    weights = np.ones(len(right)) if weights is None else weights
+    weights = weights / weights.sum()
+    value, error, mass = _clustered(right.astype(float), subjects, weights)
+    images, people = 1 / (weights**2).sum(), 1 / (mass**2).sum()
+    if len(mass) < 2:
+        return Estimate(value, NONE, NONE, len(right), len(mass))
+    mixed = 1e-9 < value < 1 - 1e-9
+    effective = min(images, value * (1 - value) / error**2) if mixed and error > 0 else people
+    if people < 0.999 * images:  # what the subjects' residuals tell is itself uncertain
+        effective *= (Z / _t(mass)) ** 2
+    middle, half = value + Z**2 / (2 * effective), Z * np.sqrt(value * (1 - value) / effective + (Z / 2 / effective) ** 2)
+    low, high = (float((middle + sign * half) / (1 + Z**2 / effective)) for sign in (-1, 1))
+    return Estimate(value, max(low, 0.0), min(high, 1.0), len(right), len(mass))
+
+
+def difference(a: Estimate, b: Estimate) -> tuple[float, float, float]:
+    """(a - b, low, high) of independent estimates, from the intervals of both (Newcombe 1998, method 10)."""
+    value = a.value - b.value
+    return value, value - float(np.hypot(a.value - a.low, b.high - b.value)), value + float(
+        np.hypot(a.high - a.value, b.value - b.low)
+    )  # fmt: skip
+
+
+def influence(parts: np.ndarray, subjects: np.ndarray) -> float:
+    """Half the width of the interval of a statistic whose value is the mean of (n,) influences (delta method)."""
+    _, error, mass = _clustered(parts, subjects, np.full(len(parts), 1 / len(parts)))
+    return _t(mass) * error
+
+
+def _clustered(values: np.ndarray, subjects: np.ndarray, weights: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """Weighted mean (weights sum to 1), its error from the sums of residuals per subject, each subject's weight."""
+    code = np.unique(subjects, return_inverse=True)[1]
+    value, mass = float(weights @ values), np.bincount(code, weights)
+    if len(mass) < 2:
+        return value, NONE, mass
+    residuals = np.bincount(code, weights * (values - value))
+    return value, float(np.sqrt(len(mass) / (len(mass) - 1) * (residuals**2).sum())), mass
+
+
+def _t(mass: np.ndarray) -> float:
+    """Student's t at 97.5 %, its degrees of freedom the effective number of subjects less one."""
+    return float(stats.t.ppf(0.975, max(1.0, 1 / (mass**2).sum() - 1)))
