@@ -222,9 +222,12 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     import torch
     from hydra.utils import instantiate
 
+    from cmrcls import mitigation
     from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
 
+    rival = cfg.mitigation
+    mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
     data = instantiate(cfg.data)
     data.setup()
     module = instantiate(cfg.model, groups=data.groups)
@@ -239,17 +242,26 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         divide=True,
         use_distributed_sampler=False,
     )
-    outputs = fitted.predict(module, datamodule=data, ckpt_path=best, weights_only=True)
-    chosen = OmegaConf.to_container(cfg.get("mitigation") or OmegaConf.create(), resolve=True)
+    kept = torch.load(best, map_location="cpu", weights_only=True)
+    module.load_state_dict(kept["state_dict"])
+    if rival.after == "last_layer":
+        mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
+        if fitted.is_global_zero:
+            torch.save({**kept, "state_dict": module.state_dict()}, best)  # repeating it changes nothing
+    outputs = fitted.predict(module, datamodule=data)
     arm = {
         "arm": str(cfg.synthetic),
-        "mitigation": chosen.get("name", "none"),  # type: ignore[union-attr]
-        "fold": cfg.get("fold"),
+        "mitigation": rival.name,
+        "fold": cfg.fold,
         "seed": cfg.seed,
     }
     score = fitted.checkpoint_callback.best_model_score  # -inf where validation holds one class only
     if fitted.is_global_zero:
         table = predictions(data.index, outputs, labels=data.labels).assign(**arm)
+        if rival.after == "thresholds":
+            table = mitigation.group_thresholds(
+                table, attribute=rival.attribute, constraint=rival.constraint, seed=cfg.seed
+            )
         runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
         classifier_boards(fitted.loggers, table, step=fitted.global_step)
     return {
@@ -260,7 +272,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "split_fingerprint": data.split_fingerprint,
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
-        "best_epoch": torch.load(best, map_location="cpu", weights_only=True)["epoch"],
+        "best_epoch": kept["epoch"],
         SCORE: round(float(score), 5) if score.isfinite() else float("nan"),
     }
 

@@ -378,9 +378,9 @@ def test_sections_write_what_they_show(tmp_path):
         f"fig_{d}.{kind}" for d in drawn for kind in ("png", "svg")
     }
     page = report_html(parts, title="t", facts={})
-    for words in ("seed 0: probability of subject SYN0003 is nan", "Few seeds (the paper has 8): Real 3, Real + 2000 3, Synth",
+    for words in ("seed 0: probability of subject SYN0003 is nan", "Few seeds (the paper has 8): Real 3, Real + 2000 3, Synthetic 2.",
                   "underpowered: 3 pairs", "Real + 2000 (paper)", "37%"):  # fmt: skip
-        assert words in page
+        assert words in page, words
     assert "Left out: arm" in (tmp_path / "table2.md").read_text()
     before = (tmp_path / "gaps.csv").read_bytes()
     other = fairness(table, {"cohort_name": "phantom"}, **options)

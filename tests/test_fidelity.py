@@ -16,7 +16,7 @@ from cmrdata.cohort import with_groups
 from cmrdata.store import Store, prepare
 from cmrgen import judges
 from cmrgen.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
-from cmrgen.fidelity import FEW, fidelity, half_size, halves, pool_of, table1, table1_wide
+from cmrgen.fidelity import FEW, fidelity, half_size, halves, overview, pool_of, table1, table1_wide
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -146,6 +146,11 @@ def test_fidelity_has_every_metric_and_agrees_with_table1() -> None:
     assert long[long.metric != "kid"][["low", "high"]].isna().to_numpy().all()
     shares = long[long.metric.isin(["precision", "recall", "coverage"])].value
     assert shares.between(0, 1).all()
+    shown = overview(long)
+    assert shown.Group.tolist() == ["Male", "Female", "<60", "70+", "Normal", "Obese", "Healthy", "HF", "All"]
+    first = kid.iloc[1]
+    assert shown.iloc[0, 3] == (f"{1000 * first['value']:.2f} [{1000 * first.low:.2f}, {1000 * first.high:.2f}] "
+                                f"({1000 * kid.iloc[0]['value']:.2f})")  # fmt: skip
     floor = long[(long.kind == "Real - Real") & (long.cell == "All")].set_index("metric").value
     assert floor["precision"] > 0.8 and floor["coverage"] > 0.8 and abs(floor["kid"]) < kid.value.max()
 
@@ -158,6 +163,7 @@ def test_groups_have_a_cell_each_at_one_size() -> None:
     assert long.cell.nunique() == 36 and set(long.axis) == {"group"}
     assert set(long[long.value.notna()].n) == {30}
     marked = long[long.value.isna()]
+    assert overview(long).set_index("Group").FID["F/<60/obese/hf"].startswith("n/a (")
     assert set(marked.cell) == {"F/<60/obese/hf"} and set(marked.kind) == {"Real - Synthetic"} and marked.n.max() < FEW
 
 

@@ -23,7 +23,8 @@ CONF, SRC = HOUSE / "conf", HOUSE / "src"
 COMMANDS = ("train", "generate", "evaluate")
 PLANS = sorted(path.stem for path in (CONF / "plan").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger", "mitigation")
+MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
+GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
 FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}
@@ -134,8 +135,7 @@ def empty(tmp_path, monkeypatch) -> Iterator[Path]:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
     given = {"export": ["generator=runs/controlnet/0"], "explain": ["classifier=runs/classifier/synthetic-0/0"]}
-    chosen = [choice for choice in variant if experiment == "classifier" or not choice.startswith("mitigation=")]
-    config = composed("train", f"experiment={experiment}", *given.get(experiment, []), *chosen)
+    config = composed("train", f"experiment={experiment}", *given.get(experiment, []), *variant)
     assert config["task"] == experiment
     assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
     if "model" not in config:  # nothing is trained
@@ -158,8 +158,17 @@ def test_evaluation_composes_and_fits(empty, overrides):
     assert config["run_dir"] == f"results/{config['name']}"
 
 
+@pytest.mark.parametrize("mitigation", MITIGATIONS)
+def test_a_rival_composes_fits_and_has_folders_of_its_own(empty, mitigation):
+    config = composed("train", "experiment=classifier", f"mitigation={mitigation}", "synthetic=2000", "fold=3")
+    fits(config)
+    assert config["name"] == "classifier/synthetic-2000" + f"-{mitigation}" * (mitigation != "none") + "-fold-3"
+    assert config["cohort"]["fold"] == 3 and config["synthetic_set"] == "runs/synthetic-fold-3/0"
+
+
 def test_every_file_in_conf_is_composed_by_a_test_above():
     used = {choice for of in CHOICES for choice in of} | {
+        *(f"mitigation={name}" for name in MITIGATIONS),
         *(f"experiment={name}" for name in EXPERIMENTS),
         *(f"plan={name}" for name in PLANS),
         "hydra=quiet",

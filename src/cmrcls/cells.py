@@ -43,7 +43,8 @@ def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
                  "highest": _rate(row.highest, row.highest_rate), "left out": row.left_out or "-"}  # fmt: skip
         if REAL in set(gaps.arm):
             change = _cell(row.change, row.change_low, row.change_high)
-            reduction = _cell(row.reduction, row.reduction_low, row.reduction_high, form=".0%")
+            told = row.reduction if pd.notna(row.reduction_low) else float("nan")
+            reduction = _cell(told, row.reduction_low, row.reduction_high, form=".0%")
             cells |= {"change": change, "reduction": reduction} if row.arm != REAL else {"change": "", "reduction": ""}
         rows.append(cells)
     return pd.DataFrame(rows)

@@ -90,7 +90,7 @@ class Classifier(L.LightningModule):
             raise ValueError(f"plateau_patience is {plateau_patience} epochs; it must be at least 1")
         if (loss, heads) == (LOSSES[0], HEADS[0]):
             groups = ()  # nothing to know about them
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
         self.labels, self.loss, self.eta = tuple(labels), loss, eta

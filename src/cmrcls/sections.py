@@ -92,7 +92,7 @@ def _accuracy(table: pd.DataFrame, found: Tables, place: Place, *, printed: bool
     counts = ", ".join(f"{arm} {n}" for arm, n in seeds.items())
     warnings = []
     if seeds.min() < PAPER_SEEDS:
-        warnings.append(f"Few seeds (the paper has {PAPER_SEEDS}): {counts}.")
+        warnings.append(f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it.")
     if len(lone := seeds[seeds == 1]):
         warnings.append(f"One seed only in {', '.join(lone.index)}: intervals hold the chance of who is in the test set, "
                         "not that of training.")  # fmt: skip
@@ -134,7 +134,8 @@ def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
     ]
     if reals:
         paragraphs.append(
-            f"Change and reduction are against {REAL}; a reduction has an interval only where {REAL}'s gap surely is not 0."
+            f"Change and reduction are against {REAL}; a reduction is told only where {REAL}'s gap surely is not 0 "
+            f"(gaps{place.suffix}.csv has every one)."
         )
     if printed:
         paragraphs.append(f"The paper reports a reduction of {paper.GAP_REDUCTION:.0%} between sexes for Real + 4000.")

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WIDTH, WORDS, _refuse, coloured, image_grid
 
 SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}  # colour and mark of each kind of images
-METRICS = {"dice": "Dice", "sex_accuracy": "sex seen as asked", "age_accuracy": "age band seen as asked",
-           "bmi_accuracy": "BMI band seen as asked", "diagnosis_accuracy": "diagnosis seen as asked"}  # fmt: skip
+METRICS = {"dice": "Dice", "sex_accuracy": "Sex seen as asked", "age_accuracy": "Age band seen as asked",
+           "bmi_accuracy": "BMI band seen as asked", "diagnosis_accuracy": "Diagnosis seen as asked"}  # fmt: skip
 CONDITIONS = {0: "Healthy", 1: "Diseased"}
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
@@ -38,7 +38,7 @@ def by_band(table: pd.DataFrame) -> Figure:
             ends = part[["real_low", "real", "synthetic_low", "synthetic"]].min().min()
             panel.set_xlim(min(0.5, np.floor(10 * ends) / 10) if ends == ends else 0, 1.01)
             panel.set_title(METRICS[metric], fontsize=11, loc="left", fontweight="bold")
-            panel.set_yticks(np.arange(len(rows)), [_band(*row) for row in rows])
+            panel.set_yticks(np.arange(len(rows)), [named(*row) for row in rows])
             panel.set_ylim(len(rows) - 0.5, -0.5)
             panel.tick_params(left=False)
             panel.grid(axis="x", color=GREY, linewidth=0.5)
@@ -72,8 +72,8 @@ def confusion(table: pd.DataFrame) -> Figure:
                     known = share[y, x] == share[y, x]
                     panel.text(x, y, f"{share[y, x]:.0%} ({count[y, x]:,.0f})" if known else "none", ha="center",
                                va="center", fontsize=9, color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
-                panel.set_xticks(range(len(seen)), [_band(axis, value) for value in seen], fontsize=9)
-                panel.set_yticks(range(len(asked)), [_band(axis, value) for value in asked], fontsize=9)
+                panel.set_xticks(range(len(seen)), [named(axis, value) for value in seen], fontsize=9)
+                panel.set_yticks(range(len(asked)), [named(axis, value) for value in asked], fontsize=9)
                 panel.tick_params(length=0)
                 panel.spines[:].set_visible(False)
                 panel.set_title(f"{TITLES[axis].split(' (')[0]}, {side}", fontsize=10, loc="left", fontweight="bold")
@@ -100,7 +100,7 @@ def bland_altman(pairs: dict[str, pd.DataFrame], table: pd.DataFrame, *, unit: s
                 panel.scatter((rows.segmented + rows["mask"]) / 2, rows.segmented - rows["mask"], s=9, alpha=0.5, linewidth=0,
                               color=colour, label=word, rasterized=True)  # fmt: skip
             panel.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-            _limits(panel, table[(table.images == side) & (table.hearts == "all")].iloc[0])
+            _limits(panel, table[(table.images == side) & (table.hearts == "all")].iloc[0], reach=reach)
             panel.set_title(f"{side} images (n = {len(known):,})", loc="left", fontsize=11, fontweight="bold")
             panel.set_ylim(-reach, reach)
         panels[-1].set_xlabel(f"mean of mask and segmented image ({unit})")
@@ -148,17 +148,18 @@ def seed_spread(images: np.ndarray, mask: np.ndarray) -> Figure:
     return image_grid(shown, ["ED", "ES"], ["mask", f"mean of {len(images)}", f"sd (white: {white})"])
 
 
-def _limits(panel: Axes, row: Any) -> None:
-    for column, style in (("bias", "-"), ("lower", "--"), ("upper", "--")):
+def _limits(panel: Axes, row: Any, *, reach: float) -> None:
+    above = -np.inf
+    for column, name, style in (("lower", "limit", "--"), ("bias", "bias", "-"), ("upper", "limit", "--")):
         if row[column] == row[column]:
             panel.axhline(row[column], color=INK, linewidth=1.3, linestyle=style)
             panel.axhspan(row[f"{column}_low"], row[f"{column}_high"], color=INK, alpha=0.14, linewidth=0)
-            name = "bias" if column == "bias" else "limit"
-            panel.text(1.01, row[column], f"{name} {row[column]:+.1f}", fontsize=9, va="center",
+            above = max(row[column], above + 0.11 * reach)  # words keep their distance where lines are close
+            panel.text(1.01, above, f"{name} {row[column]:+.1f}", fontsize=9, va="center",
                        transform=panel.get_yaxis_transform())  # fmt: skip
 
 
-def _band(axis: str, value: Any) -> str:
+def named(axis: str, value: Any) -> str:
     """ "Age 70+", "Obese", "All"."""
     if axis == "diagnosis":
         return str(CONDITIONS.get(value, value))

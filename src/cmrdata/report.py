@@ -7,11 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment
+from markupsafe import Markup
 
+from cmrdata.page import PAGE, STYLE
 from cmrdata.runs import write_atomic
 
+LONG = 15  # rows: a longer table is folded until it is asked for, or printed
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 LATEX = str.maketrans({
     **{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
@@ -27,6 +31,8 @@ class Section(NamedTuple):
     tables: Sequence[pd.DataFrame] = ()  # display frames
     figures: Sequence[tuple[str, str | Path]] = ()  # title, which is also the alternative text; PNG or SVG file
     warnings: Sequence[str] = ()
+    sources: Mapping[str, Any] | Sequence[str] = ()  # command, fingerprints, n, date: small, below the heading
+    answers: Sequence[str] = ()  # sentences for the box at the top of the page, which links to this section
 
 
 def write_tables(
@@ -65,20 +71,26 @@ def notes(frame: pd.DataFrame) -> list[str]:
     return [*frame.attrs.get("warnings", ()), *(f"Left out: {reason}" for reason in frame.attrs.get("refused", ()))]
 
 
-def report_html(sections: Sequence[tuple[Any, ...]], *, title: str, facts: Mapping[str, Any]) -> str:
+def report_html(
+    sections: Sequence[tuple[Any, ...]], *, title: str, facts: Mapping[str, Any], summary: Sequence[str] = ()
+) -> str:
     """One HTML page without scripts or external references; `facts` are provenance rows (commands, n, date).
 
-    Sections are Section or its fields in order. Everything is escaped. Raises FileNotFoundError naming a figure that
-    is not there, ValueError for another file type.
+    `summary`: sentences that stand first, above the sections' own answers. Sections are Section or its fields in order.
+    Tables of more than LONG rows are folded; they open when asked, and in print. Everything is escaped. Raises
+    FileNotFoundError naming a figure that is not there, ValueError for another file type.
     """
     shown = [{"section": section,
-              "warnings": section.warnings,
+              "anchor": f"part-{number}",
+              "sources": _sourced(section.sources),
               "tables": [{"caption": table.attrs.get("caption", ""), "columns": [str(c) for c in table.columns],
-                          "rows": _cells(table), "notes": notes(table)} for table in section.tables],
+                          "rows": _cells(table), "notes": notes(table), "long": len(table) > LONG}
+                         for table in section.tables],
               "figures": [(name, data_uri(Path(path))) for name, path in section.figures]}
-             for section in (Section(*given) for given in sections)]  # fmt: skip
+             for number, section in enumerate((Section(*given) for given in sections), start=1)]  # fmt: skip
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE).render(
-        title=title, facts={str(key): _lines(value) for key, value in facts.items()}, sections=shown)  # fmt: skip
+        title=title, facts={str(key): _lines(value) for key, value in facts.items()}, sections=shown, summary=summary,
+        answered=any(part["section"].answers for part in shown), style=Markup(STYLE))  # fmt: skip
 
 
 def data_uri(path: Path) -> str:
@@ -92,6 +104,12 @@ def data_uri(path: Path) -> str:
     return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
+def _sourced(sources: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    if isinstance(sources, Mapping):
+        return [f"{key}: {', '.join(_lines(value))}" for key, value in sources.items()]
+    return [str(line) for line in sources]
+
+
 def _lines(value: Any) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list | tuple) else [str(value)]
 
@@ -102,93 +120,6 @@ def _cells(frame: pd.DataFrame) -> list[list[str]]:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, float) and not pd.isna(value):
+    if isinstance(value, float | np.floating) and not pd.isna(value):
         return f"{value:.4g}"
     return "n/a" if value is None or value is pd.NA or value != value else str(value)
-
-
-PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{{ title }}</title>
-<style>
-:root { --ink: #1d1d1f; --dim: #5c5c63; --page: #fff; --line: #d8d8dc; --head: #f4f4f6;
-        --note: #fff4d6; --edge: #b07400 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #ececee; --dim: #a5a5ad; --page: #17181a; --line: #3a3b40; --head: #232428;
-          --note: #3a2f12; --edge: #e0a63a }
-}
-* { box-sizing: border-box }
-body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--page); color: var(--ink);
-       font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
-h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.25rem; margin-top: 2.5rem }
-nav a { color: inherit; margin-right: 1rem }
-.scroll { overflow-x: auto; margin: 1rem 0 }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-caption { text-align: left; font-weight: 600; padding: .3rem 0 }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-th { background: var(--head) } th:first-child, td:first-child { text-align: left }
-.facts td { white-space: normal; text-align: left; vertical-align: top }
-.facts td + td { font-family: ui-monospace, monospace; white-space: pre-wrap }
-.note { margin: 1rem 0; padding: .6rem .9rem; background: var(--note); border-left: .3rem solid var(--edge) }
-figure { margin: 1.5rem 0 } figcaption { color: var(--dim); font-size: .9rem }
-img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem }
-@media print {
-  body { max-width: none; padding: 0; font-size: 10pt } nav { display: none }
-  .scroll { overflow: visible } th, td { padding: .2rem .35rem; white-space: normal }
-  figure, table, .note { break-inside: avoid } h2 { break-after: avoid }
-}
-</style>
-</head>
-<body>
-<h1>{{ title }}</h1>
-<nav aria-label="Sections">
-{% for part in sections %}
-<a href="#part-{{ loop.index }}">{{ part.section.heading }}</a>
-{% endfor %}
-</nav>
-{% for part in sections %}
-<section>
-<h2 id="part-{{ loop.index }}">{{ part.section.heading }}</h2>
-{% for warning in part.warnings %}
-<p class="note" role="note"><strong>Note:</strong> {{ warning }}</p>
-{% endfor %}
-{% for paragraph in part.section.paragraphs %}
-<p>{{ paragraph }}</p>
-{% endfor %}
-{% for table in part.tables %}
-<div class="scroll" tabindex="0" role="region" aria-label="{{ table.caption or part.section.heading }}">
-<table>
-{% if table.caption %}<caption>{{ table.caption }}</caption>{% endif %}
-
-<thead><tr>{% for name in table.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
-<tbody>
-{% for row in table.rows %}
-<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}
-</tbody>
-</table>
-</div>
-{% for note in table.notes %}
-<p class="note" role="note"><strong>Note:</strong> {{ note }}</p>
-{% endfor %}
-{% endfor %}
-{% for name, source in part.figures %}
-<figure><img src="{{ source }}" alt="{{ name }}"><figcaption>{{ name }}</figcaption></figure>
-{% endfor %}
-</section>
-{% endfor %}
-<section>
-<h2>Where these numbers come from</h2>
-<div class="scroll"><table class="facts"><tbody>
-{% for key, values in facts.items() %}
-<tr><td>{{ key }}</td><td>{{ values | join("\n") }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-</section>
-</body>
-</html>
-"""

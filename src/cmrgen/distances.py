@@ -35,7 +35,8 @@ def sample(features: np.ndarray, name: str = "x") -> Sample:
     check_finite(features, name)
     wide = features.astype(np.float64)
     mean = wide.mean(0)
-    factor = (wide - mean) / np.sqrt(len(wide) - 1)
+    factor = wide - mean
+    factor /= np.sqrt(len(wide) - 1)
     trace = float(np.vdot(factor, factor))
     return Sample(
         wide, mean, np.asarray(np.linalg.qr(factor, mode="r")) if len(wide) > wide.shape[1] else factor, trace

@@ -11,8 +11,8 @@ from cmrdata.cohort import known_axes
 from cmrgen.comparisons import ACROSS, FEW, FLOOR, METRICS, Group, Images, half_size, halves, measured
 from cmrgen.distances import check_finite, frechet_distance
 
-__all__ = ["AXES", "FEW", "POOLS", "axes_of", "fidelity", "frechet_distance", "half_size", "halves", "pool_of",
-           "table1", "table1_wide", "truth"]  # fmt: skip
+__all__ = ["AXES", "FEW", "POOLS", "axes_of", "fidelity", "frechet_distance", "half_size", "halves", "overview",
+           "pool_of", "table1", "table1_wide", "truth"]  # fmt: skip
 
 # axis -> (what the paper calls it, the two groups it compares), in the order of Table 1
 AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
@@ -46,7 +46,7 @@ def pool_of(real_index: pd.DataFrame, synthetic_index: pd.DataFrame) -> str:
     for pool, splits in POOLS.items():
         part = usable[usable.split.isin(splits)]
         held = [part.subject[truth(part, axis) == value] for axis in axes for value in AXES[axis][1]]
-        if all(half_size(subjects) >= ENOUGH for subjects in held):
+        if all(half_size(subjects) >= ENOUGH for subjects in held or [part.subject]):
             return pool
     return pool
 
@@ -102,6 +102,34 @@ def table1_wide(table: pd.DataFrame) -> pd.DataFrame:
     wide = pd.DataFrame(rows, columns=["FID", "A - A", "A - B", "B - B"])
     wide.attrs.update(table.attrs)
     return wide
+
+
+def overview(table: pd.DataFrame) -> pd.DataFrame:
+    """`fidelity` for reading: a row per group, synthetic against real images of the same, the Real - Real value in brackets.
+
+    Columns: Group, n, then the metrics; the kernel distance times 1000 and with its interval.
+    """
+    rows = []
+    for (axis, cell), part in table.groupby(["axis", "cell"], sort=False):
+        left, _, right = str(cell).partition(" - ")
+        if axis in AXES and left != right:
+            continue
+        synthetic, real = (part[part.kind == kind].set_index("metric") for kind in (ACROSS, FLOOR))
+        texts = [_beside(metric, synthetic.loc[metric], real.value[metric]) for metric in METRICS]
+        rows.append([left, int(synthetic.n.iloc[0]), *texts])
+    titles = ["Group", "n", "FID", "1000 KID [95 %]", "Precision", "Recall", "Density", "Coverage"]
+    shown = pd.DataFrame(rows, columns=titles)
+    shown.attrs.update(table.attrs)
+    return shown
+
+
+def _beside(metric: str, row: pd.Series, floor: float) -> str:
+    """ "4.10 [3.2, 5.0] (0.12)": the value, its interval where there is one, and in brackets that of real images."""
+    factor = 1000 if metric == "kid" else 1
+    value, low, high, real = (factor * float(v) for v in (row["value"], row.low, row.high, floor))
+    texts = ["n/a" if np.isnan(v) else f"{v:.2f}" for v in (value, real)]
+    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    return f"{texts[0]}{interval} ({texts[1]})"
 
 
 def _prepared(real_features: np.ndarray, real_index: pd.DataFrame, synthetic_features: np.ndarray,

@@ -16,7 +16,7 @@ from cmrdata.report import Section, write_tables
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
 from cmrgen import fidelity, privacy
-from cmrgen.adherence import Seen, adherence, adherence_detail
+from cmrgen.adherence_sections import adherence_section, contraction_section, diversity_section
 from cmrgen.inception import inception_features
 from cmrgen.judges import Judged, Judges, judge
 from cmrgen.membership import attack
@@ -54,56 +54,13 @@ def facts(found: Measured) -> dict[str, Any]:
     }
 
 
-def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> Section:
-    """Do the images show their masks and prompts? `missing`: groups the plan had to leave out."""
-    cohort, made, held = found.cohort, found.made, found.held
-    seen = [
-        Seen(index.reset_index(drop=True), masks, look.segmented, look.predicted)
-        for index, masks, look in (
-            (cohort.index.iloc[held], cohort.masks[held], found.real),
-            (made.index, np.asarray(made.masks), found.synthetic),
-        )
+def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:
+    """What the images show, how hearts contract in them, how different they are; `missing`: groups without an image."""
+    return [
+        adherence_section(found, missing=missing, seed=seed),
+        contraction_section(found),
+        diversity_section(found, seed=seed),
     ]
-    shown, detail = adherence(*seen, seed=seed), adherence_detail(*seen, seed=seed)
-    shown.attrs["caption"] = (
-        "Adherence: what judges trained on real images see in held-out real and in synthetic images"
-    )
-    write_tables(shown, found.folder, "adherence", shown.attrs["caption"])
-    write_tables(detail, found.folder, "adherence_detail", "Dice per structure and phase")
-    pictures = found.folder / "figures"
-    bars = figures.save(figures.adherence_bars(shown), pictures / "fig_adherence")[0]
-    left = f"{len(missing)} groups have no training subject and no synthetic image: {', '.join(missing)}."
-    return Section(
-        "Do the images show what they were asked to?",
-        [
-            "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
-            "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
-            "Shuffled: the same images against other images' masks and prompts, so what chance gives."
-        ],
-        tables=[shown, detail],
-        figures=[("Adherence", bars), *sweep_pictures(made.folder / "sweep", pictures)],
-        warnings=[left] if missing else [],
-    )
-
-
-def sweep_pictures(sweep: Path, pictures: Path) -> list[tuple[str, Path]]:
-    """Fig. 3 (BMI varied in the prompt) and Fig. 4 (seeds varied), from the images generate.py left beside the set."""
-    if not (sweep / "store.json").exists():
-        return []
-    made = Store.open(sweep)
-    written = []
-    for figure, name, title in (
-        (3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
-        (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)"),
-    ):
-        rows = [part for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)]
-        if rows:
-            grid = [[figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]] for part in rows]
-            heads = ["mask", *(rows[0].bmi_band if figure == 3 else [f"seed {k + 1}" for k in range(len(rows[0]))])]
-            sides = [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows] if figure == 3 else []
-            title += f". {rows[0].prompt.iloc[0]}" if figure == 4 else ""
-            written.append((title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0]))
-    return written
 
 
 def fidelity_section(found: Measured, *, inception: str | None, n: int, seed: int) -> Section:
