@@ -78,6 +78,7 @@ class Given(nn.Module):
         return x
 
 
+@pytest.mark.slow  # importing torchmetrics takes longest
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 16), (40, 50, 96)])
 def test_frechet_distance_equals_torchmetrics(n: int, m: int, d: int) -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
@@ -103,6 +104,17 @@ def kid(x: np.ndarray, y: np.ndarray, **subjects: np.ndarray) -> tuple[float, fl
     return kernel_distance(x @ x.T, x @ y.T, y @ y.T, width=x.shape[1], **subjects)
 
 
+def test_kernel_distance_by_hand() -> None:
+    x, y = features(4, 3, 0), features(5, 3, 1)
+
+    def mean(a: np.ndarray, b: np.ndarray, same: bool) -> float:
+        terms = [(u @ v / 3 + 1) ** 3 for i, u in enumerate(a) for j, v in enumerate(b) if not (same and i == j)]
+        return float(np.mean(terms))
+
+    assert kid(x, y)[0] == pytest.approx(mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False))
+
+
+@pytest.mark.slow
 def test_kernel_distance_equals_torchmetrics() -> None:
     from torchmetrics.image.kid import KernelInceptionDistance
 

@@ -136,12 +136,14 @@ def page(tmp_path: Path) -> str:
     png, svg = figures.save(DRAWN["adherence"](), tmp_path / "adherence")
     table = pd.DataFrame({NASTY: [NASTY, "b"], "value": [1.5, np.nan]})
     table.attrs.update(caption=f"Table 1 {NASTY}", warnings=["Only 12 images a side."], refused=["sex: unknown."])
-    sections = [
-        report.Section("Fidelity", [f"Paragraph {NASTY}"], [table], [("Adherence bars", png), (f'"{NASTY}', svg)]),
+    sections = [  # fmt: skip
+        report.Section("Fidelity", [f"Paragraph {NASTY}"], [table], [("Adherence bars", png), (f'"{NASTY}', svg)],
+                       sources={"fingerprint": NASTY, "n": ["2,160", 12]}, answers=[f"An answer {NASTY}"]),
         ("Fairness", [], [], []),
         report.Section("Notes", warnings=["Underpowered."]),
     ]
-    return report.report_html(sections, title=f"Study {NASTY}", facts={"command": ["python a.py", NASTY], "n": 12})
+    facts = {"command": ["python a.py", NASTY], "n": 12}
+    return report.report_html(sections, title=f"Study {NASTY}", facts=facts, summary=[f"In one sentence {NASTY}"])
 
 
 def test_the_page_stands_alone(page: str) -> None:
@@ -151,24 +153,51 @@ def test_the_page_stands_alone(page: str) -> None:
     assert base64.b64decode(images[0]["src"].split(",")[1]).startswith(b"\x89PNG")
     outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
     assert not re.search(r"https?:|//\w+\.\w|@import|url\(", outside)
-    assert not {tag for tag, _ in parsed.tags} & {"script", "link", "iframe", "object", "base"}
-    assert all(attributes["href"].startswith("#") for tag, attributes in parsed.tags if "href" in attributes)
+    assert not {tag for tag, _ in parsed.tags} & {"script", "iframe", "object", "base"}
+    assert all(attributes["href"].startswith(("#", "data:")) for tag, attributes in parsed.tags if "href" in attributes)
+    assert "default-src 'none'" in page  # and a browser would refuse anything else
     assert "prefers-color-scheme: dark" in page and "@media print" in page and 'name="viewport"' in page
 
 
 def test_the_page_escapes_and_marks_warnings(page: str) -> None:
     parsed = Page(page)
-    assert "<script" not in page and parsed.text.count(NASTY) >= 6
-    assert page.count('class="note"') == 3
-    for words_ in (
-        "Only 12 images a side.",
-        "Left out: sex: unknown.",
-        "Underpowered.",
-        "python a.py",
-        "n/a",
-        "Fairness",
-    ):
+    assert "<script" not in page and parsed.text.count(NASTY) >= 11
+    assert page.count('class="note"') == 2  # two notes of one table share a box
+    for words_ in ("Only 12 images a side.", "Left out: sex: unknown.", "Underpowered.", "python a.py", "n/a", "Fairness"):
         assert words_ in parsed.text
+
+
+def test_answers_stand_first_and_lead_to_their_section(page: str) -> None:
+    body = page[page.index("<body>") :]
+    box = body[body.index("In short") : body.index("<nav")]
+    assert f"In one sentence {NASTY}" in Page(box).text and f"An answer {NASTY}" in Page(box).text
+    assert Page(box).text.index("In one") < Page(box).text.index("An answer")
+    assert '<a href="#part-1">Fidelity</a>' in box and "Fairness" not in box  # which answers nothing
+    bare = report.report_html([report.Section("a")], title="t", facts={})
+    assert "In short" not in bare and 'class="sources"' not in bare
+
+
+def test_sources_stand_below_their_heading(page: str) -> None:
+    part = page[page.index('<h2 id="part-1"') : page.index('<h2 id="part-2"')]
+    assert "<li>n: 2,160, 12</li>" in part and part.index("fingerprint") < part.index("Paragraph")
+    other = report.report_html([report.Section("a", sources=["one line"])], title="t", facts={})
+    assert "<li>one line</li>" in other
+
+
+def test_long_tables_are_folded_and_words_stand_left() -> None:
+    tables = [pd.DataFrame({"group": ["a"] * n, "value": np.arange(n) / 7, "why": ["-"] * n, "none": [None] * n})
+              for n in (report.LONG, report.LONG + 1)]  # fmt: skip
+    page = report.report_html([report.Section("a", tables=tables)], title="t", facts={})
+    assert page.count("<details>") == 1 and f"({report.LONG + 1} rows)" in page
+    assert page.index("<table>") < page.index("<details>")
+    assert page.count('<th scope="col" class="text">why</th>') == 2 and page.count('<th scope="col">value</th>') == 2
+    assert '<th scope="row">a</th>' in page and "<td>0.1429</td>" in page and '<td class="text">-</td>' in page
+    assert "<td>n/a</td>" in page
+
+
+def test_numbers_of_any_float_type_have_four_digits() -> None:
+    frame = pd.DataFrame({"x": np.array([0.123456], np.float32), "y": [np.float64(2.000049)], "z": [7]})
+    assert "| 0.1235 | 2 | 7 |" in report.markdown(frame, "c")
 
 
 def test_the_page_names_a_missing_figure(tmp_path: Path) -> None:

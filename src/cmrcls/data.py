@@ -32,7 +32,7 @@ class Arms(L.LightningDataModule):
     """One arm: `synthetic` is 0 (real only), N (and the first N images of `synthetic_set`) or "only" (the whole set).
 
     Real training rows are all stacks of the diagnosis-balanced training subjects (undersampling, paper 2.3);
-    validation and test are real, one stack per subject, at natural prevalence.
+    validation and test are real, one stack per subject, at natural prevalence. Of a cohort with `cine` they are heartbeats.
 
     `budget` says how many images an epoch draws: "epochs", one pass over the arm (paper), so a larger arm takes more
     optimiser steps; "steps", in every arm as many as the real-only arm holds. `images_per_epoch` overrides both.
@@ -66,6 +66,11 @@ class Arms(L.LightningDataModule):
             raise ValueError(f"synthetic={synthetic!r}: give a number of images (0 for none) or only")
         if synthetic != 0 and synthetic_set is None:
             raise ValueError(f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote")
+        if synthetic != 0 and (cine := getattr(cohort, "cine", None)):
+            raise ValueError(
+                f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
+                "choose synthetic=0, or input=stack"
+            )
         if images_per_epoch is not None and images_per_epoch < 1:
             raise ValueError(f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm")
         for key, value, choices in (("budget", budget, BUDGETS), ("sampling", sampling, SAMPLING)):

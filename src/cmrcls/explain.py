@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from captum.attr import LayerGradCam
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy import stats
@@ -35,6 +36,7 @@ from cmrdata.figures import STRUCTURES, STYLE, WIDTH
 PLACES = (*LABELS, "outside")  # they share an image between them
 WHERE = ("heart", *PLACES)  # heart: everything but outside
 OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
+HEAT = "#F000A0"
 CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 
 
@@ -232,6 +234,7 @@ def pictured(explained: Explained, arms: Arms, disease: str, *, count: int = 3) 
                 if position is not None:
                     _draw(panel, explained, arms, position)
         lines = [Line2D([], [], color=np.array(STRUCTURES[label]) / 255, label=name) for name, label in LABELS.items()]
+        lines.append(Line2D([], [], color=HEAT, linewidth=6, label="speaks for the prediction"))
         figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=9)
     return figure
 
@@ -243,7 +246,7 @@ def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
     heat = at_size(torch.from_numpy(explained.maps[position][None]), image.shape[-1])[0].numpy()
     panel.imshow(image, cmap="gray", vmin=0, vmax=255)
     if heat.any():
-        panel.imshow(heat / heat.max(), cmap="autumn", alpha=0.6 * heat / heat.max())
+        panel.imshow(np.ones_like(heat), cmap=ListedColormap([HEAT]), alpha=0.7 * heat / heat.max())
     for label, colour in sorted(STRUCTURES.items(), reverse=True):  # LV last: its wall's inner edge is its own
         if (mask == label).any():
             panel.contour(mask == label, [0.5], colors=[np.array(colour) / 255], linewidths=0.9)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from cmrcls.mitigation import HEADS, LOSSES, robust_mean, sample_losses, weighted_mean
-from cmrcls.network import build_network
+from cmrcls.network import VIDEO, build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
 
 NOISY = 0.5  # share of training images that get noise
@@ -26,8 +26,8 @@ warnings.filterwarnings("ignore", message="You have overridden `on_after_batch_t
 def augment(images: Tensor, *, flips: float, noise_std: float, generator: torch.Generator | None = None) -> Tensor:
     """Random flips and Gaussian noise (paper 2.3), drawn per image; shape and labels stay.
 
-    `images` (B, 2, P, P) float in [0, 1]. Each axis is flipped with probability `flips`, both phases alike; half of
-    the images get noise of standard deviation `noise_std`. Without a generator the global seed decides.
+    `images` (B, C, P, P) float in [0, 1], phases or frames. Each axis is flipped with probability `flips`, in all of them
+    alike; half of the images get noise of standard deviation `noise_std`. Without a generator the global seed decides.
     """
     device = images.device
     draw = torch.rand(3, len(images), 1, 1, 1, device=device, generator=generator)
@@ -38,10 +38,28 @@ def augment(images: Tensor, *, flips: float, noise_std: float, generator: torch.
 
 
 def to_input(images: Tensor, *, pixels: int) -> Tensor:
-    """(B, 2, P, P) in [0, 1] -> (B, 3, pixels, pixels): bilinear, channels ED, ES, ED, (x - 0.5) / 0.25."""
+    """(B, 2, P, P) in [0, 1] -> (B, 3, pixels, pixels): bilinear, channels ED, ES, ED, (x - 0.5) / 0.25.
+
+    More than two channels are the frames of a heartbeat: (B, T, P, P) -> (B, 3, T, pixels, pixels), grey.
+    """
     if images.shape[-1] != pixels:
         images = F.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=images.shape[-1] > pixels)
-    return (ed_es_ed(images) - 0.5) / 0.25
+    shown = ed_es_ed(images) if images.shape[1] == 2 else images[:, None].expand(-1, 3, -1, -1, -1)
+    return (shown - 0.5) / 0.25
+
+
+def check_input(backbone: str, *, frames: int) -> None:
+    """Raise ValueError unless the backbone sees what an image's `frames` are: 2 (ED, ES), or more of a heartbeat."""
+    if backbone in VIDEO and frames == 2:
+        raise ValueError(
+            f"backbone {backbone} sees videos, but the images are pairs of ED and ES; choose input=cine (cohort.cine=16), or "
+            "another backbone such as resnet18"
+        )
+    if backbone not in VIDEO and frames != 2:
+        raise ValueError(
+            f"backbone {backbone} sees ED and ES, but the images have {frames} frames (cohort.cine={frames}); choose one of "
+            f"{', '.join(VIDEO)}, or input=stack"
+        )
 
 
 def balanced_accuracy(confusion: Tensor) -> Tensor:
@@ -51,6 +69,9 @@ def balanced_accuracy(confusion: Tensor) -> Tensor:
 
 class Classifier(L.LightningModule):
     """Healthy or diseased, from the ED/ES stack of one slice; several `labels` are told side by side, a sigmoid each.
+
+    A video `backbone` (`network.VIDEO`) sees the heartbeat of one slice instead, which a cohort with `cine` gives;
+    ValueError where the one meets the other.
 
     `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: epochs without
     a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
@@ -94,10 +115,12 @@ class Classifier(L.LightningModule):
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
         self.labels, self.loss, self.eta = tuple(labels), loss, eta
+        self.backbone = backbone
         self.outputs = 2 if len(labels) == 1 else len(labels)
         self._know(groups, loss=loss, heads=heads)
         self.network = build_network(backbone, weights=weights, classes=self.domains * self.outputs, width=width)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        last = torch.channels_last_3d if backbone in VIDEO else torch.channels_last
+        self.memory_format = last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         if compile:
             self.network.compile()
@@ -126,11 +149,12 @@ class Classifier(L.LightningModule):
             self.register_buffer("domain", of_group, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, pixels, pixels) as `to_input` makes them -> (B, outputs) logits, the mean over the heads."""
+        """(B, 3, [T,] pixels, pixels) as `to_input` makes them -> (B, outputs) logits, the mean over the heads."""
         logits = self.network(images)
         return logits if self.domains == 1 else logits.unflatten(1, (self.domains, self.outputs)).mean(1)
 
     def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
+        check_input(self.backbone, frames=batch["image"].shape[1])
         images = batch["image"].float() / 255
         if self.training:
             images = augment(images, flips=self.flips, noise_std=self.noise_std)

@@ -1,6 +1,7 @@
 """Every batch key with its shape, dtype and range: the only place shapes are defined.
 
-B images of P x P pixels; rows are y, columns are x. An image holds two cardiac phases as channels.
+B images of P x P pixels; rows are y, columns are x. An image holds two cardiac phases as channels, or the C > 2 frames
+of a heartbeat in the order of time, ED first.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-PHASES = ("ED", "ES")  # channel order of every image and mask on disk
+PHASES = ("ED", "ES")  # channel order of every mask on disk, and of every image that is no cine
 BACKGROUND, LV, MYO, RV = range(4)  # canonical mask labels (ukbb_cardiac order)
 LABELS = {"LV": LV, "MYO": MYO, "RV": RV}
 
@@ -38,7 +39,7 @@ class LatentBatch(TypedDict):
 class LabelledBatch(TypedDict):
     """What the classifier trains on and predicts."""
 
-    image: torch.Tensor  # (B, 2, P, P) uint8, channels ED, ES
+    image: torch.Tensor  # (B, C, P, P) uint8, channels ED, ES, or C > 2 frames of a heartbeat
     label: torch.Tensor  # (B,) int64, 1 = diseased; (B, diseases) where several are told
     row: torch.Tensor  # (B,) int64, row of the arm's index table
     group: torch.Tensor  # (B,) int64, position among the sorted group names of the arm's training rows; -1 = not one

@@ -158,16 +158,22 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
 
 
 def adherence_bars(table: pd.DataFrame) -> Figure:
-    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their two references."""
+    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their two references.
+
+    Whiskers are drawn where the table also has real_low, real_high, synthetic_low and synthetic_high.
+    """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.8 * len(table)), layout="constrained")
         panel = figure.subplots()
         for k, (column, colour) in enumerate((("real", COLOURS[0]), ("synthetic", COLOURS[1]), ("shuffled", GREY))):
             places = np.arange(len(table)) + (k - 1) * 0.26
             panel.barh(places, table[column], 0.24, color=colour, label=column)
-            for y, value in zip(places, table[column], strict=True):
+            ends = table[f"{column}_high"].fillna(table[column]) if f"{column}_high" in table else table[column]
+            if f"{column}_high" in table:
+                panel.hlines(places, table[f"{column}_low"], table[f"{column}_high"], color=INK, linewidth=1.2)
+            for y, value, end in zip(places, table[column], ends, strict=True):
                 if not np.isnan(value):
-                    panel.text(value + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
+                    panel.text(end + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
         for y in np.flatnonzero(table.synthetic.isna()):
             panel.text(0.01, float(y), "not known in this cohort", va="center", fontsize=10)
         names = [metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice") for metric in table.metric]

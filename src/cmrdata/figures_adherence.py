@@ -10,11 +10,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WIDTH, WORDS, _refuse, coloured, image_grid
+from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid
 
+WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}  # colour and mark of each kind of images
-METRICS = {"dice": "Dice", "sex_accuracy": "Sex seen as asked", "age_accuracy": "Age band seen as asked",
-           "bmi_accuracy": "BMI band seen as asked", "diagnosis_accuracy": "Diagnosis seen as asked"}  # fmt: skip
+METRICS = {"dice": "Dice", "sex_accuracy": "Sex as asked", "age_accuracy": "Age band as asked",
+           "bmi_accuracy": "BMI band as asked", "diagnosis_accuracy": "Diagnosis as asked"}  # fmt: skip
 CONDITIONS = {0: "Healthy", 1: "Diseased"}
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
@@ -59,7 +60,8 @@ def confusion(table: pd.DataFrame) -> Figure:
         figure = Figure(figsize=(WIDTH, 0.4 + sum(0.75 + 0.5 * size for size in sizes)), layout="constrained")
         panels = figure.subplots(max(len(axes), 1), 2, squeeze=False, height_ratios=sizes or [1])
         if not axes:
-            _refuse(panels[0, 0], "no attribute is known in this cohort")
+            panels[0, 0].text(0, 0.5, "no attribute is known in this cohort")
+            panels[0, 0].set_axis_off()
             panels[0, 1].set_axis_off()
         for line, axis in zip(panels, axes, strict=False):
             for panel, side in zip(line, SIDES, strict=True):
@@ -70,9 +72,9 @@ def confusion(table: pd.DataFrame) -> Figure:
                 panel.imshow(np.nan_to_num(share), cmap="Blues", vmin=0, vmax=1, aspect="auto")
                 for y, x in np.ndindex(share.shape):
                     known = share[y, x] == share[y, x]
-                    panel.text(x, y, f"{share[y, x]:.0%} ({count[y, x]:,.0f})" if known else "none", ha="center",
+                    panel.text(x, y, f"{100 * share[y, x]:.0f} %\n{count[y, x]:,.0f}" if known else "none", ha="center",
                                va="center", fontsize=9, color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
-                panel.set_xticks(range(len(seen)), [named(axis, value) for value in seen], fontsize=9)
+                panel.set_xticks(range(len(seen)), [_short(named(axis, value)) for value in seen], fontsize=9)
                 panel.set_yticks(range(len(asked)), [named(axis, value) for value in asked], fontsize=9)
                 panel.tick_params(length=0)
                 panel.spines[:].set_visible(False)
@@ -118,8 +120,8 @@ def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 2 * (0.6 + 0.5 * len(table))), layout="constrained")
         panels = figure.subplots(2, 1)
-        for panel, column, name in zip(panels, ("distance", "pixel_sd"), ("distance in the domain backbone's layers",
-                                                                         "sd of a pixel (grey values)"), strict=True):  # fmt: skip
+        for panel, column, name in zip(panels, ("distance", "pixel_sd"), ("distance (domain backbone)", "pixel sd (grey values)"),
+                                       strict=True):  # fmt: skip
             for y, row in enumerate(table.to_dict("records")):
                 colour, mark = SIDES[row["images"]]
                 part = spread[row["images"], row["kind"]]
@@ -157,6 +159,10 @@ def _limits(panel: Axes, row: Any, *, reach: float) -> None:
             above = max(row[column], above + 0.11 * reach)  # words keep their distance where lines are close
             panel.text(1.01, above, f"{name} {row[column]:+.1f}", fontsize=9, va="center",
                        transform=panel.get_yaxis_transform())  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("Age ").replace("Overweight", "Over-\nweight")
 
 
 def named(axis: str, value: Any) -> str:

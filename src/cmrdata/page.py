@@ -16,7 +16,7 @@ a { color: var(--link) }
 :focus-visible { outline: 2px solid var(--link); outline-offset: 2px }
 .box { margin: 1rem 0; padding: .2rem 1rem .6rem; background: var(--box); border-radius: .4rem }
 .box h2 { margin: .6rem 0 } .box ul { margin: 0; padding-left: 1.1rem } .box dt { margin-top: .6rem } .box dd { margin: 0 }
-nav ol { margin: 0; padding-left: 1.5rem } nav a { display: inline-block; padding: .25rem 0 }
+nav ol { margin: 0; padding-left: 1.5rem } nav a { display: block; padding: .25rem 0 }
 .sources { margin: -.6rem 0 1rem; padding: 0; list-style: none; color: var(--dim); font-size: .8rem }
 .scroll { overflow-x: auto; margin: 1rem 0 }
 details { margin: 1rem 0 } details .scroll { margin: .3rem 0 }
@@ -25,13 +25,14 @@ table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabul
 caption { text-align: left; font-weight: 600; padding: .3rem 0 }
 caption span { position: sticky; left: 0; display: inline-block; max-width: min(58rem, calc(100vw - 2rem)) }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap }
-thead th { background: var(--head) } th:first-child { text-align: left }
+thead th { background: var(--head) } th:first-child, .text { text-align: left }
 tbody th { position: sticky; left: 0; min-width: 5.5rem; max-width: 40vw; background: var(--page); font-weight: 400;
            white-space: normal }
-td.words { text-align: left; white-space: normal; min-width: 12rem }
+td.words { white-space: normal; min-width: 12rem }
 .facts td { white-space: pre-wrap; text-align: left; vertical-align: top; overflow-wrap: anywhere;
             font-family: ui-monospace, monospace }
 .facts th { vertical-align: top; min-width: 7rem }
+.note ul { margin: 0; padding-left: 1.1rem }
 .note { margin: 1rem 0; padding: .6rem .9rem; background: var(--note); border-left: .3rem solid var(--edge) }
 figure { margin: 1.5rem 0 } figcaption { color: var(--dim); font-size: .9rem }
 img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem }
@@ -41,7 +42,7 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem }
   body { max-width: none; padding: 0; font-size: 10pt } nav { display: none } a { text-decoration: none }
   .box { border: 1px solid var(--line) }
   .scroll { overflow: visible } th, td { padding: .15rem .3rem; white-space: normal } tbody th { position: static; min-width: 0 }
-  table { font-size: 8.5pt } table.wide { font-size: 6.5pt; overflow-wrap: anywhere } td.words { min-width: 0 }
+  table { font-size: 8.5pt } table.wide { font-size: 6.5pt } table.huge { overflow-wrap: anywhere } td.words { min-width: 0 }
   details::details-content { content-visibility: visible; height: auto; display: block }
   figure, tr, .note { break-inside: avoid } h2, caption, summary { break-after: avoid } img { max-height: 22cm }
 }
@@ -52,20 +53,29 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem }
 
 PAGE = """{% macro shown(table, heading) %}
 <div class="scroll" tabindex="0" role="region" aria-label="{{ table.caption or heading }}">
-<table{% if table.columns | length > 8 %} class="wide"{% endif %}>
+<table{% if table.columns | length > 8 %} class="wide{{ " huge" if table.columns | length > 14 }}"{% endif %}>
 {% if table.caption %}<caption><span>{{ table.caption }}</span></caption>{% endif %}
 
-<thead><tr>{% for name in table.columns %}<th scope="col">{{ name }}</th>{% endfor %}</tr></thead>
+<thead><tr>{% for name in table.columns %}<th scope="col"{% if table.text[loop.index0] %} class="text"{% endif %}>{{ name }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for row in table.rows %}
-<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td{% if cell | length > 40 %} class="words"{% endif %}>{{ cell }}</td>{% endif %}{% endfor %}</tr>
+<tr>{% for cell in row %}{% if loop.first %}<th scope="row">{{ cell }}</th>{% else %}<td{% if table.text[loop.index0] %} class="text{{ " words" if cell | length > 40 }}"{% endif %}>{{ cell }}</td>{% endif %}{% endfor %}</tr>
 {% endfor %}
 </tbody>
 </table>
 </div>
 {% endmacro %}
-{% macro noted(sentence) %}
-<p class="note" role="note"><strong>Note:</strong> {{ sentence }}</p>
+{% macro noted(sentences) %}
+{% if sentences | length == 1 %}
+<p class="note" role="note"><strong>Note:</strong> {{ sentences[0] }}</p>
+{% elif sentences %}
+<div class="note" role="note"><strong>Notes:</strong>
+<ul>
+{% for sentence in sentences %}
+<li>{{ sentence }}</li>
+{% endfor %}
+</ul></div>
+{% endif %}
 {% endmacro %}
 <!doctype html>
 <html lang="en">
@@ -121,9 +131,7 @@ PAGE = """{% macro shown(table, heading) %}
 {% endfor %}
 </ul>
 {% endif %}
-{% for warning in part.section.warnings %}
-{{ noted(warning) -}}
-{% endfor %}
+{{ noted(part.section.warnings) -}}
 {% for paragraph in part.section.paragraphs %}
 <p>{{ paragraph }}</p>
 {% endfor %}
@@ -136,9 +144,7 @@ PAGE = """{% macro shown(table, heading) %}
 {% else %}
 {{ shown(table, part.section.heading) -}}
 {% endif %}
-{% for note in table.notes %}
-{{ noted(note) -}}
-{% endfor %}
+{{ noted(table.notes) -}}
 {% endfor %}
 {% for name, source in part.figures %}
 <figure><img src="{{ source }}" alt="{{ name }}"><figcaption>{{ name }}</figcaption></figure>

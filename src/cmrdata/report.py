@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,9 +84,7 @@ def report_html(
     shown = [{"section": section,
               "anchor": f"part-{number}",
               "sources": _sourced(section.sources),
-              "tables": [{"caption": table.attrs.get("caption", ""), "columns": [str(c) for c in table.columns],
-                          "rows": _cells(table), "notes": notes(table), "long": len(table) > LONG}
-                         for table in section.tables],
+              "tables": [_table(frame) for frame in section.tables],
               "figures": [(name, data_uri(Path(path))) for name, path in section.figures]}
              for number, section in enumerate((Section(*given) for given in sections), start=1)]  # fmt: skip
     return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE).render(
@@ -102,6 +101,15 @@ def data_uri(path: Path) -> str:
             f"{path}: this figure of the report is not there; draw it with cmrdata.figures.save first"
         )
     return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _table(frame: pd.DataFrame) -> dict[str, Any]:
+    """What the page shows of a table; `text`: for each column, whether it holds words."""
+    rows = _cells(frame)
+    text = [not any(re.match(r"[-+−]?\d", cell) for cell in column) and set(column) != {"n/a"}
+            for column in zip(*rows, strict=True)]  # fmt: skip
+    return {"caption": frame.attrs.get("caption", ""), "columns": [str(c) for c in frame.columns], "rows": rows,
+            "text": text or [False] * frame.shape[1], "notes": notes(frame), "long": len(frame) > LONG}  # fmt: skip
 
 
 def _sourced(sources: Mapping[str, Any] | Sequence[str]) -> list[str]:

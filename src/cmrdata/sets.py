@@ -1,8 +1,8 @@
 """Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
 
 <folder>/settings.json     what decides the bytes; written first
-         images.u8         (N, 2, P, P) raw bytes, channels ED, ES
-         masks.u8          the same shape, labels 0..3
+         images.u8         (N, C, P, P) raw bytes, channels ED, ES, or the C frames of a heartbeat (store.json: channels)
+         masks.u8          (N, 2, P, P) labels 0..3 of ED, ES
          parts/*.parquet   index rows of each finished chunk: what is written here is safe
                *.rejected.csv   subjects of that chunk that could not be read
          index.parquet     all rows; subjects.csv and rejected.csv for a cohort
@@ -32,6 +32,7 @@ from cmrdata.tables import read_typed, typed
 
 FORMAT = 2  # raise it when the meaning of the bytes changes: older stores are then made anew
 PIXEL_FILES = ("images.u8", "masks.u8")
+PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,11 @@ class Store:
     def fingerprint(self) -> str:
         return self.meta["fingerprint"]
 
+    @property
+    def channels(self) -> int:
+        """Of an image: 2 (ED, ES), or the frames of a heartbeat."""
+        return self.meta.get("channels", PAIR)
+
     @cached_property
     def index(self) -> pd.DataFrame:
         return pd.read_parquet(self.folder / "index.parquet")
@@ -74,14 +80,14 @@ class Store:
 
     @cached_property
     def images(self) -> np.ndarray:
-        return self._map("images.u8")
+        return self._map("images.u8", self.channels)
 
     @cached_property
     def masks(self) -> np.ndarray:
-        return self._map("masks.u8")
+        return self._map("masks.u8", PAIR)
 
-    def _map(self, name: str) -> np.ndarray:
-        shape = (len(self.index), 2, self.meta["pixels"], self.meta["pixels"])
+    def _map(self, name: str, channels: int) -> np.ndarray:
+        shape = (len(self.index), channels, self.meta["pixels"], self.meta["pixels"])
         return np.memmap(self.folder / name, dtype=np.uint8, mode="r", shape=shape)
 
     def _fault(self) -> str | None:
@@ -98,8 +104,8 @@ class Store:
             return "index.parquet is missing or damaged"
         if listed != rows:
             return f"index.parquet has {listed} rows, store.json says {rows}"
-        for name in PIXEL_FILES:
-            if (found := _size(self.folder / name)) != (wanted := rows * 2 * pixels**2):
+        for name, channels in zip(PIXEL_FILES, (self.channels, PAIR), strict=True):
+            if (found := _size(self.folder / name)) != (wanted := rows * channels * pixels**2):
                 return f"{name} has {found} bytes, {rows} rows take {wanted}"
         if "subjects" in self.meta and not (self.folder / "subjects.csv").exists():
             return "subjects.csv is missing"
@@ -109,8 +115,10 @@ class Store:
 class Writer:
     """Appends chunks to a set; what an interrupted writer had appended is kept and continued."""
 
-    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any], channels: int = PAIR) -> None:
+        """`channels` of an image: 2 (ED, ES), or the frames of a heartbeat; masks always have two."""
         self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
+        self.channels = dict(zip(PIXEL_FILES, (channels, PAIR), strict=True))
         self.fingerprint = fingerprint(self.settings)
         (folder / "parts").mkdir(parents=True, exist_ok=True)
         begun = folder / "settings.json"
@@ -122,11 +130,11 @@ class Writer:
             write_atomic(begun, json.dumps(plain(self.settings), indent=1))
         self.parts, self.rows = self._finished()
         for name in PIXEL_FILES:  # bytes behind the last finished part are a torn write
-            _append(folder / name, np.empty(0, np.uint8), at=self.rows * 2 * pixels**2)
+            _append(folder / name, np.empty(0, np.uint8), at=self.rows * self._row(name))
 
     def _finished(self) -> tuple[list[Path], int]:
         """Parts whose bytes are all there, and their rows; what was left of later ones is deleted."""
-        room = min(_size(self.folder / name) for name in PIXEL_FILES) // (2 * self.pixels**2)
+        room = min(_size(self.folder / name) // self._row(name) for name in PIXEL_FILES)
         parts: list[Path] = []
         rows = 0
         for part in sorted((self.folder / "parts").glob("*.parquet")):
@@ -148,6 +156,10 @@ class Writer:
             path.unlink()
         return parts, rows
 
+    def _row(self, name: str) -> int:
+        """Bytes of a row in one of the PIXEL_FILES."""
+        return self.channels[name] * self.pixels**2
+
     def _part(self, number: int) -> Path:
         return self.folder / "parts" / f"{number:06d}.parquet"
 
@@ -167,10 +179,11 @@ class Writer:
         self, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame, *, rejected: pd.DataFrame | None = None
     ) -> None:
         """Write one chunk; it counts once its index part is on disk."""
-        shape = (len(index), 2, self.pixels, self.pixels)
-        assert images.shape == masks.shape == shape and images.dtype == masks.dtype == np.uint8, (images.shape, shape)
         for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
-            _append(self.folder / name, array, at=self.rows * 2 * self.pixels**2)
+            shape = (len(index), self.channels[name], self.pixels, self.pixels)
+            assert array.shape == shape and array.dtype == np.uint8, (name, array.shape, shape)
+        for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
+            _append(self.folder / name, array, at=self.rows * self._row(name))
         part = self._part(len(self.parts))
         if rejected is not None and len(rejected):
             write_atomic(_faults(part), rejected.to_csv(index=False))
@@ -184,6 +197,8 @@ class Writer:
         index = typed(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
         write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
         facts = {**meta, "format": FORMAT, "pixels": self.pixels, "rows": self.rows, "fingerprint": self.fingerprint}
+        if (channels := self.channels["images.u8"]) != PAIR:
+            facts["channels"] = channels
         write_atomic(self.folder / "store.json", json.dumps(plain({"settings": self.settings, **facts}), indent=1))
         return Store.open(self.folder)
 

@@ -53,8 +53,19 @@ class Scan:
                     raise ValueError(f"{what} {_times(volume.shape)}, the ED image {_times(shape)} (Z x Y x X)")
 
 
+def cine_frames(ed: int, es: int, cycle: int, *, count: int) -> list[int]:
+    """`count` frames spread evenly over the heart's cycle in the order of time, ED first; the one nearest to ES is ES.
+
+    So a cine holds what the ED/ES stack shows. Frames of the cycle repeat where it has fewer than `count`.
+    """
+    steps = np.array([(2 * k * cycle + count) // (2 * count) for k in range(count)])  # k * cycle / count, rounded
+    systole = (es - ed) % cycle
+    steps[1 + np.abs(steps[1:] - systole).argmin()] = systole
+    return ((ed + steps) % cycle).tolist()
+
+
 def stacks(
-    scan: Scan, *, pixels: int, fov_mm: float, expand: bool, reach: int = 1
+    scan: Scan, *, pixels: int, fov_mm: float, expand: bool, reach: int = 1, cine: int | None = None
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED, ES.
 
@@ -67,20 +78,29 @@ def stacks(
     its annotated ED and ES masks together (the reference used ED alone) and resampled once, straight to P x P.
     `lo` and `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly.
 
+    With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given, 0: crop, intensities,
+    ED and ES are the stack's.
+
     Flags, joined by ";": central_moved, short_stack, slices_dropped:<count>, mask_reused (a neighbouring frame
     carries the annotated frame's mask, as all do in the reference), nonfinite (NaN or Inf voxels set to 0),
     rv_right (the RV's centre lies right of the LV's: a mirrored image?),
-    ed_unlabelled (ED has no label at all: ES alone decides, and these rows have half a mask).
-    Raises ValueError "constant image", or when no slice has both LV and myocardium at ED and ES.
+    ed_unlabelled (ED has no label at all: ES alone decides, and these rows have half a mask),
+    frames_repeated (the cycle has fewer frames than the cine). Raises ValueError "constant image", "no cine: ..." where
+    the scan has no cycle, or when no slice has both LV and myocardium at ED and ES.
     """
+    if cine and not scan.cycle:
+        raise ValueError("no cine: the images are of ED and ES alone, or ES's place in the cine is unknown")
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
     areas = np.array([_areas(ed), _areas(es)] if ed.any() else [_areas(es)])
     centre = _central(areas)
     labelled = np.asarray(areas.any(axis=2).all(axis=0))
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
-    steps = np.array((-1, 0, 1) if expand_here and scan.cycle else (0,))
+    steps = np.array((-1, 0, 1) if expand_here and scan.cycle and not cine else (0,))
     cycle = scan.cycle or 1 + max(scan.ed, scan.es)
+    times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle  # (steps, 2)
+    shown = np.array([cine_frames(scan.ed, scan.es, cycle, count=cine)]) if cine else times  # (steps, channels)
+    pair = [0, int((shown[0] == scan.es).argmax())] if cine else [0, 1]  # where ED and ES are among the channels
     basal_first = _basal_first(areas)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
     offsets = offsets if basal_first else offsets[::-1]
@@ -90,15 +110,15 @@ def stacks(
     notes += ["central_moved"] if centre != len(labelled) // 2 else []
     notes += ["short_stack"] if expand and not expand_here else []
     notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
+    notes += ["frames_repeated"] if cine and cycle < cine else []
 
     images, masks, rows = [], [], []
     for offset in offsets:
         z = centre + offset
-        times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle  # (steps, 2)
-        planes, finite = _planes(scan, times, z)
+        planes, finite = _planes(scan, shown, z)
         labels, reused = _labels(scan, times, z)
         grid = Grid.around(ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm)
-        grey, lo, hi = _grey(grid.image(planes))
+        grey, lo, hi = _grey(grid.image(planes), pair=pair)
         images.append(np.flip(grey, against))
         masks.append(np.flip(grid.labels(labels), against))
         for k, step in enumerate(steps.tolist()):
@@ -110,21 +130,27 @@ def stacks(
 
 
 def collect(
-    subjects: pd.DataFrame, scan: Callable[[str, bool], Scan], *, pixels: int, fov_mm: float, reach: int = 1
+    subjects: pd.DataFrame,
+    scan: Callable[[str, bool], Scan],
+    *,
+    pixels: int,
+    fov_mm: float,
+    reach: int = 1,
+    cine: int | None = None,
 ) -> Stacks:
-    """Stacks of `subjects` in their order; a ValueError rejects that subject alone.
+    """Stacks of `subjects` in their order, or with `cine` so many frames of each slice; a ValueError rejects one subject.
 
-    Training and extra subjects are expanded, the others give their central stack (paper 2.1). `scan(subject, expand)`
-    reads one subject, and need not read neighbouring frames unless `expand`.
+    Training and extra subjects are expanded, the others give their central stack (paper 2.1). `scan(subject, more)`
+    reads one subject, and need not read frames besides ED and ES unless `more`: then their neighbours, or `cine_frames`.
     """
-    images = [np.empty((0, 2, pixels, pixels), np.uint8)]
-    masks = images[:]
+    images, masks = ([np.empty((0, channels, pixels, pixels), np.uint8)] for channels in (cine or 2, 2))
     rows: list[dict[str, Any]] = []
     faults: list[tuple[str, str]] = []
     for subject, where in zip(subjects.subject, subjects.split, strict=True):
         try:
             expand = where in ("train", "extra")
-            found = stacks(scan(subject, expand), pixels=pixels, fov_mm=fov_mm, expand=expand, reach=reach)
+            seen = scan(subject, expand or cine is not None)
+            found = stacks(seen, pixels=pixels, fov_mm=fov_mm, expand=expand, reach=reach, cine=cine)
         except ValueError as error:
             faults.append((subject, str(error)))
             continue
@@ -201,9 +227,9 @@ def _rv_right(labels: np.ndarray, *, flipped: bool) -> bool:
 
 
 def _planes(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slice z of the frames `times` (steps, 2): (steps, 2, Y, X) float32, and which steps were finite throughout."""
+    """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and which steps were finite throughout."""
     with np.errstate(over="ignore"):  # what float32 cannot hold counts as infinite
-        planes = np.array([[scan.frames[t][z].astype(np.float32, copy=False) for t in pair] for pair in times])
+        planes = np.array([[scan.frames[t][z].astype(np.float32, copy=False) for t in step] for step in times])
     finite = np.isfinite(planes).all(axis=(1, 2, 3))
     if not finite.all():
         np.nan_to_num(planes, copy=False, nan=0, posinf=0, neginf=0)
@@ -223,9 +249,9 @@ def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarr
     return np.array(planes), np.array(reused)
 
 
-def _grey(images: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, 2, P, P) float32 to uint8 between percentiles of each pair, and those percentiles."""
-    ranked = np.sort(images.reshape(len(images), -1), axis=1)  # several times as fast as a partition
+def _grey(images: np.ndarray, *, pair: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, C, P, P) float32 to uint8 between percentiles of each row's channels `pair`, and those percentiles."""
+    ranked = np.sort(images[:, pair].reshape(len(images), -1), axis=1)  # several times as fast as a partition
     lo, hi = (_percentile(ranked, q).astype(np.float32) for q in PERCENTILES)
     if not (hi - lo > 1e-5 * np.abs(hi)).all():  # nothing but the rounding of the resampling
         raise ValueError("constant image")

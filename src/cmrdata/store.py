@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.runs import Unwritable, differences, write_atomic, writing
-from cmrdata.sets import FORMAT, Store, Writer, alone, fingerprint, plain, read_settings
+from cmrdata.sets import FORMAT, PAIR, Store, Writer, alone, fingerprint, plain, read_settings
 from cmrdata.tables import text_columns, typed
 
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
@@ -33,7 +33,7 @@ T = TypeVar("T")
 class Stacks(NamedTuple):
     """Images of some subjects, and the subjects that could not be read."""
 
-    images: np.ndarray  # (n, 2, P, P) uint8
+    images: np.ndarray  # (n, 2, P, P) uint8 ED, ES, or (n, T, P, P) of a cohort with `cine`
     masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
     index: pd.DataFrame  # type: ignore[assignment]  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
     rejected: pd.DataFrame  # subject, reason
@@ -43,7 +43,8 @@ class Cohort(Protocol):
     """A source of subjects. `settings` are the plain values that decide the bytes.
 
     A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not),
-    and `fold`, the part of a cross-validation that is its test split.
+    `fold`, the part of a cross-validation that is its test split, and `cine`, the frames of a heartbeat that are an
+    image's channels in place of ED and ES (`cmrdata.slices.cine_frames`); it is among the settings only where it is set.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Cohort(Protocol):
         """(subject table as `with_groups` takes it, with or without a split column; rejected subjects)."""
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        """Slices of these subjects in their order: nine stacks of a train or extra subject, one of the others."""
+        """Slices of these subjects in their order: nine stacks (three cines) of a train or extra subject, one of others."""
 
 
 def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> Store:
@@ -68,6 +69,7 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> 
     Raises ValueError as soon as more than the cohort's `max_rejected` of the subjects cannot be read, with the
     reasons counted; Unwritable when `root` has too little space or may not be written.
     """
+    shown = channels(cohort)
     listed, rejected = cohort.subjects()
     if listed.empty:
         raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
@@ -87,7 +89,7 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> 
         with writing(folder, needs=needs):
             if not (folder / "settings.json").exists():
                 _say_what_changed(folder, {"format": FORMAT, **settings})
-            writer = Writer(folder, pixels=cohort.pixels, settings=settings)
+            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
         return _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
 
 
@@ -122,6 +124,14 @@ def _build(
         return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read))
 
 
+def channels(cohort: Cohort) -> int:
+    """Of the cohort's images: ED and ES, or the frames of its `cine`. Raises ValueError where these are too few."""
+    cine = getattr(cohort, "cine", None)
+    if cine is not None and cine <= PAIR:
+        raise ValueError(f"cohort.cine is {cine}; give at least {PAIR + 1} frames, or null for ED and ES")
+    return cine or PAIR
+
+
 def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
     """`count` results at a time as one; the last may be fewer."""
     rest = iter(results)
@@ -146,9 +156,11 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
 def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[int, int]:
     """Bytes that the images and masks of `subjects` take at least and at most.
 
-    All but `spared` subjects give one row or more, training and extra subjects up to three for each slice of the reach.
+    All but `spared` subjects give one row or more, training and extra subjects up to three (of cines one) for each slice
+    of the reach.
     """
-    row, nine = 2 * 2 * cohort.pixels**2, 3 * (2 * getattr(cohort, "reach", 1) + 1)
+    steps = 1 if getattr(cohort, "cine", None) else 3
+    row, nine = (channels(cohort) + PAIR) * cohort.pixels**2, steps * (2 * getattr(cohort, "reach", 1) + 1)
     expanded = int(subjects.split.isin(("train", "extra")).sum())
     return row * max(0, len(subjects) - spared), row * (len(subjects) + (nine - 1) * expanded)
 

@@ -129,7 +129,8 @@ def by_group(real: Seen, synthetic: Seen) -> pd.DataFrame:
             for name, side in sides.items():
                 chosen = here[name]
                 if metric == "dice":
-                    found[name] = estimates.mean(dices[name][chosen], people[name][chosen])
+                    part = estimates.mean(dices[name][chosen], people[name][chosen])
+                    found[name] = part._replace(low=max(part.low, 0.0), high=min(part.high, 1.0))
                 else:
                     asked = next(key for key, value in METRICS.items() if value == metric)
                     if axis != "group":

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PHRASES = {"sex_accuracy": "sex", "bmi_accuracy": "BMI band", "age_accuracy": "age band", "diagnosis_accuracy": "diagnosis"}
 NAMES = {"dice": "Dice", **PHRASES}
+ACROSS = 3  # images in a line of Fig. 4
 AXES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Diagnosis", "all": "All", "group": "Group"}
 
 
@@ -31,15 +32,17 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
     groups, counts = adherence.by_group(*seen), adherence.confusion(*seen)
     wide, bands = _with_intervals(shown, groups), _by_subgroup(groups[groups.axis != "group"])
     full, cells = _by_subgroup(groups[groups.axis == "group"]), _confusion_cells(counts)
+    tables = []
     for frame, table, name, caption in (
         (wide, shown, "adherence",
          "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]"),
-        (detail, detail, "adherence_detail", "Dice per structure and phase: mean, sd over images, n"),
+        (_detail_cells(detail), detail, "adherence_detail", "Dice per structure and phase, mean ± sd over images"),
         (bands, groups, "adherence_groups", "Adherence per band: Dice and share seen as asked [95 % interval]"),
         (cells, counts, "confusion_attributes", "What is seen where an attribute was asked for: share of images"),
     ):  # fmt: skip
         frame.attrs["caption"] = caption
         write_tables(table, found.folder, name, caption, display=frame)
+        tables.append(frame)
     full.attrs["caption"] = "Adherence per full group [95 % interval]"
     few = full[full["n (subjects)"].str.endswith("few")][AXES["group"]].nunique()
     if few:
@@ -47,7 +50,7 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
                                   "in real or synthetic images (marked few): their numbers are only a hint."]  # fmt: skip
     pictures = found.folder / "figures"
     drawn = [
-        ("Adherence beside its references", "fig_adherence", figures.adherence_bars(shown)),
+        ("Adherence beside its references", "fig_adherence", figures.adherence_bars(_whiskers(shown, groups))),
         ("Adherence per band; line: 95 % interval", "fig_adherence_bands", figures_adherence.by_band(groups)),
         ("Attributes seen where they were asked for: share of the row (images)", "fig_attributes",
          figures_adherence.confusion(counts)),
@@ -64,7 +67,7 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
             "independent evidence. A synthetic accuracy above the real one means that images show the attribute more "
             "plainly than people do.",
         ],
-        tables=[wide, detail, bands, cells, full],
+        tables=[*tables, full],
         figures=[(title, figures.save(figure, pictures / name)[0]) for title, name, figure in drawn],
         warnings=[*([left] if missing else []), *adherence.faults(*seen)],
         sources=_sources(found),
@@ -131,7 +134,7 @@ def diversity_section(found: Measured, *, seed: int) -> Section:
     other = means["synthetic", diversity.PERSONS], means["real", diversity.PERSONS]
     answers = []
     if not any(np.isnan(other)):
-        answers.append(f"Synthetic images of different subjects of a group differ {other[0] / other[1]:.0%} as much as real ones "
+        answers.append(f"Synthetic images of different subjects of a group differ {100 * other[0] / other[1]:.0f} % as much as real ones "
                        f"do (distance {other[0]:.2f} against {other[1]:.2f} in the domain backbone).")  # fmt: skip
     return Section(
         "How different are the images?",
@@ -162,7 +165,10 @@ def sweep_pictures(made: Store, pictures: Path) -> list[tuple[str, Path]]:
         rows = [part for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)]
         if rows:
             grid = [[figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]] for part in rows]
-            heads = ["mask", *(rows[0].bmi_band if figure == 3 else [f"seed {k + 1}" for k in range(len(rows[0]))])]
+            heads = ["mask", *(rows[0].bmi_band if figure == 3 else [])]
+            if figure == 4:  # a few in a line, for phones
+                grid = [[line[0] if not k else None, *line[k + 1 : k + 1 + ACROSS]] for line in grid
+                        for k in range(0, len(line) - 1, ACROSS)]  # fmt: skip
             sides = [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows] if figure == 3 else []
             title += f". {rows[0].prompt.iloc[0]}" if figure == 4 else ""
             written.append((title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0]))
@@ -211,8 +217,22 @@ def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
 
 def _contraction(rows: pd.DataFrame, hearts: str) -> str:
     here = rows.loc[("synthetic", hearts)]
-    return (f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {here.n:,}), their masks by "
+    return (f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(here.n):,}), their masks by "
             f"{here['mask']:.0f} %")  # fmt: skip
+
+
+def _whiskers(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
+    """`adherence` with the intervals of all images as columns."""
+    ends = [f"{side}_{end}" for side in ("real", "synthetic") for end in ("low", "high")]
+    return shown.join(groups[groups.axis == "all"].set_index("metric")[ends], on="metric")
+
+
+def _detail_cells(detail: pd.DataFrame) -> pd.DataFrame:
+    table = detail[["structure", "phase"]].copy()
+    for side in ("synthetic", "real", "shuffled"):
+        table[side] = ["n/a" if mean != mean else f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
+                       for mean, sd in zip(detail[side], detail[f"{side}_sd"], strict=True)]  # fmt: skip
+    return table.assign(**{"n": detail.synthetic_n, "n real": detail.real_n})
 
 
 def _with_intervals(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
@@ -235,7 +255,8 @@ def _by_subgroup(groups: pd.DataFrame) -> pd.DataFrame:
         metrics = part.set_index("metric")
         for side in ("synthetic", "real"):
             first = metrics.iloc[0]
-            count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,})" + (", few" if first.few else "")
+            few = ", few" if first[f"{side}_subjects"] < adherence.FEW else ""
+            count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
             cells = {NAMES[metric]: _number(*(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f")
                      for metric, row in metrics.iterrows()}  # fmt: skip
             name = subgroup if axis == "group" else figures_adherence.named(axis, subgroup)
@@ -246,7 +267,7 @@ def _by_subgroup(groups: pd.DataFrame) -> pd.DataFrame:
 def _confusion_cells(counts: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (axis, asked, side), part in counts.groupby(["axis", "asked", "images"], sort=False):
-        seen = [f"{figures_adherence.named(axis, r.seen)} {r.share:.0%}" for r in part.itertuples() if r.n]
+        seen = [f"{figures_adherence.named(axis, r.seen)} {100 * r.share:.0f} %" for r in part.itertuples() if r.n]
         rows.append({"asked for": f"{AXES[axis]}: {figures_adherence.named(axis, asked)}", "images": side,
                      "n": int(part.n.iloc[0]), "seen": ", ".join(seen) or "n/a"})  # fmt: skip
     return pd.DataFrame(rows, columns=["asked for", "images", "n", "seen"])

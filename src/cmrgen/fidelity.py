@@ -115,7 +115,8 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
         if axis in AXES and left != right:
             continue
         synthetic, real = (part[part.kind == kind].set_index("metric") for kind in (ACROSS, FLOOR))
-        texts = [_beside(metric, synthetic.loc[metric], real.value[metric]) for metric in METRICS]
+        number = synthetic[["value", "low", "high"]].assign(floor=real.value)
+        texts = [_beside(metric, number.loc[metric].to_numpy(float)) for metric in METRICS]
         rows.append([left, int(synthetic.n.iloc[0]), *texts])
     titles = ["Group", "n", "FID", "1000 KID [95 %]", "Precision", "Recall", "Density", "Coverage"]
     shown = pd.DataFrame(rows, columns=titles)
@@ -123,12 +124,12 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def _beside(metric: str, row: pd.Series, floor: float) -> str:
-    """ "4.10 [3.2, 5.0] (0.12)": the value, its interval where there is one, and in brackets that of real images."""
+def _beside(metric: str, numbers: np.ndarray) -> str:
+    """ "4.10 [3.20, 5.00] (0.12)": the value, its interval where there is one, and in brackets that of real images."""
+    value, low, high, floor = numbers
     factor = 1000 if metric == "kid" else 1
-    value, low, high, real = (factor * float(v) for v in (row["value"], row.low, row.high, floor))
-    texts = ["n/a" if np.isnan(v) else f"{v:.2f}" for v in (value, real)]
-    interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
+    interval = "" if np.isnan(low) else f" [{factor * low:.2f}, {factor * high:.2f}]"
+    texts = ["n/a" if np.isnan(v) else f"{factor * v:.2f}" for v in (value, floor)]
     return f"{texts[0]}{interval} ({texts[1]})"
 
 

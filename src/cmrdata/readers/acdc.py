@@ -76,7 +76,7 @@ class ACDC(Challenge):
         return Annotation(ed - 1, es - 1, labels, volume.affine)
 
     def scan(self, patient: Path, *, neighbours: bool) -> Scan:
-        """With the frames next to ED and ES where `neighbours` are wanted and the 4-D cine exists."""
+        """With the frames `around` ED and ES where `neighbours` are wanted and the 4-D cine exists."""
         found, cine = self.annotation(patient), nifti(patient, f"{patient.name}_4d")
         if neighbours and cine.exists():
             with about("4-D cine"):
@@ -86,7 +86,8 @@ class ACDC(Challenge):
                 if not image.timed:
                     raise ValueError("3 axes, expected 4")
                 cycle = image.frames if image.frames > 2 else None
-                frames = image.take(t for t in around(found.ed, found.es, cycle) if t < image.frames)
+                wanted = around(found.ed, found.es, cycle, cine=self.cine)
+                frames = image.take(t for t in wanted if t < image.frames)
         else:
             frames, cycle = {}, None
             for phase, frame in (("ES", found.es), ("ED", found.ed)):

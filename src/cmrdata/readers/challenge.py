@@ -16,7 +16,7 @@ import pandas as pd
 from cmrdata.batch import LV
 from cmrdata.cohort import hashed, read_salt
 from cmrdata.ejection import by_fraction, fractions
-from cmrdata.slices import Scan, check_labels, check_topology, collect
+from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
 from cmrdata.store import Stacks, fingerprint
 from cmrdata.volumes import Volume, flips
 
@@ -44,6 +44,7 @@ class Challenge(ABC):
         in the split "extra". `ef_below` also decides the pathologies that spare some hearts (BY_EF).
     reach: slices to each side of the centre that a training patient gives (paper: 1).
     default_spacing: mm of a pixel for files whose header gives none that a heart can have.
+    cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is rejected.
     salt_root: the folder of the secret by which patients are renamed, and of ejection fractions once read.
     """
 
@@ -52,9 +53,9 @@ class Challenge(ABC):
     def __init__(self, *, root: str | Path | None, label: str = "pathology", ef_below: float = 40.0,
                  ef_above: float = 50.0, pixels: int = 64, fov_mm: float = 165.0, seed: int = 0,
                  controls_per_case: float | None = None, reach: int = 1, max_rejected: float = 0.05,
-                 default_spacing: float | None = None, fold: int | None = None,
+                 default_spacing: float | None = None, fold: int | None = None, cine: int | None = None,
                  salt_root: str | Path = "data", name: str | None = None) -> None:  # fmt: skip
-        self.name, self.fold = name or type(self).__name__.lower(), fold
+        self.name, self.fold, self.cine = name or type(self).__name__.lower(), fold, cine
         if label not in LABELLINGS:
             raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
         if not 0 < ef_below <= ef_above < 100:
@@ -82,7 +83,7 @@ class Challenge(ABC):
 
     @abstractmethod
     def scan(self, patient: Any, *, neighbours: bool) -> Scan:
-        """A patient's images and labels, frames next to ED and ES among them where wanted and there."""
+        """A patient's images and labels, frames next to ED and ES (or of the `cine`) among them where wanted and there."""
 
     @abstractmethod
     def files(self, patient: Any) -> list[Path]:
@@ -112,7 +113,8 @@ class Challenge(ABC):
                  for patient in self.patients.values() for path in self.files(patient)]  # fmt: skip
         return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
                 "controls_per_case": self.controls_per_case, "default_spacing": self.default_spacing,
-                "files": fingerprint({"sizes": sizes, "texts": [_text(path) for path in texts]})}  # fmt: skip
+                "files": fingerprint({"sizes": sizes, "texts": [_text(path) for path in texts]}),
+                **({"cine": self.cine} if self.cine else {})}  # fmt: skip
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per patient in the order of the original ids, so that the split does not depend on the salt.
@@ -135,7 +137,7 @@ class Challenge(ABC):
         def scan(subject: str, expand: bool) -> Scan:
             return self.scan(self.patients[subject], neighbours=expand)
 
-        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach)
+        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
 
     def _known(self, word: str | None) -> str | None:
         """The pathology as `diagnoses` spells it."""
@@ -200,8 +202,10 @@ def canonical(ed: np.ndarray, es: np.ndarray, *, mapping: Mapping[int, int]) -> 
     return found
 
 
-def around(ed: int, es: int, cycle: int | None) -> set[int]:
-    """Frames to read: ED and ES, with the frames before and after them modulo the `cycle` where there is one."""
+def around(ed: int, es: int, cycle: int | None, *, cine: int | None = None) -> set[int]:
+    """Frames to read: ED and ES, with those before and after them modulo the `cycle`, or those of a `cine`, if there is one."""
+    if cycle and cine:
+        return {ed, es, *cine_frames(ed, es, cycle, count=cine)}
     return {ed, es} | {(frame + step) % cycle for frame in (ed, es) for step in (-1, 1) if cycle}
 
 

@@ -135,7 +135,7 @@ class MnMs(Challenge):
             if image.frames != (labelled := open_volume(patient.labels, default_spacing=ANY_SPACING).frames):
                 raise ValueError(f"{image.frames} frames, but labels for {labelled}")
             cycle = image.frames if neighbours and image.frames > 2 else None
-            frames = image.take(around(found.ed, found.es, cycle))
+            frames = image.take(around(found.ed, found.es, cycle, cine=self.cine))
         return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
 
     def files(self, patient: Patient) -> list[Path]:

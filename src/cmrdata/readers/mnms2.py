@@ -121,7 +121,7 @@ class MnMs2(Challenge):
                 }
             if places := _places(pair, cine):
                 (ed, es), cycle = places, len(cine)
-                frames = {t: cine[t] for t in around(ed, es, cycle)} | {ed: pair[0], es: pair[1]}
+                frames = {t: cine[t] for t in around(ed, es, cycle, cine=self.cine)} | {ed: pair[0], es: pair[1]}
                 found = Annotation(ed, es, {ed: found.labels[0], es: found.labels[1]}, found.affine)
         return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
 

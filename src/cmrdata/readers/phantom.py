@@ -8,6 +8,7 @@ keep a normal ejection fraction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
+from cmrdata.slices import cine_frames
 from cmrdata.store import Stacks
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
@@ -37,13 +39,15 @@ class Phantom:
         PREVALENCE times `hf_scale`; "uniform" draws the 18 attribute cells equally often.
     hf_share: fixed share of heart failure, independent of attributes (0 for a healthy cohort); None = the model.
     fov_mm, pixels: side of the square crop, in mm and in pixels.
+    cine: frames of the heartbeat that an image holds in place of ED and ES.
     """
 
     max_rejected = 0.0
 
     def __init__(self, *, subjects: int = 25480, test_subjects: int = 0, seed: int = 0, design: str = "natural",
                  hf_scale: float = 1.0, hf_share: float | None = None, pixels: int = 64, fov_mm: float = 165.0,
-                 controls_per_case: float | None = 4, fold: int | None = None, name: str = "phantom") -> None:  # fmt: skip
+                 controls_per_case: float | None = 4, fold: int | None = None, cine: int | None = None,
+                 name: str = "phantom") -> None:  # fmt: skip
         if design not in ("natural", "uniform"):
             raise ValueError(f"cohort.design is {design!r}; it takes natural or uniform")
         if subjects < 1 or test_subjects < 0:
@@ -57,11 +61,11 @@ class Phantom:
                 f"cohort.test_subjects={test_subjects} with fold={fold}: every fold would test them; give 0"
             )
         self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
-        self.controls_per_case = controls_per_case
+        self.controls_per_case, self.cine = controls_per_case, cine
         self.settings: dict[str, Any] = {
             "subjects": subjects, "test_subjects": test_subjects, "seed": seed, "design": design, "hf_scale": hf_scale,
             "hf_share": hf_share, "pixels": pixels, "fov_mm": fov_mm, "controls_per_case": controls_per_case,
-            "version": 1,
+            "version": 1, **({"cine": cine} if cine else {}),
         }  # fmt: skip
         rngs = [
             np.random.default_rng(seed),
@@ -83,14 +87,15 @@ class Phantom:
         return table, NOBODY
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        """Nine stacks of each training subject, the central one of all others, masks exact for every frame."""
+        """Nine stacks (three cines) of each training subject, the central one of all others, masks exact for every frame."""
         numbers = subjects.subject.str[3:].astype(int).to_numpy()
+        offsets = [(j, i) for j, i in OFFSETS if i == 0 or not self.cine]
         wanted = [(n, j, i) for n, s in zip(numbers, subjects.split, strict=True)
-                  for j, i in (OFFSETS if s in ("train", "extra") else [(0, 0)])]  # fmt: skip
+                  for j, i in (offsets if s in ("train", "extra") else [(0, 0)])]  # fmt: skip
         number, z, t = (np.array(v) for v in zip(*wanted, strict=True))
         images, masks = render(
             self.anatomy.iloc[number], slices=z, frames=t, pixels=self.pixels, fov_mm=self.fov_mm,
-            seeds=[(self.seed, int(n), int(k)) for n, k in zip(number, (z + 1) * 3 + t + 1, strict=True)],
+            seeds=[(self.seed, int(n), int(k)) for n, k in zip(number, (z + 1) * 3 + t + 1, strict=True)], cine=self.cine,
         )  # fmt: skip
         index = pd.DataFrame({"subject": self.people.subject.to_numpy()[number], "slice": z, "frame": t,
                               "central": (z == 0) & (t == 0), "flags": "", "ed_frame": 0, "es_frame": ES_FRAME})  # fmt: skip
@@ -172,7 +177,11 @@ def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
 
 
 def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
-    """LV volume as a share of EDV at a frame of the cycle (taken modulo FRAMES): ejection, filling, atrial kick."""
+    """LV volume as a share of EDV at a frame of the cycle (taken modulo FRAMES): ejection, filling, atrial kick.
+
+    Half a cosine down to end-systole at 36 % of the cycle, fast filling over 27 %, rest, and from 82 % the atrium's share
+    of a fifth; the proportions of a heart at rest (Guyton and Hall, Textbook of Medical Physiology, ch. 9).
+    """
     t = np.mod(frame, FRAMES) / FRAMES
     end = 0.36  # end-systole at 36 % of the cycle
     ejection = 0.5 * (1 - np.cos(np.pi * np.minimum(t, end) / end))
@@ -181,33 +190,50 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
 
 
 ES_FRAME = round(0.36 * FRAMES)
+PAIR = (0, ES_FRAME)  # frames of ED and ES
 NOTHING = 1e-5  # share of a heart's size that no pixel can see, yet safe to divide by
 
 
 def render(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pixels: int, fov_mm: float,
-           seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+           seeds: list[tuple[int, ...]], cine: int | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """ED/ES stacks and masks, (n, 2, P, P) uint8, of n rows of `anatomy` at slice and frame offsets.
 
-    Intensities are mapped like a scan's: 0.5 and 99.5 % of both phases jointly become 0 and 255.
+    Intensities are mapped like a scan's: 0.5 and 99.5 % of both phases jointly become 0 and 255. With `cine` the images
+    are (n, cine, P, P), the frames `cine_frames` of which ED and ES are the stack's.
     """
-    signal = np.empty((len(anatomy), 2, pixels, pixels), np.float32)
+    size = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
+    signal, masks = _scan(anatomy, PAIR, seeds=seeds, **size)
+    flat = signal.reshape(len(signal), -1)
+    edge = max(1, int(0.005 * flat.shape[1]))
+    ranked = np.partition(flat, (edge, flat.shape[1] - 1 - edge), axis=1)
+    low, high = ranked[:, edge, None], ranked[:, -1 - edge, None]
+    if cine:
+        times = cine_frames(*PAIR, FRAMES, count=cine)
+        others = sorted(set(times) - set(PAIR))
+        more, _ = _scan(anatomy, others, seeds=[(*seed, 1) for seed in seeds], **size)
+        place = [[*PAIR, *others].index(t) for t in times]
+        signal = np.concatenate([signal, more], axis=1)[:, place]
+        flat = signal.reshape(len(signal), -1)
+    levels = np.clip((flat - low) * (255 / (high - low)), 0, 255)
+    return levels.round().astype(np.uint8).reshape(signal.shape), masks
+
+
+def _scan(anatomy: pd.DataFrame, times: Sequence[int], *, slices: np.ndarray, frames: np.ndarray, pixels: int,
+          fov_mm: float, seeds: list[tuple[int, ...]]) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    """Signal with noise (n, C, P, P) float32 and masks uint8 at the C `times` of the cycle, moved by the frame offsets."""
+    signal = np.empty((len(anatomy), len(times), pixels, pixels), np.float32)
     masks = np.empty(signal.shape, np.uint8)
     block = max(1, BLOCK // pixels**2)
     for k in range(0, len(anatomy), block):
         some = slice(k, k + block)
-        for channel, at in enumerate((0, ES_FRAME)):
+        for channel, at in enumerate(times):
             signal[some, channel], masks[some, channel] = paint(
                 anatomy.iloc[some], slices=slices[some], frames=frames[some] + at, pixels=pixels, fov_mm=fov_mm
             )
     sigma = anatomy.noise.to_numpy()
     for k, seed in enumerate(seeds):  # one generator per image
         signal[k] = rician(signal[k], sigma[k], np.random.Generator(np.random.SFC64(seed)))
-    flat = signal.reshape(len(signal), -1)
-    edge = max(1, int(0.005 * flat.shape[1]))
-    ranked = np.partition(flat, (edge, flat.shape[1] - 1 - edge), axis=1)
-    low, high = ranked[:, edge, None], ranked[:, -1 - edge, None]
-    levels = np.clip((flat - low) * (255 / (high - low)), 0, 255)
-    return levels.round().astype(np.uint8).reshape(signal.shape), masks
+    return signal, masks
 
 
 def rician(signal: np.ndarray, sigma: np.floating, rng: np.random.Generator) -> np.ndarray:

@@ -14,12 +14,13 @@ from cmrdata.store import Cohort, Stacks
 class Pooled:
     """The cohorts named in `of`, split together; see `cmrdata.store.Cohort`.
 
-    cohorts: name -> cohort; all give pictures of `pixels`. A cohort's own split, seed and undersampling do not count.
+    cohorts: name -> cohort; all give pictures of `pixels`, and with `cine` heartbeats of so many frames. A cohort's own
+        split, seed and undersampling do not count.
     """
 
     def __init__(self, *, cohorts: Mapping[str, Cohort], of: Sequence[str], pixels: int = 64, fov_mm: float = 165.0,
                  seed: int = 0, controls_per_case: float | None = None, max_rejected: float = 0.05,
-                 fold: int | None = None, name: str = "pooled") -> None:  # fmt: skip
+                 fold: int | None = None, cine: int | None = None, name: str = "pooled") -> None:  # fmt: skip
         if unknown := [member for member in of if member not in cohorts]:
             raise ValueError(f"cohort.of names {', '.join(unknown)}; it takes {', '.join(cohorts)}")
         if not of or len(set(of)) < len(of):
@@ -33,7 +34,10 @@ class Pooled:
             raise ValueError(
                 f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
             )
-        self.name, self.pixels, self.fov_mm, self.seed = name, pixels, fov_mm, seed
+        for member, cohort in self.members.items():
+            if (own := getattr(cohort, "cine", None)) != cine:
+                raise ValueError(f"cohort {member} has cine={own}, the pool {cine}; give all the same")
+        self.name, self.pixels, self.fov_mm, self.seed, self.cine = name, pixels, fov_mm, seed, cine
         self.controls_per_case, self.max_rejected, self.fold = controls_per_case, max_rejected, fold
 
     @property

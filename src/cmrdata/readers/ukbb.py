@@ -44,6 +44,7 @@ class UKBB:
     frames: number of frames of every cine, where known: tells the time axis, as 50 does by itself.
     default_spacing: mm of a pixel, for headers without a usable one.
     reach: slices to each side of the centre that a training subject gives (paper: 1).
+    cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is rejected.
     salt_root: the folder that keeps the secret by which participants are renamed.
     """
 
@@ -69,6 +70,7 @@ class UKBB:
         default_spacing: float | None = None,
         frames: int | None = None,
         fold: int | None = None,
+        cine: int | None = None,
         salt_root: str | Path = "data",
         name: str = "ukbb",
     ) -> None:
@@ -83,7 +85,7 @@ class UKBB:
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
         self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
         self.instance, self.labels, self.label_map = instance, labels, values
-        self.frames, self.default_spacing, self.fold = frames, default_spacing, fold
+        self.frames, self.default_spacing, self.fold, self.cine = frames, default_spacing, fold, cine
         self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
                           "source": source, "conditions": list(conditions)}  # fmt: skip
 
@@ -92,7 +94,8 @@ class UKBB:
         return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
                 "controls_per_case": self.controls_per_case, "instance": self.instance, "labels": self.labels,
                 "label_map": self.label_map, "frames": self.frames, "default_spacing": self.default_spacing,
-                **self.phenotype, "files": fingerprint({"sizes": sizes(self._folders.values())})}  # fmt: skip
+                **self.phenotype, "files": fingerprint({"sizes": sizes(self._folders.values())}),
+                **({"cine": self.cine} if self.cine else {})}  # fmt: skip
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per participant in the order of the original ids, so that the split does not depend on the salt.
@@ -117,9 +120,9 @@ class UKBB:
         def scan(subject: str, expand: bool) -> Scan:
             folder = self._folders[self._original[subject]]
             return read_scan(folder.paths(), mapping=mapping, expand=expand, manual=folder.manual, frames=self.frames,
-                             default_spacing=self.default_spacing)  # fmt: skip
+                             default_spacing=self.default_spacing, cine=self.cine)  # fmt: skip
 
-        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach)
+        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
 
     def notes(self) -> list[str]:
         """What was left out when folders, table and exclusions were joined, counted."""

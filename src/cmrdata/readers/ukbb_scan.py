@@ -50,12 +50,13 @@ def choose_files(stems: Iterable[str], *, labels: str) -> dict[str, str]:
 
 
 def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: bool, manual: bool = False,
-              frames: int | None = None, default_spacing: float | None = None) -> Scan:  # fmt: skip
+              frames: int | None = None, default_spacing: float | None = None,
+              cine: int | None = None) -> Scan:  # fmt: skip
     """The scan in the files `paths` (role of `choose_files` -> file), holding only the frames that are needed.
 
     ED is frame 0. `manual`: labels of all frames were drawn, so a frame counts where LV, myocardium and RV all occur,
     and ES is the counted frame with the smallest LV; otherwise they are a network's and ES is `end_systole`. `expand`
-    adds the neighbours in time of ED and ES. `mapping` is source label -> canonical label, `frames` the known number of
+    adds the neighbours in time of ED and ES, or the frames of a `cine`. `mapping` is source label -> canonical label, `frames` the known number of
     frames, and `default_spacing` (mm) stands in for a header without a usable one.
 
     Flags: es_guarded (see `end_systole`), affine_mismatch (the headers place image and labels apart; indices are
@@ -68,13 +69,13 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
     else:
         es, labels, flags = _labels_of_two(volumes, mapping=mapping)
     _check(labels[0], labels[es])
-    cine = None if "es_unplaced" in flags else volumes.get("cine")
-    cycle = cine.frames if cine and expand and cine.frames > 2 else None
-    wanted = around(0, es, cycle)
+    film = None if "es_unplaced" in flags else volumes.get("cine")
+    cycle = film.frames if film and expand and film.frames > 2 else None
+    wanted = around(0, es, cycle, cine=cine)
     labels = {t: labels[t].copy() for t in wanted if t in labels}
-    if cine:
+    if film:
         with about("cine"):
-            pictures = cine.take(wanted)
+            pictures = film.take(wanted)
     else:
         flags.append("frames_clipped")
         pictures = {0: _still(volumes, "ED image"), es: _still(volumes, "ES image")}

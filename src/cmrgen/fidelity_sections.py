@@ -1,0 +1,134 @@
+"""The report on how far synthetic images are from real ones: the same tables for every backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cmrdata import figures
+from cmrdata.report import Section, write_tables
+from cmrgen import fidelity
+from cmrgen.backbones import extractor, features
+from cmrgen.comparisons import ACROSS
+from cmrgen.judges import judge
+
+if TYPE_CHECKING:
+    from cmrgen.sections import Measured
+
+SUMMARY = (
+    "{name} features: synthetic against real images of the same group, in brackets real against real; n = {n} images a "
+    "side, mean over draws; precision and recall with k = 3, density and coverage with k = 5 neighbours"
+)
+
+
+class Features(NamedTuple):
+    """What a backbone sees."""
+
+    title: str
+    suffix: str  # of its tables' names
+    real: np.ndarray
+    synthetic: np.ndarray
+    source: str
+
+
+def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n: int, seed: int) -> Section:
+    """How far are synthetic from real images? Table 1 and further measures in the features of every backbone.
+
+    `backbones`: name in cmrgen.backbones.BACKBONES -> local weights file, or None to leave it out; domain, the cohort's
+    own attribute network, is always there. `n`: images a side, at most.
+    """
+    pool = fidelity.pool_of(found.cohort.index, found.made.index)
+    rows = np.flatnonzero(found.cohort.index.split.isin(fidelity.POOLS[pool]))
+    real = found.cohort.index.iloc[rows]
+    tables, drawn, sources, answers, warnings = [], [], {}, [], []
+    for seen in _features(found, rows, backbones):
+        given = (seen.real, real, seen.synthetic, found.made.index)
+        table = fidelity.table1(*given, n=n, seed=seed)
+        tables.append(_table1(table, found.folder, seen))
+        long = fidelity.fidelity(*given, n=n, seed=seed)
+        tables.append(_summary(long, found.folder, f"fidelity{seen.suffix}", seen.title))
+        groups = fidelity.fidelity(*given, n=n, seed=seed, groups=True)
+        shown = _summary(groups, found.folder, f"fidelity_groups{seen.suffix}", seen.title)
+        if groups[groups.kind == ACROSS].value.notna().any():
+            tables.append(shown)
+        elif not warnings:
+            warnings.append(
+                f"None of {len(shown)} full groups has {fidelity.FEW} images on both sides: no table of them."
+            )
+        if table.fid.notna().any():
+            figure = figures.save(figures.fid_heatmap(table), found.folder / "figures" / f"fig_fid{seen.suffix}")
+            drawn.append((f"Table 1 as heat maps, {seen.title} features", figure[0]))
+        sources[f"{seen.title} features"] = seen.source
+        answers += _answer(long, seen.title)
+    sources["real"] = (
+        f"{pool} of cohort {found.cohort.fingerprint}, n = {len(real):,} ({real.subject.nunique():,} subjects)"
+    )
+    sources["synthetic"] = f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}"
+    return Section(
+        "How far are synthetic from real images?",
+        [
+            "Domain features are those of the cohort's own attribute network; distances compare within a table, never "
+            "between backbones. Real - Real within a group is the floor: two halves without a common subject. Every "
+            "cell has as many images a side, for a Fréchet distance falls with n; a group that has too few is n/a "
+            "instead of being filled up. KID has no such bias and can be negative; its interval leaves out one subject "
+            "at a time.",
+            "Precision: share of synthetic images among real ones. Recall: share of real images among synthetic ones. "
+            "Density and coverage: the same with less weight on outliers. Compare each with its value in brackets.",
+        ],
+        tables=tables,
+        figures=drawn,
+        warnings=warnings,
+        sources=sources,
+        answers=answers,
+    )
+
+
+def _features(found: Measured, rows: np.ndarray, backbones: Mapping[str, str | None]) -> list[Features]:
+    """Of the cohort's `rows` and of the whole set, by the domain backbone and by those whose weights are given."""
+    same = np.array_equal(rows, found.held)
+    real = found.real if same else judge(found.networks, found.cohort.images[rows])
+    made = np.arange(len(found.made.index))
+    seen = [Features("domain", "", real.features, found.synthetic.features, "attribute network of the judges")]
+    for name, weights in backbones.items():
+        if weights is not None:
+            by = extractor(name, weights)
+            both = (features(store, which, by) for store, which in ((found.cohort, rows), (found.made, made)))
+            source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
+            seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
+    return seen
+
+
+def _table1(table: pd.DataFrame, folder: Path, seen: Features) -> pd.DataFrame:
+    wide = fidelity.table1_wide(table)
+    wide.attrs["caption"] = (
+        f"Table 1: Fréchet distance between subgroups, {seen.title} features, n = {table.attrs['n']} images a side, "
+        "mean (sd) over draws"
+    )
+    write_tables(table, folder, f"table1{seen.suffix}", wide.attrs["caption"], display=wide)
+    return wide
+
+
+def _summary(table: pd.DataFrame, folder: Path, name: str, title: str) -> pd.DataFrame:
+    """The long table as CSV, and as it is read. Its notes on small groups stand below Table 1 already."""
+    shown = fidelity.overview(table)
+    shown.attrs.update(caption=SUMMARY.format(name=title[0].upper() + title[1:], n=table.attrs["n"]), refused=[])
+    if "groups" not in name:
+        shown.attrs["warnings"] = []
+    write_tables(table, folder, name, shown.attrs["caption"], display=shown)
+    return shown
+
+
+def _answer(long: pd.DataFrame, title: str) -> list[str]:
+    """One sentence for the top of the page, if there is a number."""
+    whole = long[(long.axis == "all") & (long.metric == "fid")].set_index("kind")
+    across, floor = whole.loc[ACROSS], whole.drop(ACROSS).iloc[0]
+    if np.isnan(across["value"]):
+        return []
+    return [
+        f"Fréchet distance of synthetic to real images: {across['value']:.2f}; of real to real images: {floor['value']:.2f} "
+        f"({title} features, {across['n']} images a side)."
+    ]
