@@ -8,8 +8,8 @@ Loading: the same images of the phantom at 120 px, from the page cache, to augme
 noise); the loaders take turns, each one epoch a turn; medians over `--repeats` turns, of the ratio too. Workers live on
 from turn to turn, as they do between epochs. Ours draws and gathers in the workers and augments in the main process.
 
-Training: Lightning's own profile of an epoch with the settings of train.py; "waits" is the time in which no batch is
-there to go on with, "prepares" what our module does with one on the device before the step.
+Training: an epoch in Lightning's loop; "waits" is the time until the loader hands a batch over, "prepares" what our
+module does with it before the step (Lightning's profile).
 """
 
 from __future__ import annotations
@@ -26,13 +26,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import date
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 import torch.nn.functional as F
 from classifier_loaders import PEERS, SIDE, written
@@ -47,7 +45,7 @@ from cmrdata.readers.phantom import Phantom
 CROP, BATCH = 120, 64  # pixels of the reference's crop; paper 2.3
 SIZES = {  # name -> of the store, of the network's input, its width, images of an epoch
     "demo": {"stored": 64, "pixels": 64, "width": 16, "images": 1024},
-    "paper": {"stored": CROP, "pixels": SIDE, "width": 64, "images": 3 * BATCH},
+    "paper": {"stored": CROP, "pixels": SIDE, "width": 64, "images": 2 * BATCH},
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -56,8 +54,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "bf16, channels_last": {"precision": "bf16-mixed", "channels_last": True},
     "compile": {"compile": True},
 }
-WAIT, STEP = "[_TrainingEpochLoop].train_dataloader_next", "run_training_batch"
-MOVE = "[Strategy]SingleDeviceStrategy.batch_to_device"
+STEP, MOVE = "run_training_batch", "[Strategy]SingleDeviceStrategy.batch_to_device"
 Epoch = Callable[[], Iterator[Tensor]]
 
 
@@ -137,41 +134,87 @@ def parts(data: Arms, *, repeats: int) -> None:
     print(f"\nOurs in parts, ms/image on one thread: {told}.\n", flush=True)
 
 
-def training(root: str, *, size: str, workers: list[int], options: list[str]) -> None:
-    """An epoch of training in Lightning's profile; the network's work is the same in every row."""
+class Waited:
+    """A loader that notes how long each of its batches is waited for."""
+
+    def __init__(self, loader: Any) -> None:
+        self.loader, self.seconds = loader, list[float]()
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self.loader)
+        while True:
+            begun = time.perf_counter()
+            batch = next(batches, None)
+            self.seconds.append(time.perf_counter() - begun)
+            if batch is None:
+                return
+            yield batch
+
+
+def training(root: str, *, size: str, runs: list[tuple[str, int]]) -> None:
+    """A row per option and number of workers."""
     wanted = SIZES[size]
-    print(f"| {size}: {wanted['pixels']} px, width {wanted['width']} | workers | images/s | waits for data | moves and "
-          "prepares | step | val loss |\n|---|---|---|---|---|---|---|")  # fmt: skip
-    for option in options:
-        for count in workers:
-            data = arms(root, pixels=wanted["stored"], subjects=60, images_per_epoch=wanted["images"], workers=count)
-            try:
-                print(row(data, size=size, option=option, workers=count), flush=True)
-            except Exception as error:  # an option that this machine lacks
-                print(f"| {option} | {count} | {type(error).__name__}: not on this machine | | | | |", flush=True)
+    print(f"| {size}: {wanted['pixels']} px, width {wanted['width']}, {wanted['images']} images | workers | images/s | "
+          "waits | prepares | steps |\n|---|---|---|---|---|---|")  # fmt: skip
+    for option, count in runs:
+        data = arms(root, pixels=wanted["stored"], subjects=60, images_per_epoch=wanted["images"], workers=count)
+        print(f"| {option} | {count} | {shares(data, size=size, option=option)} |", flush=True)
     print()
 
 
-def row(data: Arms, *, size: str, option: str, workers: int) -> str:
-    """One epoch; the first batch or two, in which caches fill and code is compiled, in an epoch before that doesn't count."""
+def shares(data: Arms, *, size: str, option: str) -> str:
+    """The second of two epochs: in the first, caches fill, workers start and code is compiled."""
     given, wanted = dict(OPTIONS[option]), SIZES[size]
-    precision = given.pop("precision", "32-true")
     L.seed_everything(0, verbose=False)
+    loader, profile = Waited(data.train_dataloader()), SimpleProfiler()
+    trainer = L.Trainer(
+        accelerator="cpu", precision=given.pop("precision", "32-true"), max_epochs=2, limit_val_batches=1,
+        gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, profiler=profile,
+    )  # fmt: skip
     module = Classifier(pixels=wanted["pixels"], width=wanted["width"], **given)
-    profiles = []
-    for batches in (2, wanted["images"] // BATCH):
-        profiles.append(SimpleProfiler())
-        trainer = L.Trainer(
-            accelerator="cpu", precision=precision, max_epochs=1, limit_train_batches=batches, limit_val_batches=1,
-            gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-            enable_model_summary=False, profiler=profiles[-1],
-        )  # fmt: skip
-        trainer.fit(module, datamodule=data)
-    durations = profiles[-1].recorded_durations
-    first, *rest = durations[WAIT]  # starting workers and the first batch, once an epoch at most
-    wait, step = first + sum(rest), sum(durations[STEP])
-    prepare = sum(durations[MOVE])
-    whole = wait + step + prepare
-    n = len(durations[STEP]) * BATCH
-    return (f"| {option} | {workers} | {n / whole:.1f} | {100 * wait / whole:.2f} % | {100 * prepare / whole:.1f} % | "
-            f"{100 * step / whole:.1f} % | |")  # fmt: skip
+    trainer.fit(module, loader, data.val_dataloader())
+    n, moves = len(loader), profile.recorded_durations[MOVE]
+    wait, step = (sum(each[len(each) // 2 :]) for each in (loader.seconds, profile.recorded_durations[STEP]))
+    prepare = sum(moves[len(moves) // 2 :][:n])  # the one behind is of validation
+    whole = wait + prepare + step
+    wait, prepare, step = (100 * part / whole for part in (wait, prepare, step))
+    return f"{wanted['images'] / whole:.1f} | {wait:.2f} % | {prepare:.1f} % | {step:.1f} %"
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=int, default=120, help="of the phantom, nine images of a training subject")
+    parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--training", nargs="*", choices=list(SIZES), default=list(SIZES))
+    parser.add_argument("--options", nargs="+", choices=list(OPTIONS), default=list(OPTIONS))
+    return parser.parse_args()
+
+
+def main() -> None:
+    asked, cpu = arguments(), torch.device("cpu")
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "torchio", "monai"))
+    rates = [matmul_rate(cpu, dtype) / 1e9 for dtype in (torch.float32, torch.bfloat16)]
+    print(f"# An epoch of the classifier\n\n`{' '.join(['python', *sys.argv])}`, {date.today()}, {hardware(cpu)}, "
+          f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; {packages}. Matrix products reach "
+          f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bf16.\n", flush=True)  # fmt: skip
+    with tempfile.TemporaryDirectory() as root:
+        loading(arms(root, pixels=CROP, subjects=asked.subjects), peers=asked.peers, workers=asked.workers,
+                repeats=asked.repeats)  # fmt: skip
+        if asked.training:
+            print("## Training\n")
+        for size in asked.training:
+            runs = [("float32", count) for count in asked.workers]
+            training(root, size=size, runs=runs + [(option, 0) for option in asked.options if option != "float32"])
+
+
+if __name__ == "__main__":
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    main()

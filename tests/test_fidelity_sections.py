@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,6 @@ from cmrdata.report import report_html
 from cmrdata.store import prepare
 from cmrgen import fidelity_sections
 from cmrgen.backbones import BACKBONES, Extractor
-from cmrgen.judges import Judged
 from cmrgen.sections import Measured
 
 
@@ -34,7 +34,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     made = fake_set(folder / "set", cohort, count=180)
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
     rng = np.random.default_rng(0)
-    looks = [Judged(np.empty(0), {}, rng.normal(size=(n, 6)).astype(np.float32)) for n in (len(held), 180)]
+    looks = [SimpleNamespace(features=rng.normal(size=(n, 6)).astype(np.float32)) for n in (len(held), 180)]
     return Measured(cohort, made, None, held, *looks, folder / "results")  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ def test_section_has_the_same_tables_for_every_backbone(found: Measured, monkeyp
 
 def test_section_of_a_tiny_set_has_no_number(found: Measured, tmp_path: Path) -> None:
     few = fake_set(tmp_path / "set", found.cohort, count=8)
-    tiny = found._replace(made=few, synthetic=found.synthetic._replace(features=found.synthetic.features[:8]))
+    tiny = found._replace(made=few, synthetic=SimpleNamespace(features=found.synthetic.features[:8]))
     section = fidelity_sections.fidelity_section(tiny._replace(folder=tmp_path), backbones={}, n=500, seed=0)
     assert not section.answers
     table = pd.read_csv(tmp_path / "table1.csv")

@@ -67,7 +67,9 @@ class Chromium:
     def __call__(self, method: str, **params: Any) -> dict[str, Any]:
         self.last += 1
         session = {"sessionId": self.session} if self.session else {}
-        os.write(self.out, json.dumps({"id": self.last, "method": method, "params": params, **session}).encode() + b"\0")
+        os.write(
+            self.out, json.dumps({"id": self.last, "method": method, "params": params, **session}).encode() + b"\0"
+        )
         while (message := self._next()).get("id") != self.last:
             self.said.append(message)
         assert "error" not in message, (method, message)
@@ -83,7 +85,9 @@ class Chromium:
         message, _, self.rest = self.rest.partition(b"\0")
         return json.loads(message)
 
-    def open(self, page: Path, size: tuple[int, int], *, phone: bool = False, media: str = "", scheme: str = "light") -> None:
+    def open(
+        self, page: Path, size: tuple[int, int], *, phone: bool = False, media: str = "", scheme: str = "light"
+    ) -> None:
         self("Emulation.setDeviceMetricsOverride", width=size[0], height=size[1], deviceScaleFactor=1, mobile=phone)
         self("Emulation.setEmulatedMedia", media=media, features=[{"name": "prefers-color-scheme", "value": scheme}])
         self.said.clear()
@@ -108,7 +112,11 @@ class Chromium:
 
     def requests(self) -> list[str]:
         """What the page asked for."""
-        return [event["params"]["request"]["url"] for event in self.said if event.get("method") == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"]
+            for event in self.said
+            if event.get("method") == "Network.requestWillBeSent"
+        ]
 
     def close(self) -> None:
         try:
@@ -137,7 +145,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     png, svg = figures.save(figures.demographics(subjects), folder / "demographics")
     wide = pd.DataFrame(np.random.default_rng(0).random((4, 20)), columns=[f"a column {k}" for k in range(20)])
     wide.insert(0, "subgroup", ["Female, age in 60s, overweight, with heart failure"] * 4)
-    wide.attrs = {"caption": "A wide table whose caption is longer than a phone's screen " * 2, "warnings": ["Only 12 images."]}
+    wide.attrs = {
+        "caption": "A wide table whose caption is longer than a phone's screen " * 2,
+        "warnings": ["Only 12 images."],
+    }
     long = pd.DataFrame({"group": [f"F/60-70/obese/{k}" for k in range(60)], "value": np.arange(60) / 7})
     long.attrs = {"caption": "A long table"}
     sections = [
@@ -148,7 +159,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]  # fmt: skip
     facts = {"command": ["python evaluate.py " + "override=value " * 20, "z" * 200], "date": "2024-01-02"}
     path = folder / "report.html"
-    path.write_text(report.report_html(sections, title="Debiasing cardiac MRI: demo", facts=facts, summary=["In one sentence."]))
+    path.write_text(
+        report.report_html(sections, title="Debiasing cardiac MRI: demo", facts=facts, summary=["In one sentence."])
+    )
     return path
 
 

@@ -137,8 +137,14 @@ def page(tmp_path: Path) -> str:
     table = pd.DataFrame({NASTY: [NASTY, "b"], "value": [1.5, np.nan]})
     table.attrs.update(caption=f"Table 1 {NASTY}", warnings=["Only 12 images a side."], refused=["sex: unknown."])
     sections = [  # fmt: skip
-        report.Section("Fidelity", [f"Paragraph {NASTY}"], [table], [("Adherence bars", png), (f'"{NASTY}', svg)],
-                       sources={"fingerprint": NASTY, "n": ["2,160", 12]}, answers=[f"An answer {NASTY}"]),
+        report.Section(
+            "Fidelity",
+            [f"Paragraph {NASTY}"],
+            [table],
+            [("Adherence bars", png), (f'"{NASTY}', svg)],
+            sources={"fingerprint": NASTY, "n": ["2,160", 12]},
+            answers=[f"An answer {NASTY}"],
+        ),
         ("Fairness", [], [], []),
         report.Section("Notes", warnings=["Underpowered."]),
     ]
@@ -163,7 +169,14 @@ def test_the_page_escapes_and_marks_warnings(page: str) -> None:
     parsed = Page(page)
     assert "<script" not in page and parsed.text.count(NASTY) >= 11
     assert page.count('class="note"') == 2  # two notes of one table share a box
-    for words_ in ("Only 12 images a side.", "Left out: sex: unknown.", "Underpowered.", "python a.py", "n/a", "Fairness"):
+    for words_ in (
+        "Only 12 images a side.",
+        "Left out: sex: unknown.",
+        "Underpowered.",
+        "python a.py",
+        "n/a",
+        "Fairness",
+    ):
         assert words_ in parsed.text
 
 

@@ -76,7 +76,7 @@ def test_the_tables_have_the_agreed_rows_and_columns(study):
     for name in ("table1", "table2", "adherence"):
         assert (results / f"{name}.tex").exists() and (results / f"{name}.md").exists()
     pictures = {p.stem for p in (results / "figures").glob("*.png")}
-    assert {"fig1_demographics", "fig_table2_bars", "fig3_prompt_sweep", "fig4_seeds"} <= pictures
+    assert {"fig1_demographics", "fig_table2_forest", "fig3_prompt_sweep", "fig4_seeds"} <= pictures
     assert (results / "report.html").read_text().count("data:image") >= 5
 
 

@@ -44,8 +44,8 @@ def to_input(images: Tensor, *, pixels: int) -> Tensor:
     """
     if images.shape[-1] != pixels:
         images = F.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=images.shape[-1] > pixels)
-    shown = ed_es_ed(images) if images.shape[1] == 2 else images[:, None].expand(-1, 3, -1, -1, -1)
-    return (shown - 0.5) / 0.25
+    images = (images - 0.5) / 0.25
+    return ed_es_ed(images) if images.shape[1] == 2 else images[:, None].expand(-1, 3, -1, -1, -1)
 
 
 def check_input(backbone: str, *, frames: int) -> None:

@@ -131,8 +131,12 @@ def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) 
                 panel.hlines(y, row[f"{column}_low"], row[f"{column}_high"], color=INK, linewidth=2.5, zorder=3)
                 panel.plot(row[column], y, mark, color=colour, markeredgecolor=INK, markersize=8, zorder=4)
                 if not row["bundles"]:
-                    panel.text(0.01, y, "nothing to compare", va="center", fontsize=9, transform=panel.get_yaxis_transform())
-            names = [f"{row.images}: {row.kind.replace(', ', chr(10))}\nn = {row.bundles:,}" for row in table.itertuples()]
+                    panel.text(
+                        0.01, y, "nothing to compare", va="center", fontsize=9, transform=panel.get_yaxis_transform()
+                    )
+            names = [
+                f"{row.images}: {row.kind.replace(', ', chr(10))}\nn = {row.bundles:,}" for row in table.itertuples()
+            ]
             panel.set_yticks(np.arange(len(table)), names, fontsize=9)
             panel.set_ylim(len(table) - 0.5, -0.5)
             panel.set_xlim(left=0)

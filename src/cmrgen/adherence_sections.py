@@ -19,7 +19,12 @@ from cmrgen.judges import layers
 if TYPE_CHECKING:
     from cmrgen.sections import Measured
 
-PHRASES = {"sex_accuracy": "sex", "bmi_accuracy": "BMI band", "age_accuracy": "age band", "diagnosis_accuracy": "diagnosis"}
+PHRASES = {
+    "sex_accuracy": "sex",
+    "bmi_accuracy": "BMI band",
+    "age_accuracy": "age band",
+    "diagnosis_accuracy": "diagnosis",
+}
 NAMES = {"dice": "Dice", **PHRASES}
 ACROSS = 3  # images in a line of Fig. 4
 AXES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Diagnosis", "all": "All", "group": "Group"}
@@ -260,7 +265,9 @@ def _by_subgroup(groups: pd.DataFrame) -> pd.DataFrame:
             cells = {NAMES[metric]: _number(*(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f")
                      for metric, row in metrics.iterrows()}  # fmt: skip
             name = subgroup if axis == "group" else figures_adherence.named(axis, subgroup)
-            rows.append({AXES["group"] if axis == "group" else "images of": name, "kind": side, "n (subjects)": count, **cells})
+            rows.append(
+                {AXES["group"] if axis == "group" else "images of": name, "kind": side, "n (subjects)": count, **cells}
+            )
     return pd.DataFrame(rows)
 
 

@@ -51,9 +51,13 @@ def agreement(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
     for name, part in found[found.hearts == "all"].groupby("images", sort=False):
         if lost := int(part.undefined.iloc[0]):
             of = lost + int(part.n.iloc[0])
-            warnings.append(f"{lost} of {of} {name} images have no LV cavity at ED in mask or segmentation: no area change.")
+            warnings.append(
+                f"{lost} of {of} {name} images have no LV cavity at ED in mask or segmentation: no area change."
+            )
         if growing := int(part.growing.iloc[0]):
-            warnings.append(f"In {growing} of {part.n.iloc[0]} {name} images the segmented cavity is larger at ES than at ED.")
+            warnings.append(
+                f"In {growing} of {part.n.iloc[0]} {name} images the segmented cavity is larger at ES than at ED."
+            )
     if few := [f"{r.images} {r.hearts} ({r.subjects})" for r in found.itertuples() if r.subjects < FEW]:
         warnings.append(f"Fewer than {FEW} subjects: {', '.join(few)}; limits of agreement are only a hint there.")
     found.attrs["warnings"] = warnings

@@ -16,7 +16,18 @@ from cmrdata.store import Store
 from cmrgen import estimates
 from cmrgen.fidelity import FEW
 
-SAME = ("source_row", "prompt", "negative", "guidance", "strength", "angle", "zoom", "dy", "dx", "steps")  # all but seed
+SAME = (
+    "source_row",
+    "prompt",
+    "negative",
+    "guidance",
+    "strength",
+    "angle",
+    "zoom",
+    "dy",
+    "dx",
+    "steps",
+)  # all but seed
 SEEDS, PERSON, PERSONS = "one mask and prompt, other seeds", "one subject, other slices or frames", "other subjects of a group"  # fmt: skip
 MOST = 200  # bundles of a kind that are measured
 SEEN = 8  # images of a bundle at most
@@ -65,10 +76,14 @@ def spread(images: np.ndarray, bundles: Bundles, layers: Layers) -> pd.DataFrame
             rows.append({"subject": name, "images": len(bundle), "pairs": len(apart), "distance": np.mean(apart),
                          "variance": pixels[begin:end].astype(np.float32).var(0, ddof=1).mean()})  # fmt: skip
             begin = end
-    return pd.DataFrame(rows, columns=["subject", "images", "pairs", "distance", "variance"])
+    return pd.DataFrame(rows, columns=["subject", "images", "pairs", "distance", "variance"]).astype(
+        {"distance": float, "variance": float}
+    )
 
 
-def measured(cohort: Store, made: Store, sweep: Store | None, layers: Layers, *, seed: int) -> dict[tuple[str, str], pd.DataFrame]:
+def measured(
+    cohort: Store, made: Store, sweep: Store | None, layers: Layers, *, seed: int
+) -> dict[tuple[str, str], pd.DataFrame]:
     """`spread` of every (images, kind): synthetic images of the set and its sweep, and real images of the train split,
     from whose subjects the set is made. A kind without a bundle has no row."""
     train = cohort.index[cohort.index.split == "train"]
@@ -82,7 +97,9 @@ def measured(cohort: Store, made: Store, sweep: Store | None, layers: Layers, *,
         ("real", PERSON, cohort, [(who, place[rows]) for who, rows in subject_bundles(train, seed=seed)]),
         ("real", PERSONS, cohort, [(who, place[rows]) for who, rows in group_bundles(train, seed=seed)]),
     ):
-        part = spread(store.images, bundles, layers) if store is not None and bundles else spread(np.empty(0), [], layers)
+        part = (
+            spread(store.images, bundles, layers) if store is not None and bundles else spread(np.empty(0), [], layers)
+        )
         before = found.get((name, kind))
         found[name, kind] = part if before is None or before.empty else pd.concat([before, part], ignore_index=True)
     return found
@@ -102,7 +119,9 @@ def diversity(found: dict[tuple[str, str], pd.DataFrame]) -> pd.DataFrame:
         table.attrs["warnings"].append(f"Nothing to compare: {listed}.")
     if len(alone := table[(table.bundles > 0) & table.few]):
         listed = "; ".join(f"{row.images}, {row.kind} ({row.bundles})" for row in alone.itertuples())
-        table.attrs["warnings"].append(f"Fewer than {FEW} independent bundles of images, one has no interval: {listed}.")
+        table.attrs["warnings"].append(
+            f"Fewer than {FEW} independent bundles of images, one has no interval: {listed}."
+        )
     return table
 
 

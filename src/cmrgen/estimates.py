@@ -44,6 +44,7 @@ def share(right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None
     weights = np.ones(len(right)) if weights is None else weights
     weights = weights / weights.sum()
     value, error, mass = _clustered(right.astype(float), subjects, weights)
+    value = min(max(value, 0.0), 1.0)  # rounding
     images, people = 1 / (weights**2).sum(), 1 / (mass**2).sum()
     if len(mass) < 2:
         return Estimate(value, NONE, NONE, len(right), len(mass))
@@ -51,7 +52,10 @@ def share(right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None
     effective = min(images, value * (1 - value) / error**2) if mixed and error > 0 else people
     if people < 0.999 * images:  # what the subjects' residuals tell is itself uncertain
         effective *= (Z / _t(mass)) ** 2
-    middle, half = value + Z**2 / (2 * effective), Z * np.sqrt(value * (1 - value) / effective + (Z / 2 / effective) ** 2)
+    middle, half = (
+        value + Z**2 / (2 * effective),
+        Z * np.sqrt(value * (1 - value) / effective + (Z / 2 / effective) ** 2),
+    )
     low, high = (float((middle + sign * half) / (1 + Z**2 / effective)) for sign in (-1, 1))
     return Estimate(value, max(low, 0.0), min(high, 1.0), len(right), len(mass))
 

@@ -44,7 +44,8 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
     pool = fidelity.pool_of(found.cohort.index, found.made.index)
     rows = np.flatnonzero(found.cohort.index.split.isin(fidelity.POOLS[pool]))
     real = found.cohort.index.iloc[rows]
-    tables, drawn, sources, answers, warnings = [], [], {}, [], []
+    tables, drawn, sources, answers = [], [], {}, []
+    warnings: list[str] = []
     for seen in _features(found, rows, backbones):
         given = (seen.real, real, seen.synthetic, found.made.index)
         table = fidelity.table1(*given, n=n, seed=seed)

@@ -179,7 +179,7 @@ def layers(networks: Judges, images: np.ndarray) -> Tensor:
     """
     parts, device = [], next(networks.attributes.parameters()).device
     with torch.inference_mode():
-        x = _sized(signed(np.ascontiguousarray(images), device))
+        x = _sized(signed(np.array(images), device))
         for layer in list(networks.attributes.trunk)[:-2]:  # without the pool
             x = layer(x)
             parts.append((F.normalize(x, dim=1) / math.sqrt(x.shape[-1] * x.shape[-2])).flatten(1))
