@@ -64,3 +64,9 @@ def test_section_of_a_tiny_set_has_no_number(found: Measured, tmp_path: Path) ->
     table = pd.read_csv(tmp_path / "table1.csv")
     assert table[table.kind == "Real - Synthetic"].fid.isna().all() and len(table)
     assert "synthetic: 4" in " ".join(section.tables[0].attrs["warnings"])
+
+
+def test_the_papers_table_has_our_rows_and_its_numbers():
+    printed = fidelity_sections._printed()
+    assert list(printed.columns) == ["FID", "A - A", "A - B", "B - B"] and len(printed) == 12
+    assert printed.iloc[1].tolist() == ["Real - Real (lower bound)", "30.39 (0.34)", "44.20 (0.88)", "30.37 (0.17)"]
