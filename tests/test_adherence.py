@@ -309,6 +309,12 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
     assert contracted.answers == []
 
 
+def test_a_set_of_one_image_is_told_not_measured(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
+    made = fake_set(tmp_path / "set", store, count=1)
+    [section] = sections.shown_sections(sections.measure(store, made, networks, tmp_path), missing=[], seed=0)
+    assert "holds 1 images" in section.warnings[0] and not section.tables
+
+
 # --- pictures
 
 

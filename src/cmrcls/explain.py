@@ -36,6 +36,10 @@ from cmrdata.figures import STRUCTURES, STYLE, WIDTH
 PLACES = (*LABELS, "outside")  # they share an image between them
 WHERE = ("heart", *PLACES)  # heart: everything but outside
 OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
+FURTHER: dict[str, dict[Any, str]] = {  # axes of `by_subgroup` beside those of the cohort: value -> name
+    "diagnosis": {0: "Healthy", 1: "Diseased"},
+    "outcome": {name: name.capitalize() for name in OUTCOMES.values()},
+}
 HEAT = "#F000A0"
 CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 
@@ -144,7 +148,8 @@ def grad_cam(module: Classifier, batch: Any, *, layer: nn.Module) -> tuple[Tenso
     an image's map doesn't depend on the others of the batch.
     """
     batch = {name: value.to(module.device) for name, value in batch.items()}
-    images, kept = module.on_after_batch_transfer(batch, 0)["image"], []  # type: ignore[arg-type]
+    images = module.on_after_batch_transfer(batch, 0)["image"]  # type: ignore[arg-type]
+    kept: list[Tensor] = []
 
     def log_odds(images: Tensor) -> Tensor:
         logits = module(images).float()
@@ -183,15 +188,12 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     class), share (mean), sd, low and high (its 95 % interval, Student's t over subjects), area and ideal (means over
     the same images), times_area = share / area, 1 where a classifier looks everywhere alike. Unknown bands count overall only.
     """
-    table = images.assign(overall="overall", diagnosis=images.label.map({0: "Healthy", 1: "Diseased"}))
-    axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), "diagnosis", "outcome"]
+    table = images.assign(overall="overall", diagnosis=images.label)
+    axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), *FURTHER]
     rows = []
     for disease, of in table.groupby("disease", sort=False):
         for axis in axes:
-            bands = {name: name.capitalize() for name in OUTCOMES.values()} if axis == "outcome" else bands_of(of, axis)
-            if axis == "diagnosis":
-                bands = {"Healthy": "Healthy", "Diseased": "Diseased"}
-            for band, name in bands.items():
+            for band, name in (FURTHER.get(axis) or bands_of(of, axis)).items():
                 part = of[of[axis] == band]
                 told = {"disease": disease, "axis": axis, "subgroup": name}
                 rows += [{**told, "place": place, **_summary(part, place)} for place in WHERE]

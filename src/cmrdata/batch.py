@@ -46,7 +46,14 @@ class LabelledBatch(TypedDict):
 
 
 def ed_es_ed(x: Array) -> Array:
-    """(..., 2, P, P) -> (..., 3, P, P): the paper's stack as an RGB image, channels ED, ES, ED (paper 2.1)."""
+    """(..., 2, P, P) -> (..., 3, P, P): the paper's stack as an RGB image, channels ED, ES, ED (paper 2.1).
+
+    Raises ValueError for a heartbeat's frames.
+    """
+    if x.shape[-3] != len(PHASES):
+        raise ValueError(
+            f"images have {x.shape[-3]} channels, not ED and ES alone; prepare the cohort with cohort.cine=null"
+        )
     return x[..., [0, 1, 0], :, :]
 
 

@@ -190,6 +190,7 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
     """Write <path>.png and <path>.svg, the same bytes for the same figure; returns both paths."""
     stem = Path(path)
     stem.parent.mkdir(parents=True, exist_ok=True)
+    _settle(figure)
     written = []
     for suffix, facts in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         buffer, target = io.BytesIO(), stem.with_name(f"{stem.name}.{suffix}")
@@ -198,6 +199,18 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
         write_atomic(target, buffer.getvalue())
         written.append(target)
     return written
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once and for all, in round numbers: the solver's last digits vary and would decide an SVG's identifiers."""
+    if figure.get_layout_engine() is None:
+        return
+    with matplotlib.rc_context(STYLE):
+        figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for panel in figure.axes:
+        left, bottom, width, height = (round(float(edge), 6) for edge in panel.get_position(original=True).bounds)
+        panel.set_position((left, bottom, width, height))
 
 
 def _refuse(panel: Axes, reason: str) -> None:

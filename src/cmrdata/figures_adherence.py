@@ -134,9 +134,8 @@ def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) 
                     panel.text(
                         0.01, y, "nothing to compare", va="center", fontsize=9, transform=panel.get_yaxis_transform()
                     )
-            names = [
-                f"{row.images}: {row.kind.replace(', ', chr(10))}\nn = {row.bundles:,}" for row in table.itertuples()
-            ]
+            names = [f"{side}: {kind.replace(', ', chr(10))}\nn = {n:,}"
+                     for side, kind, n in zip(table.images, table.kind, table.bundles, strict=True)]  # fmt: skip
             panel.set_yticks(np.arange(len(table)), names, fontsize=9)
             panel.set_ylim(len(table) - 0.5, -0.5)
             panel.set_xlim(left=0)

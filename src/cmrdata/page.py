@@ -46,6 +46,9 @@ img { max-width: 100%; height: auto; background: #fff; border-radius: .3rem }
   details::details-content { content-visibility: visible; height: auto; display: block }
   figure, tr, .note { break-inside: avoid } h2, caption, summary { break-after: avoid } img { max-height: 22cm }
 }
+@supports selector(::details-content) {
+  @media print { summary { display: none } }
+}
 @supports not selector(::details-content) {
   @media print { details:not([open]) > summary::after { content: " (open it in the browser before printing)" } }
 }

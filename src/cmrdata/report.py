@@ -81,7 +81,7 @@ def report_html(
     Tables of more than LONG rows are folded; they open when asked, and in print. Everything is escaped. Raises
     FileNotFoundError naming a figure that is not there, ValueError for another file type.
     """
-    shown = [{"section": section,
+    shown: list[dict[str, Any]] = [{"section": section,
               "anchor": f"part-{number}",
               "sources": _sourced(section.sources),
               "tables": [_table(frame) for frame in section.tables],

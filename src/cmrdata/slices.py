@@ -89,7 +89,9 @@ def stacks(
     the scan has no cycle, or when no slice has both LV and myocardium at ED and ES.
     """
     if cine and not scan.cycle:
-        raise ValueError("no cine: the images are of ED and ES alone, or ES's place in the cine is unknown")
+        raise ValueError(
+            "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown (input=stack needs none)"
+        )
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
     areas = np.array([_areas(ed), _areas(es)] if ed.any() else [_areas(es)])
     centre = _central(areas)

@@ -187,7 +187,8 @@ def faults(real: Seen, synthetic: Seen) -> list[str]:
 
 def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, axes: list[str]) -> list[tuple[str, Any]]:
     """("all", "all"), each band that either side holds, each full group that either side holds."""
-    both, found = pd.concat([real, synthetic]), [("all", "all")]
+    both = pd.concat([real, synthetic])
+    found: list[tuple[str, Any]] = [("all", "all")]
     for axis in axes:
         held = set(truth(both, axis).dropna())
         found += [(axis, value) for value in ((0, 1) if axis == "diagnosis" else AXES[axis]) if value in held]

@@ -14,20 +14,22 @@ from cmrdata import figures, figures_adherence
 from cmrdata.report import Section, write_tables
 from cmrdata.store import Store
 from cmrgen import adherence, contraction, diversity
+from cmrgen.adherence_cells import (
+    AXES,
+    PHRASES,
+    confusion_cells,
+    detail_cells,
+    number,
+    subgroup_cells,
+    whiskers,
+    with_intervals,
+)
 from cmrgen.judges import layers
 
 if TYPE_CHECKING:
     from cmrgen.sections import Measured
 
-PHRASES = {
-    "sex_accuracy": "sex",
-    "bmi_accuracy": "BMI band",
-    "age_accuracy": "age band",
-    "diagnosis_accuracy": "diagnosis",
-}
-NAMES = {"dice": "Dice", **PHRASES}
 ACROSS = 3  # images in a line of Fig. 4
-AXES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Diagnosis", "all": "All", "group": "Group"}
 
 
 def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> Section:
@@ -35,13 +37,13 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
     seen = _seen(found)
     shown, detail = adherence.adherence(*seen, seed=seed), adherence.adherence_detail(*seen, seed=seed)
     groups, counts = adherence.by_group(*seen), adherence.confusion(*seen)
-    wide, bands = _with_intervals(shown, groups), _by_subgroup(groups[groups.axis != "group"])
-    full, cells = _by_subgroup(groups[groups.axis == "group"]), _confusion_cells(counts)
+    wide, bands = with_intervals(shown, groups), subgroup_cells(groups[groups.axis != "group"])
+    full, cells = subgroup_cells(groups[groups.axis == "group"]), confusion_cells(counts)
     tables = []
     for frame, table, name, caption in (
         (wide, shown, "adherence",
          "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]"),
-        (_detail_cells(detail), detail, "adherence_detail", "Dice per structure and phase, mean ± sd over images"),
+        (detail_cells(detail), detail, "adherence_detail", "Dice per structure and phase, mean ± sd over images"),
         (bands, groups, "adherence_groups", "Adherence per band: Dice and share seen as asked [95 % interval]"),
         (cells, counts, "confusion_attributes", "What is seen where an attribute was asked for: share of images"),
     ):  # fmt: skip
@@ -55,7 +57,7 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
                                   "in real or synthetic images (marked few): their numbers are only a hint."]  # fmt: skip
     pictures = found.folder / "figures"
     drawn = [
-        ("Adherence beside its references", "fig_adherence", figures.adherence_bars(_whiskers(shown, groups))),
+        ("Adherence beside its references", "fig_adherence", figures.adherence_bars(whiskers(shown, groups))),
         ("Adherence per band; line: 95 % interval", "fig_adherence_bands", figures_adherence.by_band(groups)),
         ("Attributes seen where they were asked for: share of the row (images)", "fig_attributes",
          figures_adherence.confusion(counts)),
@@ -84,13 +86,14 @@ def contraction_section(found: Measured) -> Section:
     """Does the heart contract as its masks say? Bland-Altman of the LV's area change."""
     real, synthetic = (contraction.pairs(side) for side in _seen(found))
     table = contraction.agreement(real, synthetic)
+    compared: list[Any] = list(table.itertuples())
     caption = "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]"
     shown = pd.DataFrame([{
         "images": row.images, "hearts": row.hearts, "n (subjects)": f"{row.n:,} ({row.subjects:,})",
-        "mask": _number(row.mask), "segmented": _number(row.segmented),
-        **{name: _number(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")))
+        "mask": number(row.mask), "segmented": number(row.segmented),
+        **{name: number(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")))
            for column, name in (("bias", "bias"), ("lower", "lower limit"), ("upper", "upper limit"))},
-    } for row in table.itertuples()])  # fmt: skip
+    } for row in compared])  # fmt: skip
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
     write_tables(table, found.folder, "area_change", caption, display=shown)
     drawn = figures_adherence.bland_altman({"real": real, "synthetic": synthetic}, table, unit="% of the area")
@@ -121,12 +124,13 @@ def diversity_section(found: Measured, *, seed: int) -> Section:
     sweep = Store.open(folder) if (folder / "store.json").exists() else None
     spread = diversity.measured(found.cohort, found.made, sweep, partial(layers, found.networks), seed=seed)
     table = diversity.diversity(spread)
+    kinds: list[Any] = list(table.itertuples())
     caption = "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]"
     shown = pd.DataFrame([{
         "images": row.images, "share": row.kind, "bundles": row.bundles, "pairs": row.pairs,
-        "distance": _number(row.distance, row.distance_low, row.distance_high, form=".2f"),
-        "pixel sd": _number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high),
-    } for row in table.itertuples()])  # fmt: skip
+        "distance": number(row.distance, row.distance_low, row.distance_high, form=".2f"),
+        "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high),
+    } for row in kinds])  # fmt: skip
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
     write_tables(table, found.folder, "diversity", caption, display=shown)
     drawn = [("Differences between images: mean and 95 % interval; a dot is a bundle of images",
@@ -208,8 +212,9 @@ def _sources(found: Measured) -> dict[str, Any]:
 
 def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
     whole = groups[groups.axis == "all"].set_index("metric")
-    cells = {row.Index: f"{_number(row.synthetic, row.synthetic_low, row.synthetic_high, form='.2f')} (real {row.real:.2f})"
-             for row in whole.itertuples() if row.synthetic == row.synthetic}  # fmt: skip
+    rows: list[Any] = list(whole.itertuples())
+    cells = {row.Index: f"{number(row.synthetic, row.synthetic_low, row.synthetic_high, form='.2f')} (real {row.real:.2f})"
+             for row in rows if row.synthetic == row.synthetic}  # fmt: skip
     answers = []
     if "dice" in cells:
         answers.append(f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {shown.shuffled[0]:.2f} with another's "
@@ -221,66 +226,6 @@ def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
 
 
 def _contraction(rows: pd.DataFrame, hearts: str) -> str:
-    here = rows.loc[("synthetic", hearts)]
+    here: Any = rows.loc[("synthetic", hearts)]
     return (f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(here.n):,}), their masks by "
             f"{here['mask']:.0f} %")  # fmt: skip
-
-
-def _whiskers(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """`adherence` with the intervals of all images as columns."""
-    ends = [f"{side}_{end}" for side in ("real", "synthetic") for end in ("low", "high")]
-    return shown.join(groups[groups.axis == "all"].set_index("metric")[ends], on="metric")
-
-
-def _detail_cells(detail: pd.DataFrame) -> pd.DataFrame:
-    table = detail[["structure", "phase"]].copy()
-    for side in ("synthetic", "real", "shuffled"):
-        table[side] = ["n/a" if mean != mean else f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
-                       for mean, sd in zip(detail[side], detail[f"{side}_sd"], strict=True)]  # fmt: skip
-    return table.assign(**{"n": detail.synthetic_n, "n real": detail.real_n})
-
-
-def _with_intervals(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
-    """`adherence` for readers: the intervals of all images beside its values."""
-    whole = groups[groups.axis == "all"].set_index("metric").reindex(shown.metric)
-    table = pd.DataFrame({"what": [NAMES[metric] for metric in shown.metric]})
-    for side in ("synthetic", "real"):
-        ends = whole[f"{side}_low"], whole[f"{side}_high"]
-        table[side] = [_number(*values, form=".3f") for values in zip(shown[side], *ends, strict=True)]
-    table["shuffled"] = [_number(value, form=".3f") for value in shown.shuffled]
-    table["n"], table["n real"] = shown.n.to_numpy(), whole.real_n.fillna(0).astype(int).to_numpy()
-    table.attrs = {"warnings": shown.attrs["warnings"]}
-    return table
-
-
-def _by_subgroup(groups: pd.DataFrame) -> pd.DataFrame:
-    """A row per subgroup and kind of images, a column per metric; counts of the Dice, "few" beside too small ones."""
-    rows = []
-    for (axis, subgroup), part in groups.groupby(["axis", "subgroup"], sort=False):
-        metrics = part.set_index("metric")
-        for side in ("synthetic", "real"):
-            first = metrics.iloc[0]
-            few = ", few" if first[f"{side}_subjects"] < adherence.FEW else ""
-            count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
-            cells = {NAMES[metric]: _number(*(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f")
-                     for metric, row in metrics.iterrows()}  # fmt: skip
-            name = subgroup if axis == "group" else figures_adherence.named(axis, subgroup)
-            rows.append(
-                {AXES["group"] if axis == "group" else "images of": name, "kind": side, "n (subjects)": count, **cells}
-            )
-    return pd.DataFrame(rows)
-
-
-def _confusion_cells(counts: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    for (axis, asked, side), part in counts.groupby(["axis", "asked", "images"], sort=False):
-        seen = [f"{figures_adherence.named(axis, r.seen)} {100 * r.share:.0f} %" for r in part.itertuples() if r.n]
-        rows.append({"asked for": f"{AXES[axis]}: {figures_adherence.named(axis, asked)}", "images": side,
-                     "n": int(part.n.iloc[0]), "seen": ", ".join(seen) or "n/a"})  # fmt: skip
-    return pd.DataFrame(rows, columns=["asked for", "images", "n", "seen"])
-
-
-def _number(value: float, low: float = float("nan"), high: float = float("nan"), *, form: str = ".1f") -> str:
-    if value != value:
-        return "n/a"
-    return f"{value:{form}}" if low != low else f"{value:{form}} [{low:{form}}, {high:{form}}]"

@@ -58,7 +58,8 @@ def agreement(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:
             warnings.append(
                 f"In {growing} of {part.n.iloc[0]} {name} images the segmented cavity is larger at ES than at ED."
             )
-    if few := [f"{r.images} {r.hearts} ({r.subjects})" for r in found.itertuples() if r.subjects < FEW]:
+    small = found[found.subjects < FEW]
+    if few := [f"{name} {who} ({n})" for name, who, n in zip(small.images, small.hearts, small.subjects, strict=True)]:
         warnings.append(f"Fewer than {FEW} subjects: {', '.join(few)}; limits of agreement are only a hint there.")
     found.attrs["warnings"] = warnings
     return found

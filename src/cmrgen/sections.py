@@ -56,6 +56,9 @@ def facts(found: Measured) -> dict[str, Any]:
 
 def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:
     """What the images show, how hearts contract in them, how different they are; `missing`: groups without an image."""
+    if len(found.made.index) < 2:
+        told = f"{found.made.folder} holds {len(found.made.index)} images; adherence, contraction and diversity need 2."
+        return [Section("Do the images show what they were asked to?", warnings=[told])]
     return [
         adherence_section(found, missing=missing, seed=seed),
         contraction_section(found),

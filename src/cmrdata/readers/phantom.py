@@ -201,7 +201,7 @@ def render(anatomy: pd.DataFrame, *, slices: np.ndarray, frames: np.ndarray, pix
     Intensities are mapped like a scan's: 0.5 and 99.5 % of both phases jointly become 0 and 255. With `cine` the images
     are (n, cine, P, P), the frames `cine_frames` of which ED and ES are the stack's.
     """
-    size = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
+    size: dict[str, Any] = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
     signal, masks = _scan(anatomy, PAIR, seeds=seeds, **size)
     flat = signal.reshape(len(signal), -1)
     edge = max(1, int(0.005 * flat.shape[1]))
