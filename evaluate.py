@@ -21,7 +21,7 @@ def main(cfg: DictConfig) -> None:
     from cmrdata.store import fingerprint
 
     folder, synthetic = Path(cfg.run_dir), Path(cfg.synthetic_set)
-    study = cells.cells(Path(cfg.classifiers))
+    study = cells.cells(Path(cfg.classifiers), shown=cfg.input)
     found = [Path(run) for run in study.run[study.state == "finished"]]
     if not found and not (synthetic / "finished.json").exists():
         raise FileNotFoundError(
@@ -67,13 +67,22 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str])
         sections += fairness_sections(cfg, folder, cohort, source.name, found, study, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
-    if (Path(cfg.synthetic_set) / "finished.json").exists():
+    if cfg.input == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
         sections += synthetic_sections(cfg, folder, cohort, facts)
     else:
         nothing = f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."
         sections.append(Section("Synthetic images", warnings=[nothing]))
-    page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts)
+    sections = [part._replace(sources=[*origin(facts), *lines(part.sources)]) for part in sections]
+    page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=study)
     runs.write_atomic(folder / "report.html", page)
+
+
+def origin(facts: dict[str, Any]) -> list[str]:
+    return [f"command: {facts['command']}", f"date: {facts['date']}"]
+
+
+def lines(sources: Any) -> list[str]:
+    return [f"{key}: {value}" for key, value in sources.items()] if isinstance(sources, dict) else list(sources)
 
 
 def fairness_sections(
@@ -129,17 +138,20 @@ def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]])
 def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, facts: dict[str, Any]) -> list[Any]:
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.manifest import open_synthetic
+    from cmrdata.report import Section
     from cmrgen import sections
     from cmrgen.judges import judges
 
     made = open_synthetic(cfg.synthetic_set, cohort)
+    if not len(made.index):
+        return [Section("Synthetic images", warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."])]
     networks = judges(cohort, cohort.folder / "judges", steps=tuple(cfg.judge_steps), seed=cfg.seed)
     found = sections.measure(cohort, made, networks, folder)
     facts |= sections.facts(found)
     missing = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
     return [
-        sections.adherence_section(found, missing=missing, seed=cfg.seed),
-        sections.fidelity_section(found, inception=cfg.inception, n=cfg.fid_images, seed=cfg.seed),
+        *sections.shown_sections(found, missing=missing, seed=cfg.seed),
+        sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
         *([sections.audit_section(found, generator=cfg.audit_generator, seed=cfg.seed)] if cfg.audit else []),
     ]
 

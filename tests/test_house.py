@@ -23,6 +23,7 @@ CONF, SRC = HOUSE / "conf", HOUSE / "src"
 COMMANDS = ("train", "generate", "evaluate")
 PLANS = sorted(path.stem for path in (CONF / "plan").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+INPUTS = sorted(path.stem for path in (CONF / "input").glob("*.yaml"))
 MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
 GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
@@ -166,9 +167,22 @@ def test_a_rival_composes_fits_and_has_folders_of_its_own(empty, mitigation):
     assert config["cohort"]["fold"] == 3 and config["synthetic_set"] == "runs/synthetic-fold-3/0"
 
 
+@pytest.mark.parametrize("shown", INPUTS)
+def test_an_input_composes_fits_and_has_folders_of_its_own(empty, shown):
+    chosen = [f"input={shown}", "cohort=pooled", "mitigation=groupdro", "fold=3"]
+    config = composed("train", "experiment=classifier", *chosen)
+    fits(config)
+    moving = shown == "cine"
+    assert config["name"] == "classifier/synthetic-0-groupdro" + "-cine" * moving + "-fold-3"
+    assert config["cohort"]["cine"] == config["data"]["cohort"]["cine"] == (16 if moving else None)
+    assert config["model"]["pixels"] == (112 if moving else 224)
+    assert config["model"]["weights"] == ("kinetics" if moving else "imagenet")
+
+
 def test_every_file_in_conf_is_composed_by_a_test_above():
     used = {choice for of in CHOICES for choice in of} | {
         *(f"mitigation={name}" for name in MITIGATIONS),
+        *(f"input={name}" for name in INPUTS),
         *(f"experiment={name}" for name in EXPERIMENTS),
         *(f"plan={name}" for name in PLANS),
         "hydra=quiet",

@@ -17,14 +17,15 @@ COLUMNS = (*CELL, "state", "told", "run")
 STATES = ("finished", "unfinished", "failed", "absent")
 
 
-def cells(folder: Path) -> pd.DataFrame:
+def cells(folder: Path, *, shown: str = "stack") -> pd.DataFrame:
     """One row per cell of the study whose runs are <folder>/<arm>/<seed>; columns COLUMNS, `fold` Int64.
 
     Expected is every arm (with its mitigation) in every fold with every seed that occurs below `folder`, runs over
     folds and runs without apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error
-    of a failed run, else empty; `run` the folder, empty for an absent one. Folders without an arm are passed over.
+    of a failed run, else empty; `run` the folder, empty for an absent one. Folders without an arm,
+    and runs that saw another input than `shown`, are passed over.
     """
-    found = [cell for path in sorted(Path(folder).glob("*/*/config.yaml")) if (cell := _cell(path.parent))]
+    found = [cell for path in sorted(Path(folder).glob("*/*/config.yaml")) if (cell := _cell(path.parent, shown))]
     known = {tuple(cell[key] for key in CELL) for cell in found}
     for folded in (False, True):
         kind = [cell for cell in found if (cell["fold"] is not None) == folded]
@@ -77,10 +78,10 @@ def _reason(row: Any) -> str:
     return {"finished": "", "absent": "never begun", "failed": f"failed: {fault}"}.get(row.state, row.state)
 
 
-def _cell(run: Path) -> dict[str, Any] | None:
+def _cell(run: Path, shown: str) -> dict[str, Any] | None:
     """The cell that a run folder holds, None where its config names no arm."""
     config = runs.config(run)
-    if "synthetic" not in config:
+    if "synthetic" not in config or (config.get("input") or {}).get("name", "stack") != shown:
         return None
     mitigation, failed, told = config.get("mitigation"), run / "failed.json", ""
     if (run / "finished.json").exists():

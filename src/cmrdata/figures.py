@@ -144,8 +144,9 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
             )
             shown = panel.imshow(value, cmap="cividis", vmin=table.fid.min(), vmax=table.fid.max(), aspect="auto")
             for y, x in np.ndindex(value.shape):
-                light = shown.norm(value[y, x]) > 0.55
-                panel.text(x, y, f"{value[y, x]:.2f} ({sd[y, x]:.2f})", ha="center", va="center",
+                text = "n/a" if np.isnan(value[y, x]) else f"{value[y, x]:.2f} ({sd[y, x]:.2f})"
+                light = np.isnan(value[y, x]) or shown.norm(value[y, x]) > 0.55
+                panel.text(x, y, text, ha="center", va="center",
                            color="black" if light else "white")  # fmt: skip
             panel.set_xticks(range(len(cells)), cells)
             panel.set_yticks(range(len(kinds)), kinds)
@@ -153,7 +154,8 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
             panel.spines[:].set_visible(False)
             panel.set_title(TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold")
         if axes:
-            panels[-1].set_xlabel(f"Fréchet distance, mean (sd) over draws of {table.n.iloc[0]:,} images a side")
+            size = table.n[table.fid.notna()].max() if table.fid.notna().any() else 0
+            panels[-1].set_xlabel(f"Fréchet distance, mean (sd) over draws of {size:,} images a side")
     return figure
 
 

@@ -88,21 +88,13 @@ def stacks(
     frames_repeated (the cycle has fewer frames than the cine). Raises ValueError "constant image", "no cine: ..." where
     the scan has no cycle, or when no slice has both LV and myocardium at ED and ES.
     """
-    if cine and not scan.cycle:
-        raise ValueError(
-            "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown (input=stack needs none)"
-        )
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
     areas = np.array([_areas(ed), _areas(es)] if ed.any() else [_areas(es)])
     centre = _central(areas)
     labelled = np.asarray(areas.any(axis=2).all(axis=0))
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
-    steps = np.array((-1, 0, 1) if expand_here and scan.cycle and not cine else (0,))
-    cycle = scan.cycle or 1 + max(scan.ed, scan.es)
-    times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle  # (steps, 2)
-    shown = np.array([cine_frames(scan.ed, scan.es, cycle, count=cine)]) if cine else times  # (steps, channels)
-    pair = [0, int((shown[0] == scan.es).argmax())] if cine else [0, 1]  # where ED and ES are among the channels
+    steps, times, shown, pair = _frames(scan, neighbours=expand_here, cine=cine)
     basal_first = _basal_first(areas)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
     offsets = offsets if basal_first else offsets[::-1]
@@ -112,7 +104,7 @@ def stacks(
     notes += ["central_moved"] if centre != len(labelled) // 2 else []
     notes += ["short_stack"] if expand and not expand_here else []
     notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
-    notes += ["frames_repeated"] if cine and cycle < cine else []
+    notes += ["frames_repeated"] if cine and len(np.unique(shown)) < cine else []
 
     images, masks, rows = [], [], []
     for offset in offsets:
@@ -191,6 +183,21 @@ class Grid:
             planes = np.take(planes, np.where(outside, 0, nearest), axis)
             np.moveaxis(planes, axis, 0)[outside] = BACKGROUND
         return planes
+
+
+def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
+    """Frame offsets (steps,), annotated frames (steps, 2), frames shown (steps, C), and where ED and ES are among the C."""
+    if cine and not scan.cycle:
+        raise ValueError(
+            "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown (input=stack needs none)"
+        )
+    steps = np.array((-1, 0, 1) if neighbours and scan.cycle and not cine else (0,))
+    cycle = scan.cycle or 1 + max(scan.ed, scan.es)
+    times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle
+    if not cine:
+        return steps, times, times, [0, 1]
+    shown = cine_frames(scan.ed, scan.es, cycle, count=cine)
+    return steps, times, np.array([shown]), [0, shown.index(scan.es)]
 
 
 def _areas(labels: np.ndarray) -> np.ndarray:

@@ -93,7 +93,9 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
 def _printed() -> pd.DataFrame:
     """The paper's Table 1, for the cohort it was made of; ages by decade, and Inception features."""
     wide = fidelity.table1_wide(paper.table1())
-    wide.attrs["caption"] = "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1"
+    wide.attrs["caption"] = (
+        "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1"
+    )
     return wide
 
 

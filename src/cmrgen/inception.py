@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -37,10 +34,3 @@ def published_pools(network: Inception3) -> None:
     last, pool = network.get_submodule("Mixed_7c"), network.get_submodule("Mixed_7c.branch_pool")
     last.register_forward_pre_hook(lambda _, x: held.update(x=x[0]))
     pool.register_forward_pre_hook(lambda _, pooled: (F.max_pool2d(held.pop("x"), 3, 1, 1),))
-
-
-def inception_features(images: np.ndarray, weights_path: str | Path) -> np.ndarray:
-    """(n, 2048) pool features of (n, 2, P, P) uint8 images."""
-    from cmrgen.backbones import extracted, extractor
-
-    return extracted(extractor("inception", weights_path), images)

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrdata import figures
 from cmrdata.report import Section, write_tables
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
-from cmrgen import fidelity, privacy
+from cmrgen import privacy
 from cmrgen.adherence_sections import adherence_section, contraction_section, diversity_section
-from cmrgen.inception import inception_features
+from cmrgen.fidelity_sections import fidelity_section as fidelity_section
 from cmrgen.judges import Judged, Judges, judge
 from cmrgen.membership import attack
 from cmrgen.render import load_generator
@@ -64,48 +63,6 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
         contraction_section(found),
         diversity_section(found, seed=seed),
     ]
-
-
-def fidelity_section(found: Measured, *, inception: str | None, n: int, seed: int) -> Section:
-    """How far are synthetic from real images? Table 1; `inception`: a weights file, for distances as published."""
-    cohort, made, held = found.cohort, found.made, found.held
-
-    def distances(rows: np.ndarray, features: np.ndarray, synthetic: np.ndarray) -> pd.DataFrame:
-        return fidelity.table1(features, cohort.index.iloc[rows], synthetic, made.index, n=n, seed=seed)
-
-    table = distances(held, found.real.features, found.synthetic.features)
-    if table.attrs["pool"] != next(iter(fidelity.POOLS)):
-        held = np.flatnonzero(cohort.index.split != "extra")  # too few held-out images: all splits, with a warning
-        table = distances(held, judge(found.networks, cohort.images[held]).features, found.synthetic.features)
-    tables = [_written(table, found.folder, "table1", "domain")]
-    if inception is not None:
-        features = [inception_features(images, inception) for images in (cohort.images[held], np.asarray(made.images))]
-        tables.append(_written(distances(held, *features), found.folder, "table1_inception", "Inception"))
-    heat = []
-    if len(table):
-        drawn = figures.save(figures.fid_heatmap(table), found.folder / "figures" / "fig_fid")
-        heat = [("Table 1 as heat maps", drawn[0])]
-    return Section(
-        "How far are synthetic from real images?",
-        [
-            "Distances in the features of the cohort's own attribute network (the domain backbone); they compare cells "
-            "of this table, not with distances in Inception features. Real - Real within a group is the floor: two "
-            "halves without a common subject."
-        ],
-        tables=tables,
-        figures=heat,
-    )
-
-
-def _written(table: pd.DataFrame, folder: Path, name: str, backbone: str) -> pd.DataFrame:
-    """Table 1 of one backbone written below `folder`; returns it as the paper prints it."""
-    wide = fidelity.table1_wide(table)
-    wide.attrs["caption"] = (
-        f"Table 1: Fréchet distance between subgroups, {backbone} features, n = {table.n.min() if len(table) else 0} "
-        "images a side, mean (sd) over draws"
-    )
-    write_tables(table, folder, name, wide.attrs["caption"], display=wide)
-    return wide
 
 
 def audit_section(found: Measured, *, generator: str | None, seed: int) -> Section:
