@@ -113,7 +113,11 @@ def fairness_sections(
         subjects=set(cohort.subjects.subject),
     )
     missing = [] if study[0].startswith("All") else [" ".join(study)]
-    return [sections[0]._replace(warnings=[*missing, *sections[0].warnings]), *sections[1:]]
+    sections[0] = sections[0]._replace(warnings=[*missing, *sections[0].warnings])
+    origin = facts["classifier runs"]
+    return [
+        part._replace(sources=[f"classifier runs: {origin[0]}", *origin[1:], *lines(part.sources)]) for part in sections
+    ]
 
 
 def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]]) -> None:

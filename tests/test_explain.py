@@ -3,8 +3,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fake_cohort import FakeCohort
+from fake_cohort import FakeCohort, fake_set
 from matplotlib.text import Text
+from scipy import stats
 from torch import nn
 
 from cmrcls.data import Arms
@@ -193,6 +194,16 @@ def test_evidence_at_a_known_place_is_found_there(root, label):
     assert (images.heart > 0.6).all() and (images.heart_area < 0.45).all()
 
 
+def test_masks_are_those_of_the_images_whatever_else_the_arm_holds(root, tmp_path):
+    made = fake_set(tmp_path / "synthetic", arm(root).store, count=36)
+    only = arm(root, synthetic="only", synthetic_set=made.folder)
+    assert (only.index.stored != only.index.index)[only.index.split == "test"].all()
+    torch.manual_seed(0)
+    model = around(two_layers())
+    alone, beside = explain(model, arm(root)).images, explain(model, only).images
+    assert alone.drop(columns="row").equals(beside.drop(columns="row"))
+
+
 def test_without_evidence_for_the_predicted_class_there_is_no_map(root):
     model = bright_means(1)
     model.network[4].bias.data = torch.tensor([100.0, 0.0])  # always health, though all evidence is of disease
@@ -218,7 +229,9 @@ def test_the_table_sums_up_each_subgroup(root):
     women = images.heart[images.sex == "F"].dropna()
     row = table.loc[("sex", "Female", "heart")]
     assert row.n + row.blank == (images.sex == "F").sum() and row.share == pytest.approx(women.mean())
-    assert row.low < row.share < row.high and row.times_area == pytest.approx(row.share / row.area)
+    low, high = stats.t.interval(0.95, len(women) - 1, women.mean(), stats.sem(women))
+    assert (row.low, row.high) == pytest.approx((max(low, 0), min(high, 1))) and low < row.share < high
+    assert row.times_area == pytest.approx(row.share / row.area)
     assert row.sd == pytest.approx(women.std())
     for axis in ("sex", "age_band", "bmi_band", "diagnosis", "outcome"):
         part = table.loc[axis].xs("heart", level="place")

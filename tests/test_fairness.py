@@ -6,6 +6,7 @@ import pytest
 from fairlearn import metrics as peers
 from sklearn.metrics import balanced_accuracy_score
 
+from cmrcls.cells import accuracy_answers
 from cmrcls.comparable import arm_name, comparable, named, read_runs
 from cmrcls.disparities import FEWEST, measure
 from cmrcls.fairness import gaps, table2, wide
@@ -434,3 +435,17 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     found = found[["overall", "subgroup F", "subgroup M", "arm difference", "gap"]]
     error = 2 * (0.95 * 0.05 / 400) ** 0.5  # of 400 studies
     assert 0.93 <= found.mean() <= 0.97 and found.between(0.93 - error, 0.97 + error).all()
+
+
+def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_leaves_zero():
+    row = {"metric": "balanced_accuracy", "axis": "overall", "n": 1200, "positives": 53, "mean": 0.7, "low": 0.6}
+    table = pd.DataFrame([
+        {**row, "arm": "Real", "high": 0.8, "change": np.nan, "change_low": np.nan, "change_high": np.nan},
+        {**row, "arm": "Real + 9", "high": 0.8, "change": 0.1, "change_low": 0.01, "change_high": 0.2},
+        {**row, "arm": "Synthetic", "high": 0.8, "change": 0.1, "change_low": -0.01, "change_high": 0.2},
+    ])  # fmt: skip
+    told = accuracy_answers(table)
+    assert told[0] == ("Balanced accuracy: Real 0.700 [0.600, 0.800], Real + 9 0.700 [0.600, 0.800], "
+                       "Synthetic 0.700 [0.600, 0.800]; n = 1,200, 53 diseased.")  # fmt: skip
+    assert told[1:] == ["Real + 9 against Real: +0.100 [+0.010, +0.200], more than chance.",
+                        "Synthetic against Real: +0.100 [-0.010, +0.200], within chance."]  # fmt: skip

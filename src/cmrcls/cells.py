@@ -50,6 +50,39 @@ def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def accuracy_answers(rows: pd.DataFrame) -> list[str]:
+    """Sentences on balanced accuracy overall: what each arm reaches, and whether it differs from Real beyond chance."""
+    whole = rows[(rows.metric == "balanced_accuracy") & (rows.axis == "overall")]
+    reached = ", ".join(f"{row.arm} {_cell(row.mean, row.low, row.high)}" for row in _rows(whole))
+    first = whole.iloc[0]
+    answers = [f"Balanced accuracy: {reached}; n = {first.n:,}, {first.positives:,} diseased."]
+    for row in _rows(whole[whole.arm != REAL]):
+        if pd.notna(row.change_low):
+            beyond = "more than chance" if row.change_low > 0 or row.change_high < 0 else "within chance"
+            answers.append(
+                f"{row.arm} against {REAL}: {_change(row.change, row.change_low, row.change_high)}, {beyond}."
+            )
+    return answers
+
+
+def gap_answers(gaps: pd.DataFrame) -> list[str]:
+    """A sentence per axis on its gap in each arm; one on those that rest on too few subjects for an interval."""
+    answers, few = [], []
+    for axis, part in gaps[~gaps.axis.str.contains(" x ")].groupby("axis", sort=False):
+        if part.low.isna().all():
+            few.append(f"{axis_name(str(axis))} ({part.fewest.min()})")
+            continue
+        told = ", ".join(f"{row.arm} {_cell(row.difference, row.low, row.high)}" for row in _rows(part))
+        answers.append(f"{axis_name(str(axis))}, gap between subgroups: {told}.")
+    if few:
+        answers.append(f"Too few subjects to tell a gap: {', '.join(few)}.")
+    return answers
+
+
+def _change(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
 def parity_cells(parity: pd.DataFrame) -> pd.DataFrame:
     """Fairness measures per axis, measure and arm."""
     return pd.DataFrame([

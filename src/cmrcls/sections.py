@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from cmrcls import disparities, study
-from cmrcls.cells import axis_name, beside, gap_cells, measure_name, metric_cells, parity_cells, reasons
+from cmrcls.cells import (
+    accuracy_answers,
+    axis_name,
+    beside,
+    gap_answers,
+    gap_cells,
+    measure_name,
+    metric_cells,
+    parity_cells,
+    reasons,
+)
 from cmrcls.comparable import REAL, Key, comparable, named
 from cmrcls.disparities import FEWEST, Tables
 from cmrcls.fairness import table2, wide
@@ -113,6 +123,7 @@ def _accuracy(table: pd.DataFrame, found: Tables, place: Place, *, printed: bool
         tables=[shown],
         figures=[("Table 2 as a forest plot", place.draw(figures_fairness.forest(single), "fig_table2_forest"))],
         warnings=warnings,
+        answers=accuracy_answers(rows),
     )
 
 
@@ -153,6 +164,7 @@ def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
         tables=[shown, cells[~cells["axis"].str.contains(" x ")]],
         figures=[("Gaps between subgroups per arm", place.draw(drawn, "fig_gaps"))],
         warnings=[] if reals else [f"There is no {REAL} arm (synthetic=0): no gap reduction can be told."],
+        answers=gap_answers(gaps),
     )
 
 

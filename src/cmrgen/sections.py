@@ -91,6 +91,7 @@ def audit_section(found: Measured, *, generator: str | None, seed: int) -> Secti
         ],
         tables=tables,
         warnings=audit.notes,
+        answers=audit.verdicts,
     )
 
 
