@@ -303,8 +303,8 @@ FAULTS = {
     "line 2: field 21001 holds text where a number belongs": HEADER.replace("31-0.0", "21001-2.0") + 'SYN0001,"24,5",,,\n',
     "line 2 has 3 cells, the header 5": HEADER.encode() + b"SYN\xff,\xff0,\n",
     "behind line 1 there is text that is not UTF-8": HEADER.encode() + b"SYN\xff,0,,,\n",
-    "cannot be read to its end (EOFError)": gzip.compress(HEADER.encode())[:-9],
-    "cannot be read to its end (OSError)": gzip.compress((HEADER + f"SYN0001,0,{VISIT},,\n").encode())[:-1],
+    "cannot be read to its end (EOFError)": gzip.compress(HEADER.encode(), mtime=0)[:-9],
+    "cannot be read to its end (OSError)": gzip.compress((HEADER + f"SYN0001,0,{VISIT},,\n").encode(), mtime=0)[:-1],
     "line 2 has 2 cells, the header 5": HEADER + 'SYN0001,"0,,,\nSYN0002,,,\n',
 }  # fmt: skip
 
