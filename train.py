@@ -23,7 +23,7 @@ def main(cfg: DictConfig) -> float | None:
         return runs.facts(Path(cfg.run_dir)).get(SCORE)
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
-    tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set}
+    tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
     with runs.attempt(folder), boards.one_run():
         if trains:
             import lightning as L
@@ -275,6 +275,39 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "best_epoch": kept["epoch"],
         SCORE: round(float(score), 5) if score.isfinite() else float("nan"),
     }
+
+
+def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Where a finished classifier looks; the pictures show real images and stay in the run's folder."""
+    import numpy as np
+    import torch
+    from hydra.utils import instantiate
+
+    from cmrcls.explain import by_subgroup, explain, pictured
+    from cmrdata import figures
+
+    run = Path(cfg.classifier)
+    made, config = runs.facts(run), OmegaConf.create(runs.config(run))
+    data = instantiate(config.data, root=cfg.data_root)
+    data.setup()
+    if data.store.fingerprint != made["cohort_fingerprint"]:
+        raise ValueError(f"{run}: its cohort {config.cohort.name} has changed since; train the classifier again")
+    module = instantiate(config.model, groups=data.groups, weights=None, compile=False)
+    best = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    explained = explain(module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells)
+    subject = data.index.subject[explained.images.row].to_numpy()
+    tables = {"explain": by_subgroup(explained.images), "explain_images": explained.images.assign(subject=subject)}
+    for name, table in tables.items():
+        runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+    for disease in module.labels:
+        figures.save(pictured(explained, data, disease, count=cfg.count), folder / f"explain_{disease}")
+    if cfg.keep:
+        np.savez(folder / "maps.npz", maps=explained.maps)
+    print(f"{folder}: the figures show real images; they stay there")
+    heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
+    shares = {"heart_share": heart.share.round(4).to_dict(), "heart_area": heart.area.round(4).to_dict()}
+    return {"classifier": str(run), "layer": explained.layer, "cells": explained.maps.shape[-1], **shares}
 
 
 def fit(

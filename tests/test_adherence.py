@@ -289,6 +289,7 @@ def test_measuring_again_changes_no_byte(store: Store, networks: judges.Judges, 
     assert written[0] == written[1] and len(written[0]) > 20
 
 
+@pytest.mark.slow  # seconds
 def test_sections_of_a_black_set_warn_and_do_not_fail(
     store: Store, networks: judges.Judges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -125,6 +125,13 @@ def test_a_transformer_is_refused_with_the_remedy(backbone):
         last_map(network, pixels=224)
 
 
+def test_videos_are_refused(root):
+    model = around(two_layers())
+    model.backbone = "r3d_18"
+    with pytest.raises(ValueError, match="r3d_18 sees videos"):
+        explain(model, arm(root))
+
+
 def test_maps_that_are_too_coarse_are_refused():
     with pytest.raises(ValueError, match="16 pixels have at most 8 x 8 cells; lower cells=9"):
         last_map(two_layers(), pixels=16, cells=9)

@@ -328,6 +328,7 @@ def test_a_one_class_subgroup_is_left_out_of_gaps_by_name():
     assert gap.loc[("age_band", "demographic_parity", "Real"), "left_out"] == ""
 
 
+@pytest.mark.slow  # seconds
 def test_repeating_seeds_does_not_shrink_and_renaming_them_does_not_change_intervals():
     one = small(seeds=3, n=300)
     rows = measure(one, resamples=200).subgroups
@@ -389,6 +390,7 @@ def test_sections_write_what_they_show(tmp_path):
     assert not any("paper)" in str(column) for part in other for shown in part.tables for column in shown)
 
 
+@pytest.mark.slow  # seconds
 def test_sections_of_several_diseases_and_of_one_run(tmp_path):
     table = pd.concat([runs(seeds=1, n=80, arms=("0",)).assign(disease=d) for d in ("hf", "mi")])
     parts = fairness(table, {}, folder=tmp_path, pictures=tmp_path, resamples=8)

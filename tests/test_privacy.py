@@ -95,6 +95,7 @@ def of(found: Audit, measure: str = "sight", group: str = "all") -> pd.Series:
     return found.groups.set_index(["measure", "group"]).loc[(measure, group)]
 
 
+@pytest.mark.slow  # two whole audits: 45 s
 def test_planted_copies_are_found_and_nobody_else(planted: tuple[Audit, Store]) -> None:
     found, _ = planted
     pairs = found.pairs[found.pairs.measure == "sight"].set_index("row").sort_index()
@@ -112,6 +113,7 @@ def test_planted_copies_are_found_and_nobody_else(planted: tuple[Audit, Store]) 
     assert groups.few.equals(groups.n < 20) and groups.few.any()
 
 
+@pytest.mark.slow  # two whole audits: 45 s
 def test_a_clean_set_is_not_flagged(clean: Audit, planted: tuple[Audit, Store]) -> None:
     row = of(clean)
     assert row.n == COUNT and row.held_out > 100
@@ -123,6 +125,7 @@ def test_a_clean_set_is_not_flagged(clean: Audit, planted: tuple[Audit, Store]) 
     assert of(clean, "features").copies <= 1 and of(clean, "features").low < 0.05
 
 
+@pytest.mark.slow  # two whole audits: 45 s
 def test_names_stay_in_the_private_table(planted: tuple[Audit, Store], cohort: Store, tmp_path: Path) -> None:
     found, made = planted
     shared = found.groups.to_csv() + found.sources.to_csv() + " ".join(found.verdicts + found.notes)

@@ -77,6 +77,7 @@ def test_networks_are_read_when_used_and_each_alone(models, monkeypatch):
     assert used == ["unet"]
 
 
+@pytest.mark.slow  # seconds
 def test_half_precision_is_read_into_float32(models, tmp_path):
     state = load_file(models["sd21"] / "whole.safetensors")
     save_file({k: v.half() for k, v in state.items()}, tmp_path / "half.safetensors")
@@ -180,6 +181,7 @@ def test_the_layer_read_of_an_original_sd21_file_is_the_penultimate(models):
     assert len(load(models["sd21"] / "whole.safetensors", "sd21").text.transformer.resblocks) == 2
 
 
+@pytest.mark.slow  # seconds
 def test_sd15_composes_and_takes_a_training_step(models):
     file = models["sd15"] / "whole.safetensors"
     with initialize_config_dir(str(ASSETS.parent / "conf"), version_base="1.3"):

@@ -44,7 +44,7 @@ def study(command) -> Path:
     folder = command("train", "experiment=controlnet", command.base)
     command("generate", f"generator={folder}/runs/controlnet/0")
     command("train", "-m", "experiment=classifier", "synthetic=0,36,only", "seed=range(2)")
-    command("evaluate", "name=tiny")
+    command("evaluate", "name=tiny", "resamples=100")
     return folder
 
 
@@ -106,6 +106,16 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
         command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
     with pytest.raises(SystemExit, match="no training subject belongs to"):
         command("generate", f"generator={study}/runs/controlnet/0", "plan.missing=error", "name=other2")
+
+
+def test_a_set_is_shared_and_a_classifier_explained_by_one_command_each(command, study):
+    command("train", "experiment=share", "formats=[png,nifti]")
+    assert len(list((study / "runs/share/0/png/images").iterdir())) == 36
+    assert (study / "runs/share/0/nifti/dataset.json").exists()
+    command("train", "experiment=explain", f"classifier={study}/runs/classifier/synthetic-0/0", "count=1")
+    table = pd.read_csv(study / "runs/explain/0/explain.csv")
+    assert {"heart", "LV", "outside"} <= set(table.place) and table.share.dropna().between(0, 1).all()
+    assert (study / "runs/explain/0/explain_hf.png").exists()
 
 
 def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_path):

@@ -127,7 +127,9 @@ def test_case_14_a_flipped_bit_is_noticed_where_the_file_is_read_to_its_end(tmp_
             read()
 
 
-@pytest.mark.parametrize("content", [b"no nifti at all", gzip.compress(b"nor here" * 100, mtime=0), b"\x1f\x8b" + b"\0" * 500])
+@pytest.mark.parametrize(
+    "content", [b"no nifti at all", gzip.compress(b"nor here" * 100, mtime=0), b"\x1f\x8b" + b"\0" * 500]
+)
 def test_another_file_is_a_reason(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
     with pytest.raises(ValueError, match="corrupt"):

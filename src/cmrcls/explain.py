@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from cmrcls.data import Arms, disease_labels
 from cmrcls.fairness import bands_of
 from cmrcls.module import Classifier
+from cmrcls.network import VIDEO
 from cmrcls.statistics import LEVEL
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES
@@ -61,8 +62,12 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
     everywhere would have, `<place>_ideal` the share of a map that is the place itself in as few cells: the share of
     another map may be higher, but is hardly when it shows more than the place. ED and ES masks count half each.
 
-    Raises ValueError for a network without such a feature map.
+    Raises ValueError for a network without such a feature map, or for videos.
     """
+    if module.backbone in VIDEO:
+        raise ValueError(
+            f"backbone {module.backbone} sees videos, whose maps have a time too; explain a run of ED and ES"
+        )
     arms.setup()
     rows = np.flatnonzero(arms.index.split == "test")
     found, maps = [], []
