@@ -143,15 +143,15 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, facts: dict[s
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.manifest import open_synthetic
     from cmrdata.report import Section
-    from cmrgen import sections
-    from cmrgen.judges import judges
+    from cmrgen.evaluation import measured, sections
+    from cmrgen.evaluation.judges import judges
 
     made = open_synthetic(cfg.synthetic_set, cohort)
     if not len(made.index):
         return [Section("Synthetic images", warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."])]
     networks = judges(cohort, cohort.folder / "judges", steps=tuple(cfg.judge_steps), seed=cfg.seed)
-    found = sections.measure(cohort, made, networks, folder)
-    facts |= sections.facts(found)
+    found = measured.measure(cohort, made, networks, folder)
+    facts |= measured.facts(found)
     missing = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
     return [
         *sections.shown_sections(found, missing=missing, seed=cfg.seed),

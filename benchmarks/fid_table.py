@@ -17,10 +17,10 @@ import torch
 from machine import hardware
 
 from cmrdata.cohort import AGE_BANDS, BMI_BANDS, SEXES
-from cmrgen.backbones import BACKBONES, BATCH, Extractor, extracted
-from cmrgen.distances import frechet, sample
-from cmrgen.fidelity import fidelity, table1
-from cmrgen.inception import published_pools
+from cmrgen.evaluation.backbones import BACKBONES, BATCH, Extractor, extracted
+from cmrgen.evaluation.distances import frechet, sample
+from cmrgen.evaluation.fidelity import fidelity, table1
+from cmrgen.evaluation.inception import published_pools
 
 CELLS = 12 * 2 * 4  # of Table 1, times draws
 REFERENCE = 68  # runs of pytorch-fid per pair of folders in the reference code

@@ -38,12 +38,12 @@ from tqdm import tqdm
 
 from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, prepare
-from cmrgen.adherence import dice
 from cmrgen.base import as_control
+from cmrgen.evaluation.adherence import dice
+from cmrgen.evaluation.fidelity import frechet_distance
+from cmrgen.evaluation.judges import judge, judges
 from cmrgen.export import export
-from cmrgen.fidelity import frechet_distance
 from cmrgen.generator import Generator, load_generator
-from cmrgen.judges import judge, judges
 from cmrgen.plan import balanced
 from cmrgen.render import resized
 

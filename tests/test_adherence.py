@@ -16,8 +16,8 @@ from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import with_groups
 from cmrdata.report import report_html
 from cmrdata.store import Store, prepare
-from cmrgen import adherence, contraction, diversity, estimates, judges, sections
-from cmrgen.adherence import Seen
+from cmrgen.evaluation import adherence, contraction, diversity, estimates, judges, measured, sections
+from cmrgen.evaluation.adherence import Seen
 
 
 def people(n: int, *, unknown: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -251,7 +251,7 @@ def test_spread_of_pairs_and_of_many_compare() -> None:
 
 def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
     made = fake_set(tmp_path / "set", store, count=150)
-    found = sections.measure(store, made, networks, tmp_path / "out")
+    found = measured.measure(store, made, networks, tmp_path / "out")
     parts = sections.shown_sections(found, missing=["F/<60/obese/hf"], seed=0)
     assert "1 groups have no training subject" in parts[0].warnings[0] and "no sweep folder" in parts[2].warnings[0]
     assert all(made.fingerprint in str(part.sources) and store.fingerprint in str(part.sources) for part in parts)
@@ -283,7 +283,7 @@ def test_measuring_again_changes_no_byte(store: Store, networks: judges.Judges, 
     made = fake_set(tmp_path / "set", store, count=40)
     written = []
     for name in ("a", "b"):
-        sections.shown_sections(sections.measure(store, made, networks, tmp_path / name), missing=[], seed=0)
+        sections.shown_sections(measured.measure(store, made, networks, tmp_path / name), missing=[], seed=0)
         files = sorted((tmp_path / name).rglob("*.*"))
         written.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert written[0] == written[1] and len(written[0]) > 20
@@ -299,7 +299,7 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
     look = judges.judge(networks, images)
     assert look.flat.all() and not look.segmented.any() and set(look.predicted["sex"]) == {None}
     held = np.flatnonzero(store.index.split == "test")
-    found = sections.Measured(
+    found = measured.Measured(
         store, made, networks, held, judges.judge(networks, store.images[held]), look, tmp_path / "out"
     )
     shown, contracted, _ = sections.shown_sections(found, missing=[], seed=0)
@@ -312,7 +312,7 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
 
 def test_a_set_of_one_image_is_told_not_measured(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
     made = fake_set(tmp_path / "set", store, count=1)
-    [section] = sections.shown_sections(sections.measure(store, made, networks, tmp_path), missing=[], seed=0)
+    [section] = sections.shown_sections(measured.measure(store, made, networks, tmp_path), missing=[], seed=0)
     assert "holds 1 images" in section.warnings[0] and not section.tables
 
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torchvision.models import Inception3, resnet50
 
 from cmrdata.store import Store, prepare
-from cmrgen import backbones
-from cmrgen.backbones import BACKBONES, extracted, extractor, features, shown
-from cmrgen.inception import published_pools
+from cmrgen.evaluation import backbones
+from cmrgen.evaluation.backbones import BACKBONES, extracted, extractor, features, shown
+from cmrgen.evaluation.inception import published_pools
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16)).astype(np.uint8)
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from cmrdata.report import report_html
 from cmrdata.store import prepare
-from cmrgen import fidelity_sections
-from cmrgen.backbones import BACKBONES, Extractor
-from cmrgen.sections import Measured
+from cmrgen.evaluation import fidelity_sections
+from cmrgen.evaluation.backbones import BACKBONES, Extractor
+from cmrgen.evaluation.measured import Measured
 
 
 class Means(nn.Module):

@@ -16,11 +16,11 @@ from matplotlib.figure import Figure
 from cmrdata import figures
 from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, Writer, prepare
-from cmrgen import privacy
 from cmrgen.base import load_base
-from cmrgen.likeness import by_features, by_sight
-from cmrgen.membership import attack, diffusion_losses, membership
-from cmrgen.privacy import Audit, audit, c_t, wilson
+from cmrgen.evaluation import privacy
+from cmrgen.evaluation.likeness import by_features, by_sight
+from cmrgen.evaluation.membership import attack, diffusion_losses, membership
+from cmrgen.evaluation.privacy import Audit, audit, c_t, wilson
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
 rng = np.random.default_rng(0)
@@ -275,7 +275,7 @@ def test_attack_compares_groups_of_equal_size(monkeypatch: pytest.MonkeyPatch, t
             - (2 * ((index.split == "train") & (index.sex == "F")).to_numpy())
         )
 
-    monkeypatch.setattr("cmrgen.membership.diffusion_losses", losses)
+    monkeypatch.setattr("cmrgen.evaluation.membership.diffusion_losses", losses)
     table = attack(None, store, seed=0).set_index("group")
     assert (table.members == table.held_out).all() and table.members["all"] == table.members[1:].sum()
     assert table.few[1:].all() and not table.few["all"]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrgen.distances import Sample, frechet, kernel_distance, neighbours, sample
+from cmrgen.evaluation.distances import Sample, frechet, kernel_distance, neighbours, sample
 
 FLOOR, ACROSS = "Real - Real", "Real - Synthetic"
 FEW = 20  # images: with fewer a side, nothing is computed

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cmrdata import figures, paper
 from cmrdata.report import Section, write_tables
-from cmrgen import fidelity
-from cmrgen.backbones import extractor, features
-from cmrgen.comparisons import ACROSS
-from cmrgen.judges import judge
-
-if TYPE_CHECKING:
-    from cmrgen.sections import Measured
+from cmrgen.evaluation import fidelity
+from cmrgen.evaluation.backbones import extractor, features
+from cmrgen.evaluation.comparisons import ACROSS
+from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.measured import Measured
 
 SUMMARY = (
     "{name} features: synthetic against real images of the same group, in brackets real against real; n = {n} images a "
@@ -38,7 +36,7 @@ class Features(NamedTuple):
 def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n: int, seed: int) -> Section:
     """How far are synthetic from real images? Table 1 and further measures in the features of every backbone.
 
-    `backbones`: name in cmrgen.backbones.BACKBONES -> local weights file, or None to leave it out; domain, the cohort's
+    `backbones`: name in cmrgen.evaluation.backbones.BACKBONES -> local weights file, or None to leave it out; domain, the cohort's
     own attribute network, is always there. `n`: images a side, at most.
     """
     pool = fidelity.pool_of(found.cohort.index, found.made.index)

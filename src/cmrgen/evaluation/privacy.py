@@ -17,8 +17,8 @@ from scipy import stats
 from cmrdata import figures
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
-from cmrgen.fidelity import FEW
-from cmrgen.likeness import Nearest, Search, by_features, by_sight, c_t, cells
+from cmrgen.evaluation.fidelity import FEW
+from cmrgen.evaluation.likeness import Nearest, Search, by_features, by_sight, c_t, cells
 
 EXPECTED = 0.05  # share of unseen people beyond tau, the other 95 % quantile (Dar et al. 2023)
 FALSE = 0.01  # share of false ones allowed among the images called copies

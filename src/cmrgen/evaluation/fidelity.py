@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.cohort import known_axes
-from cmrgen.comparisons import ACROSS, FEW, FLOOR, METRICS, Group, Images, half_size, halves, measured
-from cmrgen.distances import check_finite, frechet_distance
+from cmrgen.evaluation.comparisons import ACROSS, FEW, FLOOR, METRICS, Group, Images, half_size, halves, measured
+from cmrgen.evaluation.distances import check_finite, frechet_distance
 
 __all__ = ["AXES", "FEW", "POOLS", "axes_of", "fidelity", "frechet_distance", "half_size", "halves", "overview",
            "pool_of", "table1", "table1_wide", "truth"]  # fmt: skip

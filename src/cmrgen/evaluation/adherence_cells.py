@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cmrdata.figures_adherence import named
-from cmrgen.fidelity import FEW
+from cmrgen.evaluation.fidelity import FEW
 
 PHRASES = {
     "sex_accuracy": "sex",

@@ -16,7 +16,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
 
-from cmrgen.fidelity import FEW
+from cmrgen.evaluation.fidelity import FEW
 
 FINE, REACH = 64, 4  # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 WIDTH = 96  # dimensions of the first pass

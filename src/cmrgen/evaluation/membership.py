@@ -12,7 +12,7 @@ from scipy import stats
 from cmrdata.store import Store
 from cmrgen.base import as_control
 from cmrgen.diffusion import denoise, diffusion_loss, row_noise
-from cmrgen.fidelity import FEW
+from cmrgen.evaluation.fidelity import FEW
 from cmrgen.prompts import prompts
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 
 from cmrdata.batch import LABELS, PHASES
 from cmrdata.cohort import AXES
-from cmrgen import estimates
-from cmrgen.estimates import Estimate
-from cmrgen.fidelity import FEW, axes_of, truth
+from cmrgen.evaluation import estimates
+from cmrgen.evaluation.estimates import Estimate
+from cmrgen.evaluation.fidelity import FEW, axes_of, truth
 
 METRICS = {"sex": "sex_accuracy", "bmi_band": "bmi_accuracy", "age_band": "age_accuracy",
            "diagnosis": "diagnosis_accuracy"}  # fmt: skip

@@ -21,7 +21,7 @@ from torchvision.models import resnet50
 from cmrdata.batch import ed_es_ed
 from cmrdata.store import Store
 from cmrgen.cache import Rows, filled
-from cmrgen.inception import inception
+from cmrgen.evaluation.inception import inception
 
 BATCH = 32  # images per forward pass; an interrupted making loses one at most
 VERSION = 1  # raise it when the networks see other pixels: kept features are then computed anew

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.store import Store
-from cmrgen import estimates
-from cmrgen.fidelity import FEW
+from cmrgen.evaluation import estimates
+from cmrgen.evaluation.fidelity import FEW
 
 SAME = (
     "source_row",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,8 +13,8 @@ import pandas as pd
 from cmrdata import figures, figures_adherence
 from cmrdata.report import Section, write_tables
 from cmrdata.store import Store
-from cmrgen import adherence, contraction, diversity
-from cmrgen.adherence_cells import (
+from cmrgen.evaluation import adherence, contraction, diversity
+from cmrgen.evaluation.adherence_cells import (
     AXES,
     PHRASES,
     confusion_cells,
@@ -24,10 +24,8 @@ from cmrgen.adherence_cells import (
     whiskers,
     with_intervals,
 )
-from cmrgen.judges import layers
-
-if TYPE_CHECKING:
-    from cmrgen.sections import Measured
+from cmrgen.evaluation.judges import layers
+from cmrgen.evaluation.measured import Measured
 
 ACROSS = 3  # images in a line of Fig. 4
 

@@ -6,51 +6,19 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from cmrdata.report import Section, write_tables
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
-from cmrgen import privacy
-from cmrgen.adherence_sections import adherence_section, contraction_section, diversity_section
-from cmrgen.fidelity_sections import fidelity_section as fidelity_section
-from cmrgen.judges import Judged, Judges, judge
-from cmrgen.membership import attack
+from cmrgen.evaluation import privacy
+from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section
+from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_section
+from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.membership import attack
 from cmrgen.render import load_generator
-
-
-class Measured(NamedTuple):
-    """A set and its cohort as the judges see them, measured once for all sections."""
-
-    cohort: Store
-    made: Store
-    networks: Judges
-    held: np.ndarray  # the cohort's rows of val and test
-    real: Judged  # of those rows
-    synthetic: Judged
-    folder: Path  # for tables; pictures go into its figures/
-
-
-def measure(cohort: Store, made: Store, networks: Judges, folder: Path) -> Measured:
-    """Judge held-out real images and the set's."""
-    held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
-    real, synthetic = judge(networks, cohort.images[held]), judge(networks, np.asarray(made.images))
-    return Measured(cohort, made, networks, held, real, synthetic, folder)
-
-
-def facts(found: Measured) -> dict[str, Any]:
-    """Provenance rows of the report."""
-    made, settings = found.made, found.made.meta["settings"]
-    return {
-        "synthetic set": f"{made.folder} ({len(made.index):,} images, {made.index.group.nunique()} groups)",
-        "synthetic fingerprint": made.fingerprint,
-        "generator": settings["generator"],
-        "sampler": f"{settings['sampler']}, {settings['steps']} steps",
-        "judges": ", ".join(f"{name}: {card['steps']} steps" for name, card in found.networks.card.items()),
-    }
 
 
 def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:

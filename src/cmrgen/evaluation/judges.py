@@ -25,7 +25,7 @@ from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES, balancing_weights
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store, fingerprint
-from cmrgen.fidelity import axes_of, truth
+from cmrgen.evaluation.fidelity import axes_of, truth
 
 VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
 FEATURES = 128  # width of the domain backbone

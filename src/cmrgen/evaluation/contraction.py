@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV
-from cmrgen import estimates
-from cmrgen.adherence import Seen
-from cmrgen.fidelity import FEW
+from cmrgen.evaluation import estimates
+from cmrgen.evaluation.adherence import Seen
+from cmrgen.evaluation.fidelity import FEW
 
 WIDE = 1.96  # sd to each side of the bias: limits of agreement
 WHO = {"all": (0, 1), "healthy": (0,), "diseased": (1,)}  # labels

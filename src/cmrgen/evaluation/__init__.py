@@ -1,0 +1,1 @@
+"""Are the images good, true to what was asked, different enough, and safe to share? Stores in, tables and sections out."""
