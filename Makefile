@@ -13,7 +13,7 @@ demo: .venv/ready
 	$(BIN)/python evaluate.py preset=demo resume=true
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(if $(SLOW),-m "slow or not slow")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(SLOW),-m "slow or not slow")
 
 lint: .venv/ready
 	$(BIN)/ruff check .

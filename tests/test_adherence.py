@@ -249,6 +249,7 @@ def test_spread_of_pairs_and_of_many_compare() -> None:
 # --- the report's sections
 
 
+@pytest.mark.slow  # seconds; test_study writes them too
 def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
     made = fake_set(tmp_path / "set", store, count=150)
     found = measured.measure(store, made, networks, tmp_path / "out")

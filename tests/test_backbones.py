@@ -38,6 +38,7 @@ def pooled(network: Any) -> nn.Module:
     return nn.Sequential(*list(network.children())[:9], nn.Flatten())
 
 
+@pytest.mark.slow  # large networks
 @pytest.mark.parametrize("nested", [False, True])
 def test_swav_without_prefix_and_heads(residual: nn.Module, nested: bool, tmp_path: Path) -> None:
     state = {f"module.{k}": v for k, v in residual.state_dict().items() if not k.startswith("fc.")}
@@ -73,6 +74,7 @@ def test_dinov2_as_published(tmp_path: Path) -> None:
     assert np.allclose(extracted(by, IMAGES), expected(small, "dinov2"), atol=1e-5)
 
 
+@pytest.mark.slow  # large networks
 @pytest.mark.parametrize(("classes", "suffix"), [(1000, "pt"), (1008, "safetensors")])
 def test_inception_from_a_local_file(classes: int, suffix: str, tmp_path: Path) -> None:
     network = Inception3(num_classes=classes, aux_logits=False, init_weights=False)

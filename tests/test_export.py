@@ -125,6 +125,7 @@ def test_the_stock_pipeline_draws_our_images(generator, pipe, sampler, guidance)
     assert psnr(drawn(generator, masks=masks, prompts=PROMPTS[::-1], **how), theirs) < 50
 
 
+@pytest.mark.slow  # seconds
 def test_the_stock_pipeline_draws_what_the_phantom_base_draws(tmp_path):
     base = load_base(weights=str(PHANTOM_BASE))
     generator = Generator(base=base, controlnet=awake(base), facts={})

@@ -368,6 +368,7 @@ def test_the_papers_numbers_are_whole():
     assert 1 - gap["Real + 4000"] / gap["Real"] == pytest.approx(paper.GAP_REDUCTION, abs=0.005)
 
 
+@pytest.mark.slow  # seconds; test_study writes them too
 def test_sections_write_what_they_show(tmp_path):
     table = runs(seeds=3, n=120, arms=("0", "2000", "only"))
     table.loc[(table.arm == "only") & (table.seed == 0) & (table.subject == "SYN0003"), "probability"] = np.nan

@@ -38,6 +38,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return Measured(cohort, made, None, held, *looks, folder / "results")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow  # seconds; test_study writes them too
 def test_section_has_the_same_tables_for_every_backbone(found: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     by = Extractor(Means(), 24, "abc", BACKBONES["swav"]._replace(side=16))
     monkeypatch.setattr(fidelity_sections, "extractor", lambda name, weights: by)

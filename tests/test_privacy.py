@@ -161,6 +161,7 @@ def test_the_set_of_training_images_is_all_copies(cohort: Store, tmp_path: Path)
     assert any("1 synthetic images are constant" in note for note in found.notes)
 
 
+@pytest.mark.slow  # an audit of its own
 def test_few_held_out_people_are_refused_or_noted(cohort: Store, fresh: np.ndarray, tmp_path: Path) -> None:
     made = made_from(cohort, tmp_path / "set", fresh[:10])
     with pytest.raises(ValueError, match="19 held-out subjects .* needs at least 20"):

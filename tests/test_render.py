@@ -427,6 +427,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, generator, tmp
     assert last.exitcode == 0 and contents(folder) == whole and begun(log) - drawn_before == 6 - safe
 
 
+@pytest.mark.slow  # seconds
 def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rendered, tmp_path):
     plan, whole = rendered
     how = {"cohort": cohort, "generator": generator, **QUICK, "steps": 4}

@@ -48,6 +48,7 @@ def test_shipped_configs_have_the_published_numbers_of_parameters(kind, unet, te
     assert [sum(p.numel() for p in n.parameters()) for n in networks] == [83_653_863, unet, text]
 
 
+@pytest.mark.slow  # large networks
 @pytest.mark.parametrize("kind", KINDS)
 def test_folder_and_both_single_files_are_the_same_base(models, kind):
     bases = [load(models[kind] / name, kind) for name in ("diffusers", "whole.safetensors", "whole.ckpt")]

@@ -118,6 +118,7 @@ def test_a_set_is_shared_and_a_classifier_explained_by_one_command_each(command,
     assert (study / "runs/explain/0/explain_hf.png").exists()
 
 
+@pytest.mark.slow  # seconds
 def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_path):
     from cmrdata.store import Store
 

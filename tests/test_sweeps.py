@@ -116,6 +116,7 @@ def test_a_failed_job_is_told_and_counted_and_a_rerun_runs_only_what_is_missing(
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.slow  # a process of its own
 def test_an_interrupt_stops_the_whole_sweep(app, tmp_path):
     ended = app("-m", "seed=range(3)", fails={1: "KeyboardInterrupt"})
     assert ended.returncode != 0
