@@ -25,7 +25,7 @@ PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads
 PROCESSES.set_forkserver_preload(["cmrdata.manifest", "pytest", "pyarrow.parquet"])
 CHUNK = 4
 COUNT = 48
-WAITING = "waiting for another process that is preparing"
+WAITING = "waiting for another process that is writing"
 
 
 @dataclass

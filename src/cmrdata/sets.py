@@ -212,7 +212,7 @@ def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"waiting for another process that is preparing {folder}", flush=True)
+            print(f"waiting for another process that is writing {folder}", flush=True)
             lock.acquire()
     try:
         yield
