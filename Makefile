@@ -26,7 +26,7 @@ lint: .venv/ready
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	test -x $(BIN)/uv || command -v uv >/dev/null || $(BIN)/python -m pip install --quiet uv
 	UV=$$(test -x $(BIN)/uv && echo $(BIN)/uv || command -v uv); \
-	$$UV pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev,cluster,loggers]' -c requirements.lock
+	$$UV pip install --quiet --compile-bytecode --python $(BIN)/python -e '.[dev,cluster,ray,loggers]' -c requirements.lock
 	touch $@
 
 clean:

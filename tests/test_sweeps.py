@@ -259,8 +259,8 @@ def test_an_unknown_launcher_is_hydras_own_clear_message():
 @pytest.mark.parametrize("name", LAUNCHERS)
 def test_a_launcher_preset_is_what_its_plugin_takes(name):
     assert name not in PLUGINS
+    pytest.importorskip({"processes": "joblib"}.get(name, name.split("_")[0].replace("slurm", "submitit")))
     config = hydra_config(f"hydra/launcher={name}", "hydra.sweep.dir=here").launcher
-    pytest.importorskip(config._target_.rsplit(".", 1)[0])
     assert type(instantiate(config)).__module__ == config._target_.rsplit(".", 1)[0]
 
 
