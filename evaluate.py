@@ -114,10 +114,8 @@ def fairness_sections(
     )
     missing = [] if study[0].startswith("All") else [" ".join(study)]
     sections[0] = sections[0]._replace(warnings=[*missing, *sections[0].warnings])
-    origin = facts["classifier runs"]
-    return [
-        part._replace(sources=[f"classifier runs: {origin[0]}", *origin[1:], *lines(part.sources)]) for part in sections
-    ]
+    count, *marks = facts["classifier runs"]
+    return [part._replace(sources=[f"classifier runs: {count}", *marks, *lines(part.sources)]) for part in sections]
 
 
 def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]]) -> None:
@@ -166,8 +164,7 @@ def board(cfg: DictConfig, folder: Path) -> None:
 
     from cmrdata import boards
 
-    asked = [of for of in (cfg.get("logger") or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
-    if asked:
+    if asked := boards.asked(cfg.get("logger")):
         with boards.one_run():
             loggers = [instantiate(of) for of in asked]
             boards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]

@@ -130,10 +130,9 @@ class Launched:
 
     def await_shards(self, folder: Path) -> None:
         """Until all shards are finished. They are as slow as their devices, so no collective's time limit holds here."""
-        from cmrdata.store import Store
-        from cmrgen.output import shard_name
+        from cmrgen.shards import finished_all
 
-        while not all(Store(folder / shard_name(k, self.processes)).complete for k in range(self.processes)):
+        while not finished_all(folder, self.processes):
             time.sleep(1)
 
 

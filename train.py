@@ -364,10 +364,10 @@ def fit(
 
 
 def loggers(configs: DictConfig | None) -> Any:
-    """One per name; a plain value beside them is a setting of ours."""
+    """One per name."""
     from hydra.utils import instantiate
 
-    return [instantiate(each) for each in (configs or {}).values() if OmegaConf.is_dict(each) and "_target_" in each]
+    return [instantiate(of) for of in boards.asked(configs)]
 
 
 def share(batch_size: int, *, processes: int) -> int:

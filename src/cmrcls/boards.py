@@ -11,7 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrcls.metrics import BINS, THRESHOLD, balanced_accuracy, ranked, reliability, sums
+from cmrcls.comparable import completed
+from cmrcls.metrics import BINS, balanced_accuracy, ranked, reliability, sums
 from cmrdata.boards import log_figure, log_table
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH
@@ -41,16 +42,6 @@ def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step
     for logger in loggers:
         logger.log_metrics(headline(given), step=step)
         logger.save()
-
-
-def completed(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Copy with the columns older runs lack: disease "hf", predicted = the likelier class."""
-    table = predictions.copy()
-    if "disease" not in table:
-        table["disease"] = "hf"
-    if "predicted" not in table:
-        table["predicted"] = (table.probability > THRESHOLD).astype(int)
-    return table
 
 
 def scores(predictions: pd.DataFrame) -> pd.DataFrame:

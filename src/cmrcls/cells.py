@@ -10,6 +10,7 @@ from cmrcls.comparable import REAL
 from cmrcls.disparities import MEASURES
 from cmrcls.metrics import METRICS
 from cmrdata import paper
+from cmrdata.report import number
 
 AXIS_NAMES = {"overall": "Overall", "sex": "Sex", "age_band": "Age", "bmi_band": "BMI"}
 MEASURE_NAMES = {
@@ -39,12 +40,12 @@ def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in _rows(gaps):
         cells = {"axis": axis_name(row.axis), "arm": row.arm, "n": row.n, "rests on": _count(row.fewest),
-                 "gap": _cell(row.difference, row.low, row.high), "lowest": _rate(row.lowest, row.lowest_rate),
+                 "gap": number(row.difference, row.low, row.high), "lowest": _rate(row.lowest, row.lowest_rate),
                  "highest": _rate(row.highest, row.highest_rate), "left out": row.left_out or "-"}  # fmt: skip
         if REAL in set(gaps.arm):
-            change = _cell(row.change, row.change_low, row.change_high)
+            change = number(row.change, row.change_low, row.change_high)
             told = row.reduction if pd.notna(row.reduction_low) else float("nan")
-            reduction = _cell(told, row.reduction_low, row.reduction_high, form=".0%")
+            reduction = number(told, row.reduction_low, row.reduction_high, form=".0%")
             cells |= {"change": change, "reduction": reduction} if row.arm != REAL else {"change": "", "reduction": ""}
         rows.append(cells)
     return pd.DataFrame(rows)
@@ -53,14 +54,14 @@ def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
 def accuracy_answers(rows: pd.DataFrame) -> list[str]:
     """Sentences on balanced accuracy overall: what each arm reaches, and whether it differs from Real beyond chance."""
     whole = rows[(rows.metric == "balanced_accuracy") & (rows.axis == "overall")]
-    reached = ", ".join(f"{row.arm} {_cell(row.mean, row.low, row.high)}" for row in _rows(whole))
+    reached = ", ".join(f"{row.arm} {number(row.mean, row.low, row.high)}" for row in _rows(whole))
     first = whole.iloc[0]
     answers = [f"Balanced accuracy: {reached}; n = {first.n:,}, {first.positives:,} diseased."]
     for row in _rows(whole[whole.arm != REAL]):
         if pd.notna(row.change_low):
             beyond = "more than chance" if row.change_low > 0 or row.change_high < 0 else "within chance"
             answers.append(
-                f"{row.arm} against {REAL}: {_change(row.change, row.change_low, row.change_high)}, {beyond}."
+                f"{row.arm} against {REAL}: {number(row.change, row.change_low, row.change_high, form='+.3f')}, {beyond}."
             )
     return answers
 
@@ -72,23 +73,19 @@ def gap_answers(gaps: pd.DataFrame) -> list[str]:
         if part.low.isna().all():
             few.append(f"{axis_name(str(axis))} ({part.fewest.min()})")
             continue
-        told = ", ".join(f"{row.arm} {_cell(row.difference, row.low, row.high)}" for row in _rows(part))
+        told = ", ".join(f"{row.arm} {number(row.difference, row.low, row.high)}" for row in _rows(part))
         answers.append(f"{axis_name(str(axis))}, gap between subgroups: {told}.")
     if few:
         answers.append(f"Too few subjects to tell a gap: {', '.join(few)}.")
     return answers
 
 
-def _change(value: float, low: float, high: float) -> str:
-    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
-
-
 def parity_cells(parity: pd.DataFrame) -> pd.DataFrame:
     """Fairness measures per axis, measure and arm."""
     return pd.DataFrame([
         {"axis": axis_name(row.axis), "measure": MEASURE_NAMES[row.measure], "arm": row.arm, "n": row.n,
-         "rests on": _count(row.fewest), "difference": _cell(row.difference, row.low, row.high),
-         "ratio": _cell(row.ratio, row.ratio_low, row.ratio_high), "lowest": row.lowest, "highest": row.highest}
+         "rests on": _count(row.fewest), "difference": number(row.difference, row.low, row.high),
+         "ratio": number(row.ratio, row.ratio_low, row.ratio_high), "lowest": row.lowest, "highest": row.highest}
         for row in _rows(parity)
     ])  # fmt: skip
 
@@ -96,7 +93,7 @@ def parity_cells(parity: pd.DataFrame) -> pd.DataFrame:
 def metric_cells(rows: pd.DataFrame) -> pd.DataFrame:
     """A row per subgroup of a single axis and arm, a column per metric."""
     single = rows[~rows.axis.str.contains(" x ")]
-    cells = single.assign(cell=[_cell(row.mean_, row.low, row.high)
+    cells = single.assign(cell=[number(row.mean_, row.low, row.high)
                                 for row in _rows(single.rename(columns={"mean": "mean_"}))])  # fmt: skip
     facts = ["subgroup", "arm", "n", "positives", "seeds"]
     order = cells.drop_duplicates(["subgroup", "arm"])[facts]
@@ -124,12 +121,6 @@ def measure_name(name: str) -> str:
     """ "gap sex" -> "gap: Sex"."""
     kind, _, axis = name.partition(" ")
     return f"{kind} subgroup: {axis_name(axis)}" if kind == "worst" else f"{kind}: {axis_name(axis)}" if axis else kind
-
-
-def _cell(value: float, low: float, high: float, *, form: str = ".3f") -> str:
-    if pd.isna(value):
-        return "n/a"
-    return f"{value:{form}}" if pd.isna(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
 
 
 def _rate(name: str | None, rate: float) -> str:

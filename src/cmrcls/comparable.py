@@ -42,10 +42,15 @@ def read_runs(folders: Iterable[Path]) -> tuple[pd.DataFrame, dict[Key, str]]:
 
 
 def filled(predictions: pd.DataFrame) -> pd.DataFrame:
-    """The table with the columns that older ones lack: disease, predicted, mitigation, fold; arm as text."""
+    """`completed`, with arm as text. Raises ValueError naming the columns without which runs can't be told apart."""
     if absent := [column for column in COLUMNS if column not in predictions]:
         raise ValueError(f"predictions lack the columns {absent}; concatenate the runs' tables and add arm and seed")
-    table = predictions.assign(arm=predictions.arm.astype(str))
+    return completed(predictions.assign(arm=predictions.arm.astype(str)))
+
+
+def completed(predictions: pd.DataFrame) -> pd.DataFrame:
+    """Copy with the columns that older tables lack: disease, mitigation, fold, and predicted, the likelier class."""
+    table = predictions.copy()
     likelier = (table.probability > THRESHOLD).astype(float)
     defaults: dict[str, Any] = {"disease": "hf", "mitigation": "none", "fold": np.nan, "predicted": likelier}
     for column, value in defaults.items():

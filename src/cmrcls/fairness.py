@@ -38,7 +38,12 @@ def table2(
     or negatives is NaN. `.attrs["refused"]` says in a sentence each which axes can't be compared, `.attrs["warnings"]`
     which runs are left out or missing. Raises ValueError when runs can't be compared.
     """
-    test = comparable(predictions, axes=axes, fingerprints=fingerprints, subjects=subjects).assign(overall="overall")
+    return accuracies(comparable(predictions, axes=axes, fingerprints=fingerprints, subjects=subjects), axes=axes)
+
+
+def accuracies(test: pd.DataFrame, *, axes: Sequence[str] = ()) -> pd.DataFrame:
+    """`table2` of test rows that `comparable.comparable` has found comparable."""
+    test = test.assign(overall="overall")
     run = test.groupby(RUN, sort=False, observed=True).ngroup()
     arms = test.arm[~run.duplicated()].to_numpy()  # by run
     wanted = [*SUBGROUPS, *(axis for axis in axes if axis not in SUBGROUPS)]

@@ -22,7 +22,7 @@ from cmrcls.cells import (
 )
 from cmrcls.comparable import REAL, Key, comparable, named
 from cmrcls.disparities import FEWEST, Tables
-from cmrcls.fairness import table2, wide
+from cmrcls.fairness import accuracies, wide
 from cmrcls.metrics import BINS
 from cmrcls.statistics import friedman, paired_tests
 from cmrdata import figures, figures_fairness, paper
@@ -79,7 +79,7 @@ def fairness(
         found = disparities.measure(runs, axes=axes, resamples=resamples, seed=seed)
         printed = facts.get("cohort_name") == "ukbb" and disease == "hf"
         result += [
-            _accuracy(table2(test, axes=axes), found, place, printed=printed),
+            _accuracy(accuracies(test, axes=axes), found, place, printed=printed),
             _apart(found, place, printed=printed),
             _measures(runs, found, place),
             _tests(runs, axes, place),

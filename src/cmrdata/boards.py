@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from omegaconf import OmegaConf
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -30,6 +32,11 @@ TAGS = {  # tag -> where the config has it
     "backbone": ("model", "backbone"),
     "base": ("model", "base", "kind"),
 }
+
+
+def asked(settings: Any) -> list[Any]:
+    """The loggers among the settings of the group `logger`: what has a _target_; a plain value beside them is ours."""
+    return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
 
 
 @contextmanager

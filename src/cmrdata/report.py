@@ -92,6 +92,13 @@ def report_html(
         answered=any(part["section"].answers for part in shown), style=Markup(STYLE))  # fmt: skip
 
 
+def number(value: float, low: float = float("nan"), high: float = float("nan"), *, form: str = ".3f") -> str:
+    """ "0.820 [0.808, 0.832]"; without an interval the value, without a value n/a."""
+    if pd.isna(value):
+        return "n/a"
+    return f"{value:{form}}" if pd.isna(low) else f"{value:{form}} [{low:{form}}, {high:{form}}]"
+
+
 def data_uri(path: Path) -> str:
     """The image file itself as a data: URI."""
     if path.suffix not in KINDS:

@@ -27,7 +27,12 @@ def render_shards(plan: pd.DataFrame, *, folder: Path, shard: str, **how: Any) -
     if of == 1:
         return render(plan, folder=folder, **how)
     render(plan, folder=folder, shard=shard, **how)
-    return merge(folder, of) if all(Store(folder / shard_name(k, of)).complete for k in range(of)) else None
+    return merge(folder, of) if finished_all(folder, of) else None
+
+
+def finished_all(folder: Path, n: int) -> bool:
+    """Are all n shards in `folder` finished?"""
+    return all(Store(folder / shard_name(k, n)).complete for k in range(n))
 
 
 def merge(folder: Path, n: int) -> Store:

@@ -5,7 +5,9 @@ Tables and arrays in, tables out; the networks behind segmentations and predicti
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +22,8 @@ METRICS = {"sex": "sex_accuracy", "bmi_band": "bmi_accuracy", "age_band": "age_a
            "diagnosis": "diagnosis_accuracy"}  # fmt: skip
 
 
-class Seen(NamedTuple):
+@dataclass(frozen=True)
+class Seen:
     """n images of one source: what they should show, and what the judges see in them."""
 
     table: pd.DataFrame  # n rows: subject, sex, age_band, bmi_band, label, group
@@ -28,6 +31,11 @@ class Seen(NamedTuple):
     segmented: np.ndarray  # the same shape
     predicted: dict[str, np.ndarray]  # axis -> (n,) values as in the table; diagnosis as 0, 1; None for a flat image
     flat: np.ndarray | None = None  # (n, 2) bool, pictures of one grey value; None where nobody looked
+
+    @cached_property
+    def structures(self) -> np.ndarray:
+        """(n, 2, 3) `structure_dice` of the images against their own masks, counted once for all tables."""
+        return structure_dice(self.segmented, self.masks)
 
 
 def structure_dice(segmented: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -65,7 +73,7 @@ def adherence(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
     """
     order = derangement(len(synthetic.table), seed=seed)
     elsewhere = synthetic.table.iloc[order].reset_index(drop=True)
-    columns = {"real": dice(real.segmented, real.masks), "synthetic": dice(synthetic.segmented, synthetic.masks),
+    columns = {"real": _mean(real.structures, -1), "synthetic": _mean(synthetic.structures, -1),
                "shuffled": dice(synthetic.segmented, synthetic.masks[order])}  # fmt: skip
     rows: list[dict[str, Any]] = [{"metric": "dice", **{k: float(_mean(v, None)) for k, v in columns.items()},
                                    "n": int((~np.isnan(columns["synthetic"])).any(1).sum())}]  # fmt: skip
@@ -91,8 +99,7 @@ def adherence(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
 def adherence_detail(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
     """Dice per structure and phase: mean, sd over images and n of real, synthetic and shuffled."""
     order = derangement(len(synthetic.table), seed=seed)
-    scores = {"real": structure_dice(real.segmented, real.masks),
-              "synthetic": structure_dice(synthetic.segmented, synthetic.masks),
+    scores = {"real": real.structures, "synthetic": synthetic.structures,
               "shuffled": structure_dice(synthetic.segmented, synthetic.masks[order])}  # fmt: skip
     rows = []
     for s, structure in enumerate(LABELS):
@@ -118,7 +125,7 @@ def by_group(real: Seen, synthetic: Seen) -> pd.DataFrame:
     sides = {"real": real, "synthetic": synthetic}
     axes = [axis for axis in axes_of(real.table) if axis in axes_of(synthetic.table) and axis in synthetic.predicted]
     common = set(real.table.group) & set(synthetic.table.group)
-    dices = {name: _mean(dice(side.segmented, side.masks), -1) for name, side in sides.items()}
+    dices = {name: _mean(_mean(side.structures, -1), -1) for name, side in sides.items()}
     people = {name: pd.factorize(side.table.subject)[0] for name, side in sides.items()}
     rows: list[dict[str, Any]] = []
     for axis, subgroup in _subgroups(real.table, synthetic.table, axes):
@@ -179,7 +186,7 @@ def faults(real: Seen, synthetic: Seen) -> list[str]:
                    for structure, label in LABELS.items() for p, phase in enumerate(PHASES)}  # fmt: skip
         if lacking := {where: count for where, count in lacking.items() if count}:
             listed = ", ".join(f"{where} {count}" for where, count in lacking.items())
-            undefined = int(np.isnan(structure_dice(side.segmented, side.masks)).sum())
+            undefined = int(np.isnan(side.structures).sum())
             found.append(f"Masks of {name} images without a structure (of {n}): {listed}. Where the segmenter sees none "
                          f"either, Dice is undefined and left out ({undefined} times); where it sees one, Dice is 0.")  # fmt: skip
     return found

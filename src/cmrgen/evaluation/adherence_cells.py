@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from cmrdata.figures_adherence import named
+from cmrdata.report import number
 from cmrgen.evaluation.fidelity import FEW
 
 PHRASES = {
@@ -41,8 +42,8 @@ def with_intervals(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"what": [NAMES[metric] for metric in shown.metric]})
     for side in SIDES:
         ends = whole[f"{side}_low"], whole[f"{side}_high"]
-        table[side] = [number(*values, form=".3f") for values in zip(shown[side], *ends, strict=True)]
-    table["shuffled"] = [number(value, form=".3f") for value in shown.shuffled]
+        table[side] = [number(*values) for values in zip(shown[side], *ends, strict=True)]
+    table["shuffled"] = [number(value) for value in shown.shuffled]
     table["n"], table["n real"] = shown.n.to_numpy(), whole.real_n.fillna(0).astype(int).to_numpy()
     table.attrs = {"warnings": shown.attrs["warnings"]}
     return table
@@ -81,10 +82,3 @@ def confusion_cells(counts: pd.DataFrame) -> pd.DataFrame:
         rows.append({"asked for": f"{AXES[axis]}: {named(axis, asked)}", "images": side,
                      "n": int(part.n.iloc[0]), "seen": ", ".join(seen) or "n/a"})  # fmt: skip
     return pd.DataFrame(rows, columns=["asked for", "images", "n", "seen"])
-
-
-def number(value: float, low: float = float("nan"), high: float = float("nan"), *, form: str = ".1f") -> str:
-    """ "0.82 [0.80, 0.84]"; without an interval the value, without a value n/a."""
-    if value != value:
-        return "n/a"
-    return f"{value:{form}}" if low != low else f"{value:{form}} [{low:{form}}, {high:{form}}]"

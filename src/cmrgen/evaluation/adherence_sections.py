@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import figures, figures_adherence
-from cmrdata.report import Section, write_tables
+from cmrdata.report import Section, number, write_tables
 from cmrdata.store import Store
 from cmrgen.evaluation import adherence, contraction, diversity
 from cmrgen.evaluation.adherence_cells import (
@@ -19,7 +19,6 @@ from cmrgen.evaluation.adherence_cells import (
     PHRASES,
     confusion_cells,
     detail_cells,
-    number,
     subgroup_cells,
     whiskers,
     with_intervals,
@@ -28,11 +27,11 @@ from cmrgen.evaluation.judges import layers
 from cmrgen.evaluation.measured import Measured
 
 ACROSS = 3  # images in a line of Fig. 4
+Sides = tuple[adherence.Seen, adherence.Seen]  # held-out real images, and the set's
 
 
-def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> Section:
+def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str], seed: int) -> Section:
     """Do the images show their masks and prompts? `missing`: groups the plan had to leave out."""
-    seen = _seen(found)
     shown, detail = adherence.adherence(*seen, seed=seed), adherence.adherence_detail(*seen, seed=seed)
     groups, counts = adherence.by_group(*seen), adherence.confusion(*seen)
     wide, bands = with_intervals(shown, groups), subgroup_cells(groups[groups.axis != "group"])
@@ -80,16 +79,16 @@ def adherence_section(found: Measured, *, missing: Sequence[str], seed: int) -> 
     )
 
 
-def contraction_section(found: Measured) -> Section:
+def contraction_section(found: Measured, seen: Sides) -> Section:
     """Does the heart contract as its masks say? Bland-Altman of the LV's area change."""
-    real, synthetic = (contraction.pairs(side) for side in _seen(found))
+    real, synthetic = (contraction.pairs(side) for side in seen)
     table = contraction.agreement(real, synthetic)
     compared: list[Any] = list(table.itertuples())
     caption = "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]"
     shown = pd.DataFrame([{
         "images": row.images, "hearts": row.hearts, "n (subjects)": f"{row.n:,} ({row.subjects:,})",
-        "mask": number(row.mask), "segmented": number(row.segmented),
-        **{name: number(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")))
+        "mask": number(row.mask, form=".1f"), "segmented": number(row.segmented, form=".1f"),
+        **{name: number(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")), form=".1f")
            for column, name in (("bias", "bias"), ("lower", "lower limit"), ("upper", "upper limit"))},
     } for row in compared])  # fmt: skip
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
@@ -127,7 +126,7 @@ def diversity_section(found: Measured, *, seed: int) -> Section:
     shown = pd.DataFrame([{
         "images": row.images, "share": row.kind, "bundles": row.bundles, "pairs": row.pairs,
         "distance": number(row.distance, row.distance_low, row.distance_high, form=".2f"),
-        "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high),
+        "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high, form=".1f"),
     } for row in kinds])  # fmt: skip
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
     write_tables(table, found.folder, "diversity", caption, display=shown)
@@ -186,7 +185,7 @@ def sweep_pictures(made: Store, pictures: Path) -> list[tuple[str, Path]]:
     return written
 
 
-def _seen(found: Measured) -> tuple[adherence.Seen, adherence.Seen]:
+def sides(found: Measured) -> Sides:
     """Held-out real images and the set's."""
     cohort, made, held = found.cohort, found.made, found.held
     real, synthetic = (

@@ -13,7 +13,7 @@ from cmrdata.report import Section, write_tables
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation import privacy
-from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section
+from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section, sides
 from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_section
 from cmrgen.evaluation.judges import judge
 from cmrgen.evaluation.measured import Measured
@@ -26,9 +26,10 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
     if len(found.made.index) < 2:
         told = f"{found.made.folder} holds {len(found.made.index)} images; adherence, contraction and diversity need 2."
         return [Section("Do the images show what they were asked to?", warnings=[told])]
+    seen = sides(found)
     return [
-        adherence_section(found, missing=missing, seed=seed),
-        contraction_section(found),
+        adherence_section(found, seen, missing=missing, seed=seed),
+        contraction_section(found, seen),
         diversity_section(found, seed=seed),
     ]
 
