@@ -17,11 +17,11 @@ HOW = ("resume", "logger", "task")  # settings that decide no number
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from cmrdata import cells
+    from cmrdata import grid
     from cmrdata.store import fingerprint
 
     folder, synthetic = Path(cfg.run_dir), Path(cfg.synthetic_set)
-    study = cells.cells(Path(cfg.classifiers), shown=cfg.input)
+    study = grid.cells(Path(cfg.classifiers), shown=cfg.input)
     found = [Path(run) for run in study.run[study.state == "finished"]]
     if not found and not (synthetic / "finished.json").exists():
         raise FileNotFoundError(
@@ -33,10 +33,10 @@ def main(cfg: DictConfig) -> None:
     inputs = [path.read_text() for path in finished if path.exists()]
     key = fingerprint({"settings": settings, "inputs": inputs, "study": study.to_csv()})
     if not (cfg.resume and (folder / "finished.json").exists() and runs.facts(folder)["key"] == key):
-        evaluate(cfg, folder, found, cells.sentences(study))
+        evaluate(cfg, folder, found, grid.sentences(study))
         runs.finish(folder, key=key, command=" ".join(sys.argv))
     board(cfg, folder)
-    show(folder, cells.sentences(study))
+    show(folder, grid.sentences(study))
 
 
 def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str]) -> None:

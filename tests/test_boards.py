@@ -89,7 +89,7 @@ def results(folder: Path) -> pd.DataFrame:
     (folder / "private").mkdir()
     Image.fromarray(np.full((9, 9), 201, np.uint8)).save(folder / "private" / "pairs.png")
     (folder / "private" / "pairs.csv").write_text("training_subject\nSYN0001\n")
-    figures.save(figures.group_bars(table.assign(sd=0.0, positives=2)), folder / "figures" / "fig_table2_bars")
+    figures.save(figures.image_grid([[np.zeros((8, 8), np.uint8)]]), folder / "figures" / "fig_table2_forest")
     return table
 
 
@@ -209,7 +209,7 @@ def test_an_offline_run_holds_the_tables_and_pictures_and_no_others(offline, run
     assert columns == list(run.table)
     assert data == [["Overall", "Real", 0.5, 8], ["Female", "Real", None, 4]]
     pictures = sorted(re.sub(r"_\d+_[0-9a-f]+$", "", path.stem) for path in media.glob("images/*"))
-    assert pictures == ["confusion_calibration", "fig_table2_bars", "synthetic"]
+    assert pictures == ["confusion_calibration", "fig_table2_forest", "synthetic"]
     assert {path.relative_to(offline.folder / "files").parts[0] for path in offline.folder.glob("files/**/*")} == {
         "media"
     }  # no code, requirements, console log
@@ -237,7 +237,7 @@ def test_csv_holds_curves_tables_and_pictures(run):
     assert metrics.val_loss.notna().sum() == 2 and metrics.test_balanced_accuracy.notna().sum() == 1
     pd.testing.assert_frame_equal(pd.read_csv(folder / "table2.csv"), run.table)
     found = {path.name for path in folder.glob("*")}
-    assert {"scores.csv", "confusion.csv", "calibration.csv", "synthetic-000004.png", "fig_table2_bars.png"} <= found
+    assert {"scores.csv", "confusion.csv", "calibration.csv", "synthetic-000004.png", "fig_table2_forest.png"} <= found
     assert not {"predictions.csv", "worst.csv", "pairs.png"} & found
     assert not [path for path in folder.glob("*.csv") if PERSON.search(path.read_bytes())]
 
@@ -249,7 +249,7 @@ def test_tensorboard_holds_curves_tables_and_pictures(run):
     events = EventAccumulator(str(folder)).Reload()
     tags = events.Tags()
     assert len(events.Scalars("val_loss")) == 2 and "test_balanced_accuracy_sex_M" in tags["scalars"]
-    assert {"synthetic", "confusion_calibration", "fig_table2_bars"} == set(tags["images"])
+    assert {"synthetic", "confusion_calibration", "fig_table2_forest"} == set(tags["images"])
     text = events.Tensors("table2/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| Overall | Real | 0.5 | 8 |" in text
     assert not [path for path in folder.iterdir() if PERSON.search(path.read_bytes())]

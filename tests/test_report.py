@@ -59,7 +59,6 @@ def grid() -> Figure:
 DRAWN = {
     "demographics": lambda: figures.demographics(subjects()),
     "demographics_unknown": lambda: figures.demographics(subjects(unknown=("sex", "age", "bmi"))),
-    "group_bars": lambda: figures.group_bars(table2()),
     "fid": lambda: figures.fid_heatmap(table1()),
     "fid_none": lambda: figures.fid_heatmap(table1()[:0]),
     "adherence": lambda: figures.adherence_bars(adherence()),
@@ -73,7 +72,7 @@ def test_figures_are_saved_in_both_formats_and_alike(name: str, tmp_path: Path) 
     assert png.name == "fig.1.png" and png.read_bytes().startswith(b"\x89PNG")
     assert svg.name == "fig.1.svg" and b"<svg" in svg.read_bytes()
     assert sorted(p.name for p in svg.parent.iterdir()) == ["fig.1.png", "fig.1.svg"]
-    if name in ("group_bars", "fid"):
+    if name == "fid":
         again = figures.save(DRAWN[name](), tmp_path / "again")
         assert [p.read_bytes() for p in again] == [png.read_bytes(), svg.read_bytes()]
 
@@ -90,7 +89,6 @@ def test_demographics_counts_the_diseased_and_omits_unknown_axes() -> None:
 
 
 def test_what_is_undefined_stays_visible() -> None:
-    assert "undefined: one class only" in words(figures.group_bars(table2()))
     assert "not known in this cohort" in words(figures.adherence_bars(adherence()))
 
 

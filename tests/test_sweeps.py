@@ -25,7 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from cmrdata import runs, sweep
-from cmrdata.cells import cells, missing, sentences
+from cmrdata.grid import cells, missing, sentences
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"

@@ -8,14 +8,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cmrcls.comparable import completed
 from cmrcls.metrics import BINS, balanced_accuracy, ranked, reliability, sums
 from cmrdata.boards import log_figure, log_table
 from cmrdata.cohort import AXES, known_axes
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH
+from cmrdata.figures import COLOURS, GREY, STYLE, WIDTH, matrix
 
 FEWEST = 10  # subjects in a bin of the calibration: below, its mean would tell about persons
 SPELLED = {"<60": "below_60", "60-70": "60_to_70", "70+": "from_70"}  # W&B filters by letters, digits and _ alone
@@ -102,11 +101,14 @@ def headline(predictions: pd.DataFrame) -> dict[str, float]:
 
 def figure(scores: pd.DataFrame, confusion: pd.DataFrame, calibration: pd.DataFrame) -> Figure:
     """Of one disease: a row per split, its confusion matrix beside its calibration curve."""
+    names = ["healthy", "diseased"]
     with matplotlib.rc_context(STYLE):
         drawn = Figure(figsize=(WIDTH, 0.2 + 2.9 * len(scores)), layout="constrained")
         panels = drawn.subplots(len(scores), 2, squeeze=False)
         for (left, right), score in zip(panels, scores.itertuples(), strict=True):
-            _matrix(left, confusion[confusion.split == score.split])
+            of = confusion[confusion.split == score.split].pivot(index="label", columns="predicted", values="n")
+            matrix(left, of.to_numpy(float), names, names)
+            left.set(xlabel="decided", ylabel="is")
             left.set_title(f"{score.split}: balanced accuracy {score.balanced_accuracy:.3f}", fontsize=10)
             told = calibration[calibration.split == score.split].dropna()
             right.plot([0, 1], [0, 1], ":", color=GREY)
@@ -114,20 +116,6 @@ def figure(scores: pd.DataFrame, confusion: pd.DataFrame, calibration: pd.DataFr
             right.set(xlim=(0, 1), ylim=(0, 1), xlabel="mean probability", ylabel="share diseased")
             right.set_title(f"{score.positives:,} of {score.n:,} diseased, Brier {score.brier:.3f}", fontsize=10)
     return drawn
-
-
-def _matrix(panel: Axes, counts: pd.DataFrame) -> None:
-    """Counts as text on the share of each true class."""
-    n = counts.pivot(index="label", columns="predicted", values="n").to_numpy(float)
-    share = n / np.maximum(n.sum(1, keepdims=True), 1)
-    panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for (y, x), value in np.ndenumerate(n):
-        panel.text(x, y, f"{value:,.0f}\n{share[y, x]:.1%}", ha="center", va="center",
-                   color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
-    panel.set_xticks((0, 1), ("healthy", "diseased"))
-    panel.set_yticks((0, 1), ("healthy", "diseased"))
-    panel.set(xlabel="decided", ylabel="is")
-    panel.tick_params(length=0)
 
 
 def _parts(predictions: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

@@ -7,10 +7,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from fairlearn.metrics import MetricFrame
 
 from cmrcls.comparable import RUN, Key, comparable
-from cmrcls.metrics import balanced_accuracy
 from cmrdata.cohort import AXES
 
 SUBGROUPS = {  # rows in the order of the paper's Table 2
@@ -86,38 +84,10 @@ def wide(table: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def gaps(table: pd.DataFrame) -> pd.DataFrame:
-    """Per axis and arm of `table2`: largest minus smallest subgroup mean, and the worst subgroup.
-
-    Columns: axis, arm, gap, worst, worst_balanced_accuracy, best, best_balanced_accuracy, and left_out, the subgroups
-    whose balanced accuracy is undefined. Fewer than two defined subgroups give a NaN gap.
-    """
-    rows = []
-    for (axis, arm), part in table[table.axis != "overall"].groupby(["axis", "arm"], sort=False):
-        scores = part.set_index("subgroup").balanced_accuracy
-        defined = scores.dropna()
-        worst, best = (defined.idxmin(), defined.idxmax()) if len(defined) else (None, None)
-        rows.append({
-            "axis": axis, "arm": arm, "gap": defined.max() - defined.min() if len(defined) > 1 else np.nan,
-            "worst": worst, "worst_balanced_accuracy": defined.min(),
-            "best": best, "best_balanced_accuracy": defined.max(),
-            "left_out": ", ".join(scores.index[scores.isna()]),
-        })  # fmt: skip
-    names = ["axis", "arm", "gap", "worst", "worst_balanced_accuracy", "best", "best_balanced_accuracy", "left_out"]
-    return pd.DataFrame(rows, columns=names)
-
-
 def _scores(test: pd.DataFrame, *, axis: str, run: pd.Series) -> pd.DataFrame:
-    """Balanced accuracy, bands x runs; subjects whose band is unknown count only overall."""
-    known = test[axis].notna()
-    frame = MetricFrame(
-        metrics=balanced_accuracy,
-        y_true=test.label[known].to_numpy(int),
-        y_pred=test.predicted[known].to_numpy(int),
-        sensitive_features=test[axis][known].astype(object).rename("band"),
-        control_features=run[known].rename("run"),
-    )
-    return frame.by_group.unstack("run")
+    """Balanced accuracy, bands x runs: the mean of both classes' recall, NaN without either; who is in no band counts overall only."""
+    right = (test.predicted == test.label).groupby([test[axis], run, test.label], observed=True).mean()
+    return right.unstack("label").reindex(columns=[0, 1]).mean(axis=1, skipna=False).unstack()
 
 
 def _refusal(subjects: pd.DataFrame, axis: str) -> str:

@@ -64,30 +64,19 @@ def demographics(subjects: pd.DataFrame) -> Figure:
     return figure
 
 
-def group_bars(table: pd.DataFrame) -> Figure:
-    """Table 2 (long: subgroup, arm, balanced_accuracy, sd, n, positives) as bars per subgroup and arm; whiskers: sd."""
-    groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
-    height = 0.8 / len(arms)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.3 + len(groups) * (0.3 + 0.16 * len(arms))), layout="constrained")
-        panel = figure.subplots()
-        for k, arm in enumerate(arms):
-            rows = table[table.arm == arm].set_index("subgroup").reindex(groups)
-            places = np.arange(len(groups)) + (k - (len(arms) - 1) / 2) * height
-            panel.barh(places, rows.balanced_accuracy, height * 0.9, color=COLOURS[k % len(COLOURS)], label=str(arm),
-                       xerr=rows.sd.fillna(0), error_kw={"elinewidth": 1, "ecolor": INK, "capsize": 2})  # fmt: skip
-            for y in places[rows.balanced_accuracy.isna()]:
-                panel.text(0.01, y, "undefined: one class only", va="center", fontsize=8)
-        counts = table.drop_duplicates("subgroup").set_index("subgroup")
-        panel.set_yticks(np.arange(len(groups)),
-                         [f"{g}\n{counts.positives[g]:,} of {counts.n[g]:,}" for g in groups])  # fmt: skip
-        panel.set_ylim(len(groups) - 0.5, -0.5)
-        panel.set_xlim(0, 1)
-        panel.axvline(0.5, color=INK, linewidth=1, linestyle=":")
-        panel.set_xlabel("balanced accuracy (dotted: chance; whisker: sd over seeds)")
-        panel.tick_params(left=False)
-        figure.legend(loc="outside upper left", ncols=min(4, len(arms)), frameon=False)
-    return figure
+def matrix(panel: Axes, counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, form: str = ",.0f") -> None:
+    """A confusion matrix on `panel`: (R, C) counts and their share of the row, which is the shade; empty rows say none."""
+    whole = counts.sum(1, keepdims=True)
+    share = counts / np.maximum(whole, 1)
+    panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (y, x), count in np.ndenumerate(counts):
+        told = f"{100 * share[y, x]:.0f} %\n{count:{form}}" if whole[y, 0] else "none"
+        colour = "white" if share[y, x] > 0.6 else INK
+        panel.text(x, y, told, ha="center", va="center", fontsize=9, color=colour)
+    panel.set_xticks(range(len(columns)), columns, fontsize=9)
+    panel.set_yticks(range(len(rows)), rows, fontsize=9)
+    panel.tick_params(length=0)
+    panel.spines[:].set_visible(False)
 
 
 def coloured(mask: np.ndarray) -> np.ndarray:

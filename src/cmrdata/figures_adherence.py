@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid
+from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
 
 WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}  # colour and mark of each kind of images
@@ -67,17 +67,9 @@ def confusion(table: pd.DataFrame) -> Figure:
             for panel, side in zip(line, SIDES, strict=True):
                 part = table[(table.axis == axis) & (table.images == side)]
                 asked, seen = list(dict.fromkeys(part.asked)), list(dict.fromkeys(part.seen))
-                share, count = (part.pivot(index="asked", columns="seen", values=c).loc[asked, seen].to_numpy(float)
-                                for c in ("share", "count"))  # fmt: skip
-                panel.imshow(np.nan_to_num(share), cmap="Blues", vmin=0, vmax=1, aspect="auto")
-                for y, x in np.ndindex(share.shape):
-                    known = share[y, x] == share[y, x]
-                    panel.text(x, y, f"{100 * share[y, x]:.0f} %\n{count[y, x]:,.0f}" if known else "none", ha="center",
-                               va="center", fontsize=9, color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
-                panel.set_xticks(range(len(seen)), [_short(named(axis, value)) for value in seen], fontsize=9)
-                panel.set_yticks(range(len(asked)), [named(axis, value) for value in asked], fontsize=9)
-                panel.tick_params(length=0)
-                panel.spines[:].set_visible(False)
+                counts = part.pivot(index="asked", columns="seen", values="count").loc[asked, seen].to_numpy(float)
+                matrix(panel, counts, [named(axis, value) for value in asked],
+                       [_short(named(axis, value)) for value in seen])  # fmt: skip
                 panel.set_title(f"{TITLES[axis].split(' (')[0]}, {side}", fontsize=10, loc="left", fontweight="bold")
         figure.supxlabel("seen", fontsize=11)
         figure.supylabel("asked for", fontsize=11)

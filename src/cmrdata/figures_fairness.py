@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH
+from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH, matrix
 
 MARKERS = "osD^vP*X"
 LEGEND = "line: 95 % interval; hollow: too few subjects for one"
@@ -74,19 +74,13 @@ def confusion(table: pd.DataFrame) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(arms))
         for k, (panel, row) in enumerate(zip(panels, table.itertuples(), strict=False)):
-            counts = np.array([[row.tp, row.fn], [row.fp, row.tn]])
-            share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-            panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
-            for y, x in np.ndindex(2, 2):
-                panel.text(x, y, f"{counts[y, x]:,.1f}\n{share[y, x]:.0%}", ha="center", va="center", fontsize=10,
-                           color="white" if share[y, x] > 0.6 else INK)  # fmt: skip
-            panel.set_xticks([0, 1], ["diseased", "healthy"], fontsize=9)
+            names = ["diseased", "healthy"]
             left = k % _columns(arms) == 0
-            panel.set_yticks(
-                [0, 1], ["diseased", "healthy"] if left else ["", ""], fontsize=9, rotation=90, va="center"
+            matrix(
+                panel, np.array([[row.tp, row.fn], [row.fp, row.tn]]), names if left else ["", ""], names, form=",.1f"
             )
-            panel.tick_params(length=0)
-            panel.spines[:].set_visible(False)
+            for tick in panel.get_yticklabels():
+                tick.set(rotation=90, va="center")
             panel.set_title(_broken(str(row.arm)), fontsize=10)
         figure.supxlabel("decided", fontsize=11)
         figure.supylabel("is", fontsize=11)

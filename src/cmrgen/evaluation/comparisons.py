@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from cmrgen.evaluation.distances import Sample, frechet, kernel_distance, neighbours, sample
+from cmrgen.evaluation.estimates import Z
 
 FLOOR, ACROSS = "Real - Real", "Real - Synthetic"
 FEW = 20  # images: with fewer a side, nothing is computed
 METRICS = ("fid", "kid", "precision", "recall", "density", "coverage")
-NORMAL = 1.959964  # standard deviations to either end of a 95 % interval
 REAL, SYNTHETIC, LEFT, RIGHT = "real", "synthetic", "left half", "right half"  # what is drawn from
 WHOLES = ("all", "group")  # axes whose groups are not compared with each other
 Cell = tuple[int, int, str]  # positions of two groups, FLOOR or ACROSS
@@ -122,7 +122,7 @@ def _summary(draws: Sequence[Mapping[str, float]], metric: str) -> tuple[float, 
     values = np.array([draw[metric] for draw in draws])
     if not len(values):
         return (np.nan,) * 4
-    reach = NORMAL * np.sqrt(np.mean([draw.get(f"{metric} variance", np.nan) for draw in draws]))
+    reach = Z * np.sqrt(np.mean([draw.get(f"{metric} variance", np.nan) for draw in draws]))
     mean, sd = float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else np.nan
     return mean, sd, float(mean - reach), float(mean + reach)
 
