@@ -44,7 +44,13 @@ def main(cfg: DictConfig) -> None:
         runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
         print(f"{counts.to_string(index=False)}\n{folder / 'plan.csv'}: images=true resume=true draws it")
         return
-    how = {"sampler": cfg.sampler.name, "steps": cfg.sampler.steps}
+    how = {
+        "sampler": cfg.sampler.name,
+        "steps": cfg.sampler.steps,
+        "interval": list(cfg.sampler.interval),
+        "guides": cfg.sampler.guides,
+        "reuse": cfg.sampler.reuse,
+    }
     shard = launched.shard
     made = render_shards(
         plan,
@@ -53,8 +59,6 @@ def main(cfg: DictConfig) -> None:
         cohort=cohort,
         generator=generator,
         batch_size=cfg.batch_size,
-        interval=list(cfg.sampler.interval),
-        reuse=cfg.sampler.reuse,
         device=launched.device,
         **how,
     )

@@ -138,6 +138,7 @@ def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device:
         Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "sampler": "dpmpp", "steps": 10}), batch, many),
         Arm(few, ours(generator, **UNIPC), batch, many),
         Arm("guidance 2", ours(generator, **{**UNIPC, "guidance": 2.0}), batch, few),
+        Arm("guidance 2 towards mask and prompt", ours(generator, **{**UNIPC, "guidance": 2.0}, guides="both"), batch, few),
         Arm("guidance 4 in the first half", ours(generator, **UNIPC, **first), batch, few),
         Arm("guidance 4 in the second half", ours(generator, **UNIPC, interval=(0.5, 1)), batch, few),
         Arm("UniPC, 5 steps", ours(generator, **{**UNIPC, "steps": 5}), batch, few),

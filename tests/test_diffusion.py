@@ -159,7 +159,7 @@ class Counting:
     def __init__(self):
         self.rows = []
 
-    def __call__(self, x, t, words, rows):
+    def __call__(self, x, t, words, rows, masked=None):
         assert len(rows) == len(x) == len(words)
         self.rows.append(len(x))
         return x * 0.5 + words.mean((1, 2)).view(-1, 1, 1, 1)
@@ -182,6 +182,18 @@ def test_guidance_extrapolates_each_row_from_the_empty_prompt(scale):
     wanted = unconditional + s.view(-1, 1, 1, 1) * (conditional - unconditional)
     torch.testing.assert_close(got, wanted)
     assert counting.rows == [3 + sum(k != 1 for k in scale)]
+
+
+def test_bare_guidance_starts_from_what_sees_neither_prompt_nor_mask():
+    x, words, empty, s = drawn(3, *SHAPE), drawn(3, 5, 6), drawn(1, 5, 6, seed=1), torch.tensor([3.0, 1.0, 2.0])
+
+    def predict(x, t, words, rows, masked):
+        assert masked.tolist() == [False, False, True, True, True]
+        return x + words.mean((1, 2)).view(-1, 1, 1, 1) + 10 * masked.view(-1, 1, 1, 1) * (rows + 1).view(-1, 1, 1, 1)
+
+    got = guided(predict, prompt=words, empty=empty, scale=s, bare=True)(x, torch.tensor(7))
+    seen, free = words.mean((1, 2)) + torch.tensor([10.0, 20.0, 30.0]), empty.mean()
+    torch.testing.assert_close(got, x + torch.where(s == 1, seen, free + s * (seen - free)).view(-1, 1, 1, 1))
 
 
 @few

@@ -358,14 +358,40 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
     return bool(((a.int() - b.int()).abs() <= 1).float().mean() >= 0.999)
 
 
-@pytest.mark.parametrize("sampler", ["unipc", "ddim", "dpmpp"])
-def test_an_image_is_the_same_whatever_its_batch(generator, requests, sampler):
-    how = {"sampler": sampler, "steps": 3}
+@pytest.mark.parametrize(("sampler", "guides"), [("unipc", "both"), ("ddim", "prompt"), ("dpmpp", "prompt")])
+def test_an_image_is_the_same_whatever_its_batch(generator, requests, sampler, guides):
+    how = {"sampler": sampler, "steps": 3, "guides": guides}
     together = generator.images(**requests, **how)
     assert together.shape == (4, 2, 32, 32) and together.dtype == torch.uint8 and together.float().std() > 5
     assert torch.equal(generator.images(**requests, **how), together)
     for rows in ([0], [2], [3, 1], [2, 0, 3]):
         assert close(generator.images(**some(requests, rows), **how), together[rows]), rows
+
+
+def test_rows_without_a_mask_are_the_bases_own(generator, requests):
+    x, t = torch.randn((3, *generator.base.latent_shape)), torch.tensor(500)
+    context, control = (
+        generator.embed(requests["prompts"][:3]),
+        as_control(requests["masks"][:3], generator.base.pixels),
+    )
+    networks, masked = (generator.base.unet, generator.controlnet), torch.tensor([True, False, True])
+    with torch.no_grad():
+        some = denoise(*networks, x, t, context=context, control=control[masked], masked=masked)
+        steered = denoise(*networks, x, t, context=context, control=control)
+        alone = denoise(*networks, x, t, context=context, control=None)
+    torch.testing.assert_close(some, torch.where(masked.view(-1, 1, 1, 1), steered, alone), atol=1e-5, rtol=0)
+    assert (steered - alone).abs().max() > 1e-3
+
+
+def test_guidance_towards_both_pushes_the_mask_too_once_it_steers(generator, requests, tiny_base):
+    def drawn(made: Generator, **changes) -> torch.Tensor:
+        asked = {**requests, "prompts": [""] * 4, "guidance": [4.0] * 4, "steps": 2, **changes}
+        return made.images(**asked, guides="both")
+
+    asleep = Generator(base=generator.base, controlnet=module_on(tiny_base).controlnet, facts={})
+    plain = asleep.images(**{**requests, "prompts": [""] * 4, "guidance": [1.0] * 4}, steps=2)
+    assert close(drawn(asleep), plain)  # an untrained ControlNet and no prompt: nothing to push towards
+    assert not close(drawn(generator), drawn(generator, guidance=[1.0] * 4))
 
 
 @pytest.mark.parametrize("what", ["masks", "prompts", "seeds", "guidance"])

@@ -436,6 +436,10 @@ def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rend
     plain = render(plan.assign(guidance=1.0), folder=tmp_path / "plain", **how)
     assert np.array_equal(none.images, plain.images) and (some.images != none.images).any()
     assert some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
+    both = render(plan.assign(guidance=6.0), folder=tmp_path / "both", guides="both", **how)
+    assert both.meta["settings"]["guides"] == "both" and (both.images != whole.images).any()
+    with pytest.raises(ValueError, match="sampler.guides is 'mask'; it takes prompt or both"):
+        render(plan, folder=tmp_path / "wrong", guides="mask", **how)
     with pytest.raises(ValueError, match=r"sampler.interval is \[0.8, 0.2\]"):
         render(plan, folder=tmp_path / "wrong", interval=(0.8, 0.2), **how)
 
@@ -469,6 +473,8 @@ def test_only_the_forwards_that_count_are_made(generator, request_of, calls):
     assert calls["controlnet"] == calls["deep"] == [4, 4]  # one row has an unconditional half
     generator.images(**request_of([2.0, 2.0]), steps=4, interval=(0, 0.5))
     assert calls["deep"][2:] == [4, 4, 2, 2]
+    generator.images(**request_of([2.0, 1.0]), steps=1, guides="both")
+    assert calls["controlnet"].pop() == 2 and calls["deep"].pop() == 3
     generator.images(**request_of([2.0, 2.0]), steps=2, strength=0.0)
     assert calls["controlnet"][2:] == calls["deep"][2:6] and calls["deep"][6:] == [4, 4]
 

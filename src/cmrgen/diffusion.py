@@ -66,22 +66,30 @@ def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> T
 
 
 def guided(
-    predict: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], *, prompt: Tensor, empty: Tensor, scale: Tensor
+    predict: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor],
+    *,
+    prompt: Tensor,
+    empty: Tensor,
+    scale: Tensor,
+    bare: bool = False,
 ) -> Predictor:
     """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale per row (B,).
 
     prompt (B, tokens, width); empty, what the images shall not show, the same or (1, tokens, width). `predict` takes
-    (x, t, embeddings, rows) of n inputs, rows (n,) saying which of the B each is: rows at scale 1 need no second input.
+    (x, t, embeddings, rows, masked) of n inputs, rows (n,) saying which of the B each is: rows at scale 1 need no second
+    input. bare: the unconditional prediction sees no mask either, so that guidance pushes towards both; masked (n,) bool
+    says which inputs see theirs, None for all.
     """
     every = torch.arange(len(prompt), device=prompt.device)
     steered = every[scale != 1]
     if not len(steered):
-        return lambda x, t: predict(x, t, prompt, every)
+        return lambda x, t: predict(x, t, prompt, every, None)
     rows, words = torch.cat([steered, every]), torch.cat([empty.expand_as(prompt)[steered], prompt])
+    masked = torch.arange(len(rows), device=rows.device) >= len(steered) if bare else None
     weight = scale[steered].view(-1, 1, 1, 1)
 
     def combined(x: Tensor, t: Tensor) -> Tensor:
-        both = predict(x[rows], t, words, rows)
+        both = predict(x[rows], t, words, rows, masked)
         unconditional, conditional = both[: len(steered)], both[len(steered) :]
         moved = unconditional + weight * (conditional[steered] - unconditional)
         return moved if len(steered) == len(every) else conditional.index_copy(0, steered, moved)
@@ -119,19 +127,29 @@ def denoise(
     context: Tensor,
     control: Tensor | None,
     strength: float | Tensor = 1.0,
+    masked: Tensor | None = None,
 ) -> Tensor:
     """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3).
 
-    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which is strength 0.
+    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which is strength 0. masked
+    (B,) bool: the rows that `control` and strengths are of, in order, if not all; the others cost no ControlNet.
     A U-Net of lower precision than x is fed in its own, free of autocast: its weights are already what autocast makes.
     """
     if control is None:
         down, middle = [], None
     else:
         scale = strength.view(-1, 1, 1, 1) if isinstance(strength, Tensor) else strength
+        seen = slice(None) if masked is None else masked
         down, middle = controlnet(
-            x, t, encoder_hidden_states=context, controlnet_cond=control, conditioning_scale=scale, return_dict=False
+            x[seen],
+            t[seen] if t.ndim else t,
+            encoder_hidden_states=context[seen],
+            controlnet_cond=control,
+            conditioning_scale=scale,
+            return_dict=False,
         )
+        if masked is not None:
+            down, middle = [_among(d, masked) for d in down], _among(middle, masked)
     steer = {"down_block_additional_residuals": down or None, "mid_block_additional_residual": middle}
     own = getattr(unet, "dtype", x.dtype)
     if own == x.dtype:
@@ -142,6 +160,13 @@ def denoise(
             "mid_block_additional_residual": middle if middle is None else middle.to(own),
         }
         return unet(x.to(own), t, encoder_hidden_states=context.to(own), **steer).sample.to(x.dtype)
+
+
+def _among(steering: Tensor, masked: Tensor) -> Tensor:
+    """(m, ...) of the masked rows, zeros for the others: (B, ...)."""
+    every = steering.new_zeros(len(masked), *steering.shape[1:])
+    every[masked] = steering
+    return every
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from cmrgen.prompts import EMPTY
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
+GUIDES = ("prompt", "both")  # what guidance pushes towards
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
 READY = nn.Identity()  # one for all, so that compiled networks know it again
@@ -74,12 +75,15 @@ class Generator:
         sampler: str = "unipc",
         steps: int = 8,
         interval: tuple[float, float] = WHOLE,
+        guides: str = "prompt",
         reuse: int = 1,
     ) -> Tensor:
         """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
 
         negatives: what the images shall not show, else nothing; strength: of the mask; interval: share of the steps in
-        which guidance counts; reuse: steps that share one `reused` forward. An image that is not finite becomes black.
+        which guidance counts; guides: towards the prompt, or both mask and prompt: then the prediction guided away from
+        is the base's own, without ControlNet. reuse: steps that share one `reused` forward. An image that is not finite
+        becomes black.
         """
         device, n = self.base.device, len(prompts)
         context, empty = self.embed(prompts), self.embed(negatives or [EMPTY])
@@ -96,14 +100,15 @@ class Generator:
             if self.precision != torch.float32:
                 stack.enter_context(torch.autocast(device.type, self.precision))
 
-            def predict(x: Tensor, t: Tensor, words: Tensor, rows: Tensor) -> Tensor:
+            def predict(x: Tensor, t: Tensor, words: Tensor, rows: Tensor, seen: Tensor | None) -> Tensor:
                 if begin:
                     begin(len(x))
-                steer = {"control": control[rows], "strength": strengths[rows]} if masked else {"control": None}
-                return denoise(self.base.unet, self.controlnet, x, t, context=words, **steer).float()
+                at = rows if seen is None else rows[seen]
+                steer = {"control": control[at], "strength": strengths[at]} if masked else {"control": None}
+                return denoise(self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer).float()
 
             scale = torch.tensor(list(guidance), device=device)
-            steered = partial(guided, predict, prompt=context, empty=empty)
+            steered = partial(guided, predict, prompt=context, empty=empty, bare=guides == "both")
             predictor = within(
                 interval,
                 inside=steered(scale=scale),

@@ -47,6 +47,7 @@ class PreviewGrid(L.Callback):
                 guidance=[self.sampler["guidance"]] * len(part),
                 sampler=self.sampler["name"],
                 steps=self.sampler["steps"],
+                guides=self.sampler["guides"],
             )
             for part in parts
         ]

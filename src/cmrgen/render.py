@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from cmrdata.runs import write_atomic
 from cmrdata.store import Store, Writer
+from cmrgen.generator import GUIDES, WHOLE, blank
 from cmrgen.generator import SAMPLERS as SAMPLERS
-from cmrgen.generator import WHOLE, blank
 from cmrgen.generator import Generator as Generator
 from cmrgen.generator import embedded_once as embedded_once
 from cmrgen.generator import load_generator as load_generator
@@ -42,13 +42,14 @@ def render(
     steps: int,
     batch_size: int = 24,
     interval: Sequence[float] = WHOLE,
+    guides: str = "prompt",
     reuse: int = 1,
     shard: str | None = None,
     device: torch.device | str | None = None,
 ) -> Store:
     """Render the plan's rows into a synthetic set at the cohort's image size; continues an interrupted one.
 
-    Rows without their own `steps` take `steps`; interval and reuse are those of Generator.images. shard: "i/n" draws
+    Rows without their own `steps` take `steps`; interval, guides and reuse are those of Generator.images. shard: "i/n" draws
     every n-th batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
     A row that is not finite is drawn once more, alone and in float32; then it is left out and listed in failed.csv (row,
     reason). Equal arguments give equal bytes on a CPU.
@@ -57,6 +58,8 @@ def render(
     check(plan, cohort.subjects, cohort.index)
     if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
         raise ValueError(f"sampler.interval is {list(interval)}; give two shares of the steps, as [0, 1] or [0.2, 0.8]")
+    if guides not in GUIDES:
+        raise ValueError(f"sampler.guides is {guides!r}; it takes {' or '.join(GUIDES)}")
     if reuse < 1 or batch_size < 1:
         raise ValueError(f"sampler.reuse is {reuse}, batch_size {batch_size}; give at least 1")
     batches = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)]
@@ -70,6 +73,7 @@ def render(
         "batch_size": batch_size,
         "plan": hashlib.sha256(written.encode()).hexdigest()[:16],
         **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
+        **({"guides": guides} if guides != "prompt" else {}),
         **({"reuse": reuse} if reuse > 1 else {}),
         **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
     }
@@ -87,7 +91,9 @@ def render(
         writer = Writer(folder, pixels=pixels, settings=settings)
         check_room(folder, rows=rows - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
-        draw = partial(drawn, generator=generator, sampler=sampler, interval=tuple(interval), reuse=reuse)
+        draw = partial(
+            drawn, generator=generator, sampler=sampler, interval=tuple(interval), guides=guides, reuse=reuse
+        )
         _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
         return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"))
 
@@ -116,7 +122,7 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
 def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, **how: Any) -> Tensor:
     """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone.
 
-    `how`: sampler, interval and reuse of Generator.images.
+    `how`: sampler, interval, guides and reuse of Generator.images.
     """
     images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels), dtype=torch.uint8)
 

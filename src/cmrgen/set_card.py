@@ -104,11 +104,12 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         "tags": ["synthetic", "cardiac-mri", "controlnet", "medical"],
         "size_categories": [_size(len(rows))],
     }
+    towards = " towards mask and prompt" if settings.get("guides") == "both" else ""
     facts = {
         "cohort": settings["cohort"].rsplit("-", 1)[0],
         "cohort fingerprint": settings["cohort_fingerprint"],
         "generator": settings["generator"],
-        "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}",
+        "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}{towards}",
         "plan": settings["plan"],
         "set": made.fingerprint,
         "code": made.meta.get("code", "unknown"),
