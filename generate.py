@@ -27,7 +27,9 @@ def main(cfg: DictConfig) -> None:
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import merge, render_shards
 
-    generator = load_generator(cfg.generator)
+    generator = load_generator(cfg.generator, precision=cfg.precision)
+    if cfg.compile:
+        generator.compile()
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
     if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
         raise ValueError(

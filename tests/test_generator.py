@@ -452,6 +452,11 @@ def test_a_generator_survives_its_run_folder_and_its_base_may_not_change(generat
     found = load_generator(run)
     assert found.facts["fingerprint"] == mark and found.facts["fields"] == ["sex"]
     assert close(found.images(**requests, steps=2), generator.images(**requests, steps=2))
+    half = load_generator(run, precision="bf16-mixed").images(**requests, steps=2)
+    assert not torch.equal(half, found.images(**requests, steps=2))
+    assert (half.int() - found.images(**requests, steps=2).int()).abs().float().mean() < 8
+    with pytest.raises(ValueError, match="precision is 'half'; it takes 32-true, bf16-mixed, 16-mixed"):
+        load_generator(run, precision="half")
     path = weights / "text" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match="has changed since.*restore it, or train the ControlNet again"):

@@ -508,7 +508,7 @@ def test_compiled_networks_draw_the_same_without_compiling_again(generator, requ
 
     compiled, asked = copy.deepcopy(generator), request_of([2.0, 2.0])
     plain = compiled.images(**asked, steps=2)
-    compiled.compile(backend="eager")
+    assert compiled.compile(backend="eager").compiled and not generator.compiled
     graphs = []
     for _ in range(2):
         assert torch.equal(compiled.images(**asked, steps=2), plain)

@@ -23,6 +23,7 @@ from cmrgen.prompts import EMPTY
 SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
 GUIDES = ("prompt", "both")  # what guidance pushes towards
+PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
 READY = nn.Identity()  # one for all, so that compiled networks know it again
@@ -39,6 +40,7 @@ class Generator:
     controlnet: ControlNetModel
     facts: dict[str, Any]
     precision: torch.dtype = torch.float32
+    compiled: bool = False
     _words: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def to(self, device: torch.device | str) -> Generator:
@@ -50,6 +52,7 @@ class Generator:
         """Let torch compile the networks in place: minutes at the first batch of each size, for GPUs and many images."""
         for network in (self.base.unet, self.controlnet):
             network.compile(**options)
+        self.compiled = True
         return self
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -191,11 +194,14 @@ def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, A
     return mark
 
 
-def load_generator(run: str | Path) -> Generator:
-    """The generator of a finished ControlNet run, e.g. runs/controlnet/0.
+def load_generator(run: str | Path, *, precision: str = "32-true") -> Generator:
+    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; precision: one of PRECISIONS.
 
-    Raises FileNotFoundError when there is none, ValueError when its weights or its base are damaged or have changed.
+    Raises FileNotFoundError when there is none, ValueError for another precision and when its weights or its base are
+    damaged or have changed.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
     runs.facts(Path(run))
     folder = Path(run) / "controlnet"
     if not (folder / "generator.json").exists():
@@ -217,6 +223,5 @@ def load_generator(run: str | Path) -> Generator:
             f"generator={run}: its base {facts['base']['weights']} has changed since ({facts['base_fingerprint']} -> "
             f"{base.fingerprint}); restore it, or train the ControlNet again"
         )
-    return Generator(
-        base=base, controlnet=ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False), facts=facts
-    )
+    controlnet = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
+    return Generator(base=base, controlnet=controlnet, facts=facts, precision=PRECISIONS[precision])

@@ -75,6 +75,7 @@ def render(
         **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
         **({"guides": guides} if guides != "prompt" else {}),
         **({"reuse": reuse} if reuse > 1 else {}),
+        **({"compiled": True} if generator.compiled else {}),
         **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
     }
     if shard is not None:
