@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,14 @@ SCORE = "best_val_balanced_accuracy"
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
-    if (folder := claim(cfg)) is None:
-        return runs.facts(Path(cfg.run_dir)).get(SCORE)
+    with ExitStack() as hold:
+        if (folder := together(cfg, lambda: claim(cfg, hold))) is None:
+            return runs.facts(Path(cfg.run_dir)).get(SCORE)
+        return work(cfg, folder)
+
+
+def work(cfg: DictConfig, folder: Path) -> float | None:
+    """The job itself, in its claimed folder."""
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
@@ -41,19 +48,48 @@ def main(cfg: DictConfig) -> float | None:
     return facts.get(SCORE)
 
 
-def claim(cfg: DictConfig) -> Path | None:
-    """The run's folder, None if it is done. The first process of a run claims it; the others find it claimed."""
+def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
+    """The run's folder, None if it is done. The first process of a run claims and holds it; the others find it claimed."""
+    folder = Path(cfg.run_dir)
     if follows(cfg):
-        folder = Path(cfg.run_dir)
-        return None if cfg.resume and (folder / "finished.json").exists() else folder
+        return None if (cfg.resume or runs.restarted()) and (folder / "finished.json").exists() else folder
+    hold.enter_context(runs.held(folder))
     return runs.claim(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
 
 
 def follows(cfg: DictConfig) -> bool:
     """Is this one of a run's further processes, started by Lightning, torchrun or SLURM?"""
-    alone = cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-    return not alone and any(int(os.environ.get(name, 0)) for name in ranks)
+    return not alone(cfg) and any(int(os.environ.get(name, 0)) for name in ranks)
+
+
+def alone(cfg: DictConfig) -> bool:
+    """Is the run one process?"""
+    return cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1
+
+
+def together(cfg: DictConfig, claimed: Callable[[], Path | None]) -> Path | None:
+    """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what the first one did."""
+    if alone(cfg) or os.environ.get("SLURM_NTASKS", "1") == "1":
+        return claimed()
+    from lightning import Fabric
+
+    quiet()
+    trainer = cfg.trainer
+    fabric = Fabric(
+        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes, strategy="ddp"
+    )
+    fabric.launch()
+    outcome: Path | Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            outcome = claimed()
+        except runs.PLAIN as error:
+            outcome = error
+    if isinstance(outcome := fabric.broadcast(outcome), Exception):
+        part()
+        raise outcome
+    return outcome
 
 
 def part() -> None:
@@ -330,21 +366,16 @@ def fit(
     from hydra.utils import instantiate
     from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 
-    keep = ModelCheckpoint(
-        folder / "checkpoints",
-        filename="best",
-        monitor=monitor,
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-    )
+    place: Any = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
+    keep = [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **place)] if monitor else []
+    keep.append(ModelCheckpoint(filename="last", **place))  # save_last=True would skip epochs that are not the best
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
     tell = LambdaCallback(on_fit_start=lambda fitter, _: boards.describe(fitter.loggers, settings))
     last = folder / "checkpoints" / "last.ckpt"
     given = instantiate(cfg.trainer.get("callbacks")) or []
     options = {
         "logger": loggers(cfg.get("logger")),
-        "callbacks": [keep, tell, *callbacks, *given],
+        "callbacks": [*keep, tell, *callbacks, *given],
         "default_root_dir": folder,
     }
     fitter = instantiate(cfg.trainer, **options, **trainer)

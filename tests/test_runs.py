@@ -135,6 +135,35 @@ def test_a_failure_of_a_full_disk_needs_no_room_for_its_record(tmp_path, monkeyp
     assert not list(tmp_path.iterdir())
 
 
+def test_what_slurm_starts_again_continues_what_it_began(tmp_path, monkeypatch):
+    config = {"run_dir": str(tmp_path / "0"), "resume": False, "overwrite": False, "seed": 0}
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    folder = runs.claim(config)
+    (folder / "last.ckpt").touch()
+    with pytest.raises(FileExistsError, match="resume=true to continue it"):
+        runs.claim(config)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert runs.claim(config) == folder
+
+
+def test_a_run_is_held_against_other_processes_until_it_ends(tmp_path, monkeypatch):
+    folder = tmp_path / "classifier" / "0"
+    with runs.held(folder):
+        with pytest.raises(FileExistsError, match="classifier/0: another process is at work.*resume=true"):
+            runs.held(folder).__enter__()
+        with runs.held(tmp_path / "classifier" / "1"):
+            assert not folder.exists()
+    with runs.held(folder):
+        pass
+    monkeypatch.setattr(runs.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
+    with runs.held(folder):  # a disk without locks is no fault
+        pass
+
+
+def test_an_end_by_slurms_clock_is_told_with_its_remedy():
+    assert "hydra.launcher.max_num_timeout=<n>" in told(type("UncompletedJobError", (Exception,), {})("not requeued"))
+
+
 def test_what_hydra_wraps_is_told_and_a_bug_is_not():
     class InstantiationException(Exception):
         pass

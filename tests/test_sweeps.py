@@ -8,8 +8,11 @@ import os
 import runpy
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +20,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -72,10 +76,10 @@ def app(tmp_path: Path):
     return run
 
 
-def python(script: Path, *args: str, cwd: Path, seconds: int = 280) -> subprocess.CompletedProcess:
+def python(script: Path, *args: str, cwd: Path, seconds: int = 280, **more: str) -> subprocess.CompletedProcess:
     """The command, in a home of its own; killed with all it started if it hangs."""
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    environment |= {"HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    environment |= {"HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
     command = [sys.executable, str(script), *sorted(args, key=lambda arg: arg != "-m")]
     with subprocess.Popen(
         command,
@@ -352,11 +356,13 @@ def test_only_the_first_of_several_processes_claims_a_run(train, tmp_path, monke
         "overwrite": False,
         "trainer": {"devices": devices, "num_nodes": 1},
     }
-    assert train.claim(OmegaConf.create(settings)) == run and run.exists() != follows
+    with ExitStack() as hold:
+        assert train.claim(OmegaConf.create(settings), hold) == run and run.exists() != follows
     run.mkdir(exist_ok=True)
     (run / "config.yaml").write_text(yaml.safe_dump({key: settings[key] for key in ("run_dir", "trainer")}))
     runs.finish(run)
-    assert train.claim(OmegaConf.create(settings)) is None
+    with ExitStack() as hold:
+        assert train.claim(OmegaConf.create(settings), hold) is None
 
 
 def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not(train):
@@ -384,7 +390,7 @@ def classifier(tmp_path_factory):
     """Runs train.py experiment=classifier on a tiny phantom below a temporary folder, which is returned."""
     folder = tmp_path_factory.mktemp("classifier")
 
-    def run(*overrides: str) -> subprocess.CompletedProcess:
+    def run(*overrides: str, **environment: str) -> subprocess.CompletedProcess:
         small = [
             "preset=smoke",
             "preset.runs=runs",
@@ -392,7 +398,7 @@ def classifier(tmp_path_factory):
             "cohort.subjects=200",
             "trainer.accelerator=cpu",
         ]
-        return python(ROOT / "train.py", "experiment=classifier", *small, *overrides, cwd=folder)
+        return python(ROOT / "train.py", "experiment=classifier", *small, *overrides, cwd=folder, **environment)
 
     run.folder = folder
     return run
@@ -422,6 +428,26 @@ def test_two_processes_give_the_metrics_and_predictions_of_one_in_a_sweep_too(cl
 
 
 @pytest.mark.slow
+def test_slurms_tasks_train_one_run_and_a_refusal_ends_them_all(classifier):
+    """Tasks as srun starts them, here without SLURM."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        slurm = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "SLURM_JOB_NAME": "train"}
+    slurm |= {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "0"}
+
+    def task(rank: int) -> subprocess.CompletedProcess:
+        own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}
+        return classifier("name=slurm", "trainer.devices=2", "trainer.strategy=ddp", **slurm, **own)
+
+    with ThreadPoolExecutor(2) as at_once:
+        trained, refused = (list(at_once.map(task, range(2))) for _ in range(2))
+    assert [ended.returncode for ended in trained] == [0, 0], trained
+    assert sum("finished" in ended.stdout for ended in trained) == 1
+    assert [ended.returncode for ended in refused] == [1, 1]
+    assert all("holds a finished run" in ended.stderr for ended in refused)
+
+
+@pytest.mark.slow
 def test_tuning_early_stops_and_diverging_losses_end_to_end(classifier):
     pytest.importorskip("optuna")
     tuned = classifier("-m", "hydra/sweeper=tune", "hydra.sweeper.n_trials=2")
@@ -430,8 +456,11 @@ def test_tuning_early_stops_and_diverging_losses_end_to_end(classifier):
     best = yaml.safe_load(next(classifier.folder.glob("runs/sweeps/*/optimization_results.yaml")).read_text())
     assert len(found) == 2 and best["best_value"] == max(f["best_val_balanced_accuracy"] for f in found)
     stop = "{_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val_loss,patience:1,min_delta:9}"
-    early = classifier("name=early", "trainer.max_epochs=5", f"+trainer.callbacks=[{stop}]")
+    still = ["model.lr=0", "model.backbone=test_convnext", "model.width=64"]  # the first epoch stays the best
+    early = classifier("name=early", *still, "trainer.max_epochs=5", f"+trainer.callbacks=[{stop}]")
     assert early.returncode == 0 and "stopped early, after 2 of 5 epochs: Monitored metric val_loss" in early.stdout
-    assert "stopped early" in runs.facts(classifier.folder / "runs" / "early" / "0")["stopped"]
+    run = classifier.folder / "runs" / "early" / "0"
+    assert "stopped early" in runs.facts(run)["stopped"] and runs.facts(run)["best_epoch"] == 0
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1  # resume=true begins there
     diverged = classifier("-m", "name=diverged", "model.lr=1e30,1e31", "seed=0,1", "trainer.max_epochs=3")
     assert diverged.returncode == 1 and "4 of 4 runs failed" in diverged.stderr

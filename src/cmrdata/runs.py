@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from cmrdata.version import code_version
@@ -21,6 +22,10 @@ from cmrdata.version import code_version
 CONTROL = ("resume", "overwrite", "preset", "images", "shard", "logger")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
+TIME_OVER = (
+    "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
+    "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
+)
 
 
 # in names of runs: ${tagged:fold,${fold}} is "-fold-3", or nothing without a fold
@@ -73,10 +78,35 @@ def begin(
 def claim(config: dict[str, Any]) -> Path | None:
     """The folder that a command's whole config asks for (run_dir, resume, overwrite); None, said aloud, if it is done."""
     folder = Path(config["run_dir"])
-    if begin(folder, config, resume=config["resume"], overwrite=config["overwrite"]) == "finished":
+    if begin(folder, config, resume=config["resume"] or restarted(), overwrite=config["overwrite"]) == "finished":
         print(f"{folder}: finished before, reused")
         return None
     return folder
+
+
+def restarted() -> bool:
+    """Has SLURM started this job before (preempted, time over, node lost)? Then it continues what it began itself."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a run against other processes, with a lock beside its folder. Raises FileExistsError if another has it."""
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: squeue, scancel) and "
+            "give resume=true, or another name="
+        ) from None
+    except (OSError, NotImplementedError):
+        pass  # no locks on this disk, or nothing can be written: the run's own first write tells
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def finish(folder: Path, **facts: Any) -> None:
@@ -115,6 +145,8 @@ def told(error: BaseException) -> str | None:
     # what a config's _target_ raised, Hydra wraps
     if type(error).__name__ == "InstantiationException" and error.__cause__:
         error = error.__cause__
+    if type(error).__name__ == "UncompletedJobError":  # submitit's, in the job itself
+        return TIME_OVER
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return f"{error}; free some space, or write elsewhere with run_dir="
     return str(error) if isinstance(error, PLAIN) else None
