@@ -373,8 +373,13 @@ def fit(
     tell = LambdaCallback(on_fit_start=lambda fitter, _: boards.describe(fitter.loggers, settings))
     last = folder / "checkpoints" / "last.ckpt"
     given = instantiate(cfg.trainer.get("callbacks")) or []
+    made = loggers(cfg.get("logger"))
+    if last.exists() and not follows(cfg):
+        step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
+        for logger in made:
+            boards.continue_csv(logger, step=step)
     options = {
-        "logger": loggers(cfg.get("logger")),
+        "logger": made,
         "callbacks": [*keep, tell, *callbacks, *given],
         "default_root_dir": folder,
     }

@@ -402,3 +402,23 @@ def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatc
     shown = PreviewGrid(tmp_path / "previews", sampler=sampler, allow_real_images=True)
     shown.on_validation_epoch_end(trainer, module)
     assert (tmp_path / "log" / "preview-000005.png").exists()
+
+
+def test_a_continued_csv_has_every_step_once(tmp_path):
+    def logger(*, begins: int | None = None) -> CSVLogger:
+        made = CSVLogger(str(tmp_path), name="", version="log")
+        if begins is not None:
+            boards.continue_csv(made, step=begins)
+        return made
+
+    first = logger(begins=0)
+    for step in range(5):  # a checkpoint was written after step 2
+        first.log_metrics({"loss": step / 8}, step=step)
+    first.save()
+    second = logger(begins=3)
+    for step in range(3, 6):
+        second.log_metrics({"loss": step / 4, "score": 1.0}, step=step)
+    second.save()
+    found = pd.read_csv(tmp_path / "log" / "metrics.csv")
+    assert found.step.tolist() == [0, 1, 2, 3, 4, 5] and found.loss.tolist() == [0, 1 / 8, 2 / 8, 3 / 4, 1, 5 / 4]
+    assert found.score.tolist()[3:] == [1.0] * 3 and found.score[:3].isna().all()

@@ -155,7 +155,7 @@ def _agreeing(test: pd.DataFrame, facts: list[str]) -> None:
                 f"{_run(other.iloc[0])} and {_run(first.iloc[0])} have different test splits: {len(differing)} "
                 f"subjects are in one only, first {differing[0]}; rerun one with the other's cohort settings and seed"
             )
-        theirs, ours = (run.loc[first.index, facts].astype(object).fillna("unknown") for run in (other, first))
+        theirs, ours = (run.loc[first.index, facts].astype(object).where(pd.notna, "unknown") for run in (other, first))
         where, which = np.nonzero((theirs != ours).to_numpy())
         if len(where):
             subject, column = theirs.index[where[0]], facts[which[0]]

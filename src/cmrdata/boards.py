@@ -39,6 +39,23 @@ def asked(settings: Any) -> list[Any]:
     return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
 
 
+def continue_csv(logger: Any, *, step: int) -> None:
+    """Gives a CSVLogger the rows before `step` that an interrupted attempt left it; it would begin its file anew."""
+    import pandas as pd
+    from lightning.pytorch.loggers import CSVLogger
+
+    from cmrdata.runs import write_atomic
+
+    if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").exists():
+        return
+    earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
+    earlier = earlier[earlier.step.astype(int) < step]
+    writer = logger.experiment  # takes the file away
+    if len(earlier):
+        write_atomic(path, earlier.to_csv(index=False))
+        writer.metrics_keys = list(earlier.columns)
+
+
 @contextmanager
 def one_run() -> Iterator[None]:
     """Ends the W&B run that was started within, as failed after an exception: W&B keeps one run per process, and the next

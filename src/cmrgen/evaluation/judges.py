@@ -218,7 +218,7 @@ def _batches(store: Store, rows: pd.DataFrame, *, size: int, seed: int) -> Itera
 
 
 def signed(images: np.ndarray, device: torch.device) -> Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).float() / 127.5 - 1
+    x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device).float() / 127.5 - 1
     return x.contiguous(memory_format=torch.channels_last)
 
 
