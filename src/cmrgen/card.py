@@ -58,7 +58,9 @@ ED. The frame is that of the training slices, centred on the heart{field}.
 
 {words}
 
-The empty prompt was trained too and is what guidance steers away from.
+The empty prompt was trained too and is what the pipeline's guidance steers away from. The project's own
+`generate.py` can steer away from the base without ControlNet instead (`sampler.guides=both`): masks are followed more
+closely then.
 
 **Image.** Channels ED, ES, ED: average the first and the third. A CPU `torch.Generator` seeded with s starts
 from the noise that the project's own `generate.py` takes for seed s.
