@@ -240,7 +240,7 @@ def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alo
     data = latents(base=module.base, fields=("sex",), val_images=3)
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
     assert set(used) == {"unet"}
-    preview = PreviewGrid(tmp_path, sampler={"name": "unipc", "steps": 1, "guidance": 2.0}, count=2)
+    preview = PreviewGrid(tmp_path, sampler={"name": "unipc", "steps": 1, "guidance": 2.0, "guides": "both"}, count=2)
     del used[:], released[:]
     trainer(tmp_path, preview).validate(module, datamodule=data, verbose=False)
     assert set(used) == {"unet", "vae"} and released[-1] == "vae"
