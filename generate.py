@@ -118,21 +118,15 @@ class Launched:
         self.device, self.shard = self._fabric.device, f"{self._fabric.global_rank}/{self.processes}"
 
     def claim(self, config: dict[str, Any]) -> Path | None:
-        """runs.claim by the first process; the others learn what came of it, so that a refusal ends them all."""
+        """runs.claim by the first process; a refusal, told by it, ends them all."""
         if self._fabric is None:
             return runs.claim(config)
-        outcome: Path | Exception | None = None
-        if self.first:
-            try:
-                outcome = runs.claim(config)
-            except runs.PLAIN as error:
-                outcome = error
-        outcome = self._fabric.broadcast(outcome)
-        if isinstance(outcome, Exception):
-            if not self.first:
-                sys.exit(1)
-            raise outcome
-        return outcome
+        try:
+            return runs.agreed(self._fabric, lambda: runs.claim(config))
+        except Exception:
+            if self.first:
+                raise
+            sys.exit(1)
 
     def await_shards(self, folder: Path) -> None:
         """Until all shards are finished. They are as slow as their devices, so no collective's time limit holds here."""

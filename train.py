@@ -80,16 +80,11 @@ def together(cfg: DictConfig, claimed: Callable[[], Path | None]) -> Path | None
         accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes, strategy="ddp"
     )
     fabric.launch()
-    outcome: Path | Exception | None = None
-    if fabric.is_global_zero:
-        try:
-            outcome = claimed()
-        except runs.PLAIN as error:
-            outcome = error
-    if isinstance(outcome := fabric.broadcast(outcome), Exception):
+    try:
+        return runs.agreed(fabric, claimed)
+    except Exception:
         part()
-        raise outcome
-    return outcome
+        raise
 
 
 def part() -> None:

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -144,6 +146,26 @@ def test_what_slurm_starts_again_continues_what_it_began(tmp_path, monkeypatch):
         runs.claim(config)
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert runs.claim(config) == folder
+
+
+@pytest.mark.parametrize(
+    ("claimed", "first", "other"),
+    [(FileExistsError("is there"), FileExistsError, FileExistsError), (KeyError("bug"), KeyError, RuntimeError)],
+)
+def test_what_the_first_process_learns_all_of_them_learn(claimed, first, other):
+    sent = []
+
+    def claim():
+        if isinstance(claimed, Exception):
+            raise claimed
+
+    zero = SimpleNamespace(is_global_zero=True, broadcast=lambda value: sent.append(value) or value)
+    one = SimpleNamespace(is_global_zero=False, broadcast=lambda value: sent[-1])
+    with pytest.raises(first):
+        runs.agreed(zero, claim)
+    with pytest.raises(other):
+        runs.agreed(one, lambda: pytest.fail("only the first claims"))
+    assert runs.agreed(zero, lambda: Path("here")) == runs.agreed(one, claim) == Path("here")
 
 
 def test_a_run_is_held_against_other_processes_until_it_ends(tmp_path, monkeypatch):

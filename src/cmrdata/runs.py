@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +82,26 @@ def claim(config: dict[str, Any]) -> Path | None:
         print(f"{folder}: finished before, reused")
         return None
     return folder
+
+
+def agreed(fabric: Any, claimed: Callable[[], Path | None]) -> Path | None:
+    """What `claimed` gives or raises in the first of a Fabric's processes, in all of them, so that none is left waiting.
+
+    An error that is none of PLAIN the first raises as it is, the others as RuntimeError.
+    """
+    outcome: Path | Exception | None = None
+    own: Exception | None = None
+    if fabric.is_global_zero:
+        try:
+            outcome = claimed()
+        except PLAIN as error:
+            outcome = error
+        except Exception as error:
+            own, outcome = error, RuntimeError(f"the first process failed: {type(error).__name__}, told by itself")
+    outcome = fabric.broadcast(outcome)
+    if isinstance(outcome, Exception):
+        raise own or outcome
+    return outcome
 
 
 def restarted() -> bool:
