@@ -44,7 +44,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str])
     from hydra.utils import instantiate
 
     from cmrdata import figures
-    from cmrdata.report import Section, report_html
+    from cmrdata.report import Section, report_html, sourced
     from cmrdata.store import prepare
 
     source = instantiate(cfg.cohort)
@@ -72,17 +72,10 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str])
     else:
         nothing = f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."
         sections.append(Section("Synthetic images", warnings=[nothing]))
-    sections = [part._replace(sources=[*origin(facts), *lines(part.sources)]) for part in sections]
+    origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
+    sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
     page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=study)
     runs.write_atomic(folder / "report.html", page)
-
-
-def origin(facts: dict[str, Any]) -> list[str]:
-    return [f"command: {facts['command']}", f"date: {facts['date']}"]
-
-
-def lines(sources: Any) -> list[str]:
-    return [f"{key}: {value}" for key, value in sources.items()] if isinstance(sources, dict) else list(sources)
 
 
 def fairness_sections(
@@ -91,16 +84,18 @@ def fairness_sections(
     """Table 2 and the statistics, from the runs' predictions."""
     from cmrcls.comparable import read_runs
     from cmrcls.sections import fairness
+    from cmrdata.report import sourced
 
     done = {run: runs.facts(run) for run in found}
     check_cohort(cfg, cohort, done)
     predictions, fingerprints = read_runs(found)
     steps = sorted({fact["steps"] for fact in done.values()})
-    facts["classifier runs"] = [
-        f"{len(found)}, {'/'.join(map(str, steps))} optimiser steps",
+    count = f"{len(found)}, {'/'.join(map(str, steps))} optimiser steps"
+    marks = [
         *(f"split fingerprint {mark}" for mark in sorted(set(fingerprints.values()))),
         *(f"synthetic set {mark}" for mark in sorted({f["synthetic_fingerprint"] for f in done.values()} - {None})),
     ]
+    facts["classifier runs"] = [count, *marks]
     sections = fairness(
         predictions,
         {"cohort_name": name},
@@ -114,8 +109,7 @@ def fairness_sections(
     )
     missing = [] if study[0].startswith("All") else [" ".join(study)]
     sections[0] = sections[0]._replace(warnings=[*missing, *sections[0].warnings])
-    count, *marks = facts["classifier runs"]
-    return [part._replace(sources=[f"classifier runs: {count}", *marks, *lines(part.sources)]) for part in sections]
+    return [part._replace(sources=[f"classifier runs: {count}", *marks, *sourced(part.sources)]) for part in sections]
 
 
 def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]]) -> None:

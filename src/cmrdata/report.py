@@ -83,7 +83,7 @@ def report_html(
     """
     shown: list[dict[str, Any]] = [{"section": section,
               "anchor": f"part-{number}",
-              "sources": _sourced(section.sources),
+              "sources": sourced(section.sources),
               "tables": [_table(frame) for frame in section.tables],
               "figures": [(name, data_uri(Path(path))) for name, path in section.figures]}
              for number, section in enumerate((Section(*given) for given in sections), start=1)]  # fmt: skip
@@ -119,7 +119,8 @@ def _table(frame: pd.DataFrame) -> dict[str, Any]:
             "text": text or [False] * frame.shape[1], "notes": notes(frame), "long": len(frame) > LONG}  # fmt: skip
 
 
-def _sourced(sources: Mapping[str, Any] | Sequence[str]) -> list[str]:
+def sourced(sources: Mapping[str, Any] | Sequence[str]) -> list[str]:
+    """A section's sources as lines, "key: value" for a mapping; lists of values are joined by commas."""
     if isinstance(sources, Mapping):
         return [f"{key}: {', '.join(_lines(value))}" for key, value in sources.items()]
     return [str(line) for line in sources]
