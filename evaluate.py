@@ -10,15 +10,15 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrdata import runs
+from cmrstudy import dashboards, runs
 
 HOW = ("resume", "logger", "task")  # settings that decide no number
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from cmrdata import grid
-    from cmrdata.store import fingerprint
+    from cmrcls import grid
+    from cmrdata.disk import fingerprint
 
     folder, synthetic = Path(cfg.run_dir), Path(cfg.synthetic_set)
     study = grid.cells(Path(cfg.classifiers), shown=cfg.input)
@@ -43,9 +43,9 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str])
     """Measure, draw and write everything below `folder`."""
     from hydra.utils import instantiate
 
-    from cmrdata import figures
-    from cmrdata.report import Section, report_html, sourced
-    from cmrdata.store import prepare
+    from cmrdata.prepare import prepare
+    from cmrstudy import figures
+    from cmrstudy.report import Section, report_html, sourced
 
     source = instantiate(cfg.cohort)
     cohort = prepare(source, cfg.data_root)
@@ -84,7 +84,7 @@ def fairness_sections(
     """Table 2 and the statistics, from the runs' predictions."""
     from cmrcls.comparable import read_runs
     from cmrcls.sections import fairness
-    from cmrdata.report import sourced
+    from cmrstudy.report import sourced
 
     done = {run: runs.facts(run) for run in found}
     check_cohort(cfg, cohort, done)
@@ -116,7 +116,7 @@ def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]])
     """Raise ValueError unless every run was trained on this cohort, or on its fold of it."""
     from hydra.utils import instantiate
 
-    from cmrdata.store import prepare
+    from cmrdata.prepare import prepare
 
     of = {cfg.fold: cohort.fingerprint}
     for run, fact in done.items():
@@ -133,10 +133,10 @@ def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]])
 
 def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, facts: dict[str, Any]) -> list[Any]:
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
-    from cmrdata.manifest import open_synthetic
-    from cmrdata.report import Section
+    from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
     from cmrgen.evaluation.judges import judges
+    from cmrstudy.report import Section
 
     made = open_synthetic(cfg.synthetic_set, cohort)
     if not len(made.index):
@@ -156,13 +156,11 @@ def board(cfg: DictConfig, folder: Path) -> None:
     """The tables and figures on the dashboards asked for."""
     from hydra.utils import instantiate
 
-    from cmrdata import boards
-
-    if asked := boards.asked(cfg.get("logger")):
-        with boards.one_run():
+    if asked := dashboards.asked(cfg.get("logger")):
+        with dashboards.one_run():
             loggers = [instantiate(of) for of in asked]
-            boards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            boards.evaluation_boards(loggers, folder)
+            dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            dashboards.evaluation_boards(loggers, folder)
 
 
 def show(folder: Path, study: list[str]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrdata import runs
+from cmrstudy import runs
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -22,7 +22,7 @@ def main(cfg: DictConfig) -> None:
         return
     from hydra.utils import instantiate
 
-    from cmrdata.store import prepare
+    from cmrdata.prepare import prepare
     from cmrgen import rows
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import merge, render_shards

@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrdata import boards, runs
+from cmrstudy import dashboards, runs
 
 SCORE = "best_val_balanced_accuracy"
 
@@ -31,7 +31,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
-    with runs.attempt(folder), boards.one_run():
+    with runs.attempt(folder), dashboards.one_run():
         if trains:
             import lightning as L
 
@@ -100,7 +100,7 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
     from rich.console import Console
 
-    from cmrdata import figures, inspection
+    from cmrstudy import figures, inspection
 
     cohort = instantiate(cfg.cohort)
     subjects, rejected = inspection.inspect(cohort, Path(cfg.data_root), volumes=cfg.volumes)
@@ -125,7 +125,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     import torch
     from hydra.utils import instantiate
 
-    from cmrdata.store import prepare
+    from cmrdata.prepare import prepare
     from cmrgen import base, pretrain
     from cmrgen.data import Latents
 
@@ -315,7 +315,7 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrcls.explain import by_subgroup, explain, pictured
-    from cmrdata import figures
+    from cmrstudy import figures
 
     run = Path(cfg.classifier)
     made, config = runs.facts(run), OmegaConf.create(runs.config(run))
@@ -365,14 +365,14 @@ def fit(
     keep = [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **place)] if monitor else []
     keep.append(ModelCheckpoint(filename="last", **place))  # save_last=True would skip epochs that are not the best
     settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    tell = LambdaCallback(on_fit_start=lambda fitter, _: boards.describe(fitter.loggers, settings))
+    tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, settings))
     last = folder / "checkpoints" / "last.ckpt"
     given = instantiate(cfg.trainer.get("callbacks")) or []
     made = loggers(cfg.get("logger"))
     if last.exists() and not follows(cfg):
         step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
         for logger in made:
-            boards.continue_csv(logger, step=step)
+            dashboards.continue_csv(logger, step=step)
     options = {
         "logger": made,
         "callbacks": [*keep, tell, *callbacks, *given],
@@ -398,7 +398,7 @@ def loggers(configs: DictConfig | None) -> Any:
     """One per name."""
     from hydra.utils import instantiate
 
-    return [instantiate(of) for of in boards.asked(configs)]
+    return [instantiate(of) for of in dashboards.asked(configs)]
 
 
 def share(batch_size: int, *, processes: int) -> int:

@@ -13,8 +13,8 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from cmrdata.protocol import ordered
 from cmrdata.readers import phantom
-from cmrdata.store import ordered
 
 SUBJECTS, CHUNK, REPEATS = 64, 16, 5
 

@@ -36,8 +36,9 @@ from machine import hardware, now
 from torch import Tensor
 from tqdm import tqdm
 
+from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
-from cmrdata.store import Store, prepare
+from cmrdata.store import Store
 from cmrgen.base import as_control
 from cmrgen.evaluation.adherence import dice
 from cmrgen.evaluation.fidelity import frechet_distance

@@ -11,8 +11,9 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import with_groups
-from cmrdata.manifest import PROVENANCE
-from cmrdata.store import Stacks, Store, Writer
+from cmrdata.protocol import Stacks
+from cmrdata.store import Store, Writer
+from cmrdata.synthetic import PROVENANCE
 
 AGES, BMIS = (52.0, 65.0, 74.0), (22.0, 27.0, 33.0)
 SHIFTS = [(part, frame) for part in (-1, 0, 1) for frame in (-1, 0, 1)]  # neighbouring slices and frames

@@ -9,8 +9,9 @@ from test_slices import GREY, heart
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import hashed, read_salt
+from cmrdata.prepare import prepare
 from cmrdata.readers.acdc import ACDC
-from cmrdata.store import Store, prepare
+from cmrdata.store import Store
 
 GROUPS = ("DCM", "MINF", "NOR", "HCM", "RV", "NOR")
 THEIRS = np.array([0, 3, 2, 1], np.uint8)  # canonical label -> ACDC's

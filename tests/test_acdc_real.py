@@ -9,8 +9,9 @@ import pytest
 from test_acdc import everything
 
 from cmrdata.batch import LV, RV
+from cmrdata.prepare import prepare
 from cmrdata.readers.acdc import ACDC
-from cmrdata.store import Store, prepare
+from cmrdata.store import Store
 
 REAL = Path(os.environ.get("CMR_ACDC_ROOT") or Path(__file__).parents[2] / "shared" / "data" / "acdc")
 

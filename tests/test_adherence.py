@@ -11,13 +11,14 @@ from fake_cohort import FakeCohort, fake_set
 from matplotlib.text import Text
 from scipy import stats
 
-from cmrdata import figures_adherence as pictures
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import with_groups
-from cmrdata.report import report_html
-from cmrdata.store import Store, prepare
+from cmrdata.prepare import prepare
+from cmrdata.store import Store
 from cmrgen.evaluation import adherence, contraction, diversity, estimates, judges, measured, sections
+from cmrgen.evaluation import figures_adherence as pictures
 from cmrgen.evaluation.adherence import Seen
+from cmrstudy.report import report_html
 
 
 def people(n: int, *, unknown: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -294,7 +295,7 @@ def test_measuring_again_changes_no_byte(store: Store, networks: judges.Judges, 
 def test_sections_of_a_black_set_warn_and_do_not_fail(
     store: Store, networks: judges.Judges, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cmrdata.figures.save", lambda figure, path: [path])
+    monkeypatch.setattr("cmrstudy.figures.save", lambda figure, path: [path])
     made = fake_set(tmp_path / "set", store, count=40)
     images = np.zeros_like(np.asarray(made.images))
     look = judges.judge(networks, images)

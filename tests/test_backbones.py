@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision.models import Inception3, resnet50
 
-from cmrdata.store import Store, prepare
+from cmrdata.prepare import prepare
+from cmrdata.store import Store
 from cmrgen.evaluation import backbones
 from cmrgen.evaluation.backbones import BACKBONES, extracted, extractor, features, shown
 from cmrgen.evaluation.inception import published_pools

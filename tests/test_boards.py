@@ -27,10 +27,10 @@ from torch.utils.data import DataLoader
 import cmrgen.preview
 from cmrcls import boards as outcomes
 from cmrcls.boards import classifier_boards
-from cmrdata import boards, figures
-from cmrdata.report import write_tables
 from cmrgen.data import Latents
 from cmrgen.preview import PreviewGrid
+from cmrstudy import dashboards, figures
+from cmrstudy.report import write_tables
 
 CONF = Path(__file__).parents[1] / "conf"
 LOGGERS = ("csv", "wandb", "tensorboard", "mlflow")
@@ -111,24 +111,24 @@ def run(tmp_path_factory):
         for name, value in config.pop("env").items():
             patch.setenv(name, value)
         table = results(home / "results")
-        with boards.one_run():
+        with dashboards.one_run():
             loggers = [instantiate(config["logger"][name]) for name in LOGGERS]
             trainer = L.Trainer(
                 accelerator="cpu", max_epochs=2, logger=loggers, enable_progress_bar=False, log_every_n_steps=1,
                 enable_checkpointing=False, enable_model_summary=False, default_root_dir=home,
-                callbacks=[LambdaCallback(on_fit_start=lambda fitter, _: boards.describe(fitter.loggers, config))],
+                callbacks=[LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, config))],
             )  # fmt: skip
             loader = DataLoader(torch.ones(4, 1), batch_size=2)
             trainer.fit(Tiny(str(home)), loader, loader)
             classifier_boards(loggers, predictions(), step=trainer.global_step)
             made = np.full((2, 8, 8), 90, np.uint8)
-            boards.log_figure(loggers, "synthetic", made[0], shows="synthetic", step=4)
+            dashboards.log_figure(loggers, "synthetic", made[0], shows="synthetic", step=4)
             with pytest.raises(ValueError):
-                boards.log_figure(loggers, "real", made[1], shows="real")
+                dashboards.log_figure(loggers, "real", made[1], shows="real")
             with pytest.raises(ValueError):
-                boards.log_table(loggers, "predictions", predictions())
+                dashboards.log_table(loggers, "predictions", predictions())
             with pytest.warns(UserWarning, match="worst.csv has a column 'subject'"):
-                boards.evaluation_boards(loggers, home / "results")
+                dashboards.evaluation_boards(loggers, home / "results")
         yield SimpleNamespace(home=home, config=config, loggers=dict(zip(LOGGERS, loggers, strict=True)), table=table)
 
 
@@ -299,15 +299,15 @@ def test_loggers_are_chosen_by_name_one_or_several(choice, names):
 def test_a_table_about_persons_is_refused_before_any_logger_has_it(frame, tmp_path):
     log = CSVLogger(tmp_path, name="", version="log")
     with pytest.raises(ValueError, match="table 'rows' has .*logger.allow_real_images=true"):
-        boards.log_table([log], "rows", frame)
+        dashboards.log_table([log], "rows", frame)
     assert list(tmp_path.iterdir()) == []
-    boards.log_table([log], "rows", frame, allow_real_images=True)
+    dashboards.log_table([log], "rows", frame, allow_real_images=True)
     assert (tmp_path / "log" / "rows.csv").exists()
 
 
 def test_a_table_of_sums_is_not_taken_for_one_of_persons():
     table = pd.DataFrame({"subjects": [12], "group": ["M/70+/normal/hf"], "source": ["phantom"], "S": ["S12"]})
-    assert boards.names_persons(table) == ""
+    assert dashboards.names_persons(table) == ""
 
 
 def test_a_real_picture_is_refused(tmp_path):
@@ -317,9 +317,9 @@ def test_a_real_picture_is_refused(tmp_path):
                (figures.image_grid([[np.zeros((8, 8, 3), np.uint8)]]), "numbers")]  # fmt: skip
     for picture, shows in refused:
         with pytest.raises(ValueError, match="picture 'p' .*stays on this machine.*allow_real_images"):
-            boards.log_figure([log], "p", picture, shows=shows)
+            dashboards.log_figure([log], "p", picture, shows=shows)
     assert list(tmp_path.iterdir()) == []
-    boards.log_figure([log], "p", image, shows="real", allow_real_images=True)
+    dashboards.log_figure([log], "p", image, shows="real", allow_real_images=True)
     assert (tmp_path / "log" / "p.png").exists()
 
 
@@ -329,7 +329,7 @@ def test_places_are_taken_out_of_a_config_and_the_rest_is_kept():
         "weights": ["/home/x/w.safetensors", "imagenet"], "command": "train.py base.weights=/home/x", "win": "D:\\x",
         "set": "runs/synthetic/0", "band": "M/70+/normal/hf", "lr": 1e-4, "none": None, "logger": {"entity": "me"},
     }  # fmt: skip
-    assert boards.public(config) == {
+    assert dashboards.public(config) == {
         "cohort": {"name": "ukbb", "cohorts": {"acdc": {"pixels": 64}}},
         "weights": ["<local path>", "imagenet"], "command": "<local path>", "win": "<local path>",
         "set": "runs/synthetic/0", "band": "M/70+/normal/hf", "lr": 1e-4, "none": None,
@@ -337,7 +337,7 @@ def test_places_are_taken_out_of_a_config_and_the_rest_is_kept():
 
 
 def test_tags_are_what_the_config_has():
-    assert boards.tags({"synthetic": 0, "cohort": {"name": "acdc"}, "mitigation": {"name": "groupdro"}, "fold": None,
+    assert dashboards.tags({"synthetic": 0, "cohort": {"name": "acdc"}, "mitigation": {"name": "groupdro"}, "fold": None,
                         "model": {"base": {"kind": "sd21"}}}) == {
         "cohort": "acdc", "arm": "0", "mitigation": "groupdro", "base": "sd21"}  # fmt: skip
 
@@ -347,13 +347,13 @@ def test_a_run_ends_as_failed_when_the_job_does(monkeypatch):
     monkeypatch.setitem(
         sys.modules, "wandb", SimpleNamespace(run=object(), finish=lambda exit_code: ended.append(exit_code))
     )
-    with pytest.raises(KeyError), boards.one_run():
+    with pytest.raises(KeyError), dashboards.one_run():
         raise KeyError("x")
-    with boards.one_run():
+    with dashboards.one_run():
         pass
     assert ended == [1, 0]
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
-    with boards.one_run():
+    with dashboards.one_run():
         pass
 
 
@@ -408,7 +408,7 @@ def test_a_continued_csv_has_every_step_once(tmp_path):
     def logger(*, begins: int | None = None) -> CSVLogger:
         made = CSVLogger(str(tmp_path), name="", version="log")
         if begins is not None:
-            boards.continue_csv(made, step=begins)
+            dashboards.continue_csv(made, step=begins)
         return made
 
     first = logger(begins=0)

@@ -28,6 +28,9 @@ from cmrcls.data import Arms, predictions
 from cmrcls.mitigation import last_linear
 from cmrcls.module import Classifier, augment, to_input
 from cmrdata.batch import LV, ed_es_ed
+from cmrdata.disk import fingerprint
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Stacks
 from cmrdata.readers.acdc import ACDC
 from cmrdata.readers.mnms import MnMs
 from cmrdata.readers.mnms2 import MnMs2
@@ -36,9 +39,8 @@ from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnm
 from cmrdata.readers.phantom_tree import write_ukbb
 from cmrdata.readers.pooled import Pooled
 from cmrdata.readers.ukbb import UKBB
-from cmrdata.sets import Writer, fingerprint
 from cmrdata.slices import cine_frames, stacks
-from cmrdata.store import Stacks, Store, prepare
+from cmrdata.store import Store, Writer
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
          "enable_checkpointing": False}  # fmt: skip

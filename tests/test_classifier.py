@@ -15,7 +15,8 @@ from cmrcls import network
 from cmrcls.data import Arms, predictions
 from cmrcls.mitigation import last_linear, refit_last_layer
 from cmrcls.module import Classifier, augment, balanced_accuracy, to_input
-from cmrdata.store import Store, prepare
+from cmrdata.prepare import prepare
+from cmrdata.store import Store
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
          "enable_checkpointing": False}  # fmt: skip

@@ -16,13 +16,14 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort
 
-from cmrdata import store as module
+from cmrdata import prepare as module
 from cmrdata.cohort import read_salt
-from cmrdata.runs import Unwritable
-from cmrdata.store import Stacks, prepare
+from cmrdata.disk import Unwritable
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Stacks
 
 PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads and forks do not mix
-PROCESSES.set_forkserver_preload(["cmrdata.manifest", "pytest", "pyarrow.parquet"])
+PROCESSES.set_forkserver_preload(["cmrdata.synthetic", "pytest", "pyarrow.parquet"])
 CHUNK = 4
 COUNT = 48
 WAITING = "waiting for another process that is writing"

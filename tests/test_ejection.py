@@ -9,8 +9,8 @@ from test_mnms import NAME, ROW, cohort, mnms
 from test_slices import heart
 
 from cmrdata.ejection import ejection_fraction, fractions
+from cmrdata.prepare import prepare
 from cmrdata.readers.mnms import MnMs
-from cmrdata.store import prepare
 
 SQUEEZES = {"failing": 0.9, "between": 0.75, "strong": 0.6}  # of the cavity's radius: 19, 44 and 64 per cent ejected
 

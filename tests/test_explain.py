@@ -25,7 +25,7 @@ from cmrcls.explain import (
 from cmrcls.module import Classifier
 from cmrcls.network import build_network
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.store import prepare
+from cmrdata.prepare import prepare
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from cmrcls.disparities import FEWEST, measure
 from cmrcls.fairness import table2, wide
 from cmrcls.sections import fairness
 from cmrcls.study import Study, calibration, confusion, seed_scores, study, subgroups_of
-from cmrdata import paper
 from cmrdata.cohort import AXES
-from cmrdata.report import report_html
+from cmrstudy import paper
+from cmrstudy.report import report_html
 
 ARMS = ("Real", "Real + 2000", "Real + 4000", "Synthetic")
 

@@ -13,7 +13,8 @@ from fake_cohort import FakeCohort, fake_set
 
 from cmrdata.batch import LV, MYO
 from cmrdata.cohort import with_groups
-from cmrdata.store import Store, prepare
+from cmrdata.prepare import prepare
+from cmrdata.store import Store
 from cmrgen.evaluation import judges
 from cmrgen.evaluation.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
 from cmrgen.evaluation.fidelity import FEW, fidelity, half_size, halves, overview, pool_of, table1, table1_wide

@@ -12,11 +12,11 @@ import torch
 from fake_cohort import FakeCohort, fake_set
 from torch import nn
 
-from cmrdata.report import report_html
-from cmrdata.store import prepare
+from cmrdata.prepare import prepare
 from cmrgen.evaluation import fidelity_sections
 from cmrgen.evaluation.backbones import BACKBONES, Extractor
 from cmrgen.evaluation.measured import Measured
+from cmrstudy.report import report_html
 
 
 class Means(nn.Module):

@@ -11,7 +11,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 import cmrgen.data as data_module
-from cmrdata import runs
 from cmrdata.readers.phantom import Phantom
 from cmrgen import pretrain
 from cmrgen.base import Base, as_control, as_rgb, load_base, save_base
@@ -20,6 +19,7 @@ from cmrgen.diffusion import denoise
 from cmrgen.module import ControlNetModule
 from cmrgen.prompts import prompts
 from cmrgen.render import Generator, embedded_once, load_generator, save_generator
+from cmrstudy import runs
 
 COHORT = Phantom(subjects=200, hf_scale=20, pixels=32, controls_per_case=0.5)
 

@@ -28,7 +28,12 @@ MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
 GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
-FORBIDDEN = {"cmrdata": {"cmrgen", "cmrcls", "hydra"}, "cmrgen": {"cmrcls", "hydra"}, "cmrcls": {"cmrgen", "hydra"}}
+FORBIDDEN = {
+    "cmrdata": {"cmrstudy", "cmrgen", "cmrcls", "hydra"},
+    "cmrstudy": {"cmrgen", "cmrcls", "hydra"},
+    "cmrgen": {"cmrcls", "hydra"},
+    "cmrcls": {"cmrgen", "hydra"},
+}
 
 
 def imported(path: Path) -> set[str]:

@@ -9,10 +9,11 @@ import pytest
 from fake_cohort import FakeCohort
 
 from cmrdata.cohort import AXES
-from cmrdata.inspection import FIRST, groups, inspect, summary
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Stacks
 from cmrdata.readers.phantom import ES_FRAME, Phantom
 from cmrdata.readers.pooled import Pooled
-from cmrdata.store import Stacks, prepare
+from cmrstudy.inspection import FIRST, groups, inspect, summary
 
 
 class Watched(FakeCohort):

@@ -20,7 +20,8 @@ from cmrcls import mitigation
 from cmrcls.data import Arms, predictions
 from cmrcls.draws import Draws
 from cmrcls.module import Classifier
-from cmrdata.store import Stacks, prepare
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Stacks
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
          "enable_checkpointing": False}  # fmt: skip

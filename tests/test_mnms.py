@@ -12,8 +12,8 @@ from test_slices import GREY, heart
 
 from cmrdata.batch import LV, RV
 from cmrdata.cohort import hashed, read_salt
+from cmrdata.prepare import prepare
 from cmrdata.readers.mnms import MnMs
-from cmrdata.store import prepare
 
 ED, ES, FRAMES = 7, 3, 8  # counted from 0: the frame behind ED is the first
 UPRIGHT = np.diag([-1.5, -1.5, -10.0, 1.0])

@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort
 
-from cmrdata import figures, report
 from cmrdata.cohort import with_groups
+from cmrstudy import figures, report
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PHONE, DESK = (390, 844), (1280, 900)  # CSS px

@@ -13,14 +13,15 @@ import torch
 from fake_cohort import FakeCohort
 from matplotlib.figure import Figure
 
-from cmrdata import figures
+from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
-from cmrdata.store import Store, Writer, prepare
+from cmrdata.store import Store, Writer
 from cmrgen.base import load_base
 from cmrgen.evaluation import privacy
 from cmrgen.evaluation.likeness import by_features, by_sight
 from cmrgen.evaluation.membership import attack, diffusion_losses, membership
 from cmrgen.evaluation.privacy import Audit, audit, c_t, wilson
+from cmrstudy import figures
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
 rng = np.random.default_rng(0)

@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 import torch
 
-from cmrdata import runs
-from cmrdata.manifest import PROVENANCE, open_synthetic
+from cmrdata.disk import Unwritable
+from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
-from cmrdata.runs import Unwritable
-from cmrdata.store import Store, Writer, prepare
+from cmrdata.store import Store, Writer
+from cmrdata.synthetic import PROVENANCE, open_synthetic
 from cmrgen import generator as drawing
 from cmrgen.moves import moved
 from cmrgen.plan import balanced
 from cmrgen.render import Generator, load_generator, render, save_generator, steps_of
 from cmrgen.shards import merge, render_shards
+from cmrstudy import runs
 
 PROCESSES = multiprocessing.get_context("fork")  # what torch has loaded is used again; one thread, so it may fork
 

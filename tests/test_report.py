@@ -16,8 +16,8 @@ from fake_cohort import FakeCohort
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cmrdata import figures, report
 from cmrdata.cohort import with_groups
+from cmrstudy import figures, report
 
 ARMS = ("real", "real + 360", "synthetic only")
 NASTY = "<script>alert('&')</script>"
@@ -219,5 +219,5 @@ def test_the_page_names_a_missing_figure(tmp_path: Path) -> None:
 
 
 def test_reporting_needs_no_torch_and_no_pyplot() -> None:
-    code = "import sys, cmrdata.figures, cmrdata.report; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
+    code = "import sys, cmrstudy.figures, cmrstudy.report; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

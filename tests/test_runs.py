@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from cmrdata import runs
-from cmrdata.runs import Unwritable, attempt, begin, differences, facts, finish, told, write_atomic, writing
+from cmrdata.disk import Unwritable, differences, write_atomic, writing
+from cmrstudy import runs
+from cmrstudy.runs import attempt, begin, facts, finish, told
 
 CONFIG = {"seed": 0, "trainer": {"max_epochs": 5, "precision": "32-true"}, "resume": False, "overwrite": False}
 

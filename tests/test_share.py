@@ -11,10 +11,11 @@ import pytest
 from fake_cohort import FakeCohort, fake_set
 from PIL import Image
 
-from cmrdata.store import Store, prepare
-from cmrdata.version import code_version
+from cmrdata.prepare import prepare
+from cmrdata.store import Store
 from cmrgen.set_card import card
 from cmrgen.share import TOLD, share, told
+from cmrstudy.runs import code_version
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,13 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort, fake_set
 
-from cmrdata import sets
-from cmrdata import store as module
-from cmrdata.manifest import check_sources, open_synthetic
-from cmrdata.runs import Unwritable
-from cmrdata.store import Stacks, Store, Writer, ordered, prepare
+from cmrdata import disk, store
+from cmrdata import prepare as module
+from cmrdata.disk import Unwritable
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Stacks, ordered
+from cmrdata.store import Store, Writer
+from cmrdata.synthetic import check_sources, open_synthetic
 
 SMALL = 24  # subjects, in chunks of 5
 NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=object)
@@ -127,7 +129,7 @@ def test_a_killed_preparation_continues_to_the_same_bytes(tmp_path, whole, asked
 
 def test_killed_in_any_write_it_continues_to_the_same_bytes(tmp_path, monkeypatch):
     uncut, last = contents(prepare(Faulty(6, max_rejected=1), tmp_path / "whole")), 0
-    rename, append = module.write_atomic, sets._append
+    rename, append = module.write_atomic, store.append_at
     while True:
         step = count()
 
@@ -139,15 +141,15 @@ def test_killed_in_any_write_it_continues_to_the_same_bytes(tmp_path, monkeypatc
 
         def tearing(path, array, *, at, step=step, last=last):
             if next(step) == last:
-                append(path, array.ravel()[: array.size // 2], at=at)
+                append(path, memoryview(array).cast("B")[: memoryview(array).nbytes // 2], at=at)
                 raise Killed
             append(path, array, at=at)
 
         root = tmp_path / f"cut{last}"
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "write_atomic", dying)
-            patch.setattr(sets, "write_atomic", dying)
-            patch.setattr(sets, "_append", tearing)
+            patch.setattr(store, "write_atomic", dying)
+            patch.setattr(store, "append_at", tearing)
             try:
                 prepare(Faulty(6, max_rejected=1), root)
             except Killed:
@@ -195,7 +197,7 @@ def test_the_number_of_workers_does_not_change_the_bytes(tmp_path, whole):
 
 
 def test_a_finished_store_is_used_again_unread_and_without_writing(tmp_path, monkeypatch, copied, asked):
-    monkeypatch.setattr(sets, "FileLock", lambda *_: pytest.fail("a disk that cannot be written takes no lock"))
+    monkeypatch.setattr(disk, "FileLock", lambda *_: pytest.fail("a disk that cannot be written takes no lock"))
     assert prepare(FakeCohort(SMALL), tmp_path).folder == copied
     assert not asked
 
@@ -227,13 +229,15 @@ def test_what_differs_from_the_last_store_is_said_once(tmp_path, capfd):
 
 
 def test_a_store_of_another_version_is_named_and_made_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sets, "FORMAT", sets.FORMAT - 1)
-    monkeypatch.setattr(module, "FORMAT", sets.FORMAT)
+    monkeypatch.setattr(store, "FORMAT", store.FORMAT - 1)
+    monkeypatch.setattr(module, "FORMAT", store.FORMAT)
     old = prepare(FakeCohort(8), tmp_path).folder
     monkeypatch.undo()
     assert prepare(FakeCohort(8), tmp_path).folder != old
-    assert f"{old} was made with other settings (format {sets.FORMAT - 1} -> {sets.FORMAT})" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=f"written in format {sets.FORMAT - 1}.*delete this folder"):
+    assert (
+        f"{old} was made with other settings (format {store.FORMAT - 1} -> {store.FORMAT})" in capsys.readouterr().out
+    )
+    with pytest.raises(ValueError, match=f"written in format {store.FORMAT - 1}.*delete this folder"):
         Store.open(old)
 
 
@@ -344,25 +348,25 @@ def test_undersampling_thins_the_store_but_not_the_table(tmp_path):
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [("_append", errno.ENOSPC), ("_append", errno.EDQUOT), ("_append", errno.EFBIG), ("write_atomic", errno.EROFS),
+    [("append_at", errno.ENOSPC), ("append_at", errno.EDQUOT), ("append_at", errno.EFBIG), ("write_atomic", errno.EROFS),
      ("write_atomic", errno.EACCES)],
 )  # fmt: skip
 def test_what_a_disk_refuses_is_told_once_and_continued_later(tmp_path, monkeypatch, whole, asked, step, number):
-    inner, calls = getattr(sets, step), count()
+    inner, calls = getattr(store, step), count()
 
     def refusing(path, *args, **kwargs):
         if next(calls) == 4:
             raise OSError(number, "the disk says no", str(path))
         inner(path, *args, **kwargs)
 
-    monkeypatch.setattr(sets, step, refusing)
+    monkeypatch.setattr(store, step, refusing)
     with pytest.raises(
         Unwritable, match="cannot be written: the disk says no; 0.0 MB to 0.1 MB are needed.*data_root="
     ):
         prepare(FakeCohort(SMALL), tmp_path, workers=1)
     asked.clear()
     assert contents(prepare(FakeCohort(SMALL), tmp_path)) == contents(whole)
-    assert sorted(asked) == names(*range(5 if step == "_append" else 15, SMALL))  # the first part; three
+    assert sorted(asked) == names(*range(5 if step == "append_at" else 15, SMALL))  # the first part; three
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):

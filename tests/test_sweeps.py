@@ -28,8 +28,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cmrdata import runs, sweep
-from cmrdata.grid import cells, missing, sentences
+from cmrcls.grid import cells, missing, sentences
+from cmrstudy import jobs, runs
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -42,7 +42,7 @@ STAND_IN = f"""
 import os, pathlib
 import hydra
 from omegaconf import OmegaConf
-from cmrdata import runs
+from cmrstudy import runs
 
 @hydra.main(version_base="1.3", config_path="{CONF}", config_name="train")
 def main(cfg):
@@ -163,14 +163,14 @@ def test_bad_input_ends_a_single_run_with_its_paragraph_and_a_bug_with_hydras_tr
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     config, ended = job(error=ValueError("subject SYN0007: no mask"))
     with pytest.raises(SystemExit, match="error: subject SYN0007: no mask"):
-        sweep.Jobs().on_job_end(config=config, job_return=ended)
+        jobs.Jobs().on_job_end(config=config, job_return=ended)
     for error in (KeyError("bug"), None):
         config, ended = job(error=error)
-        sweep.Jobs().on_job_end(config=config, job_return=ended)
+        jobs.Jobs().on_job_end(config=config, job_return=ended)
         assert ended._return_value is error and (ended.status is STATUS.FAILED) == bool(error)
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     config, ended = job(error=ValueError("subject SYN0007: no mask"))
-    sweep.Jobs().on_job_end(config=config, job_return=ended)
+    jobs.Jobs().on_job_end(config=config, job_return=ended)
     assert ended.status is STATUS.FAILED
 
 
@@ -179,18 +179,18 @@ def test_a_job_of_a_sweep_looks_like_a_single_run_and_leaves_the_process_as_it_w
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     config, ended = job("MULTIRUN", PermissionError(13, "Permission denied", "a participant's file"), tmp_path)
     before, main, spec = sys.argv, sys.modules["__main__"], sys.modules["__main__"].__spec__
-    jobs = sweep.Jobs()
-    jobs.on_job_start(config=config, task_function=job)
+    callback = jobs.Jobs()
+    callback.on_job_start(config=config, task_function=job)
     assert sys.argv == [__file__, "seed=3"] and main.__spec__ is None
     os.environ["LOCAL_RANK"], os.environ["MASTER_PORT"] = "0", "2"  # as Lightning does
-    jobs.on_job_end(config=config, job_return=ended)
+    callback.on_job_end(config=config, job_return=ended)
     assert sys.argv is before and main.__spec__ is spec
     assert "LOCAL_RANK" not in os.environ and os.environ["MASTER_PORT"] == "1"
     assert ended.status is STATUS.COMPLETED and ended.return_value is None
     assert "participant" not in "".join(path.read_text() for path in tmp_path.iterdir())
-    assert sweep.read(tmp_path) == [{"run": "runs/a/0", "state": "failed", "told": "PermissionError"}]
+    assert jobs.read(tmp_path) == [{"run": "runs/a/0", "state": "failed", "told": "PermissionError"}]
     with pytest.raises(SystemExit, match="(?s)1 of 1 runs failed:.*runs/a/0: PermissionError"):
-        jobs.on_multirun_end(config=config)
+        callback.on_multirun_end(config=config)
 
 
 # what is missing

@@ -18,10 +18,10 @@ from torch.utils.data import DataLoader
 
 import cmrgen.module
 from cmrdata.batch import as_fetched
+from cmrdata.disk import Unwritable
 from cmrdata.readers.phantom import Phantom
-from cmrdata.runs import Unwritable
+from cmrdata.row_cache import Rows, filled
 from cmrgen.base import Base, load_base
-from cmrgen.cache import Rows, filled
 from cmrgen.data import EvenDraws, Latents
 from cmrgen.diffusion import denoise
 from cmrgen.module import ControlNetModule, Memory
@@ -197,7 +197,7 @@ def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
 def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(tmp_path, monkeypatch, capsys):
     sd21 = [Rows(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
     disk = SimpleNamespace(total=10**12, free=9 * 10**9)
-    monkeypatch.setattr("cmrgen.cache.shutil.disk_usage", lambda _: disk)
+    monkeypatch.setattr("cmrdata.row_cache.shutil.disk_usage", lambda _: disk)
     never = lambda _: pytest.fail("encoded nevertheless")  # noqa: E731
     with pytest.raises(Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"):
         filled(sd21, count=146_763, batch=4, what="moments", make=never)

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmrdata.protocol import Stacks
 from cmrdata.readers.acdc import ACDC
 from cmrdata.readers.mnms import MnMs
 from cmrdata.readers.mnms2 import MnMs2
 from cmrdata.readers.phantom import Phantom
 from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnms2
 from cmrdata.readers.phantom_tree import end_systole, write_ukbb
-from cmrdata.store import Stacks
 
 COUNT, FRAMES = 4, 10
 SIZE: dict[str, Any] = {"count": COUNT, "pixels": (88, 80), "mm": 1.8, "slices": 5, "frames": FRAMES}

@@ -11,13 +11,14 @@ import pytest
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohort import hashed, read_salt
+from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
 from cmrdata.readers.phantom_tree import end_systole as truth
 from cmrdata.readers.phantom_tree import write_ukbb
 from cmrdata.readers.ukbb import UKBB
 from cmrdata.readers.ukbb_scan import choose_files, end_systole, matching_frame, read_scan
 from cmrdata.slices import Scan, stacks
-from cmrdata.store import Store, prepare
+from cmrdata.store import Store
 from cmrdata.volumes import open_volume, read_volume
 
 COUNT, FRAMES, SLICES, PIXELS, MM = 6, 14, 5, 64, 2.8

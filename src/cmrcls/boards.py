@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from cmrcls.comparable import completed
 from cmrcls.metrics import BINS, balanced_accuracy, ranked, reliability, sums
-from cmrdata.boards import log_figure, log_table
 from cmrdata.cohort import AXES, known_axes
-from cmrdata.figures import COLOURS, GREY, STYLE, WIDTH, matrix
+from cmrstudy.dashboards import log_figure, log_table
+from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, matrix
 
 FEWEST = 10  # subjects in a bin of the calibration: below, its mean would tell about persons
 SPELLED = {"<60": "below_60", "60-70": "60_to_70", "70+": "from_70"}  # W&B filters by letters, digits and _ alone

@@ -9,8 +9,8 @@ import pandas as pd
 from cmrcls.comparable import REAL
 from cmrcls.disparities import MEASURES
 from cmrcls.metrics import METRICS
-from cmrdata import paper
-from cmrdata.report import number
+from cmrstudy import paper
+from cmrstudy.report import number
 
 AXIS_NAMES = {"overall": "Overall", "sex": "Sex", "age_band": "Age", "bmi_band": "BMI"}
 MEASURE_NAMES = {

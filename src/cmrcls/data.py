@@ -18,9 +18,11 @@ from cmrcls.draws import Draws, Images
 from cmrcls.mitigation import group_facts, matched_rows
 from cmrdata.batch import LabelledBatch, as_fetched
 from cmrdata.cohort import ATTRIBUTES, AXES, CONDITIONS, balancing_weights
-from cmrdata.manifest import open_synthetic
-from cmrdata.sets import fingerprint
-from cmrdata.store import Cohort, Store, prepare
+from cmrdata.disk import fingerprint
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Cohort
+from cmrdata.store import Store
+from cmrdata.synthetic import open_synthetic
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
 PREDICTIONS = ("subject", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")

@@ -32,7 +32,7 @@ from cmrcls.network import VIDEO
 from cmrcls.statistics import LEVEL
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES
-from cmrdata.figures import STRUCTURES, STYLE, WIDTH
+from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them
 WHERE = ("heart", *PLACES)  # heart: everything but outside

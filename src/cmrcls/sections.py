@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cmrcls import disparities, study
+from cmrcls import disparities, figures_fairness, study
 from cmrcls.cells import (
     accuracy_answers,
     axis_name,
@@ -25,8 +25,8 @@ from cmrcls.disparities import FEWEST, Tables
 from cmrcls.fairness import accuracies, wide
 from cmrcls.metrics import BINS
 from cmrcls.statistics import friedman, paired_tests
-from cmrdata import figures, figures_fairness, paper
-from cmrdata.report import Section, write_tables
+from cmrstudy import figures, paper
+from cmrstudy.report import Section, write_tables
 
 PAPER_SEEDS = 8
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrdata.runs import sync_entries, writing
+from cmrdata.disk import sync_entries, writing
 
 SEXES = ("F", "M")
 AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years

@@ -12,8 +12,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from cmrdata.batch import LV
-from cmrdata.runs import write_atomic
-from cmrdata.store import fingerprint, ordered
+from cmrdata.disk import fingerprint, write_atomic
+from cmrdata.protocol import ordered
 
 VERSION = 1  # raise it when the same masks would give another fraction
 SAVED = 32  # subjects between two writes of the cache: what a killed reading loses at most

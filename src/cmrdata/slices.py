@@ -17,7 +17,7 @@ from scipy import sparse
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.labels import check_labels, check_topology, label_frames  # noqa: F401  readers import them from here
-from cmrdata.store import Stacks
+from cmrdata.protocol import Stacks
 
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")

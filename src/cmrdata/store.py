@@ -1,224 +1,212 @@
-"""A cohort's slice store: subjects read once by several threads into an image set that no interruption can spoil."""
+"""Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
+
+<folder>/settings.json     what decides the bytes; written first
+         images.u8         (N, C, P, P) raw bytes, channels ED, ES, or the C frames of a heartbeat (store.json: channels)
+         masks.u8          (N, 2, P, P) labels 0..3 of ED, ES
+         parts/*.parquet   index rows of each finished chunk: what is written here is safe
+               *.rejected.csv   subjects of that chunk that could not be read
+         index.parquet     all rows; subjects.csv and rejected.csv for a cohort
+         store.json        written last; a folder without it is unfinished and can be continued
+         .lock             held while a cohort is prepared
+"""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
-import shutil
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from itertools import islice
+import json
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
+from pyarrow import parquet
 
-from cmrdata.cohort import keep_controls, split, with_groups
-from cmrdata.runs import Unwritable, differences, write_atomic, writing
-from cmrdata.sets import FORMAT, PAIR, Store, Writer, alone, fingerprint, plain, read_settings
-from cmrdata.tables import text_columns, typed
+from cmrdata.disk import append_at, differences, fingerprint, plain, size, write_atomic
+from cmrdata.tables import read_typed, typed
 
-CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
-TOGETHER = 8  # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full speed
-WORKERS = 8  # at most, unless told: a disk feeds no more
-HASHES = {"table": "another subject table", "files": "other files"}  # settings that only a hash stands for
-T = TypeVar("T")
+FORMAT = 2  # raise it when the meaning of the bytes changes: older stores are then made anew
+PIXEL_FILES = ("images.u8", "masks.u8")
+PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 
 
-class Stacks(NamedTuple):
-    """Images of some subjects, and the subjects that could not be read."""
+@dataclass(frozen=True)
+class Store:
+    """A finished set, opened for reading."""
 
-    images: np.ndarray  # (n, 2, P, P) uint8 ED, ES, or (n, T, P, P) of a cohort with `cine`
-    masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    index: pd.DataFrame  # type: ignore[assignment]  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
-    rejected: pd.DataFrame  # subject, reason
+    folder: Path
 
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """The set in `folder`. Raises FileNotFoundError when there is none, ValueError for another format or damage."""
+        store = cls(Path(folder))
+        if not store.complete:
+            raise FileNotFoundError(
+                f"{folder}: no finished set here (store.json is missing); make it, or resume its making"
+            )
+        if fault := store._fault():
+            raise ValueError(f"{folder}: {fault}; delete this folder, the next run makes it anew")
+        return store
 
-class Cohort(Protocol):
-    """A source of subjects. `settings` are the plain values that decide the bytes.
+    @property
+    def complete(self) -> bool:
+        return (self.folder / "store.json").exists()
 
-    A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not),
-    `fold`, the part of a cross-validation that is its test split, and `cine`, the frames of a heartbeat that are an
-    image's channels in place of ED and ES (`cmrdata.slices.cine_frames`); it is among the settings only where it is set.
-    """
+    @cached_property
+    def meta(self) -> dict[str, Any]:
+        return json.loads((self.folder / "store.json").read_text())
 
-    name: str
-    pixels: int
-    seed: int
-    controls_per_case: float | None
-    max_rejected: float  # share of the subjects that may be unreadable
-    settings: dict[str, Any]
+    @property
+    def fingerprint(self) -> str:
+        return self.meta["fingerprint"]
 
-    def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(subject table as `with_groups` takes it, with or without a split column; rejected subjects)."""
+    @property
+    def channels(self) -> int:
+        """Of an image: 2 (ED, ES), or the frames of a heartbeat."""
+        return self.meta.get("channels", PAIR)
 
-    def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        """Slices of these subjects in their order: nine stacks (three cines) of a train or extra subject, one of others."""
+    @cached_property
+    def index(self) -> pd.DataFrame:
+        return pd.read_parquet(self.folder / "index.parquet")
 
+    @cached_property
+    def subjects(self) -> pd.DataFrame:
+        return read_typed(self.folder / "subjects.csv", text=self.meta["text"])
 
-def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> Store:
-    """The cohort's store below `root`, built on first use and continued if it was interrupted.
+    @cached_property
+    def images(self) -> np.ndarray:
+        return self._map("images.u8", self.channels)
 
-    The folder's name carries a hash of settings and subject table, so changed data make a new store. Processes that
-    prepare the same store take turns. `workers` threads read subjects: by default one per usable core, at most WORKERS.
-    Raises ValueError as soon as more than the cohort's `max_rejected` of the subjects cannot be read, with the
-    reasons counted; Unwritable when `root` has too little space or may not be written.
-    """
-    shown = channels(cohort)
-    listed, rejected = cohort.subjects()
-    if listed.empty:
-        raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
-    subjects = with_groups(listed)
-    if "split" not in subjects:
-        subjects["split"] = split(subjects, seed=cohort.seed, fold=getattr(cohort, "fold", None))
-    subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
-    settings = {"cohort": cohort.name, **cohort.settings, "table": typed(subjects).to_csv(index=False)}
-    settings["table"] = hashlib.sha256(settings["table"].encode()).hexdigest()
-    folder = Path(root) / f"{cohort.name}-{fingerprint({'format': FORMAT, **settings})[:8]}"
-    if Store(folder).complete:  # which may be on a disk that takes no lock
-        return Store.open(folder)
-    needs = "{} to {} are needed".format(*map(_megabytes, _room(subjects[subjects.stored], cohort)))
-    with alone(folder, needs=needs):
-        if Store(folder).complete:
-            return Store.open(folder)
-        with writing(folder, needs=needs):
-            if not (folder / "settings.json").exists():
-                _say_what_changed(folder, {"format": FORMAT, **settings})
-            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
-        return _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
+    @cached_property
+    def masks(self) -> np.ndarray:
+        return self._map("masks.u8", PAIR)
 
+    def _map(self, name: str, channels: int) -> np.ndarray:
+        shape = (len(self.index), channels, self.meta["pixels"], self.meta["pixels"])
+        return np.memmap(self.folder / name, dtype=np.uint8, mode="r", shape=shape)
 
-def _build(
-    writer: Writer, cohort: Cohort, subjects: pd.DataFrame, rejected: pd.DataFrame, *, workers: int, needs: str
-) -> Store:
-    folder, everybody = writer.folder, len(set(subjects.subject) | set(rejected.subject))
-    rejected = pd.concat([rejected, writer.rejected()], ignore_index=True)
-    _check_rejected(rejected, cohort, everybody, folder)
-    wanted, attributes = subjects[subjects.stored], typed(subjects.drop(columns="stored")).set_index("subject")
-    todo = wanted[~wanted.subject.isin(writer.done())]
-    _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
-    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
-    some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
-    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
-    with bar, closing(ordered(cohort.stacks, some, workers=workers)) as results:
-        for part in _joined(results, CHUNK // together):
-            index = part.index.join(attributes, on="subject")
-            with writing(folder, needs=needs):
-                writer.append(part.images, part.masks, index, rejected=part.rejected)
-            rejected = pd.concat([rejected, part.rejected], ignore_index=True)
-            _check_rejected(rejected, cohort, everybody, folder)
-            bar.update(index.subject.nunique() + len(part.rejected))
-    read = subjects[~subjects.subject.isin(rejected.subject)].copy()
-    if read.empty:
-        raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
-    balanced = keep_controls(read[read.stored], per_case=1, seed=cohort.seed)
-    read = typed(read.assign(balanced=balanced.reindex(read.index, fill_value=False)))
-    with writing(folder, needs=needs):
-        write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-        write_atomic(folder / "subjects.csv", read.to_csv(index=False))
-        return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read))
-
-
-def channels(cohort: Cohort) -> int:
-    """Of the cohort's images: ED and ES, or the frames of its `cine`. Raises ValueError where these are too few."""
-    cine = getattr(cohort, "cine", None)
-    if cine is not None and cine <= PAIR:
-        raise ValueError(f"cohort.cine is {cine}; give at least {PAIR + 1} frames, or null for ED and ES")
-    return cine or PAIR
-
-
-def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
-    """`count` results at a time as one; the last may be fewer."""
-    rest = iter(results)
-    while few := list(islice(rest, count)):
-        images, masks, index, rejected = zip(*few, strict=True)
-        yield Stacks(np.concatenate(images), np.concatenate(masks), pd.concat(index, ignore_index=True),
-                     pd.concat(rejected, ignore_index=True))  # fmt: skip
-
-
-def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, folder: Path) -> None:
-    if len(rejected) / everybody <= cohort.max_rejected:
-        return
-    with writing(folder):
-        write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    raise ValueError(
-        f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
-        f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
-        f"cohort.max_rejected=\n{reasons(rejected)}"
-    )
-
-
-def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[int, int]:
-    """Bytes that the images and masks of `subjects` take at least and at most.
-
-    All but `spared` subjects give one row or more, training and extra subjects up to three (of cines one) for each slice
-    of the reach.
-    """
-    steps = 1 if getattr(cohort, "cine", None) else 3
-    row, nine = (channels(cohort) + PAIR) * cohort.pixels**2, steps * (2 * getattr(cohort, "reach", 1) + 1)
-    expanded = int(subjects.split.isin(("train", "extra")).sum())
-    return row * max(0, len(subjects) - spared), row * (len(subjects) + (nine - 1) * expanded)
-
-
-def _check_room(folder: Path, least: int, most: int) -> None:
-    """Raise Unwritable when there surely is too little space, warn when there may be."""
-    disk = shutil.disk_usage(folder)
-    if not disk.total or disk.free >= most:
-        return
-    told = f"{_megabytes(least)} to {_megabytes(most)} are needed, {_megabytes(disk.free)} are free"
-    if disk.free < least:
-        raise Unwritable(f"{folder}: {told}; free some space there or give another place with data_root=<folder>")
-    print(f"{folder} may not fit on its disk: {told}", flush=True)
-
-
-def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
-    """One line when this cohort has been prepared before with other settings, so that nobody wonders why it is again."""
-    name = re.escape(folder.name[:-9]) + "-[0-9a-f]{8}"
-    others = [path for path in folder.parent.glob("*/settings.json") if re.fullmatch(name, path.parent.name)]
-    if others:
-        newest = max(others, key=lambda path: path.stat().st_mtime).parent
+    def _fault(self) -> str | None:
+        """Why this set cannot be trusted, found without reading its rows."""
         try:
-            lines = differences(read_settings(newest), plain(settings))
-        except ValueError:
-            return
-        brief = [
-            HASHES.get(line.split()[0].rpartition(".")[2], line if len(line) < 80 else line.split()[0])
-            for line in lines
+            written, rows, pixels = (self.meta[key] for key in ("format", "rows", "pixels"))
+        except (ValueError, KeyError, TypeError):
+            return "store.json is damaged"
+        if written != FORMAT:
+            return f"written in format {written}, this program reads {FORMAT}"
+        try:
+            listed = parquet.read_metadata(self.folder / "index.parquet").num_rows
+        except (OSError, ValueError):
+            return "index.parquet is missing or damaged"
+        if listed != rows:
+            return f"index.parquet has {listed} rows, store.json says {rows}"
+        for name, channels in zip(PIXEL_FILES, (self.channels, PAIR), strict=True):
+            if (found := size(self.folder / name)) != (wanted := rows * channels * pixels**2):
+                return f"{name} has {found} bytes, {rows} rows take {wanted}"
+        if "subjects" in self.meta and not (self.folder / "subjects.csv").exists():
+            return "subjects.csv is missing"
+        return None
+
+
+class Writer:
+    """Appends chunks to a set; what an interrupted writer had appended is kept and continued."""
+
+    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any], channels: int = PAIR) -> None:
+        """`channels` of an image: 2 (ED, ES), or the frames of a heartbeat; masks always have two."""
+        self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
+        self.channels = dict(zip(PIXEL_FILES, (channels, PAIR), strict=True))
+        self.fingerprint = fingerprint(self.settings)
+        (folder / "parts").mkdir(parents=True, exist_ok=True)
+        begun = folder / "settings.json"
+        if begun.exists():
+            if changed := differences(read_settings(folder), plain(self.settings)):
+                names = ", ".join(sorted({line.split()[0].partition(".")[0] for line in changed}))
+                raise ValueError(f"{folder}: begun with other settings ({names}); choose another folder or delete it")
+        else:
+            write_atomic(begun, json.dumps(plain(self.settings), indent=1))
+        self.parts, self.rows = self._finished()
+        for name in PIXEL_FILES:  # bytes behind the last finished part are a torn write
+            append_at(folder / name, b"", at=self.rows * self._row(name))
+
+    def _finished(self) -> tuple[list[Path], int]:
+        """Parts whose bytes are all there, and their rows; what was left of later ones is deleted."""
+        room = min(size(self.folder / name) // self._row(name) for name in PIXEL_FILES)
+        parts: list[Path] = []
+        rows = 0
+        for part in sorted((self.folder / "parts").glob("*.parquet")):
+            try:
+                more = parquet.read_metadata(part).num_rows
+            except (OSError, ValueError):
+                break
+            if part != self._part(len(parts)) or rows + more > room:
+                break
+            parts.append(part)
+            rows += more
+        unfinished = {*self.folder.glob(".*.[0-9]*"), *(self.folder / "parts").iterdir()} - {
+            *parts,
+            *map(_faults, parts),
+        }
+        if lost := sum(path.suffix == ".parquet" for path in unfinished):
+            print(f"{self.folder}: {lost} parts are damaged or lack their images, and are made again", flush=True)
+        for path in unfinished:
+            path.unlink()
+        return parts, rows
+
+    def _row(self, name: str) -> int:
+        """Bytes of a row in one of the PIXEL_FILES."""
+        return self.channels[name] * self.pixels**2
+
+    def _part(self, number: int) -> Path:
+        return self.folder / "parts" / f"{number:06d}.parquet"
+
+    def rejected(self) -> pd.DataFrame:
+        """Subjects (subject, reason) of the finished parts that could not be read."""
+        tables = [
+            pd.read_csv(path, dtype=str, keep_default_na=False) for path in map(_faults, self.parts) if path.exists()
         ]
-        print(f"{newest} was made with other settings ({', '.join(brief)}); making {folder}", flush=True)
+        return pd.concat([pd.DataFrame(columns=["subject", "reason"], dtype=str), *tables], ignore_index=True)
+
+    def done(self) -> set[str]:
+        """Subjects of the finished parts, read or rejected."""
+        read = [parquet.ParquetFile(part).read(columns=["subject"])["subject"].to_pylist() for part in self.parts]
+        return set(self.rejected().subject).union(*read)
+
+    def append(
+        self, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame, *, rejected: pd.DataFrame | None = None
+    ) -> None:
+        """Write one chunk; it counts once its index part is on disk."""
+        for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
+            shape = (len(index), self.channels[name], self.pixels, self.pixels)
+            assert array.shape == shape and array.dtype == np.uint8, (name, array.shape, shape)
+        for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
+            append_at(self.folder / name, np.ascontiguousarray(array), at=self.rows * self._row(name))
+        part = self._part(len(self.parts))
+        if rejected is not None and len(rejected):
+            write_atomic(_faults(part), rejected.to_csv(index=False))
+        write_atomic(part, typed(index.reset_index(drop=True)).to_parquet(index=False))
+        self.parts.append(part)
+        self.rows += len(index)
+
+    def finish(self, **meta: Any) -> Store:
+        """Join the index and mark the set complete."""
+        tables = [pd.read_parquet(part) for part in self.parts]
+        index = typed(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
+        write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
+        facts = {**meta, "format": FORMAT, "pixels": self.pixels, "rows": self.rows, "fingerprint": self.fingerprint}
+        if (channels := self.channels["images.u8"]) != PAIR:
+            facts["channels"] = channels
+        write_atomic(self.folder / "store.json", json.dumps(plain({"settings": self.settings, **facts}), indent=1))
+        return Store.open(self.folder)
 
 
-def reasons(rejected: pd.DataFrame) -> str:
-    """Rejected subjects counted by reason, most frequent first."""
-    if rejected.empty:
-        return "(nothing rejected)"
-    return "\n".join(f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items())
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings a set was begun with."""
+    try:
+        return json.loads((folder / "settings.json").read_text())
+    except ValueError:
+        raise ValueError(
+            f"{folder}: settings.json is damaged; delete this folder, the next run makes it anew"
+        ) from None
 
 
-def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -> Generator[T, None, None]:
-    """map() over threads, results in order, never more than 2 x workers in memory; numpy and gunzip release the GIL."""
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Any] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _faults(part: Path) -> Path:
+    return part.with_suffix(".rejected.csv")

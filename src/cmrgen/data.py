@@ -15,10 +15,12 @@ from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
 
 from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.cohort import balancing_weights
-from cmrdata.runs import write_atomic, writing
-from cmrdata.store import Cohort, Store, fingerprint, prepare
+from cmrdata.disk import fingerprint, write_atomic, writing
+from cmrdata.prepare import prepare
+from cmrdata.protocol import Cohort
+from cmrdata.row_cache import Rows, filled
+from cmrdata.store import Store
 from cmrgen.base import Base, as_control
-from cmrgen.cache import Rows, filled
 from cmrgen.prompts import EMPTY, FIELDS, prompts
 
 ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB

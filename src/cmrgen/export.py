@@ -21,7 +21,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from cmrdata.runs import sync_entries
+from cmrdata.disk import sync_entries
 from cmrgen.base import Base
 from cmrgen.card import LICENCES, card
 from cmrgen.render import SAMPLERS, Generator, scheduler

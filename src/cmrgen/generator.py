@@ -14,11 +14,11 @@ import torch
 from diffusers import ControlNetModel, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor, nn
 
-from cmrdata import runs
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
 from cmrgen.base import Base, as_control, load_base, weights_hash
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
+from cmrstudy import runs
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts

@@ -11,10 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from cmrdata.runs import FULL, Unwritable, differences, write_atomic
-from cmrdata.sets import Store, Writer, alone, plain, read_settings
-from cmrdata.version import code_version
+from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
+from cmrdata.store import Store, Writer, read_settings
 from cmrgen.set_card import card
+from cmrstudy.runs import code_version
 
 REMEDY = "give the set another name=, or overwrite=true to replace this one"
 

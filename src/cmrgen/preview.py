@@ -9,10 +9,10 @@ import lightning as L
 import numpy as np
 import torch
 
-from cmrdata.boards import log_figure
-from cmrdata.figures import coloured, image_grid, save
 from cmrgen.data import Latents
 from cmrgen.render import Generator, resized
+from cmrstudy.dashboards import log_figure
+from cmrstudy.figures import coloured, image_grid, save
 
 TOGETHER_PIXELS = 2**18  # in one batch: a single image of 512 px, so that the VAE fits beside the training
 

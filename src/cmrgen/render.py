@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
 from cmrdata.store import Store, Writer
 from cmrgen.generator import GUIDES, WHOLE, blank
 from cmrgen.generator import SAMPLERS as SAMPLERS

@@ -21,7 +21,7 @@ from cmrdata.cohort import (
     bmi_band,
     group_names,
 )
-from cmrdata.manifest import PLAN, check_sources
+from cmrdata.synthetic import PLAN, check_sources
 from cmrgen.moves import LIMITS, STILL, drawn
 from cmrgen.prompts import FIELDS, prompts
 

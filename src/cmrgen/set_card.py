@@ -15,9 +15,9 @@ import pandas as pd
 import yaml
 
 from cmrdata.store import Store
-from cmrdata.version import code_version
 from cmrgen.card import FEW
 from cmrgen.rows import summary
+from cmrstudy.runs import code_version
 
 CARD = """---
 {header}---

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pyarrow import parquet
 
-from cmrdata.runs import differences, write_atomic
+from cmrdata.disk import differences, write_atomic
 from cmrdata.store import Store, Writer
 from cmrgen.output import check_room, close, finished, shard_name, shard_of, written_alone
 from cmrgen.render import render

@@ -19,10 +19,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from cmrdata.batch import LABELS, PHASES, ed_es_ed
-from cmrdata.figures import STRUCTURES
-from cmrdata.runs import sync_entries, write_atomic
+from cmrdata.disk import sync_entries, write_atomic
 from cmrdata.store import Store
 from cmrgen.set_card import card
+from cmrstudy.figures import STRUCTURES
 
 TOLD = (  # columns of the set's index that are told; its subject, exact age and BMI, and source row are not
     "row", "source", "group", "sex", "age_band", "bmi_band", "diagnosis", "conditions", "borrowed", "prompt", "negative",

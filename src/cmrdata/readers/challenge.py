@@ -15,9 +15,10 @@ import pandas as pd
 
 from cmrdata.batch import LV
 from cmrdata.cohort import hashed, read_salt
+from cmrdata.disk import fingerprint
 from cmrdata.ejection import by_fraction, fractions
+from cmrdata.protocol import Stacks
 from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
-from cmrdata.store import Stacks, fingerprint
 from cmrdata.volumes import Volume, flips
 
 BY_EF = "by_ef"  # a pathology that fails some hearts and spares others: a case where the ejection fraction is reduced

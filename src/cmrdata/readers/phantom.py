@@ -16,8 +16,8 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
+from cmrdata.protocol import Stacks
 from cmrdata.slices import cine_frames
-from cmrdata.store import Stacks
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
 SLICE_GAP = 10.0  # mm between neighbouring slices

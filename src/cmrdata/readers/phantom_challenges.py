@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
+from cmrdata.disk import write_atomic
 from cmrdata.readers.phantom import Phantom
 from cmrdata.readers.phantom_tree import Scanned, end_systole, save, scanned, unfinished
-from cmrdata.runs import write_atomic
 
 ACDC_LABELS = np.zeros(4, np.uint8)
 ACDC_LABELS[[RV, MYO, LV]] = 1, 2, 3

@@ -16,8 +16,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 
+from cmrdata.disk import write_atomic
 from cmrdata.readers.phantom import FRAMES, SLICE_GAP, Phantom, paint, rician, volume_curve
-from cmrdata.runs import write_atomic
 
 WHITE = 4095  # 12 bits
 CINE, FACTS = 9, 10  # streams of a subject's random numbers; 0..8 are the noise of the nine stacks

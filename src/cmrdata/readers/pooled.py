@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.store import Cohort, Stacks
+from cmrdata.protocol import Cohort, Stacks
 
 
 class Pooled:

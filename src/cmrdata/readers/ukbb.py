@@ -15,11 +15,12 @@ import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohort import hashed, read_salt
+from cmrdata.disk import fingerprint
+from cmrdata.protocol import Stacks
 from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders, sizes
 from cmrdata.readers.ukbb_scan import KINDS, read_scan
 from cmrdata.readers.ukbb_table import read_exclusions, read_table
 from cmrdata.slices import Scan, collect
-from cmrdata.store import Stacks, fingerprint
 
 CANONICAL = {"lv": LV, "myo": MYO, "rv": RV}
 COLUMNS = ["sex", "age", "bmi", "diagnosis", "state", "conditions", "site", "ethnicity", "townsend", "table_flags"]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from cmrdata.figures_adherence import named
-from cmrdata.report import number
 from cmrgen.evaluation.fidelity import FEW
+from cmrgen.evaluation.figures_adherence import named
+from cmrstudy.report import number
 
 PHRASES = {
     "sex_accuracy": "sex",

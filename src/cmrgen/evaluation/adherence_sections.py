@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata import figures, figures_adherence
-from cmrdata.report import Section, number, write_tables
 from cmrdata.store import Store
-from cmrgen.evaluation import adherence, contraction, diversity
+from cmrgen.evaluation import adherence, contraction, diversity, figures_adherence
 from cmrgen.evaluation.adherence_cells import (
     AXES,
     PHRASES,
@@ -25,6 +23,8 @@ from cmrgen.evaluation.adherence_cells import (
 )
 from cmrgen.evaluation.judges import layers
 from cmrgen.evaluation.measured import Measured
+from cmrstudy import figures
+from cmrstudy.report import Section, number, write_tables
 
 ACROSS = 3  # images in a line of Fig. 4
 Sides = tuple[adherence.Seen, adherence.Seen]  # held-out real images, and the set's

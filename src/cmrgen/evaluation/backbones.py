@@ -19,8 +19,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from cmrdata.batch import ed_es_ed
+from cmrdata.row_cache import Rows, filled
 from cmrdata.store import Store
-from cmrgen.cache import Rows, filled
 from cmrgen.evaluation.inception import inception
 
 BATCH = 32  # images per forward pass; an interrupted making loses one at most

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrdata import figures, paper
-from cmrdata.report import Section, write_tables
 from cmrgen.evaluation import fidelity
 from cmrgen.evaluation.backbones import extractor, features
 from cmrgen.evaluation.comparisons import ACROSS
 from cmrgen.evaluation.judges import judge
 from cmrgen.evaluation.measured import Measured
+from cmrstudy import figures, paper
+from cmrstudy.report import Section, write_tables
 
 SUMMARY = (
     "{name} features: synthetic against real images of the same group, in brackets real against real; n = {n} images a "

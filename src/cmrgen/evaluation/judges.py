@@ -23,8 +23,8 @@ from tqdm import tqdm
 
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES, balancing_weights
-from cmrdata.runs import write_atomic
-from cmrdata.store import Store, fingerprint
+from cmrdata.disk import fingerprint, write_atomic
+from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import axes_of, truth
 
 VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from

@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from cmrdata import figures
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import FEW
 from cmrgen.evaluation.likeness import Nearest, Search, by_features, by_sight, c_t, cells
+from cmrstudy import figures
 
 EXPECTED = 0.05  # share of unseen people beyond tau, the other 95 % quantile (Dar et al. 2023)
 FALSE = 0.01  # share of false ones allowed among the images called copies

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmrdata.report import Section, write_tables
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation import privacy
 from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section, sides
@@ -19,6 +18,7 @@ from cmrgen.evaluation.judges import judge
 from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack
 from cmrgen.render import load_generator
+from cmrstudy.report import Section, write_tables
 
 
 def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:

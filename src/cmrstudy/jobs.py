@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cmrdata import runs
+from cmrstudy import runs
 
 TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
 

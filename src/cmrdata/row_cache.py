@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from tqdm import tqdm
 
-from cmrdata.runs import Unwritable, sync_entries, writing
-from cmrdata.store import alone
+from cmrdata.disk import Unwritable, alone, append_at, size, sync_entries, writing
 
 
 class Rows(NamedTuple):
@@ -54,7 +53,7 @@ def _fill(
     files: Sequence[Rows], *, count: int, batch: int, what: str, make: Callable[[slice], Sequence[ArrayLike]]
 ) -> None:
     folder, row = files[-1].path.parent, sum(file.row for file in files)
-    done = min(_size(file.begun) // file.row for file in files)
+    done = min(size(file.begun) // file.row for file in files)
     done = count if done >= count else done // batch * batch
     needs = f"{what} of {count:,} images: {_bytes(count * row)} in {folder}"
     print(f"{needs}{f', {done:,} of them are there' if done else ''}", flush=True)
@@ -70,25 +69,12 @@ def _fill(
             made = make(some)
             with writing(folder, needs=needs):
                 for file, array in zip(files, made, strict=True):
-                    _append(file, np.asarray(array, file.dtype), at=start)
+                    append_at(file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row)
             bar.update(some.stop - some.start)
     with writing(folder):
         for file in files:  # the last one's name says that all are whole
             os.replace(file.begun, file.path)
             sync_entries(folder)
-
-
-def _append(file: Rows, array: np.ndarray, *, at: int) -> None:
-    """Write rows from row `at` on; what was behind is a torn write."""
-    with file.begun.open("ab") as out:
-        out.truncate(at * file.row)
-        out.write(np.ascontiguousarray(array).data)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
 
 
 def _bytes(count: int) -> str:

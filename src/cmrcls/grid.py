@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from cmrdata import runs
+from cmrstudy import runs
 
 CELL = ["arm", "mitigation", "fold", "seed"]
 COLUMNS = (*CELL, "state", "told", "run")

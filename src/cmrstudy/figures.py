@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from cmrdata.batch import LV, MYO, PHASES, RV
 from cmrdata.cohort import AXES, known_axes
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, INK = "#C4C4C4", "#333333"

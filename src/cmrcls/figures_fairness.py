@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, WIDTH, matrix
+from cmrstudy.figures import COLOURS, GREY, INK, STYLE, WIDTH, matrix
 
 MARKERS = "osD^vP*X"
 LEGEND = "line: 95 % interval; hollow: too few subjects for one"

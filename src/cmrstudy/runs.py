@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +18,10 @@ import yaml
 from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
-from cmrdata.version import code_version
+from cmrdata.disk import REFUSALS, Unwritable, differences, write_atomic
 
 # how to run, not what to run (a preset's values count where they are used): may differ between attempts
 CONTROL = ("resume", "overwrite", "preset", "images", "shard", "logger")
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
 TIME_OVER = (
     "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
     "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
@@ -30,10 +30,6 @@ TIME_OVER = (
 
 # in names of runs: ${tagged:fold,${fold}} is "-fold-3", or nothing without a fold
 OmegaConf.register_new_resolver("tagged", lambda name, value: "" if value is None else f"-{name}-{value}", replace=True)
-
-
-class Unwritable(OSError):
-    """A disk is full or may not be written; the message names the folder, what is needed and the remedy."""
 
 
 PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable)
@@ -172,49 +168,23 @@ def told(error: BaseException) -> str | None:
     return str(error) if isinstance(error, PLAIN) else None
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it, even after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+@cache
+def code_version() -> str:
+    """ "0.1.0+2afed89b" in a clean checkout, with ".edited" behind it where tracked files differ, else "0.1.0"."""
     try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
-    sync_entries(path.parent)
+        released = version("cmr-debias")
+    except PackageNotFoundError:  # src on the path, not installed
+        released = "unreleased"
+    commit = _git("rev-parse", "--short=8", "HEAD")
+    edited = ".edited" if commit and _git("status", "--porcelain", "--untracked-files=no") else ""
+    return f"{released}+{commit}{edited}" if commit else released
 
 
-def sync_entries(folder: Path) -> None:
-    """Make the names in `folder` survive a power cut, where the file system can."""
-    with suppress(OSError):
-        entries = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(entries)
-        finally:
-            os.close(entries)
-
-
-@contextmanager
-def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
-    """What a disk refuses within, as one `Unwritable`: the data folder, the reason, what the work `needs`, the remedy."""
+def _git(*args: str) -> str:
+    here = Path(__file__).parent
+    if not (here.parents[1] / ".git").exists():  # installed, perhaps inside another project's checkout
+        return ""
     try:
-        yield
-    except Unwritable:
-        raise
-    except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
-        raise Unwritable(
-            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
-            "place with data_root=<folder>; what is finished there is kept and continued"
-        ) from error
-
-
-def differences(old: Any, new: Any, key: str = "") -> list[str]:
-    """ "a.b 1 -> 2" for every leaf that differs between two plain configs."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = sorted({*map(str, old), *map(str, new)})
-        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".lstrip("."))]
-    return [] if old == new else [f"{key} {old} -> {new}"]
+        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return ""

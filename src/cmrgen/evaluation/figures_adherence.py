@@ -1,4 +1,4 @@
-"""Adherence and diversity as pictures: pure functions of tables, in the colours and words of cmrdata.figures."""
+"""Adherence and diversity as pictures: pure functions of tables, in the colours and words of cmrstudy.figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
+from cmrstudy.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
 
 WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}  # colour and mark of each kind of images

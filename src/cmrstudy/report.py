@@ -13,8 +13,8 @@ import pandas as pd
 from jinja2 import Environment
 from markupsafe import Markup
 
-from cmrdata.page import PAGE, STYLE
-from cmrdata.runs import write_atomic
+from cmrdata.disk import write_atomic
+from cmrstudy.page import PAGE, STYLE
 
 LONG = 15  # rows: a longer table is folded until it is asked for, or printed
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
@@ -105,7 +105,7 @@ def data_uri(path: Path) -> str:
         raise ValueError(f"{path}: a report shows {' or '.join(KINDS)} files; save the figure as one of them")
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: this figure of the report is not there; draw it with cmrdata.figures.save first"
+            f"{path}: this figure of the report is not there; draw it with cmrstudy.figures.save first"
         )
     return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 

@@ -11,7 +11,8 @@ from rich.table import Table
 from tqdm import tqdm
 
 from cmrdata.cohort import AXES, known_axes, split, with_groups
-from cmrdata.store import Cohort, fingerprint, ordered
+from cmrdata.disk import fingerprint
+from cmrdata.protocol import Cohort, ordered
 
 FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
          "es_frame")  # fmt: skip

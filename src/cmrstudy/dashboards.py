@@ -44,7 +44,7 @@ def continue_csv(logger: Any, *, step: int) -> None:
     import pandas as pd
     from lightning.pytorch.loggers import CSVLogger
 
-    from cmrdata.runs import write_atomic
+    from cmrdata.disk import write_atomic
 
     if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").exists():
         return
@@ -115,8 +115,8 @@ def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame, *, allow_r
     """
     from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-    from cmrdata.report import markdown
-    from cmrdata.runs import write_atomic
+    from cmrdata.disk import write_atomic
+    from cmrstudy.report import markdown
 
     if not allow_real_images and (reason := names_persons(frame)):
         raise ValueError(

@@ -1,0 +1,112 @@
+"""Writing that no interruption can spoil: whole or not at all, told in words when a disk refuses, one process at a time."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
+
+
+class Unwritable(OSError):
+    """A disk is full or may not be written; the message names the folder, what is needed and the remedy."""
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write beside, then rename: a reader sees the old file or the new one, never half of it, even after a power cut."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+    sync_entries(path.parent)
+
+
+def sync_entries(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut, where the file system can."""
+    with suppress(OSError):
+        entries = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(entries)
+        finally:
+            os.close(entries)
+
+
+@contextmanager
+def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
+    """What a disk refuses within, as one `Unwritable`: the data folder, the reason, what the work `needs`, the remedy."""
+    try:
+        yield
+    except Unwritable:
+        raise
+    except OSError as error:
+        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        raise Unwritable(
+            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
+            "place with data_root=<folder>; what is finished there is kept and continued"
+        ) from error
+
+
+def differences(old: Any, new: Any, key: str = "") -> list[str]:
+    """ "a.b 1 -> 2" for every leaf that differs between two plain configs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = sorted({*map(str, old), *map(str, new)})
+        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".lstrip("."))]
+    return [] if old == new else [f"{key} {old} -> {new}"]
+
+
+@contextmanager
+def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
+    """Hold the folder, made if need be, against other processes; waits for its turn, saying so once. Raises Unwritable."""
+    lock = FileLock(folder / ".lock")
+    with writing(folder, needs=needs):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another process that is writing {folder}", flush=True)
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def fingerprint(settings: dict[str, Any]) -> str:
+    """Hash of plain settings, independent of key order: equal settings, equal data."""
+    return hashlib.sha256(json.dumps(plain(settings), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plain(value: Any) -> Any:
+    """As JSON would give it back."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def append_at(path: Path, content: Any, *, at: int) -> None:
+    """Write bytes (any contiguous buffer) from position `at` on, cutting off what was there, and see them on the disk."""
+    whole = memoryview(content)
+    left = whole.cast("B") if whole.nbytes else b""  # an empty view can't be cast
+    with path.open("ab", buffering=0) as file:
+        file.truncate(at)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+
+
+def size(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0

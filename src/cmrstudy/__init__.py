@@ -1,0 +1,1 @@
+"""The study's record: run folders, sweeps, dashboards, figures and the report. Imports cmrdata."""
