@@ -32,6 +32,10 @@ TIME_OVER = (
 OmegaConf.register_new_resolver("tagged", lambda name, value: "" if value is None else f"-{name}-{value}", replace=True)
 
 
+class AttemptEnded(Exception):
+    """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same command continues it."""
+
+
 PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable)
 
 
