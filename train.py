@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, runs
+from cmrstudy import dashboards, overrides, processes, runs
+from cmrstudy.inputs import file_hash, kind_at
+from cmrstudy.processes import quiet
 
 SCORE = "best_val_balanced_accuracy"
 
@@ -21,7 +22,7 @@ SCORE = "best_val_balanced_accuracy"
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
     with ExitStack() as hold:
-        if (folder := together(cfg, lambda: claim(cfg, hold))) is None:
+        if (folder := processes.together(cfg.trainer, lambda: claim(cfg, hold))) is None:
             return runs.facts(Path(cfg.run_dir)).get(SCORE)
         return work(cfg, folder)
 
@@ -41,7 +42,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
             facts = tasks[cfg.task](cfg, folder)
         finally:
             if trains:
-                part()
+                processes.part()
     if not follows(cfg):
         runs.finish(folder, **facts)
         print(f"{folder}: finished")
@@ -52,47 +53,14 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
     """The run's folder, None if it is done. The first process of a run claims and holds it; the others find it claimed."""
     folder = Path(cfg.run_dir)
     if follows(cfg):
-        return None if (cfg.resume or runs.restarted()) and (folder / "finished.json").exists() else folder
+        return None if (folder / "finished.json").exists() else folder
     hold.enter_context(runs.held(folder))
-    return runs.claim(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    return runs.claim(overrides.asked(cfg))
 
 
 def follows(cfg: DictConfig) -> bool:
-    """Is this one of a run's further processes, started by Lightning, torchrun or SLURM?"""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-    return not alone(cfg) and any(int(os.environ.get(name, 0)) for name in ranks)
-
-
-def alone(cfg: DictConfig) -> bool:
-    """Is the run one process?"""
-    return cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1
-
-
-def together(cfg: DictConfig, claimed: Callable[[], Path | None]) -> Path | None:
-    """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what the first one did."""
-    if alone(cfg) or os.environ.get("SLURM_NTASKS", "1") == "1":
-        return claimed()
-    from lightning import Fabric
-
-    quiet()
-    trainer = cfg.trainer
-    fabric = Fabric(
-        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes, strategy="ddp"
-    )
-    fabric.launch()
-    try:
-        return runs.agreed(fabric, claimed)
-    except Exception:
-        part()
-        raise
-
-
-def part() -> None:
-    """Leaves the other processes, so that the next job of a sweep can have its own."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    """Is this one of a run's further processes?"""
+    return processes.follows(cfg.trainer)
 
 
 def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -131,6 +99,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     cohort = instantiate(cfg.cohort)
     store, data = prepare(cohort, cfg.data_root), cfg.data
+    uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
 
     def images(split: list[str], draws: int | None) -> Any:
         return pretrain.image_loader(
@@ -202,6 +171,8 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         sampler=OmegaConf.to_container(cfg.sampler, resolve=True),
         allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
     )
+    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+    uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
     if follows(cfg):
         return {}
@@ -225,6 +196,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.render import load_generator
 
     generator = load_generator(cfg.generator)
+    uses(cfg, folder, "generator", fingerprint=generator.facts["fingerprint"], at=cfg.generator)
     made = export(
         generator,
         folder / "model",
@@ -244,6 +216,7 @@ def share_set(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.share import share
 
     made = Store.open(cfg.synthetic_set)
+    uses(cfg, folder, "synthetic_set", fingerprint=made.fingerprint, at=cfg.synthetic_set)
     written = share(made, folder, formats=list(cfg.formats), audit=cfg.audit)
     return {"set": made.fingerprint, "images": len(made.index), "folders": [str(path) for path in written]}
 
@@ -262,6 +235,11 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = instantiate(cfg.data)
     data.setup()
     module = instantiate(cfg.model, groups=data.groups)
+    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+    uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
+    if data.synthetic_fingerprint:
+        place = cfg.synthetic_set
+        uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=place, kind=kind_at(place))
     best = folder / "checkpoints" / "best.ckpt"
     # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
     fitted, metrics = fit(
@@ -280,15 +258,9 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if fitted.is_global_zero:
             torch.save({**kept, "state_dict": module.state_dict()}, best)  # repeating it changes nothing
     outputs = fitted.predict(module, datamodule=data)
-    arm = {
-        "arm": str(cfg.synthetic),
-        "mitigation": rival.name,
-        "fold": cfg.fold,
-        "seed": cfg.seed,
-    }
     score = fitted.checkpoint_callback.best_model_score  # -inf where validation holds one class only
     if fitted.is_global_zero:
-        table = predictions(data.index, outputs, labels=data.labels).assign(**arm)
+        table = predictions(data.index, outputs, labels=data.labels)
         if rival.after == "thresholds":
             table = mitigation.group_thresholds(
                 table, attribute=rival.attribute, constraint=rival.constraint, seed=cfg.seed
@@ -297,9 +269,8 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         classifier_boards(fitted.loggers, table, step=fitted.global_step)
     return {
         **metrics,
-        **arm,
-        "cohort_fingerprint": data.store.fingerprint,
-        "synthetic_fingerprint": data.synthetic_fingerprint,
+        "fingerprint": file_hash(best),
+        "started_from": module.network.started_from,
         "split_fingerprint": data.split_fingerprint,
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
@@ -318,10 +289,13 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrstudy import figures
 
     run = Path(cfg.classifier)
-    made, config = runs.facts(run), OmegaConf.create(runs.config(run))
+    made, config = runs.record(run), OmegaConf.create(runs.config(run))
+    if made is None or made.state != "finished":
+        raise FileNotFoundError(f"classifier={run}: no finished classifier there; train it, or give another folder")
+    uses(cfg, folder, "classifier", fingerprint=made.facts["fingerprint"], at=run)
     data = instantiate(config.data, root=cfg.data_root)
     data.setup()
-    if data.store.fingerprint != made["cohort_fingerprint"]:
+    if data.store.fingerprint != made.inputs["cohort"]["fingerprint"]:
         raise ValueError(f"{run}: its cohort {config.cohort.name} has changed since; train the classifier again")
     module = instantiate(config.model, groups=data.groups, weights=None, compile=False)
     best = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
@@ -339,6 +313,12 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
     shares = {"heart_share": heart.share.round(4).to_dict(), "heart_area": heart.area.round(4).to_dict()}
     return {"classifier": str(run), "layer": explained.layer, "cells": explained.maps.shape[-1], **shares}
+
+
+def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
+    """Records an input of the run, once for all its processes."""
+    if not follows(cfg):
+        runs.uses(folder, key, **known)
 
 
 def fit(
@@ -419,24 +399,6 @@ def stopped(fitter: Any) -> str | None:
     reasons = [getattr(callback, "stopping_reason_message", None) for callback in fitter.callbacks]
     reason = next(filter(None, reasons), "a callback or trainer.max_time asked for it")
     return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
-
-
-def quiet() -> None:
-    """Keeps tips, device lists and foreign deprecations from burying our own lines."""
-    import logging
-    import warnings
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    for message in (
-        ".*LeafSpec.*",
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*module.s. in eval mode.*",
-        ".*logs directory .* exists.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def experiments() -> str:
