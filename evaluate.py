@@ -22,7 +22,7 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 def main(cfg: DictConfig) -> None:
     from cmrcls import grid
 
-    found = grid.read(Path(cfg.classifiers), shown=cfg.input)
+    found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
         raise FileNotFoundError(
@@ -98,7 +98,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     }
     kept, left_out = grid.sound(found, cohort=fingerprints(cfg, cohort))
     check_cohort(cfg, cohort, found, kept, left_out)
-    study = grid.study(kept, shown=cfg.input, wanted=cfg.arms)
+    study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
     sentences = grid.sentences(grid.cells(study)) + left_out
     drawn = figures.save(figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics")
     sections = [
@@ -112,7 +112,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         sections += fairness_sections(cfg, folder, cohort, source.name, study, sentences, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
-    if cfg.input == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
+    if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
         sections += synthetic_sections(cfg, folder, cohort, study, facts)
     else:
         nothing = f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."

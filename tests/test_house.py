@@ -50,7 +50,8 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(SRC.glob("*/**/*.py")), ids=lambda p: p.relative_to(SRC).as_posix())
 def test_imports_go_down_and_never_to_hydra(path):
     package = path.relative_to(SRC).parts[0]
-    assert not imported(path) & FORBIDDEN[package]
+    allowed = {"hydra"} if path == SRC / "cmrstudy" / "overrides.py" else set()  # beside the commands it alone
+    assert not imported(path) & FORBIDDEN[package] - allowed
 
 
 def test_the_floors_are_all_of_src_and_only_commands_import_hydra():
@@ -148,8 +149,7 @@ COMPOSED = [
 
 @pytest.mark.parametrize(("experiment", "variant"), COMPOSED)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
-    given = {"export": ["generator=runs/controlnet/0"], "explain": ["classifier=runs/classifier/synthetic-0/0"]}
-    config = composed("train", f"experiment={experiment}", *given.get(experiment, []), *variant)
+    config = composed("train", f"experiment={experiment}", *variant)
     assert config["task"] == experiment
     assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
     if "model" not in config:  # nothing is trained
@@ -162,7 +162,7 @@ def test_every_experiment_composes_and_fits(empty, experiment, variant):
 @pytest.mark.parametrize("overrides", [("preset=demo",), ("cohort=acdc", "sampler=dpmpp")])
 def test_plans_compose_and_fit(empty, plan, overrides):
     given = ["plan.path=plan.csv"] if plan == "custom" else []
-    fits(composed("generate", "generator=runs/controlnet/0", f"plan={plan}", *given, *overrides))
+    fits(composed("generate", f"plan={plan}", *given, *overrides))
 
 
 @pytest.mark.parametrize("overrides", [(), ("preset=smoke", "cohort=acdc")])
@@ -186,7 +186,7 @@ def test_an_input_composes_fits_and_has_folders_of_its_own(empty, shown):
     config = composed("train", "experiment=classifier", *chosen)
     fits(config)
     moving = shown == "cine"
-    assert config["name"] == "classifier/synthetic-0-groupdro" + "-cine" * moving + "-fold-3"
+    assert config["name"] == "classifier/synthetic-0" + "-cine" * moving + "-groupdro-pooled-fold-3"
     assert config["cohort"]["cine"] == config["data"]["cohort"]["cine"] == (16 if moving else None)
     assert config["model"]["pixels"] == (112 if moving else 224)
     assert config["model"]["weights"] == ("kinetics" if moving else "imagenet")
@@ -211,7 +211,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
      ("generate", "plan.cuont")],
 )  # fmt: skip
 def test_a_mistyped_key_fails_by_name(empty, command, key):
-    given = {"train": ["experiment=controlnet"], "generate": ["generator=x"], "evaluate": []}[command]
+    given = ["experiment=controlnet"] if command == "train" else []
     with pytest.raises(ConfigCompositionException) as error:
         composed(command, *given, f"{key}=3")
     assert key in str(error.value)

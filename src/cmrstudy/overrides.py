@@ -78,7 +78,7 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
     hydra = _hydra(root)
     if hydra is None:
         return {}
-    given = {_key(text): text for text in hydra.overrides.task}
+    given = {_key(text): text for text in _typed(hydra)}
     unused = tuple(OmegaConf.select(root, "unused", default=None) or ())
     groups = set(hydra.runtime.choices)
     chosen = tuple(text for key, text in given.items() if key in groups)
@@ -86,7 +86,7 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
     compose = partial(_composed, hydra.job.config_name, sources=sources)
     named = {}
     for key in sorted(given):
-        if is_how(key) or key in NAMELESS or _among(key, unused) or not wanted(key):
+        if is_how(key) or key in NAMELESS or not wanted(key) or (_among(key, unused) and not in_scope(key)):
             continue
         (override,) = parsed((given[key],))
         if key in groups:
@@ -94,6 +94,8 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
             if override.value != own.hydra.runtime.choices.get(key):
                 named[key] = _shown(override.value) if override.value else f"no-{key}"
             continue
+        if "${" in str(override.value):
+            override = override._replace(value=_own(root, key))
         usual = _own(compose(chosen), key)
         if is_input(key):
             part = _place(key, override.value, usual=usual, scope=_scope(_root_=root))
@@ -113,6 +115,11 @@ def _hydra(root: Any) -> Any:
     from hydra.core.hydra_config import HydraConfig
 
     return HydraConfig.get() if HydraConfig.initialized() else None
+
+
+def _typed(hydra: Any) -> list[str]:
+    """The overrides as typed: what is in them is resolved in their job, not here."""
+    return list(OmegaConf.to_container(hydra.overrides.task, resolve=False))  # type: ignore[arg-type]
 
 
 def _key(override: str) -> str:
@@ -237,7 +244,7 @@ def jobs(config: DictConfig) -> list[Job]:
         return []
     loader = GlobalHydra.instance().config_loader()
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    given = OverridesParser.create(config_loader=loader).parse_overrides([*params, *config.hydra.overrides.task])
+    given = OverridesParser.create(config_loader=loader).parse_overrides([*params, *_typed(config.hydra)])
     return [_job(loader.load_sweep_config(config, of), of) for of in BasicSweeper.split_arguments(given, None)[0]]
 
 
