@@ -157,6 +157,38 @@ def job(mode: str = "RUN", error: Exception | None = None, folder: Path = Path()
     return SimpleNamespace(hydra=hydra, run_dir="runs/a/0"), ended
 
 
+def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(monkeypatch, tmp_path, capsys):
+    ended = runs.AttemptEnded("trainer.max_time is over; the same command continues runs/a/0")
+    config, returned = job(error=ended)
+    with pytest.raises(SystemExit) as left:
+        jobs.Jobs().on_job_end(config=config, job_return=returned)
+    assert left.value.code == jobs.UNFINISHED and capsys.readouterr().err == f"{ended}\n"
+    config, returned = job("MULTIRUN", ended, tmp_path)
+    callback = jobs.Jobs()
+    callback.on_job_start(config=config, task_function=job)
+    callback.on_job_end(config=config, job_return=returned)
+    assert jobs.read(tmp_path)[0]["state"] == "unfinished"
+    with pytest.raises(SystemExit, match="1 of 1 runs are unfinished:\n  runs/a/0: trainer.max_time is over"):
+        callback.on_multirun_end(config=config)
+
+
+def test_a_job_of_a_sweep_never_takes_the_folder_of_another(tmp_path):
+    """A search decides its jobs as it goes, so nobody can look beforehand."""
+
+    def asked(number: int, settings: dict, **options) -> runs.Asked:
+        return runs.Asked(tmp_path / "run" / "0", options, settings, {}, [], {}, (tmp_path / "sweep", number))
+
+    folder = runs.claim(asked(0, {"lr": 1}))
+    (folder / "predictions.csv").write_text("a job's work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="job 0 of this sweep works there"):
+            runs.claim(asked(1, {"lr": 2}, overwrite=overwrite))
+    assert runs.claim(asked(0, {"lr": 1})) == folder  # queued again by SLURM
+    runs.finish(folder)
+    assert runs.claim(asked(2, {"lr": 1}, overwrite=True)) is None  # tried twice: reused
+    assert (folder / "predictions.csv").exists()
+
+
 def test_bad_input_ends_a_single_run_with_its_paragraph_and_a_bug_with_hydras_traceback(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     config, ended = job(error=ValueError("subject SYN0007: no mask"))

@@ -17,6 +17,7 @@ from typing import Any
 from cmrstudy import overrides, runs
 from cmrstudy.identity import settings
 
+UNFINISHED = 3  # exit status of a command whose attempt ended before its run
 TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
 
 
@@ -41,17 +42,20 @@ class Jobs:
         message = runs.told(error) if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
+            if isinstance(error, runs.AttemptEnded):
+                print(message, file=sys.stderr, flush=True)
+                sys.exit(UNFINISHED)
             if error and not in_full:
                 sys.exit(f"error: {message}")
             return
         self._restore()
+        ended = isinstance(error, runs.AttemptEnded)
         if error:
             if in_full:
                 traceback.print_exception(error)
             else:
-                print(f"error: {message}", file=sys.stderr, flush=True)
+                print(message if ended else f"error: {message}", file=sys.stderr, flush=True)
             job_return.status, job_return.return_value = type(job_return.status).COMPLETED, None
-        ended = isinstance(error, runs.AttemptEnded)
         outcome = {"run": str(config.run_dir), "state": "unfinished" if ended else "failed" if error else "finished"}
         if error:
             outcome["told"] = message or type(error).__name__  # what other people's errors say may name a participant

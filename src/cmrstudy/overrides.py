@@ -154,7 +154,9 @@ def asked(cfg: DictConfig) -> runs.Asked:
         choices.pop(key, None)
     places = {key: _own(cfg, key) for key in INPUTS}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
-    return runs.Asked(Path(config["run_dir"]), config, settings(cfg), choices, list(parts(cfg)), places)
+    swept = hydra is not None and hydra.mode is not None and hydra.mode.name == "MULTIRUN"
+    sweep = (Path(hydra.sweep.dir), int(hydra.job.num)) if swept else None
+    return runs.Asked(Path(config["run_dir"]), config, settings(cfg), choices, list(parts(cfg)), places, sweep)
 
 
 @lru_cache(maxsize=256)

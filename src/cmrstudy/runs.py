@@ -10,6 +10,7 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -77,6 +78,7 @@ class Asked(NamedTuple):
     choices: dict[str, Any]  # the options chosen from the config's groups
     keys: list[str]  # settings and groups in which it differs from the experiment's own
     places: dict[str, Any]  # input -> where the command says it lies
+    sweep: tuple[Path, int] | None = None  # the sweep's folder and the number of this job in it
 
     def option(self, name: str, default: Any) -> Any:
         return self.config.get(name, default)
@@ -216,6 +218,14 @@ def _check_inputs(record: dict[str, Any], asked: Asked, state: str, *, stale: st
 def claim(asked: Asked) -> Path | None:
     """The folder that a command asks for; None, said aloud, if its run is done."""
     option = asked.option
+    if (other := _other_job(asked)) is not None:
+        same = (
+            (kept := record(asked.folder)) and kept.state == "finished" and not differing(kept.settings, asked.settings)
+        )
+        if not same:
+            raise FileExistsError(f"{asked.folder}: job {other} of this sweep works there; give each job its own name=")
+        print(f"{asked.folder}: the same run as job {other} of this sweep, reused")
+        return None
     resume = True if restarted() else option("resume", "auto")
     state = begin(
         asked, resume=resume, overwrite=option("overwrite", False) and not restarted(), stale=option("stale", None)
@@ -226,6 +236,20 @@ def claim(asked: Asked) -> Path | None:
     if state == "continue":
         print(f"{asked.folder}: continued", flush=True)
     return asked.folder
+
+
+def _other_job(asked: Asked) -> int | None:
+    """The job of the same sweep that has this folder; None if none has, and now this one."""
+    if asked.sweep is None:
+        return None
+    folder, number = asked.sweep
+    folder.mkdir(parents=True, exist_ok=True)
+    place = hashlib.sha256(os.path.realpath(asked.folder).encode()).hexdigest()[:16]
+    mark = folder / f".folder-{place}"
+    with suppress(FileExistsError), mark.open("x") as file:
+        file.write(str(number))
+    first = mark.read_text().strip()
+    return int(first) if first and int(first) != number else None
 
 
 def clear(folder: Path) -> list[str]:
