@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,23 @@ from cmrstudy.processes import Launched
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 def main(cfg: DictConfig) -> None:
     launched = Launched(cfg.trainer, shard=cfg.shard, draws=cfg.images)
-    if (folder := launched.claim(lambda: runs.claim(overrides.asked(cfg)))) is None:
-        return
-    with runs.attempt(folder):
-        draw(cfg, folder, launched)
+    with ExitStack() as hold:
+        if (folder := launched.claim(lambda: claim(cfg, hold))) is None:
+            return
+        with runs.attempt(folder):
+            draw(cfg, folder, launched)
+
+
+def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
+    """The set's folder, None if it is done; held against other processes, but for those that draw other shards of it."""
+    if cfg.shard == "0/1":
+        hold.enter_context(runs.held(Path(cfg.run_dir)))
+    elif cfg.overwrite:
+        raise ValueError(
+            f"shard={cfg.shard} with overwrite=true would remove other shards; give overwrite=true images=false once, "
+            "then draw the shards"
+        )
+    return runs.claim(overrides.asked(cfg))
 
 
 def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:

@@ -111,6 +111,8 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
         command("evaluate", "classifiers=nowhere", "synthetic_set=nowhere", "name=none")
     with pytest.raises(SystemExit, match="base.weights"):
         command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
+    with pytest.raises(SystemExit, match="shard=1/2 with overwrite=true would remove other shards"):
+        command("generate", "shard=1/2", "overwrite=true")
     with pytest.raises(SystemExit, match="no training subject belongs to"):
         command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "plan.missing=error", "name=other2")
 
