@@ -96,7 +96,8 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }
-    kept, left_out = grid.sound(found, cohort=fingerprints(cfg, cohort))
+    stores = folds(cfg, cohort)
+    kept, left_out = grid.sound(found, cohort=lambda fold: stores(fold).fingerprint)
     check_cohort(cfg, cohort, found, kept, left_out)
     study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
     sentences = grid.sentences(grid.cells(study)) + left_out
@@ -109,7 +110,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         )
     ]
     if study.finished():
-        sections += fairness_sections(cfg, folder, cohort, source.name, study, sentences, facts)
+        sections += fairness_sections(cfg, folder, cohort, stores, source.name, study, sentences, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
     if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
@@ -125,14 +126,21 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
 
 
 def fairness_sections(
-    cfg: DictConfig, folder: Path, cohort: Any, name: str, study: Any, sentences: list[str], facts: dict[str, Any]
+    cfg: DictConfig,
+    folder: Path,
+    cohort: Any,
+    stores: Callable[[int | None], Any],
+    name: str,
+    study: Any,
+    sentences: list[str],
+    facts: dict[str, Any],
 ) -> list[Any]:
     """Table 2 and the statistics, from the runs' predictions."""
     from cmrcls.comparable import read
     from cmrcls.sections import fairness
     from cmrstudy.report import sourced
 
-    predictions = read(study, baseline_arm=cfg.baseline)
+    predictions = read(study, stores, baseline_arm=cfg.baseline)
     done = [run for _, run in study.finished()]
     steps = sorted({run.record.facts["steps"] for run in done})
     count = f"{len(done)}, {'/'.join(map(str, steps))} optimiser steps"
@@ -166,17 +174,17 @@ def factors_sentence(study: Any) -> str:
     return f"What the runs differ in: {varied}. An arm is named by what differs from the experiment's own values."
 
 
-def fingerprints(cfg: DictConfig, cohort: Any) -> Callable[[int | None], str]:
-    """Fold -> fingerprint of that fold of the cohort."""
+def folds(cfg: DictConfig, cohort: Any) -> Callable[[int | None], Any]:
+    """Fold -> the store of that fold of the cohort."""
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
 
-    known = {cfg.fold: cohort.fingerprint}
+    known = {cfg.fold: cohort}
 
-    def of(fold: int | None) -> str:
+    def of(fold: int | None) -> Any:
         if fold not in known:
-            known[fold] = prepare(instantiate(cfg.cohort, fold=fold), cfg.data_root).fingerprint
+            known[fold] = prepare(instantiate(cfg.cohort, fold=fold), cfg.data_root)
         return known[fold]
 
     return of

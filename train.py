@@ -77,7 +77,7 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     console = Console()
     for table in inspection.summary(subjects, rejected):
         console.print(table)
-    notes = getattr(cohort, "notes", list)()
+    notes = cohort.notes()
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
                      "(cohort.max_rejected)")  # fmt: skip
@@ -272,6 +272,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "fingerprint": file_hash(best),
         "started_from": module.network.started_from,
         "split_fingerprint": data.split_fingerprint,
+        "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
         "best_epoch": kept["epoch"],

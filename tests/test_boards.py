@@ -72,7 +72,7 @@ def predictions(subjects: int = 400) -> pd.DataFrame:
     label = (draws.random(subjects) < 0.3).astype(int)
     probability = np.clip(0.3 * label + draws.random(subjects) * 0.7, 0, 1)
     return pd.DataFrame({
-        "disease": "hf", "predicted": (probability > 0.5).astype(int), "subject": [f"SYN{k:04d}" if k % 2 else f"S{k:010x}" for k in range(subjects)], "source": "phantom",
+        "disease": "hf", "predicted": (probability > 0.5).astype(int), "subject": [f"SYN{k:04d}" if k % 2 else f"S{k:016x}" for k in range(subjects)], "source": "phantom",
         "split": np.where(np.arange(subjects) % 2, "val", "test"), "label": label,
         "probability": probability,
         "sex": draws.choice(["F", "M"], subjects), "age_band": draws.choice(["<60", "60-70", "70+"], subjects),
@@ -297,7 +297,7 @@ def test_loggers_are_chosen_by_name_one_or_several(choice, names):
     [
         pd.DataFrame({"subject": [1], "n": [3]}),
         pd.DataFrame({"training_subject": ["x"]}),
-        pd.DataFrame({"worst": ["mean of S00000000af"]}),
+        pd.DataFrame({"worst": ["mean of S00000000000000af"]}),
         pd.DataFrame({"note": [None, "SYN0001"]}),
     ],
 )

@@ -296,7 +296,7 @@ def test_a_learnable_problem_is_learnt(root, store):
     table = predictions(arms.index, trainer.predict(model, arms))
     test = table[table.split == "test"]
     assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
-    assert list(table.columns) == ["subject", "source", "split", "disease", "label", "probability", "predicted", "sex",
+    assert list(table.columns) == ["subject", "row", "source", "split", "disease", "label", "probability", "predicted", "sex",
                                    "age_band", "bmi_band", "group"]  # fmt: skip
     assert (table.disease == "hf").all() and (table.predicted == (table.probability > 0.5)).all()
     assert table.subject.is_unique and table.source.eq("fake").all()
@@ -453,21 +453,22 @@ def test_one_class_arms_are_told(tmp_path):
     cohort = FakeCohort(count=40)
     listed, rejected = cohort.subjects()
     cohort.subjects = lambda: (listed, rejected)
+    roots = iter(tmp_path / str(k) for k in range(9))  # a store opens unread: each table has its own
     listed["split"] = np.resize(["train", "train", "val", "test"], len(listed))  # val rows are healthy, test rows sick
     with pytest.warns(UserWarning, match="all 10 validation subjects have label 0; val_balanced_accuracy is NaN"):
-        arms = arm(tmp_path, cohort=cohort)
+        arms = arm(next(roots), cohort=cohort)
     logged = L.Trainer(**QUIET).validate(linear(), arms, verbose=False)[0]
     assert np.isnan(logged["val_balanced_accuracy"]) and np.isfinite(logged["val_loss"])
     listed.loc[listed.split == "train", "diagnosis"] = "hf"
     with pytest.raises(ValueError, match="all 180 training images have label 1"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "test"], len(listed))
     with pytest.raises(ValueError, match="the val split is empty"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "val", "test"], len(listed))
     listed.loc[0, "diagnosis"] = None
     with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
 
 
 def test_no_predictions_is_an_error():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -50,12 +51,18 @@ def write(
     if state == "finished":
         runs.finish(run, steps=3, split_fingerprint="s")
         subjects = [f"SYN{k:04d}" for k in range(8)]
-        table = pd.DataFrame({"subject": subjects, "split": "test", "disease": "hf", "label": [0, 1] * 4,
+        table = pd.DataFrame({"subject": subjects, "row": range(8), "split": "test", "disease": "hf", "label": [0, 1] * 4,
                               "probability": 0.4, "predicted": 0, "source": "a"})  # fmt: skip
         table.assign(**{axis: bands[0] for axis, bands in AXES.items()}).to_csv(run / "predictions.csv", index=False)
     if state == "failed":
         (run / "failed.json").write_text(json.dumps({"told": told}))
     return run
+
+
+def stores(fold: int | None) -> Any:
+    """The cohort's, whose subjects have other names than in the runs: another salt."""
+    index = pd.DataFrame({"subject": [f"HERE{k}" for k in range(8)]})
+    return SimpleNamespace(index=index, meta={"names": "another salt"})
 
 
 def arms(folder: Path, **options: Any) -> list[str]:
@@ -172,7 +179,7 @@ def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
     write(tmp_path, 9, 0, synthetic_set="b", made=("f2", "runs/synthetic/1", "k"))
     of = study(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == ["Real + 9"]
-    table = read(of).table
+    table = read(of, stores).table
     assert sorted(set(table.seed)) == ["f1/0", "f1/1", "f2/0"]
     write(tmp_path, 9, 0, synthetic_set="c", made=("f3", "runs/synthetic-copy/0", "other"))
     assert arms(tmp_path) == ["Real + 9, set synthetic/0", "Real + 9, set synthetic-copy/0"]
@@ -196,25 +203,26 @@ def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
 def test_predictions_are_read_once_with_arm_seed_fold_and_split(tmp_path):
     for seed in (1, 0):
         write(tmp_path, 0, seed, fold=3)
-    given = read(study(runs_below(tmp_path)))
+    given = read(study(runs_below(tmp_path)), stores)
     assert given.splits == {("Real", "3", "0"): "s", ("Real", "3", "1"): "s"} and len(given.table) == 16
     assert set(given.table.fold) == {3} and given.baseline == "Real" and given.arms == ["Real"]
     assert comparable(given).seed.tolist() == ["0"] * 8 + ["1"] * 8
+    assert comparable(given).subject.tolist() == [f"HERE{k}" for k in range(8)] * 2  # by rows, not by names
     with pytest.raises(ValueError, match="no finished classifier runs"):
-        read(study(runs_below(tmp_path / "nowhere")))
+        read(study(runs_below(tmp_path / "nowhere")), stores)
 
 
 def test_seeds_are_in_the_order_of_numbers(tmp_path):
     for seed in (10, 2):
         write(tmp_path, 0, seed)
-    assert list(dict.fromkeys(comparable(read(study(runs_below(tmp_path)))).seed)) == ["2", "10"]
+    assert list(dict.fromkeys(comparable(read(study(runs_below(tmp_path)), stores)).seed)) == ["2", "10"]
 
 
 def test_a_table_without_a_column_is_named_by_its_run(tmp_path):
     path = write(tmp_path, 0, 0) / "predictions.csv"
     pd.read_csv(path).drop(columns="predicted").to_csv(path, index=False)
     with pytest.raises(ValueError, match=r"synthetic-0/0: predictions.csv lacks the columns \['predicted'\]"):
-        read(study(runs_below(tmp_path)))
+        read(study(runs_below(tmp_path)), stores)
 
 
 # what is missing

@@ -14,9 +14,11 @@ import pandas as pd
 
 from cmrcls.grid import SET, Study, baseline
 from cmrdata.cohort import AXES
+from cmrdata.store import Store
+from cmrdata.synthetic import named_by_rows
 
 RUN = ["arm", "seed"]  # with folds, a run is all folds of an arm and seed
-COLUMNS = (*RUN, "fold", "subject", "split", "disease", "label", "probability", "predicted")
+COLUMNS = (*RUN, "fold", "subject", "row", "split", "disease", "label", "probability", "predicted")
 REAL = "Real"  # the paper's name of the arm without synthetic images
 Key = tuple[str, str, str]  # arm, fold, seed; fold "" without folds
 
@@ -30,15 +32,13 @@ class Predictions(NamedTuple):
     splits: dict[Key, str]  # fingerprint of each run's split
 
 
-def read(
-    of: Study, *, baseline_arm: str | None = None, rename: Callable[[pd.DataFrame], pd.DataFrame] = lambda t: t
-) -> Predictions:
+def read(of: Study, stores: Callable[[int | None], Store], *, baseline_arm: str | None = None) -> Predictions:
     """The predictions of a study's finished runs, read and named once.
 
     Args:
         of: the study.
+        stores: fold -> the store of the cohort at hand, whose subjects' names the tables get.
         baseline_arm: name or folder of the arm that others are compared with; None for the usual one.
-        rename: gives each run's table the subjects' names of the cohort at hand.
 
     Raises ValueError where there is no finished run, or a table lacks what a run leaves.
     """
@@ -46,11 +46,13 @@ def read(
     splits: dict[Key, str] = {}
     several = _several_sets(of)
     for arm, run in of.finished():
-        table = rename(pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str}))
+        table = pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str})
         seed = f"{run.fingerprint(SET)}/{run.seed}" if arm.name in several else str(run.seed)
         table = table.assign(arm=arm.name, seed=seed, fold=np.nan if run.fold is None else run.fold)
         if absent := [column for column in COLUMNS if column not in table]:
             raise ValueError(f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again")
+        names = run.record.facts.get("names")
+        table = named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
         splits[arm.name, "" if run.fold is None else str(run.fold), seed] = str(
             run.record.facts.get("split_fingerprint") or ""
         )

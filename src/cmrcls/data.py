@@ -25,7 +25,7 @@ from cmrdata.store import Store
 from cmrdata.synthetic import open_synthetic
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
-PREDICTIONS = ("subject", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
+PREDICTIONS = ("subject", "row", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
 BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")
 DISEASES = ("hf", *CONDITIONS)  # hf is the cohort's own diagnosis
 
@@ -68,7 +68,7 @@ class Arms(L.LightningDataModule):
             raise ValueError(f"synthetic={synthetic!r}: give a number of images (0 for none) or only")
         if synthetic != 0 and synthetic_set is None:
             raise ValueError(f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote")
-        if synthetic != 0 and (cine := getattr(cohort, "cine", None)):
+        if synthetic != 0 and (cine := cohort.cine):
             raise ValueError(
                 f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
                 "choose synthetic=0, or input=stack"
@@ -103,8 +103,7 @@ class Arms(L.LightningDataModule):
     @property
     def split_fingerprint(self) -> str:
         """Of the cohort's subjects and their splits: the same for every arm, so that runs can be compared."""
-        subjects = self.store.subjects.sort_values("subject")
-        return fingerprint({"subjects": subjects.subject.tolist(), "splits": subjects.split.tolist()})
+        return fingerprint({"cohort": self.store.fingerprint, "splits": self.store.subjects.split.tolist()})
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
@@ -248,6 +247,7 @@ def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
 def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)) -> pd.DataFrame:
     """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS.
 
+    `row` is that of the cohort's store, so that subjects can be told where another salt has renamed them.
     `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list per loader as
     `trainer.predict` returns them. `predicted` is 1 where the disease is the likelier. What the cohort does not know
     (ACDC: sex, age, BMI) stays missing.
@@ -260,7 +260,13 @@ def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence
     told = index.iloc[rows]
     truth = disease_labels(told, labels)
     tables = [
-        told.assign(disease=name, label=truth[:, k], probability=found[:, k], predicted=(found[:, k] > 0.5).astype(int))
+        told.assign(
+            row=told.stored,
+            disease=name,
+            label=truth[:, k],
+            probability=found[:, k],
+            predicted=(found[:, k] > 0.5).astype(int),
+        )
         for k, name in enumerate(labels)
     ]
     return pd.concat(tables).reindex(columns=list(PREDICTIONS)).reset_index(drop=True)

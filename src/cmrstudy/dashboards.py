@@ -22,8 +22,8 @@ Shows = Literal["numbers", "synthetic", "real"]
 
 LOCAL_KEYS = ("root", "table", "exclude", "salt_root", "data_root", "logger")  # where things lie, not what was done
 LOCAL_PATH = re.compile(r"""(^|[\s='":,(\[])(/|~|\.\./|\\\\|[A-Za-z]:[\\/])""")
-PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file)")  # names of columns
-PERSON = re.compile(r"\b(S[0-9a-f]{10}|SYN\d+)\b")  # as cohort.hashed and the phantom name them
+PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file|source_row)")  # names of columns
+PERSON = re.compile(r"\b(S[0-9a-f]{16}|SYN\d+)\b")  # as pseudonyms.hashed and the phantom name them
 TAGS = {  # tag -> where the config has it
     "cohort": ("cohort", "name"),
     "arm": ("synthetic",),

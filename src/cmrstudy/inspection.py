@@ -10,8 +10,10 @@ import pandas as pd
 from rich.table import Table
 from tqdm import tqdm
 
-from cmrdata.cohort import AXES, known_axes, split, with_groups
+from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
+from cmrdata.origin import look
+from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
 
 FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
@@ -27,12 +29,9 @@ def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 
     `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
     folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
     """
-    listed, rejected = cohort.subjects()
-    if listed.empty:
-        return pd.DataFrame(columns=list(FIRST)), rejected
-    subjects = with_groups(listed)
-    if "split" not in subjects:
-        subjects["split"] = split(subjects, seed=cohort.seed)
+    subjects, rejected = listed(cohort)
+    if subjects.empty:
+        return pd.DataFrame(columns=[*FIRST, "split"]), rejected
     if volumes:
         found = _read(cohort, subjects, kept, workers=workers)
         rejected = pd.concat([rejected, found.loc[found.reason.notna(), ["subject", "reason"]]], ignore_index=True)
@@ -67,18 +66,23 @@ def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
-    """Frames, flags and reasons by subject, from the notes of an earlier run as far as they go."""
-    key = fingerprint({"settings": cohort.settings, "subjects": subjects.subject.tolist()})
-    notes = kept / f"inspect-{cohort.name}-{key}.jsonl"
+    """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files are still these."""
+    notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
-    known = {row["subject"]: row for row in _lines(notes)}
+    states, _ = look(cohort.source().files)
+    marks = {
+        subject: fingerprint({"files": [state and [state[0], state[2]] for state in of]})
+        for subject, of in states.items()
+    }
+    known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
     todo = subjects[~subjects.subject.isin(known)].assign(split="test")
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
             rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
             for row in [*rows, *stacks.rejected.to_dict("records")]:
-                known[str(row["subject"])] = {str(key): value for key, value in row.items()}
+                row = {**{str(key): value for key, value in row.items()}, "files": marks.get(row["subject"])}
+                known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
             bar.update(len(chunk))

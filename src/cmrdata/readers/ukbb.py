@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
-from cmrdata.cohort import hashed, read_salt
-from cmrdata.disk import fingerprint
-from cmrdata.protocol import Stacks
-from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders, sizes
+from cmrdata.origin import Source
+from cmrdata.protocol import Cohort, Stacks
+from cmrdata.pseudonyms import renamed
+from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders
 from cmrdata.readers.ukbb_scan import KINDS, read_scan
 from cmrdata.readers.ukbb_table import read_exclusions, read_table
 from cmrdata.slices import Scan, collect
@@ -33,8 +33,8 @@ EXPECTED = {
 }
 
 
-class UKBB:
-    """The participants below `root` that `table` describes; see `cmrdata.store.Cohort`. Making one touches no file.
+class UKBB(Cohort):
+    """The participants below `root` that `table` describes; see `cmrdata.protocol.Cohort`. Making one touches no file.
 
     root: holds a folder per participant (field 20209 converted), named by id, with the visit in it or not.
     table: the fields of participants, CSV or TSV; `codes`, `without`, `source`, `conditions` as in
@@ -84,19 +84,29 @@ class UKBB:
             raise ValueError(f"cohort.label_map is {values}; it takes lv, myo and rv, each its own value above 0")
         self.name, self.root, self.table, self.exclude = name, root, table, exclude
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
-        self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
+        self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
+        self.salt_root: Path = Path(salt_root)
         self.instance, self.labels, self.label_map = instance, labels, values
         self.frames, self.default_spacing, self.fold, self.cine = frames, default_spacing, fold, cine
         self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
                           "source": source, "conditions": list(conditions)}  # fmt: skip
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
-                "controls_per_case": self.controls_per_case, "instance": self.instance, "labels": self.labels,
-                "label_map": self.label_map, "frames": self.frames, "default_spacing": self.default_spacing,
-                **self.phenotype, "files": fingerprint({"sizes": sizes(self._folders.values())}),
-                **({"cine": self.cine} if self.cine else {})}  # fmt: skip
+    @property
+    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
+                "reach": self.reach, "controls_per_case": self.controls_per_case, "instance": self.instance,
+                "labels": self.labels, "label_map": self.label_map, "frames": self.frames,
+                "default_spacing": self.default_spacing, "cine": self.cine, **self.phenotype}  # fmt: skip
+
+    watched = ("exclude",)
+
+    @property
+    def places(self) -> dict[str, str | None]:
+        return {key: str(place) if (place := getattr(self, key)) else None for key in ("root", "table", "exclude")}
+
+    def source(self) -> Source:
+        files = {self._renamed[key]: list(folder.paths().values()) for key, folder in self._folders.items()}
+        return Source(list(self._folders), files)
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per participant in the order of the original ids, so that the split does not depend on the salt.
@@ -158,8 +168,7 @@ class UKBB:
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
-        salt = read_salt(self.salt_root)
-        return {key: hashed(key, salt) for key in self._folders}
+        return renamed(list(self._folders), self.salt_root)
 
     @cached_property
     def _original(self) -> dict[str, str]:
