@@ -89,7 +89,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     from cmrstudy.report import Section, report_html, sourced
 
     source = instantiate(cfg.cohort)
-    cohort = prepare(source, cfg.data_root)
+    cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
     facts: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(sys.argv),

@@ -33,6 +33,12 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
             f"shard={cfg.shard} with overwrite=true would remove other shards; give overwrite=true images=false once, "
             "then draw the shards"
         )
+    if cfg.refresh:
+        from hydra.utils import instantiate
+
+        from cmrdata.prepare import prepare
+
+        prepare(instantiate(cfg.cohort), cfg.data_root, refresh=True)
     return runs.claim(overrides.asked(cfg))
 
 

@@ -55,7 +55,18 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
     if follows(cfg):
         return None if (folder / "finished.json").exists() else folder
     hold.enter_context(runs.held(folder))
+    if cfg.refresh and "cohort" not in cfg.unused:
+        renew(cfg)
     return runs.claim(overrides.asked(cfg))
+
+
+def renew(cfg: DictConfig) -> None:
+    """Compares the cohort's store with its source, and makes it anew where that has changed."""
+    from hydra.utils import instantiate
+
+    from cmrdata.prepare import prepare
+
+    prepare(instantiate(cfg.cohort), cfg.data_root, refresh=True)
 
 
 def follows(cfg: DictConfig) -> bool:

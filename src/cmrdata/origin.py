@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from typing import Any, NamedTuple
 from cmrdata.disk import write_atomic
 
 NAME = "origin.json"
-WHOLE = 2**22  # bytes of a file that is hashed whole; of larger ones pieces are
-PIECES, PIECE = 32, 2**16
+WHOLE = 2**20  # bytes of a file that is hashed whole; of larger ones pieces are, the last with a gzip's checksum
+PIECES, PIECE = 8, 2**14
 RACY = 2_000_000_000  # ns: a file changed so shortly before we looked may change again without a new time
 FileState = list[Any] | None  # [bytes, modification time in ns, content check]; None where no file is
 
@@ -90,12 +89,9 @@ def _content(states: Sequence[FileState]) -> list[Any]:
 
 
 def check(path: Path, size: int) -> str:
-    """What a file holds, told in a moment: a gzip's own checksum, a small file's hash, or a large one's in pieces."""
+    """What a file holds, told in a moment: the hash of all of a small file, of evenly spread pieces of a large one."""
     try:
         with path.open("rb") as file:
-            if path.suffix == ".gz" and size >= 18:
-                file.seek(-8, os.SEEK_END)
-                return file.read().hex()
             if size <= WHOLE:
                 return hashlib.file_digest(file, "sha256").hexdigest()[:16]
             digest = hashlib.sha256()

@@ -29,6 +29,8 @@ def fingerprint_at(place: str | Path) -> str | None:
     A set or store, a ControlNet run or its folder controlnet/, a base of our own, a finished classifier, a file.
     """
     path = Path(place)
+    if renewed := _renewed(path):
+        return fingerprint_at(renewed)
     recorded = {
         path / "store.json": "fingerprint",
         path / "controlnet" / "generator.json": "fingerprint",
@@ -44,6 +46,15 @@ def fingerprint_at(place: str | Path) -> str | None:
     if (path / "base.json").is_file():
         return weights_hash(path)
     return file_hash(path) if path.is_file() else None
+
+
+def _renewed(store: Path) -> Path | None:
+    """The store that has taken a cohort's store's place since its source has changed."""
+    try:
+        name = json.loads((store / "origin.json").read_text()).get("renewed_as")
+    except (OSError, ValueError):
+        return None
+    return store.with_name(name) if name else None
 
 
 def file_hash(file: Path) -> str:
