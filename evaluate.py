@@ -230,7 +230,11 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     return [
         *shown,
         sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
-        *([sections.audit_section(found, generator=cfg.audit_generator, seed=cfg.seed)] if cfg.audit else []),
+        *(
+            [sections.audit_section(found, generator=cfg.audit_generator, base_weights=cfg.base.weights, seed=cfg.seed)]
+            if cfg.audit
+            else []
+        ),
     ]
 
 

@@ -51,7 +51,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import finished_all, merge, render_shards
 
-    generator = load_generator(cfg.generator, precision=cfg.precision)
+    generator = load_generator(cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision)
     if cfg.compile:
         generator.compile()
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)

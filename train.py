@@ -206,7 +206,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.export import export
     from cmrgen.render import load_generator
 
-    generator = load_generator(cfg.generator)
+    generator = load_generator(cfg.generator, base_weights=cfg.base.weights)
     uses(cfg, folder, "generator", fingerprint=generator.facts["fingerprint"], at=cfg.generator)
     made = export(
         generator,

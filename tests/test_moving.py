@@ -67,7 +67,9 @@ def test_a_second_opening_touches_neither_table_nor_folders_nor_salt(source, tmp
     looked: list[str] = []
     for name in ("stat", "scandir", "open"):
         inner = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda path, *a, inner=inner, **k: looked.append(str(path)) or inner(path, *a, **k))
+        monkeypatch.setattr(
+            os, name, lambda path, *a, inner=inner, **k: looked.append(str(path)) or inner(path, *a, **k)
+        )
     assert store(source, tmp_path / "data").folder == first.folder
     assert not [path for path in looked if str(source) in path]
 

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from cmrdata import disk
 from cmrdata.disk import Unwritable, differences, write_atomic, writing
 from cmrstudy import processes, runs
 from cmrstudy.runs import attempt, begin, facts, finish, told
@@ -336,6 +337,24 @@ def test_a_run_is_held_against_other_processes_until_it_ends(tmp_path, monkeypat
     monkeypatch.setattr(runs.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
     with runs.held(folder):  # a disk without locks is no fault
         pass
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError(), OSError(errno.EOPNOTSUPP, "x")]
+)
+def test_a_disk_without_locks_is_told_as_that_and_used(tmp_path, monkeypatch, capsys, fault):
+    monkeypatch.setattr(disk.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(fault))
+    with disk.alone(tmp_path / "set"), runs.held(tmp_path / "run"):
+        pass
+    out = capsys.readouterr().out
+    assert out.count("this disk has no locks") == 2 and "writable" not in out
+
+
+def test_a_disk_that_may_not_be_written_is_no_disk_without_locks(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(disk.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    with pytest.raises(Unwritable, match="Make it writable"), disk.alone(tmp_path / "set"):
+        pass
+    assert "locks" not in capsys.readouterr().out
 
 
 def test_an_end_by_slurms_clock_is_told_with_its_remedy():

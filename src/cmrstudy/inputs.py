@@ -16,11 +16,26 @@ Inputs = dict[str, dict[str, Any]]  # key -> fingerprint, at (where it lay), and
 
 
 def weights_hash(folder: Path) -> str:
-    """Hash of all safetensors in a folder: the fingerprint that caches, sets and runs record."""
+    """Hash of the networks in a folder: the fingerprint that caches, sets and runs record.
+
+    Of all safetensors, and of what their JSON files say (sizes, latent scale, noise schedule), but for
+    generator.json, which tells of the run, and for the notes that libraries leave (keys with `_`).
+    """
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")]):
+        if path.name == "generator.json":
+            continue
+        content = path.read_bytes() if path.suffix == ".safetensors" else _config(path)
+        digest.update(path.relative_to(folder).as_posix().encode() + content)
     return digest.hexdigest()[:16]
+
+
+def _config(path: Path) -> bytes:
+    try:
+        config = json.loads(path.read_text())
+    except ValueError:
+        return b"damaged"
+    return json.dumps({key: value for key, value in config.items() if not key.startswith("_")}, sort_keys=True).encode()
 
 
 def fingerprint_at(place: str | Path) -> str | None:

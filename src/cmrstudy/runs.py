@@ -26,7 +26,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from cmrdata.disk import REFUSALS, Unwritable, write_atomic
+from cmrdata.disk import REFUSALS, Unwritable, taken, write_atomic
 from cmrstudy.identity import differing
 from cmrstudy.inputs import Inputs, changed
 
@@ -306,14 +306,14 @@ def held(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        taken(lock, folder)
     except Timeout:
         raise FileExistsError(
             f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: squeue, scancel) and "
             "give the same command again, or another name="
         ) from None
-    except (OSError, NotImplementedError):
-        pass  # no locks on this disk, or nothing can be written: the run's own first write tells
+    except OSError:
+        pass  # nothing can be written: the run's own first write tells
     try:
         yield
     finally:
