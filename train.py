@@ -32,6 +32,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
+    tasks["withdraw"] = withdraw_participants
     with runs.attempt(folder), dashboards.one_run():
         if trains:
             import lightning as L
@@ -88,7 +89,7 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     console = Console()
     for table in inspection.summary(subjects, rejected):
         console.print(table)
-    notes = cohort.notes()
+    notes = [*cohort.notes(), *inspection.changes(cohort, Path(cfg.data_root))]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
                      "(cohort.max_rejected)")  # fmt: skip
@@ -97,6 +98,35 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if len(subjects):
         figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}
+
+
+def withdraw_participants(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Takes withdrawn participants out of everything below data_root and the runs; nothing printed names them."""
+    import pandas as pd
+    from hydra.utils import instantiate
+    from rich.console import Console
+
+    from cmrdata.prepare import keep_place
+    from cmrdata.pseudonyms import salt_mark
+    from cmrdata.withdraw import Trace, purge
+    from cmrstudy.inspection import shown
+
+    cohort, data = instantiate(cfg.cohort), Path(cfg.data_root)
+    names = cohort.withdrawn()
+    traces = pd.DataFrame(
+        purge(names, mark=salt_mark(data), data=data, runs=Path(cfg.preset.runs)),
+        columns=list(Trace._fields),
+    )
+    keep_place(cohort, data)
+    runs.write_atomic(folder / "withdrawn.csv", traces.to_csv(index=False))
+    console = Console()
+    if len(traces):
+        console.print(shown(f"{len(names)} withdrawn participants", traces))
+    else:
+        console.print(
+            f"none of the {len(names)} withdrawn participants is in any store, plan or run: nothing to remove"
+        )
+    return {"listed": len(names), "places": len(traces)}
 
 
 def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -305,6 +335,9 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if made is None or made.state != "finished":
         raise FileNotFoundError(f"classifier={run}: no finished classifier there; train it, or give another folder")
     uses(cfg, folder, "classifier", fingerprint=made.facts["fingerprint"], at=run)
+    if cfg.cohort._target_ == config.cohort._target_:  # where it lies now, if it has moved
+        moved = {key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)}
+        config.data.cohort.update(moved)
     data = instantiate(config.data, root=cfg.data_root)
     data.setup()
     if data.store.fingerprint != made.inputs["cohort"]["fingerprint"]:

@@ -21,6 +21,7 @@ from cmrdata.readers.pooled import Pooled
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows, open_synthetic
 from cmrstudy.inputs import fingerprint_at
+from cmrstudy.inspection import changes
 
 SMALL = {"pixels": 16, "max_rejected": 1.0}
 
@@ -138,6 +139,14 @@ def test_a_change_is_noticed_when_asked_and_the_old_store_is_named(source, tmp_p
     assert f"{first.folder}: its source has changed, {renewed.folder.name} takes its place" in capsys.readouterr().out
     assert store(source, tmp_path / "data").folder == renewed.folder
     assert fingerprint_at(first.folder) == renewed.fingerprint  # what runs that rest on the old one learn
+
+
+def test_an_inspection_says_that_a_store_was_made_of_other_files(source, tmp_path):
+    first = store(source, tmp_path / "data")
+    assert changes(cohort(source, tmp_path / "data"), tmp_path / "data") == []
+    labels(source).write_bytes(labels(source).read_bytes()[:-9])
+    (told,) = changes(cohort(source, tmp_path / "data"), tmp_path / "data")
+    assert told.startswith(f"{first.folder} was made of other files (1 subjects differ); refresh=true")
 
 
 def test_files_that_were_only_touched_or_copied_are_the_same(source, tmp_path):

@@ -134,6 +134,19 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
     return Store.open(current[0])
 
 
+def keep_place(cohort: Cohort, root: Path) -> None:
+    """Remember the cohort's places for its stores below `root` that came from the same root.
+
+    After participants have been taken out, their list is none that asks for another look.
+    """
+    places = _places(cohort)
+    for path in root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"):
+        known = origin.read(path.parent)
+        if known and all(known.places.get(key) == place for key, place in places.items() if key not in cohort.watched):
+            watched = origin.watched(places, cohort.watched)
+            origin.write(path.parent, known._replace(places=places, watched=watched))
+
+
 def _from(of: Origin | None) -> str:
     return ", ".join(f"{key}={place}" for key, place in of.places.items() if place) if of else "an unknown place"
 

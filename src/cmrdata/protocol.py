@@ -59,6 +59,10 @@ class Cohort(ABC):
         """The participants and the files that decide their images."""
         return Source([], {})
 
+    def withdrawn(self) -> set[str]:
+        """Pseudonyms of those on the cohort's list of withdrawn participants."""
+        raise ValueError(f"cohort {self.name} has no list of withdrawn participants; choose one with cohort.exclude")
+
     def notes(self) -> list[str]:
         """What a summary should tell besides the subjects and the rejected."""
         return []

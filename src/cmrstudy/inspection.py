@@ -10,6 +10,7 @@ import pandas as pd
 from rich.table import Table
 from tqdm import tqdm
 
+from cmrdata import origin
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
 from cmrdata.origin import look
@@ -40,6 +41,21 @@ def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 
     return subjects.reindex(columns=order), rejected
 
 
+def changes(cohort: Cohort, root: Path) -> list[str]:
+    """A sentence per store of the cohort below `root` whose source is no longer what it was made of."""
+    files, sentences = cohort.source().files, []
+    for path in sorted(root.glob(f"{cohort.name}-*/store.json")):
+        known = origin.read(path.parent)
+        if known is None or known.renewed_as or not files:
+            continue
+        if many := len(look(files, known)[1]):
+            sentences.append(
+                f"{path.parent} was made of other files ({many} subjects differ); refresh=true with the next command "
+                "makes it anew"
+            )
+    return sentences
+
+
 def groups(subjects: pd.DataFrame) -> pd.DataFrame:
     """Subjects, cases and prevalence (%) overall and per band of each axis this cohort knows, then per full group."""
     labelled = subjects.assign(case=subjects.diagnosis.notna() & (subjects.diagnosis != "healthy"))
@@ -57,12 +73,12 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
     """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
     who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
-    shown = [_table("Subjects", who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()),
-             _table("Groups (labelled subjects; prevalence in %)", groups(subjects))]  # fmt: skip
+    tables = [shown("Subjects", who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()),
+             shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]  # fmt: skip
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
-        shown.append(_table("Rejected", reasons))
-    return shown
+        tables.append(shown("Rejected", reasons))
+    return tables
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
@@ -102,7 +118,8 @@ def _lines(notes: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def _table(title: str, frame: pd.DataFrame) -> Table:
+def shown(title: str, frame: pd.DataFrame) -> Table:
+    """A table for a terminal."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in frame:
         table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")

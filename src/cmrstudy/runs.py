@@ -47,7 +47,7 @@ LEFT = (  # every file that a command writes into a run folder; nothing else is 
     "model/*", "png/*", "nifti/*", ".png-*.unfinished/*", ".nifti-*.unfinished/*",
     "explain.csv", "explain_images.csv", "explain_*.png", "explain_*.svg", "maps.npz",
     # inspections and evaluations
-    "subjects.csv", "rejected.csv", "columns.csv", "fig1_demographics.png", "fig1_demographics.svg",
+    "subjects.csv", "rejected.csv", "columns.csv", "withdrawn.csv", "fig1_demographics.png", "fig1_demographics.svg",
     "report.html", "audit.json", "figures/*", "private/*",
     *(f"{stem}{of}.{kind}" for kind in ("csv", "md", "tex") for of in ("", "_*") for stem in (
         "table1", "table2", "gaps", "fairness", "metrics", "calibration", "confusion", "tests", "ranks",

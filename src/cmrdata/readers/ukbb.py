@@ -135,6 +135,11 @@ class UKBB(Cohort):
 
         return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
 
+    def withdrawn(self) -> set[str]:
+        if not self.exclude:
+            raise ValueError(f"cohort.exclude is not set; give {EXPECTED['exclude']}")
+        return set(renamed(sorted(read_exclusions(self._given("exclude"))), self.salt_root).values())
+
     def notes(self) -> list[str]:
         """What was left out when folders, table and exclusions were joined, counted."""
         rows = self._rows
