@@ -11,10 +11,13 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, overrides, runs
+from cmrstudy import commands, dashboards, overrides, runs
 from cmrstudy.identity import differing
 from cmrstudy.inputs import changed, fingerprint_at
 
+USAGE = """python evaluate.py [key=value ...]
+
+Tables, figures and one report of the finished classifiers and a synthetic set, in results/<name>."""
 ADDED = ("audit", "backbones")  # settings that add to a report and change nothing in it
 
 
@@ -22,6 +25,7 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 def main(cfg: DictConfig) -> None:
     from cmrcls import grid
 
+    commands.prepared(cfg)
     found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
@@ -271,4 +275,5 @@ def split_sentence(cohort: Any) -> str:
 
 
 if __name__ == "__main__":
+    commands.begin("evaluate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

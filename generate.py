@@ -9,13 +9,18 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from cmrstudy import overrides, runs
+from cmrstudy import commands, overrides, runs
 from cmrstudy.inputs import kind_at
 from cmrstudy.processes import Launched
+
+USAGE = """python generate.py generator=<folder of a ControlNet run> [key=value ...]
+
+Draw a synthetic set: plan which subject, mask, prompt and seed each image gets, then render it."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 def main(cfg: DictConfig) -> None:
+    commands.prepared(cfg)
     launched = Launched(cfg.trainer, shard=cfg.shard, draws=cfg.images)
     with ExitStack() as hold:
         if (folder := launched.claim(lambda: claim(cfg, hold))) is None:
@@ -127,4 +132,5 @@ def tell(counts: Any, missing: list[str], images: int) -> None:
 
 
 if __name__ == "__main__":
+    commands.begin("generate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

@@ -11,16 +11,20 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, overrides, processes, runs
+from cmrstudy import commands, dashboards, overrides, processes, runs
 from cmrstudy.inputs import file_hash, kind_at
 from cmrstudy.processes import quiet
 
 SCORE = "best_val_balanced_accuracy"
+USAGE = """python train.py experiment=<name> [key=value ...]
+
+Inspect a cohort; train a base, a ControlNet or a classifier; export, share, explain."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
+    commands.prepared(cfg)
     with ExitStack() as hold:
         if (folder := processes.together(cfg.trainer, lambda: claim(cfg, hold))) is None:
             return runs.facts(Path(cfg.run_dir)).get(SCORE)
@@ -446,14 +450,6 @@ def stopped(fitter: Any) -> str | None:
     return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
 
 
-def experiments() -> str:
-    """Name and first comment of each file in conf/experiment."""
-    files = sorted((Path(__file__).parent / "conf" / "experiment").glob("*.yaml"))
-    lines = [f"  experiment={f.stem:12s} {f.read_text().splitlines()[1].lstrip('# ')}" for f in files]
-    return "python train.py experiment=<name> [key=value ...]\n\n" + "\n".join(lines)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.exit(experiments())
+    commands.begin("train", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

@@ -33,6 +33,7 @@ def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
         flags = [o for o in overrides if o.startswith("-")]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setenv("CMR_HOME", str(folder))
             patch.setattr(sys, "argv", [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)])
             runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
         return folder

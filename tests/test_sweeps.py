@@ -77,7 +77,7 @@ def app(tmp_path: Path):
 def python(script: Path, *args: str, cwd: Path, seconds: int = 280, **more: str) -> subprocess.CompletedProcess:
     """The command, in a home of its own; killed with all it started if it hangs."""
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    environment |= {"HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
+    environment |= {"HOME": str(cwd), "CMR_HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
     command = [sys.executable, str(script), *sorted(args, key=lambda arg: arg != "-m")]
     with subprocess.Popen(
         command,

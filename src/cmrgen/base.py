@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cmrdata.batch import LatentBatch, ed_es_ed
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
 from cmrstudy.inputs import weights_hash
+from cmrstudy.paths import shipped
 
 
 class Base:
@@ -174,7 +175,7 @@ def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
 
 
 def _load_folder(weights: str) -> Base:
-    folder = Path(weights)
+    folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
             f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "

@@ -27,6 +27,7 @@ GUIDES = ("prompt", "both")  # what guidance pushes towards
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
+SHIPPED = "assets/phantom-base"  # the base of the default, wherever this program lies now
 READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 
@@ -231,7 +232,7 @@ def load_generator(run: str | Path, *, base_weights: str | None = None, precisio
 def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -> Base:
     """The base that a generator was trained on, where it lay then or where it lies now."""
     wanted, faults = facts["base_fingerprint"], []
-    for place in dict.fromkeys((facts["base"]["weights"], moved_to)):
+    for place in dict.fromkeys((facts["base"]["weights"], moved_to, SHIPPED)):
         if place is None:
             continue
         try:
@@ -241,6 +242,8 @@ def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -
             continue
         if base.fingerprint == wanted:
             return base
+        if place == SHIPPED:
+            continue
         faults.append(f"{place} has changed since, or is another ({wanted} -> {base.fingerprint})")
     raise FileNotFoundError(
         f"generator={run}: its base is not there: {'; '.join(faults)}. Give the place where it lies now with "

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cmrstudy.paths import shipped
+
 Inputs = dict[str, dict[str, Any]]  # key -> fingerprint, at (where it lay), and what else is known of it
 
 
@@ -43,7 +45,7 @@ def fingerprint_at(place: str | Path) -> str | None:
 
     A set or store, a ControlNet run or its folder controlnet/, a base of our own, a finished classifier, a file.
     """
-    path = Path(place)
+    path = shipped(place)
     if renewed := _renewed(path):
         return fingerprint_at(renewed)
     recorded = {

@@ -32,7 +32,10 @@ def follows(trainer: Any) -> bool:
 
 def together(trainer: Any, claimed: Callable[[], Path | None]) -> Path | None:
     """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what the first one did."""
-    if alone(trainer) or os.environ.get("SLURM_NTASKS", "1") == "1":
+    several = os.environ.get("SLURM_NTASKS", "1") != "1"
+    if alone(trainer) and several:
+        os.environ.pop("SLURM_NTASKS")  # an interactive allocation's: Lightning would wait for its other tasks
+    if alone(trainer) or not several:
         return claimed()
     from lightning import Fabric
 

@@ -56,6 +56,7 @@ LEFT = (  # every file that a command writes into a run folder; nothing else is 
 NAMED = (  # those that are removed even where a folder on the way is a link
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "autoencoder/checkpoints/last.ckpt", "unet/checkpoints/last.ckpt",
 )  # fmt: skip
+MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}  # -> their extra
 TIME_OVER = (
     "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
     "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
@@ -141,6 +142,8 @@ def _claim(asked: Asked, *, stale: str | None, inputs: Inputs | None = None, beg
         raise FileExistsError(
             f"{folder}: a file or a broken link is in the way; give another run_dir= or name="
         ) from None
+    except OSError as error:
+        raise Unwritable(f"{folder} can't be made: {error.strerror}; give another run_dir= or preset.runs=") from None
     (folder / "failed.json").unlink(missing_ok=True)
     kept = {key: value for key, value in asked.config.items() if key not in CONTROL}
     record = {
@@ -391,7 +394,25 @@ def told(error: BaseException) -> str | None:
         return TIME_OVER
     if isinstance(error, OSError) and error.errno in REFUSALS:
         return f"{error}; free some space, or write elsewhere with run_dir="
-    return str(error) if isinstance(error, (*PLAIN, AttemptEnded)) else None
+    return str(error) if isinstance(error, (*PLAIN, AttemptEnded)) else _foreign(error)
+
+
+def _foreign(error: BaseException) -> str | None:
+    """A paragraph for what other libraries say of a user's choice; None for anything else."""
+    name, text = type(error).__name__, str(error).strip()
+    package = type(error).__module__.partition(".")[0]
+    if name == "MisconfigurationException":
+        gpu = "; trainer=auto takes whatever there is" if "backend" in text or "CUDA" in text else ""
+        return f"{' '.join(text.split()).rstrip('!.')}{gpu}"
+    if isinstance(error, ModuleNotFoundError):
+        for module, extra in MODULES.items():
+            if module in text.lower():
+                return f"{' '.join(text.split())} It comes with the extra {extra}: pip install -e '.[{extra}]'"
+    if package == "wandb":
+        return f"W&B: {' '.join(text.split())} Run `wandb login`, set WANDB_API_KEY, or keep the run here with WANDB_MODE=offline"
+    if "EADDRINUSE" in text or "address already in use" in text.lower():
+        return "the port by which processes would find each other is in use; set another MASTER_PORT, or none"
+    return None
 
 
 @cache
