@@ -332,6 +332,7 @@ def test_only_the_first_of_several_processes_claims_a_run(train, tmp_path, monke
         "run_dir": str(run),
         "resume": True,
         "overwrite": False,
+        "refresh": False,
         "trainer": {"devices": devices, "num_nodes": 1},
     }
     with ExitStack() as hold:

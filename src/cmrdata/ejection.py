@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from cmrdata.batch import LV
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.origin import look
+from cmrdata.progress import Bar
 from cmrdata.protocol import ordered
 
 VERSION = 1  # raise it when the same masks would give another fraction
@@ -58,7 +58,7 @@ def fractions(
 
     fresh: dict[str, dict[str, object]] = {}
     results = ordered(read, todo, workers=workers or min(8, os.cpu_count() or 1))
-    bar = tqdm(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
+    bar = Bar(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
     with bar:
         for number, (subject, (ef, reason)) in enumerate(zip(todo, results, strict=True), start=1):
             if ef is None:

@@ -1,6 +1,6 @@
 """Names of run folders from what a command overrides, and the jobs of a sweep before the first one starts.
 
-Beside the three commands this is the only file that knows Hydra. A name is readable, short and the same from whatever
+Beside the three commands only this file and cmrstudy.grammar know Hydra. A name is readable, short and the same from whatever
 shell: `runs/classifier/synthetic-2000-budget-steps-model.lr-0.0003/3`.
 """
 
@@ -18,18 +18,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cmrstudy import runs
+from cmrstudy.grammar import parsed
 from cmrstudy.identity import INPUTS, in_scope, is_how, is_input, settings
 
 LONGEST = 96  # characters of the parts of a name; the rest becomes a hash
 NAMELESS = ("experiment", "preset", "trainer", "seed")  # stand elsewhere in the path, or say how a machine computes
-
-
-class Override(NamedTuple):
-    """One override of the command line, as Hydra's grammar reads it."""
-
-    key: str  # dotted; a group's name for a choice
-    value: Any  # plain; None for a deletion
-    deleted: bool
 
 
 class Job(NamedTuple):
@@ -125,25 +118,6 @@ def _typed(hydra: Any) -> list[str]:
 def _key(override: str) -> str:
     """The key of an override as typed: "+a.b=3" -> "a.b"."""
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0]
-
-
-def parsed(overrides: tuple[str, ...]) -> list[Override]:
-    """Overrides as Hydra reads them, so that quotes and shells make no difference."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
-    return [
-        Override(of.key_or_group, None if of.is_delete() else _plain(of.value()), of.is_delete())
-        for of in OverridesParser.create().parse_overrides(list(overrides))
-    ]
-
-
-def _plain(value: Any) -> Any:
-    """Hydra's quoted strings and lists as Python's."""
-    if isinstance(value, list):
-        return [_plain(each) for each in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    return getattr(value, "text", value)
 
 
 def asked(cfg: DictConfig) -> runs.Asked:

@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from cmrstudy.grammar import SWEPT, UNREADABLE, value_of
 from cmrstudy.identity import INPUTS
 
 WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")  # where a command writes
@@ -26,7 +27,6 @@ PLACES = (  # settings that are paths
     "cohort.cohorts.*.root", "cohort.cohorts.*.table", "cohort.cohorts.*.exclude", "cohort.cohorts.*.diagnoses",
 )  # fmt: skip
 FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")  # of Hydra, followed by a folder
-UNREADABLE, SWEPT = object(), object()
 CHECKOUT = Path(__file__).resolve().parents[2]
 OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replace=True)
 
@@ -86,7 +86,7 @@ def _override(text: str, *, several: bool, began: Path) -> str:
     bare = key.lstrip("+~")
     if any(fnmatchcase(bare, pattern) for pattern in PLACES) and value:
         return f"{key}={_places(bare, value, several=several, began=began)}"
-    if _value(text) is UNREADABLE:
+    if value_of(text) is UNREADABLE:
         quoted = f"{key}={_quoted(value)}"
         sys.exit(
             f"error: Hydra can't read {text!r}, because a character in it means something in its grammar. Type\n"
@@ -129,14 +129,14 @@ def _unquoted(part: str) -> str:
     """The text within Hydra's quotes, where it has any."""
     bare = part.strip()
     if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
-        value = _value(f"key={bare}")
+        value = value_of(f"key={bare}")
         return value if isinstance(value, str) else bare[1:-1]
     return part
 
 
 def _needs_quotes(part: str) -> bool:
     """Whether Hydra would refuse a path, or read something else than what stands there."""
-    value = _value(f"key={part}")
+    value = value_of(f"key={part}")
     return value in (UNREADABLE, SWEPT) or str(value) != part
 
 
@@ -144,18 +144,6 @@ def _quoted(text: str) -> str:
     """A text in Hydra's quotes, in which a backslash means something before a quote alone."""
     escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
     return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped) + "'"
-
-
-def _value(text: str) -> Any:
-    """What Hydra makes of `key=value`; UNREADABLE where it refuses it, SWEPT where it would sweep over it."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        (parsed,) = OverridesParser.create().parse_overrides([text])
-    except HydraException:
-        return UNREADABLE
-    return SWEPT if parsed.is_sweep_override() else parsed.value()
 
 
 def expand(cfg: DictConfig) -> None:
