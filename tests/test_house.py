@@ -200,6 +200,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
         *(f"experiment={name}" for name in EXPERIMENTS),
         *(f"plan={name}" for name in PLANS),
         "hydra=quiet",
+        "local=example",
     }
     used |= {f"model={name}" for name in EXPERIMENTS if (CONF / "model" / f"{name}.yaml").exists()}
     assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
@@ -224,6 +225,27 @@ def test_a_mistyped_choice_fails_with_the_ones_there_are(empty, choice):
     given = [] if group == "experiment" else ["experiment=controlnet"]
     with pytest.raises(Exception, match=f"(?s){name}.*Available options.*{'base' if group == 'experiment' else ''}"):
         composed("train", *given, choice)
+
+
+def test_a_machines_own_settings_hold_and_the_command_line_wins(empty, monkeypatch):
+    text = (CONF / "local" / "example.yaml").read_text()
+    own = empty.parent / "conf"
+    (own / "local").mkdir(parents=True)
+    (own / "local" / "default.yaml").write_text(text)
+    (own / "local" / "train.yaml").write_text(
+        "\n".join(line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   "))
+        .replace("slurm", "basic")
+        .replace("hydra: {launcher: {partition: gpu, timeout_min: 600}}", "")
+    )
+    searched = f"hydra.searchpath=[file://{own}]"
+    for command, given in (("train", ["experiment=classifier"]), ("generate", []), ("evaluate", [])):
+        config = composed(command, *given, searched)
+        assert config["data_root"] == "/scratch/me/cmr-data"
+        assert composed(command, *given, searched, "data_root=x")["data_root"] == "x"
+    config = composed("train", "experiment=classifier", searched)
+    assert config["run_dir"].startswith("/scratch/me/cmr-runs/classifier/synthetic-0/")
+    assert config["trainer"]["accelerator"] == "gpu" and "wandb" in config["logger"]
+    assert composed("train", "experiment=classifier", searched, "trainer=auto")["trainer"]["accelerator"] == "auto"
 
 
 def test_an_experiment_is_required(empty):

@@ -24,7 +24,7 @@ def test_a_long_loop_writes_little_into_a_pipe(capfd, clock):
     lines = capfd.readouterr().err.splitlines()
     assert 10 <= len(lines) <= 27 and all("\r" not in line for line in lines)
     assert lines[-1] == "encode: 100,000 of 100,000 images in 17 min"
-    assert any(line.startswith("encode: 50,000 of 100,000 images, about 8 min left") for line in lines)
+    assert any(line.endswith("images, about 8 min left") for line in lines)
 
 
 def test_slow_work_says_that_it_lives_each_minute(capfd, clock):
