@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
@@ -469,6 +470,32 @@ def test_one_class_arms_are_told(tmp_path):
     listed.loc[0, "diagnosis"] = None
     with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
         arm(next(roots), cohort=cohort)
+
+
+@dataclass
+class Sited(FakeCohort):
+    """With columns that only some cohorts have."""
+
+    def subjects(self):
+        listed, rejected = super().subjects()
+        k = np.arange(len(listed))
+        return listed.assign(
+            site=np.array(["a", "b", None], object)[k % 3], code=[f"c{i}" for i in k], one="x"
+        ), rejected
+
+
+def test_what_else_a_cohort_knows_reaches_the_predictions_where_it_can_be_compared(tmp_path):
+    arms = arm(tmp_path, cohort=Sited(count=72))
+    made = fake_set(tmp_path / "set", arms.store, count=6)
+    both = arm(tmp_path, cohort=Sited(count=72), synthetic=6, synthetic_set=made.folder)
+    assert arms.further == both.further == ["site"] and both.index.site[~both.index.real].isna().all()
+    outputs = [{"row": torch.from_numpy(np.flatnonzero(arms.index.split == "test")), "probability": torch.zeros(15)}]
+    outputs[0]["probability"] = torch.zeros(len(outputs[0]["row"]))
+    table = predictions(arms.index, outputs)
+    assert table.columns[-1] == "site" and set(table.site.dropna()) == {"a", "b"}
+    pd.testing.assert_series_equal(
+        table.set_index("subject").site, arms.store.subjects.set_index("subject").site[table.subject], check_dtype=False
+    )
 
 
 def test_no_predictions_is_an_error():

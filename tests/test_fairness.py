@@ -224,8 +224,10 @@ def test_a_further_axis_has_its_values_as_rows():
     table["source"] = np.where(table.subject.str[-1].astype(int) % 2, "b", "a")
     found = table2(given(table), axes=("source",))
     assert found.subgroup.tolist()[-2:] == ["Source a", "Source b"] and found.n.tolist()[-2:] == [60, 60]
-    with pytest.raises(ValueError, match="no column 'townsend'"):
+    with pytest.raises(ValueError, match="no column 'townsend'; an axis is one of sex, .*source"):
         table2(given(table), axes=("townsend",))
+    with pytest.raises(ValueError, match="axes: code has 240 different values; subgroups are compared up to 20"):
+        table2(given(table.assign(code=table.subject)), axes=("code",))
 
 
 def small(*, arms=("Real", "Real + 2000"), seeds=1, n=400, seed=0, prevalence=0.3) -> Study:

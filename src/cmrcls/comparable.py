@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cmrcls.grid import SET, Study, baseline
-from cmrdata.cohort import AXES
+from cmrdata.cohort import AXES, MOST_VALUES, further_columns
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows
 
@@ -96,7 +96,11 @@ def comparable(
     _same_split(given.splits)
     table = given.table if disease is None else given.table[given.table.disease == disease]
     if absent := [axis for axis in axes if axis not in table]:
-        raise ValueError(f"predictions have no column {absent[0]!r}; an axis is one of {', '.join(map(str, table))}")
+        raise ValueError(f"axes: predictions have no column {absent[0]!r}; an axis is one of {', '.join(_axes(table))}")
+    if many := [axis for axis in axes if table[axis].nunique() > MOST_VALUES]:
+        raise ValueError(
+            f"axes: {many[0]} has {table[many[0]].nunique()} different values; subgroups are compared up to {MOST_VALUES}"
+        )
     if len(diseases := table.disease.unique()) > 1:
         raise ValueError(f"predictions are of {', '.join(map(str, diseases))}; compare one disease at a time")
     test = table[table.split == "test"]
@@ -110,6 +114,11 @@ def comparable(
     _agreeing(test, [*(axis for axis in AXES if axis in test), *axes])
     test.attrs["warnings"] = list(dict.fromkeys([*warnings, *_absent(test)]))
     return test
+
+
+def _axes(table: pd.DataFrame) -> list[str]:
+    """Columns whose values can be subgroups."""
+    return [name for name in [*AXES, "source", *further_columns(table)] if name in table and name not in COLUMNS]
 
 
 def _seed_place(seed: str) -> tuple[str, int, str]:

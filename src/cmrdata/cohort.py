@@ -24,6 +24,7 @@ COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
 # after `with_groups`
 ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "conditions", "label", "group")
 FOLDS = 5  # of a cross-validation: a test split of 20 %, as without
+MOST_VALUES = 20  # of a column whose values are compared as subgroups
 BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
 
 
@@ -96,6 +97,13 @@ def group_names(table: pd.DataFrame) -> pd.Series:
     parts = table[[*AXES, "diagnosis"]].astype(object)
     return pd.Series(["/".join(str(v) for v in row if not pd.isna(v)) for row in parts.itertuples(index=False)],
                      index=table.index, dtype=object)  # fmt: skip
+
+
+def further_columns(table: pd.DataFrame) -> list[str]:
+    """Columns beyond what every cohort has whose values can be subgroups: text with 2 to MOST_VALUES different values."""
+    own = {*COLUMNS, *ATTRIBUTES, "split", "stored", "balanced", "state", "flags", "table_flags", "label_source"}
+    words = [name for name in table if name not in own and not pd.api.types.is_numeric_dtype(table[name])]
+    return [name for name in words if 2 <= table[name].nunique() <= MOST_VALUES]
 
 
 def known_axes(table: pd.DataFrame) -> list[str]:
