@@ -209,13 +209,13 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.preview import PreviewGrid
     from cmrgen.render import save_generator
 
-    module = instantiate(cfg.model)
-    data = instantiate(cfg.data, _partial_=True)(base=module.base)
     preview = PreviewGrid(
         folder / "previews",
-        sampler=OmegaConf.to_container(cfg.sampler, resolve=True),
+        sampler=instantiate(cfg.sampler),
         allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
     )
+    module = instantiate(cfg.model)
+    data = instantiate(cfg.data, _partial_=True)(base=module.base)
     uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
     uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
@@ -237,9 +237,12 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A trained ControlNet for stock diffusers, with its card, in folder/model."""
+    from hydra.utils import instantiate
+
     from cmrgen.export import export
     from cmrgen.render import load_generator
 
+    sampler = instantiate(cfg.sampler)
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights)
     uses(cfg, folder, "generator", fingerprint=generator.facts["fingerprint"], at=cfg.generator)
     made = export(
@@ -248,9 +251,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         command=generator.facts.get("command", ""),
         metrics=runs.facts(Path(cfg.generator)),
         parts=cfg.parts,
-        sampler=cfg.sampler.name,
-        steps=cfg.sampler.steps,
-        guidance=cfg.sampler.guidance,
+        sampler=sampler,
     )
     return {"model": str(made), "generator": generator.facts["fingerprint"]}
 

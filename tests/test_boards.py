@@ -29,6 +29,7 @@ from cmrcls import boards as outcomes
 from cmrcls.boards import classifier_boards
 from cmrgen.data import Latents
 from cmrgen.preview import PreviewGrid
+from cmrgen.sampler import Sampler
 from cmrstudy import dashboards, figures
 from cmrstudy.report import write_tables
 
@@ -396,7 +397,7 @@ def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatc
         datamodule=data, sanity_checking=False, is_global_zero=True, current_epoch=1, global_step=5,
         loggers=[CSVLogger(tmp_path, name="", version="log")],
     )  # fmt: skip
-    sampler = {"name": "unipc", "steps": 1, "guidance": 2.0, "guides": "both"}
+    sampler = Sampler(steps=1, guides="both")
     PreviewGrid(tmp_path / "previews", sampler=sampler).on_validation_epoch_end(trainer, module)
     (picture,) = (tmp_path / "log").iterdir()
     assert picture.name == "synthetic-000005.png"
