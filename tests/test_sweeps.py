@@ -333,12 +333,6 @@ def train() -> SimpleNamespace:
     return SimpleNamespace(**runpy.run_path(str(ROOT / "train.py")))
 
 
-def test_a_batch_is_divided_among_processes_or_refused(train):
-    assert train.share(64, processes=1) == 64 and train.share(64, processes=4) == 16
-    with pytest.raises(ValueError, match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3"):
-        train.share(64, processes=3)
-
-
 @pytest.mark.parametrize(
     ("devices", "environment", "follows"),
     [(1, {"SLURM_PROCID": "3"}, False), (2, {}, False), (2, {"LOCAL_RANK": "0"}, False), (2, {"LOCAL_RANK": "1"}, True),
@@ -363,26 +357,6 @@ def test_only_the_first_of_several_processes_claims_a_run(train, tmp_path, monke
     runs.finish(run)
     with ExitStack() as hold:
         assert train.claim(OmegaConf.create(settings), hold) is None
-
-
-def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not(train):
-    def fitter(**changes):
-        facts = {"max_epochs": 10, "max_steps": -1, "current_epoch": 10, "global_step": 50, "callbacks": []}
-        return SimpleNamespace(**{**facts, **changes})
-
-    assert train.stopped(fitter()) is None and train.stopped(fitter(max_epochs=-1, max_steps=50)) is None
-    why = SimpleNamespace(stopping_reason_message="val_loss did not improve")
-    assert train.stopped(fitter(current_epoch=4, callbacks=[object(), why])) == (
-        "stopped early, after 4 of 10 epochs: val_loss did not improve"
-    )
-    assert "trainer.max_time" in train.stopped(fitter(current_epoch=4))
-
-
-def test_loggers_are_one_or_several_and_settings_beside_them_are_none(train):
-    one = {"_target_": "builtins.dict", "name": "csv"}
-    assert train.loggers(None) == []
-    several = OmegaConf.create({"allow_real_images": False, "csv": one, "other": {**one, "name": "b"}})
-    assert train.loggers(several) == [{"name": "csv"}, {"name": "b"}]
 
 
 @pytest.fixture(scope="module")
