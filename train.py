@@ -174,7 +174,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with attempt(cfg, folder) as limits:
         begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
         torch.manual_seed(cfg.seed)
-        sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)])
+        sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
         second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
         frozen = pretrain.assemble(
             first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -102,14 +103,17 @@ class Kill(L.Callback):
             raise Killed
 
 
-class Watch(L.Callback):
-    """What each epoch began with."""
+class Signal(L.Callback):
+    """Sends this process a signal at the n-th call of a hook."""
 
-    def __init__(self) -> None:
-        self.rates: dict[int, float] = {}
+    def __init__(self, number: int, hook: str, at: int) -> None:
+        self.number, self.left = number, at
+        setattr(self, hook, self._call)
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        self.rates[trainer.global_step] = trainer.optimizers[0].param_groups[0]["lr"]
+    def _call(self, *_: Any, **__: Any) -> None:
+        self.left -= 1
+        if self.left == -1:
+            os.kill(os.getpid(), self.number)
 
 
 OPTIONS = {"accelerator": "cpu", "devices": 1, "max_epochs": 4, "enable_progress_bar": False, "max_steps": -1,
@@ -143,10 +147,11 @@ def state(folder: Path) -> dict[str, Any]:
     """What a run left: last.ckpt whole, the weights of best.ckpt, and the rows of its metrics."""
     last, best = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
     metrics = (folder / "log" / "metrics.csv").read_text()
-    for checkpoint in (last, best):
-        for callback in checkpoint.get("callbacks", {}).values():
-            for key in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path"):
-                callback.pop(key, None)
+    for callback in last["callbacks"].values():  # where the folder is, and what is only shown
+        for key in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path", "current_score"):
+            callback.pop(key, None)
+    for key in [key for key in last["loops"]["fit_loop"] if "val_loop" in key]:
+        del last["loops"]["fit_loop"][key]  # counts the tries of a validation
     return {"last": last, "best": {key: best[key] for key in ("epoch", "global_step", "state_dict")}, "csv": metrics}
 
 

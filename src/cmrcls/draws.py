@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cmrdata.batch import LabelledBatch
 from cmrdata.store import Store
-from cmrstudy.continuing import EpochDraws, Place
+from cmrstudy.continuing import START, EpochDraws, Place
 
 
 class Images(Dataset[LabelledBatch]):
@@ -68,7 +68,7 @@ class Draws(EpochDraws):
         count: int | None,
         seed: int,
         chances: np.ndarray | None = None,
-        begin: Place = Place(),
+        begin: Place = START,
         batch_size: int = 1,
     ) -> None:
         self.images = len(images)  # type: ignore[arg-type]

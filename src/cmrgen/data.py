@@ -22,7 +22,7 @@ from cmrdata.row_cache import Rows, filled
 from cmrdata.store import Store
 from cmrgen.base import Base, as_control
 from cmrgen.prompts import EMPTY, FIELDS, prompts
-from cmrstudy.continuing import EpochDraws, Place
+from cmrstudy.continuing import START, EpochDraws, Place
 
 ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB
 ENCODED_IMAGES = 64  # and no more than this
@@ -151,7 +151,7 @@ class EvenDraws(EpochDraws):
     """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one."""
 
     def __init__(
-        self, table: pd.DataFrame, *, draws: int, seed: int, begin: Place = Place(), batch_size: int = 1
+        self, table: pd.DataFrame, *, draws: int, seed: int, begin: Place = START, batch_size: int = 1
     ) -> None:
         super().__init__(draws, seed=seed, begin=begin, batch_size=batch_size)
         self.weights = torch.as_tensor(balancing_weights(table), dtype=torch.double)

@@ -24,6 +24,9 @@ class Place(NamedTuple):
     batch: int = 0
 
 
+START = Place()
+
+
 def batch_seed(seed: int, *, step: int, batch: int, rank: int = 0) -> int:
     """Of what is drawn for one batch of training.
 
@@ -50,7 +53,7 @@ class EpochDraws(DistributedSampler[Any]):
     starts with its batch; others are whole. Lightning calls `set_epoch` before every epoch.
     """
 
-    def __init__(self, count: int, *, seed: int, begin: Place = Place(), batch_size: int = 1) -> None:
+    def __init__(self, count: int, *, seed: int, begin: Place = START, batch_size: int = 1) -> None:
         several = dist.is_available() and dist.is_initialized()
         replicas, rank = (dist.get_world_size(), dist.get_rank()) if several else (1, 0)
         super().__init__(range(count), num_replicas=replicas, rank=rank, seed=seed)  # type: ignore[arg-type]

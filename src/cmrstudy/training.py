@@ -142,8 +142,7 @@ def beginning(
 
 def continues(folder: Path, checkpoint: Mapping[str, Any], loggers: Sequence[Logger]) -> None:
     """Tell where a training goes on, and give the loggers' files what went before it."""
-    place = place_of(checkpoint)
-    print(f"{folder}: goes on at step {checkpoint['global_step']:,}, epoch {place.epoch + 1}, batch {place.batch + 1}")
+    print(f"{folder}: goes on at step {checkpoint['global_step']:,}, in epoch {place_of(checkpoint).epoch + 1}")
     for logger in loggers:
         dashboards.continue_csv(logger, step=checkpoint["global_step"], rows=checkpoint.get(OURS, {}).get("rows"))
 
