@@ -78,8 +78,8 @@ class Classifier(L.LightningModule):
     A video `backbone` (`network.VIDEO`) sees the heartbeat of one slice instead, which a cohort with `cine` gives;
     ValueError where the one meets the other.
 
-    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: epochs without
-    a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
+    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: validated
+    epochs without a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
     `width`: see `build_network`. `noise_std` in units of the full intensity range. `weight_decay` is AdamW's.
 
     Mitigations that know the `groups` of the training rows (`Arms.groups`): `loss` "weighted" gives every group equal
@@ -219,7 +219,13 @@ class Classifier(L.LightningModule):
             factor=0.5,
             patience=self.plateau_patience - 1,  # torch counts the epochs it forgives; the next one halves
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+        watch: dict[str, Any] = {"scheduler": scheduler, "monitor": "val_loss"}
+        if (trainer := self._trainer) is not None:
+            if not trainer.enable_validation:  # nothing to watch
+                return optimiser
+            every = trainer.check_val_every_n_epoch
+            watch |= {"frequency": every or 1, "strict": every is not None}  # None: the first comes at any epoch
+        return {"optimizer": optimiser, "lr_scheduler": watch}  # type: ignore[typeddict-item]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"]["weights"] = None  # the state is inside: loading must not download ImageNet's
