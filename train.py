@@ -337,7 +337,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "split_fingerprint": data.split_fingerprint,
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
-        "best_epoch": kept["epoch"],
+        "best_epoch": min(kept["epoch"], fitted.current_epoch - 1),
     }
 
 
@@ -406,7 +406,7 @@ def fit(
         asked = options.get("max_steps") or -1
         options["max_steps"] = min(most, asked) if asked > 0 else most
     weights = Path(cfg.weights) if cfg.weights else None
-    return training.fit(
+    fitted, metrics = training.fit(
         module,
         folder=folder,
         data=data,
@@ -423,6 +423,9 @@ def fit(
         ckpt_path=Path(cfg.ckpt_path) if cfg.ckpt_path else None,
         weights=(lambda: start_from(module, weights)) if weights and start_from else None,
     )
+    if fitted.global_step < most and fitted.is_global_zero and not cfg.trainer.fast_dev_run:
+        print(f"{folder}: {fitted.global_step:,} of {most:,} steps, as trainer.max_epochs and trainer.max_steps say")
+    return fitted, metrics
 
 
 def experiments() -> str:

@@ -148,7 +148,14 @@ def state(folder: Path) -> dict[str, Any]:
     last, best = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
     metrics = (folder / "log" / "metrics.csv").read_text()
     for callback in last["callbacks"].values():  # where the folder is, and what is only shown
-        for key in ("dirpath", "best_model_path", "best_k_models", "kth_best_model_path", "last_model_path", "current_score"):
+        for key in (
+            "dirpath",
+            "best_model_path",
+            "best_k_models",
+            "kth_best_model_path",
+            "last_model_path",
+            "current_score",
+        ):
             callback.pop(key, None)
     for key in [key for key in last["loops"]["fit_loop"] if "val_loop" in key]:
         del last["loops"]["fit_loop"][key]  # counts the tries of a validation

@@ -215,7 +215,10 @@ def test_a_second_interrupt_ends_at_once(tmp_path, capfd):
 def test_a_signal_before_or_after_the_training_ends_at_once(tmp_path):
     with pytest.raises(AttemptEnded, match="SIGTERM ended this attempt before the first step; .*resume=true"):
         run(tmp_path, Signal(signal.SIGTERM, "setup", 0))
-    with pytest.raises(AttemptEnded, match="SIGTERM ended this attempt after the training"), Attempt(tmp_path) as limits:
+    with (
+        pytest.raises(AttemptEnded, match="SIGTERM ended this attempt after the training"),
+        Attempt(tmp_path) as limits,
+    ):
         trainer, module, _ = run(tmp_path, attempt=limits)
         trainer.callbacks.append(Signal(signal.SIGTERM, "on_predict_batch_start", 1))
         trainer.predict(module)
@@ -272,7 +275,9 @@ def test_submitit_has_the_last_word_after_the_checkpoint(tmp_path, whole, submit
         run(tmp_path, Signal(signal.SIGUSR2, "on_train_batch_end", 2))
     assert calls == [("SIGUSR2", True)]
     submitit(signal.SIGUSR2, then=refuse)  # it may not
-    with pytest.raises(AttemptEnded, match=r"its time on SLURM was over \(hydra.launcher.*It stands at step 6") as ended:
+    with pytest.raises(
+        AttemptEnded, match=r"its time on SLURM was over \(hydra.launcher.*It stands at step 6"
+    ) as ended:
         run(tmp_path, Signal(signal.SIGUSR2, "on_train_batch_end", 2))
     assert isinstance(ended.value.__cause__, UncompletedJobError)
     _, _, metrics = run(tmp_path)

@@ -132,7 +132,12 @@ def test_killed_within_an_epoch_a_training_ends_in_the_same_bits(tmp_path, train
 
 @pytest.mark.parametrize(
     ("name", "steps", "accumulate"),
-    [("autoencoder", 6, 3), ("unet", 9, 2), pytest.param("autoencoder", 6, 1, **SLOW), pytest.param("unet", 9, 1, **SLOW)],
+    [
+        ("autoencoder", 6, 3),
+        ("unet", 9, 2),
+        pytest.param("autoencoder", 6, 1, **SLOW),
+        pytest.param("unet", 9, 1, **SLOW),
+    ],
 )
 def test_a_base_trains_for_its_steps_however_many_batches_make_one(tmp_path, trainings, name, steps, accumulate):
     trainer, _, metrics = train(tmp_path, trainings[name], accumulate_grad_batches=accumulate)

@@ -219,13 +219,20 @@ class Classifier(L.LightningModule):
             factor=0.5,
             patience=self.plateau_patience - 1,  # torch counts the epochs it forgives; the next one halves
         )
-        watch: dict[str, Any] = {"scheduler": scheduler, "monitor": "val_loss"}
-        if (trainer := self._trainer) is not None:
+        every, trainer = 1, self._trainer
+        if trainer is not None:
             if not trainer.enable_validation:  # nothing to watch
                 return optimiser
-            every = trainer.check_val_every_n_epoch
-            watch |= {"frequency": every or 1, "strict": every is not None}  # None: the first comes at any epoch
+            every = trainer.check_val_every_n_epoch or 1
+        # not strict: with some val_check_interval the first validation comes after the first epoch
+        watch = {"scheduler": scheduler, "monitor": "val_loss", "frequency": every, "strict": False}
         return {"optimizer": optimiser, "lr_scheduler": watch}  # type: ignore[typeddict-item]
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the metrics, for callbacks that watch one."""
+        each = [f"val_balanced_accuracy_{name}" for name in self.labels] if len(self.labels) > 1 else []
+        return ("train_loss", "val_loss", "val_balanced_accuracy", *each)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"]["weights"] = None  # the state is inside: loading must not download ImageNet's
@@ -280,6 +287,8 @@ def start_from(module: Classifier, source: Path) -> str:
     if source.is_dir():
         runs.facts(source)
     file = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
+    if source.is_dir() and not file.exists():
+        raise FileNotFoundError(f"{name}: no classifier's run, {file.relative_to(source)} is not there")
     state = read(file, source=name)["state_dict"]
     inner = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("network.")}
     check_fits(module.network, inner or state, source=name)

@@ -71,6 +71,8 @@ class ControlNetModule(L.LightningModule):
     memory: arguments of `Memory`.
     """
 
+    logs = ("train_loss", "val_loss")
+
     def __init__(
         self,
         *,
@@ -186,6 +188,8 @@ def start_from(module: ControlNetModule, source: Path) -> str:
         folder = source if (source / "config.json").exists() else source / "controlnet"
         if folder != source:
             runs.facts(source)
+        if not (folder / WEIGHTS_FILE).exists():
+            raise FileNotFoundError(f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there")
         state = read(folder / WEIGHTS_FILE, source=name)["state_dict"]
         mark = weights_hash(folder)
     else:

@@ -45,6 +45,8 @@ class AutoencoderModule(L.LightningModule):
     `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser.
     """
 
+    logs = ("train_loss", "psnr", "val_psnr")
+
     def __init__(
         self,
         *,
@@ -93,6 +95,8 @@ class AutoencoderModule(L.LightningModule):
 
 class UnetModule(L.LightningModule):
     """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR, min-SNR weights, EMA."""
+
+    logs = ("train_loss", "val_loss")
 
     def __init__(
         self,

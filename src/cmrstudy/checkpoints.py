@@ -70,7 +70,9 @@ class Latest(Checkpoint):
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.place = restart(checkpoint["loops"]["fit_loop"])
+        origin = self.kept["origin"]  # where another run's checkpoint is continued
         self.kept |= checkpoint.get(OURS, {})
+        self.kept["origin"] = {**self.kept["origin"], **origin}
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if self.place is not None:
@@ -267,7 +269,7 @@ def read(path: Path, *, source: str) -> dict[str, Any]:
     `source` names it in messages, with the setting that asked for it.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{source}: there is no such file")
+        raise FileNotFoundError(f"{source}: {path} is not there")
     try:
         if path.suffix == ".safetensors":
             return {"state_dict": load_file(path)}

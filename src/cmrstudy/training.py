@@ -70,7 +70,7 @@ def fit(
         steps: the same in optimiser steps.
         monitor: metric whose maximum decides on checkpoints/best.ckpt; None: there is none.
         divide: data.batch_size is that of all processes together.
-        ckpt_path: of another run, to continue from where `folder` holds no checkpoint.
+        ckpt_path: of another run, or its folder, to continue from where `folder` holds no checkpoint.
         weights: puts other weights into the module before the first step, and gives their fingerprint.
 
     Returns:
@@ -86,6 +86,7 @@ def fit(
     kept = folder / "checkpoints"
     latest = Latest(kept / "last.ckpt", attempt=attempt, seed=seed, minutes=minutes, steps=steps)
     best = [Best(kept, filename="best", monitor=monitor, mode="max", enable_version_counter=False)] if monitor else []
+    check_watched(module, [*callbacks, *given], options)
     checkpoint = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
     tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {})))
     with plainly():
@@ -98,6 +99,9 @@ def fit(
     start = None
     if checkpoint and not dry:
         start, data.begin = checkpoint["path"], place_of(checkpoint)
+        if start != latest.path:
+            check_unfinished(fitter, checkpoint)
+            inherit_best(start.with_name("best.ckpt"), kept, fitter)
         if fitter.is_global_zero:
             continues(folder, checkpoint, loggers)
     if fitter.is_global_zero:
@@ -131,13 +135,28 @@ def beginning(
         latest.kept["origin"] = {"weights_fingerprint": weights()}
     if ckpt_path is None:
         return None
+    if ckpt_path.is_dir():
+        ckpt_path = ckpt_path / "checkpoints" / "last.ckpt"
     checkpoint = resumable(ckpt_path, module, source=f"ckpt_path={ckpt_path}")
     latest.kept["origin"] = {"ckpt_fingerprint": fingerprint_of(checkpoint["state_dict"])}
-    best = ckpt_path.with_name("best.ckpt")
-    if not dry and best.is_file():
-        latest.path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(latest.path.with_name("best.ckpt"), best.read_bytes())
     return {**checkpoint, "path": ckpt_path}
+
+
+def check_unfinished(fitter: L.Trainer, checkpoint: Mapping[str, Any]) -> None:
+    """Raise ValueError if the checkpoint of another run is already where this one shall end."""
+    epoch, step = place_of(checkpoint).epoch, checkpoint["global_step"]
+    if 0 <= (fitter.max_epochs or -1) <= epoch or 0 <= fitter.max_steps <= step:
+        raise ValueError(
+            f"ckpt_path={checkpoint['path']}: it stands after {epoch} epochs, {step} steps, which leaves nothing to train; "
+            f"give more than trainer.max_epochs={fitter.max_epochs}, trainer.max_steps={fitter.max_steps}"
+        )
+
+
+def inherit_best(best: Path, kept: Path, fitter: L.Trainer) -> None:
+    """The best epoch so far of the training that is continued, into this run's checkpoints."""
+    if best.is_file() and fitter.is_global_zero:
+        kept.mkdir(parents=True, exist_ok=True)
+        write_atomic(kept / best.name, best.read_bytes())
 
 
 def continues(folder: Path, checkpoint: Mapping[str, Any], loggers: Sequence[Logger]) -> None:
@@ -179,7 +198,7 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
         if options.get(name) == 0:
             raise ValueError(f"trainer.{name}=0: nothing would be trained; give more, or null")
     dry = options.get("fast_dev_run")
-    if options.get("limit_predict_batches") not in (None, 1.0) and not dry:
+    if not _all(options.get("limit_predict_batches")) and not dry:
         raise ValueError(
             f"trainer.limit_predict_batches={options['limit_predict_batches']}: predictions of some subjects would pass "
             "for those of all; trainer.fast_dev_run=true predicts a batch of each split and keeps nothing"
@@ -191,11 +210,16 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
         )
     if options.get("accumulate_grad_batches", 1) < 1:
         raise ValueError(f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']}: give at least 1")
-    if options.get("limit_test_batches") not in (None, 1.0):
+    if not _all(options.get("limit_test_batches")):
         print("trainer.limit_test_batches changes nothing: test subjects are predicted, and a run predicts all of them")
     plugins = options.get("plugins") or []
     options["plugins"] = [*(plugins if isinstance(plugins, list | tuple) else [plugins]), WholeFiles()]
     return options, accepted(trainer.get("callbacks"))
+
+
+def _all(limit: float | None) -> bool:
+    """Does a limit of batches leave all? 1 is one batch, 1.0 all of them."""
+    return limit is None or (isinstance(limit, float) and limit == 1)
 
 
 def accepted(callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] | None) -> list[Callback]:
@@ -208,6 +232,24 @@ def accepted(callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] |
             if name in [kind.__name__ for kind in type(callback).__mro__]:
                 raise ValueError(f"callbacks: {type(callback).__name__} does not work here: {why}")
     return several
+
+
+def check_watched(module: L.LightningModule, callbacks: Sequence[Callback], options: Mapping[str, Any]) -> None:
+    """Raise ValueError for a callback that watches a metric (of those in `module.logs`) which there won't be."""
+    logged = getattr(module, "logs", None)
+    for callback in callbacks:
+        metric, kind = getattr(callback, "monitor", None), type(callback).__name__
+        if metric is None or logged is None:
+            continue
+        if metric not in logged:
+            raise ValueError(
+                f"callbacks: {kind} watches {metric}, which {type(module).__name__} does not log; "
+                f"there are {', '.join(logged)}"
+            )
+        if metric.startswith("val") and options.get("limit_val_batches") == 0:
+            raise ValueError(
+                f"callbacks: {kind} watches {metric}, but trainer.limit_val_batches=0 leaves no validation"
+            )
 
 
 def profiled(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -229,10 +271,8 @@ def plainly() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
-    except RuntimeError as error:
-        if "conditioned on metric" not in str(error):  # of EarlyStopping, which knows no better type
-            raise
-        raise ValueError(f"callbacks: {' '.join(str(error).split())}") from error
+    except ModuleNotFoundError as error:  # a callback's or a profiler's
+        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def share(batch_size: int, *, processes: int) -> int:
@@ -269,6 +309,7 @@ def quiet() -> None:
         ".*module.s. in eval mode.*",
         ".*logs directory .* exists.*",
         ".*exists and is not empty.*",
+        ".*could not find the monitored key.*",  # no validation yet
         ".*your dataloader is not resumable.*",  # its sampler is: cmrstudy/continuing.py
     ):
         warnings.filterwarnings("ignore", message=message)
