@@ -66,8 +66,12 @@ def rehearse(cfg: DictConfig) -> None:
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         try:
             tasks[cfg.task](cfg, Path(place))
+        except runs.AttemptEnded as ended:
+            raise runs.AttemptEnded("the dry run was ended; nothing is kept") from ended.__cause__
         finally:
             part()
+        for report in sorted(Path(place).glob("*-profile.txt")):
+            print(report.read_text())
     if not follows(cfg):
         batches = int(cfg.trainer.fast_dev_run)
         print(f"dry run (trainer.fast_dev_run): {batches} {'batch' if batches == 1 else 'batches'} of everything ran; "
@@ -161,17 +165,17 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise ValueError(
             "experiment=base trains two networks, one after the other: it takes no ckpt_path and no weights"
         )
-    cohort = instantiate(cfg.cohort)
-    store, data = prepare(cohort, cfg.data_root), cfg.data
-    first = instantiate(cfg.model.autoencoder, augment=data.copies > 1)
-    images = pretrain.Images(
-        store,
-        splits=list(data.splits),
-        steps=first.hparams.steps,
-        batch_size=data.autoencoder_batch_size,
-        seed=cfg.seed,
-    )
+    cohort, data = instantiate(cfg.cohort), cfg.data
     with attempt(cfg, folder) as limits:
+        store = prepare(cohort, cfg.data_root)
+        first = instantiate(cfg.model.autoencoder, augment=data.copies > 1)
+        images = pretrain.Images(
+            store,
+            splits=list(data.splits),
+            steps=first.hparams.steps,
+            batch_size=data.autoencoder_batch_size,
+            seed=cfg.seed,
+        )
         begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
         torch.manual_seed(cfg.seed)
         sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
@@ -413,7 +417,7 @@ def fit(
         trainer=options,
         attempt=limits,
         seed=cfg.seed,
-        loggers=[] if cfg.trainer.fast_dev_run else [instantiate(of) for of in dashboards.asked(cfg.get("logger"))],
+        loggers=[] if cfg.trainer.fast_dev_run else loggers(cfg, folder),
         callbacks=[*callbacks, *training.accepted(instantiate(cfg.get("callbacks"), _convert_="all"))],
         settings=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
         minutes=cfg.checkpoint.minutes,
@@ -426,6 +430,16 @@ def fit(
     if fitted.global_step < most and fitted.is_global_zero and not cfg.trainer.fast_dev_run:
         print(f"{folder}: {fitted.global_step:,} of {most:,} steps, as trainer.max_epochs and trainer.max_steps say")
     return fitted, metrics
+
+
+def loggers(cfg: DictConfig, folder: Path) -> list[Any]:
+    """One per name. What they write lies in `folder`, so that the two trainings of a base stay apart."""
+    from hydra.utils import instantiate
+
+    return [
+        instantiate(of, **({"save_dir": str(folder)} if "save_dir" in of else {}))
+        for of in dashboards.asked(cfg.get("logger"))
+    ]
 
 
 def experiments() -> str:

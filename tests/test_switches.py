@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import (
     Timer,
 )
 from lightning.pytorch.profilers import SimpleProfiler
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from stub_training import Kill, Killed, Stub, run
 from torch import nn
 
@@ -120,6 +120,12 @@ def test_several_validations_in_an_epoch_keep_the_best_of_all(tmp_path):
     best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
     assert metrics["best_given"] == 0.9 and (best["epoch"], best["global_step"]) == (0, 6)
     assert trainer.lr_scheduler_configs[1].scheduler.last_epoch == 4  # the plateau counts epochs
+
+
+def test_validation_by_the_clock_goes_with_early_stopping(tmp_path):
+    stop = EarlyStopping("val_loss", patience=2, min_delta=9)
+    _, module, metrics = run(tmp_path, stop, val_check_interval={"microseconds": 1})
+    assert len(module.seen) == 3 and "Monitored metric val_loss did not improve" in metrics["stopped"]
 
 
 def test_overfitting_repeats_the_same_batches_and_is_continued_at_an_epochs_beginning(tmp_path):
@@ -264,6 +270,13 @@ def command(place, monkeypatch) -> Iterator[Callable[..., Path]]:
         return Path(cfg.run_dir)
 
     yield go
+
+
+def test_loggers_write_into_the_trainings_folder(tmp_path):
+    one = {"_target_": "builtins.dict", "name": "csv", "save_dir": "runs"}
+    several = OmegaConf.create({"logger": {"allow_real_images": False, "csv": one, "b": {"_target_": "builtins.dict"}}})
+    assert train.loggers(OmegaConf.create({}), tmp_path) == []
+    assert train.loggers(several, tmp_path) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
 
 
 @pytest.fixture(scope="module")

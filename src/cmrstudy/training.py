@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, LambdaCallback
@@ -20,9 +20,10 @@ from cmrdata.disk import write_atomic
 from cmrstudy import dashboards
 from cmrstudy.attempts import Attempt
 from cmrstudy.checkpoints import OURS, Best, Latest, WholeFiles, fingerprint_of, place_of, read, remove_torn, resumable
+from cmrstudy.continuing import Place
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
-PRECISIONS = ("32-true", "32", "bf16-mixed", "16-mixed", None)
+PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "None")
 DEFAULTED = ("max_steps", "overfit_batches", "fast_dev_run", "detect_anomaly")  # where null means nothing to Lightning
 OWN = {  # keys of Lightning's Trainer that the run decides
     "logger": "choose with logger=",
@@ -81,13 +82,14 @@ def fit(
         ValueError: for settings that Lightning refuses or that a run can't have, and where nothing is trained.
         cmrstudy.attempts.Ended: which the attempt turns into runs.AttemptEnded.
     """
+    attempt.standing = "before the first step"
     options, given = checked(trainer)
     dry = bool(options.get("fast_dev_run"))
     kept = folder / "checkpoints"
     latest = Latest(kept / "last.ckpt", attempt=attempt, seed=seed, minutes=minutes, steps=steps)
     best = [Best(kept, filename="best", monitor=monitor, mode="max", enable_version_counter=False)] if monitor else []
     check_watched(module, [*callbacks, *given], options)
-    checkpoint = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
+    start = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
     tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {})))
     with plainly():
         fitter = L.Trainer(
@@ -96,21 +98,20 @@ def fit(
             callbacks=[*([] if dry else [*best, tell]), *callbacks, *given, latest],
             default_root_dir=folder,
         )
-    start = None
-    if checkpoint and not dry:
-        start, data.begin = checkpoint["path"], place_of(checkpoint)
-        if start != latest.path:
-            check_unfinished(fitter, checkpoint)
-            inherit_best(start.with_name("best.ckpt"), kept, fitter)
+    if not hasattr(fitter, "val_check_interval"):  # Lightning forgets it where it is a duration; EarlyStopping asks
+        fitter.val_check_interval = None
+    if start:
+        data.begin = start.place
+        if start.path != latest.path:
+            check_unfinished(fitter, start)
         if fitter.is_global_zero:
-            continues(folder, checkpoint, loggers)
+            continues(folder, start, loggers)
     if fitter.is_global_zero:
         remove_torn(kept)
     if divide:
         data.batch_size = share(data.batch_size, processes=fitter.num_devices * fitter.num_nodes)
     with plainly():
-        fitter.fit(module, datamodule=data, ckpt_path=start, weights_only=True)
-    attempt.patient = False
+        fitter.fit(module, datamodule=data, ckpt_path=start and start.path, weights_only=True)
     if not fitter.global_step:
         raise ValueError(
             f"{folder}: nothing was trained, since an epoch holds no whole batch; give a smaller data.batch_size, "
@@ -119,51 +120,57 @@ def fit(
     return fitter, outcome(fitter, latest, folder) | {f"best_{keeper.monitor}": score(keeper) for keeper in best}
 
 
+class Start(NamedTuple):
+    """A checkpoint to continue from: where it is, which place it holds, optimiser steps and rows of metrics.csv so far."""
+
+    path: Path
+    place: Place
+    step: int
+    rows: int | None
+
+
 def beginning(
     module: L.LightningModule, latest: Latest, *, ckpt_path: Path | None, weights: Callable[[], str] | None, dry: bool
-) -> dict[str, Any] | None:
-    """The checkpoint to continue from with its `path`; None to begin anew, with other weights where asked for.
+) -> Start | None:
+    """The checkpoint to continue from; None to begin anew (as a dry run does), with other weights where asked for.
 
     What a run has started from goes on in its checkpoints, so a continued run knows it too.
     """
     if ckpt_path and weights:
         raise ValueError("ckpt_path and weights: give the one to continue a training, or the other to start a new one")
     if latest.path.exists() and not dry:
-        source = f"{latest.path} (delete it, and the training begins anew)"
-        return {**read(latest.path, source=source), "path": latest.path}
-    if weights:
-        latest.kept["origin"] = {"weights_fingerprint": weights()}
-    if ckpt_path is None:
+        path = latest.path
+        checkpoint = read(path, source=f"{path} (delete it, and the training begins anew)")
+    elif ckpt_path:
+        path = ckpt_path / "checkpoints" / "last.ckpt" if ckpt_path.is_dir() else ckpt_path
+        checkpoint = resumable(path, module, source=f"ckpt_path={path}")
+        latest.kept["origin"] = {"ckpt_fingerprint": fingerprint_of(checkpoint["state_dict"])}
+    else:
+        if weights:
+            latest.kept["origin"] = {"weights_fingerprint": weights()}
         return None
-    if ckpt_path.is_dir():
-        ckpt_path = ckpt_path / "checkpoints" / "last.ckpt"
-    checkpoint = resumable(ckpt_path, module, source=f"ckpt_path={ckpt_path}")
-    latest.kept["origin"] = {"ckpt_fingerprint": fingerprint_of(checkpoint["state_dict"])}
-    return {**checkpoint, "path": ckpt_path}
+    rows = checkpoint.get(OURS, {}).get("rows")
+    return None if dry else Start(path, place_of(checkpoint), checkpoint["global_step"], rows)
 
 
-def check_unfinished(fitter: L.Trainer, checkpoint: Mapping[str, Any]) -> None:
+def check_unfinished(fitter: L.Trainer, start: Start) -> None:
     """Raise ValueError if the checkpoint of another run is already where this one shall end."""
-    epoch, step = place_of(checkpoint).epoch, checkpoint["global_step"]
-    if 0 <= (fitter.max_epochs or -1) <= epoch or 0 <= fitter.max_steps <= step:
+    if 0 <= (fitter.max_epochs or -1) <= start.place.epoch or 0 <= fitter.max_steps <= start.step:
         raise ValueError(
-            f"ckpt_path={checkpoint['path']}: it stands after {epoch} epochs, {step} steps, which leaves nothing to train; "
-            f"give more than trainer.max_epochs={fitter.max_epochs}, trainer.max_steps={fitter.max_steps}"
+            f"ckpt_path={start.path}: it stands after {start.place.epoch} epochs, {start.step} steps, which leaves nothing "
+            f"to train; give more than trainer.max_epochs={fitter.max_epochs}, trainer.max_steps={fitter.max_steps}"
         )
 
 
-def inherit_best(best: Path, kept: Path, fitter: L.Trainer) -> None:
-    """The best epoch so far of the training that is continued, into this run's checkpoints."""
-    if best.is_file() and fitter.is_global_zero:
+def continues(folder: Path, start: Start, loggers: Sequence[Logger]) -> None:
+    """Tell where a training goes on, and give this run what went before: rows of metrics.csv, another run's best epoch."""
+    print(f"{folder}: goes on at step {start.step:,}, in epoch {start.place.epoch + 1}")
+    for logger in loggers:
+        dashboards.continue_csv(logger, step=start.step, rows=start.rows)
+    kept, best = folder / "checkpoints", start.path.with_name("best.ckpt")
+    if start.path.parent != kept and best.is_file():
         kept.mkdir(parents=True, exist_ok=True)
         write_atomic(kept / best.name, best.read_bytes())
-
-
-def continues(folder: Path, checkpoint: Mapping[str, Any], loggers: Sequence[Logger]) -> None:
-    """Tell where a training goes on, and give the loggers' files what went before it."""
-    print(f"{folder}: goes on at step {checkpoint['global_step']:,}, in epoch {place_of(checkpoint).epoch + 1}")
-    for logger in loggers:
-        dashboards.continue_csv(logger, step=checkpoint["global_step"], rows=checkpoint.get(OURS, {}).get("rows"))
 
 
 def outcome(fitter: L.Trainer, latest: Latest, folder: Path) -> dict[str, Any]:
@@ -203,7 +210,7 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
             f"trainer.limit_predict_batches={options['limit_predict_batches']}: predictions of some subjects would pass "
             "for those of all; trainer.fast_dev_run=true predicts a batch of each split and keeps nothing"
         )
-    if options.get("precision") not in PRECISIONS:
+    if str(options.get("precision")) not in PRECISIONS:
         raise ValueError(
             f"trainer.precision={options['precision']}: weights stay in single precision here; "
             "give 32-true, bf16-mixed or 16-mixed"
