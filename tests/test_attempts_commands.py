@@ -66,7 +66,7 @@ def same(a: Path, b: Path) -> None:
     """What other commands read of two runs, but for the time and the folder."""
     facts = [runs.facts(run) for run in (a, b)]
     for of in facts:
-        for key in ("finished", "command"):
+        for key in ("finished", "command", "code"):
             of.pop(key, None)
     assert facts[0] == facts[1]
     for name in ("predictions.csv", "log/metrics.csv", "autoencoder/log/metrics.csv", "unet/log/metrics.csv", "controlnet/diffusion_pytorch_model.safetensors",

@@ -256,6 +256,25 @@ def test_the_best_epoch_predicts_and_not_the_last(root, store, tmp_path):
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] < 2
 
 
+def test_the_training_loss_is_the_mean_over_an_epochs_images(root, store, monkeypatch):
+    losses: list[tuple[int, float]] = []
+    step = Classifier.training_step
+
+    def noted(model: Classifier, batch: dict, batch_idx: int) -> torch.Tensor:
+        loss = step(model, batch, batch_idx)
+        losses.append((len(batch["label"]), loss.item()))
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", noted)
+    arms = arm(root, batch_size=8, images_per_epoch=44)
+    trainer = L.Trainer(max_epochs=2, limit_val_batches=1, **QUIET)
+    trainer.fit(linear(lr=1e-2), arms)
+    last = losses[6:]  # five whole batches and a rest
+    assert len(last) == 6 and sum(n for n, _ in last) == 44
+    wanted = sum(n * loss for n, loss in last) / 44
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(wanted, rel=1e-6)
+
+
 @pytest.mark.parametrize(("decay", "smaller"), [(0.0, False), (0.5, True)])
 def test_weight_decay_is_decoupled_and_none_by_default(decay, smaller):
     model = linear(lr=0.1, weight_decay=decay)
