@@ -248,9 +248,9 @@ def test_a_complete_study_is_told_in_a_sentence_and_an_empty_one_in_none(tmp_pat
 # presets
 
 
-def hydra_config(*overrides: str) -> OmegaConf:
+def hydra_config(*overrides: str, experiment: str = "experiment=classifier") -> OmegaConf:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", ["experiment=classifier", *overrides], return_hydra_config=True)
+        cfg = compose("train", [experiment, *overrides], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     return cfg.hydra
 
@@ -310,7 +310,7 @@ def test_every_command_of_the_page_composes():
     for line in lines:
         words = [word.split("=", 1) for word in shlex.split(line)[2:] if word != "-m"]
         first = [f"{key}={'0' if value.startswith('range(') else value.split(',')[0]}" for key, value in words]
-        assert hydra_config(*first[1:]) and first[0] == "experiment=classifier"
+        assert hydra_config(*first[1:], experiment=first[0]) and first[0].startswith("experiment=")
     assert len(lines) >= 6
 
 
