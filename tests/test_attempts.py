@@ -72,6 +72,7 @@ def check_equal(folder: Path, whole, options: dict[str, Any], metrics: dict[str,
         ("on_train_batch_start", 8, STEPS),
         ("on_train_end", 0, STEPS),
         ("on_train_batch_end", 10, {"limit_train_batches": 4}),
+        ("on_train_batch_start", 6, {"num_sanity_val_steps": 2}),
         ("on_validation_end", 0, {"check_val_every_n_epoch": 2}),
         ("on_train_batch_end", 14, {"check_val_every_n_epoch": 2}),  # the plateau looks at the epoch before
     ],
@@ -93,6 +94,13 @@ def test_workers_that_fetch_ahead_fetch_the_same(tmp_path, whole):
     _, module, metrics = run(tmp_path, workers=2)
     check_equal(tmp_path, whole, PLAIN, metrics)
     assert len(module.seen) == 24 - 11  # from the twelfth step on, in which it was cut off
+
+
+@pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": "ten"}, {"steps": -1}], ids=str)
+def test_an_impossible_interval_is_named(tmp_path, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"checkpoint.{name}={value}: give a number above 0, or null"):
+        run(tmp_path, **wrong)
 
 
 def test_a_run_that_dies_again_and_again_gets_there(tmp_path, whole):

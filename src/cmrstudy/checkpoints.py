@@ -50,6 +50,9 @@ class Latest(Checkpoint):
             minutes: between two checkpoints, None for no limit.
             steps: optimiser steps between two, None for no limit.
         """
+        for name, value in (("minutes", minutes), ("steps", steps)):
+            if value is not None and (not isinstance(value, int | float) or value <= 0):
+                raise ValueError(f"checkpoint.{name}={value}: give a number above 0, or null for no such checkpoints")
         self.path, self.attempt, self.seed = path, attempt, seed
         self.minutes, self.steps = minutes, steps
         self.kept: dict[str, Any] = {"metrics": {}, "stop": False, "origin": {}}
