@@ -309,15 +309,16 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if dry:
             outputs = fitted.predict(module, datamodule=data)
             return {"predictions": len(predictions(data.index, outputs, labels=data.labels))}
-        if not best.exists():
-            print(f"{folder}: no validation chose an epoch, so the last weights are kept as {best.name} and predict")
+        if fitted.strategy.reduce_boolean_decision(not best.exists(), all=False):
+            if fitted.is_global_zero:
+                print(f"{folder}: no validation chose an epoch, so the last weights are kept as best.ckpt and predict")
             fitted.save_checkpoint(best, weights_only=True)
         kept = torch.load(best, map_location="cpu", weights_only=True)
         module.load_state_dict(kept["state_dict"])
         if rival.after == "last_layer":
             mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
-            if fitted.is_global_zero:
-                torch.save({**kept, "state_dict": module.state_dict()}, best)  # repeating it changes nothing
+            if fitted.is_global_zero:  # repeating it changes nothing
+                fitted.strategy.checkpoint_io.save_checkpoint({**kept, "state_dict": module.state_dict()}, best)
         outputs = fitted.predict(module, datamodule=data)
     arm = {
         "arm": str(cfg.synthetic),
