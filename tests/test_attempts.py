@@ -31,6 +31,18 @@ ACCUMULATE = {"accumulate_grad_batches": 2, "val_check_interval": 3}
 STEPS = {"max_epochs": -1, "max_steps": 20}  # Lightning restarts loops otherwise where steps are counted
 
 
+@pytest.fixture(autouse=True)
+def in_a_terminal():
+    """Signals as there; behind a shell or nohup some are ignored."""
+    before = {
+        number: signal.signal(number, handler)
+        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
+    }
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A function from options to what an uninterrupted training leaves, and its metrics."""
@@ -210,10 +222,8 @@ def test_a_second_interrupt_ends_at_once(tmp_path, capfd):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(5)
 
-    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(SystemExit):  # Lightning's way with a KeyboardInterrupt
         run(tmp_path, Twice())
-    signal.signal(signal.SIGINT, before)
     assert "ends after this step, with a checkpoint; Ctrl-C again ends at once" in capfd.readouterr().err
 
 

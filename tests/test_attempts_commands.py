@@ -38,7 +38,15 @@ def begin(place: Path, experiment: str, *more: str, log: Path | None = None) -> 
     environment = {**os.environ, "HOME": str(place), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     with (log or place / "log.txt").open("w") as out:
         return subprocess.Popen(
-            command, cwd=place, env=environment, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            cwd=place,
+            env=environment,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            ),  # ignored where the tests run behind a shell
         )
 
 

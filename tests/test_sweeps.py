@@ -435,6 +435,6 @@ def test_tuning_early_stops_and_diverging_losses_end_to_end(classifier):
     assert early.returncode == 0 and "stopped early, after 2 of 5 epochs: Monitored metric val_loss" in early.stdout
     run = classifier.folder / "runs" / "early" / "0"
     assert "stopped early" in runs.facts(run)["stopped"] and runs.facts(run)["best_epoch"] == 0
-    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1  # resume=true begins there
+    assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2  # two are behind it
     diverged = classifier("-m", "name=diverged", "model.lr=1e30,1e31", "seed=0,1", "trainer.max_epochs=3")
     assert diverged.returncode == 1 and "4 of 4 runs failed" in diverged.stderr

@@ -279,12 +279,6 @@ def test_loggers_write_into_the_trainings_folder(tmp_path):
     assert train.loggers(several, tmp_path) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
 
 
-@pytest.fixture(scope="module")
-def finished(place) -> dict[str, Path]:
-    """Filled by the tests that finish a run for others to start from."""
-    return {}
-
-
 def test_a_dry_run_tells_that_it_is_one_and_leaves_nothing(command, place, capsys):
     run_dir = command("classifier", "+trainer.fast_dev_run=true", "mitigation=last_layer")
     assert "dry run (trainer.fast_dev_run): 1 batch of everything ran; nothing is kept" in capsys.readouterr().out
@@ -315,8 +309,8 @@ def test_a_plateau_waits_for_validated_epochs(command):
     assert plateau["last_epoch"] == 3
 
 
-def test_a_classifier_starts_from_another_and_its_facts_say_from_which(command, finished):
-    first = finished["classifier"] = command("classifier", "name=first")
+def test_a_classifier_starts_from_another_and_its_facts_say_from_which(command):
+    first = command("classifier", "name=first")
     run_dir = command("classifier", "name=second", f"weights={first}", "model.lr=0")
     facts = runs.facts(run_dir)
     state = [
@@ -333,8 +327,8 @@ def test_a_classifier_starts_from_another_and_its_facts_say_from_which(command, 
 
 
 @pytest.mark.slow
-def test_a_controlnet_starts_from_another_in_every_form(command, finished):
-    first = command("controlnet", "name=control")
+def test_a_controlnet_starts_from_another_in_every_form(command):
+    first, classifier = command("controlnet", "name=control"), command("classifier", "name=other")
     mark = runs.facts(first)["fingerprint"]
     still = ["model.lr=0", "+model.weight_decay=0"]
     for k, source in enumerate((first, first / "controlnet", first / "checkpoints" / "last.ckpt")):
@@ -342,9 +336,9 @@ def test_a_controlnet_starts_from_another_in_every_form(command, finished):
         assert runs.facts(run_dir)["fingerprint"] == mark  # lr=0: what it started from
         assert k == 2 or runs.facts(run_dir)["weights_fingerprint"] == mark
     with pytest.raises(ValueError, match="it holds another kind of network"):
-        command("controlnet", "name=wrong", f"weights={finished['classifier'] / 'checkpoints' / 'best.ckpt'}")
+        command("controlnet", "name=wrong", f"weights={classifier / 'checkpoints' / 'best.ckpt'}")
     with pytest.raises(FileNotFoundError, match="no ControlNet's run or folder"):
-        command("controlnet", "name=wrong", f"weights={finished['classifier']}")
+        command("controlnet", "name=wrong", f"weights={classifier}")
     with pytest.raises(FileNotFoundError, match="no classifier's run"):
         command("classifier", "name=wrong", f"weights={first}")
 
