@@ -54,7 +54,8 @@ class PreviewGrid(L.Callback):
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
         titles = [f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")]
         drawn = image_grid(grid, titles)
-        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}")
+        within = trainer.state.fn == "fit" and not trainer.is_last_batch  # one of several validations of an epoch
+        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}")
         made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
         log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
