@@ -28,10 +28,11 @@ from ukbb_exports import (
     written,
 )
 
-from cmrdata.readers import ukbb_csv
-from cmrdata.readers.ukbb_columns import PLACEHOLDERS
-from cmrdata.readers.ukbb_diagnoses import CONDITION_CODES, PRESETS
-from cmrdata.readers.ukbb_table import parse_column, read_exclusions, read_table
+from cmrdata.readers import table_files
+from cmrdata.readers.cells import PLACEHOLDERS
+from cmrdata.readers.ukbb_codes import CONDITION_CODES, PRESETS
+from cmrdata.readers.ukbb_columns import parse_column
+from cmrdata.readers.ukbb_table import read_exclusions, read_table
 
 NAMES = {
     ("eid", 0, 0): ["eid", "f.eid", "n_eid", "participant.eid", "Participant ID", "participant id ", "F.EID"],
@@ -226,8 +227,8 @@ def test_quoted_cells_hold_delimiters_quotes_and_line_ends(tmp_path, monkeypatch
     rows = [f'"SYN{k:04d}","a, ""b""{k * chr(10)}c","{VISIT}","I500","{BEFORE}"\r\n' for k in range(40)]
     path = raw(tmp_path, '"eid","20001-0.0","53-2.0","41270-0.0","41280-0.0"\r\n' + "".join(rows))
     assert read_table(path).state.tolist() == ["prevalent"] * 40
-    monkeypatch.setattr(ukbb_csv, "ROWS", 0)
-    monkeypatch.setattr(ukbb_csv, "BLOCKS", (100, 1 << 20))  # line ends in cells at the edges of blocks
+    monkeypatch.setattr(table_files, "ROWS", 0)
+    monkeypatch.setattr(table_files, "BLOCKS", (100, 1 << 20))  # line ends in cells at the edges of blocks
     assert read_table(path).state.tolist() == ["prevalent"] * 40
 
 
@@ -240,19 +241,19 @@ def test_columns_that_are_not_needed_may_hold_anything(tmp_path):
 def test_rows_may_be_longer_than_a_block(tmp_path, monkeypatch):
     people = {f"SYN{k:04d}": person(*[("I10", LATER)] * (40 * (k % 7)), ("I500", BEFORE)) for k in range(40)}
     whole = read(people, tmp_path)
-    monkeypatch.setattr(ukbb_csv, "ROWS", 0)
+    monkeypatch.setattr(table_files, "ROWS", 0)
     for blocks in [(64, 1 << 11, 1 << 20), (1 << 10, 1 << 14, 1 << 20), (300, 1 << 20)]:
-        monkeypatch.setattr(ukbb_csv, "BLOCKS", blocks)
+        monkeypatch.setattr(table_files, "BLOCKS", blocks)
         for export in ("table.csv", "packed.csv.gz", "rap.csv"):
             pd.testing.assert_frame_equal(read(people, tmp_path, export=export), whole)
-    monkeypatch.setattr(ukbb_csv, "BLOCKS", (8, 16))
+    monkeypatch.setattr(table_files, "BLOCKS", (8, 16))
     with pytest.raises(ValueError, match="cannot be parsed as a table"):
         read(people, tmp_path)
 
 
 def test_lines_are_counted_across_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(ukbb_csv, "ROWS", 0)
-    monkeypatch.setattr(ukbb_csv, "BLOCKS", (256, 1 << 20))
+    monkeypatch.setattr(table_files, "ROWS", 0)
+    monkeypatch.setattr(table_files, "BLOCKS", (256, 1 << 20))
     people = {f"SYN{k:04d}": person() for k in range(60)}
     people["SYN0047"] = person(f31_0="2")
     with pytest.raises(ValueError, match="line 49: field 31 "):

@@ -25,8 +25,9 @@ from ukbb_exports import (
 )
 
 from cmrdata.cohort import with_groups
-from cmrdata.readers.ukbb_columns import PLACEHOLDERS
-from cmrdata.readers.ukbb_table import canonical_id, read_exclusions, read_table
+from cmrdata.readers.cells import PLACEHOLDERS
+from cmrdata.readers.ids import canonical_id
+from cmrdata.readers.ukbb_table import read_exclusions, read_table
 
 UNDATED = ("", *PLACEHOLDERS)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.protocol import Cohort, Stacks
+from cmrdata.readers.column_report import report
 
 
 class Pooled:
@@ -64,3 +65,9 @@ class Pooled:
 
     def notes(self) -> list[str]:
         return [f"{name}: {note}" for name, cohort in self.members.items() for note in getattr(cohort, "notes", list)()]
+
+    def columns(self) -> pd.DataFrame:
+        """What was understood of each member's tables; see `column_report.report`."""
+        tables = {name: cohort.columns() for name, cohort in self.members.items() if hasattr(cohort, "columns")}
+        parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
+        return pd.concat([report([]), *parts], ignore_index=True)
