@@ -19,7 +19,7 @@ from cmrdata.readers.ukbb_table import PEOPLE_COLUMNS, Table, read_people
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 VISIT = "2016-05-20"
-BEFORE, LATER = "2012-03-04", "2019-01-02"
+BEFORE, LATER = "2012-03-24", "2019-01-22"
 DATED = ("53", "41280", "131354")
 INSTANCED = ("53", "54", "21003", "21001", "21002", "50", "12143", "12144", "23104", "21000")
 COLUMNS = list(PEOPLE_COLUMNS)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 NA = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NaT", "NULL", "null", "None", "none", ".")
 NO_ANSWER = ("do not know", "prefer not to answer", "not known", "unknown")
+UNANSWERED = "no answer"  # why such a cell is missing
 INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])  # characters without a width
 MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
           "december")  # fmt: skip
@@ -83,7 +84,7 @@ def quantity(low: float, high: float, *, units: dict[str, float] | None = None, 
         if is_missing(text):
             return Reading()
         if text.lower() in NO_ANSWER:
-            return Reading(missing="no answer")
+            return Reading(missing=UNANSWERED)
         if not (found := _NUMBER.fullmatch(text)):
             return Reading(odd="is no number such as 26.4")
         unit = re.sub(r"\s+", " ", found[2] or "").strip().rstrip(".").lower()
@@ -91,7 +92,7 @@ def quantity(low: float, high: float, *, units: dict[str, float] | None = None, 
             return Reading(odd="has a unit that isn't known here" if unit.isalpha() else "is no number such as 26.4")
         number = float(found[1].replace(",", "."))
         if not signed and number < 0 and number.is_integer():
-            return Reading(missing="no answer")
+            return Reading(missing=UNANSWERED)
         if whole and not number.is_integer():
             return Reading(odd="is no whole number")
         if metres and not unit and 0 < number < 3:
@@ -108,7 +109,7 @@ def read_sex(text: str) -> Reading:
     if is_missing(clean(text)):
         return Reading()
     if word in NO_ANSWER or re.fullmatch(r"-\d+(\.0+)?", word):
-        return Reading(missing="no answer")
+        return Reading(missing=UNANSWERED)
     return Reading(SEXES[word]) if word in SEXES else Reading(odd="is neither male nor female (M, F)")
 
 
@@ -133,7 +134,7 @@ def read_category(text: str) -> Reading:
     if is_missing(word):
         return Reading()
     if word.lower() in NO_ANSWER or word.startswith("-"):
-        return Reading(missing="no answer")
+        return Reading(missing=UNANSWERED)
     return Reading(re.sub(r"^(\d+)\.0+$", r"\1", word))
 
 
@@ -160,7 +161,7 @@ def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS
         if is_missing(text):
             return Reading()
         if text.lower() in NO_ANSWER or re.fullmatch(r"-\d+(\.0+)?", text):
-            return Reading(missing="no answer")
+            return Reading(missing=UNANSWERED)
         forms = (_ISO, _COMPACT, _NUMERIC, _DOTS, _NAMED, _NAMED_FIRST)
         if not (found := next(filter(None, (form.fullmatch(text) for form in forms)), None)):
             return Reading(odd=_no_date(text))

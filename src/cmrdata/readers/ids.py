@@ -22,8 +22,8 @@ class UnclearId(ValueError):
 def canonical_id(text: object) -> str:
     """A participant's id as every file would write it: no blanks, quotes, ".0" or leading zeros; "" where there is none.
 
-    Whole numbers in scientific notation count where all digits are there (2.345678e+06), and as R writes round ones
-    (2e+06). Raises UnclearId for an abbreviated number (2.35E+06) and for thousands separators.
+    Whole numbers in scientific notation count where all digits are there (2.345678e+06). Raises UnclearId for an
+    abbreviated number (2.35E+06, 2e+06: it may be rounded) and for thousands separators.
     """
     return without_zeros(spelled_id(text))
 
@@ -43,8 +43,12 @@ def spelled_id(text: object) -> str:
         return whole[1]
     if found := _SCIENTIFIC.fullmatch(word):
         decimals, power = len(found[1] or ""), int(found[2])
-        if decimals < power and not (decimals == 0 and "e" in word):
-            raise UnclearId(f"is a number of {power + 1} digits of which {decimals + 1} are written; export ids as text")
+        if decimals < power:
+            digits = f"{decimals + 1} {'is' if decimals == 0 else 'are'} written"
+            raise UnclearId(
+                f"is a number of {power + 1} digits of which {digits}, maybe rounded; export ids as text (in R: "
+                "options(scipen = 99))"
+            )
         number = Decimal(word)
         if number != number.to_integral_value():
             raise UnclearId("is no whole number")

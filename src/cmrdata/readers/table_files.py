@@ -121,32 +121,18 @@ def open_table(path: Path, *, setting: str, known: Callable[[str], Hashable | No
             return _open_parquet(path, setting=setting, known=known, identifier=identifier, id_names=id_names)
         encoding, notes = _encoding(head)
         lines = _first_lines(path, packing=packing, encoding=encoding)
-    try:
-        b"".join(lines).decode()
-    except UnicodeDecodeError:
-        encoding, notes = "latin-1", [LATIN]
-        lines = _first_lines(path, packing=packing, encoding=encoding)
-    best: TableFile | None = None
-    widest = 0
-    for delimiter in [mark for mark in DELIMITERS if any(mark.encode() in line for line in lines)] or [","]:
-        rows = _rows(lines, delimiter)
-        widest = max([widest, *(len(cells) for cells, _, _ in rows)])
-        headers = [(names, [known(name) for name in names], size, count) for names, size, count in rows
-                   if any(re.search("eid|participant", name, re.IGNORECASE) for name in names)]  # fmt: skip
-        headers = [header for header in headers if identifier in header[1]]
-        if headers:
-            names, keys, _, _ = max(headers, key=lambda header: len(set(header[1])))
-            _, _, size, count = headers[-1]
-            table = TableFile(path, setting, names, keys, notes, packing, encoding, delimiter, size, count)
-            best = max(filter(None, (best, table)), key=lambda one: (len(set(one.keys)), len(one.keys)))
-    if best and any(re.search(r"[\r\n]", name) for name in best.names):
-        raise ValueError(f"{setting}={path}: a name in the header holds a line end; look for a quote that is not closed")
-    if best is None:
+        found, widest = _header(lines, known=known, identifier=identifier)
+        if found and not _is_utf8(b"".join(lines)[: found.start]):
+            encoding, notes = "latin-1", [LATIN]
+            lines = _first_lines(path, packing=packing, encoding=encoding)
+            found, widest = _header(lines, known=known, identifier=identifier)
+    if not found:
         raise ValueError(
             f"{setting}={path}: none of its {widest} columns is the participants' id. Name it {id_names}, and separate "
             "columns by commas, semicolons or tabs"
         )
-    return best
+    table = TableFile(path, setting, found.names, found.keys, notes, packing, encoding, found.delimiter, found.start, found.lines)
+    return _checked(table, identifier)
 
 
 def read_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
@@ -163,7 +149,7 @@ def reading(path: Path, *, setting: str) -> Iterator[None]:
     """What goes wrong with the file itself becomes a ValueError of ours."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, IsalError, lzma.LZMAError, zipfile.BadZipFile, UnicodeError) as error:
+    except (OSError, EOFError, zlib.error, IsalError, lzma.LZMAError, zipfile.BadZipFile, UnicodeError) as error:  # type: ignore[misc]
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(
@@ -210,17 +196,18 @@ def _identified(path: Path, *, setting: str) -> tuple[str, bytes]:
         if head.startswith(b"PAR1"):
             raise ValueError(f"{setting}={path}: is a packed Parquet file; unpack it ({packing})")
     lowered = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    what = next((of for magic, of in FOREIGN.items() if head.startswith(magic) or lowered.startswith(magic)), None)
+    known = (of for magic, of in FOREIGN.items() if head.startswith(magic) or lowered.startswith(magic))
+    foreign = next(known, None)
     if head[12:16] == SAS and not any(head[:12]):
-        what = ENDINGS[".sas7bdat"]
+        foreign = ENDINGS[".sas7bdat"]
     if len(head) > 3 and 105 <= head[0] <= 119 and head[1] in (1, 2) and head[2] == 1:
-        what = FOREIGN[b"<stata_dta>"]
+        foreign = FOREIGN[b"<stata_dta>"]
     if head[257:262] == b"ustar":
-        what = ENDINGS[".tar"]
-    if not what and not head.startswith(b"PAR1") and not _is_text(head):
-        what = ENDINGS.get(path.suffix.lower(), ("no text", f"give {KINDS}"))
-    if what:
-        raise ValueError(f"{setting}={path}: is {what[0]}, which can't be read here; {what[1]} and give that")
+        foreign = ENDINGS[".tar"]
+    if not foreign and not head.startswith(b"PAR1") and not _is_text(head):
+        foreign = ENDINGS.get(path.suffix.lower(), ("no text", f"give {KINDS}"))
+    if foreign:
+        raise ValueError(f"{setting}={path}: is {foreign[0]}, which can't be read here; {foreign[1]} and give that")
     return packing, head
 
 
@@ -275,6 +262,42 @@ def _first_lines(path: Path, *, packing: str, encoding: str) -> list[bytes]:
             if sum(bool(line.strip()) for line in lines) > HEADERS + 1:
                 return lines[: HEADERS + 8]
     return re.findall(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+\Z", content)[: HEADERS + 8]
+
+
+class _Header(NamedTuple):
+    names: list[str]
+    keys: list[Hashable | None]
+    delimiter: str
+    start: int
+    lines: int
+
+
+def _header(
+    lines: list[bytes], *, known: Callable[[str], Hashable | None], identifier: Hashable
+) -> tuple[_Header | None, int]:
+    """(the header that `known` knows best, by any delimiter; the most columns met)."""
+    best: _Header | None = None
+    widest = 0
+    for delimiter in [mark for mark in DELIMITERS if any(mark.encode() in line for line in lines)] or [","]:
+        rows = _rows(lines, delimiter)
+        widest = max([widest, *(len(names) for names, _, _ in rows)])
+        headers = [(names, [known(name) for name in names], size, count) for names, size, count in rows
+                   if any(re.search("eid|participant", name, re.IGNORECASE) for name in map(clean, names))]  # fmt: skip
+        headers = [header for header in headers if identifier in header[1]]
+        if headers:
+            names, keys, _, _ = max(headers, key=lambda header: len(set(header[1])))
+            _, _, size, count = headers[-1]
+            found = _Header(names, keys, delimiter, size, count)
+            best = max(filter(None, (best, found)), key=lambda one: (len(set(one.keys)), len(one.keys)))
+    return best, widest
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _rows(lines: list[bytes], delimiter: str) -> list[tuple[list[str], int, int]]:
@@ -388,7 +411,21 @@ def _open_parquet(path: Path, *, setting: str, known: Callable[[str], Hashable |
             f"{setting}={path}: none of its {len(names)} columns is the participants' id. Name it {id_names}; an index "
             "of pandas is a column only after reset_index()"
         )
-    return TableFile(path, setting, names, keys, [])
+    return _checked(TableFile(path, setting, names, keys, []), identifier)
+
+
+def _checked(table: TableFile, identifier: Hashable) -> TableFile:
+    """The table, if each of its names is one and one of them alone is the id."""
+    where = f"{table.setting}={table.path}"
+    if any(re.search(r"[\r\n]", name) for name in table.names):
+        raise ValueError(f"{where}: a name in the header holds a line end; look for a quote that is not closed")
+    if table.keys.count(identifier) > 1:
+        first, second = [place for place, key in enumerate(table.keys) if key == identifier][:2]
+        raise ValueError(
+            f"{where}: columns {first + 1} ({table.names[first].strip()!r}) and {second + 1} "
+            f"({table.names[second].strip()!r}) are both the participants' id; keep one"
+        )
+    return table
 
 
 def _parquet_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:

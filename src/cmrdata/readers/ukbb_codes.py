@@ -24,12 +24,12 @@ ILLNESS_WORDS = {"heart failure/pulmonary odema": "1076", "heart failure/pulmona
 CUT_LENGTHS = (244, 254, 255, 256, 1023, 1024, 4095, 4096, 32767)  # at which other programs cut a text
 
 # A letter, two digits and up to two more behind a dot or not ("I50 0" is an old spelling), a filler, a dagger or asterisk
-# (NHS: D or A), then maybe its title, which may not hold what looks like a code
+# (NHS: D or A), then maybe its title, which has a word and holds nothing that looks like a code
 _CODE = re.compile(
     r"(?P<code>[A-Z] ?\d\d(?:\.?\d{1,2}| \d(?=$))?)(?:\.?[X-])?[DA*+\u2020\u2021]?"
     r"(?:(?:[ \t]+| ?[:\u2013-] )(?P<title>(?![\d_])[\w(\[][^\t\n\r;|]*))?"
 )
-_HIDDEN_CODE = re.compile(r"[A-Z]\d[0-9A-Z]|(?<![A-Z])[A-Z]\s\d\d|\d{3}\.\d")
+_HIDDEN_CODE = re.compile(r"[A-Z]\d[0-9A-Z]|(?<![A-Z'\u2019])[A-Z]\s?\d|\d{3}\.\d")
 _ELEMENT = re.compile(r"""\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^,"'\[\]]*+))\s*+(,|$)""", re.DOTALL)
 NO_CODE = "is no ICD-10 code such as I500, I50.0 or I50.0 with its title"
 SEVERAL = "holds more than one code, and not as I10|I500 or [\"I10\", \"I500\"]"
@@ -69,6 +69,8 @@ def read_code(text: str) -> Reading:
     title = re.sub(r"\bB12\b", "", found["title"] or "")  # the vitamin
     if _HIDDEN_CODE.search(title):
         return Reading(odd=SEVERAL)
+    if title and not re.search(r"[^\W\d_]{3}", title):
+        return Reading(odd=NO_CODE)
     return Reading(re.sub(r"[. ]", "", found["code"]))
 
 
@@ -79,8 +81,6 @@ def read_illness(text: str) -> Reading:
         return Reading()
     if found := re.fullmatch(r"(\d{4,5})(?:\.0*)?", word, re.ASCII):
         return Reading(found[1])
-    if re.fullmatch(r"-\d+(\.0*)?", word):
-        return Reading(missing="no answer")
     if word.lower() in ILLNESS_WORDS:
         return Reading(ILLNESS_WORDS[word.lower()])
     known = re.fullmatch(r"[^\W\d_][^|;\t\n\r]*", word) and not re.search(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cmrdata.readers.cells import Reader, Reading
+from cmrdata.readers.cells import UNANSWERED, Reader, Reading
 from cmrdata.readers.ukbb_cells import ODD, Cells, settled
 from cmrdata.readers.ukbb_codes import in_cell
 
@@ -51,14 +51,14 @@ def array_of(cells: Cells, read: Reader) -> Array:
     return Array(cells, [one._replace(value=None if one.value is None else (one.value,)) for one in single], False)
 
 
-def undated(read: Reader) -> Reader:
-    """As `read`, but whatever is written and gives no value is UNDATED."""
+def undated(read: Reader, *, answers: bool = False) -> Reader:
+    """As `read`, but whatever is written and gives no value is UNDATED; not what stands for no answer, of `answers`."""
 
     def read_any(text: str) -> Reading:
         found = read(text)
-        if found.value is None and (found.odd or found.missing):
-            return Reading(UNDATED)
-        return Reading(found.value)
+        if found.value is not None or not (found.odd or found.missing) or (answers and found.missing == UNANSWERED):
+            return Reading(found.value)
+        return Reading(UNDATED)
 
     return read_any
 

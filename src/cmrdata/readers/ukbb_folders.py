@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from cmrdata.readers.ukbb_scan import MANUAL, STEMS, choose_files
 from cmrdata.readers.ids import canonical_id, spelled_id
+from cmrdata.readers.ukbb_scan import MANUAL, STEMS, choose_files
 
 NAME = re.compile(r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?")
 FIRST, REPEAT = 2, 3  # imaging visits

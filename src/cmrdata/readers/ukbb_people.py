@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +64,7 @@ class Fields:
             reader = read or self.readers[part.table][field]
             shown = array_of(part, reader)
             self._account(part, shown.readings, field)
-            found.append(shown if read else array_of(part, undated(reader)))
+            found.append(shown if read else array_of(part, undated(reader, answers=field not in DATES)))
         return found
 
     def has_row(self, field: str) -> np.ndarray:

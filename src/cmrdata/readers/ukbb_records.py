@@ -13,8 +13,8 @@ from cmrdata.readers.cells import clean, date_reader, day_first, read_category
 from cmrdata.readers.column_report import counted
 from cmrdata.readers.ids import QUOTES, UnclearId, id_patterns, spelled_id, without_zeros
 from cmrdata.readers.table_files import TableFile, open_table, read_blocks, table_paths
-from cmrdata.readers.ukbb_columns import ID, ID_NAMES, parse_column
 from cmrdata.readers.ukbb_codes import read_code
+from cmrdata.readers.ukbb_columns import ID, ID_NAMES, parse_column
 from cmrdata.readers.ukbb_diagnoses import Evidence, marked
 
 LEVELS = ("all", "main", "secondary")
@@ -190,7 +190,9 @@ def _evidence(tables: Sequence[TableFile], events: Sequence[_Events], *, people:
         read = date_reader(day_first=day_first(text for key in dates for text in of.columns[key].words))
         days = np.full(len(of.person), np.datetime64("NaT"), "datetime64[D]")
         for key in dates:
-            days = np.where(np.isnat(days), of.columns[key].mapped(lambda text, read=read: read(text).value, days.dtype), days)
+            column = of.columns[key]
+            known = np.array([read(word).value for word in column.words] or [None], days.dtype)
+            days = np.where(np.isnat(days), known[column.place], days)
         days_of.append(days)
         readers = {"date": read, "code": read_code}
         for key, column in of.columns.items():

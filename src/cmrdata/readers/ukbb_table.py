@@ -254,7 +254,7 @@ def _not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> li
     unknown = _unknown_names(tables)
     rows = []
     for field in PRIMARY:
-        at = 0 if field in EVER else instance
+        at = 0 if field in (*EVER, "21000") else instance
         if field in fields.cells and (field == "21000" or at in fields.instances(field)):
             continue
         use = USES[field]
