@@ -119,7 +119,9 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                      "(cohort.max_rejected)")  # fmt: skip
     inspection.show(console, *inspection.summary(subjects, rejected), notes=notes)
     if subjects.empty:
-        raise ValueError(f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, by subject")
+        raise ValueError(
+            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, by subject"
+        )
     figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}
 

@@ -136,7 +136,9 @@ def test_the_order_of_day_and_month_is_what_all_dates_of_a_file_tell():
     assert date_reader(day_first=None)("03/03/2016").value == date(2016, 3, 3)
 
 
-@pytest.mark.parametrize("text", [*PLACEHOLDERS, *ZEROS, "01/01/1900", "1850-01-01", "9999-12-31", "0001-01-01", "-1", "NA", "Do not know"])
+@pytest.mark.parametrize(
+    "text", [*PLACEHOLDERS, *ZEROS, "01/01/1900", "1850-01-01", "9999-12-31", "0001-01-01", "-1", "NA", "Do not know"]
+)
 def test_placeholders_are_no_dates(text):
     found = date_reader(day_first=True)(text)
     assert found.value is None and not found.odd
@@ -150,7 +152,12 @@ def test_a_day_comes_back_however_it_is_written(day, first, time):
     assert {date_reader(day_first=first)(form + time).value for form in forms} == {expected}
 
 
-@given(st.dates(date(1950, 1, 1), date(2037, 1, 1)), st.integers(0, 9), st.sampled_from(list("0129-/ .T:xO")), st.booleans())
+@given(
+    st.dates(date(1950, 1, 1), date(2037, 1, 1)),
+    st.integers(0, 9),
+    st.sampled_from(list("0129-/ .T:xO")),
+    st.booleans(),
+)
 def test_a_changed_character_never_makes_another_form_of_the_same_day(day, place, mark, insert):
     """Whatever is understood is a day that the text spells; a digit may be another digit, but no part is passed over."""
     text = day.isoformat()
@@ -170,7 +177,9 @@ def test_categories_are_as_written():
 @given(st.text(max_size=60))
 def test_an_example_shows_a_pattern_and_nothing_of_the_text(text):
     shown = shape(text)
-    assert len(shown) <= 32 and not any(mark.isdigit() and mark != "9" for mark in shown.replace("U+", "").split("<")[0])
+    assert len(shown) <= 32 and not any(
+        mark.isdigit() and mark != "9" for mark in shown.replace("U+", "").split("<")[0]
+    )
     assert not set(shown.split("<")[0]) & set("bcdefghijklmnopqrstuvwxyzBCDEFGHIJKLMNOPQRSTUVWXYZ") - set("nrt")
 
 

@@ -38,7 +38,9 @@ def folders(root: Path, *names: str) -> Path:
 
 
 def rows(*ids: str, code: str = "I10") -> str:
-    return HEADER + "".join(f"{name},0,1950,5,{VISIT},27,{'I500' if k % 3 == 0 else code},{BEFORE}\n" for k, name in enumerate(ids))
+    return HEADER + "".join(
+        f"{name},0,1950,5,{VISIT},27,{'I500' if k % 3 == 0 else code},{BEFORE}\n" for k, name in enumerate(ids)
+    )
 
 
 def cohort(folder: Path, text: str | None = None, **options) -> UKBB:
@@ -48,7 +50,15 @@ def cohort(folder: Path, text: str | None = None, **options) -> UKBB:
     return UKBB(**{**given, **options})
 
 
-WAYS = {"plain": "{}", "float": "{}.0", "zeros": "00{}", "blanks": " {} ", "quotes": '"{}"', "text": "'{}", "excel": '="{}"'}
+WAYS = {
+    "plain": "{}",
+    "float": "{}.0",
+    "zeros": "00{}",
+    "blanks": " {} ",
+    "quotes": '"{}"',
+    "text": "'{}",
+    "excel": '="{}"',
+}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -76,7 +86,11 @@ def test_ids_that_do_not_match_are_told_by_pattern(tmp_path, matching):
     assert f"{matching or 'none'} of the 4 image folders have a row in cohort.table" in text
     assert "4 digits (3), 3 letters 2 digits (1) in cohort.root" in text and "3 letters '_' 5 digits" in text
     assert not any(name in text for name in ("1201", "1202", "12345", "SYN04"))
-    assert cohort(tmp_path, max_rejected=1).subjects()[1].reason.tolist() == ["no row in the table"] * 3 if matching else True
+    assert (
+        cohort(tmp_path, max_rejected=1).subjects()[1].reason.tolist() == ["no row in the table"] * 3
+        if matching
+        else True
+    )
 
 
 def test_folders_that_may_be_two_people_are_refused(tmp_path):
@@ -91,7 +105,9 @@ def test_a_list_of_withdrawn_participants_that_matches_nobody_says_so(tmp_path):
     made = cohort(tmp_path, rows("1201", "1202", "1203"), exclude=tmp_path / "gone.txt")
     assert len(made.subjects()[0]) == 3 and made.notes()[0] == "none of the 2 ids in cohort.exclude has an image folder"
     (tmp_path / "gone.txt").write_text("90" + "00001\n90" + "00002\n")
-    with pytest.raises(ValueError, match="can't be these participants': ids are 7 digits there, 4 digits in cohort.root"):
+    with pytest.raises(
+        ValueError, match="can't be these participants': ids are 7 digits there, 4 digits in cohort.root"
+    ):
         cohort(tmp_path, exclude=tmp_path / "gone.txt").subjects()
 
 
@@ -128,10 +144,14 @@ def test_several_tables_are_given_as_a_list_or_pattern(tmp_path):
     folders(tmp_path / "root", "1201", "1202", "1203")
     lines = [line.split(",") for line in rows("1201", "1202", "1203").splitlines()]
     for name, part in (("a.csv", slice(0, 6)), ("b.csv", slice(6, 8))):
-        (tmp_path / name).write_text("\n".join(",".join([line[0], *line[max(1, part.start) : part.stop]]) for line in lines))
+        (tmp_path / name).write_text(
+            "\n".join(",".join([line[0], *line[max(1, part.start) : part.stop]]) for line in lines)
+        )
     for table in ([tmp_path / "a.csv", str(tmp_path / "b.csv")], str(tmp_path / "?.csv")):
         assert cohort(tmp_path, table=table).subjects()[0].diagnosis.tolist() == ["hf", "healthy", "healthy"]
-    with pytest.raises(FileNotFoundError, match=r"cohort.table=.*c.csv: there is no such file; .*Expected is a CSV, TSV or Parquet"):
+    with pytest.raises(
+        FileNotFoundError, match=r"cohort.table=.*c.csv: there is no such file; .*Expected is a CSV, TSV or Parquet"
+    ):
         cohort(tmp_path, table=[tmp_path / "a.csv", tmp_path / "c.csv"]).subjects()
     with pytest.raises(FileNotFoundError, match="cohort.diagnoses=nowhere: there is no such file"):
         cohort(tmp_path, rows("1201"), diagnoses="nowhere").subjects()
@@ -179,14 +199,21 @@ def test_challenge_tables_that_lack_columns_or_are_of_others_say_so(tmp_path):
     report = MnMs(root=root, salt_root=tmp_path / "salted").columns()
     assert report[report.column == ""].note.tolist() == ["column sex not found; sex stays empty"]
     table.assign(**{"External code": ["A1", "A2"]}).to_csv(root / NAME, index=False)
-    with pytest.raises(ValueError, match="none of the 2 patients with images has a row: codes are 3 letters 3 digits .* 1 letter 1 digit"):
+    with pytest.raises(
+        ValueError,
+        match="none of the 2 patients with images has a row: codes are 3 letters 3 digits .* 1 letter 1 digit",
+    ):
         MnMs(root=root, salt_root=tmp_path / "salted").subjects()
     (root / NAME).write_bytes(b"PK\x03\x04")
     with pytest.raises(ValueError, match="cannot be read|Excel"):
         MnMs(root=root, salt_root=tmp_path / "salted").subjects()
     root = mnms2(tmp_path / "MnM2", {"001": "NOR", "002": "XYZ"})
     made = MnMs2(root=root, salt_root=tmp_path / "salted")
-    assert made.columns().set_index("field").loc["pathology", ["understood", "not_understood", "example"]].tolist() == [1, 1, "a+"]
+    assert made.columns().set_index("field").loc["pathology", ["understood", "not_understood", "example"]].tolist() == [
+        1,
+        1,
+        "a+",
+    ]
     pool = Pooled(cohorts={"a": made}, of=["a"])
     assert pool.columns().file.tolist() == ["mnms2: dataset_information.csv"] * 3
 
@@ -211,11 +238,18 @@ def test_inspect_writes_and_prints_what_was_understood(tmp_path, capsys, monkeyp
     monkeypatch.setenv("COLUMNS", "200")
     names = [f"12{k:02d}" for k in range(24)]
     folders(tmp_path / "root", *names)
-    (tmp_path / "table.csv").write_text(rows(*names).replace(f"1207,0,1950,5,{VISIT},27", f"1207,2,1950,5,{VISIT},[b]fat"))
+    (tmp_path / "table.csv").write_text(
+        rows(*names).replace(f"1207,0,1950,5,{VISIT},27", f"1207,2,1950,5,{VISIT},[b]fat")
+    )
     run = inspected(tmp_path, f"cohort.table={tmp_path / 'table.csv'}", "cohort.source=[hospital,death]")
     report = pd.read_csv(run / "columns.csv", keep_default_na=False)
     assert list(report) == list(REPORT_COLUMNS)
-    assert report.set_index("field").loc["31-0.0", ["rows", "understood", "not_understood", "example"]].tolist() == [24, 23, 1, "9"]
+    assert report.set_index("field").loc["31-0.0", ["rows", "understood", "not_understood", "example"]].tolist() == [
+        24,
+        23,
+        1,
+        "9",
+    ]
     printed = capsys.readouterr().out
     assert "Columns in use" in printed and "[a]a+" in printed  # no markup
     assert "- diagnoses (death): field 40001" in printed and "- site: field 54" in printed

@@ -37,7 +37,9 @@ def test_a_number_that_may_be_several_is_refused_by_pattern(text):
 @given(st.integers(1_000, 9_999_999), st.integers(0, 3))
 def test_every_form_of_a_number_is_the_number_or_refused(number, zeros):
     name = str(number)
-    assert {canonical_id(form) for form in (name, f"{number}.0", f" {number}", "0" * zeros + name, f'"{number}"')} == {name}
+    assert {canonical_id(form) for form in (name, f"{number}.0", f" {number}", "0" * zeros + name, f'"{number}"')} == {
+        name
+    }
     for form in (f"{number:e}", f"{number:.2e}", f"{number:g}", f"{number:,}", f"{float(number)!r}"):
         try:
             assert canonical_id(form) == name

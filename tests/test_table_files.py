@@ -238,7 +238,9 @@ def test_lines_are_counted_across_blocks(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="line 49: the participant's id has thousands separators"):
         read_table(path)
     path = raw(tmp_path, written(people, "two_rows.csv").replace(b"SYN0047", b"2.35E+06"))
-    with pytest.raises(ValueError, match="line 50: the participant's id is a number of 7 digits of which 3 are written"):
+    with pytest.raises(
+        ValueError, match="line 50: the participant's id is a number of 7 digits of which 3 are written"
+    ):
         read_table(path)
 
 
@@ -327,7 +329,9 @@ def test_missing_files_are_named_by_their_setting(tmp_path):
 # ---- kinds of files
 
 PEOPLE = {
-    "SYN0003": person(("I10", BEFORE), ("I500", BEFORE), f31_0="0", f34_0="1950", f52_0="5", f21001_2="27.5", f54_2="Caf\u00e9"),
+    "SYN0003": person(
+        ("I10", BEFORE), ("I500", BEFORE), f31_0="0", f34_0="1950", f52_0="5", f21001_2="27.5", f54_2="Caf\u00e9"
+    ),
     "SYN0001": person(("I500", LATER), f31_0="1", f34_0="1956", f52_0="6", f21001_2="31", f54_2="11025"),
 }
 
@@ -370,7 +374,9 @@ def test_a_zip_of_one_table_is_read_and_others_are_named(tmp_path):
             read_table(path)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"])
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"]
+)
 @pytest.mark.parametrize("packed", [False, True])
 def test_encodings_are_recognised(tmp_path, encoding, packed):
     data = written(PEOPLE, "table.csv").decode().encode(encoding)
@@ -468,13 +474,20 @@ FOREIGN = {
 def test_other_files_are_named_as_what_they_are_with_what_to_do(tmp_path, what):
     path = raw(tmp_path, FOREIGN[what], "download.enc" if what == "encrypted" else "table.csv")
     for setting, read_file in (("table", read_table), ("exclude", read_exclusions)):
-        with pytest.raises(ValueError, match=f"cohort.{setting}=.*: is .*{what}.*, which can't be read here; .* and give that") as error:
+        with pytest.raises(
+            ValueError, match=f"cohort.{setting}=.*: is .*{what}.*, which can't be read here; .* and give that"
+        ) as error:
             read_file(path)
         assert "\n" not in str(error.value)
 
 
 def test_lists_in_a_parquet_keep_their_gaps(tmp_path):
-    columns = {"eid": ["SYN0001"], "p53_i2": [VISIT], "p41270": [["I10", None, "I500"]], "p41280": [[LATER, None, BEFORE]]}
+    columns = {
+        "eid": ["SYN0001"],
+        "p53_i2": [VISIT],
+        "p41270": [["I10", None, "I500"]],
+        "p41280": [[LATER, None, BEFORE]],
+    }
     assert read_people(parquet(tmp_path, **columns)).people.state.tolist() == ["prevalent"]
     assert json.loads("[null]") == [None]
 
@@ -485,4 +498,8 @@ def test_a_wide_table_is_read_fast_and_its_other_columns_are_not(tmp_path):
     rows = [f"SYN{k:04d},{filler},{VISIT},I10,{BEFORE}" for k in range(50)]
     path = raw(tmp_path, "\n".join([",".join(names), *rows]).encode("latin-1"))  # not even decoded
     table = read_people(path)
-    assert table.people.state.tolist() == ["none"] * 50 and table.notes == ["nobody has a sex", "nobody has an age", "nobody has a BMI"]
+    assert table.people.state.tolist() == ["none"] * 50 and table.notes == [
+        "nobody has a sex",
+        "nobody has an age",
+        "nobody has a BMI",
+    ]

@@ -26,7 +26,9 @@ def test_one_code_in_many_spellings(text):
     assert read_code(text).value == "I500"
 
 
-@pytest.mark.parametrize("text", ["I10X", "I10-", "I10.-", "I10.X", "I10 ", "I10A", "I10 Essential (primary) hypertension"])
+@pytest.mark.parametrize(
+    "text", ["I10X", "I10-", "I10.-", "I10.X", "I10 ", "I10A", "I10 Essential (primary) hypertension"]
+)
 def test_fillers_and_markers_are_no_part_of_a_code(text):
     assert read_code(text).value == "I10"
 
@@ -80,7 +82,9 @@ def test_a_text_as_long_as_other_programs_cut_is_not_trusted(length):
     assert read('["I10"' + ', "I10"' * 60 + "]") is not None
 
 
-codes = st.builds("{}{:02d}{}".format, st.sampled_from("ABEIJKNZ"), st.integers(0, 99), st.sampled_from(["", "0", "9", "42"]))
+codes = st.builds(
+    "{}{:02d}{}".format, st.sampled_from("ABEIJKNZ"), st.integers(0, 99), st.sampled_from(["", "0", "9", "42"])
+)
 titles = st.sampled_from(("", *TITLES))
 
 
@@ -179,5 +183,9 @@ def test_what_may_hide_heart_failure_is_not_understood(text):
 
 
 def test_groups_name_their_settings():
-    assert groups("narrow", without=["I42.1"], conditions=["af"]) == {"hf": ("I50",), "af": ("I48",), "without": ("I421",)}
+    assert groups("narrow", without=["I42.1"], conditions=["af"]) == {
+        "hf": ("I50",),
+        "af": ("I48",),
+        "without": ("I421",),
+    }
     assert prefixes(["i25.5", "I50*"]) == ("I255", "I50")

@@ -40,7 +40,15 @@ def test_the_earliest_date_of_all_sources_wins(tmp_path):
         "SYN0007": person(("I500", BEFORE), f131354_0=BEFORE, **DEATH),
     }
     table = read_all(people, tmp_path, source=["hospital", "first_occurrence", "death"], tolerated=1)
-    assert table.people.state.tolist() == ["prevalent", "prevalent", "none", "prevalent", "incident", "unknown", "prevalent"]
+    assert table.people.state.tolist() == [
+        "prevalent",
+        "prevalent",
+        "none",
+        "prevalent",
+        "incident",
+        "unknown",
+        "prevalent",
+    ]
     assert table.people["first"].iloc[[0, 1]].tolist() == [pd.Timestamp(BEFORE)] * 2
     assert table.people.case_sources.tolist() == ["first_occurrence", "hospital", None, "first_occurrence", None, None,
                                                   "hospital;first_occurrence"]  # fmt: skip
@@ -72,8 +80,22 @@ DIED = {  # 40000, 40001, 40002 by instance: state
 @pytest.mark.parametrize("case", DIED)
 def test_a_death_of_heart_failure_is_no_control(tmp_path, case):
     date, cause, further, state = DIED[case]
-    names = ["eid", "53-2.0", "41270-0.0", "41280-0.0", "40000-0.0", "40001-0.0", "40002-0.0", "40002-0.3", "40000-1.0", "40001-1.0"]
-    rows = [["SYN0001", VISIT, "", "", date, cause, "", further, "", ""], ["SYN0002", VISIT, "", "", "", "", "", further, date, cause]]
+    names = [
+        "eid",
+        "53-2.0",
+        "41270-0.0",
+        "41280-0.0",
+        "40000-0.0",
+        "40001-0.0",
+        "40002-0.0",
+        "40002-0.3",
+        "40000-1.0",
+        "40001-1.0",
+    ]
+    rows = [
+        ["SYN0001", VISIT, "", "", date, cause, "", further, "", ""],
+        ["SYN0002", VISIT, "", "", "", "", "", further, date, cause],
+    ]
     table = of_sources(tmp_path, names, *rows, source=["hospital", "death"])
     assert table.people.state.tolist() == [state] * 2
     assert of_sources(tmp_path, names, *rows).people.state.tolist() == ["none"] * 2
@@ -108,16 +130,27 @@ def test_what_participants_report_is_dated_by_year_age_or_visit(tmp_path, case):
     visits = ["SYN0001", "1950", "6", "2008-03-01", "", VISIT, LATER]
     several = [f"{field}-{k}.{a}" for field in ("20002", "20008", "20009") for k in range(4) for a in range(2)]
     cells = {f"20002-{at}.0": code, f"20008-{at}.0": year, f"20009-{at}.0": age}
-    table = of_sources(tmp_path, [*names, *several], [*visits, *(cells.get(name, "") for name in several)], source="self_report")
+    table = of_sources(
+        tmp_path, [*names, *several], [*visits, *(cells.get(name, "") for name in several)], source="self_report"
+    )
     assert table.people.state.tolist() == [state]
-    instances = [f"p{field}_i{k}{'' if field == '20002' else '_a0'}" for field in ("20002", "20008", "20009") for k in range(4)]
+    instances = [
+        f"p{field}_i{k}{'' if field == '20002' else '_a0'}" for field in ("20002", "20008", "20009") for k in range(4)
+    ]
     rap = {f"p20002_i{at}": f'["{code}"]' if code else "", f"p20008_i{at}_a0": year, f"p20009_i{at}_a0": age}
-    table = of_sources(tmp_path, [*names, *instances], [*visits, *(rap.get(name, "") for name in instances)], source="self_report")
+    table = of_sources(
+        tmp_path, [*names, *instances], [*visits, *(rap.get(name, "") for name in instances)], source="self_report"
+    )
     assert table.people.state.tolist() == [state]
 
 
 def test_a_year_is_interpolated():
-    assert [str(day_of_year(year)) for year in (2005.0, 2005.5, 2008.5, 2005.999)] == ["2005-01-01", "2005-07-02", "2008-07-02", "2005-12-31"]
+    assert [str(day_of_year(year)) for year in (2005.0, 2005.5, 2008.5, 2005.999)] == [
+        "2005-01-01",
+        "2005-07-02",
+        "2008-07-02",
+        "2005-12-31",
+    ]
 
 
 def test_a_source_that_the_table_lacks_is_told(tmp_path):
@@ -131,7 +164,9 @@ def test_a_source_that_the_table_lacks_is_told(tmp_path):
         read(people, tmp_path, source=["death", "self_report"])
     path = raw(tmp_path, f"eid,53-2.0,131354-0.0\nSYN0001,{VISIT},{BEFORE}\n")
     table = read_people(path, source=["hospital", "first_occurrence"])
-    assert table.people.diagnosis.tolist() == ["hf"] and "the source hospital is left out" in table.columns.note.str.cat()
+    assert (
+        table.people.diagnosis.tolist() == ["hf"] and "the source hospital is left out" in table.columns.note.str.cat()
+    )
     path = raw(tmp_path, f"eid,53-2.0,131354-0.0,41270-0.0\nSYN0001,{VISIT},{BEFORE},I10\n")
     with pytest.raises(ValueError, match="no column of field 41280"):  # half of a source is a mistake
         read_table(path, source=["hospital", "first_occurrence"])
@@ -147,7 +182,9 @@ def test_a_case_of_any_source_is_a_case_of_all_and_a_control_of_all_one_of_each(
                                    **{**DEATH, "f40000_0": c or "", "f40001_0": "I500" if c else ""})
               for k, (a, b, c) in enumerate(dates)}  # fmt: skip
     people["SYN9999"] = person(("I10", BEFORE), f131354_0="", **DEATH)
-    alone = {name: read(people, tmp_path, source=name, codes="narrow") for name in ("hospital", "first_occurrence", "death")}
+    alone = {
+        name: read(people, tmp_path, source=name, codes="narrow") for name in ("hospital", "first_occurrence", "death")
+    }
     together = read(people, tmp_path, source=list(alone), codes="narrow")
     for who in people:
         states = {table.state[who] for table in alone.values()}
@@ -166,7 +203,9 @@ EVENTS = [["SYN0001", "I500", BEFORE], ["SYN0001", "I10", LATER], ["SYN0002", "I
 STATES = ["prevalent", "incident", "none", "none"]
 
 
-def with_records(folder: Path, names: list[str], *rows: list[str], files: dict[str, Path] | None = None, **options) -> Table:
+def with_records(
+    folder: Path, names: list[str], *rows: list[str], files: dict[str, Path] | None = None, **options
+) -> Table:
     people = table_of(folder, ["eid", "53-2.0"], *PEOPLE, name="people.csv")
     records = [table_of(folder, names, *rows, name="records.csv"), *(files or {}).values()]
     return read_people(people, **{"diagnoses": records, "tolerated": 1, **options})
@@ -198,22 +237,41 @@ def test_hesin_diag_beside_hesin_is_joined_by_spell(tmp_path, pack):
     paths = []
     for name, frame in (("hesin_diag", diag), ("hesin", hesin)):
         path = tmp_path / f"{name}.{pack}"
-        frame.to_parquet(path) if pack == "parquet" else frame.to_csv(path, index=False, sep="\t" if pack == "tsv" else ",")
+        frame.to_parquet(path) if pack == "parquet" else frame.to_csv(
+            path, index=False, sep="\t" if pack == "tsv" else ","
+        )
         paths.append(path)
     people = table_of(tmp_path, ["eid", "53-2.0"], *PEOPLE, name="people.txt")
     for given_paths in (paths, paths[::-1], str(tmp_path / f"hesin*.{pack}")):
         table = read_people(people, diagnoses=given_paths, tolerated=1).people
         assert table.state.tolist() == ["prevalent", "incident", "none", "unknown"]  # the last: no such spell
-    with pytest.raises(ValueError, match="codes without dates; give hesin.csv too|no column epistart, admidate or date"):
+    with pytest.raises(
+        ValueError, match="codes without dates; give hesin.csv too|no column epistart, admidate or date"
+    ):
         read_people(people, diagnoses=paths[0])
 
 
 def test_only_a_level_may_count_and_the_others_make_no_control(tmp_path):
     names = ["eid", "diag_icd10", "epistart", "level"]
-    rows = [["SYN0001", "I500", BEFORE, "1"], ["SYN0002", "I500", BEFORE, "2"], ["SYN0003", "I10", BEFORE, "2"], ["SYN0004", "I500", BEFORE, ""]]
+    rows = [
+        ["SYN0001", "I500", BEFORE, "1"],
+        ["SYN0002", "I500", BEFORE, "2"],
+        ["SYN0003", "I10", BEFORE, "2"],
+        ["SYN0004", "I500", BEFORE, ""],
+    ]
     assert with_records(tmp_path, names, *rows).people.state.tolist() == ["prevalent"] * 2 + ["none", "prevalent"]
-    assert with_records(tmp_path, names, *rows, level="main").people.state.tolist() == ["prevalent", "unknown", "none", "unknown"]
-    assert with_records(tmp_path, names, *rows, level="secondary").people.state.tolist() == ["unknown", "prevalent", "none", "unknown"]
+    assert with_records(tmp_path, names, *rows, level="main").people.state.tolist() == [
+        "prevalent",
+        "unknown",
+        "none",
+        "unknown",
+    ]
+    assert with_records(tmp_path, names, *rows, level="secondary").people.state.tolist() == [
+        "unknown",
+        "prevalent",
+        "none",
+        "unknown",
+    ]
     with pytest.raises(ValueError, match="no column level"):
         with_records(tmp_path, names[:3], *[row[:3] for row in rows], level="main")
 
@@ -233,16 +291,28 @@ def test_records_go_with_the_other_sources_and_with_conditions(tmp_path):
     people = table_of(tmp_path, ["eid", "53-2.0", "41270-0.0", "41280-0.0", "131354-0.0"], ["SYN0001", VISIT, "I500", LATER, ""],
                       ["SYN0002", VISIT, "", "", BEFORE], ["SYN0003", VISIT, "I48", BEFORE, ""], ["SYN0004", VISIT, "", "", ""],
                       name="people.csv")  # fmt: skip
-    records = table_of(tmp_path, ["eid", "code", "date"], *EVENTS, ["SYN0004", "I219", BEFORE], ["SYN0003", "I421", LATER])
-    table = read_people(people, diagnoses=records, source=["hospital", "first_occurrence"], conditions=["mi", "af"], without=["I421"])
+    records = table_of(
+        tmp_path, ["eid", "code", "date"], *EVENTS, ["SYN0004", "I219", BEFORE], ["SYN0003", "I421", LATER]
+    )
+    table = read_people(
+        people, diagnoses=records, source=["hospital", "first_occurrence"], conditions=["mi", "af"], without=["I421"]
+    )
     assert table.people.state.tolist() == ["prevalent", "prevalent", "none", "none"]
     assert table.people.case_sources.tolist() == ["records", "first_occurrence", None, None]
-    assert table.people.conditions.tolist() == ["", "", "af", "mi"] and table.people.diagnosis.tolist() == ["hf", "hf", None, "healthy"]
+    assert table.people.conditions.tolist() == ["", "", "af", "mi"] and table.people.diagnosis.tolist() == [
+        "hf",
+        "hf",
+        None,
+        "healthy",
+    ]
 
 
 def test_records_of_other_people_are_refused_by_pattern(tmp_path):
     other = [[f"{k}2345", "I500", BEFORE] for k in range(1, 9)]
-    with pytest.raises(ValueError, match="none of its 8 rows is about any of the 4 participants: ids are 5 digits there, 3 letters 4 digits"):
+    with pytest.raises(
+        ValueError,
+        match="none of its 8 rows is about any of the 4 participants: ids are 5 digits there, 3 letters 4 digits",
+    ):
         with_records(tmp_path, ["eid", "code", "date"], *other)
     for name, words in (("1,234,567", "has thousands separators"), ("", "has no participant id")):
         with pytest.raises(ValueError, match=words) as error:

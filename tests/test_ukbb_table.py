@@ -114,7 +114,9 @@ def test_element_k_belongs_to_date_k(tmp_path, cell):
     header = ["eid", "p53_i2", "p41270", *(f"p41280_a{k}" for k in (3, 1, 0, 2))]  # in any order
     for dates, state, conditions in [((LATER, BEFORE, LATER, LATER), "prevalent", ""), ((BEFORE, LATER, BEFORE, BEFORE), "incident", "af"),
                                      ((BEFORE, "", BEFORE, LATER), "unknown", "")]:  # fmt: skip
-        row = cells(tmp_path, header, ["SYN0001", VISIT, cell, *(dates[k] for k in (3, 1, 0, 2))], conditions=["af"]).people.iloc[0]
+        row = cells(
+            tmp_path, header, ["SYN0001", VISIT, cell, *(dates[k] for k in (3, 1, 0, 2))], conditions=["af"]
+        ).people.iloc[0]
         assert (row.state, row.conditions) == (state, conditions)
 
 
@@ -158,9 +160,13 @@ def test_what_has_lost_its_partner_makes_nobody_healthy(tmp_path, case):
     codes, dates, state = PAIRED[case]
     whole = person(("I10", BEFORE), ("I10", BEFORE), ("I10", BEFORE))
     row = person()
-    row |= {("41270", 0, k): code for k, code in enumerate(codes)} | {("41280", 0, k): when for k, when in enumerate(dates)}
+    row |= {("41270", 0, k): code for k, code in enumerate(codes)} | {
+        ("41280", 0, k): when for k, when in enumerate(dates)
+    }
     for export in ("table.csv", "stata.csv"):
-        assert read({"SYN0001": row, "SYN0002": whole}, tmp_path, export=export).state.tolist() == [state, "none"], export
+        assert read({"SYN0001": row, "SYN0002": whole}, tmp_path, export=export).state.tolist() == [state, "none"], (
+            export
+        )
     in_one = [["SYN0001", VISIT, "|".join(codes), *([*dates, "", "", ""][:3])]]
     names = ["eid", "p53_i2", "p41270", *(f"p41280_a{k}" for k in range(3))]
     assert cells(tmp_path, names, *in_one).people.state.tolist() == [state]
@@ -175,7 +181,10 @@ def test_arrays_of_columns_have_gaps_of_their_own(tmp_path):
     assert table.people.state.tolist() == ["prevalent", "unknown", "none", "unknown", "unknown"]
     told = table.columns[table.columns.column == ""].note.tolist()
     assert any("field 41270 lacks 7 columns before its last one, the first with array index 1" in note for note in told)
-    assert any("field 41280 lacks 1 of the 3 columns that field 41270 has: such a diagnosis has no date" in note for note in told)
+    assert any(
+        "field 41280 lacks 1 of the 3 columns that field 41270 has: such a diagnosis has no date" in note
+        for note in told
+    )
 
 
 JOINED = ["I10 I500", "I10\tI500", "I10\nI500", "I10/I500", "I10;I500", "I10,I500", "I10 Essential, I50.0 Heart failure", "I10 High;I50.0 Heart",
@@ -189,11 +198,15 @@ def test_a_cell_that_is_not_understood_whole_makes_no_control(tmp_path, cell, co
     rows = [["SYN0001", VISIT, cell, LATER, BEFORE], *([f"SYN{k:04d}", VISIT, "I10", BEFORE, ""] for k in range(2, 40))]
     table = cells(tmp_path, names, *rows, tolerated=0.05)
     assert table.people.state.tolist() == ["unknown", *["none"] * 38] and table.people.diagnosis.isna().sum() == 1
-    assert not table.stop and any("1 participant unclear (a cell of codes is not understood)" in note for note in table.notes)
+    assert not table.stop and any(
+        "1 participant unclear (a cell of codes is not understood)" in note for note in table.notes
+    )
     row = table.columns.set_index("field").loc["41270-0.0"]
     assert (row.rows, row.understood, row.missing, row.not_understood) == (39, 38, 0, 1) and row.example and row.note
     few = cells(tmp_path, names, *rows[:3], tolerated=0.05)
-    assert few.stop.startswith("cohort.table: the diagnoses of 1 of 3 participants are not understood whole (1 hospital: a cell of codes")
+    assert few.stop.startswith(
+        "cohort.table: the diagnoses of 1 of 3 participants are not understood whole (1 hospital: a cell of codes"
+    )
     assert f"in column {column!r}" in few.stop
 
 
@@ -202,13 +215,24 @@ def test_a_code_cut_short_of_one_that_counts_makes_no_control(tmp_path):
               "SYN0004": person(("I11", BEFORE), ("I501", BEFORE)), "SYN0005": person(("I42", BEFORE))}  # fmt: skip
     assert read(people, tmp_path).state.tolist() == ["unknown", "prevalent", "none", "prevalent", "none"]
     assert read(people, tmp_path, codes="narrow").state.tolist() == ["none", "prevalent", "none", "prevalent", "none"]
-    assert read(people, tmp_path, codes="broad").state.tolist() == ["unknown", "prevalent", "none", "prevalent", "unknown"]
+    assert read(people, tmp_path, codes="broad").state.tolist() == [
+        "unknown",
+        "prevalent",
+        "none",
+        "prevalent",
+        "unknown",
+    ]
     left = read(people, tmp_path, codes="narrow", without=["I421"])
     assert left.diagnosis.tolist() == ["healthy", "hf", "healthy", "hf", None]
 
 
 def test_a_condition_that_is_unclear_is_flagged(tmp_path):
-    people = {"SYN0001": person(("I25", BEFORE)), "SYN0002": person(("I219", "")), "SYN0003": person(("I219", BEFORE)), "SYN0004": person()}
+    people = {
+        "SYN0001": person(("I25", BEFORE)),
+        "SYN0002": person(("I219", "")),
+        "SYN0003": person(("I219", BEFORE)),
+        "SYN0004": person(),
+    }
     table = read(people, tmp_path, conditions=["mi", "ihd"])
     assert table.conditions.tolist() == ["ihd", "", "mi;ihd", ""]
     assert table.table_flags.tolist() == ["mi_unclear", "mi_unclear;ihd_unclear", "", ""]
@@ -364,7 +388,10 @@ def test_months_are_numbers_or_names(tmp_path, month):
 
 
 def test_case_27_ids_are_joined_however_they_are_written(tmp_path):
-    path = raw(tmp_path, f"eid,53-2.0,41270-0.0,41280-0.0\n 17.0 ,{VISIT},,\n18,{VISIT},,\n019,{VISIT},,\n\"1.234e+03\",{VISIT},,\n")
+    path = raw(
+        tmp_path,
+        f'eid,53-2.0,41270-0.0,41280-0.0\n 17.0 ,{VISIT},,\n18,{VISIT},,\n019,{VISIT},,\n"1.234e+03",{VISIT},,\n',
+    )
     assert read_table(path).index.tolist() == ["17", "18", "19", "1234"]
     table = read_people(path, ids=["18", "17", "20"])
     assert table.people.index.tolist() == ["17", "18"] and len(table.everyone) == 4  # in the table's order
@@ -372,7 +399,9 @@ def test_case_27_ids_are_joined_however_they_are_written(tmp_path):
 
 def test_ids_that_may_be_two_people_are_refused_and_counted(tmp_path):
     path = raw(tmp_path, "eid,41270-0.0,41280-0.0\n17,,\n017,,\n18,,\n19,,\n0019,,\n")
-    with pytest.raises(ValueError, match=r"2 participants' ids stand there with leading zeros and without \(2 digits\)"):
+    with pytest.raises(
+        ValueError, match=r"2 participants' ids stand there with leading zeros and without \(2 digits\)"
+    ):
         read_table(path)
     assert read_table(path, ids=["18"]).index.tolist() == ["18"]
 
@@ -433,20 +462,32 @@ def test_tables_are_joined_by_id(tmp_path):
         pd.testing.assert_frame_equal(read_table(given_paths), whole)
     other = read_table([second, first])
     pd.testing.assert_frame_equal(other.loc[whole.index], whole)
-    codes = raw(tmp_path, "eid,41270-0.0\n1,I500\n", "codes.csv"), raw(tmp_path, f"eid,41280-0.0,53-2.0\n01,{BEFORE},{VISIT}\n", "dates.csv")
+    codes = (
+        raw(tmp_path, "eid,41270-0.0\n1,I500\n", "codes.csv"),
+        raw(tmp_path, f"eid,41280-0.0,53-2.0\n01,{BEFORE},{VISIT}\n", "dates.csv"),
+    )
     assert read_table(codes).state.tolist() == ["prevalent"]  # codes and dates apart, ids written otherwise
 
 
 def test_whoever_has_no_row_where_the_diagnoses_are_is_no_control(tmp_path):
     paths = [raw(tmp_path, VISITS, "a.csv"), raw(tmp_path, HOSPITAL.replace("SYN0003", "SYN0004"), "b.tsv")]
     table = read_people(paths, tolerated=1)
-    assert table.people.state.to_dict() == {"SYN0001": "prevalent", "SYN0002": "none", "SYN0003": "unknown", "SYN0004": "none"}
+    assert table.people.state.to_dict() == {
+        "SYN0001": "prevalent",
+        "SYN0002": "none",
+        "SYN0003": "unknown",
+        "SYN0004": "none",
+    }
     assert "hospital: 1 participant unclear (no row in the file with the diagnoses)" in table.notes
 
 
 def test_tables_that_say_the_same_are_joined_and_others_never_silently(tmp_path):
     first = raw(tmp_path, VISITS, "a.csv")
-    same = raw(tmp_path, f"eid,Sex,53-2.0,41270-0.0,41280-0.0\nSYN0001,Female,{VISIT},,\nSYN0002,Male,,,\nSYN0003,,,,\n", "b.csv")
+    same = raw(
+        tmp_path,
+        f"eid,Sex,53-2.0,41270-0.0,41280-0.0\nSYN0001,Female,{VISIT},,\nSYN0002,Male,,,\nSYN0003,,,,\n",
+        "b.csv",
+    )
     table = read_people([first, same])
     assert table.people.sex.tolist() == ["F", "M", "M"] and not table.stop and table.people.visit.notna().all()
     other = raw(tmp_path, "eid,p31,41270-0.0,41280-0.0\nSYN0001,1,,\nSYN0002,1,,\nSYN0003,1,,\n", "c.csv")
@@ -478,15 +519,25 @@ def test_lines_that_repeat_a_participant_agree_or_are_told(tmp_path):
     header = "eid,31-0.0,53-2.0,21001-2.0,41270-0.0,41280-0.0\n"
     rows = [f"SYN{k:04d},0,{VISIT},27,I10,{BEFORE}\n" for k in range(30)]
     table = read_people(raw(tmp_path, header + "".join(rows) + rows[0] + f"SYN0001.0,,{VISIT},,,\n"))
-    assert len(table.people) == 30 and not table.stop and table.people.state.eq("none").all() and table.people.bmi.eq(27).all()
+    assert (
+        len(table.people) == 30
+        and not table.stop
+        and table.people.state.eq("none").all()
+        and table.people.bmi.eq(27).all()
+    )
     assert "2 rows repeat a participant of the same table; what they say alike is used" in table.notes
     odd = read_people(raw(tmp_path, header + "".join(rows) + f"SYN0000,1,{VISIT},29,I500,{BEFORE}\n"))
     assert odd.people.loc["SYN0000", ["sex", "state", "diagnosis"]].tolist() == [None, "unknown", None]
     assert pd.isna(odd.people.bmi["SYN0000"]) and (odd.people.state == "none").sum() == 29
     assert {"field 31 (Sex): 1 participants have cells that disagree; left out",
             "hospital: 1 participant unclear (files or lines disagree about a code)"} <= set(odd.notes)  # fmt: skip
-    long = header + "".join(f"SYN{k // 3:04d},0,{VISIT},27,{code},{BEFORE}\n" for k, code in enumerate(["I10", "I500", "E119"] * 9))
-    with pytest.raises(ValueError, match="diagnoses of 9 of 9 participants are not understood whole .9 hospital: files or lines disagree"):
+    long = header + "".join(
+        f"SYN{k // 3:04d},0,{VISIT},27,{code},{BEFORE}\n" for k, code in enumerate(["I10", "I500", "E119"] * 9)
+    )
+    with pytest.raises(
+        ValueError,
+        match="diagnoses of 9 of 9 participants are not understood whole .9 hospital: files or lines disagree",
+    ):
         read_table(raw(tmp_path, long))  # a row per diagnosis
 
 
@@ -497,8 +548,17 @@ def test_columns_that_stand_twice_agree_or_are_told(tmp_path):
     rows[7][2] = "1"
     table = cells(tmp_path, names, *rows, tolerated=0.05)
     assert table.people.sex.isna().sum() == 1 and not table.stop
-    titles = ["eid", "Body mass index (BMI) | Instance 2", "Body mass index (BMI) | Instance 2", "53-2.0", "41270-0.0", "41280-0.0"]
-    table = cells(tmp_path, titles, *([f"SYN{k:04d}", "27", f"27.{k}", VISIT, "", ""] for k in range(30)), tolerated=0.05)
+    titles = [
+        "eid",
+        "Body mass index (BMI) | Instance 2",
+        "Body mass index (BMI) | Instance 2",
+        "53-2.0",
+        "41270-0.0",
+        "41280-0.0",
+    ]
+    table = cells(
+        tmp_path, titles, *([f"SYN{k:04d}", "27", f"27.{k}", VISIT, "", ""] for k in range(30)), tolerated=0.05
+    )
     assert "cells of field 21001 (Body mass index (BMI)) disagree for 29 of 30 participants" in table.stop
     assert "exporting field codes" in table.stop
 
@@ -537,21 +597,28 @@ def test_a_wanted_field_that_is_not_there_is_told_with_what_follows(tmp_path, fi
     assert words in absent.note.iloc[0] and absent.field.tolist() == fields
 
 
-@pytest.mark.parametrize(("field", "name"), [("31-0.0", "sex_male"), ("53-2.0", "days_since_53_2"), ("21001-2.0", "bmi at imaging")])
+@pytest.mark.parametrize(
+    ("field", "name"), [("31-0.0", "sex_male"), ("53-2.0", "days_since_53_2"), ("21001-2.0", "bmi at imaging")]
+)
 def test_a_column_that_looks_like_a_wanted_field_is_named(tmp_path, field, name):
     absent = lacking(tmp_path, field, more=name).columns.query("column == ''")
     assert f"did you mean the column {name!r}? Then name it {field}" in absent.note.iloc[0]
 
 
 def test_codes_without_a_column_of_dates_name_what_may_be_it(tmp_path):
-    with pytest.raises(ValueError, match="no column of field 41280 .*; is it the column 'dates_41280', then rename that"):
+    with pytest.raises(
+        ValueError, match="no column of field 41280 .*; is it the column 'dates_41280', then rename that"
+    ):
         lacking(tmp_path, "41280-0.0", more="dates_41280")
 
 
 def test_without_the_date_of_the_visit_no_study_is_made(tmp_path):
     for instance, header in ((2, "eid,53-0.0,41270-0.0,41280-0.0"), (3, "eid,53-2.0,41270-0.0,41280-0.0")):
         path = raw(tmp_path, f"{header}\nSYN0001,{VISIT},I500,{BEFORE}\nSYN0002,{VISIT},,\n")
-        with pytest.raises(ValueError, match=rf"field 53 .* of visit {instance} not found, so that none of 1 participants .* add 53-{instance}\.0"):
+        with pytest.raises(
+            ValueError,
+            match=rf"field 53 .* of visit {instance} not found, so that none of 1 participants .* add 53-{instance}\.0",
+        ):
             read_table(path, instance=instance)
         told = read_people(path, instance=instance).columns.query("column == ''").note
         assert any("only of visit" in note and "cohort.instance" in note for note in told)
@@ -602,7 +669,10 @@ def test_a_table_without_any_diagnosis_or_cut_at_a_column_is_refused(tmp_path):
     empty = [[f"SYN{k:04d}", VISIT, *[""] * 6] for k in range(120)]
     assert "field 41270 (Diagnoses - ICD10) is empty for all 120 participants" in cells(tmp_path, names, *empty).stop
     full = [[f"SYN{k:04d}", VISIT, *["I10"] * 3, *[BEFORE] * 3] for k in range(10)]
-    assert "field 41270 seems cut: 10 of 120 participants fill its last column, '41270-0.2'" in cells(tmp_path, names, *full, *empty[10:]).stop
+    assert (
+        "field 41270 seems cut: 10 of 120 participants fill its last column, '41270-0.2'"
+        in cells(tmp_path, names, *full, *empty[10:]).stop
+    )
     assert not cells(tmp_path, names, *full[:3], *empty[3:]).stop
 
 

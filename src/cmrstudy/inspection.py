@@ -152,5 +152,7 @@ def _table(title: str, frame: pd.DataFrame) -> Table:
     for column in frame:
         table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
     for row in frame.astype(object).itertuples(index=False):
-        table.add_row(*("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row))
+        table.add_row(
+            *("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row)
+        )
     return table

@@ -33,7 +33,9 @@ AGE_UNITS = dict.fromkeys(("y", "yr", "yrs", "year", "years", "years old"), 1.0)
 EXAMPLE = 32  # characters of an example, at most
 
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[+-]?\d+)?)\s*(\D.*)?", re.IGNORECASE | re.ASCII)
-_TIME = r"(?:[T ] ?(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<half>[AP]M)? ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
+_TIME = (
+    r"(?:[T ] ?(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<half>[AP]M)? ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
+)
 _ISO, _COMPACT, _NUMERIC, _DOTS, _NAMED, _NAMED_FIRST = (
     re.compile(pattern + _TIME, re.IGNORECASE | re.ASCII) for pattern in (
         r"(?P<y>\d{4})(?P<mark>[-/.])(?P<m>\d{1,2})(?P=mark)(?P<d>\d{1,2})",

@@ -9,7 +9,18 @@ import pandas as pd
 
 from cmrdata.readers.cells import Reader, shape
 
-REPORT_COLUMNS = ("file", "column", "field", "used_for", "rows", "understood", "missing", "not_understood", "example", "note")
+REPORT_COLUMNS = (
+    "file",
+    "column",
+    "field",
+    "used_for",
+    "rows",
+    "understood",
+    "missing",
+    "not_understood",
+    "example",
+    "note",
+)
 FEW = 10  # rows that share a value before it may be shown as it is
 NAME = 100  # characters of a column's name
 REASONS = 3  # told of a column, at most

@@ -80,4 +80,3 @@ def id_patterns(ids: Iterable[str]) -> str:
         return counts[0][0]
     shown = ", ".join(f"{pattern} ({n})" for pattern, n in counts[:PATTERNS])
     return f"{shown} and {len(counts) - PATTERNS} other patterns" if len(counts) > PATTERNS else shown or "none"
-

@@ -140,7 +140,9 @@ class MnMs(Challenge):
 
     def columns(self) -> pd.DataFrame:
         words = {**READERS, "pathology": ("pathology", self.known_pathology)}
-        return report(account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"]))
+        return report(
+            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+        )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
         if not (row := patient.row):

@@ -100,7 +100,9 @@ class MnMs2(Challenge):
 
     def columns(self) -> pd.DataFrame:
         words = {name: READERS[name] for name in COLUMNS} | {"pathology": ("pathology", self.known_pathology)}
-        return report(account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"]))
+        return report(
+            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+        )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
         if not (row := patient.row):

@@ -43,9 +43,13 @@ def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> Rows:
     places, lines = max((parsed(delimiter) for delimiter in ",;\t"), key=lambda found: len(found[0]))
     rows = []
     for cells in lines[1:]:
-        words = {name: clean(cells[places[name]]) if places.get(name, len(cells)) < len(cells) else "" for name in columns}
+        words = {
+            name: clean(cells[places[name]]) if places.get(name, len(cells)) < len(cells) else "" for name in columns
+        }
         rows.append({name: None if is_missing(word) else word for name, word in words.items()})
-    return Rows(path, {name: lines[0][place] for name, place in places.items()}, [row for row in rows if any(row.values())])
+    return Rows(
+        path, {name: lines[0][place] for name, place in places.items()}, [row for row in rows if any(row.values())]
+    )
 
 
 def require_match(table: Path, images: Collection[str], rows: Collection[str]) -> None:

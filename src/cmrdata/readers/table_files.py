@@ -28,7 +28,7 @@ from cmrdata.readers.cells import NA, clean
 
 DELIMITERS = "\t,;|"
 HEADERS = 3  # rows that may be headers: titles and field codes
-BLOCKS = (1 << 24, 1 << 27, 1 << 30)  # bytes parsed at a time: the next where a row is longer
+BLOCKS = (1 << 23, 1 << 26, 1 << 30)  # bytes parsed at a time: the next where a row is longer
 ROWS = 32  # parsed at a time at least, of rows as long as the header
 LONGEST = 1 << 26  # bytes of the headers
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
@@ -131,7 +131,9 @@ def open_table(path: Path, *, setting: str, known: Callable[[str], Hashable | No
             f"{setting}={path}: none of its {widest} columns is the participants' id. Name it {id_names}, and separate "
             "columns by commas, semicolons or tabs"
         )
-    table = TableFile(path, setting, found.names, found.keys, notes, packing, encoding, found.delimiter, found.start, found.lines)
+    table = TableFile(
+        path, setting, found.names, found.keys, notes, packing, encoding, found.delimiter, found.start, found.lines
+    )
     return _checked(table, identifier)
 
 
@@ -222,7 +224,9 @@ def _encoding(head: bytes) -> tuple[str, list[str]]:
     name = next((name for mark, name in marks.items() if head.startswith(mark)), "")
     if not name and len(head) > 8:
         zeros = [head[k : len(head) // 2 * 2 : 2].count(0) / (len(head) // 2) for k in (0, 1)]
-        name = "utf-16-be" if zeros[0] > 0.8 > 0.2 > zeros[1] else "utf-16-le" if zeros[1] > 0.8 > 0.2 > zeros[0] else ""
+        name = (
+            "utf-16-be" if zeros[0] > 0.8 > 0.2 > zeros[1] else "utf-16-le" if zeros[1] > 0.8 > 0.2 > zeros[0] else ""
+        )
     return (name, [f"read as {name.upper()}"]) if name else ("utf-8", [])
 
 
@@ -282,7 +286,7 @@ def _header(
         rows = _rows(lines, delimiter)
         widest = max([widest, *(len(names) for names, _, _ in rows)])
         headers = [(names, [known(name) for name in names], size, count) for names, size, count in rows
-                   if any(re.search("eid|participant", name, re.IGNORECASE) for name in map(clean, names))]  # fmt: skip
+                   if re.search("eid|participant", clean(" ".join(names)), re.IGNORECASE)]  # fmt: skip
         headers = [header for header in headers if identifier in header[1]]
         if headers:
             names, keys, _, _ = max(headers, key=lambda header: len(set(header[1])))
@@ -324,12 +328,9 @@ def _rows(lines: list[bytes], delimiter: str) -> list[tuple[list[str], int, int]
 
 
 def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    """As `read_blocks`. Line ends within cells make parsing slow, so that it is tried without them first."""
-    done, ways = 0, [(BLOCKS[0], False), *((size, True) for size in BLOCKS)]
-    encoding = table.encoding
-    while ways:
-        size, lines_within = ways[0]
-        block = max(size, min(ROWS * table.start, BLOCKS[1]))
+    done, sizes, encoding = 0, list(BLOCKS), table.encoding
+    while sizes:
+        block = max(sizes[0], min(ROWS * table.start, BLOCKS[1]))
         rows = 0
         try:
             with reading(table.path, setting=table.setting), ExitStack() as stack:
@@ -337,7 +338,7 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
                 _skip(stream, table.start)
                 if encoding != table.encoding:
                     stream = pa.transcoding_input_stream(stream, encoding, "utf-8")
-                for batch in _parsed(stream, table, places, block=block, lines_within=lines_within):
+                for batch in _parsed(stream, table, places, block=block):
                     new = batch.slice(max(0, min(done - rows, batch.num_rows)))
                     rows += batch.num_rows
                     done = max(done, rows)
@@ -351,11 +352,10 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
             if "UTF8" in text and encoding == "utf-8":
                 encoding = "latin-1"
                 table.notes.append(LATIN)
-            elif len(ways) > 1 and ("straddling" in text or "out of sync" in text or not lines_within):
-                ways.pop(0)
+            elif len(sizes) > 1 and "straddling" in text:
+                sizes.pop(0)
             else:
-                fault = _fault(text, table, done)
-                raise ValueError(f"{table.setting}={table.path}: {fault}") from None
+                raise ValueError(f"{table.setting}={table.path}: {_fault(text, table, done)}") from None
 
 
 def _skip(stream: Any, count: int) -> None:
@@ -363,8 +363,7 @@ def _skip(stream: Any, count: int) -> None:
         count -= len(part)
 
 
-def _parsed(stream: Any, table: TableFile, places: Sequence[int], *, block: int,
-            lines_within: bool) -> Iterator[pa.RecordBatch]:  # fmt: skip
+def _parsed(stream: Any, table: TableFile, places: Sequence[int], *, block: int) -> Iterator[pa.RecordBatch]:
     """Batches of the columns at `places`, from about `block` bytes each."""
     names = [str(place) for place in places]
     yield from arrow_csv.open_csv(
@@ -372,7 +371,7 @@ def _parsed(stream: Any, table: TableFile, places: Sequence[int], *, block: int,
         read_options=arrow_csv.ReadOptions(
             block_size=block, use_threads=False, column_names=[str(place) for place in range(len(table.names))]
         ),
-        parse_options=arrow_csv.ParseOptions(delimiter=table.delimiter, newlines_in_values=lines_within),
+        parse_options=arrow_csv.ParseOptions(delimiter=table.delimiter, newlines_in_values=True),
         convert_options=arrow_csv.ConvertOptions(
             include_columns=names,
             column_types=dict.fromkeys(names, pa.string()),
@@ -417,7 +416,7 @@ def _open_parquet(path: Path, *, setting: str, known: Callable[[str], Hashable |
 def _checked(table: TableFile, identifier: Hashable) -> TableFile:
     """The table, if each of its names is one and one of them alone is the id."""
     where = f"{table.setting}={table.path}"
-    if any(re.search(r"[\r\n]", name) for name in table.names):
+    if any("\n" in name or "\r" in name for name in table.names):
         raise ValueError(f"{where}: a name in the header holds a line end; look for a quote that is not closed")
     if table.keys.count(identifier) > 1:
         first, second = [place for place, key in enumerate(table.keys) if key == identifier][:2]

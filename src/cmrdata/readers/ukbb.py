@@ -25,7 +25,19 @@ from cmrdata.readers.ukbb_table import Table, read_exclusions, read_people
 from cmrdata.slices import Scan, collect
 
 CANONICAL = {"lv": LV, "myo": MYO, "rv": RV}
-COLUMNS = ["sex", "age", "bmi", "diagnosis", "state", "case_sources", "conditions", "site", "ethnicity", "townsend", "table_flags"]
+COLUMNS = [
+    "sex",
+    "age",
+    "bmi",
+    "diagnosis",
+    "state",
+    "case_sources",
+    "conditions",
+    "site",
+    "ethnicity",
+    "townsend",
+    "table_flags",
+]
 DEPRIVATION = np.array(["low", "middle", "high"], object)
 LEAST = 0.5  # share of the image folders that must have a row in the table, unless cohort.max_rejected allows fewer
 EXPECTED = {

@@ -15,6 +15,7 @@ from cmrdata.readers.ids import UnclearId, id_pattern, spelled_id, without_zeros
 from cmrdata.readers.table_files import TableFile, read_blocks
 
 TOGETHER = 8192  # rows looked at in one go
+KEYS = 100_000  # slots of a participant, at most: instances and array indices
 ODD = -2  # in place of a value's number: not understood, or not the same everywhere
 
 
@@ -194,7 +195,11 @@ def report_rows(cells: Cells, readings: Sequence[Reading], *, used_for: str, fie
     """A row of columns.csv for each of the columns."""
     columns = len(cells.columns)
     understood = np.array([one.value is not None and not one.odd for one in readings], bool)
-    count = np.bincount(cells.column[understood[cells.text]], minlength=columns) if len(cells.text) else np.zeros(columns, int)
+    count = (
+        np.bincount(cells.column[understood[cells.text]], minlength=columns)
+        if len(cells.text)
+        else np.zeros(columns, int)
+    )
     why = [Counter[str]() for _ in range(columns)]
     odd = [Counter[tuple[str, str]]() for _ in range(columns)]
     gone = [Counter[str]() for _ in range(columns)]
@@ -222,11 +227,13 @@ def report_rows(cells: Cells, readings: Sequence[Reading], *, used_for: str, fie
 
 
 def settled(people: np.ndarray, slots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(participant, slot, value) once each, of cells that may say the same twice; ODD where they don't say the same."""
-    order = np.lexsort((values, slots, people))
+    """(participant, slot, value) once each and in order, of cells that may say the same twice; ODD where they don't."""
+    order = np.argsort(people * np.int64(KEYS) + slots, kind="stable")
     people, slots, values = people[order], slots[order], values[order]
     first = np.ones(len(people), bool)
     first[1:] = (people[1:] != people[:-1]) | (slots[1:] != slots[:-1])
+    if first.all():
+        return people, slots, values
     group = np.cumsum(first) - 1
     kept = values[first].copy()
     kept[group[values != kept[group]]] = ODD
@@ -265,4 +272,3 @@ def scalar(parts: Sequence[tuple[Cells, Sequence[Reading]]], instance: int, *, p
         known[:] = list(numbers)
         found[who[certain]] = known[kept[certain]]
     return Scalar(found, odd, differs & ~odd)
-

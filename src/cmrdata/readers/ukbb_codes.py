@@ -32,7 +32,7 @@ _CODE = re.compile(
 _HIDDEN_CODE = re.compile(r"[A-Z]\d[0-9A-Z]|(?<![A-Z'\u2019])[A-Z]\s?\d|\d{3}\.\d")
 _ELEMENT = re.compile(r"""\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^,"'\[\]]*+))\s*+(,|$)""", re.DOTALL)
 NO_CODE = "is no ICD-10 code such as I500, I50.0 or I50.0 with its title"
-SEVERAL = "holds more than one code, and not as I10|I500 or [\"I10\", \"I500\"]"
+SEVERAL = 'holds more than one code, and not as I10|I500 or ["I10", "I500"]'
 
 
 def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str, ...]:

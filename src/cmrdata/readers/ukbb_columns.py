@@ -102,6 +102,7 @@ WITHOUT = {  # use: what follows where none of its fields is there
     "deprivation": "nobody has a deprivation index",
     "date of the visit": "nobody's diagnoses can be placed before or after the visit: whoever has one is unknown",
 }
+LONGEST_NAME = 300  # characters; more is no name
 VISIT_YEARS = (2006, 2100)  # of which assessment centres know
 
 
@@ -110,6 +111,8 @@ def parse_column(name: str) -> Key | None:
 
     Participant ids are ("eid", 0, 0); titles are those of TITLES, in any case and spacing.
     """
+    if len(name) > LONGEST_NAME:
+        return None
     name = re.sub(r"^participant[._](?!id$)", "", clean(clean(name).strip(QUOTES)), flags=re.IGNORECASE)
     for naming in NAMINGS:
         if not (found := naming.fullmatch(name)):

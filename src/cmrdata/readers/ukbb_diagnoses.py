@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cmrdata.readers.cells import UNANSWERED, Reader, Reading
-from cmrdata.readers.ukbb_cells import ODD, Cells, settled
+from cmrdata.readers.ukbb_cells import KEYS, ODD, Cells, settled
 from cmrdata.readers.ukbb_codes import in_cell
 
 UNDATED = "undated"  # in place of a date that is written and cannot be used
@@ -74,7 +74,9 @@ def elements(arrays: Sequence[Array], *, people: int) -> Elements:
         odd[cells.person[np.array([bool(one.odd) for one in readings])[cells.text]]] = True
         tuples = [one.value if one.value is not None and not one.odd else () for one in readings]
         length = np.array([len(of) for of in tuples])
-        flat = np.array([GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of], int)
+        flat = np.array(
+            [GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of], int
+        )
         start = np.cumsum(length) - length
         count = length[cells.text]
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
@@ -152,12 +154,10 @@ def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray,
 
     Element k belongs to element k. Where either came in one cell, and they differ in length, nothing belongs to anything.
     """
-    present = codes.value != GAP
     mine, theirs = _keys(codes), _keys(other)
-    place = np.searchsorted(theirs, mine)
-    hit = (place < len(theirs)) & (np.append(theirs, -1)[place] == mine)
+    place, hit = _places(mine, theirs)
     found = np.where(hit, np.append(other.value, -1)[place], -1)
-    surplus = (other.value != GAP) & ~np.isin(theirs, mine[present])
+    surplus = (other.value != GAP) & ~_places(theirs, mine[codes.value != GAP])[1]
     ours, given = (np.bincount(of.person, minlength=people) for of in (codes, other))
     shifted = other.packed & (codes.packed | (given > 1)) & (given != ours)
     found[(shifted | other.odd)[codes.person]] = -1
@@ -165,7 +165,14 @@ def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray,
 
 
 def _keys(of: Elements) -> np.ndarray:
-    return of.person.astype(np.int64) * (SLOTS * 10) + of.slot
+    """In order, as `settled` leaves them."""
+    return of.person.astype(np.int64) * KEYS + of.slot
+
+
+def _places(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place of each number among others, which are in order; whether it is there)."""
+    place = np.searchsorted(among, of)
+    return place, np.append(among, -1)[place] == of
 
 
 def _gaps(codes: Elements, people: int) -> np.ndarray:

@@ -31,7 +31,9 @@ class Fields:
         self.people, self.cells, self.instance = people, cells, instance
         self.count = len(people.names)
         self.report: list[dict[str, object]] = []  # rows of columns.csv
-        self.unclear: dict[str, np.ndarray] = {}  # by field: who has a cell that is not understood, or cells that disagree
+        self.unclear: dict[
+            str, np.ndarray
+        ] = {}  # by field: who has a cell that is not understood, or cells that disagree
         self.differing: Counter[str] = Counter()  # by field: whose cells disagree
         texts: dict[int, list[str]] = {part.table: [] for parts in cells.values() for part in parts}
         for field in DATES:

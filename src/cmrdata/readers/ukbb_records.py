@@ -99,7 +99,11 @@ class _Events(NamedTuple):
 def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
     kinds = [{key[0] for key in table.keys if key and key != ID} for table in tables]  # type: ignore[index]
     dated = [kind for kind in kinds if "date" in kind]
-    wanted = {"code": "diag_icd10", "date": "epistart, admidate or date", **({"level": "level"} if level != "all" else {})}
+    wanted = {
+        "code": "diag_icd10",
+        "date": "epistart, admidate or date",
+        **({"level": "level"} if level != "all" else {}),
+    }
     for what, example in wanted.items():
         if not any(what in kind for kind in kinds):
             raise ValueError(
@@ -139,7 +143,9 @@ def _events(table: TableFile, people: Mapping[str, int]) -> _Events:
             part.append(number[texts.indices.to_numpy(zero_copy_only=False)])
         rows += len(person)
     ids.check()
-    columns = {key: _Column(np.concatenate(part), list(known)) for key, part, known in zip(keys, parts, words, strict=True)}
+    columns = {
+        key: _Column(np.concatenate(part), list(known)) for key, part, known in zip(keys, parts, words, strict=True)
+    }
     return _Events(np.concatenate(persons), columns, rows, list(ids.spelled)[:SEEN])
 
 
@@ -234,7 +240,9 @@ def _of_file(of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.n
                     {why: np.bincount(of.person[rows], minlength=people) > 0 for why, rows in reasons.items()})  # fmt: skip
 
 
-def _dated(of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.ndarray]], *, wanted: np.ndarray) -> np.ndarray:
+def _dated(
+    of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.ndarray]], *, wanted: np.ndarray
+) -> np.ndarray:
     """The `days`, and of the rows `wanted` the first day of the same spell (eid, ins_index) in the `others`."""
     if not wanted.any():
         return days

@@ -111,7 +111,11 @@ def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Ev
     for field in (ILLNESS_YEAR, ILLNESS_AGE):
         told = elements(fields.array(field), people=fields.count)
         place, reasons[f"a value of field {field} without an illness"] = partners(codes, told, fields.count)
-        days = _from_years(told.values, place) if field == ILLNESS_YEAR else _from_ages(told.values, place, codes.person, fields)
+        days = (
+            _from_years(told.values, place)
+            if field == ILLNESS_YEAR
+            else _from_ages(told.values, place, codes.person, fields)
+        )
         when = np.where(np.isnat(when), days, when)
     for at in fields.instances(ILLNESS):
         reported = fields.value(VISIT, at)

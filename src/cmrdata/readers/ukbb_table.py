@@ -117,9 +117,7 @@ def read_people(
     ]
     look = _looked_into(asked, tables, records=diagnoses is not None, others=len(wanted) > 1)
     sought = {field for name in look for field in (*SOURCES[name], *FURTHER.get(name, ()))}
-    people, cells = collect(
-        tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids
-    )
+    people, cells = collect(tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids)
     fields = Fields(people, cells, instance=instance)
     facts = person(fields)
     said = {}
@@ -295,7 +293,9 @@ def _array_gaps(fields: Fields) -> list[dict[str, object]]:
     for field, other, what in ((CODES, CODE_DATES, "such a date makes its participant unknown"),
                                (CODE_DATES, CODES, "such a diagnosis has no date")):  # fmt: skip
         if apart and (lacking := there[other] - there[field]):
-            note = f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
+            note = (
+                f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
+            )
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
         if inside := set(range(max(there[field], default=0))) - there[field]:
             note = f"field {field} lacks {len(inside)} columns before its last one, the first with array index {min(inside)}"
@@ -313,10 +313,15 @@ def _source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str
     """Cases by source and by combination of sources; participants whose diagnoses are unclear, by reason."""
     notes = []
     if len(said) > 1:
-        alone = {name: int(table.case_sources.map(lambda text, name=name: name in (text or "").split(";")).sum()) for name in said}
+        alone = {
+            name: int(table.case_sources.map(lambda text, name=name: name in (text or "").split(";")).sum())
+            for name in said
+        }
         notes.append("cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items()))
         together = table.case_sources.dropna().value_counts()
-        notes.append("cases by combination: " + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items()))
+        notes.append(
+            "cases by combination: " + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
+        )
     for name, of in said.items():
         for why, who in of.reasons.items():
             if count := int(who.sum()):
@@ -324,7 +329,9 @@ def _source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str
     return notes
 
 
-def _illness(names: Sequence[str], said: Mapping[str, Evidence], facts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _illness(
+    names: Sequence[str], said: Mapping[str, Evidence], facts: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """What the sources say of people at their visit, for each group of codes."""
     visit = facts["visit"]
     row, mark, when = (np.concatenate([of[k] for of in said.values()]) for k in range(3))
@@ -348,7 +355,9 @@ def _illness(names: Sequence[str], said: Mapping[str, Evidence], facts: Mapping[
     by = []
     for name, of in said.items():
         early = (of.mark & 1 == 1) & (of.when <= visit[of.person])
-        by.append(np.where((np.bincount(of.person[early], minlength=len(visit)) > 0) & (state == "prevalent"), name, ""))
+        by.append(
+            np.where((np.bincount(of.person[early], minlength=len(visit)) > 0) & (state == "prevalent"), name, "")
+        )
     sources = joined(by, len(visit))
     sources[sources == ""] = None
     return {"state": state, "diagnosis": diagnosis, "first": first, "conditions": joined(had, len(visit)),
@@ -367,7 +376,11 @@ def _stop(table: pd.DataFrame, said: Mapping[str, Evidence], fields: Fields, *, 
     unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (state == "unknown")
     limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
     if unclear.sum() > tolerated * count:
-        why = {f"{name}: {reason}": int((who & unclear).sum()) for name, of in said.items() for reason, who in of.reasons.items()}
+        why = {
+            f"{name}: {reason}": int((who & unclear).sum())
+            for name, of in said.items()
+            for reason, who in of.reasons.items()
+        }
         shown = "; ".join(f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n)
         seen = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
         return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({shown}){seen}, {limit}"
