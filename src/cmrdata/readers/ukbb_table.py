@@ -326,6 +326,9 @@ def _source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str
         for why, who in of.reasons.items():
             if count := int(who.sum()):
                 notes.append(f"{name}: {count} participant{'s' * (count > 1)} unclear ({why})")
+        ill = of.mark & 1 == 1
+        if count := len(np.unique(of.person[ill & np.isnat(of.when)])):
+            notes.append(f"{name}: {count} participant{'s' * (count > 1)} diagnosed at no known time")
     return notes
 
 
