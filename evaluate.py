@@ -4,57 +4,107 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, runs
+from cmrstudy import commands, dashboards, overrides, runs
+from cmrstudy.identity import differing
+from cmrstudy.inputs import changed, fingerprint_at
 
-HOW = ("resume", "logger", "task")  # settings that decide no number
+USAGE = """python evaluate.py [key=value ...]
+
+Tables, figures and one report of the finished classifiers and a synthetic set, in results/<name>."""
+ADDED = ("audit", "backbones")  # settings that add to a report and change nothing in it
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     from cmrcls import grid
+
+    commands.prepared(cfg)
+    found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
+    finished = [run for run in found if run.record.state == "finished"]
+    if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
+        raise FileNotFoundError(
+            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
+            f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
+        )
+    asked = overrides.asked(cfg)
+    with runs.held(asked.folder):
+        if claim(asked, rests_on(finished, cfg)):
+            with runs.attempt(asked.folder):
+                study = evaluate(cfg, asked.folder, found)
+                runs.finish(asked.folder, rests_on=rests_on(finished, cfg), study=study, command=" ".join(sys.argv))
+        board(cfg, asked.folder)
+        show(asked.folder, runs.facts(asked.folder)["study"])
+
+
+def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
+    """What an evaluation is made from: each finished run and the synthetic set, by fingerprints."""
     from cmrdata.disk import fingerprint
 
-    folder, synthetic = Path(cfg.run_dir), Path(cfg.synthetic_set)
-    study = grid.cells(Path(cfg.classifiers), shown=cfg.input)
-    found = [Path(run) for run in study.run[study.state == "finished"]]
-    if not found and not (synthetic / "finished.json").exists():
-        raise FileNotFoundError(
-            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in {synthetic}. "
-            "Run `python train.py -m experiment=classifier ...` or `python generate.py generator=...` first"
-        )
-    finished = [run / "finished.json" for run in (*found, synthetic)]
-    settings = {k: v for k, v in OmegaConf.to_container(cfg, resolve=True).items() if k not in HOW}  # type: ignore[union-attr]
-    inputs = [path.read_text() for path in finished if path.exists()]
-    key = fingerprint({"settings": settings, "inputs": inputs, "study": study.to_csv()})
-    if not (cfg.resume and (folder / "finished.json").exists() and runs.facts(folder)["key"] == key):
-        evaluate(cfg, folder, found, grid.sentences(study))
-        runs.finish(folder, key=key, command=" ".join(sys.argv))
-    board(cfg, folder)
-    show(folder, grid.sentences(study))
+    prints = {run.folder.as_posix(): fingerprint(run.record._asdict()) for run in finished}
+    return prints | {"synthetic set": fingerprint_at(cfg.synthetic_set) or "none"}
 
 
-def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str]) -> None:
-    """Measure, draw and write everything below `folder`."""
+def claim(asked: runs.Asked, now: dict[str, str]) -> bool:
+    """Whether there is something to measure. A finished evaluation is replaced by one of the same study that has grown."""
+    folder, earlier = asked.folder, runs.record(asked.folder)
+    if earlier and earlier.state == "finished" and not asked.option("overwrite", False):
+        before = earlier.facts["rests_on"]
+        other = [line for line in differing(earlier.settings, asked.settings) if not _adds(line)]
+        other += [
+            f"{name} {'has changed' if name in now else 'is gone'}" for name in before if now.get(name) != before[name]
+        ]
+        if other:
+            raise FileExistsError(
+                f"{folder} holds an evaluation of something else: {runs.few(other)}. overwrite=true replaces it, "
+                "another name= keeps both"
+            )
+        new = [f"{len(now) - len(before)} more runs"] * (len(now) > len(before))
+        new += differing(earlier.settings, asked.settings)
+        code = earlier.facts["code"], runs.code_version()
+        new += [f"code {code[0]} -> {code[1]}"] * (code[0] != code[1])
+        if not new:
+            print(f"{folder}: nothing has changed since it was evaluated; shown again")
+            return False
+        print(f"{folder}: evaluated before, measured anew ({', '.join(new)})", flush=True)
+    runs.begin(asked._replace(config={**asked.config, "repeatable": True}))
+    return True
+
+
+def _adds(line: str) -> bool:
+    """Whether a difference of settings only asks for more: audit false -> true, a backbone's weights given."""
+    key, _, change = line.partition(" ")
+    return key.split(".")[0] in ADDED and change.split(" -> ")[0] in ("False", "None")
+
+
+def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
+    """Measure, draw and write everything below `folder`; what a reader must know of the study, in sentences."""
     from hydra.utils import instantiate
 
+    from cmrcls import grid
     from cmrdata.prepare import prepare
     from cmrstudy import figures
     from cmrstudy.report import Section, report_html, sourced
 
     source = instantiate(cfg.cohort)
-    cohort = prepare(source, cfg.data_root)
+    cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
     facts: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "command": " ".join(sys.argv),
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }
+    stores = folds(cfg, cohort)
+    kept, left_out = grid.sound(found, cohort=lambda fold: stores(fold).fingerprint)
+    check_cohort(cfg, cohort, found, kept, left_out)
+    study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
+    sentences = grid.sentences(grid.cells(study)) + left_out
     drawn = figures.save(figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics")
     sections = [
         Section(
@@ -63,37 +113,44 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Path], study: list[str])
             figures=[("Fig. 1: diseased subjects and the cohort", drawn[0])],
         )
     ]
-    if found:
-        sections += fairness_sections(cfg, folder, cohort, source.name, found, study, facts)
+    if study.finished():
+        sections += fairness_sections(cfg, folder, cohort, stores, source.name, study, sentences, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
-    if cfg.input == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
-        sections += synthetic_sections(cfg, folder, cohort, facts)
+    if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
+        sections += synthetic_sections(cfg, folder, cohort, study, facts)
     else:
-        nothing = f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."
-        sections.append(Section("Synthetic images", warnings=[nothing]))
+        sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
-    page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=study)
+    page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences)
     runs.write_atomic(folder / "report.html", page)
+    return sentences
 
 
 def fairness_sections(
-    cfg: DictConfig, folder: Path, cohort: Any, name: str, found: list[Path], study: list[str], facts: dict[str, Any]
+    cfg: DictConfig,
+    folder: Path,
+    cohort: Any,
+    stores: Callable[[int | None], Any],
+    name: str,
+    study: Any,
+    sentences: list[str],
+    facts: dict[str, Any],
 ) -> list[Any]:
     """Table 2 and the statistics, from the runs' predictions."""
-    from cmrcls.comparable import read_runs
+    from cmrcls.comparable import read
     from cmrcls.sections import fairness
     from cmrstudy.report import sourced
 
-    done = {run: runs.facts(run) for run in found}
-    check_cohort(cfg, cohort, done)
-    predictions, fingerprints = read_runs(found)
-    steps = sorted({fact["steps"] for fact in done.values()})
-    count = f"{len(found)}, {'/'.join(map(str, steps))} optimiser steps"
+    predictions = read(study, stores, baseline_arm=cfg.baseline)
+    done = [run for _, run in study.finished()]
+    steps = sorted({run.record.facts["steps"] for run in done})
+    count = f"{len(done)}, {'/'.join(map(str, steps))} optimiser steps"
     marks = [
-        *(f"split fingerprint {mark}" for mark in sorted(set(fingerprints.values()))),
-        *(f"synthetic set {mark}" for mark in sorted({f["synthetic_fingerprint"] for f in done.values()} - {None})),
+        *(f"split fingerprint {mark}" for mark in sorted(set(predictions.splits.values()))),
+        *(f"synthetic set {mark}" for mark in sorted({run.fingerprint("synthetic_set") for run in done} - {None})),
+        *(f"factor {title}: {', '.join(values)}" for title, values in study.factors.items()),
     ]
     facts["classifier runs"] = [count, *marks]
     sections = fairness(
@@ -104,34 +161,48 @@ def fairness_sections(
         axes=list(cfg.axes),
         resamples=cfg.resamples,
         seed=cfg.seed,
-        fingerprints=fingerprints,
         subjects=set(cohort.subjects.subject),
     )
-    missing = [] if study[0].startswith("All") else [" ".join(study)]
-    sections[0] = sections[0]._replace(warnings=[*missing, *sections[0].warnings])
+    missing = [] if sentences[0].startswith("All") and len(sentences) == 1 else [" ".join(sentences)]
+    varied = [factors_sentence(study)] if study.factors else []
+    sections[0] = sections[0]._replace(
+        paragraphs=[*varied, *sections[0].paragraphs], warnings=[*missing, *sections[0].warnings]
+    )
     return [part._replace(sources=[f"classifier runs: {count}", *marks, *sourced(part.sources)]) for part in sections]
 
 
-def check_cohort(cfg: DictConfig, cohort: Any, done: dict[Path, dict[str, Any]]) -> None:
-    """Raise ValueError unless every run was trained on this cohort, or on its fold of it."""
+def factors_sentence(study: Any) -> str:
+    """What was varied, and how an arm's name tells it."""
+    varied = "; ".join(f"{title} ({', '.join(values)})" for title, values in study.factors.items())
+    return f"What the runs differ in: {varied}. An arm is named by what differs from the experiment's own values."
+
+
+def folds(cfg: DictConfig, cohort: Any) -> Callable[[int | None], Any]:
+    """Fold -> the store of that fold of the cohort."""
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
 
-    of = {cfg.fold: cohort.fingerprint}
-    for run, fact in done.items():
-        fold = fact.get("fold")
-        if fold not in of:
-            of[fold] = prepare(instantiate(cfg.cohort, fold=fold), cfg.data_root).fingerprint
-        if fact["cohort_fingerprint"] != of[fold]:
-            foreign = sum(f["cohort_fingerprint"] != of.get(f.get("fold")) for f in done.values())
-            raise ValueError(
-                f"{run} ({foreign} of {len(done)} runs) was trained on another cohort than {cohort.folder.name}; give "
-                "evaluate.py that cohort's settings, or other classifiers="
-            )
+    known = {cfg.fold: cohort}
+
+    def of(fold: int | None) -> Any:
+        if fold not in known:
+            known[fold] = prepare(instantiate(cfg.cohort, fold=fold), cfg.data_root)
+        return known[fold]
+
+    return of
 
 
-def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, facts: dict[str, Any]) -> list[Any]:
+def check_cohort(cfg: DictConfig, cohort: Any, found: list[Any], kept: list[Any], left_out: list[str]) -> None:
+    """Raise ValueError where finished runs are there and none of them may be used."""
+    if any(run.record.state == "finished" for run in found) and not any(run.record.state == "finished" for run in kept):
+        raise ValueError(
+            f"none of the finished runs below {cfg.classifiers} can be evaluated with cohort {cohort.folder.name}: "
+            f"{' '.join(left_out)} Give evaluate.py their cohort's settings, or other classifiers="
+        )
+
+
+def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, facts: dict[str, Any]) -> list[Any]:
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
@@ -145,11 +216,39 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, facts: dict[s
     found = measured.measure(cohort, made, networks, folder)
     facts |= measured.facts(found)
     missing = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
-    return [
-        *sections.shown_sections(found, missing=missing, seed=cfg.seed),
-        sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
-        *([sections.audit_section(found, generator=cfg.audit_generator, seed=cfg.seed)] if cfg.audit else []),
+    shown = sections.shown_sections(found, missing=missing, seed=cfg.seed)
+    drawn_by = runs.record(Path(cfg.synthetic_set))
+    if drawn_by and (other := changed(drawn_by.inputs, {})[0]):
+        stale = f"The set in {cfg.synthetic_set} was drawn by what has changed since: {runs.few(other)}."
+        shown[0] = shown[0]._replace(warnings=[stale, *shown[0].warnings])
+    others = [
+        arm.name
+        for arm in study.arms
+        if {run.fingerprint("synthetic_set") for run in arm.runs} - {None, made.fingerprint}
     ]
+    if others:
+        told = (f"This and Table 1 are of the set in {cfg.synthetic_set}; in Table 2 {', '.join(others)} were trained on "
+                "another one, or on several.")  # fmt: skip
+        shown[0] = shown[0]._replace(warnings=[told, *shown[0].warnings])
+    return [
+        *shown,
+        sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
+        *(
+            [sections.audit_section(found, generator=cfg.audit_generator, base_weights=cfg.base.weights, seed=cfg.seed)]
+            if cfg.audit
+            else []
+        ),
+    ]
+
+
+def without_images(cfg: DictConfig) -> str:
+    """Why a report says nothing of synthetic images."""
+    if not (Path(cfg.synthetic_set) / "finished.json").exists():
+        return f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."
+    return (
+        f"The set in {cfg.synthetic_set} holds pairs of ED and ES; runs with input={cfg.input.name} see whole heartbeats "
+        "and real images alone, so Table 1 and adherence are left out. evaluate.py without input= has them."
+    )
 
 
 def board(cfg: DictConfig, folder: Path) -> None:
@@ -185,4 +284,5 @@ def split_sentence(cohort: Any) -> str:
 
 
 if __name__ == "__main__":
+    commands.begin("evaluate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from cmrstudy import runs
+from cmrstudy import commands, overrides, runs
+from cmrstudy.inputs import kind_at
+from cmrstudy.processes import Launched
+
+USAGE = """python generate.py generator=<folder of a ControlNet run> [key=value ...]
+
+Draw a synthetic set: plan which subject, mask, prompt and seed each image gets, then render it."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
 def main(cfg: DictConfig) -> None:
-    launched = Launched(cfg)
-    config: Any = OmegaConf.to_container(cfg, resolve=True)
-    del config["trainer"]  # how to run, not what
-    if (folder := launched.claim(config)) is None:
-        return
+    commands.prepared(cfg)
+    launched = Launched(cfg.trainer, shard=cfg.shard, draws=cfg.images)
+    with ExitStack() as hold:
+        if (folder := launched.claim(lambda: claim(cfg, hold))) is None:
+            return
+        with runs.attempt(folder):
+            draw(cfg, folder, launched)
+
+
+def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
+    """The set's folder, None if it is done; held against other processes, but for those that draw other shards of it."""
+    if cfg.shard == "0/1":
+        hold.enter_context(runs.held(Path(cfg.run_dir)))
+    elif cfg.overwrite:
+        raise ValueError(
+            f"shard={cfg.shard} with overwrite=true would remove other shards; give overwrite=true images=false once, "
+            "then draw the shards"
+        )
+    if cfg.refresh:
+        from hydra.utils import instantiate
+
+        from cmrdata.prepare import prepare
+
+        prepare(instantiate(cfg.cohort), cfg.data_root, refresh=True)
+    return runs.claim(overrides.asked(cfg))
+
+
+def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
+    """Plan the set and draw it, in its claimed folder."""
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
     from cmrgen import rows
     from cmrgen.render import load_generator, render_sweep
-    from cmrgen.shards import merge, render_shards
+    from cmrgen.shards import finished_all, merge, render_shards
 
-    generator = load_generator(cfg.generator, precision=cfg.precision)
+    generator = load_generator(cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision)
     if cfg.compile:
         generator.compile()
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
+    if launched.first:
+        runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
+        mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
+        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind)
     if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
         raise ValueError(
             f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort "
@@ -67,7 +100,7 @@ def main(cfg: DictConfig) -> None:
     if not launched.first:
         return
     if launched.processes > 1:
-        launched.await_shards(folder)
+        launched.wait(lambda: finished_all(folder, launched.processes))
         made = merge(folder, launched.processes)
     if made is None:
         print(f"{folder}: shard {shard} is finished; the last one joins them")
@@ -98,43 +131,6 @@ def tell(counts: Any, missing: list[str], images: int) -> None:
         print(f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)")
 
 
-class Launched:
-    """This process among those that Lightning starts for trainer.devices and num_nodes; each draws one shard."""
-
-    def __init__(self, cfg: DictConfig) -> None:
-        self.processes, self.first, self.device, self.shard, self._fabric = 1, True, None, cfg.shard, None
-        if (cfg.trainer.devices, cfg.trainer.num_nodes) == (1, 1) or not cfg.images:
-            return
-        if cfg.shard != "0/1":
-            raise ValueError(f"shard={cfg.shard} with trainer.devices={cfg.trainer.devices}: give one of the two")
-        import logging
-
-        from lightning import Fabric
-
-        logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-        self._fabric = Fabric(**cfg.trainer)
-        self._fabric.launch()
-        self.processes, self.first = self._fabric.world_size, self._fabric.is_global_zero
-        self.device, self.shard = self._fabric.device, f"{self._fabric.global_rank}/{self.processes}"
-
-    def claim(self, config: dict[str, Any]) -> Path | None:
-        """runs.claim by the first process; a refusal, told by it, ends them all."""
-        if self._fabric is None:
-            return runs.claim(config)
-        try:
-            return runs.agreed(self._fabric, lambda: runs.claim(config))
-        except Exception:
-            if self.first:
-                raise
-            sys.exit(1)
-
-    def await_shards(self, folder: Path) -> None:
-        """Until all shards are finished. They are as slow as their devices, so no collective's time limit holds here."""
-        from cmrgen.shards import finished_all
-
-        while not finished_all(folder, self.processes):
-            time.sleep(1)
-
-
 if __name__ == "__main__":
+    commands.begin("generate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

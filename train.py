@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,22 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, runs
+from cmrstudy import commands, dashboards, overrides, processes, runs
+from cmrstudy.inputs import file_hash, kind_at
+from cmrstudy.processes import quiet
 
 SCORE = "best_val_balanced_accuracy"
+USAGE = """python train.py experiment=<name> [key=value ...]
+
+Inspect a cohort; train a base, a ControlNet or a classifier; export, share, explain."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
+    commands.prepared(cfg)
     with ExitStack() as hold:
-        if (folder := together(cfg, lambda: claim(cfg, hold))) is None:
+        if (folder := processes.together(cfg.trainer, lambda: claim(cfg, hold))) is None:
             return runs.facts(Path(cfg.run_dir)).get(SCORE)
         return work(cfg, folder)
 
@@ -31,6 +36,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
+    tasks["withdraw"] = withdraw_participants
     with runs.attempt(folder), dashboards.one_run():
         if trains:
             import lightning as L
@@ -41,7 +47,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
             facts = tasks[cfg.task](cfg, folder)
         finally:
             if trains:
-                part()
+                processes.part()
     if not follows(cfg):
         runs.finish(folder, **facts)
         print(f"{folder}: finished")
@@ -52,47 +58,25 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
     """The run's folder, None if it is done. The first process of a run claims and holds it; the others find it claimed."""
     folder = Path(cfg.run_dir)
     if follows(cfg):
-        return None if (cfg.resume or runs.restarted()) and (folder / "finished.json").exists() else folder
+        return None if (folder / "finished.json").exists() else folder
     hold.enter_context(runs.held(folder))
-    return runs.claim(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    if cfg.refresh and "cohort" not in cfg.unused:
+        renew(cfg)
+    return runs.claim(overrides.asked(cfg))
+
+
+def renew(cfg: DictConfig) -> None:
+    """Compares the cohort's store with its source, and makes it anew where that has changed."""
+    from hydra.utils import instantiate
+
+    from cmrdata.prepare import prepare
+
+    prepare(instantiate(cfg.cohort), cfg.data_root, refresh=True)
 
 
 def follows(cfg: DictConfig) -> bool:
-    """Is this one of a run's further processes, started by Lightning, torchrun or SLURM?"""
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
-    return not alone(cfg) and any(int(os.environ.get(name, 0)) for name in ranks)
-
-
-def alone(cfg: DictConfig) -> bool:
-    """Is the run one process?"""
-    return cfg.trainer.devices == 1 and cfg.trainer.num_nodes == 1
-
-
-def together(cfg: DictConfig, claimed: Callable[[], Path | None]) -> Path | None:
-    """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what the first one did."""
-    if alone(cfg) or os.environ.get("SLURM_NTASKS", "1") == "1":
-        return claimed()
-    from lightning import Fabric
-
-    quiet()
-    trainer = cfg.trainer
-    fabric = Fabric(
-        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes, strategy="ddp"
-    )
-    fabric.launch()
-    try:
-        return runs.agreed(fabric, claimed)
-    except Exception:
-        part()
-        raise
-
-
-def part() -> None:
-    """Leaves the other processes, so that the next job of a sweep can have its own."""
-    import torch.distributed as dist
-
-    if dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+    """Is this one of a run's further processes?"""
+    return processes.follows(cfg.trainer)
 
 
 def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -103,17 +87,17 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrstudy import figures, inspection
 
     cohort, console = instantiate(cfg.cohort), Console()
-    columns = inspection.columns(cohort)
+    columns = cohort.columns()
     runs.write_atomic(folder / "columns.csv", columns.to_csv(index=False))
     inspection.show(console, inspection.column_table(columns), notes=inspection.not_found(columns))
     try:
         subjects, rejected = inspection.inspect(cohort, Path(cfg.data_root), volumes=cfg.volumes)
     except ValueError:  # refused for its table, maybe: what was left out tells why
-        inspection.show(console, notes=getattr(cohort, "notes", list)())
+        inspection.show(console, notes=cohort.notes())
         raise
     runs.write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
     runs.write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    notes = getattr(cohort, "notes", list)()
+    notes = [*cohort.notes(), *inspection.changes(cohort, Path(cfg.data_root))]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
                      "(cohort.max_rejected)")  # fmt: skip
@@ -124,6 +108,35 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}
+
+
+def withdraw_participants(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """Takes withdrawn participants out of everything below data_root and the runs; nothing printed names them."""
+    import pandas as pd
+    from hydra.utils import instantiate
+    from rich.console import Console
+
+    from cmrdata.prepare import keep_place
+    from cmrdata.pseudonyms import salt_mark
+    from cmrdata.withdraw import Trace, purge
+    from cmrstudy.inspection import shown
+
+    cohort, data = instantiate(cfg.cohort), Path(cfg.data_root)
+    names = cohort.withdrawn()
+    traces = pd.DataFrame(
+        purge(names, mark=salt_mark(data), data=data, runs=Path(cfg.preset.runs)),
+        columns=list(Trace._fields),
+    )
+    keep_place(cohort, data)
+    runs.write_atomic(folder / "withdrawn.csv", traces.to_csv(index=False))
+    console = Console()
+    if len(traces):
+        console.print(shown(f"{len(names)} withdrawn participants", traces))
+    else:
+        console.print(
+            f"none of the {len(names)} withdrawn participants is in any store, plan or run: nothing to remove"
+        )
+    return {"listed": len(names), "places": len(traces)}
 
 
 def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -137,6 +150,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     cohort = instantiate(cfg.cohort)
     store, data = prepare(cohort, cfg.data_root), cfg.data
+    uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
 
     def images(split: list[str], draws: int | None) -> Any:
         return pretrain.image_loader(
@@ -208,6 +222,8 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         sampler=OmegaConf.to_container(cfg.sampler, resolve=True),
         allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
     )
+    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+    uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
     _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
     if follows(cfg):
         return {}
@@ -230,7 +246,8 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.export import export
     from cmrgen.render import load_generator
 
-    generator = load_generator(cfg.generator)
+    generator = load_generator(cfg.generator, base_weights=cfg.base.weights)
+    uses(cfg, folder, "generator", fingerprint=generator.facts["fingerprint"], at=cfg.generator)
     made = export(
         generator,
         folder / "model",
@@ -250,6 +267,7 @@ def share_set(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen.share import share
 
     made = Store.open(cfg.synthetic_set)
+    uses(cfg, folder, "synthetic_set", fingerprint=made.fingerprint, at=cfg.synthetic_set)
     written = share(made, folder, formats=list(cfg.formats), audit=cfg.audit)
     return {"set": made.fingerprint, "images": len(made.index), "folders": [str(path) for path in written]}
 
@@ -268,6 +286,11 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     data = instantiate(cfg.data)
     data.setup()
     module = instantiate(cfg.model, groups=data.groups)
+    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+    uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
+    if data.synthetic_fingerprint:
+        place = cfg.synthetic_set
+        uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=place, kind=kind_at(place))
     best = folder / "checkpoints" / "best.ckpt"
     # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
     fitted, metrics = fit(
@@ -286,15 +309,9 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         if fitted.is_global_zero:
             torch.save({**kept, "state_dict": module.state_dict()}, best)  # repeating it changes nothing
     outputs = fitted.predict(module, datamodule=data)
-    arm = {
-        "arm": str(cfg.synthetic),
-        "mitigation": rival.name,
-        "fold": cfg.fold,
-        "seed": cfg.seed,
-    }
     score = fitted.checkpoint_callback.best_model_score  # -inf where validation holds one class only
     if fitted.is_global_zero:
-        table = predictions(data.index, outputs, labels=data.labels).assign(**arm)
+        table = predictions(data.index, outputs, labels=data.labels)
         if rival.after == "thresholds":
             table = mitigation.group_thresholds(
                 table, attribute=rival.attribute, constraint=rival.constraint, seed=cfg.seed
@@ -303,10 +320,10 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         classifier_boards(fitted.loggers, table, step=fitted.global_step)
     return {
         **metrics,
-        **arm,
-        "cohort_fingerprint": data.store.fingerprint,
-        "synthetic_fingerprint": data.synthetic_fingerprint,
+        "fingerprint": file_hash(best),
+        "started_from": module.network.started_from,
         "split_fingerprint": data.split_fingerprint,
+        "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
         "best_epoch": kept["epoch"],
@@ -324,10 +341,16 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrstudy import figures
 
     run = Path(cfg.classifier)
-    made, config = runs.facts(run), OmegaConf.create(runs.config(run))
+    made, config = runs.record(run), OmegaConf.create(runs.config(run))
+    if made is None or made.state != "finished":
+        raise FileNotFoundError(f"classifier={run}: no finished classifier there; train it, or give another folder")
+    uses(cfg, folder, "classifier", fingerprint=made.facts["fingerprint"], at=run)
+    if cfg.cohort._target_ == config.cohort._target_:  # where it lies now, if it has moved
+        moved = {key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)}
+        config.data.cohort.update(moved)
     data = instantiate(config.data, root=cfg.data_root)
     data.setup()
-    if data.store.fingerprint != made["cohort_fingerprint"]:
+    if data.store.fingerprint != made.inputs["cohort"]["fingerprint"]:
         raise ValueError(f"{run}: its cohort {config.cohort.name} has changed since; train the classifier again")
     module = instantiate(config.model, groups=data.groups, weights=None, compile=False)
     best = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
@@ -345,6 +368,12 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
     shares = {"heart_share": heart.share.round(4).to_dict(), "heart_area": heart.area.round(4).to_dict()}
     return {"classifier": str(run), "layer": explained.layer, "cells": explained.maps.shape[-1], **shares}
+
+
+def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
+    """Records an input of the run, once for all its processes."""
+    if not follows(cfg):
+        runs.uses(folder, key, **known)
 
 
 def fit(
@@ -427,32 +456,6 @@ def stopped(fitter: Any) -> str | None:
     return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
 
 
-def quiet() -> None:
-    """Keeps tips, device lists and foreign deprecations from burying our own lines."""
-    import logging
-    import warnings
-
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", category=DeprecationWarning)
-    for message in (
-        ".*LeafSpec.*",
-        ".*does not have many workers.*",
-        ".*smaller than the logging interval.*",
-        ".*module.s. in eval mode.*",
-        ".*logs directory .* exists.*",
-    ):
-        warnings.filterwarnings("ignore", message=message)
-
-
-def experiments() -> str:
-    """Name and first comment of each file in conf/experiment."""
-    files = sorted((Path(__file__).parent / "conf" / "experiment").glob("*.yaml"))
-    lines = [f"  experiment={f.stem:12s} {f.read_text().splitlines()[1].lstrip('# ')}" for f in files]
-    return "python train.py experiment=<name> [key=value ...]\n\n" + "\n".join(lines)
-
-
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        sys.exit(experiments())
+    commands.begin("train", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

@@ -42,7 +42,7 @@ def simulated(*, positives: int, seeds: int, rng: np.random.Generator) -> Study:
     score = np.stack(runs, axis=1)
     arms = np.repeat(list(MEANS), seeds)
     return Study(pd.DataFrame({"label": label, "sex": sex}), arms, np.tile(np.arange(seeds), len(MEANS)),
-                 norm.cdf(score), (score > 0).astype(float))  # fmt: skip
+                 norm.cdf(score), (score > 0).astype(float), "Real")  # fmt: skip
 
 
 def truth() -> dict[str, float]:

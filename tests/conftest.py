@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import cmrstudy.overrides  # noqa: F401 (gives configs the resolvers that name runs)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: begun last, it would leave the other process with nothing to do."""

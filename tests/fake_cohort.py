@@ -11,7 +11,7 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import with_groups
-from cmrdata.protocol import Stacks
+from cmrdata.protocol import Cohort, Stacks
 from cmrdata.store import Store, Writer
 from cmrdata.synthetic import PROVENANCE
 
@@ -20,7 +20,7 @@ SHIFTS = [(part, frame) for part in (-1, 0, 1) for frame in (-1, 0, 1)]  # neigh
 
 
 @dataclass
-class FakeCohort:
+class FakeCohort(Cohort):
     """`count` subjects cycling through the 36 groups (half are cases); attributes in `unknown` are missing for all."""
 
     count: int = 144
@@ -33,7 +33,7 @@ class FakeCohort:
 
     @property
     def settings(self) -> dict[str, Any]:
-        return {"count": self.count, "pixels": self.pixels, "unknown": self.unknown}
+        return {"kind": type(self).__name__, "count": self.count, "pixels": self.pixels, "unknown": self.unknown}
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         k = np.arange(self.count)

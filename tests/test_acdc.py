@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from test_slices import GREY, heart
 
+from cmrdata import origin
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.cohort import hashed, read_salt
 from cmrdata.prepare import prepare
+from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.readers.acdc import ACDC
 from cmrdata.store import Store
 
@@ -66,7 +67,7 @@ def test_flat_and_nested_roots_give_the_same(tmp_path):
         same, _, pictures = read(other, "train")
         pd.testing.assert_frame_equal(same, table)
         np.testing.assert_array_equal(pictures.images, stacks.images)
-        assert other.settings == flat.settings
+        assert held(other) == held(flat)
 
 
 def test_groups_become_diagnoses_and_the_rest_is_extra(tmp_path):
@@ -240,14 +241,21 @@ def test_the_split_does_not_depend_on_the_salt(tmp_path):
     stores = [prepare(cohort(tmp_path / "acdc", salt_root=tmp_path / salt), tmp_path / salt) for salt in "ab"]
     assert not set(stores[0].subjects.subject) & set(stores[1].subjects.subject)
     assert stores[0].subjects.split.tolist() == stores[1].subjects.split.tolist()
+    assert stores[0].fingerprint == stores[1].fingerprint and stores[0].meta["names"] != stores[1].meta["names"]
     assert (stores[0].folder / "images.u8").read_bytes() == (stores[1].folder / "images.u8").read_bytes()
+
+
+def held(cohort) -> str:
+    """What a cohort's source is: its participants and what their files hold."""
+    source = cohort.source()
+    return origin.digest(source, origin.look(source.files)[0])
 
 
 def test_changed_files_are_other_data(tmp_path):
     patient(tmp_path / "acdc", 101)
-    before = cohort(tmp_path / "acdc").settings
+    before = held(cohort(tmp_path / "acdc"))
     truncate(tmp_path / "acdc" / "patient101")
-    assert cohort(tmp_path / "acdc").settings != before
+    assert held(cohort(tmp_path / "acdc")) != before
 
 
 @pytest.mark.parametrize("root", [None, "nowhere", "empty"])

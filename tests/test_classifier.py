@@ -1,3 +1,4 @@
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
@@ -296,7 +297,7 @@ def test_a_learnable_problem_is_learnt(root, store):
     table = predictions(arms.index, trainer.predict(model, arms))
     test = table[table.split == "test"]
     assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
-    assert list(table.columns) == ["subject", "source", "split", "disease", "label", "probability", "predicted", "sex",
+    assert list(table.columns) == ["subject", "row", "source", "split", "disease", "label", "probability", "predicted", "sex",
                                    "age_band", "bmi_band", "group"]  # fmt: skip
     assert (table.disease == "hf").all() and (table.predicted == (table.probability > 0.5)).all()
     assert table.subject.is_unique and table.source.eq("fake").all()
@@ -453,21 +454,48 @@ def test_one_class_arms_are_told(tmp_path):
     cohort = FakeCohort(count=40)
     listed, rejected = cohort.subjects()
     cohort.subjects = lambda: (listed, rejected)
+    roots = iter(tmp_path / str(k) for k in range(9))  # a store opens unread: each table has its own
     listed["split"] = np.resize(["train", "train", "val", "test"], len(listed))  # val rows are healthy, test rows sick
     with pytest.warns(UserWarning, match="all 10 validation subjects have label 0; val_balanced_accuracy is NaN"):
-        arms = arm(tmp_path, cohort=cohort)
+        arms = arm(next(roots), cohort=cohort)
     logged = L.Trainer(**QUIET).validate(linear(), arms, verbose=False)[0]
     assert np.isnan(logged["val_balanced_accuracy"]) and np.isfinite(logged["val_loss"])
     listed.loc[listed.split == "train", "diagnosis"] = "hf"
     with pytest.raises(ValueError, match="all 180 training images have label 1"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "test"], len(listed))
     with pytest.raises(ValueError, match="the val split is empty"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "val", "test"], len(listed))
     listed.loc[0, "diagnosis"] = None
     with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
-        arm(tmp_path, cohort=cohort)
+        arm(next(roots), cohort=cohort)
+
+
+@dataclass
+class Sited(FakeCohort):
+    """With columns that only some cohorts have."""
+
+    def subjects(self):
+        listed, rejected = super().subjects()
+        k = np.arange(len(listed))
+        return listed.assign(
+            site=np.array(["a", "b", None], object)[k % 3], code=[f"c{i}" for i in k], one="x"
+        ), rejected
+
+
+def test_what_else_a_cohort_knows_reaches_the_predictions_where_it_can_be_compared(tmp_path):
+    arms = arm(tmp_path, cohort=Sited(count=72))
+    made = fake_set(tmp_path / "set", arms.store, count=6)
+    both = arm(tmp_path, cohort=Sited(count=72), synthetic=6, synthetic_set=made.folder)
+    assert arms.further == both.further == ["site"] and both.index.site[~both.index.real].isna().all()
+    outputs = [{"row": torch.from_numpy(np.flatnonzero(arms.index.split == "test")), "probability": torch.zeros(15)}]
+    outputs[0]["probability"] = torch.zeros(len(outputs[0]["row"]))
+    table = predictions(arms.index, outputs)
+    assert table.columns[-1] == "site" and set(table.site.dropna()) == {"a", "b"}
+    pd.testing.assert_series_equal(
+        table.set_index("subject").site, arms.store.subjects.set_index("subject").site[table.subject], check_dtype=False
+    )
 
 
 def test_no_predictions_is_an_error():

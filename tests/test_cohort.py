@@ -18,14 +18,13 @@ from cmrdata.cohort import (
     balancing_weights,
     bmi_band,
     bmi_of,
-    hashed,
     keep_controls,
     known_axes,
-    read_salt,
     split,
     whole,
     with_groups,
 )
+from cmrdata.pseudonyms import hashed, read_salt
 
 AGE, BMI = dict(zip(AGE_BANDS, (50, 65, 75), strict=True)), dict(zip(BMI_BANDS, (20, 27, 35), strict=True))
 CELLS = list(product(SEXES, AGE_BANDS, BMI_BANDS, ("healthy", "hf")))
@@ -202,4 +201,4 @@ def test_a_hash_hides_the_id_and_needs_the_salt(tmp_path):
     assert (tmp_path / "data" / "salt").stat().st_mode & 0o077 == 0
     assert hashed("SYN0001", salt) == hashed(" SYN0001\n", salt) != hashed("SYN0001", read_salt(tmp_path / "other"))
     assert hashed("SYN0001", salt) != hashed("SYN0002", salt)
-    assert len(hashed("SYN0001", salt)) == 11 and "SYN" not in hashed("SYN0001", salt)
+    assert len(hashed("SYN0001", salt)) == 17 and "SYN" not in hashed("SYN0001", salt)

@@ -17,10 +17,10 @@ import pytest
 from fake_cohort import FakeCohort
 
 from cmrdata import prepare as module
-from cmrdata.cohort import read_salt
 from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
+from cmrdata.pseudonyms import read_salt
 
 PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads and forks do not mix
 PROCESSES.set_forkserver_preload(["cmrdata.synthetic", "pytest", "pyarrow.parquet"])

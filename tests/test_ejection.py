@@ -1,5 +1,6 @@
 """Ejection fractions from masks: right, read once, and the judge of who is a case where a pathology is not."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,11 @@ def test_ejection_fractions_are_read_once(mixed, tmp_path, monkeypatch):
     assert not reading
     changed = next(iter(again.patients.values())).labels
     changed.touch()
+    cohort(mixed, salt_root=tmp_path, label="ef").subjects()
+    assert not reading  # the same content at another time
+    with gzip.open(changed) as packed:
+        content = packed.read()
+    changed.write_bytes(gzip.compress(content[:-1] + b"\0"))
     cohort(mixed, salt_root=tmp_path, label="ef").subjects()
     assert [patient.labels for patient in reading] == [changed]
     (tmp_path / "ef-mnms.json").write_text('{"S0": 1, "torn": ')

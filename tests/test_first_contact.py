@@ -15,7 +15,7 @@ from test_mnms import NAME, mnms
 from test_mnms2 import mnms2
 
 import train
-from cmrdata.cohort import hashed, read_salt
+from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.readers.acdc import ACDC
 from cmrdata.readers.column_report import REPORT_COLUMNS
 from cmrdata.readers.mnms import MnMs

@@ -1,6 +1,7 @@
 """The ControlNet's training, its data and its images, on a random base of 32 pixels."""
 
 import copy
+import json
 import shutil
 from pathlib import Path
 
@@ -457,7 +458,32 @@ def test_a_generator_survives_its_run_folder_and_its_base_may_not_change(generat
     assert (half.int() - found.images(**requests, steps=2).int()).abs().float().mean() < 8
     with pytest.raises(ValueError, match="precision is 'half'; it takes 32-true, bf16-mixed, 16-mixed"):
         load_generator(run, precision="half")
-    path = weights / "text" / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(ValueError, match="has changed since.*restore it, or train the ControlNet again"):
+    moved = tmp_path / "moved"
+    weights.rename(moved)
+    with pytest.raises(FileNotFoundError, match="base is none. Give the place where it lies now with base.weights="):
+        load_generator(run)
+    again = load_generator(run, base_weights=str(moved))
+    assert close(again.images(**requests, steps=2), found.images(**requests, steps=2))
+    with pytest.raises(FileNotFoundError, match="base is none; .*other is none"):
+        load_generator(run, base_weights=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("file", ["text/model.safetensors", "base.json", "scheduler/scheduler_config.json"])
+def test_a_base_of_which_anything_has_changed_is_another(generator, tiny_base, tmp_path, file):
+    weights, run = tmp_path / "base", tmp_path / "run"
+    shutil.copytree(tiny_base, weights)
+    facts = {"base": {"weights": str(weights)}, "base_fingerprint": generator.base.fingerprint, "fields": ["sex"]}
+    save_generator(copy.deepcopy(generator.controlnet), run / "controlnet", facts)
+    runs.finish(run)
+    path = weights / file
+    if path.suffix == ".json":
+        config = json.loads(path.read_text())
+        path.write_text(json.dumps(config | {"_note": "a library's"}, indent=3))
+        load_generator(run)
+        key = next(key for key, value in config.items() if isinstance(value, float | list))
+        value = config[key] * 1.01 if isinstance(config[key], float) else [x * 1.01 for x in config[key]]
+        path.write_text(json.dumps(config | {key: value}))
+    else:
+        path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(FileNotFoundError, match="has changed since, or is another.*train the ControlNet again"):
         load_generator(run)

@@ -28,6 +28,7 @@ MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
 GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
+KNOW_HYDRA = ("cmrstudy/overrides.py", "cmrstudy/grammar.py")  # beside the commands
 FORBIDDEN = {
     "cmrdata": {"cmrstudy", "cmrgen", "cmrcls", "hydra"},
     "cmrstudy": {"cmrgen", "cmrcls", "hydra"},
@@ -50,7 +51,8 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(SRC.glob("*/**/*.py")), ids=lambda p: p.relative_to(SRC).as_posix())
 def test_imports_go_down_and_never_to_hydra(path):
     package = path.relative_to(SRC).parts[0]
-    assert not imported(path) & FORBIDDEN[package]
+    allowed = {"hydra"} if path.relative_to(SRC).as_posix() in KNOW_HYDRA else set()
+    assert not imported(path) & FORBIDDEN[package] - allowed
 
 
 def test_the_floors_are_all_of_src_and_only_commands_import_hydra():
@@ -148,8 +150,7 @@ COMPOSED = [
 
 @pytest.mark.parametrize(("experiment", "variant"), COMPOSED)
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
-    given = {"export": ["generator=runs/controlnet/0"], "explain": ["classifier=runs/classifier/synthetic-0/0"]}
-    config = composed("train", f"experiment={experiment}", *given.get(experiment, []), *variant)
+    config = composed("train", f"experiment={experiment}", *variant)
     assert config["task"] == experiment
     assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
     if "model" not in config:  # nothing is trained
@@ -162,7 +163,7 @@ def test_every_experiment_composes_and_fits(empty, experiment, variant):
 @pytest.mark.parametrize("overrides", [("preset=demo",), ("cohort=acdc", "sampler=dpmpp")])
 def test_plans_compose_and_fit(empty, plan, overrides):
     given = ["plan.path=plan.csv"] if plan == "custom" else []
-    fits(composed("generate", "generator=runs/controlnet/0", f"plan={plan}", *given, *overrides))
+    fits(composed("generate", f"plan={plan}", *given, *overrides))
 
 
 @pytest.mark.parametrize("overrides", [(), ("preset=smoke", "cohort=acdc")])
@@ -186,7 +187,7 @@ def test_an_input_composes_fits_and_has_folders_of_its_own(empty, shown):
     config = composed("train", "experiment=classifier", *chosen)
     fits(config)
     moving = shown == "cine"
-    assert config["name"] == "classifier/synthetic-0-groupdro" + "-cine" * moving + "-fold-3"
+    assert config["name"] == "classifier/synthetic-0" + "-cine" * moving + "-groupdro-pooled-fold-3"
     assert config["cohort"]["cine"] == config["data"]["cohort"]["cine"] == (16 if moving else None)
     assert config["model"]["pixels"] == (112 if moving else 224)
     assert config["model"]["weights"] == ("kinetics" if moving else "imagenet")
@@ -199,6 +200,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
         *(f"experiment={name}" for name in EXPERIMENTS),
         *(f"plan={name}" for name in PLANS),
         "hydra=quiet",
+        "local=example",
     }
     used |= {f"model={name}" for name in EXPERIMENTS if (CONF / "model" / f"{name}.yaml").exists()}
     assert {f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml")} == used
@@ -211,7 +213,7 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
      ("generate", "plan.cuont")],
 )  # fmt: skip
 def test_a_mistyped_key_fails_by_name(empty, command, key):
-    given = {"train": ["experiment=controlnet"], "generate": ["generator=x"], "evaluate": []}[command]
+    given = ["experiment=controlnet"] if command == "train" else []
     with pytest.raises(ConfigCompositionException) as error:
         composed(command, *given, f"{key}=3")
     assert key in str(error.value)
@@ -223,6 +225,27 @@ def test_a_mistyped_choice_fails_with_the_ones_there_are(empty, choice):
     given = [] if group == "experiment" else ["experiment=controlnet"]
     with pytest.raises(Exception, match=f"(?s){name}.*Available options.*{'base' if group == 'experiment' else ''}"):
         composed("train", *given, choice)
+
+
+def test_a_machines_own_settings_hold_and_the_command_line_wins(empty, monkeypatch):
+    text = (CONF / "local" / "example.yaml").read_text()
+    own = empty.parent / "conf"
+    (own / "local").mkdir(parents=True)
+    (own / "local" / "default.yaml").write_text(text)
+    (own / "local" / "train.yaml").write_text(
+        "\n".join(line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   "))
+        .replace("slurm", "basic")
+        .replace("hydra: {launcher: {partition: gpu, timeout_min: 600}}", "")
+    )
+    searched = f"hydra.searchpath=[file://{own}]"
+    for command, given in (("train", ["experiment=classifier"]), ("generate", []), ("evaluate", [])):
+        config = composed(command, *given, searched)
+        assert config["data_root"] == "/scratch/me/cmr-data"
+        assert composed(command, *given, searched, "data_root=x")["data_root"] == "x"
+    config = composed("train", "experiment=classifier", searched)
+    assert config["run_dir"].startswith("/scratch/me/cmr-runs/classifier/synthetic-0/")
+    assert config["trainer"]["accelerator"] == "gpu" and "wandb" in config["logger"]
+    assert composed("train", "experiment=classifier", searched, "trainer=auto")["trainer"]["accelerator"] == "auto"
 
 
 def test_an_experiment_is_required(empty):

@@ -8,7 +8,7 @@ import pytest
 from test_mnms import ED, ES, made, one, read, write
 from test_mnms import cohort as as_mnms
 
-from cmrdata.cohort import hashed, read_salt
+from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.readers.mnms2 import MnMs2
 
 

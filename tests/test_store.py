@@ -383,7 +383,7 @@ def space(monkeypatch, free: int) -> None:
 def test_too_little_space_is_refused_before_any_subject_is_read(tmp_path, monkeypatch, capsys, whole, asked):
     row = 4 * 16**2
     space(monkeypatch, 23 * row - 1)  # 1 of 24 may be rejected
-    with pytest.raises(Unwritable, match=r"fake-\w+: 0.0 MB to 0.1 MB are needed, 0.0 MB are free; free some space"):
+    with pytest.raises(Unwritable, match=r"fake-[\w-]+: 0.0 MB to 0.1 MB are needed, 0.0 MB are free; free some space"):
         prepare(FakeCohort(SMALL), tmp_path)
     assert not asked and "may not fit" not in capsys.readouterr().out
     space(monkeypatch, len(whole.index) * row - 1)

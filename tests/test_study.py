@@ -12,6 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
+SCOPE = "-cohort.pixels-32-cohort.subjects-200"  # of every name, as the commands below override it
 METRICS = ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_accuracy"]
 
 
@@ -24,6 +25,7 @@ def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
         common = [
             "preset=smoke",
             f"preset.runs={folder}/runs",
+            f"preset.base={tiny_base}",
             f"data_root={folder}/data",
             "cohort.pixels=32",
             "cohort.subjects=200",
@@ -31,25 +33,25 @@ def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
         flags = [o for o in overrides if o.startswith("-")]
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
+            patch.setenv("CMR_HOME", str(folder))
             patch.setattr(sys, "argv", [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)])
             runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
         return folder
 
-    run.base = f"base.weights={tiny_base}"
     return run
 
 
 @pytest.fixture(scope="module")
 def study(command) -> Path:
-    folder = command("train", "experiment=controlnet", command.base)
-    command("generate", f"generator={folder}/runs/controlnet/0")
+    folder = command("train", "experiment=controlnet")
+    command("generate")
     command("train", "-m", "experiment=classifier", "synthetic=0,36,only", "seed=range(2)")
     command("evaluate", "name=tiny", "resamples=100")
     return folder
 
 
 def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(study):
-    run = study / "runs" / "controlnet" / "0"
+    run = study / "runs" / f"controlnet{SCOPE}" / "0"
     assert (run / "controlnet" / "diffusion_pytorch_model.safetensors").exists()
     assert list((run / "previews").glob("*.png"))
     keys = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -81,51 +83,59 @@ def test_the_tables_have_the_agreed_rows_and_columns(study):
 
 
 def test_finished_work_is_reused_and_never_overwritten(command, study, capsys):
-    stamp = (study / "runs" / "synthetic" / "0" / "images.u8").stat().st_mtime_ns
-    command("generate", f"generator={study}/runs/controlnet/0", "resume=true")
+    stamp = (study / "runs" / f"synthetic{SCOPE}" / "0" / "images.u8").stat().st_mtime_ns
+    command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "resume=true")
     assert "reused" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="resume=true"):
-        command("generate", f"generator={study}/runs/controlnet/0")
+        command("generate", f"generator={study}/runs/controlnet{SCOPE}/0")
     with pytest.raises(SystemExit, match="plan.count"):
-        command("generate", f"generator={study}/runs/controlnet/0", "plan.count=5", "resume=true")
-    assert (study / "runs" / "synthetic" / "0" / "images.u8").stat().st_mtime_ns == stamp
+        command("generate", f"name=synthetic{SCOPE}", "plan.count=5", "resume=true")
+    assert (study / "runs" / f"synthetic{SCOPE}" / "0" / "images.u8").stat().st_mtime_ns == stamp
 
 
 def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
     with pytest.raises(SystemExit, match="generator=nowhere|nowhere"):
         command("generate", "generator=nowhere", "name=other")
     with pytest.raises(SystemExit, match="another cohort|trained on"):
-        command("generate", f"generator={study}/runs/controlnet/0", "cohort.seed=5", "name=other")
+        command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "cohort.seed=5", "name=other")
     with pytest.raises(SystemExit, match="holds 36 images"):
         command("train", "experiment=classifier", "synthetic=99")
     with pytest.raises(SystemExit, match="made from another cohort"):
-        command("train", "experiment=classifier", "synthetic=36", "cohort.seed=5", "name=other")
+        command(
+            "train",
+            "experiment=classifier",
+            "synthetic=36",
+            "cohort.seed=5",
+            f"synthetic_set={study}/runs/synthetic{SCOPE}/0",
+        )
     with pytest.raises(SystemExit, match="nothing to evaluate"):
         command("evaluate", "classifiers=nowhere", "synthetic_set=nowhere", "name=none")
     with pytest.raises(SystemExit, match="base.weights"):
         command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
+    with pytest.raises(SystemExit, match="shard=1/2 with overwrite=true would remove other shards"):
+        command("generate", "shard=1/2", "overwrite=true")
     with pytest.raises(SystemExit, match="no training subject belongs to"):
-        command("generate", f"generator={study}/runs/controlnet/0", "plan.missing=error", "name=other2")
+        command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "plan.missing=error", "name=other2")
 
 
 def test_a_set_is_shared_and_a_classifier_explained_by_one_command_each(command, study):
     command("train", "experiment=share", "formats=[png,nifti]")
-    assert len(list((study / "runs/share/0/png/images").iterdir())) == 36
-    assert (study / "runs/share/0/nifti/dataset.json").exists()
-    command("train", "experiment=explain", f"classifier={study}/runs/classifier/synthetic-0/0", "count=1")
-    table = pd.read_csv(study / "runs/explain/0/explain.csv")
+    assert len(list((study / f"runs/share-formats-png+nifti{SCOPE}/0/png/images").iterdir())) == 36
+    assert (study / f"runs/share-formats-png+nifti{SCOPE}/0/nifti/dataset.json").exists()
+    command("train", "experiment=explain", f"classifier={study}/runs/classifier/synthetic-0{SCOPE}/0", "count=1")
+    table = pd.read_csv(study / f"runs/explain-count-1{SCOPE}/0/explain.csv")
     assert {"heart", "LV", "outside"} <= set(table.place) and table.share.dropna().between(0, 1).all()
-    assert (study / "runs/explain/0/explain_hf.png").exists()
+    assert (study / f"runs/explain-count-1{SCOPE}/0/explain_hf.png").exists()
 
 
 @pytest.mark.slow  # seconds
 def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_path):
     from cmrdata.store import Store
 
-    generator = f"generator={study}/runs/controlnet/0"
+    generator = f"generator={study}/runs/controlnet{SCOPE}/0"
     command("generate", generator, "plan=sweep", "plan.like=M/70+/obese/hf", "name=sweep", "sampler.steps=1")
     assert len(Store.open(study / "runs/sweep/0").index.bmi_band.unique()) == 3
-    table = pd.read_csv(study / "runs/synthetic/0/plan.csv").head(3)[["subject", "prompt"]]
+    table = pd.read_csv(study / f"runs/synthetic{SCOPE}/0/plan.csv").head(3)[["subject", "prompt"]]
     table.to_csv(tmp_path / "mine.csv", index=False)
     command("generate", generator, "plan=custom", f"plan.path={tmp_path}/mine.csv", "name=mine", "sampler.steps=1")
     assert Store.open(study / "runs/mine/0").index.prompt.tolist() == table.prompt.tolist()
@@ -140,7 +150,7 @@ def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_pat
 def test_processes_started_by_lightning_draw_the_same_bytes(study, tiny_base):
     """The command itself, since Lightning starts it again for each further process."""
     common = ["preset=smoke", f"preset.runs={study}/runs", f"data_root={study}/data", "cohort.pixels=32"]
-    common += ["cohort.subjects=200", f"generator={study}/runs/controlnet/0", "plan.count=8", "batch_size=2"]
+    common += ["cohort.subjects=200", f"generator={study}/runs/controlnet{SCOPE}/0", "plan.count=8", "batch_size=2"]
     for name, more in (("one", []), ("two", ["trainer.devices=2", "trainer.accelerator=cpu"])):
         command = [sys.executable, str(ROOT / "generate.py"), *common, f"name={name}", "sampler.steps=1", *more]
         ended = subprocess.run(command, cwd=study, capture_output=True, text=True, timeout=300)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import runpy
 import shlex
@@ -28,7 +27,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cmrcls.grid import cells, missing, sentences
+from cmrcls.grid import cells, read, study
 from cmrstudy import jobs, runs
 
 ROOT = Path(__file__).parents[1]
@@ -41,12 +40,11 @@ STATUS = Enum("STATUS", "COMPLETED FAILED")
 STAND_IN = f"""
 import os, pathlib
 import hydra
-from omegaconf import OmegaConf
-from cmrstudy import runs
+from cmrstudy import overrides, runs
 
 @hydra.main(version_base="1.3", config_path="{CONF}", config_name="train")
 def main(cfg):
-    if (folder := runs.claim(OmegaConf.to_container(cfg, resolve=True))) is None:
+    if (folder := runs.claim(overrides.asked(cfg))) is None:
         return None
     with runs.attempt(folder):
         (folder / "process").write_text(str(os.getpid()))
@@ -79,7 +77,7 @@ def app(tmp_path: Path):
 def python(script: Path, *args: str, cwd: Path, seconds: int = 280, **more: str) -> subprocess.CompletedProcess:
     """The command, in a home of its own; killed with all it started if it hangs."""
     environment = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"}
-    environment |= {"HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
+    environment |= {"HOME": str(cwd), "CMR_HOME": str(cwd), "OMP_NUM_THREADS": "1", "COLUMNS": "120", **more}
     command = [sys.executable, str(script), *sorted(args, key=lambda arg: arg != "-m")]
     with subprocess.Popen(
         command,
@@ -99,7 +97,7 @@ def python(script: Path, *args: str, cwd: Path, seconds: int = 280, **more: str)
 
 
 def states(folder: Path) -> dict[int, str]:
-    return {row.seed: row.state for row in cells(folder / "runs" / "classifier").itertuples()}
+    return {row.seed: row.state for row in cells(study(read(folder / "runs" / "classifier"))).itertuples()}
 
 
 def test_a_failed_job_is_told_and_counted_and_a_rerun_runs_only_what_is_missing(app, tmp_path):
@@ -159,6 +157,38 @@ def job(mode: str = "RUN", error: Exception | None = None, folder: Path = Path()
     return SimpleNamespace(hydra=hydra, run_dir="runs/a/0"), ended
 
 
+def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(monkeypatch, tmp_path, capsys):
+    ended = runs.AttemptEnded("trainer.max_time is over; the same command continues runs/a/0")
+    config, returned = job(error=ended)
+    with pytest.raises(SystemExit) as left:
+        jobs.Jobs().on_job_end(config=config, job_return=returned)
+    assert left.value.code == jobs.UNFINISHED and capsys.readouterr().err == f"{ended}\n"
+    config, returned = job("MULTIRUN", ended, tmp_path)
+    callback = jobs.Jobs()
+    callback.on_job_start(config=config, task_function=job)
+    callback.on_job_end(config=config, job_return=returned)
+    assert jobs.read(tmp_path)[0]["state"] == "unfinished"
+    with pytest.raises(SystemExit, match="1 of 1 runs are unfinished:\n  runs/a/0: trainer.max_time is over"):
+        callback.on_multirun_end(config=config)
+
+
+def test_a_job_of_a_sweep_never_takes_the_folder_of_another(tmp_path):
+    """A search decides its jobs as it goes, so nobody can look beforehand."""
+
+    def asked(number: int, settings: dict, **options) -> runs.Asked:
+        return runs.Asked(tmp_path / "run" / "0", options, settings, {}, [], {}, (tmp_path / "sweep", number))
+
+    folder = runs.claim(asked(0, {"lr": 1}))
+    (folder / "predictions.csv").write_text("a job's work")
+    for overwrite in (False, True):
+        with pytest.raises(FileExistsError, match="job 0 of this sweep works there"):
+            runs.claim(asked(1, {"lr": 2}, overwrite=overwrite))
+    assert runs.claim(asked(0, {"lr": 1})) == folder  # queued again by SLURM
+    runs.finish(folder)
+    assert runs.claim(asked(2, {"lr": 1}, overwrite=True)) is None  # tried twice: reused
+    assert (folder / "predictions.csv").exists()
+
+
 def test_bad_input_ends_a_single_run_with_its_paragraph_and_a_bug_with_hydras_traceback(monkeypatch):
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     config, ended = job(error=ValueError("subject SYN0007: no mask"))
@@ -191,58 +221,6 @@ def test_a_job_of_a_sweep_looks_like_a_single_run_and_leaves_the_process_as_it_w
     assert jobs.read(tmp_path) == [{"run": "runs/a/0", "state": "failed", "told": "PermissionError"}]
     with pytest.raises(SystemExit, match="(?s)1 of 1 runs failed:.*runs/a/0: PermissionError"):
         callback.on_multirun_end(config=config)
-
-
-# what is missing
-
-
-def write(folder: Path, arm: str | int, seed: int, *, state: str = "finished", told: str = "", **more) -> None:
-    name = "-".join(["synthetic", str(arm), *(str(more[key]) for key in sorted(more))])
-    run = folder / name / str(seed)
-    run.mkdir(parents=True)
-    chosen = {"mitigation": {"name": more["mitigation"]}} if "mitigation" in more else {}
-    fold = {"fold": more["fold"]} if "fold" in more else {}
-    (run / "config.yaml").write_text(yaml.safe_dump({"synthetic": arm, "seed": seed, **chosen, **fold}))
-    if state == "finished":
-        runs.finish(run)
-    if state == "failed":
-        (run / "failed.json").write_text(json.dumps({"told": told}))
-
-
-def test_the_cells_of_a_study_are_the_product_of_what_occurs(tmp_path):
-    for seed in range(3):
-        write(tmp_path, 0, seed)
-    write(tmp_path, 2000, 0)
-    write(tmp_path, 2000, 1, state="failed", told="loss is nan; lower lr")
-    write(tmp_path, "only", 2, state="unfinished")
-    write(tmp_path, 0, 0, mitigation="oversample")
-    (tmp_path / "odd" / "0").mkdir(parents=True)
-    (tmp_path / "odd" / "0" / "config.yaml").write_text("task: base\n")
-    table = cells(tmp_path)
-    assert len(table) == 4 * 3 and not table.duplicated(["arm", "mitigation", "fold", "seed"]).any()
-    assert table.state.value_counts().to_dict() == {"finished": 5, "absent": 5, "failed": 1, "unfinished": 1}
-    assert list(dict.fromkeys(table.arm)) == ["0", "2000", "only"]
-    assert missing(table) == [
-        "synthetic-0-oversample seeds 1, 2 (never begun)",
-        "synthetic-2000 seeds 1 (failed: loss is nan), 2 (never begun)",
-        "synthetic-only seeds 0, 1 (never begun), 2 (unfinished)",
-    ]
-    assert sentences(table)[0] == "5 of 12 runs of the study are finished."
-
-
-def test_folds_are_crossed_with_seeds_apart_from_runs_without_folds(tmp_path):
-    for fold in (0, 1):
-        write(tmp_path, 0, 0, fold=fold)
-    write(tmp_path, 9, 0, fold=1)
-    write(tmp_path, 0, 5)
-    table = cells(tmp_path)
-    assert len(table) == 5 and missing(table) == ["synthetic-9-fold-0 seed 0 (never begun)"]
-
-
-def test_a_complete_study_is_told_in_a_sentence_and_an_empty_one_in_none(tmp_path):
-    assert sentences(cells(tmp_path / "nowhere")) == []
-    write(tmp_path, 0, 0)
-    assert sentences(cells(tmp_path)) == ["All 1 runs of the study are finished."]
 
 
 # presets
@@ -354,6 +332,7 @@ def test_only_the_first_of_several_processes_claims_a_run(train, tmp_path, monke
         "run_dir": str(run),
         "resume": True,
         "overwrite": False,
+        "refresh": False,
         "trainer": {"devices": devices, "num_nodes": 1},
     }
     with ExitStack() as hold:

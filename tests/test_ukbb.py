@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmrdata import origin
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
-from cmrdata.cohort import hashed, read_salt
 from cmrdata.prepare import prepare
+from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.readers.phantom import Phantom
 from cmrdata.readers.phantom_tree import end_systole as truth
 from cmrdata.readers.phantom_tree import write_ukbb
@@ -575,13 +576,21 @@ def test_deprivation_comes_in_thirds_and_unknown_stays_unknown(tree):
     assert cohort(tree).subjects()[0].townsend_band.isna().all()
 
 
-def test_settings_follow_the_files_and_the_options(own):
-    usual = cohort(own).settings
-    assert cohort(own, salt_root=own.parent / "other", max_rejected=0.5).settings == usual
-    assert cohort(own, reach=0).settings != usual
+def held(cohort) -> str:
+    """What a cohort's source is: its participants and what their files hold."""
+    source = cohort.source()
+    return origin.digest(source, origin.look(source.files)[0])
+
+
+def test_settings_follow_the_options_and_the_source_the_files(own):
+    usual = cohort(own)
+    other = cohort(own, salt_root=own.parent / "other", max_rejected=0.5)
+    assert other.settings == usual.settings and held(other) == held(usual)
+    assert cohort(own, reach=0).settings != usual.settings and held(cohort(own, reach=0)) == held(usual)
+    before = held(usual)
     with (own / WHO / "sa.nii.gz").open("ab") as file:
         file.write(b"0")
-    assert cohort(own).settings != usual
+    assert held(cohort(own)) != before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cmrcls.comparable import completed
 from cmrcls.metrics import BINS, balanced_accuracy, ranked, reliability, sums
 from cmrdata.cohort import AXES, known_axes
 from cmrstudy.dashboards import log_figure, log_table
@@ -29,17 +28,20 @@ def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step
 
     if rank_zero_only.rank:
         return
-    given = completed(predictions)
-    tables = {"scores": scores(given), "confusion": confusion(given), "calibration": calibration(given)}
+    tables = {
+        "scores": scores(predictions),
+        "confusion": confusion(predictions),
+        "calibration": calibration(predictions),
+    }
     for name, table in tables.items():
         log_table(loggers, name, table)
-    diseases = list(dict.fromkeys(given.disease))
+    diseases = list(dict.fromkeys(predictions.disease))
     for disease in diseases:
         drawn = figure(*(table[table.disease == disease] for table in tables.values()))
         name = "confusion_calibration" if len(diseases) == 1 else f"confusion_calibration_{disease}"
         log_figure(loggers, name, drawn, shows="numbers", step=step)
     for logger in loggers:
-        logger.log_metrics(headline(given), step=step)
+        logger.log_metrics(headline(predictions), step=step)
         logger.save()
 
 

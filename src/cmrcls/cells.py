@@ -6,7 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-from cmrcls.comparable import REAL
 from cmrcls.disparities import MEASURES
 from cmrcls.metrics import METRICS
 from cmrstudy import paper
@@ -35,33 +34,35 @@ def beside(ours: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def gap_cells(gaps: pd.DataFrame) -> pd.DataFrame:
-    """Gaps in balanced accuracy per axis and arm, with the change from Real where there is that arm."""
+def gap_cells(gaps: pd.DataFrame, *, baseline: str | None) -> pd.DataFrame:
+    """Gaps in balanced accuracy per axis and arm, with the change from the `baseline` where there is one."""
     rows = []
     for row in _rows(gaps):
         cells = {"axis": axis_name(row.axis), "arm": row.arm, "n": row.n, "rests on": _count(row.fewest),
                  "gap": number(row.difference, row.low, row.high), "lowest": _rate(row.lowest, row.lowest_rate),
                  "highest": _rate(row.highest, row.highest_rate), "left out": row.left_out or "-"}  # fmt: skip
-        if REAL in set(gaps.arm):
+        if baseline is not None:
             change = number(row.change, row.change_low, row.change_high)
             told = row.reduction if pd.notna(row.reduction_low) else float("nan")
             reduction = number(told, row.reduction_low, row.reduction_high, form=".0%")
-            cells |= {"change": change, "reduction": reduction} if row.arm != REAL else {"change": "", "reduction": ""}
+            cells |= (
+                {"change": change, "reduction": reduction} if row.arm != baseline else {"change": "", "reduction": ""}
+            )
         rows.append(cells)
     return pd.DataFrame(rows)
 
 
-def accuracy_answers(rows: pd.DataFrame) -> list[str]:
-    """Sentences on balanced accuracy overall: what each arm reaches, and whether it differs from Real beyond chance."""
+def accuracy_answers(rows: pd.DataFrame, *, baseline: str | None) -> list[str]:
+    """Sentences on balanced accuracy overall: what each arm reaches, and whether it differs from the baseline beyond chance."""
     whole = rows[(rows.metric == "balanced_accuracy") & (rows.axis == "overall")]
     reached = ", ".join(f"{row.arm} {number(row.mean, row.low, row.high)}" for row in _rows(whole))
     first = whole.iloc[0]
     answers = [f"Balanced accuracy: {reached}; n = {first.n:,}, {first.positives:,} diseased."]
-    for row in _rows(whole[whole.arm != REAL]):
+    for row in _rows(whole[whole.arm != baseline]):
         if pd.notna(row.change_low):
             beyond = "more than chance" if row.change_low > 0 or row.change_high < 0 else "within chance"
             answers.append(
-                f"{row.arm} against {REAL}: {number(row.change, row.change_low, row.change_high, form='+.3f')}, {beyond}."
+                f"{row.arm} against {baseline}: {number(row.change, row.change_low, row.change_high, form='+.3f')}, {beyond}."
             )
     return answers
 

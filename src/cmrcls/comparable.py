@@ -1,4 +1,4 @@
-"""Which predictions may be compared: every run predicts the same test subjects once, with the same labels and attributes.
+"""The predictions of a study, read once, and which of them may be compared: every run predicts the same test subjects once, with the same labels and attributes.
 
 A run that is damaged in itself is left out by name; where runs contradict each other no number would mean anything, and
 that is refused.
@@ -6,103 +6,124 @@ that is refused.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cmrcls.metrics import THRESHOLD
-from cmrdata.cohort import AXES
+from cmrcls.grid import SET, Study, baseline
+from cmrdata.cohort import AXES, MOST_VALUES, further_columns
+from cmrdata.store import Store
+from cmrdata.synthetic import named_by_rows
 
 RUN = ["arm", "seed"]  # with folds, a run is all folds of an arm and seed
-COLUMNS = (*RUN, "subject", "split", "label", "probability")
-REAL, SYNTHETIC, ADDED = "Real", "Synthetic", "Real + "  # arms as the paper names them
-Key = tuple[str, str, str, str]  # arm, mitigation, fold, seed as in the files; fold "" without folds
+COLUMNS = (*RUN, "fold", "subject", "row", "split", "disease", "label", "probability", "predicted")
+REAL = "Real"  # the paper's name of the arm without synthetic images
+Key = tuple[str, str, str]  # arm, fold, seed; fold "" without folds
 
 
-def read_runs(folders: Iterable[Path]) -> tuple[pd.DataFrame, dict[Key, str]]:
-    """The predictions of finished runs (one folder each) as one table, and the split fingerprint of each."""
+class Predictions(NamedTuple):
+    """The predictions of a study's runs."""
+
+    table: pd.DataFrame  # a row per run and predicted image and disease; COLUMNS and the axes
+    arms: list[str]  # in the order of a table
+    baseline: str | None  # the arm that others are compared with
+    splits: dict[Key, str]  # fingerprint of each run's split
+
+
+def read(of: Study, stores: Callable[[int | None], Store], *, baseline_arm: str | None = None) -> Predictions:
+    """The predictions of a study's finished runs, read and named once.
+
+    Args:
+        of: the study.
+        stores: fold -> the store of the cohort at hand, whose subjects' names the tables get.
+        baseline_arm: name or folder of the arm that others are compared with; None for the usual one.
+
+    Raises ValueError where there is no finished run, or a table lacks what a run leaves.
+    """
     parts: list[pd.DataFrame] = []
-    prints: dict[Key, str] = {}
-    for folder in folders:
-        table = filled(
-            pd.read_csv(folder / "predictions.csv", dtype=dict.fromkeys(("subject", "arm", "mitigation"), str))
+    splits: dict[Key, str] = {}
+    several = _several_sets(of)
+    for arm, run in of.finished():
+        table = pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str})
+        seed = f"{run.fingerprint(SET)}/{run.seed}" if arm.name in several else str(run.seed)
+        table = table.assign(arm=arm.name, seed=seed, fold=np.nan if run.fold is None else run.fold)
+        if absent := [column for column in COLUMNS if column not in table]:
+            raise ValueError(f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again")
+        names = run.record.facts.get("names")
+        table = named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
+        splits[arm.name, "" if run.fold is None else str(run.fold), seed] = str(
+            run.record.facts.get("split_fingerprint") or ""
         )
-        fact = json.loads((folder / "finished.json").read_text())
-        prints |= dict.fromkeys(_keys(table), str(fact.get("split_fingerprint") or ""))
         parts.append(table)
     if not parts:
         raise ValueError(
             "no finished classifier runs to read; run `python train.py -m experiment=classifier ...` first"
         )
-    return pd.concat(parts, ignore_index=True), {key: value for key, value in prints.items() if value}
+    arms = [arm for arm in of.arms if any(run.record.state == "finished" for run in arm.runs)]
+    table = pd.concat(parts, ignore_index=True)
+    return Predictions(
+        table, [arm.name for arm in arms], baseline(arms, baseline_arm), {k: v for k, v in splits.items() if v}
+    )
 
 
-def filled(predictions: pd.DataFrame) -> pd.DataFrame:
-    """`completed`, with arm as text. Raises ValueError naming the columns without which runs can't be told apart."""
-    if absent := [column for column in COLUMNS if column not in predictions]:
-        raise ValueError(f"predictions lack the columns {absent}; concatenate the runs' tables and add arm and seed")
-    return completed(predictions.assign(arm=predictions.arm.astype(str)))
-
-
-def completed(predictions: pd.DataFrame) -> pd.DataFrame:
-    """Copy with the columns that older tables lack: disease, mitigation, fold, and predicted, the likelier class."""
-    table = predictions.copy()
-    likelier = (table.probability > THRESHOLD).astype(float)
-    defaults: dict[str, Any] = {"disease": "hf", "mitigation": "none", "fold": np.nan, "predicted": likelier}
-    for column, value in defaults.items():
-        table[column] = table[column].where(table[column].notna(), value) if column in table else value
-    return table
-
-
-def arm_name(arm: str, mitigation: str = "none") -> str:
-    """An arm for readers: "0" is Real, "2000" Real + 2000, "only" Synthetic; a mitigation follows after a comma."""
-    name = {"0": REAL, "only": SYNTHETIC}.get(arm, f"{ADDED}{arm}" if arm.isdigit() else arm)
-    return name if mitigation == "none" else f"{name}, {mitigation}"
-
-
-def named(predictions: pd.DataFrame) -> pd.DataFrame:
-    """`filled`, with readers' arm names (see `arm_name`) in the paper's order, mitigations last; mitigation is then "none"."""
-    table = filled(predictions.reset_index(drop=True))
-    pairs = table[["arm", "mitigation"]].drop_duplicates()
-    names = {(a, m): arm_name(a, m) for a, m in pairs.itertuples(index=False)}
-    table["arm"] = pd.Series(list(zip(table.arm, table.mitigation, strict=True)), index=table.index).map(names)
-    place = {arm: k for k, arm in enumerate(sorted(dict.fromkeys(names.values()), key=_place))}
-    order = pd.DataFrame({"arm": table.arm.map(place), "seed": table.seed}).sort_values(RUN, kind="stable").index
-    return table.assign(mitigation="none").loc[order].reset_index(drop=True)
+def _several_sets(of: Study) -> set[str]:
+    """The arms whose runs were trained on several sets of one kind: their seeds are told apart by the set."""
+    sets: dict[str, set[str | None]] = {}
+    for arm, run in of.finished():
+        sets.setdefault(arm.name, set()).add(run.fingerprint(SET))
+    return {name for name, prints in sets.items() if len(prints) > 1}
 
 
 def comparable(
-    predictions: pd.DataFrame,
-    *,
-    axes: Sequence[str] = (),
-    fingerprints: Mapping[Key, str] | None = None,
-    subjects: Collection[str] | None = None,
+    given: Predictions, *, disease: str | None = None, axes: Sequence[str] = (), subjects: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """The `named` test rows of the runs that can be compared; `.attrs["warnings"]` names, in sentences, what is left out.
+    """The test rows of the runs that can be compared; `.attrs["warnings"]` names, in sentences, what is left out.
 
-    `axes`: further columns that must agree between runs. `fingerprints`: split fingerprint per run as `read_runs` gives
-    them. `subjects`: all the cohort's subjects. Left out by name: runs with a probability that is none, with subjects the
-    cohort lacks, or without a fold that others have. Raises ValueError where runs contradict each other (splits, labels,
-    attributes), where a subject is predicted twice, where no run is left or only one class.
+    Left out by name are runs with a probability that is none, with subjects the cohort lacks, or
+    without a fold that others have.
+
+    Args:
+        given: the predictions.
+        disease: the one of which; None where there is one only.
+        axes: further columns that must agree between runs.
+        subjects: all the cohort's.
+
+    Raises ValueError where runs contradict each other (splits, labels, attributes), where a subject
+    is predicted twice, where no run is left or only one class.
     """
-    _same_split(fingerprints or {})
-    table = named(predictions)
+    _same_split(given.splits)
+    table = given.table if disease is None else given.table[given.table.disease == disease]
     if absent := [axis for axis in axes if axis not in table]:
-        raise ValueError(f"predictions have no column {absent[0]!r}; an axis is one of {', '.join(map(str, table))}")
+        raise ValueError(f"axes: predictions have no column {absent[0]!r}; an axis is one of {', '.join(_axes(table))}")
+    if many := [axis for axis in axes if table[axis].nunique() > MOST_VALUES]:
+        raise ValueError(
+            f"axes: {many[0]} has {table[many[0]].nunique()} different values; subgroups are compared up to {MOST_VALUES}"
+        )
     if len(diseases := table.disease.unique()) > 1:
         raise ValueError(f"predictions are of {', '.join(map(str, diseases))}; compare one disease at a time")
-    test = table[table.split == "test"].reset_index(drop=True)
+    test = table[table.split == "test"]
     if test.empty:
-        raise ValueError(f"none of the {len(predictions)} predictions is of the test split; run predict on it first")
+        raise ValueError(f"none of the {len(table)} predictions is of the test split; run predict on it first")
+    place = {arm: k for k, arm in enumerate(given.arms)}
+    order = pd.DataFrame({"arm": test.arm.map(place), "seed": test.seed.map(_seed_place)})
+    test = test.loc[order.sort_values(RUN, kind="stable").index].reset_index(drop=True)
     test, warnings = _undamaged(test, subjects)
     _once(test)
     _agreeing(test, [*(axis for axis in AXES if axis in test), *axes])
-    test.attrs["warnings"] = list(dict.fromkeys([*predictions.attrs.get("warnings", ()), *warnings, *_absent(test)]))
+    test.attrs["warnings"] = list(dict.fromkeys([*warnings, *_absent(test)]))
     return test
+
+
+def _axes(table: pd.DataFrame) -> list[str]:
+    """Columns whose values can be subgroups."""
+    return [name for name in [*AXES, "source", *further_columns(table)] if name in table and name not in COLUMNS]
+
+
+def _seed_place(seed: str) -> tuple[str, int, str]:
+    *place, number = str(seed).split("/")
+    return "/".join(place), int(number) if number.isdigit() else 0, number
 
 
 def _undamaged(test: pd.DataFrame, subjects: Collection[str] | None) -> tuple[pd.DataFrame, list[str]]:
@@ -173,8 +194,8 @@ def _agreeing(test: pd.DataFrame, facts: list[str]) -> None:
 def _same_split(fingerprints: Mapping[Key, str]) -> None:
     """Raises ValueError when the runs of a fold were not all trained on one split."""
     folds: dict[str, dict[str, list[str]]] = {}
-    for (arm, mitigation, fold, seed), value in fingerprints.items():
-        run = f"arm {arm_name(arm, mitigation)!r} seed {seed}" + (f" fold {fold}" if fold else "")
+    for (arm, fold, seed), value in fingerprints.items():
+        run = f"arm {arm!r} seed {seed}" + (f" fold {fold}" if fold else "")
         folds.setdefault(fold, {}).setdefault(value, []).append(run)
     for splits in folds.values():
         if len(splits) > 1:
@@ -191,18 +212,6 @@ def _absent(test: pd.DataFrame) -> list[str]:
     every = set().union(*seeds)
     return [f"Arm {arm!r} has no run of seed {', '.join(map(str, sorted(every - own)))}, which other arms have."
             for arm, own in seeds.items() if every - own]  # fmt: skip
-
-
-def _keys(table: pd.DataFrame) -> list[Key]:
-    rows = table[["arm", "mitigation", "fold", "seed"]].drop_duplicates()
-    return [(str(a), str(m), "" if pd.isna(f) else f"{f:g}", str(s)) for a, m, f, s in rows.itertuples(index=False)]
-
-
-def _place(name: str) -> tuple[Any, ...]:
-    base, _, mitigation = name.partition(", ")
-    known = base in (REAL, SYNTHETIC) or base.startswith(ADDED)
-    added = base.removeprefix(ADDED)
-    return bool(mitigation), mitigation, not known, base == SYNTHETIC, int(added) if added.isdigit() else 0, base
 
 
 def _run(row: pd.Series) -> str:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from cmrcls.draws import Draws, Images
 from cmrcls.mitigation import group_facts, matched_rows
 from cmrdata.batch import LabelledBatch, as_fetched
-from cmrdata.cohort import ATTRIBUTES, AXES, CONDITIONS, balancing_weights
+from cmrdata.cohort import ATTRIBUTES, AXES, CONDITIONS, balancing_weights, further_columns
 from cmrdata.disk import fingerprint
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
@@ -25,7 +25,7 @@ from cmrdata.store import Store
 from cmrdata.synthetic import open_synthetic
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
-PREDICTIONS = ("subject", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
+PREDICTIONS = ("subject", "row", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
 BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")
 DISEASES = ("hf", *CONDITIONS)  # hf is the cohort's own diagnosis
 
@@ -42,11 +42,12 @@ class Arms(L.LightningDataModule):
     the arm with N synthetic images: it gets none, but as many more draws of real rows of the same groups.
     `labels`: of DISEASES; one is told from its absence, several are learnt side by side.
 
-    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA);
-    a batch's `row` points into it. Raises ValueError naming the setting that does not fit and the remedy.
+    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA and `further`
+    columns of the cohort that may be compared, such as ethnicity or site); a batch's `row` points into it. Raises ValueError naming the setting that does not fit and the remedy.
     """
 
     index: pd.DataFrame
+    further: list[str]
 
     def __init__(
         self,
@@ -68,7 +69,7 @@ class Arms(L.LightningDataModule):
             raise ValueError(f"synthetic={synthetic!r}: give a number of images (0 for none) or only")
         if synthetic != 0 and synthetic_set is None:
             raise ValueError(f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote")
-        if synthetic != 0 and (cine := getattr(cohort, "cine", None)):
+        if synthetic != 0 and (cine := cohort.cine):
             raise ValueError(
                 f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
                 "choose synthetic=0, or input=stack"
@@ -103,8 +104,7 @@ class Arms(L.LightningDataModule):
     @property
     def split_fingerprint(self) -> str:
         """Of the cohort's subjects and their splits: the same for every arm, so that runs can be compared."""
-        subjects = self.store.subjects.sort_values("subject")
-        return fingerprint({"subjects": subjects.subject.tolist(), "splits": subjects.split.tolist()})
+        return fingerprint({"cohort": self.store.fingerprint, "splits": self.store.subjects.split.tolist()})
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
@@ -122,16 +122,17 @@ class Arms(L.LightningDataModule):
         real = (rows.split == "train") & rows.subject.isin(balanced)
         kept = rows.split.isin(("val", "test")) | (real if self.synthetic != "only" else False)
         self._real_images = int(real.sum())  # of the real-only arm, whichever this is
-        tables, self._stores, self._made = [_in_schema(rows[kept], real=True)], {True: self.store}, None
+        self.further = further_columns(self.store.subjects)
+        tables, self._stores, self._made = [self._in_schema(rows[kept], real=True)], {True: self.store}, None
         if self.synthetic != 0 and self.synthetic_set is not None:
             self._made = open_synthetic(self.synthetic_set, self.store)
             drawn = self._drawn(self._made)
             if self.sampling == "matched":
                 more = matched_rows(drawn.group, rows[rows.split == "train"], preferred=real, seed=self.seed)
-                tables.append(_in_schema(rows.loc[more], real=True))
+                tables.append(self._in_schema(rows.loc[more], real=True))
             else:
                 self._stores[False] = self._made
-                tables.append(_in_schema(drawn, real=False))
+                tables.append(self._in_schema(drawn, real=False))
         self.index = pd.concat(tables, ignore_index=True)
         self._check()
         self.index["label"] = self.index.label.astype(np.int64)
@@ -182,6 +183,12 @@ class Arms(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             **options,
         )
+
+    def _in_schema(self, rows: pd.DataFrame, *, real: bool) -> pd.DataFrame:
+        table = rows.reindex(columns=[*SCHEMA, *self.further])
+        table.insert(0, "real", real)
+        table.insert(1, "stored", rows.index.to_numpy())
+        return table
 
     def _drawn(self, made: Store) -> pd.DataFrame:
         """The rows of the set this arm uses: a prefix of the plan, so arms are nested and each prefix is balanced."""
@@ -246,8 +253,9 @@ def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
 
 
 def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)) -> pd.DataFrame:
-    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS.
+    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS and the cohort's `further` ones.
 
+    `row` is that of the cohort's store, so that subjects can be told where another salt has renamed them.
     `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list per loader as
     `trainer.predict` returns them. `predicted` is 1 where the disease is the likelier. What the cohort does not know
     (ACDC: sex, age, BMI) stays missing.
@@ -260,14 +268,14 @@ def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence
     told = index.iloc[rows]
     truth = disease_labels(told, labels)
     tables = [
-        told.assign(disease=name, label=truth[:, k], probability=found[:, k], predicted=(found[:, k] > 0.5).astype(int))
+        told.assign(
+            row=told.stored,
+            disease=name,
+            label=truth[:, k],
+            probability=found[:, k],
+            predicted=(found[:, k] > 0.5).astype(int),
+        )
         for k, name in enumerate(labels)
     ]
-    return pd.concat(tables).reindex(columns=list(PREDICTIONS)).reset_index(drop=True)
-
-
-def _in_schema(rows: pd.DataFrame, *, real: bool) -> pd.DataFrame:
-    table = rows.reindex(columns=list(SCHEMA))
-    table.insert(0, "real", real)
-    table.insert(1, "stored", rows.index.to_numpy())
-    return table
+    further = [name for name in index if name not in (*SCHEMA, "real", "stored")]
+    return pd.concat(tables).reindex(columns=[*PREDICTIONS, *further]).reset_index(drop=True)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from cmrcls import metrics
-from cmrcls.comparable import REAL
 from cmrcls.metrics import METRICS
 from cmrcls.statistics import interval, mean_draws, resample, seed_moves
 from cmrcls.study import Study, subgroups_of
@@ -59,8 +58,8 @@ class Spread(NamedTuple):
 class Tables(NamedTuple):
     """Long tables: `subgroups` has a row per axis, subgroup, arm and metric, `disparities` one per axis, arm and measure.
 
-    mean, sd: over seeds; low, high: the 95 % interval, or a note why there is none; change: minus Real's. difference:
-    the highest minus the lowest subgroup's mean `rate`, ratio: lowest over highest; reduction: 1 - difference over Real's;
+    mean, sd: over seeds; low, high: the 95 % interval, or a note why there is none; change: minus the baseline's. difference:
+    the highest minus the lowest subgroup's mean `rate`, ratio: lowest over highest; reduction: 1 - difference over the baseline's;
     fewest: subjects the least supported rate rests on; undefined: share of resamples without a value.
     """
 
@@ -69,7 +68,7 @@ class Tables(NamedTuple):
 
 
 def measure(study: Study, *, axes: Sequence[str] = (), resamples: int = 2000, seed: int = 0) -> Tables:
-    """Every metric per subgroup and arm, and the MEASURES per axis and arm; all with intervals and the change from Real.
+    """Every metric per subgroup and arm, and the MEASURES per axis and arm; all with intervals and the change from the baseline.
 
     `resamples` for the metrics that are sums over subjects, a quarter of them for the others (RANKED).
     """
@@ -114,8 +113,8 @@ def _metric_rows(study: Study, scores: Band, moves: np.ndarray) -> Iterator[dict
                    "sd": point.std(ddof=1) if len(where) > 1 else np.nan}  # fmt: skip
             draws = mean_draws(point, drawn[:, where], moves[: len(drawn), where])
             row |= _ends(draws, score.rests_on, limits=(0, 1)) | {"resamples": len(drawn)}
-            if REAL in study.arms and arm != REAL:
-                row["change"] = point.mean() - score.point[study.runs(REAL)].mean()
+            if study.baseline not in (None, arm):
+                row["change"] = point.mean() - score.point[study.runs(study.baseline)].mean()
                 row |= _ends(_apart(study, arm, score, score, moves), score.rests_on, prefix="change_")
             yield row
 
@@ -124,7 +123,7 @@ def _disparity_rows(study: Study, bands: dict[str, Band], moves: np.ndarray) -> 
     for name, parts in MEASURES.items():
         left_out = [band for band in bands if any(np.isnan(bands[band][part].point).any() for part in parts)]
         shown = {band: scores for band, scores in bands.items() if band not in left_out}
-        real: tuple[Spread, float] | None = None
+        base: tuple[Spread, float] | None = None
         for arm in dict.fromkeys(study.arms):
             row = {"arm": arm, "measure": name, "seeds": len(study.runs(arm)), "left_out": "; ".join(left_out)}
             if len(shown) < 2:
@@ -137,10 +136,10 @@ def _disparity_rows(study: Study, bands: dict[str, Band], moves: np.ndarray) -> 
             row |= _difference(study, shown, arm, spread, fewest, moves) | _ratio(
                 study, shown, arm, parts, fewest, moves
             )
-            if arm == REAL:
-                real = spread, row["low"]
-            elif real:
-                row |= _reduction(study, shown, arm, (spread, *real), fewest, moves)
+            if arm == study.baseline:
+                base = spread, row["low"]
+            elif base:
+                row |= _reduction(study, shown, arm, (spread, *base), fewest, moves)
             yield row
 
 
@@ -190,15 +189,15 @@ def _reduction(
     fewest: int,
     moves: np.ndarray,
 ) -> dict[str, Any]:
-    """How much smaller the arm's difference is than Real's: as such, and as a share where Real's surely is not 0."""
+    """How much smaller the arm's difference is than the baseline's: as such, and as a share where the baseline's surely is not 0."""
     spread, real, surely = gaps
     ours, theirs = _gap(bands, spread), _gap(bands, real)
-    before, after = theirs.point[study.runs(REAL)].mean(), ours.point[study.runs(arm)].mean()
+    before, after = theirs.point[study.runs(study.baseline)].mean(), ours.point[study.runs(arm)].mean()
     draws = _apart(study, arm, ours, theirs, moves)
     row = {"change": after - before, **_ends(draws, fewest, prefix="change_")}
     row["reduction"] = 1 - after / before if before > 0 else np.nan
     if surely > 0:
-        where = study.runs(REAL)
+        where = study.runs(study.baseline)
         base = mean_draws(theirs.point[where], theirs.drawn[:, where], moves[:, where])
         share = np.where(base > 0, -draws / np.where(base > 0, base, 1), np.nan)
         row |= _ends(share, fewest, prefix="reduction_")
@@ -206,8 +205,8 @@ def _reduction(
 
 
 def _apart(study: Study, arm: str, ours: Score, theirs: Score, moves: np.ndarray) -> np.ndarray:
-    """Draws of the arm's mean minus Real's; seed by seed where both have the same."""
-    a, b = study.runs(arm), study.runs(REAL)
+    """Draws of the arm's mean minus the baseline's; seed by seed where both have the same."""
+    a, b = study.runs(arm), study.runs(study.baseline)
     moves = moves[: len(ours.drawn)]
     if np.array_equal(study.seeds[a], study.seeds[b]):
         return mean_draws(ours.point[a] - theirs.point[b], ours.drawn[:, a] - theirs.drawn[:, b], moves[:, a])

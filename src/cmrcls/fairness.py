@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cmrcls.comparable import RUN, Key, comparable
+from cmrcls.comparable import RUN, Predictions, comparable
 from cmrdata.cohort import AXES
 
 SUBGROUPS = {  # rows in the order of the paper's Table 2
@@ -21,22 +21,17 @@ assert all(tuple(SUBGROUPS[axis]) == bands for axis, bands in AXES.items()), "a 
 
 
 def table2(
-    predictions: pd.DataFrame,
-    *,
-    axes: Sequence[str] = (),
-    fingerprints: Mapping[Key, str] | None = None,
-    subjects: Collection[str] | None = None,
+    predictions: Predictions, *, axes: Sequence[str] = (), subjects: Collection[str] | None = None
 ) -> pd.DataFrame:
     """The paper's Table 2, one row per subgroup and arm: mean and sd (ddof 1) of balanced accuracy over seeds.
 
-    `predictions`: the runs of one disease concatenated; columns arm, seed, subject, split, label, probability, those of
-    `comparable.filled`, and sex, age_band, bmi_band where known. Only the test split is used; folds are pooled. `axes`
-    names further columns whose values are subgroups; `fingerprints` and `subjects` as in `comparable.comparable`.
+    `predictions`: of one disease, as `comparable.read` gives them. Only the test split is used; folds are pooled. `axes`
+    names further columns whose values are subgroups; `subjects` as in `comparable.comparable`.
     Columns out: subgroup, axis, n, positives, prevalence, arm, balanced_accuracy, sd, seeds. A subgroup without positives
     or negatives is NaN. `.attrs["refused"]` says in a sentence each which axes can't be compared, `.attrs["warnings"]`
     which runs are left out or missing. Raises ValueError when runs can't be compared.
     """
-    return accuracies(comparable(predictions, axes=axes, fingerprints=fingerprints, subjects=subjects), axes=axes)
+    return accuracies(comparable(predictions, axes=axes, subjects=subjects), axes=axes)
 
 
 def accuracies(test: pd.DataFrame, *, axes: Sequence[str] = ()) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -17,6 +18,21 @@ PUBLISHED = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}
 
 
 def build_network(backbone: str, *, weights: str | None, classes: int, width: int = 64) -> nn.Module:
+    """`_network`, with `started_from`: "random", or the published weights' name and a hash of what was loaded."""
+    network, loaded = _network(backbone, weights=weights, classes=classes, width=width)
+    network.started_from = f"{weights} {_weights_hash(network)}" if loaded else "random"
+    return network
+
+
+def _weights_hash(network: nn.Module) -> str:
+    """Of everything but the last layer, which is new."""
+    digest = hashlib.sha256()
+    for value in list(network.state_dict().values())[:-2]:
+        digest.update(value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _network(backbone: str, *, weights: str | None, classes: int, width: int) -> tuple[nn.Module, bool]:
     """(B, 3, P, P) float images, or (B, 3, T, P, P) videos, -> (B, classes) logits.
 
     `backbone`: one of HEADS or for videos of VIDEO, as torchvision has them, or any other model of timm.
@@ -42,34 +58,35 @@ def build_network(backbone: str, *, weights: str | None, classes: int, width: in
                 f"width {width} goes with backbone resnet18 and weights null, not {backbone} and {weights}"
             )
         channels = tuple(width * 2**k for k in range(4))
-        return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width)
+        return ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width), False
     if backbone not in heads:
         return _created(
             backbone,
             lambda pretrained: timm.create_model(backbone, pretrained=pretrained, num_classes=classes),
             pretrained=weights is not None,
         )
-    network = _created(
+    network, loaded = _created(
         backbone,
         lambda pretrained: get_model(backbone, weights=PUBLISHED[known] if pretrained else None),
         pretrained=weights is not None,
     )
     head: nn.Linear = getattr(network, heads[backbone])
     setattr(network, heads[backbone], nn.Linear(head.in_features, classes))
-    return network
+    return network, loaded
 
 
-def _created(backbone: str, create: Callable[[bool], nn.Module], *, pretrained: bool) -> nn.Module:
+def _created(backbone: str, create: Callable[[bool], nn.Module], *, pretrained: bool) -> tuple[nn.Module, bool]:
+    """The network, and whether it has its published weights."""
     if not pretrained:
-        return create(False)
+        return create(False), False
     try:
-        return create(True)
+        return create(True), True
     except RuntimeError as error:  # timm: "No pretrained weights exist for ...", "Invalid pretrained tag ..."
         raise ValueError(f"backbone {backbone}: {error} Set weights=null, or choose another name") from None
     except OSError as error:  # urllib's errors, and those of the hub that timm asks
         warnings.warn(
             f"{backbone}: published weights can't be downloaded ({' '.join(str(error).split())}); training starts from "
             "random weights. Put the file into the cache of torch or Hugging Face, or set weights=null to silence this",
-            stacklevel=3,
+            stacklevel=4,
         )
-        return create(False)
+        return create(False), False

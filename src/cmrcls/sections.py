@@ -20,7 +20,7 @@ from cmrcls.cells import (
     parity_cells,
     reasons,
 )
-from cmrcls.comparable import REAL, Key, comparable, named
+from cmrcls.comparable import Predictions, comparable
 from cmrcls.disparities import FEWEST, Tables
 from cmrcls.fairness import accuracies, wide
 from cmrcls.metrics import BINS
@@ -51,7 +51,7 @@ class Place(NamedTuple):
 
 
 def fairness(
-    predictions: pd.DataFrame,
+    predictions: Predictions,
     facts: Mapping[str, Any],
     *,
     folder: Path,
@@ -59,35 +59,33 @@ def fairness(
     axes: Sequence[str] = (),
     resamples: int = 2000,
     seed: int = 0,
-    fingerprints: Mapping[Key, str] | None = None,
     subjects: Collection[str] | None = None,
 ) -> list[Section]:
     """The report's sections on fairness; tables go below `folder`, figures below `pictures`.
 
-    `predictions` and `fingerprints` as `comparable.read_runs` gives them, `subjects` all the cohort's; `axes` names further
-    columns whose values are subgroups. Where facts["cohort_name"] is "ukbb" the paper's numbers stand beside ours.
+    `predictions` as `comparable.read` gives them, `subjects` all the cohort's; `axes` names further columns whose values are
+    subgroups. Where facts["cohort_name"] is "ukbb" the paper's numbers stand beside ours.
     Several diseases have their sections and files each. Raises ValueError when the runs can't be compared.
     """
-    table = named(predictions)
     result = []
-    for k, disease in enumerate(table.disease.unique()):
-        several = table.disease.nunique() > 1
+    diseases = predictions.table.disease.unique()
+    for k, disease in enumerate(diseases):
+        several = len(diseases) > 1
         place = Place(Path(folder), Path(pictures), f"_{disease}" if k else "", f": {disease}" if several else "")
-        part = table[table.disease == disease]
-        test = comparable(part, axes=axes, fingerprints=fingerprints, subjects=subjects)
-        runs = study.study(test)
+        test = comparable(predictions, disease=disease, axes=axes, subjects=subjects)
+        runs = study.study(test, baseline=predictions.baseline)
         found = disparities.measure(runs, axes=axes, resamples=resamples, seed=seed)
         printed = facts.get("cohort_name") == "ukbb" and disease == "hf"
         result += [
-            _accuracy(accuracies(test, axes=axes), found, place, printed=printed),
-            _apart(found, place, printed=printed),
+            _accuracy(accuracies(test, axes=axes), found, place, printed=printed, baseline=runs.baseline),
+            _apart(found, place, printed=printed, baseline=runs.baseline),
             _measures(runs, found, place),
             _tests(runs, axes, place),
         ]
     return result
 
 
-def _accuracy(table: pd.DataFrame, found: Tables, place: Place, *, printed: bool) -> Section:
+def _accuracy(table: pd.DataFrame, found: Tables, place: Place, *, printed: bool, baseline: str | None) -> Section:
     cells = wide(table)
     caption = (
         "Table 2: balanced accuracy per subgroup and training set, mean ± sd over seeds; "
@@ -123,11 +121,11 @@ def _accuracy(table: pd.DataFrame, found: Tables, place: Place, *, printed: bool
         tables=[shown],
         figures=[("Table 2 as a forest plot", place.draw(figures_fairness.forest(single), "fig_table2_forest"))],
         warnings=warnings,
-        answers=accuracy_answers(rows),
+        answers=accuracy_answers(rows, baseline=baseline),
     )
 
 
-def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
+def _apart(found: Tables, place: Place, *, printed: bool, baseline: str | None) -> Section:
     table = found.disparities
     if table.empty:
         return Section(
@@ -135,7 +133,6 @@ def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
         )
     gaps = table[table.measure == "balanced_accuracy"]
     notes = reasons(gaps)
-    reals = REAL in set(gaps.arm)
     paragraphs = [
         "Gap: the highest minus the lowest subgroup, each the mean over seeds. Its interval is that of the difference "
         "between these two subgroups, cut at 0. Fairness measures are fairlearn's, of rates averaged over seeds: "
@@ -143,14 +140,16 @@ def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
         "sensitivities and false positive rates. With several axes crossed there are many small subgroups, and the gap "
         "grows by chance alone.",
     ]
-    if reals:
+    if baseline is not None:
         paragraphs.append(
-            f"Change and reduction are against {REAL}; a reduction is told only where {REAL}'s gap surely is not 0 "
+            f"Change and reduction are against {baseline}; a reduction is told only where {baseline}'s gap surely is not 0 "
             f"(gaps{place.suffix}.csv has every one)."
         )
     if printed:
         paragraphs.append(f"The paper reports a reduction of {paper.GAP_REDUCTION:.0%} between sexes for Real + 4000.")
-    shown = place.write(gaps, "gaps", "Gaps in balanced accuracy between subgroups [95 % interval]", gap_cells(gaps))
+    shown = place.write(
+        gaps, "gaps", "Gaps in balanced accuracy between subgroups [95 % interval]", gap_cells(gaps, baseline=baseline)
+    )
     shown.attrs["warnings"] = notes
     parity = table[table.measure != "balanced_accuracy"]
     cells = place.write(
@@ -163,7 +162,9 @@ def _apart(found: Tables, place: Place, *, printed: bool) -> Section:
         paragraphs,
         tables=[shown, cells[~cells["axis"].str.contains(" x ")]],
         figures=[("Gaps between subgroups per arm", place.draw(drawn, "fig_gaps"))],
-        warnings=[] if reals else [f"There is no {REAL} arm (synthetic=0): no gap reduction can be told."],
+        warnings=[]
+        if baseline is not None
+        else ["No arm to compare with (synthetic=0, or baseline=): no change can be told."],
         answers=gap_answers(gaps),
     )
 
@@ -184,7 +185,7 @@ def _measures(runs: study.Study, found: Tables, place: Place) -> Section:
             "disease) are of probabilities; the others of decisions. Training sees as many diseased as healthy subjects, the "
             "test set its natural prevalence, so probabilities are too high by design and ECE shows it; ECE is also biased "
             "upwards in small groups. AUPRC depends on prevalence: compare arms, not subgroups. metrics"
-            f"{place.suffix}.csv also has the crossed subgroups and the change from {REAL}.",
+            f"{place.suffix}.csv also has the crossed subgroups and the change from the arm that others are compared with.",
         ],
         tables=[shown, confusion],
         figures=[

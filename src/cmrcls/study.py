@@ -23,21 +23,26 @@ class Study(NamedTuple):
     seeds: np.ndarray  # (T,)
     probability: np.ndarray  # (n, T) of disease
     decision: np.ndarray  # (n, T) 0 or 1
+    baseline: str | None = None  # the arm that others are compared with
 
-    def runs(self, arm: str) -> np.ndarray:
+    def runs(self, arm: str | None) -> np.ndarray:
         """Positions of the arm's runs."""
         return np.flatnonzero(self.arms == arm)
 
 
-def study(test: pd.DataFrame) -> Study:
-    """`comparable.comparable` predictions as arrays, subjects in the first run's order."""
+def study(test: pd.DataFrame, *, baseline: str | None = None) -> Study:
+    """`comparable.comparable` predictions as arrays, subjects in the first run's order.
+
+    `baseline`: the arm that others are compared with; one that has no run is none.
+    """
     run = test.groupby(RUN, sort=False).ngroup().to_numpy()
     subject, names = pd.factorize(test.subject)
     first = test[run == 0].reset_index(drop=True)
     probability, decision = (np.empty((len(names), run.max() + 1)) for _ in range(2))
     probability[subject, run], decision[subject, run] = test.probability, test.predicted
     heads = test[~pd.Series(run, index=test.index).duplicated()]
-    return Study(first, heads.arm.to_numpy(str), heads.seed.to_numpy(), probability, decision)
+    arms = heads.arm.to_numpy(str)
+    return Study(first, arms, heads.seed.to_numpy(), probability, decision, baseline if baseline in set(arms) else None)
 
 
 def subgroups_of(subjects: pd.DataFrame, axes: Sequence[str] = ()) -> dict[str, dict[str, np.ndarray]]:

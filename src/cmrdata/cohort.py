@@ -6,17 +6,11 @@ evaluation can never disagree about a boundary.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import secrets
 from collections.abc import Sequence
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-
-from cmrdata.disk import sync_entries, writing
 
 SEXES = ("F", "M")
 AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years
@@ -30,6 +24,7 @@ COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
 # after `with_groups`
 ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "conditions", "label", "group")
 FOLDS = 5  # of a cross-validation: a test split of 20 %, as without
+MOST_VALUES = 20  # of a column whose values are compared as subgroups
 BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
 
 
@@ -104,6 +99,13 @@ def group_names(table: pd.DataFrame) -> pd.Series:
                      index=table.index, dtype=object)  # fmt: skip
 
 
+def further_columns(table: pd.DataFrame) -> list[str]:
+    """Columns beyond what every cohort has whose values can be subgroups: text with 2 to MOST_VALUES different values."""
+    own = {*COLUMNS, *ATTRIBUTES, "split", "stored", "balanced", "state", "flags", "table_flags", "label_source"}
+    words = [name for name in table if name not in own and not pd.api.types.is_numeric_dtype(table[name])]
+    return [name for name in words if 2 <= table[name].nunique() <= MOST_VALUES]
+
+
 def known_axes(table: pd.DataFrame) -> list[str]:
     """The axes of AXES for which this table can compare subgroups: at least two values occur."""
     return [axis for axis in AXES if axis in table and table[axis].dropna().nunique() > 1]
@@ -164,41 +166,6 @@ def balancing_weights(table: pd.DataFrame) -> np.ndarray:
     weights[full] *= full.sum() / np.nansum(weights[full]) if full.any() else 1
     weights[~full] = 1.0
     return weights / weights.sum()
-
-
-def hashed(identifier: str, salt: str) -> str:
-    """A participant id as it may appear in tables and logs: "S" and ten hex digits of a salted hash."""
-    return "S" + hashlib.blake2b(identifier.strip().encode(), key=salt.encode()[:64], digest_size=5).hexdigest()
-
-
-def read_salt(folder: Path) -> str:
-    """The folder's secret salt, made on first use, once for all processes; it goes into no output.
-
-    Raises Unwritable; ValueError when it may not be read, or is empty (participants would be renamed without a secret).
-    """
-    path = folder / "salt"
-    if not path.exists():
-        with writing(folder, needs="the salt by which participants are renamed belongs there"):
-            folder.mkdir(parents=True, exist_ok=True)
-            fresh = folder / f".salt.{secrets.token_hex(8)}"
-            with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(16))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(fresh, path)  # whole or not at all, and never over another process's salt
-            except FileExistsError:
-                pass
-            except OSError:  # a file system without hard links
-                os.replace(fresh, path)
-            fresh.unlink(missing_ok=True)
-            sync_entries(folder)
-    try:
-        salt = path.read_text().strip()
-    except PermissionError:
-        raise ValueError(f"{path} may not be read; ask its owner, or give another place with data_root=") from None
-    _require(bool(salt), f"{path} is empty; restore it, or delete it: participants then get new names and new stores")
-    return salt
 
 
 def _require(condition: bool, message: str) -> None:

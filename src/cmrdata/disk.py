@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # what a disk says that has no locks
 REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
 
 
@@ -76,7 +77,7 @@ def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
     with writing(folder, needs=needs):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)
+            taken(lock, folder)
         except Timeout:
             print(f"waiting for another process that is writing {folder}", flush=True)
             lock.acquire()
@@ -84,6 +85,27 @@ def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def taken(lock: FileLock, folder: Path) -> bool:
+    """Take a lock at once; False, said aloud, on a disk that has none. Raises Timeout where another process holds it."""
+    if not os.access(Path(lock.lock_file).parent, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # filelock would take it for a held lock
+    try:
+        lock.acquire(timeout=0)
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    else:
+        return True
+    print(
+        f"{folder}: this disk has no locks, so nothing keeps two processes apart there; run one at a time, or have locks "
+        "mounted (NFS: lockd)",
+        flush=True,
+    )
+    return False
 
 
 def fingerprint(settings: dict[str, Any]) -> str:

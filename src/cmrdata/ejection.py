@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from cmrdata.batch import LV
 from cmrdata.disk import fingerprint, write_atomic
+from cmrdata.origin import look
+from cmrdata.progress import Bar
 from cmrdata.protocol import ordered
 
 VERSION = 1  # raise it when the same masks would give another fraction
@@ -41,7 +42,7 @@ def fractions(
     """(ejection fraction by hashed subject, reason by subject whose masks cannot be read).
 
     `files` are those that decide a subject's fraction; `masks(subject)` reads its canonical (ED, ES) labels and may
-    raise ValueError. What was read before and has not changed since (size and time of the files) comes from `cache`,
+    raise ValueError. What was read before and has not changed since (size and content of the files) comes from `cache`,
     a JSON file in which nothing but hashed subjects tells whose it is.
     """
     known, states = _read(cache), {subject: _state(paths) for subject, paths in files.items()}
@@ -57,7 +58,7 @@ def fractions(
 
     fresh: dict[str, dict[str, object]] = {}
     results = ordered(read, todo, workers=workers or min(8, os.cpu_count() or 1))
-    bar = tqdm(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
+    bar = Bar(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
     with bar:
         for number, (subject, (ef, reason)) in enumerate(zip(todo, results, strict=True), start=1):
             if ef is None:
@@ -81,8 +82,8 @@ def by_fraction(ef: pd.Series, *, below: float, above: float | None = None) -> p
 
 
 def _state(paths: Sequence[Path]) -> str:
-    stats = [path.stat() if path.exists() else None for path in paths]
-    return fingerprint({"version": VERSION, "files": [stat and [stat.st_size, stat.st_mtime_ns] for stat in stats]})
+    states = look({"": paths})[0][""]
+    return fingerprint({"version": VERSION, "files": [state and [state[0], state[2]] for state in states]})
 
 
 def _read(cache: Path) -> dict[str, dict]:

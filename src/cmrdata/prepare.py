@@ -2,62 +2,190 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
+from cmrdata import origin
 from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
+from cmrdata.origin import Origin
+from cmrdata.progress import Bar
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
+from cmrdata.pseudonyms import salt_mark
 from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
 from cmrdata.tables import text_columns, typed
 
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
 TOGETHER = 8  # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full speed
 WORKERS = 8  # at most, unless told: a disk feeds no more
-HASHES = {"table": "another subject table", "files": "other files"}  # settings that only a hash stands for
+HASHES = {
+    "table": "another subject table",
+    "source": "other participants or files",
+}  # settings that only a hash stands for
 
 
-def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None) -> Store:
+def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None, refresh: bool = False) -> Store:
     """The cohort's store below `root`, built on first use and continued if it was interrupted.
 
-    The folder's name carries a hash of settings and subject table, so changed data make a new store. Processes that
-    prepare the same store take turns. `workers` threads read subjects: by default one per usable core, at most WORKERS.
-    Raises ValueError as soon as more than the cohort's `max_rejected` of the subjects cannot be read, with the
-    reasons counted; Unwritable when `root` has too little space or may not be written.
+    A finished store opens by itself, without its source: see `opened`. Processes that prepare the same
+    store take turns.
+
+    Args:
+        cohort: whose.
+        root: the folder of stores.
+        workers: threads that read subjects; by default one per usable core, at most WORKERS.
+        refresh: compare with the source, and make a new store where that has changed.
+
+    Raises:
+        ValueError: as soon as more than the cohort's `max_rejected` of the subjects cannot be read,
+            with the reasons counted; where several stores fit and nothing tells which is meant.
+        Unwritable: when `root` has too little space or may not be written.
     """
-    shown = channels(cohort)
-    listed, rejected = cohort.subjects()
-    if listed.empty:
+    shown, root = channels(cohort), Path(root)
+    if not refresh and (store := opened(cohort, root)) is not None:
+        return store
+    subjects, rejected = listed(cohort)
+    if subjects.empty:
         raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
-    subjects = with_groups(listed)
-    if "split" not in subjects:
-        subjects["split"] = split(subjects, seed=cohort.seed, fold=getattr(cohort, "fold", None))
     subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
-    settings = {"cohort": cohort.name, **cohort.settings, "table": typed(subjects).to_csv(index=False)}
-    settings["table"] = hashlib.sha256(settings["table"].encode()).hexdigest()
-    folder = Path(root) / f"{cohort.name}-{fingerprint({'format': FORMAT, **settings})[:8]}"
+    source, looked = cohort.source(), time.time_ns()
+    files, _ = origin.look(source.files, _newest_origin(cohort, root))
+    table = typed(subjects.drop(columns="subject")).to_csv(index=False)  # names differ from salt to salt
+    settings = {
+        "cohort": cohort.name,
+        **cohort.settings,
+        "table": hashlib.sha256(table.encode()).hexdigest(),
+        "source": origin.digest(source, files),
+    }
+    folder = root / f"{_declared(cohort)}-{fingerprint(settings)[:4]}"
+    places = _places(cohort)
+    came_from = Origin(places, origin.watched(places, cohort.watched), looked, files)
     if Store(folder).complete:  # which may be on a disk that takes no lock
-        return Store.open(folder)
+        return _known_again(folder, came_from, root)
     needs = "{} to {} are needed".format(*map(_megabytes, _room(subjects[subjects.stored], cohort)))
     with alone(folder, needs=needs):
         if Store(folder).complete:
-            return Store.open(folder)
+            return _known_again(folder, came_from, root)
         with writing(folder, needs=needs):
             if not (folder / "settings.json").exists():
                 _say_what_changed(folder, {"format": FORMAT, **settings})
             writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
-        return _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
+            if places:
+                origin.write(folder, came_from)
+        _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
+    return _known_again(folder, came_from, root)
+
+
+def listed(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(the cohort's subjects with groups and split, rejected subjects): the one place where a split is made."""
+    table, rejected = cohort.subjects()
+    if table.empty:
+        return table, rejected
+    subjects = with_groups(table)
+    if "split" not in subjects:
+        subjects["split"] = split(subjects, seed=cohort.seed, fold=cohort.fold)
+    return subjects, rejected
+
+
+def opened(cohort: Cohort, root: Path) -> Store | None:
+    """A finished store below `root` of the cohort's settings, opened without a look at table or folders.
+
+    It is the one that was made from the places the cohort names. Where none of these places is there
+    (unmounted, not given) the only store of these settings is opened, and that is said. None where a
+    source has to be compared: another place that exists, or a changed list of withdrawn participants.
+
+    Raises ValueError where several stores fit and no place tells which is meant.
+    """
+    found = [path.parent for path in sorted(root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"))]
+    origins = {folder: origin.read(folder) for folder in found}
+    current = [folder for folder, of in origins.items() if not (of and of.renewed_as)]
+    if not current:
+        return None
+    places = _places(cohort)
+    if not places:
+        return Store.open(current[-1])
+    now = origin.watched(places, cohort.watched)
+    for folder in current:
+        of = origins[folder]
+        if of and of.places == places and all(of.watched.get(key) == mark for key, mark in now.items()):
+            return Store.open(folder)
+    if any(place and os.path.exists(place) for place in places.values()):
+        return None
+    if len(current) > 1:
+        told = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
+        raise ValueError(f"cohort {cohort.name}: {len(current)} stores below {root} fit: {told}. Name one by its root=")
+    of = origins[current[0]]
+    missing = ", ".join(f"cohort.{key}={place or 'null'}" for key, place in places.items())
+    print(
+        f"{current[0]}: opened as made{f' on {of.made}' if of else ''}; its source is not there ({missing})", flush=True
+    )
+    return Store.open(current[0])
+
+
+def keep_place(cohort: Cohort, root: Path) -> None:
+    """Remember the cohort's places for its stores below `root` that came from the same root.
+
+    After participants have been taken out, their list is none that asks for another look.
+    """
+    places = _places(cohort)
+    for path in root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"):
+        known = origin.read(path.parent)
+        if known and all(known.places.get(key) == place for key, place in places.items() if key not in cohort.watched):
+            watched = origin.watched(places, cohort.watched)
+            origin.write(path.parent, known._replace(places=places, watched=watched))
+
+
+def _from(of: Origin | None) -> str:
+    return ", ".join(f"{key}={place}" for key, place in of.places.items() if place) if of else "an unknown place"
+
+
+def _declared(cohort: Cohort) -> str:
+    """The beginning of a store's folder name: the cohort and a hash of its settings."""
+    return f"{cohort.name}-{fingerprint({'format': FORMAT, **cohort.settings})[:8]}"
+
+
+def _places(cohort: Cohort) -> dict[str, str | None]:
+    return {key: os.path.realpath(place) if place else None for key, place in cohort.places.items()}
+
+
+def _newest_origin(cohort: Cohort, root: Path) -> Origin | None:
+    """What is known of the cohort's files from the store made last of them, so that they need not be read again."""
+    found = [path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.NAME}")]
+    kept = [of for folder in found if (of := origin.read(folder)) and of.places == _places(cohort)]
+    return max(kept, key=lambda of: of.looked, default=None)
+
+
+def _known_again(folder: Path, came_from: Origin, root: Path) -> Store:
+    """The finished store in `folder`, remembered as made from there; stores that it takes the place of are named."""
+    store = Store.open(folder)
+    if not came_from.places:
+        return store
+    before = origin.read(folder)
+    if before and before.places != came_from.places:
+        print(f"{folder}: the same source, moved to {_from(came_from)}", flush=True)
+    with suppress(OSError):  # a disk that may not be written still gives the store
+        origin.write(folder, came_from)
+        for path in root.glob(f"{glob.escape(folder.name[:-5])}-*/store.json"):
+            other = origin.read(path.parent)
+            if path.parent != folder and other and not other.renewed_as and other.places == came_from.places:
+                origin.write(path.parent, other._replace(renewed_as=folder.name))
+                print(
+                    f"{path.parent}: its source has changed, {folder.name} takes its place; it can be deleted",
+                    flush=True,
+                )
+    return store
 
 
 def _build(
@@ -71,7 +199,7 @@ def _build(
     _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
     together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
     some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
-    bar = tqdm(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
+    bar = Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
     with bar, closing(ordered(cohort.stacks, some, workers=workers)) as results:
         for part in _joined(results, CHUNK // together):
             index = part.index.join(attributes, on="subject")
@@ -85,10 +213,11 @@ def _build(
         raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
     balanced = keep_controls(read[read.stored], per_case=1, seed=cohort.seed)
     read = typed(read.assign(balanced=balanced.reindex(read.index, fill_value=False)))
+    names = salt_mark(cohort.salt_root) if cohort.salt_root else None
     with writing(folder, needs=needs):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
-        return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read))
+        return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read), names=names)
 
 
 def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
@@ -118,8 +247,8 @@ def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[i
     All but `spared` subjects give one row or more, training and extra subjects up to three (of cines one) for each slice
     of the reach.
     """
-    steps = 1 if getattr(cohort, "cine", None) else 3
-    row, nine = (channels(cohort) + PAIR) * cohort.pixels**2, steps * (2 * getattr(cohort, "reach", 1) + 1)
+    steps = 1 if cohort.cine else 3
+    row, nine = (channels(cohort) + PAIR) * cohort.pixels**2, steps * (2 * cohort.reach + 1)
     expanded = int(subjects.split.isin(("train", "extra")).sum())
     return row * max(0, len(subjects) - spared), row * (len(subjects) + (nine - 1) * expanded)
 
@@ -137,7 +266,7 @@ def _check_room(folder: Path, least: int, most: int) -> None:
 
 def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
     """One line when this cohort has been prepared before with other settings, so that nobody wonders why it is again."""
-    name = re.escape(folder.name[:-9]) + "-[0-9a-f]{8}"
+    name = re.escape(folder.name[:-14]) + "-[0-9a-f]{8}-[0-9a-f]{4}"
     others = [path for path in folder.parent.glob("*/settings.json") if re.fullmatch(name, path.parent.name)]
     if others:
         newest = max(others, key=lambda path: path.stat().st_mtime).parent

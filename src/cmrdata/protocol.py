@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from cmrdata.origin import Source
+from cmrdata.readers.column_report import report
 from cmrdata.store import PAIR
 
 T = TypeVar("T")
@@ -24,31 +28,54 @@ class Stacks(NamedTuple):
     rejected: pd.DataFrame  # subject, reason
 
 
-class Cohort(Protocol):
-    """A source of subjects. `settings` are the plain values that decide the bytes.
-
-    A cohort may have `reach`, the slices to each side of the centre that a training subject gives (1 where it has not),
-    `fold`, the part of a cross-validation that is its test split, and `cine`, the frames of a heartbeat that are an
-    image's channels in place of ED and ES (`cmrdata.slices.cine_frames`); it is among the settings only where it is set.
-    """
+class Cohort(ABC):
+    """A source of subjects. Making one touches no file, so that a finished store opens without its source."""
 
     name: str
-    pixels: int
+    pixels: int  # side of an image
     seed: int
-    controls_per_case: float | None
-    max_rejected: float  # share of the subjects that may be unreadable
-    settings: dict[str, Any]
+    settings: dict[str, Any]  # plain values that decide the bytes, as given: no places, nothing read from a file
+    controls_per_case: float | None = None  # healthy training subjects kept per case; None: all
+    max_rejected: float = 0.05  # share of the subjects that may be unreadable
+    reach: int = 1  # slices to each side of the centre that a training subject gives
+    fold: int | None = None  # the part of a cross-validation that is the test split
+    cine: int | None = None  # frames of a heartbeat that are an image's channels in place of ED and ES
+    salt_root: Path | None = None  # the folder of the secret by which participants are renamed; None: nobody is
+    watched: tuple[str, ...] = ()  # places of small files that are compared at every opening of a store
 
+    @property
+    def places(self) -> dict[str, str | None]:
+        """Setting -> where the source lies on this machine, None where it is not given; empty where there is none."""
+        return {}
+
+    @abstractmethod
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(subject table as `with_groups` takes it, with or without a split column; rejected subjects)."""
 
+    @abstractmethod
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
         """Slices of these subjects in their order: nine stacks (three cines) of a train or extra subject, one of others."""
+
+    def source(self) -> Source:
+        """The participants and the files that decide their images."""
+        return Source([], {})
+
+    def withdrawn(self) -> set[str]:
+        """Pseudonyms of those on the cohort's list of withdrawn participants."""
+        raise ValueError(f"cohort {self.name} has no list of withdrawn participants; choose one with cohort.exclude")
+
+    def notes(self) -> list[str]:
+        """What a summary should tell besides the subjects and the rejected."""
+        return []
+
+    def columns(self) -> pd.DataFrame:
+        """What was understood of each column in use of the tables beside the images; see `column_report.report`."""
+        return report([])
 
 
 def channels(cohort: Cohort) -> int:
     """Of the cohort's images: ED and ES, or the frames of its `cine`. Raises ValueError where these are too few."""
-    cine = getattr(cohort, "cine", None)
+    cine = cohort.cine
     if cine is not None and cine <= PAIR:
         raise ValueError(f"cohort.cine is {cine}; give at least {PAIR + 1} frames, or null for ED and ES")
     return cine or PAIR

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from cmrdata.disk import Unwritable, alone, append_at, size, sync_entries, writing
+from cmrdata.progress import Bar
 
 
 class Rows(NamedTuple):
@@ -63,7 +63,7 @@ def _fill(
             f"{needs}; {_bytes(missing)} are still missing, {_bytes(disk.free)} are free. Free some space there or give "
             "another place with data_root=<folder>"
         )
-    with tqdm(total=count, initial=done, desc="encode", unit="image") as bar:
+    with Bar(total=count, initial=done, desc="encode", unit="image") as bar:
         for start in range(done, count, batch):
             some = slice(start, min(start + batch, count))
             made = make(some)

@@ -7,6 +7,7 @@
                *.rejected.csv   subjects of that chunk that could not be read
          index.parquet     all rows; subjects.csv and rejected.csv for a cohort
          store.json        written last; a folder without it is unfinished and can be continued
+         origin.json       where a cohort's source lay, for this machine alone (cmrdata.origin)
          .lock             held while a cohort is prepared
 """
 
@@ -25,7 +26,7 @@ from pyarrow import parquet
 from cmrdata.disk import append_at, differences, fingerprint, plain, size, write_atomic
 from cmrdata.tables import read_typed, typed
 
-FORMAT = 2  # raise it when the meaning of the bytes changes: older stores are then made anew
+FORMAT = 3  # raise it when the meaning of the bytes changes: older stores are then made anew
 PIXEL_FILES = ("images.u8", "masks.u8")
 PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 

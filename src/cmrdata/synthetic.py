@@ -45,8 +45,40 @@ def open_synthetic(folder: str | Path, cohort: Store) -> Store:
         )
     if absent := [column for column in PROVENANCE if column not in synthetic.index]:
         raise ValueError(f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make it anew")
+    vars(synthetic)["index"] = named_by_rows(
+        synthetic.index, cohort, names=synthetic.meta.get("names"), what=str(folder)
+    )
     check_sources(synthetic.index, cohort.subjects)
     return synthetic
+
+
+def named_by_rows(
+    rows: pd.DataFrame, cohort: Store, *, names: str | None, what: str, column: str = "source_row"
+) -> pd.DataFrame:
+    """Copy of a table about images of `cohort` whose `subject` is the cohort's own name for each row's subject.
+
+    The same participants have other names where the cohort was prepared with another salt; the rows of a
+    store of the same fingerprint are the same, so they tell who is meant.
+
+    Args:
+        rows: a table with `subject`, and in `column` the row of the cohort's store.
+        cohort: the store at hand.
+        names: mark of the salt by which the table's subjects are named; None where nobody was renamed.
+        what: of the table, for the error.
+
+    Raises ValueError for rows that the store has not, and where names of the same salt disagree.
+    """
+    at = rows[column].to_numpy()
+    if len(at) and not ((at >= 0) & (at < len(cohort.index))).all():
+        raise ValueError(
+            f"{what}: it names rows that the cohort's store does not have ({len(cohort.index)} rows); make it anew"
+        )
+    own = cohort.index.subject.to_numpy()[at]
+    if names == cohort.meta.get("names") and (odd := own != rows.subject.to_numpy()).any():
+        raise ValueError(
+            f"{what}: {int(odd.sum())} rows name another subject than the cohort's store has there; make it anew"
+        )
+    return rows.assign(subject=own)
 
 
 def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:

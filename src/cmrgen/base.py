@@ -6,7 +6,6 @@ A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an ope
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -22,6 +21,8 @@ from torch import Tensor, nn
 
 from cmrdata.batch import LatentBatch, ed_es_ed
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
+from cmrstudy.inputs import weights_hash
+from cmrstudy.paths import shipped
 
 
 class Base:
@@ -174,7 +175,7 @@ def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
 
 
 def _load_folder(weights: str) -> Base:
-    folder = Path(weights)
+    folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
             f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
@@ -225,14 +226,6 @@ def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
         "text": text_config,
     }
     (folder / "base.json").write_text(json.dumps(facts, indent=1))
-
-
-def weights_hash(folder: Path) -> str:
-    """Hash of all safetensors in a folder: the fingerprint that caches, sets and runs record."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
-        digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 @lru_cache

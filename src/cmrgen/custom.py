@@ -109,6 +109,11 @@ def _whole(value: Any) -> int | None:
 
 def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     """The store row of each row's mask."""
+    if {"subject", "source_row"} <= set(given) and not given.subject.isin(index.subject).any():
+        raise ValueError(
+            "none of its subjects is in the cohort's store: it was written where they have other names (another "
+            "data_root). Leave the column subject out; source_row says whose mask is meant"
+        )
     if "source_row" in given:
         there = given.source_row.isin(index.index)
         refuse(given, "source_row", ~there, f"the cohort's store has rows {index.index.min()} to {index.index.max()}")

@@ -15,10 +15,11 @@ from diffusers import ControlNetModel, DDIMScheduler, DPMSolverMultistepSchedule
 from torch import Tensor, nn
 
 from cmrdata.disk import write_atomic
-from cmrgen.base import Base, as_control, load_base, weights_hash
+from cmrgen.base import Base, as_control, load_base
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
 from cmrstudy import runs
+from cmrstudy.inputs import weights_hash
 
 SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
@@ -26,6 +27,7 @@ GUIDES = ("prompt", "both")  # what guidance pushes towards
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
+SHIPPED = "assets/phantom-base"  # the base of the default, wherever this program lies now
 READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 
@@ -194,11 +196,16 @@ def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, A
     return mark
 
 
-def load_generator(run: str | Path, *, precision: str = "32-true") -> Generator:
-    """The generator of a finished ControlNet run, e.g. runs/controlnet/0; precision: one of PRECISIONS.
+def load_generator(run: str | Path, *, base_weights: str | None = None, precision: str = "32-true") -> Generator:
+    """The generator of a finished ControlNet run, e.g. runs/controlnet/0.
 
-    Raises FileNotFoundError when there is none, ValueError for another precision and when its weights or its base are
-    damaged or have changed.
+    Args:
+        run: the run's folder.
+        base_weights: where its base lies now, if it has moved since; it is known by its fingerprint.
+        precision: one of PRECISIONS.
+
+    Raises FileNotFoundError where there is no generator, or its base is in neither place; ValueError for
+    another precision, and where its weights or its base are damaged or have changed.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
@@ -217,11 +224,28 @@ def load_generator(run: str | Path, *, precision: str = "32-true") -> Generator:
             f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
             f"{found}); {RESTORE}"
         )
-    base = load_base(**facts["base"])
-    if base.fingerprint != facts["base_fingerprint"]:
-        raise ValueError(
-            f"generator={run}: its base {facts['base']['weights']} has changed since ({facts['base_fingerprint']} -> "
-            f"{base.fingerprint}); restore it, or train the ControlNet again"
-        )
+    base = _its_base(facts, run, moved_to=base_weights)
     controlnet = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
     return Generator(base=base, controlnet=controlnet, facts=facts, precision=PRECISIONS[precision])
+
+
+def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -> Base:
+    """The base that a generator was trained on, where it lay then or where it lies now."""
+    wanted, faults = facts["base_fingerprint"], []
+    for place in dict.fromkeys((facts["base"]["weights"], moved_to, SHIPPED)):
+        if place is None:
+            continue
+        try:
+            base = load_base(**{**facts["base"], "weights": place})
+        except (FileNotFoundError, ValueError):
+            faults.append(f"{place} is none")
+            continue
+        if base.fingerprint == wanted:
+            return base
+        if place == SHIPPED:
+            continue
+        faults.append(f"{place} has changed since, or is another ({wanted} -> {base.fingerprint})")
+    raise FileNotFoundError(
+        f"generator={run}: its base is not there: {'; '.join(faults)}. Give the place where it lies now with "
+        "base.weights=<folder, file or hub id>, or train the ControlNet again"
+    )

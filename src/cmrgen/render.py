@@ -71,7 +71,7 @@ def render(
         "steps": steps,
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
-        "plan": hashlib.sha256(written.encode()).hexdigest()[:16],
+        "plan": plan_hash(plan),
         **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
         **({"guides": guides} if guides != "prompt" else {}),
         **({"reuse": reuse} if reuse > 1 else {}),
@@ -96,7 +96,12 @@ def render(
             drawn, generator=generator, sampler=sampler, interval=tuple(interval), guides=guides, reuse=reuse
         )
         _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
-        return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"))
+        return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"), names=cohort.meta.get("names"))
+
+
+def plan_hash(plan: pd.DataFrame) -> str:
+    """Of all that a plan asks for. Subjects' names differ from salt to salt; their rows tell who is meant."""
+    return hashlib.sha256(plan.drop(columns="subject").to_csv(index=False).encode()).hexdigest()[:16]
 
 
 def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: partial[Tensor], steps: int) -> None:

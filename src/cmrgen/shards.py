@@ -73,7 +73,7 @@ def merge(folder: Path, n: int) -> Store:
             rows, index, bad = parts[k % n][k // n]
             shard = shards[k % n]
             writer.append(np.array(shard.images[rows]), np.array(shard.masks[rows]), index, rejected=bad)
-        return close(writer, plan, fov_mm=shards[0].meta.get("fov_mm"))
+        return close(writer, plan, fov_mm=shards[0].meta.get("fov_mm"), names=shards[0].meta.get("names"))
 
 
 def _parts(shard: Store) -> Iterator[tuple[slice, pd.DataFrame, pd.DataFrame | None]]:

@@ -22,8 +22,8 @@ Shows = Literal["numbers", "synthetic", "real"]
 
 LOCAL_KEYS = ("root", "table", "exclude", "salt_root", "data_root", "logger")  # where things lie, not what was done
 LOCAL_PATH = re.compile(r"""(^|[\s='":,(\[])(/|~|\.\./|\\\\|[A-Za-z]:[\\/])""")
-PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file)")  # names of columns
-PERSON = re.compile(r"\b(S[0-9a-f]{10}|SYN\d+)\b")  # as cohort.hashed and the phantom name them
+PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file|source_row)")  # names of columns
+PERSON = re.compile(r"\b(S[0-9a-f]{16}|SYN\d+)\b")  # as pseudonyms.hashed and the phantom name them
 TAGS = {  # tag -> where the config has it
     "cohort": ("cohort", "name"),
     "arm": ("synthetic",),
@@ -107,7 +107,7 @@ def describe(loggers: Sequence[Any], config: dict[str, Any]) -> None:
                 logger.experiment.set_tag(logger.run_id, tag, value)
 
 
-def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame, *, allow_real_images: bool = False) -> None:
+def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame) -> None:
     """The frame's columns as a wandb.Table, TensorBoard text, MLflow table, or <name>.csv beside a CSV log.
 
     Raises ValueError for a table about single persons (`names_persons`), before any logger has it: such a table is
@@ -118,11 +118,8 @@ def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame, *, allow_r
     from cmrdata.disk import write_atomic
     from cmrstudy.report import markdown
 
-    if not allow_real_images and (reason := names_persons(frame)):
-        raise ValueError(
-            f"table {name!r} {reason}: it stays on this machine. Log sums over subjects, or set "
-            "logger.allow_real_images=true where the cohort's agreement allows it"
-        )
+    if reason := names_persons(frame):
+        raise ValueError(f"table {name!r} {reason}: it stays on this machine. Log sums over subjects")
     for logger in _senders(loggers):
         if isinstance(logger, WandbLogger):
             cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()

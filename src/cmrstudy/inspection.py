@@ -13,10 +13,12 @@ from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
-from cmrdata.cohort import AXES, known_axes, split, with_groups
+from cmrdata import origin
+from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
+from cmrdata.origin import look
+from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
-from cmrdata.readers.column_report import report
 
 FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
          "es_frame")  # fmt: skip
@@ -31,18 +33,30 @@ def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 
     `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
     folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
     """
-    listed, rejected = cohort.subjects()
-    if listed.empty:
-        return pd.DataFrame(columns=list(FIRST)), rejected
-    subjects = with_groups(listed)
-    if "split" not in subjects:
-        subjects["split"] = split(subjects, seed=cohort.seed)
+    subjects, rejected = listed(cohort)
+    if subjects.empty:
+        return pd.DataFrame(columns=[*FIRST, "split"]), rejected
     if volumes:
         found = _read(cohort, subjects, kept, workers=workers)
         rejected = pd.concat([rejected, found.loc[found.reason.notna(), ["subject", "reason"]]], ignore_index=True)
         subjects = subjects.merge(found[found.reason.isna()].drop(columns="reason"), on="subject")
     order = [*FIRST, *(column for column in subjects if column not in FIRST)]
     return subjects.reindex(columns=order), rejected
+
+
+def changes(cohort: Cohort, root: Path) -> list[str]:
+    """A sentence per store of the cohort below `root` whose source is no longer what it was made of."""
+    files, sentences = cohort.source().files, []
+    for path in sorted(root.glob(f"{cohort.name}-*/store.json")):
+        known = origin.read(path.parent)
+        if known is None or known.renewed_as or not files:
+            continue
+        if many := len(look(files, known)[1]):
+            sentences.append(
+                f"{path.parent} was made of other files ({many} subjects differ); refresh=true with the next command "
+                "makes it anew"
+            )
+    return sentences
 
 
 def groups(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -61,20 +75,15 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
     """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
-    shown = []
+    tables = []
     if len(subjects):
         who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
         counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
-        shown = [_table("Subjects", counts), _table("Groups (labelled subjects; prevalence in %)", groups(subjects))]
+        tables = [shown("Subjects", counts), shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
-        shown.append(_table("Rejected", reasons))
-    return shown
-
-
-def columns(cohort: Cohort) -> pd.DataFrame:
-    """What the cohort's reader understood of its tables (`cmrdata.readers.column_report`); nothing where it has none."""
-    return cohort.columns() if hasattr(cohort, "columns") else report([])
+        tables.append(shown("Rejected", reasons))
+    return tables
 
 
 def show(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
@@ -100,7 +109,7 @@ def column_table(columns: pd.DataFrame) -> Table | None:
     parts = columns.assign(array=array, order=range(len(columns))).groupby(["file", "array", "used_for"], sort=False)
     lines = [_line(part) for _, part in parts]
     table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
-    return _table("Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table)
+    return shown("Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table)
 
 
 def _line(columns: pd.DataFrame) -> dict[str, Any]:
@@ -116,18 +125,23 @@ def _line(columns: pd.DataFrame) -> dict[str, Any]:
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
-    """Frames, flags and reasons by subject, from the notes of an earlier run as far as they go."""
-    key = fingerprint({"settings": cohort.settings, "subjects": subjects.subject.tolist()})
-    notes = kept / f"inspect-{cohort.name}-{key}.jsonl"
+    """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files are still these."""
+    notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
-    known = {row["subject"]: row for row in _lines(notes)}
+    states, _ = look(cohort.source().files)
+    marks = {
+        subject: fingerprint({"files": [state and [state[0], state[2]] for state in of]})
+        for subject, of in states.items()
+    }
+    known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
     todo = subjects[~subjects.subject.isin(known)].assign(split="test")
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
             rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
             for row in [*rows, *stacks.rejected.to_dict("records")]:
-                known[str(row["subject"])] = {str(key): value for key, value in row.items()}
+                row = {**{str(key): value for key, value in row.items()}, "files": marks.get(row["subject"])}
+                known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
             bar.update(len(chunk))
@@ -147,7 +161,8 @@ def _lines(notes: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def _table(title: str, frame: pd.DataFrame) -> Table:
+def shown(title: str, frame: pd.DataFrame) -> Table:
+    """A table for a terminal."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in frame:
         table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")

@@ -1,6 +1,6 @@
-"""Jobs of a sweep: one that fails is told at once and counted at the end, and the others go on.
+"""Jobs of a sweep: none shares another's folder; one that fails is told at once and counted, and the others go on.
 
-Hydra calls `Jobs` (conf/hydra/quiet.yaml) around each job, under every launcher; nothing here imports Hydra.
+Hydra calls `Jobs` (conf/hydra/quiet.yaml) before a sweep and around each job, under every launcher.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cmrstudy import runs
+from cmrstudy import overrides, runs
+from cmrstudy.identity import settings
 
+UNFINISHED = 3  # exit status of a command whose attempt ended before its run
 TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
 
 
@@ -40,29 +42,37 @@ class Jobs:
         message = runs.told(error) if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
+            if isinstance(error, runs.AttemptEnded):
+                print(message, file=sys.stderr, flush=True)
+                sys.exit(UNFINISHED)
             if error and not in_full:
                 sys.exit(f"error: {message}")
             return
         self._restore()
+        ended = isinstance(error, runs.AttemptEnded)
         if error:
             if in_full:
                 traceback.print_exception(error)
             else:
-                print(f"error: {message}", file=sys.stderr, flush=True)
+                print(message if ended else f"error: {message}", file=sys.stderr, flush=True)
             job_return.status, job_return.return_value = type(job_return.status).COMPLETED, None
-        outcome = {"run": str(config.run_dir), "state": "failed" if error else "finished"}
+        outcome = {"run": str(config.run_dir), "state": "unfinished" if ended else "failed" if error else "finished"}
         if error:
             outcome["told"] = message or type(error).__name__  # what other people's errors say may name a participant
         runs.write_atomic(Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json", json.dumps(outcome, indent=1))
 
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        if message := shared_folder(config):
+            sys.exit(f"error: {message}")
+
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         outcomes = read(folder := Path(config.hydra.sweep.dir))
-        failed = [f"\n  {outcome['run']}: {outcome['told']}" for outcome in outcomes if outcome["state"] == "failed"]
-        if failed:
-            sys.exit(
-                f"{len(failed)} of {len(outcomes)} runs failed:{''.join(failed)}\n"
-                f"The same command with resume=true runs only what is missing. {folder}"
-            )
+        lines = {state: [f"\n  {outcome['run']}: {outcome['told']}" for outcome in outcomes if outcome["state"] == state]
+                 for state in ("failed", "unfinished")}  # fmt: skip
+        missing = [f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
+                   for state, of in lines.items() if of]  # fmt: skip
+        if missing:
+            sys.exit("\n".join([*missing, f"The same command with resume=true runs only what is missing. {folder}"]))
         print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
 
     def _restore(self) -> None:
@@ -74,7 +84,7 @@ class Jobs:
     def _nothing(self, **_: Any) -> None:
         """Hydra calls each of these by name."""
 
-    on_run_start = on_run_end = on_multirun_start = on_compose_config = _nothing
+    on_run_start = on_run_end = on_compose_config = _nothing
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
@@ -82,6 +92,33 @@ def read(folder: Path) -> list[dict[str, Any]]:
     return [
         json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))
     ]
+
+
+def shared_folder(config: Any) -> str | None:
+    """Why a sweep may not begin: two of its jobs would write into one folder; None if none do."""
+    first: dict[str, overrides.Job] = {}
+    for job in overrides.jobs(config):
+        place = os.path.realpath(str(job.folder))
+        if other := first.setdefault(place, job) is not job and first[place]:
+            return _told(other, job)
+    return None
+
+
+def _told(one: overrides.Job, two: overrides.Job) -> str:
+    a, b = (dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text) for job in (one, two))
+    keys = [key for key in b if a.get(key) != b[key]]
+    if not keys:
+        return f"two jobs of this sweep are the same run, {one.folder}; give each once"
+    both = " and ".join(" ".join(f"{key}={of.get(key)}" for key in keys) for of in (a, b))
+    why = ""
+    if settings(one.config) == settings(two.config):
+        why = f"; {', '.join(keys)} decides no number of this run"
+    at = "run_dir" if "run_dir" in b else "name"
+    parts = "-".join(f"${{hydra:runtime.choices.{key}}}" if key in one.choices else f"${{{key}}}" for key in keys)
+    return (
+        f"two jobs of this sweep, {both}, would share {one.folder}{why}. Give each its own, e.g. "
+        f"'{at}={one.pattern(at)}-{parts}'"
+    )
 
 
 def apart(config: Any, trial: Any) -> None:

@@ -3,7 +3,7 @@ much the annotated left ventricle ejects. A reader adds where its patients are a
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV
-from cmrdata.cohort import hashed, read_salt
-from cmrdata.disk import fingerprint
 from cmrdata.ejection import by_fraction, fractions
-from cmrdata.protocol import Stacks
+from cmrdata.origin import Source
+from cmrdata.protocol import Cohort, Stacks
+from cmrdata.pseudonyms import renamed
 from cmrdata.readers.cells import Reading, is_missing
 from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
 from cmrdata.volumes import Volume, flips
@@ -38,8 +38,8 @@ class Annotation(NamedTuple):
     flags: tuple[str, ...] = ()
 
 
-class Challenge(ABC):
-    """A cohort of annotated patients below the folder `root`; see `cmrdata.store.Cohort`.
+class Challenge(Cohort):
+    """A cohort of annotated patients below the folder `root`; see `cmrdata.protocol.Cohort`.
 
     label: "pathology" follows the source's diagnosis (the class's `diagnoses`); "ef" the ejection fraction of the
         annotated masks: below `ef_below` per cent a case, from `ef_above` a control, between the two neither, so
@@ -66,7 +66,8 @@ class Challenge(ABC):
             )
         self.root, self.label, self.ef_below, self.ef_above = Path(root) if root else None, label, ef_below, ef_above
         self.pixels, self.fov_mm, self.seed, self.reach = pixels, fov_mm, seed, reach
-        self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
+        self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
+        self.salt_root: Path = Path(salt_root)
         self.default_spacing = (default_spacing, default_spacing) if default_spacing else None
 
     # ---- what a source says
@@ -118,18 +119,23 @@ class Challenge(ABC):
     def patients(self) -> dict[str, Any]:
         """Each patient by hashed id, in the order of the original ids."""
         found = self.find()
-        salt = read_salt(self.salt_root)
-        return {hashed(identifier, salt): patient for identifier, patient in found.items()}
+        self._named = renamed(list(found), self.salt_root)
+        return {self._named[identifier]: patient for identifier, patient in found.items()}
 
     @property
-    def settings(self) -> dict[str, Any]:
-        texts = {path: None for patient in self.patients.values() for path in self.texts(patient)}
-        sizes = [path.stat().st_size if path.exists() else None
-                 for patient in self.patients.values() for path in self.files(patient)]  # fmt: skip
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
-                "controls_per_case": self.controls_per_case, "default_spacing": self.default_spacing,
-                "files": fingerprint({"sizes": sizes, "texts": [_text(path) for path in texts]}),
-                **({"cine": self.cine} if self.cine else {})}  # fmt: skip
+    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
+                "reach": self.reach, "controls_per_case": self.controls_per_case,
+                "default_spacing": self.default_spacing, "label": self.label, "ef_below": self.ef_below,
+                "ef_above": self.ef_above, "cine": self.cine}  # fmt: skip
+
+    @property
+    def places(self) -> dict[str, str | None]:
+        return {"root": str(self.root) if self.root else None}
+
+    def source(self) -> Source:
+        files = {subject: [*self.texts(patient), *self.files(patient)] for subject, patient in self.patients.items()}
+        return Source(list(self._named), files)
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per patient in the order of the original ids, so that the split does not depend on the salt.
@@ -238,10 +244,3 @@ def one_each(pairs: Iterable[tuple[str, T]], *, at: Path, what: str) -> dict[str
     if repeated := len(found) - len({code for code, _ in found}):
         raise ValueError(f"{at}: {repeated} {what}; give one copy of the data")
     return dict(found)
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return None

@@ -9,6 +9,7 @@ keep a normal ejection fraction.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohort import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
-from cmrdata.protocol import Stacks
+from cmrdata.protocol import Cohort, Stacks
 from cmrdata.slices import cine_frames
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
@@ -32,7 +33,7 @@ BLOCK = 2**17  # pixels painted together: as many as fit the processor's cache
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slice (basal to apical) and frame of the nine stacks
 
 
-class Phantom:
+class Phantom(Cohort):
     """A cohort of `subjects` drawn people, plus `test_subjects` fresh ones that only enlarge the test split.
 
     design: "natural" draws attributes as in UK Biobank imaging and heart failure by a logistic model calibrated to
@@ -65,21 +66,35 @@ class Phantom:
         self.settings: dict[str, Any] = {
             "subjects": subjects, "test_subjects": test_subjects, "seed": seed, "design": design, "hf_scale": hf_scale,
             "hf_share": hf_share, "pixels": pixels, "fov_mm": fov_mm, "controls_per_case": controls_per_case,
-            "version": 1, **({"cine": cine} if cine else {}),
+            "fold": fold, "cine": cine, "version": 1,
         }  # fmt: skip
-        rngs = [
-            np.random.default_rng(seed),
-            np.random.default_rng((seed, 1)),
-        ]  # fresh people have a stream of their own
-        parts = [attributes(n, rng, design=design, hf_scale=hf_scale, hf_share=hf_share)
-                 for n, rng in zip((subjects, test_subjects), rngs, strict=True) if n]  # fmt: skip
+
+    @cached_property
+    def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """(people, their anatomy), drawn when they are needed."""
+        of, rngs = self.settings, [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))]
+        how = {key: of[key] for key in ("design", "hf_scale", "hf_share")}  # fresh people have a stream of their own
+        parts = [
+            attributes(n, rng, **how) for n, rng in zip((of["subjects"], of["test_subjects"]), rngs, strict=True) if n
+        ]
         people = pd.concat(parts, ignore_index=True)
         people.insert(0, "subject", [f"SYN{k:06d}" for k in range(len(people))])
-        people.insert(1, "source", name)
-        self.people = people
-        drawn = [anatomy(part, rng) for part, rng in zip(parts, rngs, strict=False)]
-        self.anatomy = pd.concat(drawn, ignore_index=True)
-        self.fresh = np.arange(len(people)) >= subjects
+        people.insert(1, "source", self.name)
+        hearts = [anatomy(part, rng) for part, rng in zip(parts, rngs, strict=False)]
+        return people, pd.concat(hearts, ignore_index=True)
+
+    @property
+    def people(self) -> pd.DataFrame:
+        return self._drawn[0]
+
+    @property
+    def anatomy(self) -> pd.DataFrame:
+        return self._drawn[1]
+
+    @property
+    def fresh(self) -> np.ndarray:
+        """(subjects,) bool: who only enlarges the test split."""
+        return np.arange(len(self.people)) >= self.settings["subjects"]
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = self.people.assign(state=np.where(self.people.diagnosis == "hf", "prevalent", "none"), split="test")

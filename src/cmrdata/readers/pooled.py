@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.readers.column_report import report
 
 
-class Pooled:
-    """The cohorts named in `of`, split together; see `cmrdata.store.Cohort`.
+class Pooled(Cohort):
+    """The cohorts named in `of`, split together; see `cmrdata.protocol.Cohort`.
 
     cohorts: name -> cohort; all give pictures of `pixels`, and with `cine` heartbeats of so many frames. A cohort's own
         split, seed and undersampling do not count.
@@ -36,16 +37,29 @@ class Pooled:
                 f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
             )
         for member, cohort in self.members.items():
-            if (own := getattr(cohort, "cine", None)) != cine:
+            if (own := cohort.cine) != cine:
                 raise ValueError(f"cohort {member} has cine={own}, the pool {cine}; give all the same")
         self.name, self.pixels, self.fov_mm, self.seed, self.cine = name, pixels, fov_mm, seed, cine
         self.controls_per_case, self.max_rejected, self.fold = controls_per_case, max_rejected, fold
 
+        self.reach = max(cohort.reach for cohort in self.members.values())
+        self.salt_root = next((cohort.salt_root for cohort in self.members.values() if cohort.salt_root), None)
+        self.watched = tuple(f"{name}.{key}" for name, cohort in self.members.items() for key in cohort.watched)
+
     @property
-    def settings(self) -> dict[str, Any]:
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed,
-                "controls_per_case": self.controls_per_case,
+    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
+                "controls_per_case": self.controls_per_case, "cine": self.cine,
                 "members": {name: cohort.settings for name, cohort in self.members.items()}}  # fmt: skip
+
+    @property
+    def places(self) -> dict[str, str | None]:
+        return {f"{name}.{key}": place for name, cohort in self.members.items() for key, place in cohort.places.items()}
+
+    def source(self) -> Source:
+        sources = {name: cohort.source() for name, cohort in self.members.items()}
+        ids = [f"{name}/{identifier}" for name, source in sources.items() for identifier in source.ids]
+        return Source(ids, {subject: files for source in sources.values() for subject, files in source.files.items()})
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         listed, rejected = zip(*(cohort.subjects() for cohort in self.members.values()), strict=True)
@@ -64,10 +78,9 @@ class Pooled:
         return Stacks(images, masks, index.iloc[order].reset_index(drop=True), rejected)
 
     def notes(self) -> list[str]:
-        return [f"{name}: {note}" for name, cohort in self.members.items() for note in getattr(cohort, "notes", list)()]
+        return [f"{name}: {note}" for name, cohort in self.members.items() for note in cohort.notes()]
 
     def columns(self) -> pd.DataFrame:
-        """What was understood of each member's tables; see `column_report.report`."""
-        tables = {name: cohort.columns() for name, cohort in self.members.items() if hasattr(cohort, "columns")}
+        tables = {name: cohort.columns() for name, cohort in self.members.items()}
         parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
         return pd.concat([report([]), *parts], ignore_index=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import lzma
+import os
 import re
 import zipfile
 import zlib
@@ -96,7 +97,7 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
     several = [given] if isinstance(given, (str, Path)) else list(given)  # type: ignore[call-overload]
     paths: list[Path] = []
     for item in several:
-        text = str(item)
+        text = os.path.expandvars(os.path.expanduser(str(item)))
         found = [Path(text)] if Path(text).is_file() else sorted(p for p in map(Path, glob(text)) if p.is_file())
         if not found:
             folder = " it is a folder: give the file in it, or <folder>/*.csv" if Path(text).is_dir() else ""

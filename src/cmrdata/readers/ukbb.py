@@ -14,12 +14,12 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
-from cmrdata.cohort import hashed, read_salt
-from cmrdata.disk import fingerprint
-from cmrdata.protocol import Stacks
+from cmrdata.origin import Source
+from cmrdata.protocol import Cohort, Stacks
+from cmrdata.pseudonyms import renamed
 from cmrdata.readers.ids import id_pattern, id_patterns
 from cmrdata.readers.table_files import table_paths
-from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders, sizes
+from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders
 from cmrdata.readers.ukbb_scan import KINDS, read_scan
 from cmrdata.readers.ukbb_table import Table, read_exclusions, read_people
 from cmrdata.slices import Scan, collect
@@ -50,8 +50,8 @@ EXPECTED = {
 }
 
 
-class UKBB:
-    """The participants below `root` that `table` describes; see `cmrdata.store.Cohort`. Making one touches no file.
+class UKBB(Cohort):
+    """The participants below `root` that `table` describes; see `cmrdata.protocol.Cohort`. Making one touches no file.
 
     root: holds a folder per participant (field 20209 converted), named by id, with the visit in it or not.
     table: the fields of participants, in one or several files (a list or a pattern with *); diagnoses: record-level files,
@@ -106,20 +106,36 @@ class UKBB:
         self.name, self.root, self.table, self.exclude = name, root, table, exclude
         self.diagnoses = diagnoses
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
-        self.controls_per_case, self.max_rejected, self.salt_root = controls_per_case, max_rejected, Path(salt_root)
+        self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
+        self.salt_root: Path = Path(salt_root)
         self.instance, self.labels, self.label_map = instance, labels, values
         self.frames, self.default_spacing, self.fold, self.cine = frames, default_spacing, fold, cine
         self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
                           "source": [source] if isinstance(source, str) else list(source), "level": level,
                           "conditions": list(conditions)}  # fmt: skip
 
-    @cached_property
-    def settings(self) -> dict[str, Any]:
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "reach": self.reach,
-                "controls_per_case": self.controls_per_case, "instance": self.instance, "labels": self.labels,
-                "label_map": self.label_map, "frames": self.frames, "default_spacing": self.default_spacing,
-                **self.phenotype, "records": bool(self.diagnoses), "files": fingerprint({"sizes": sizes(self._folders.values())}),
-                **({"cine": self.cine} if self.cine else {})}  # fmt: skip
+    @property
+    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
+                "reach": self.reach, "controls_per_case": self.controls_per_case, "instance": self.instance,
+                "labels": self.labels, "label_map": self.label_map, "frames": self.frames,
+                "default_spacing": self.default_spacing, "cine": self.cine, **self.phenotype,
+                "records": bool(self.diagnoses)}  # fmt: skip
+
+    watched = ("exclude",)
+
+    @property
+    def places(self) -> dict[str, str | None]:
+        told: dict[str, str | None] = {}
+        for key in ("root", "table", "diagnoses", "exclude"):
+            given = getattr(self, key)
+            several = [given] if given is None or isinstance(given, str | Path) else list(given)
+            told |= {f"{key}.{k}" if k else key: str(place) if place else None for k, place in enumerate(several)}
+        return told
+
+    def source(self) -> Source:
+        files = {self._renamed[key]: list(folder.paths().values()) for key, folder in self._folders.items()}
+        return Source(list(self._folders), files)
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """A row per participant in the order of the original ids, so that the split does not depend on the salt.
@@ -150,6 +166,11 @@ class UKBB:
                              default_spacing=self.default_spacing, cine=self.cine)  # fmt: skip
 
         return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
+
+    def withdrawn(self) -> set[str]:
+        if not self.exclude:
+            raise ValueError(f"cohort.exclude is not set; give {EXPECTED['exclude']}")
+        return set(renamed(sorted(read_exclusions(self._given("exclude"))), self.salt_root).values())
 
     def notes(self) -> list[str]:
         """What was left out when folders, table and exclusions were joined, counted, and what of the table is uncertain."""
@@ -231,8 +252,7 @@ class UKBB:
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
-        salt = read_salt(self.salt_root)
-        return {key: hashed(key, salt) for key in self._folders}
+        return renamed(list(self._folders), self.salt_root)
 
     @cached_property
     def _original(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,18 +81,6 @@ def list_folders(
 def counted(things: Mapping[str, int]) -> list[str]:
     """E.g. "2 folders", of {"folder#": 2}; nothing of what there is none."""
     return [f"{n} {words.replace('#', 's' * (n != 1))}" for words, n in things.items() if n]
-
-
-def sizes(folders: Iterable[Folder]) -> list[int]:
-    """Bytes of every file that counts; -1 where that cannot be told."""
-    found = []
-    for folder in folders:
-        for name in folder.files.values():
-            try:
-                found.append(os.stat(os.path.join(folder.path, name)).st_size)
-            except OSError:
-                found.append(-1)
-    return found
 
 
 def _subfolders(root: Path) -> list[str]:

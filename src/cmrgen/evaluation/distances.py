@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 NEAREST = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}  # k of the k-th neighbour, as their papers have it
 
@@ -85,7 +86,7 @@ def kernel_distance(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray, *, width: in
     variance = 0.0
     for side, subjects in enumerate((x_of, y_of)):
         own, cross = kernels[2 * side], kernels[1].T if side else kernels[1]
-        codes = np.arange(len(own)) if subjects is None else np.unique(subjects, return_inverse=True)[1]
+        codes = np.arange(len(own)) if subjects is None else pd.factorize(np.asarray(subjects))[0]
         count = int(codes.max()) + 1
         if count < 2:
             return Estimate(float(value), np.nan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 Z = float(stats.norm.ppf(0.975))
@@ -76,7 +77,7 @@ def influence(parts: np.ndarray, subjects: np.ndarray) -> float:
 
 def _clustered(values: np.ndarray, subjects: np.ndarray, weights: np.ndarray) -> tuple[float, float, np.ndarray]:
     """Weighted mean (weights sum to 1), its error from the sums of residuals per subject, each subject's weight."""
-    code = np.unique(subjects, return_inverse=True)[1]
+    code = pd.factorize(np.asarray(subjects))[0]  # in the order of rows: names differ from salt to salt
     value, mass = float(weights @ values), np.bincount(code, weights)
     if len(mass) < 2:
         return value, NONE, mass

@@ -34,8 +34,11 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
     ]
 
 
-def audit_section(found: Measured, *, generator: str | None, seed: int) -> Section:
-    """Is the set safe to share? Real images go to folder/private and nowhere else; `generator`: also attack its losses."""
+def audit_section(found: Measured, *, generator: str | None, base_weights: str | None = None, seed: int) -> Section:
+    """Is the set safe to share? Real images go to folder/private and nowhere else.
+
+    `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has moved.
+    """
     cohort, made, folder = found.cohort, found.made, found.folder
     audit = privacy.audit(cohort, made, lambda images: judge(found.networks, images).features, seed=seed)
     privacy.write_private(audit, cohort, made, folder / "private")
@@ -51,7 +54,7 @@ def audit_section(found: Measured, *, generator: str | None, seed: int) -> Secti
     overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
     tables = [overall, audit.sources]
     if generator:
-        tables.append(_attacked(generator, cohort, folder, seed=seed))
+        tables.append(_attacked(generator, base_weights, cohort, folder, seed=seed))
     return Section(
         "Is the set safe to share?",
         [
@@ -64,8 +67,8 @@ def audit_section(found: Measured, *, generator: str | None, seed: int) -> Secti
     )
 
 
-def _attacked(generator: str, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
-    trained = load_generator(generator)
+def _attacked(generator: str, base_weights: str | None, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
+    trained = load_generator(generator, base_weights=base_weights)
     if trained.facts["cohort_fingerprint"] != cohort.fingerprint:
         raise ValueError(f"audit_generator={generator} was trained on another cohort than {cohort.folder.name}")
     table = attack(trained, cohort, seed=seed)

@@ -1,0 +1,169 @@
+"""Paths as people have them: `~`, variables, `M&Ms (1)`, another working directory; made plain before Hydra reads them.
+
+The commands work in one home, the checkout they belong to (or CMR_HOME), whatever directory they are started from: there
+are data/, runs/ and results/. A relative path typed on the command line is the working directory's where something is
+there, or where it says where to write; else it is the home's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from fnmatch import fnmatchcase
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from cmrstudy.grammar import SWEPT, UNREADABLE, value_of
+from cmrstudy.identity import INPUTS
+
+WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")  # where a command writes
+PLACES = (  # settings that are paths
+    *WRITTEN, *INPUTS, "preset.base", "audit", "backbones.*", "model.weights", "ckpt_path",
+    "cohort.root", "cohort.table", "cohort.exclude", "cohort.diagnoses", "cohort.salt_root",
+    "cohort.cohorts.*.root", "cohort.cohorts.*.table", "cohort.cohorts.*.exclude", "cohort.cohorts.*.diagnoses",
+)  # fmt: skip
+FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")  # of Hydra, followed by a folder
+CHECKOUT = Path(__file__).resolve().parents[2]
+OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replace=True)
+
+
+def home() -> Path:
+    """The folder of data/, runs/ and results/: CMR_HOME, else the checkout, else the working directory."""
+    if given := os.environ.get("CMR_HOME"):
+        return Path(plain(given)).absolute()
+    return CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
+
+
+def plain(path: str) -> str:
+    """A path with `~` and environment variables filled in."""
+    return os.path.expandvars(os.path.expanduser(path))
+
+
+def shipped(path: str | Path) -> Path:
+    """A file that comes with the program, such as assets/phantom-base: below the working directory, else the checkout."""
+    path = Path(path)
+    return path if path.is_absolute() or path.exists() or not (CHECKOUT / path).exists() else CHECKOUT / path
+
+
+def start() -> None:
+    """Prepare a command: its arguments as Hydra can read them, its working directory the home. Call it before Hydra."""
+    began = Path.cwd()
+    sys.argv = [os.path.abspath(sys.argv[0]), *arguments(sys.argv[1:], began=began)]
+    sys.path[:] = [os.path.abspath(entry) if entry else str(began) for entry in sys.path]
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        os.chdir(folder)
+    except OSError as error:
+        sys.exit(f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be written")
+
+
+def arguments(given: list[str], *, began: Path) -> list[str]:
+    """Arguments of a command as Hydra can read them, paths in them plain.
+
+    Exits with what to type where Hydra's grammar refuses an argument that is no path.
+    """
+    several = any(flag in given for flag in ("-m", "--multirun"))
+    made, expects = [], False
+    for text in given:
+        if expects or text.split("=")[0] in FLAGS[:1] + FLAGS[2:3] and "=" in text:
+            flag, value = ("", text) if expects else text.split("=", 1)
+            place = str((began / plain(value)).absolute())
+            made.append(place if expects else f"{flag}={place}")
+            expects = False
+            continue
+        expects = text in FLAGS
+        made.append(text if text.startswith("-") or "=" not in text else _override(text, several=several, began=began))
+    return made
+
+
+def _override(text: str, *, several: bool, began: Path) -> str:
+    key, value = text.split("=", 1)
+    bare = key.lstrip("+~")
+    if any(fnmatchcase(bare, pattern) for pattern in PLACES) and value:
+        return f"{key}={_places(bare, value, several=several, began=began)}"
+    if value_of(text) is UNREADABLE:
+        quoted = f"{key}={_quoted(value)}"
+        sys.exit(
+            f"error: Hydra can't read {text!r}, because a character in it means something in its grammar. Type\n"
+            f"  {_for_the_shell(quoted)}\n"
+            "(the outer quotes are the shell's, the inner ones Hydra's)"
+        )
+    return text
+
+
+def _for_the_shell(text: str) -> str:
+    """In double quotes where these mean nothing to a shell that stands in them: easier to read than shlex's."""
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _places(key: str, value: str, *, several: bool, began: Path) -> str:
+    """A path, or with -m several separated by commas, as Hydra reads it."""
+    if value[0] in "[{" or "${" in plain(value) or value in ("null", "true", "false"):
+        return value
+    made = []
+    for part in map(str.strip, _split(value)) if several else [value]:
+        place = _placed(key, part, began)
+        made.append(_quoted(place) if _needs_quotes(place) else place)
+    return ",".join(made)
+
+
+def _split(value: str) -> list[str]:
+    """At the commas outside quotes."""
+    return re.findall(r"""(?:'(?:\\.|[^'])*'|"(?:\\.|[^"])*"|[^,])+""", value)
+
+
+def _placed(key: str, part: str, began: Path) -> str:
+    path = plain(_unquoted(part))
+    if not path or os.path.isabs(path) or began == home():
+        return path
+    here = began / path
+    return str(here) if key in WRITTEN or here.exists() or glob(str(here)) else path
+
+
+def _unquoted(part: str) -> str:
+    """The text within Hydra's quotes, where it has any."""
+    bare = part.strip()
+    if len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "'\"":
+        value = value_of(f"key={bare}")
+        return value if isinstance(value, str) else bare[1:-1]
+    return part
+
+
+def _needs_quotes(part: str) -> bool:
+    """Whether Hydra would refuse a path, or read something else than what stands there."""
+    value = value_of(f"key={part}")
+    return value in (UNREADABLE, SWEPT) or str(value) != part
+
+
+def _quoted(text: str) -> str:
+    """A text in Hydra's quotes, in which a backslash means something before a quote alone."""
+    escaped = re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", text)
+    return "'" + re.sub(r"(\\+)$", lambda found: found[1] * 2, escaped) + "'"
+
+
+def expand(cfg: DictConfig) -> None:
+    """Fill in `~` and variables in every path of a composed config, wherever it comes from (a file, the environment)."""
+    for key in _keys(cfg):
+        if any(fnmatchcase(key, pattern) for pattern in PLACES):
+            value = OmegaConf.select(cfg, key, throw_on_missing=False)
+            if isinstance(value, str) and plain(value) != value:
+                OmegaConf.update(cfg, key, plain(value))
+
+
+def _keys(node: Any, at: str = "") -> list[str]:
+    found = []
+    for name in node:
+        key = f"{at}.{name}".lstrip(".")
+        if OmegaConf.is_missing(node, name) or OmegaConf.is_interpolation(node, name):
+            found.append(key)
+        elif OmegaConf.is_dict(node[name]):
+            found += _keys(node[name], key)
+        else:
+            found.append(key)
+    return found
