@@ -27,8 +27,8 @@ from cmrdata.readers.challenge import (
     still,
 )
 from cmrdata.readers.column_report import report
+from cmrdata.readers.file_kinds import decoded
 from cmrdata.readers.rows import account
-from cmrdata.readers.table_files import decoded
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 

@@ -13,17 +13,50 @@ from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any, NamedTuple
 
-NA = ("", "NA", "N/A", "n/a", "<NA>", "#N/A", "NaN", "nan", "NaT", "NULL", "null", "None", "none", ".")
+NA = (
+    "",
+    "NA",
+    "N/A",
+    "n/a",
+    "<NA>",
+    "#N/A",
+    "NaN",
+    "nan",
+    "NaT",
+    "NULL",
+    "null",
+    "None",
+    "none",
+    ".",
+)
 NO_ANSWER = ("do not know", "prefer not to answer", "not known", "unknown")
 UNANSWERED = "no answer"  # why such a cell is missing
 INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])  # characters without a width
-MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-          "december")  # fmt: skip
+MONTHS = (
+    "january",
+    "february",
+    "march",
+    "april",
+    "may",
+    "june",
+    "july",
+    "august",
+    "september",
+    "october",
+    "november",
+    "december",
+)
 MONTH_NAMES = {name[:3]: k for k, name in enumerate(MONTHS, 1)} | {name: k for k, name in enumerate(MONTHS, 1)}
 MONTH_NAMES["sept"] = 9
 # days of UK Biobank's coding 819 that stand for unknown ones
 PLACEHOLDERS = ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
-ZEROS = ("1899-12-30", "1899-12-31", "1904-01-01", "1960-01-01", "1970-01-01")  # day 0 of Excel, SAS, Stata, Unix
+ZEROS = (
+    "1899-12-30",
+    "1899-12-31",
+    "1904-01-01",
+    "1960-01-01",
+    "1970-01-01",
+)  # day 0 of Excel, SAS, Stata, Unix
 YEARS = (1920, 2100)  # in which a participant can fall ill or come to a visit
 SEXES = {"female": "F", "f": "F", "woman": "F", "male": "M", "m": "M", "man": "M"}
 LENGTH_UNITS = {"cm": 1.0, "m": 100.0, "mm": 0.1}  # centimetres
@@ -72,8 +105,15 @@ def is_missing(text: str) -> bool:
     return text in NA
 
 
-def quantity(low: float, high: float, *, units: dict[str, float] | None = None, signed: bool = False,
-             whole: bool = False, metres: bool = False) -> Reader:  # fmt: skip
+def quantity(
+    low: float,
+    high: float,
+    *,
+    units: dict[str, float] | None = None,
+    signed: bool = False,
+    whole: bool = False,
+    metres: bool = False,
+) -> Reader:
     """A reader of numbers from `low` to `high`: 26.4, 26,4, 2.64e1, with or without one of `units` (unit -> factor).
 
     A comma is a decimal comma, never a thousands separator. What lies outside is missing, so are whole negative numbers

@@ -34,7 +34,15 @@ def report(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
 def missing_row(field: str, used_for: str, note: str, *, file: str = "") -> dict[str, object]:
     """A row about a field that was wanted and not found."""
     counts = dict.fromkeys(("rows", "understood", "missing", "not_understood"), 0)
-    return {"file": file, "column": "", "field": field, "used_for": used_for, **counts, "example": "", "note": note}
+    return {
+        "file": file,
+        "column": "",
+        "field": field,
+        "used_for": used_for,
+        **counts,
+        "example": "",
+        "note": note,
+    }
 
 
 def shown_name(name: str) -> str:
@@ -43,8 +51,14 @@ def shown_name(name: str) -> str:
     return plain if len(plain) <= NAME else f"{plain[: NAME // 2]}..."
 
 
-def counted(texts: Mapping[str, int], read: Reader, *, rows: int, open_values: bool = False,
-            shown: bool = True) -> dict[str, object]:  # fmt: skip
+def counted(
+    texts: Mapping[str, int],
+    read: Reader,
+    *,
+    rows: int,
+    open_values: bool = False,
+    shown: bool = True,
+) -> dict[str, object]:
     """Counts, example and note of a column of `rows` cells that holds `texts` (text -> cells), as `read` takes them.
 
     The example is the pattern of what is most often not understood; the value itself where it is one of a few that many
@@ -65,8 +79,14 @@ def counted(texts: Mapping[str, int], read: Reader, *, rows: int, open_values: b
     for (reason, _), count in odd.items():
         why[reason] += count
     note = [f"{count} {reason}" for reason, count in (*why.most_common(REASONS), *missing.most_common(REASONS))]
-    return {"rows": rows, "understood": understood, "missing": rows - understood - strange, "not_understood": strange,
-            "example": example(odd, open_values=open_values) if shown else "", "note": "; ".join(note)}  # fmt: skip
+    return {
+        "rows": rows,
+        "understood": understood,
+        "missing": rows - understood - strange,
+        "not_understood": strange,
+        "example": example(odd, open_values=open_values) if shown else "",
+        "note": "; ".join(note),
+    }
 
 
 def example(odd: Mapping[tuple[str, str], int], *, open_values: bool) -> str:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from cmrdata.readers.cells import Reader, clean, is_missing
 from cmrdata.readers.column_report import counted, missing_row
+from cmrdata.readers.file_kinds import decoded
 from cmrdata.readers.ids import id_patterns
-from cmrdata.readers.table_files import decoded
 
 Row = dict[str, str | None]
 
@@ -48,7 +48,9 @@ def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> Rows:
         }
         rows.append({name: None if is_missing(word) else word for name, word in words.items()})
     return Rows(
-        path, {name: lines[0][place] for name, place in places.items()}, [row for row in rows if any(row.values())]
+        path,
+        {name: lines[0][place] for name, place in places.items()},
+        [row for row in rows if any(row.values())],
     )
 
 
@@ -61,8 +63,14 @@ def require_match(table: Path, images: Collection[str], rows: Collection[str]) -
         )
 
 
-def account(file: str, titles: Mapping[str, str], rows: Iterable[Mapping[str, str | None]], *,
-            readers: Mapping[str, tuple[str, Reader]], hidden: Sequence[str] = ()) -> list[dict[str, object]]:  # fmt: skip
+def account(
+    file: str,
+    titles: Mapping[str, str],
+    rows: Iterable[Mapping[str, str | None]],
+    *,
+    readers: Mapping[str, tuple[str, Reader]],
+    hidden: Sequence[str] = (),
+) -> list[dict[str, object]]:
     """Rows of columns.csv: of each column in use (our name -> what it is for, how its cells are read), and those not found."""
     everybody = list(rows)
     found: list[dict[str, object]] = []

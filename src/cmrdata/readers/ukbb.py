@@ -17,8 +17,8 @@ from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
+from cmrdata.readers.file_kinds import table_paths
 from cmrdata.readers.ids import id_pattern, id_patterns
-from cmrdata.readers.table_files import table_paths
 from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders
 from cmrdata.readers.ukbb_scan import KINDS, read_scan
 from cmrdata.readers.ukbb_table import Table, read_exclusions, read_people

@@ -70,8 +70,13 @@ class _Growing:
         return Cells(table, file, self.columns, column, person, text, list(self.numbers), rows)
 
 
-def collect(tables: Sequence[TableFile], wanted: Callable[[Any], bool], *, identifier: Hashable,
-            ids: Collection[str] | None) -> tuple[People, dict[str, list[Cells]]]:  # fmt: skip
+def collect(
+    tables: Sequence[TableFile],
+    wanted: Callable[[Any], bool],
+    *,
+    identifier: Hashable,
+    ids: Collection[str] | None,
+) -> tuple[People, dict[str, list[Cells]]]:
     """(whose rows there are, cells by field and file) of the columns whose keys are `wanted`, of participants `ids` or all.
 
     Raises ValueError naming the file and line, and no participant, where a row has no id or an unclear one, or where ids
@@ -190,8 +195,16 @@ def read_texts(cells: Cells, read: Reader) -> list[Reading]:
     return [read(text) for text in cells.texts]
 
 
-def report_rows(cells: Cells, readings: Sequence[Reading], *, used_for: str, field: Callable[[Any], str],
-                open_values: bool, shown: bool, note: str = "") -> list[dict[str, object]]:  # fmt: skip
+def report_rows(
+    cells: Cells,
+    readings: Sequence[Reading],
+    *,
+    used_for: str,
+    field: Callable[[Any], str],
+    open_values: bool,
+    shown: bool,
+    note: str = "",
+) -> list[dict[str, object]]:
     """A row of columns.csv for each of the columns."""
     columns = len(cells.columns)
     understood = np.array([one.value is not None and not one.odd for one in readings], bool)
@@ -217,12 +230,20 @@ def report_rows(cells: Cells, readings: Sequence[Reading], *, used_for: str, fie
     for place, column in enumerate(cells.columns):
         strange = sum(why[place].values())
         reasons = [f"{n} {what}" for what, n in (*why[place].most_common(REASONS), *gone[place].most_common(REASONS))]
-        rows.append({
-            "file": cells.file, "column": column.name, "field": field(column.key), "used_for": used_for, "rows": cells.rows,
-            "understood": int(count[place]), "missing": cells.rows - int(count[place]) - strange, "not_understood": strange,
-            "example": example(odd[place], open_values=open_values) if shown else "",
-            "note": "; ".join([note, *reasons] if note and strange + len(reasons) else reasons),
-        })  # fmt: skip
+        rows.append(
+            {
+                "file": cells.file,
+                "column": column.name,
+                "field": field(column.key),
+                "used_for": used_for,
+                "rows": cells.rows,
+                "understood": int(count[place]),
+                "missing": cells.rows - int(count[place]) - strange,
+                "not_understood": strange,
+                "example": example(odd[place], open_values=open_values) if shown else "",
+                "note": "; ".join([note, *reasons] if note and strange + len(reasons) else reasons),
+            }
+        )
     return rows
 
 
@@ -253,8 +274,13 @@ def scalar(parts: Sequence[tuple[Cells, Sequence[Reading]]], instance: int, *, p
     numbers: dict[Any, int] = {}
     persons, values = [np.zeros(0, int)], [np.zeros(0, int)]
     for cells, readings in parts:
-        number = np.array([ODD if one.odd else -1 if one.value is None else numbers.setdefault(one.value, len(numbers))
-                           for one in readings], int)  # fmt: skip
+        number = np.array(
+            [
+                ODD if one.odd else -1 if one.value is None else numbers.setdefault(one.value, len(numbers))
+                for one in readings
+            ],
+            int,
+        )
         mine = np.array([column.key[1:] == (instance, 0) for column in cells.columns], bool)[cells.column]
         value = number[cells.text[mine]] if len(readings) else np.zeros(0, int)
         persons.append(cells.person[mine][value != -1])

@@ -10,7 +10,19 @@ from cmrdata.readers.cells import Reader, Reading, clean, is_missing
 PRESETS = {  # of heart failure; the seed paper gives no list
     "narrow": ("I50",),
     "standard": ("I50", "I110", "I130", "I132"),
-    "broad": ("I50", "I110", "I130", "I132", "I255", "I420", "I425", "I426", "I427", "I428", "I429"),
+    "broad": (
+        "I50",
+        "I110",
+        "I130",
+        "I132",
+        "I255",
+        "I420",
+        "I425",
+        "I426",
+        "I427",
+        "I428",
+        "I429",
+    ),
 }
 CONDITION_CODES = {
     "mi": ("I21", "I22", "I23", "I252"),
@@ -18,10 +30,23 @@ CONDITION_CODES = {
     "af": ("I48",),
 }
 HF, EXCLUDING = "hf", "without"  # groups of codes, beside conditions
-ILLNESSES = {"1076": "heart failure", "1079": "cardiomyopathy"}  # self-reported, both heart failure by UKBB_filter
+ILLNESSES = {
+    "1076": "heart failure",
+    "1079": "cardiomyopathy",
+}  # self-reported, both heart failure by UKBB_filter
 ILLNESS_WORDS = {"heart failure/pulmonary odema": "1076", "heart failure/pulmonary oedema": "1076", "cardiomyopathy": "1079",
                  "hypertrophic cardiomyopathy (hcm / hocm)": "1588"}  # fmt: skip
-CUT_LENGTHS = (244, 254, 255, 256, 1023, 1024, 4095, 4096, 32767)  # at which other programs cut a text
+CUT_LENGTHS = (
+    244,
+    254,
+    255,
+    256,
+    1023,
+    1024,
+    4095,
+    4096,
+    32767,
+)  # at which other programs cut a text
 
 # A letter, two digits and up to two more behind a dot or not ("I50 0" is an old spelling), a filler, a dagger or asterisk
 # (NHS: D or A), then maybe its title, which has a word and holds nothing that looks like a code
@@ -46,8 +71,9 @@ def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str
     return tuple(plain)
 
 
-def groups(codes: str | Sequence[str], *, without: Sequence[str],
-           conditions: Sequence[str]) -> dict[str, tuple[str, ...]]:  # fmt: skip
+def groups(
+    codes: str | Sequence[str], *, without: Sequence[str], conditions: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
     """ICD-10 prefixes of each group to look for; hf first. Raises ValueError naming the setting."""
     if isinstance(conditions, str) or not set(conditions) <= set(CONDITION_CODES):
         raise ValueError(f"conditions is {conditions!r}; give a list of {', '.join(CONDITION_CODES)}")
@@ -125,6 +151,9 @@ def _listed(cell: str) -> list[str] | None:
 def _unescaped(text: str) -> str:
     if "\\" not in text:
         return text
-    return re.sub(r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))",
-                  lambda found: chr(int(found[1] or found[2], 16)) if found[1] or found[2] else found[3], text,
-                  flags=re.DOTALL)  # fmt: skip
+    return re.sub(
+        r"\\(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))",
+        lambda found: chr(int(found[1] or found[2], 16)) if found[1] or found[2] else found[3],
+        text,
+        flags=re.DOTALL,
+    )

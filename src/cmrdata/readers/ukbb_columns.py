@@ -75,7 +75,10 @@ NAMINGS = [re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
     r"(?P<title>\w+?)(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",
 )]  # fmt: skip
 
-CODES, CODE_DATES = "41270", "41280"  # in-patient diagnoses and the date of each one's first, element by element
+CODES, CODE_DATES = (
+    "41270",
+    "41280",
+)  # in-patient diagnoses and the date of each one's first, element by element
 FIRST_I50 = "131354"
 DEATH_DATE, DEATH_CAUSE, DEATH_FURTHER = "40000", "40001", "40002"
 ILLNESS, ILLNESS_YEAR, ILLNESS_AGE = "20002", "20008", "20009"  # self-reported
@@ -120,7 +123,11 @@ def parse_column(name: str) -> Key | None:
         parts = dict.fromkeys(("field", "title", "words", "instance", "array")) | found.groupdict()
         field = _FIELDS.get(_letters(parts["title"])) if parts["title"] else parts["field"]
         if field and (not parts["words"] or _letters(parts["words"]) in _titles(field)):
-            return field.lower().lstrip("0") or "0", int(parts["instance"] or 0), int(parts["array"] or 0)
+            return (
+                field.lower().lstrip("0") or "0",
+                int(parts["instance"] or 0),
+                int(parts["array"] or 0),
+            )
     return None
 
 

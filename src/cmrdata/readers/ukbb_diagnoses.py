@@ -48,7 +48,11 @@ def array_of(cells: Cells, read: Reader) -> Array:
     if max(columns.values()) == 1 and all(column.key[2] == 0 for column in cells.columns):
         return Array(cells, [in_cell(text, read) for text in cells.texts], True)
     single = [read(text) for text in cells.texts]
-    return Array(cells, [one._replace(value=None if one.value is None else (one.value,)) for one in single], False)
+    return Array(
+        cells,
+        [one._replace(value=None if one.value is None else (one.value,)) for one in single],
+        False,
+    )
 
 
 def undated(read: Reader, *, answers: bool = False) -> Reader:
@@ -75,7 +79,8 @@ def elements(arrays: Sequence[Array], *, people: int) -> Elements:
         tuples = [one.value if one.value is not None and not one.odd else () for one in readings]
         length = np.array([len(of) for of in tuples])
         flat = np.array(
-            [GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of], int
+            [GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of],
+            int,
         )
         start = np.cumsum(length) - length
         count = length[cells.text]
@@ -116,8 +121,14 @@ def marked(values: Sequence[Any], prefixes_of: Mapping[str, Sequence[str]]) -> t
     return mark, cut
 
 
-def of_codes(codes: Elements, dates: Elements | None, *, prefixes_of: Mapping[str, Sequence[str]], people: int,
-             gaps: bool = True) -> Evidence:  # fmt: skip
+def of_codes(
+    codes: Elements,
+    dates: Elements | None,
+    *,
+    prefixes_of: Mapping[str, Sequence[str]],
+    people: int,
+    gaps: bool = True,
+) -> Evidence:
     """What codes say that are dated element by element, or not at all.
 
     A person is unclear whose codes are not understood, disagree between files or lines, have a gap (where `gaps` cannot
@@ -200,8 +211,9 @@ def day_of_year(year: float) -> date:
 # ---- at a visit
 
 
-def at_visit(rows: np.ndarray, dates: np.ndarray, visit: np.ndarray,
-             unclear: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+def at_visit(
+    rows: np.ndarray, dates: np.ndarray, visit: np.ndarray, unclear: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(state, date of the first diagnosis) of each person at a `visit`, datetime64[D] (n,); NaT for no visit.
 
     Diagnoses that count have the row (0..n-1) of their person, and a date or NaT where it is unknown. prevalent: a date

@@ -12,13 +12,33 @@ import pandas as pd
 from cmrdata.cohort import BMI_RANGE, bmi_of
 from cmrdata.readers.cells import Reader, Reading, day_first
 from cmrdata.readers.ukbb_cells import Cells, People, Scalar, read_texts, report_rows, scalar
-from cmrdata.readers.ukbb_columns import DATES, EVER, HIDDEN, OPEN, USES, VISIT, cell_readers, field_name
+from cmrdata.readers.ukbb_columns import (
+    DATES,
+    EVER,
+    HIDDEN,
+    OPEN,
+    USES,
+    VISIT,
+    cell_readers,
+    field_name,
+)
 from cmrdata.readers.ukbb_diagnoses import Array, array_of, undated
 
-WEIGHED = (("21002", "50"), ("21002", "12144"), ("12143", "50"), ("12143", "12144"))  # weight and height, best first
+WEIGHED = (
+    ("21002", "50"),
+    ("21002", "12144"),
+    ("12143", "50"),
+    ("12143", "12144"),
+)  # weight and height, best first
 DAY = 15  # of the month of birth; the table withholds it
 AGES = (0, 120)
-DTYPES = {"31": object, "54": object, "21000": object, VISIT: "datetime64[D]", "40000": "datetime64[D]"}  # else float
+DTYPES = {
+    "31": object,
+    "54": object,
+    "21000": object,
+    VISIT: "datetime64[D]",
+    "40000": "datetime64[D]",
+}  # else float
 
 
 class Fields:
@@ -83,8 +103,15 @@ class Fields:
         order = "day/month/year" if self.day_first[part.table] else "month/day/year"
         numeric = field in DATES and self.day_first[part.table] is not None
         note = f"as {order}" if numeric and any(re.match(r"\s*\d\d?[/-]\d\d?[/-]", text) for text in part.texts) else ""
-        self.report += report_rows(part, readings, used_for=USES[field], field=field_name, open_values=field in OPEN,
-                                   shown=field not in HIDDEN, note=note)  # fmt: skip
+        self.report += report_rows(
+            part,
+            readings,
+            used_for=USES[field],
+            field=field_name,
+            open_values=field in OPEN,
+            shown=field not in HIDDEN,
+            note=note,
+        )
 
 
 def person(fields: Fields) -> dict[str, np.ndarray]:
@@ -95,19 +122,29 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
 
     visit = fields.value(VISIT)
     age, age_flags = _age(visit, year=fields.value("34"), month=fields.value("52"), whole=fields.value("21003"))
-    bmi, bmi_flags = _first_plausible([
-        ("", fields.value("21001")),
-        *(("bmi_from_weight", weighed(weight, height)) for weight, height in WEIGHED),
-        ("bmi_impedance", fields.value("23104")),
-        ("bmi_instance_0", fields.value("21001", 0)),
-    ])  # fmt: skip
+    bmi, bmi_flags = _first_plausible(
+        [
+            ("", fields.value("21001")),
+            *(("bmi_from_weight", weighed(weight, height)) for weight, height in WEIGHED),
+            ("bmi_impedance", fields.value("23104")),
+            ("bmi_instance_0", fields.value("21001", 0)),
+        ]
+    )
     ethnicity = np.full(fields.count, None, object)
     for at in fields.instances("21000"):
         ethnicity = np.where(pd.isna(ethnicity), fields.value("21000", at), ethnicity)
     townsend = fields.value("22189")
     townsend = np.where(np.isnan(townsend), fields.value("189"), townsend)
-    return {"sex": fields.value("31"), "age": age, "bmi": bmi, "site": fields.value("54"), "ethnicity": ethnicity,
-            "townsend": townsend, "visit": visit, "table_flags": joined([age_flags, bmi_flags], fields.count)}  # fmt: skip
+    return {
+        "sex": fields.value("31"),
+        "age": age,
+        "bmi": bmi,
+        "site": fields.value("54"),
+        "ethnicity": ethnicity,
+        "townsend": townsend,
+        "visit": visit,
+        "table_flags": joined([age_flags, bmi_flags], fields.count),
+    }
 
 
 def joined(words: Sequence[np.ndarray], count: int) -> np.ndarray:

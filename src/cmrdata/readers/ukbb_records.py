@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from cmrdata.readers.cells import clean, date_reader, day_first, read_category
 from cmrdata.readers.column_report import counted
+from cmrdata.readers.file_kinds import table_paths
 from cmrdata.readers.ids import QUOTES, UnclearId, id_patterns, spelled_id, without_zeros
-from cmrdata.readers.table_files import TableFile, open_table, read_blocks, table_paths
+from cmrdata.readers.table_files import TableFile, open_table, read_blocks
 from cmrdata.readers.ukbb_codes import read_code
 from cmrdata.readers.ukbb_columns import ID, ID_NAMES, parse_column
 from cmrdata.readers.ukbb_diagnoses import Evidence, marked
@@ -48,8 +49,13 @@ def record_column(name: str) -> Any:
     return next(((what, names.index(plain)) for what, names in COLUMNS.items() if plain in names), None)
 
 
-def read_records(given: object, *, names: Sequence[str], prefixes_of: Mapping[str, Sequence[str]],
-                 level: str = "all") -> Records:  # fmt: skip
+def read_records(
+    given: object,
+    *,
+    names: Sequence[str],
+    prefixes_of: Mapping[str, Sequence[str]],
+    level: str = "all",
+) -> Records:
     """The ICD-10 diagnoses of the participants `names` (canonical ids) in record-level files.
 
     Each row is an event: eid, diag_icd10 (or code), and a date: epistart, where that is empty admidate (or date). The
@@ -59,8 +65,10 @@ def read_records(given: object, *, names: Sequence[str], prefixes_of: Mapping[st
     """
     if level not in LEVELS:
         raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
-    tables = [open_table(path, setting="cohort.diagnoses", known=record_column, identifier=ID, id_names=ID_NAMES)
-              for path in table_paths(given, setting="cohort.diagnoses")]  # fmt: skip
+    tables = [
+        open_table(path, setting="cohort.diagnoses", known=record_column, identifier=ID, id_names=ID_NAMES)
+        for path in table_paths(given, setting="cohort.diagnoses")
+    ]
     _require_columns(tables, level=level)
     people = {name: number for number, name in enumerate(names)}
     events = [_events(table, people) for table in tables]
@@ -187,8 +195,14 @@ def _require_match(tables: Sequence[TableFile], events: Sequence[_Events], names
             )
 
 
-def _evidence(tables: Sequence[TableFile], events: Sequence[_Events], *, people: int,
-              prefixes_of: Mapping[str, Sequence[str]], level: str) -> Records:  # fmt: skip
+def _evidence(
+    tables: Sequence[TableFile],
+    events: Sequence[_Events],
+    *,
+    people: int,
+    prefixes_of: Mapping[str, Sequence[str]],
+    level: str,
+) -> Records:
     report: list[dict[str, object]] = []
     days_of: list[np.ndarray] = []
     for table, of in zip(tables, events, strict=True):
@@ -203,11 +217,21 @@ def _evidence(tables: Sequence[TableFile], events: Sequence[_Events], *, people:
         readers = {"date": read, "code": read_code}
         for key, column in of.columns.items():
             counts = counted(column.counts(), readers.get(key[0], read_category), rows=len(of.person))
-            report.append({"file": table.path.name, "column": table.names[table.keys.index(key)],
-                           "field": COLUMNS[key[0]][key[1]], "used_for": f"{key[0]} of diagnoses (records)", **counts})  # fmt: skip
+            report.append(
+                {
+                    "file": table.path.name,
+                    "column": table.names[table.keys.index(key)],
+                    "field": COLUMNS[key[0]][key[1]],
+                    "used_for": f"{key[0]} of diagnoses (records)",
+                    **counts,
+                }
+            )
     dated = list(zip(events, days_of, strict=True))
-    parts = [_of_file(of, days, dated, people=people, prefixes_of=prefixes_of, level=level)
-             for of, days in dated if any(key[0] == "code" for key in of.columns)]  # fmt: skip
+    parts = [
+        _of_file(of, days, dated, people=people, prefixes_of=prefixes_of, level=level)
+        for of, days in dated
+        if any(key[0] == "code" for key in of.columns)
+    ]
     reasons = {why: np.logical_or.reduce([part.reasons[why] for part in parts]) for why in parts[0].reasons}
     person, mark, when = (np.concatenate([part[k] for part in parts]) for k in range(3))
     unclear = np.bitwise_or.reduce([part.unclear for part in parts])
@@ -216,8 +240,15 @@ def _evidence(tables: Sequence[TableFile], events: Sequence[_Events], *, people:
     return Records(Evidence(person, mark, when, unclear, reasons), report, notes)
 
 
-def _of_file(of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.ndarray]], *, people: int,
-             prefixes_of: Mapping[str, Sequence[str]], level: str) -> Evidence:  # fmt: skip
+def _of_file(
+    of: _Events,
+    days: np.ndarray,
+    others: Iterable[tuple[_Events, np.ndarray]],
+    *,
+    people: int,
+    prefixes_of: Mapping[str, Sequence[str]],
+    level: str,
+) -> Evidence:
     codes = of.first("code")
     readings = [read_code(word) for word in codes.words]
     marks, cuts = (bits[:-2][codes.place] for bits in marked([one.value or "" for one in readings], prefixes_of))
@@ -236,12 +267,21 @@ def _of_file(of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.n
         "a diagnosis of another level": other & (marks > 0),
     }
     told = (marks > 0) & ~other
-    return Evidence(of.person[told], marks[told], when[told], unclear,
-                    {why: np.bincount(of.person[rows], minlength=people) > 0 for why, rows in reasons.items()})  # fmt: skip
+    return Evidence(
+        of.person[told],
+        marks[told],
+        when[told],
+        unclear,
+        {why: np.bincount(of.person[rows], minlength=people) > 0 for why, rows in reasons.items()},
+    )
 
 
 def _dated(
-    of: _Events, days: np.ndarray, others: Iterable[tuple[_Events, np.ndarray]], *, wanted: np.ndarray
+    of: _Events,
+    days: np.ndarray,
+    others: Iterable[tuple[_Events, np.ndarray]],
+    *,
+    wanted: np.ndarray,
 ) -> np.ndarray:
     """The `days`, and of the rows `wanted` the first day of the same spell (eid, ins_index) in the `others`."""
     if not wanted.any():

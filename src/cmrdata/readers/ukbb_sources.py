@@ -38,7 +38,10 @@ SOURCES = {  # the fields that a source cannot do without
     "death": (DEATH_CAUSE,),
     "self_report": (ILLNESS,),
 }
-FURTHER = {"death": (DEATH_FURTHER, DEATH_DATE), "self_report": (ILLNESS_YEAR, ILLNESS_AGE)}  # that it also reads
+FURTHER = {
+    "death": (DEATH_FURTHER, DEATH_DATE),
+    "self_report": (ILLNESS_YEAR, ILLNESS_AGE),
+}  # that it also reads
 RECORDS = "records"  # the name of cohort.diagnoses as a source
 Prefixes = Mapping[str, Sequence[str]]  # of the codes of each group; heart failure's first
 
@@ -75,8 +78,13 @@ def _first_occurrence(fields: Fields) -> Evidence:
     dates = elements(fields.array(FIRST_I50), people=fields.count)
     there = dates.value != GAP
     when = days_of(dates.values)[np.maximum(dates.value, -1)]
-    return Evidence(dates.person[there], np.ones(there.sum(), int), when[there], dates.odd.astype(int),
-                    {"a date that is not understood": dates.odd})  # fmt: skip
+    return Evidence(
+        dates.person[there],
+        np.ones(there.sum(), int),
+        when[there],
+        dates.odd.astype(int),
+        {"a date that is not understood": dates.odd},
+    )
 
 
 def _death(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Evidence:
@@ -139,4 +147,7 @@ def _from_ages(ages: Sequence[object], place: np.ndarray, persons: np.ndarray, f
     known = np.array([*(float(age) if age != UNDATED else np.nan for age in ages), np.nan])[place]  # type: ignore[arg-type]
     born = fields.value("34") + (fields.value("52") - 1 + (DAY - 1) / 30) / 12
     years = born[persons] + known
-    return np.array([None if np.isnan(year) or year >= 2100 else day_of_year(year) for year in years], "datetime64[D]")
+    return np.array(
+        [None if np.isnan(year) or year >= 2100 else day_of_year(year) for year in years],
+        "datetime64[D]",
+    )

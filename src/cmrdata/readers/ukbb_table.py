@@ -15,10 +15,22 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.cohort import CONDITIONS
-from cmrdata.readers.column_report import missing_row, report
+from cmrdata.readers.column_report import report
+from cmrdata.readers.file_kinds import decoded, table_paths
 from cmrdata.readers.ids import UnclearId, canonical_id
-from cmrdata.readers.table_files import TableFile, decoded, open_table, table_paths
-from cmrdata.readers.ukbb_cells import People, collect
+from cmrdata.readers.table_files import TableFile, open_table
+from cmrdata.readers.ukbb_account import (
+    array_gaps,
+    file_notes,
+    id_rows,
+    nobody,
+    not_found,
+    source_notes,
+    sources_not_found,
+    stop_reason,
+    unknown_names,
+)
+from cmrdata.readers.ukbb_cells import collect
 from cmrdata.readers.ukbb_codes import EXCLUDING, HF, groups, prefixes
 from cmrdata.readers.ukbb_columns import (
     AT_VISIT,
@@ -29,11 +41,8 @@ from cmrdata.readers.ukbb_columns import (
     ID,
     ID_NAMES,
     ILLNESS,
-    USES,
     VISIT,
-    WITHOUT,
     Key,
-    field_name,
     parse_column,
     similar,
     title_of,
@@ -43,13 +52,25 @@ from cmrdata.readers.ukbb_people import Fields, joined, person
 from cmrdata.readers.ukbb_records import LEVELS, read_records
 from cmrdata.readers.ukbb_sources import FURTHER, RECORDS, SOURCES, evidence
 
-DIAGNOSIS = {"prevalent": "hf", "none": "healthy"}  # of a state; who got it later or at an unknown time has none
-MANY = 100  # participants of whom some have a diagnosis, in any table that holds diagnoses
-FULL = 0.05  # share of participants who fill the last column of an array: above, it was cut
-PEOPLE_COLUMNS = ("sex", "age", "bmi", "site", "ethnicity", "townsend", "visit", "table_flags", "state", "diagnosis",
-                  "first", "case_sources", "conditions")  # fmt: skip
-PRIMARY = ("31", "34", "52", VISIT, "54", "21000", "21001", "22189")  # fields that are told where they are not found
-STAND_INS = {"34": ("21003",), "52": ("21003",), "22189": ("189",), "21001": ("21002", "12143", "23104")}
+DIAGNOSIS = {
+    "prevalent": "hf",
+    "none": "healthy",
+}  # of a state; who got it later or at an unknown time has none
+PEOPLE_COLUMNS = (
+    "sex",
+    "age",
+    "bmi",
+    "site",
+    "ethnicity",
+    "townsend",
+    "visit",
+    "table_flags",
+    "state",
+    "diagnosis",
+    "first",
+    "case_sources",
+    "conditions",
+)
 
 
 class Table(NamedTuple):
@@ -124,19 +145,25 @@ def read_people(
     for name in look:
         prefixes_of = {**wanted, HF: wanted[HF] if name in asked else ()}
         said[name] = evidence(name, fields, prefixes_of, visit=facts["visit"])
-    rows, notes = [*_id_rows(tables, people), *fields.report], _file_notes(tables, people, fields)
+    rows, notes = [*id_rows(tables, people), *fields.report], file_notes(tables, people, fields)
     if diagnoses is not None:
         records = read_records(diagnoses, names=people.names, prefixes_of=wanted, level=level)
         said[RECORDS], rows = records.evidence, [*rows, *records.report]
         notes += records.notes
     columns = {**facts, **_illness(list(wanted), said, facts)}
     table = pd.DataFrame(
-        {name: pd.Series(columns[name], dtype=object if columns[name].dtype == object else None)
-         for name in PEOPLE_COLUMNS}
-    ).set_axis(pd.Index(people.names, name="id", dtype=object))  # fmt: skip
-    missing = [*_not_found(tables, fields, instance), *_sources_not_found(asked, look), *_array_gaps(fields)]
-    notes += [*_nobody(table), *_source_notes(said, table)]
-    stop = _stop(table, said, fields, instance=instance, tolerated=tolerated)
+        {
+            name: pd.Series(columns[name], dtype=object if columns[name].dtype == object else None)
+            for name in PEOPLE_COLUMNS
+        }
+    ).set_axis(pd.Index(people.names, name="id", dtype=object))
+    missing = [
+        *not_found(tables, fields, instance),
+        *sources_not_found(asked, look),
+        *array_gaps(fields),
+    ]
+    notes += [*nobody(table), *source_notes(said, table)]
+    stop = stop_reason(table, said, fields, instance=instance, tolerated=tolerated)
     return Table(table, report([*rows, *missing]), notes, frozenset(people.everyone), stop)
 
 
@@ -200,7 +227,7 @@ def _looked_into(asked: list[str], tables: Sequence[TableFile], *, records: bool
     if "hospital" in asked and there & set(SOURCES["hospital"]):
         needed |= set(SOURCES["hospital"])
     for field in sorted(needed - there):
-        named = similar(field, _unknown_names(tables))
+        named = similar(field, unknown_names(tables))
         raise ValueError(
             f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
             f"({title_of(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
@@ -219,117 +246,6 @@ def _is_used(key: Key, sought: Collection[str], instance: int) -> bool:
     here = (field in EVER and at == 0) or (field in AT_VISIT and at == instance)
     any_visit = field == "21000" or (field == VISIT and ILLNESS in sought)
     return array == 0 and (here or any_visit or (field == "21001" and at == 0))
-
-
-def _unknown_names(tables: Sequence[TableFile]) -> list[str]:
-    return [name for table in tables for name, key in zip(table.names, table.keys, strict=True) if key is None]
-
-
-# ---- what was understood, and what was not found
-
-
-def _id_rows(tables: Sequence[TableFile], people: People) -> list[dict[str, object]]:
-    return [
-        {"file": table.path.name, "column": table.names[table.keys.index(ID)], "field": "eid", "used_for": USES["eid"],
-         "rows": rows, "understood": rows, "missing": 0, "not_understood": 0, "example": "", "note": "; ".join(table.notes)}
-        for table, rows in zip(tables, people.rows, strict=True)
-    ]  # fmt: skip
-
-
-def _file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> list[str]:
-    notes = [f"{table.path.name} {note}" for table in tables for note in table.notes]
-    if people.repeated:
-        notes.append(f"{people.repeated} rows repeat a participant of the same table; what they say alike is used")
-    for field, count in fields.differing.items():
-        if count:
-            notes.append(f"field {field} ({title_of(field)}): {count} participants have cells that disagree; left out")
-    return notes
-
-
-def _not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> list[dict[str, object]]:
-    """A row for each field of people that was wanted and is in no file: what follows, and what may be it."""
-    keys = [key for table in tables for key in table.keys if key]
-    unknown = _unknown_names(tables)
-    rows = []
-    for field in PRIMARY:
-        at = 0 if field in (*EVER, "21000") else instance
-        if field in fields.cells and (field == "21000" or at in fields.instances(field)):
-            continue
-        use = USES[field]
-        others = [other for other, of in USES.items() if of == use and other != field]
-        replaced = [other for other in STAND_INS.get(field, ()) if other in fields.cells]
-        words = [f"field {field} ({title_of(field)})" + (f" of visit {at}" if field in AT_VISIT else "") + " not found"]
-        if replaced:
-            words.append(f"{', '.join(replaced)} stand in" if len(replaced) > 1 else f"{replaced[0]} stands in")
-        elif not any(other in fields.cells for other in others) or use not in ("age", "BMI"):
-            words.append(WITHOUT[use])
-        elsewhere = sorted({key[1] for key in keys if key[0] == field} - {at})  # type: ignore[index]
-        if elsewhere and field != "21000":
-            words.append(f"only of visit {', '.join(map(str, elsewhere))} (cohort.instance)")
-        elif name := similar(field, unknown):
-            words.append(f"did you mean the column {name!r}? Then name it {field_name((field, at, 0))}")
-        rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
-    return rows
-
-
-def _sources_not_found(asked: Sequence[str], look: Sequence[str]) -> list[dict[str, object]]:
-    rows = []
-    for name in asked:
-        if name not in look:
-            field = SOURCES[name][0]
-            note = f"field {field} ({title_of(field)}) not found; the source {name} is left out"
-            rows.append(missing_row(f"{field}-0.0", f"diagnoses ({name})", note))
-    return rows
-
-
-def _array_gaps(fields: Fields) -> list[dict[str, object]]:
-    """Rows for columns of the hospitals' arrays that lack their partner, or are missing between others."""
-    there = {field: {column.key[2] for part in fields.cells.get(field, ()) for column in part.columns}
-             for field in (CODES, CODE_DATES)}  # fmt: skip
-    if len(there[CODES]) < 2 and len(there[CODE_DATES]) < 2:
-        return []
-    rows = []
-    apart = len(there[CODES]) > 1 and len(there[CODE_DATES]) > 1
-    for field, other, what in ((CODES, CODE_DATES, "such a date makes its participant unknown"),
-                               (CODE_DATES, CODES, "such a diagnosis has no date")):  # fmt: skip
-        if apart and (lacking := there[other] - there[field]):
-            note = (
-                f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
-            )
-            rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
-        if inside := set(range(max(there[field], default=0))) - there[field]:
-            note = f"field {field} lacks {len(inside)} columns before its last one, the first with array index {min(inside)}"
-            rows.append(missing_row(f"{field}-0.{min(inside)}", USES[field], note))
-    return rows
-
-
-def _nobody(table: pd.DataFrame) -> list[str]:
-    """What is known of nobody."""
-    names = {"sex": "a sex", "age": "an age", "bmi": "a BMI"}
-    return [f"nobody has {words}" for name, words in names.items() if len(table) and table[name].isna().all()]
-
-
-def _source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
-    """Cases by source and by combination of sources; participants whose diagnoses are unclear, by reason."""
-    notes = []
-    if len(said) > 1:
-        alone = {
-            name: int(table.case_sources.map(lambda text, name=name: name in (text or "").split(";")).sum())
-            for name in said
-        }
-        notes.append("cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items()))
-        together = table.case_sources.dropna().value_counts()
-        notes.append(
-            "cases by combination: " + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
-        )
-    for name, of in said.items():
-        for why, who in of.reasons.items():
-            if count := int(who.sum()):
-                notes.append(f"{name}: {count} participant{'s' * (count > 1)} unclear ({why})")
-        ill = of.mark & 1 == 1
-        if count := len(np.unique(of.person[ill & np.isnat(of.when)])):
-            notes.append(f"{name}: {count} participant{'s' * (count > 1)} diagnosed at no known time")
-    return notes
 
 
 def _illness(
@@ -359,68 +275,19 @@ def _illness(
     for name, of in said.items():
         early = (of.mark & 1 == 1) & (of.when <= visit[of.person])
         by.append(
-            np.where((np.bincount(of.person[early], minlength=len(visit)) > 0) & (state == "prevalent"), name, "")
+            np.where(
+                (np.bincount(of.person[early], minlength=len(visit)) > 0) & (state == "prevalent"),
+                name,
+                "",
+            )
         )
     sources = joined(by, len(visit))
     sources[sources == ""] = None
-    return {"state": state, "diagnosis": diagnosis, "first": first, "conditions": joined(had, len(visit)),
-            "case_sources": sources, "table_flags": joined(flags, len(visit))}  # fmt: skip
-
-
-# ---- whether labels would mean anything
-
-
-def _stop(table: pd.DataFrame, said: Mapping[str, Evidence], fields: Fields, *, instance: int, tolerated: float) -> str:
-    """Why these people must not be used, in a sentence with the remedy; empty where they may."""
-    count = len(table)
-    if not count:
-        return ""
-    state = table.state.to_numpy()
-    unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (state == "unknown")
-    limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
-    if unclear.sum() > tolerated * count:
-        why = {
-            f"{name}: {reason}": int((who & unclear).sum())
-            for name, of in said.items()
-            for reason, who in of.reasons.items()
-        }
-        shown = "; ".join(f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n)
-        seen = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
-        return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({shown}){seen}, {limit}"
-    for field in ("31", VISIT):
-        if (odd := int(fields.unclear.get(field, np.zeros(0, bool)).sum())) > tolerated * count:
-            seen = _examples(fields, (field,))
-            return (f"cohort.table: field {field} ({title_of(field)}) is not understood, or not the same everywhere, of "
-                    f"{odd} of {count} participants{seen}, {limit}")  # fmt: skip
-    for field, odd in fields.differing.items():
-        if odd > tolerated * count:
-            return (f"cohort.table: cells of field {field} ({title_of(field)}) disagree for {odd} of {count} participants, "
-                    f"between tables, lines or columns; keep one. Titles that two fields share are told apart by exporting field codes instead")  # fmt: skip
-    marked = np.concatenate([of.person[of.mark & 1 == 1] for of in said.values()])
-    if len(marked) and instance not in fields.instances(VISIT):
-        return (f"cohort.table: field {VISIT} ({title_of(VISIT)}) of visit {instance} not found, so that none of "
-                f"{len(np.unique(marked))} participants with heart failure is known to have had it at the visit; add "
-                f"{VISIT}-{instance}.0 or choose another cohort.instance")  # fmt: skip
-    return _empty_or_cut(said, fields, count)
-
-
-def _examples(fields: Fields, wanted: Collection[str]) -> str:
-    """The pattern of a cell that is not understood, and its column."""
-    rows = [row for row in fields.report if str(row["field"]).split("-")[0] in wanted and row["not_understood"]]
-    if not rows:
-        return ""
-    worst = max(rows, key=lambda row: int(str(row["not_understood"])))
-    return f", e.g. {worst['example']} in column {str(worst['column']).strip()!r} ({worst['note']})"
-
-
-def _empty_or_cut(said: Mapping[str, Evidence], fields: Fields, count: int) -> str:
-    parts = fields.cells.get(CODES, ())
-    if list(said) == ["hospital"] and count >= MANY and not any(len(part.text) for part in parts):
-        return f"cohort.table: field {CODES} ({title_of(CODES)}) is empty for all {count} participants; export it again"
-    for part in parts:
-        last = max(range(len(part.columns)), key=lambda place: part.columns[place].key[2])
-        filled = int((part.column == last).sum())
-        if len(part.columns) > 1 and count >= MANY and filled > FULL * count:
-            return (f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill its last column, "
-                    f"{part.columns[last].name.strip()!r}; export every array index")  # fmt: skip
-    return ""
+    return {
+        "state": state,
+        "diagnosis": diagnosis,
+        "first": first,
+        "conditions": joined(had, len(visit)),
+        "case_sources": sources,
+        "table_flags": joined(flags, len(visit)),
+    }
