@@ -149,7 +149,7 @@ def written(people: dict[str, Person], name: str) -> bytes:
         cells = [cell(key[0], row.get(key, "")) for key in keys]
         if in_one:
             codes = [row.get(key, "") for key in arrays]
-            while codes and not codes[-1]:
+            while codes and not codes[-1] and not row.get(("41280", 0, len(codes) - 1)):
                 codes.pop()
             cells[-1] = in_one(codes) if codes else ""
         rows.append([f" {who} " if name == "table.csv" else who, *(text or na for text in cells)])

@@ -152,7 +152,9 @@ def identified(path: Path, *, setting: str) -> tuple[str, bytes]:
     if not foreign and not head.startswith(b"PAR1") and not _is_text(head):
         foreign = ENDINGS.get(path.suffix.lower(), ("no text", f"give {KINDS}"))
     if foreign:
-        raise ValueError(f"{setting}={path}: is {foreign[0]}, which can't be read here; {foreign[1]} and give that")
+        what, remedy = foreign
+        then = "" if remedy.startswith("give") else " and give that"
+        raise ValueError(f"{setting}={path}: is {what}, which can't be read here; {remedy}{then}")
     return packing, head
 
 

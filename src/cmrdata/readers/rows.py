@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmrdata.readers.cells import Reader, clean, is_missing
-from cmrdata.readers.column_report import counted, missing_row
+from cmrdata.readers.column_report import counted, missing_row, shown_name
 from cmrdata.readers.file_kinds import decoded
 from cmrdata.readers.ids import id_patterns
 
@@ -80,5 +80,5 @@ def account(
             continue
         texts = Counter(row.get(name) or "" for row in everybody)
         counts = counted(texts, read, rows=len(everybody), open_values=True, shown=name not in hidden)
-        found.append({"file": file, "column": titles[name], "field": name, "used_for": used_for, **counts})
+        found.append({"file": file, "column": shown_name(titles[name]), "field": name, "used_for": used_for, **counts})
     return found

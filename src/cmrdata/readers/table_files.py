@@ -262,6 +262,8 @@ def _open_parquet(
         ) from None
     names = list(schema.names)
     keys = [known(name) for name in names]
+    if twice := sum(key is not None and names.count(name) > 1 for name, key in zip(names, keys, strict=True)):
+        raise ValueError(f"{setting}={path}: {twice} columns share a name with another; keep one of each")
     if identifier not in keys:
         raise ValueError(
             f"{setting}={path}: none of its {len(names)} columns is the participants' id. Name it {id_names}; an index "

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from cmrdata.readers.column_report import missing_row
+from cmrdata.readers.column_report import missing_row, shown_name
 from cmrdata.readers.table_files import TableFile
 from cmrdata.readers.ukbb_cells import People
 from cmrdata.readers.ukbb_columns import (
@@ -29,22 +29,9 @@ from cmrdata.readers.ukbb_sources import SOURCES
 
 MANY = 100  # participants of whom some have a diagnosis, in any table that holds diagnoses
 FULL = 0.05  # share of participants who fill the last column of an array: above, it was cut
-PRIMARY = (
-    "31",
-    "34",
-    "52",
-    VISIT,
-    "54",
-    "21000",
-    "21001",
-    "22189",
-)  # fields that are told where they are not found
-STAND_INS = {
-    "34": ("21003",),
-    "52": ("21003",),
-    "22189": ("189",),
-    "21001": ("21002", "12143", "23104"),
-}
+# fields that are told where they are not found
+PRIMARY = ("31", "34", "52", VISIT, "54", "21000", "21001", "22189")
+STAND_INS = {"34": ("21003",), "52": ("21003",), "22189": ("189",), "21001": ("21002", "12143", "23104")}
 
 
 def unknown_names(tables: Sequence[TableFile]) -> list[str]:
@@ -55,7 +42,7 @@ def id_rows(tables: Sequence[TableFile], people: People) -> list[dict[str, objec
     return [
         {
             "file": table.path.name,
-            "column": table.names[table.keys.index(ID)],
+            "column": shown_name(table.names[table.keys.index(ID)]),
             "field": "eid",
             "used_for": USES["eid"],
             "rows": rows,
@@ -100,7 +87,7 @@ def not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> lis
         if elsewhere and field != "21000":
             words.append(f"only of visit {', '.join(map(str, elsewhere))} (cohort.instance)")
         elif name := similar(field, unknown):
-            words.append(f"did you mean the column {name!r}? Then name it {field_name((field, at, 0))}")
+            words.append(f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}")
         rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
     return rows
 

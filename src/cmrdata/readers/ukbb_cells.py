@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cmrdata.readers.cells import Reader, Reading
-from cmrdata.readers.column_report import REASONS, example
+from cmrdata.readers.column_report import REASONS, example, shown_name
 from cmrdata.readers.ids import UnclearId, id_pattern, spelled_id, without_zeros
 from cmrdata.readers.table_files import TableFile, read_blocks
 
@@ -233,7 +233,7 @@ def report_rows(
         rows.append(
             {
                 "file": cells.file,
-                "column": column.name,
+                "column": shown_name(column.name),
                 "field": field(column.key),
                 "used_for": used_for,
                 "rows": cells.rows,

@@ -163,14 +163,16 @@ def days_of(values: Sequence[Any]) -> np.ndarray:
 def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray, np.ndarray]:
     """(place in `other.values` of what belongs to each code, -1 for nothing; who has more of the `other` than codes).
 
-    Element k belongs to element k. Where either came in one cell, and they differ in length, nothing belongs to anything.
+    Element k belongs to element k. Where either came in one cell, and elements are left over, nothing belongs to anything:
+    one may have been dropped before the others.
     """
     mine, theirs = _keys(codes), _keys(other)
     place, hit = _places(mine, theirs)
     found = np.where(hit, np.append(other.value, -1)[place], -1)
     surplus = (other.value != GAP) & ~_places(theirs, mine[codes.value != GAP])[1]
     ours, given = (np.bincount(of.person, minlength=people) for of in (codes, other))
-    shifted = other.packed & (codes.packed | (given > 1)) & (given != ours)
+    beyond = who(other.person[(other.value != GAP) & ~_places(theirs, mine)[1]], people)
+    shifted = (other.packed & (codes.packed | (given > 1)) & (given != ours)) | (codes.packed & beyond)
     found[(shifted | other.odd)[codes.person]] = -1
     return np.maximum(found, -1), who(other.person[surplus], people)
 

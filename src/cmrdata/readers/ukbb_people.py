@@ -11,7 +11,7 @@ import pandas as pd
 
 from cmrdata.cohort import BMI_RANGE, bmi_of
 from cmrdata.readers.cells import Reader, Reading, day_first
-from cmrdata.readers.ukbb_cells import Cells, People, Scalar, read_texts, report_rows, scalar
+from cmrdata.readers.ukbb_cells import Cells, People, read_texts, report_rows, scalar
 from cmrdata.readers.ukbb_columns import (
     DATES,
     EVER,
@@ -62,6 +62,7 @@ class Fields:
         self.day_first = {table: day_first(of) for table, of in texts.items()}
         self.readers = {table: cell_readers(day_first=order) for table, order in self.day_first.items()}
         self.read: dict[str, list[tuple[Cells, list[Reading]]]] = {}
+        self.known: dict[tuple[str, int], np.ndarray] = {}
 
     def value(self, field: str, at: int | None = None) -> np.ndarray:
         """What `field` says at a visit, the one asked for unless told; missing where nothing is certain."""
@@ -71,10 +72,13 @@ class Fields:
             self.read[field] = [(part, read_texts(part, self.readers[part.table][field])) for part in parts]
             for part, readings in self.read[field]:
                 self._account(part, readings, field)
-        found: Scalar = scalar(self.read[field], at, people=self.count, dtype=DTYPES.get(field, float))
-        self.unclear[field] = self.unclear.get(field, np.zeros(self.count, bool)) | found.odd | found.differs
-        self.differing[field] += int(found.differs.sum())
-        return found.values
+        if (field, at) not in self.known:
+            found = scalar(self.read[field], at, people=self.count, dtype=DTYPES.get(field, float))
+            before = self.unclear.get(field, np.zeros(self.count, bool))
+            self.unclear[field] = before | found.odd | found.differs
+            self.differing[field] += int(found.differs.sum())
+            self.known[field, at] = found.values
+        return self.known[field, at]
 
     def array(self, field: str, read: Reader | None = None) -> list[Array]:
         """An array field in each file that has it, its cells read by `read` (a reader of codes).

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cmrdata.readers.cells import clean, date_reader, day_first, read_category
-from cmrdata.readers.column_report import counted
+from cmrdata.readers.column_report import counted, shown_name
 from cmrdata.readers.file_kinds import table_paths
 from cmrdata.readers.ids import QUOTES, UnclearId, id_patterns, spelled_id, without_zeros
 from cmrdata.readers.table_files import TableFile, open_table, read_blocks
@@ -220,7 +220,7 @@ def _evidence(
             report.append(
                 {
                     "file": table.path.name,
-                    "column": table.names[table.keys.index(key)],
+                    "column": shown_name(table.names[table.keys.index(key)]),
                     "field": COLUMNS[key[0]][key[1]],
                     "used_for": f"{key[0]} of diagnoses (records)",
                     **counts,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.cohort import CONDITIONS
-from cmrdata.readers.column_report import report
+from cmrdata.readers.column_report import report, shown_name
 from cmrdata.readers.file_kinds import decoded, table_paths
 from cmrdata.readers.ids import UnclearId, canonical_id
 from cmrdata.readers.table_files import TableFile, open_table
@@ -217,7 +217,9 @@ def _looked_into(asked: list[str], tables: Sequence[TableFile], *, records: bool
 
     Raises ValueError naming a field when there is none, or codes without their dates.
     """
-    there = {key[0] for table in tables for key in table.keys if key}  # type: ignore[index]
+    every = {field for name in SOURCES for field in (*SOURCES[name], *FURTHER.get(name, ()))}
+    keys = [key for table in tables for key in table.keys if key]
+    there = {key[0] for key in keys if _is_used(key, every, instance=0)}  # type: ignore[arg-type, index]
     found = [name for name in asked if set(SOURCES[name]) <= there]
     needed: set[str] = set()
     if others and not records:
@@ -232,7 +234,7 @@ def _looked_into(asked: list[str], tables: Sequence[TableFile], *, records: bool
             f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
             f"({title_of(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
             f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {title_of(field)!r}"
-            + (f"; is it the column {named!r}, then rename that" if named else "")
+            + (f"; is it the column {shown_name(named)!r}, then rename that" if named else "")
         )
     return [*found, "hospital"] if others and not records and "hospital" not in found else found
 
