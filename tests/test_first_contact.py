@@ -218,6 +218,14 @@ def test_challenge_tables_that_lack_columns_or_are_of_others_say_so(tmp_path):
     assert pool.columns().file.tolist() == ["mnms2: dataset_information.csv"] * 3
 
 
+@pytest.mark.parametrize("kind", [ACDC, MnMs, MnMs2, UKBB])
+def test_columns_of_nothing_say_what_is_expected(tmp_path, kind):
+    for root in (None, tmp_path, tmp_path / "nowhere"):
+        given = {"table": None} if kind is UKBB else {}
+        with pytest.raises(FileNotFoundError, match="Expected is"):
+            kind(root=root, salt_root=tmp_path / "salted", **given).columns()
+
+
 # ---- the command
 
 

@@ -613,6 +613,12 @@ def test_codes_without_a_column_of_dates_name_what_may_be_it(tmp_path):
         lacking(tmp_path, "41280-0.0", more="dates_41280")
 
 
+def test_columns_of_diagnoses_in_an_unknown_spelling_are_told(tmp_path):
+    names = ["eid", "53-2.0", "41270-0.0", "41280-0.0", "41270-0.1_x", "41270-0.2_x", "n_codes"]
+    told = cells(tmp_path, names, ["SYN0001", VISIT, "I10", BEFORE, "I500", "", "2"]).columns.note
+    assert "2 columns that look like field 41270 are not used, e.g. '41270-0.1_x'" in told.tolist()
+
+
 def test_without_the_date_of_the_visit_no_study_is_made(tmp_path):
     for instance, header in ((2, "eid,53-0.0,41270-0.0,41280-0.0"), (3, "eid,53-2.0,41270-0.0,41280-0.0")):
         path = raw(tmp_path, f"{header}\nSYN0001,{VISIT},I500,{BEFORE}\nSYN0002,{VISIT},,\n")

@@ -139,6 +139,7 @@ class MnMs(Challenge):
         return one_each(coded, at=self._table.path, what="codes with two rows")
 
     def columns(self) -> pd.DataFrame:
+        self.find()  # which says what is expected where nothing is
         words = {**READERS, "pathology": ("pathology", self.known_pathology)}
         return report(
             account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])

@@ -99,6 +99,7 @@ class MnMs2(Challenge):
         return read_rows(self._tables[-1], columns=COLUMNS)
 
     def columns(self) -> pd.DataFrame:
+        self.find()  # which says what is expected where nothing is
         words = {name: READERS[name] for name in COLUMNS} | {"pathology": ("pathology", self.known_pathology)}
         return report(
             account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])

@@ -20,6 +20,7 @@ from cmrdata.readers.ukbb_columns import (
     VISIT,
     WITHOUT,
     field_name,
+    names_field,
     similar,
     title_of,
 )
@@ -89,6 +90,17 @@ def not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> lis
         elif name := similar(field, unknown):
             words.append(f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}")
         rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
+    return rows
+
+
+def not_used(tables: Sequence[TableFile], sought: Collection[str]) -> list[dict[str, object]]:
+    """A row for each field of the sources `sought` of which columns are there in a spelling that isn't known."""
+    unknown = unknown_names(tables)
+    rows = []
+    for field in sorted(sought):
+        if alike := [name for name in unknown if names_field(name, field)]:
+            note = f"{len(alike)} columns that look like field {field} are not used, e.g. {shown_name(alike[0])!r}"
+            rows.append(missing_row(f"{field}-0.0", USES[field], note))
     return rows
 
 

@@ -168,9 +168,14 @@ def similar(field: str, names: Iterable[str]) -> str | None:
     titles = [set(_words(title)) for title, of in TITLES.items() if of == field] or [set(_words(title_of(field)))]
     for name in names:
         mine = _words(name)
-        if field in mine or any(_resembles(words, mine) for words in titles if words):
+        if names_field(name, field) or any(_resembles(words, mine) for words in titles if words):
             return name
     return None
+
+
+def names_field(name: str, field: str) -> bool:
+    """Whether a column's name holds the field's number."""
+    return field in re.findall(r"\d+", name)
 
 
 def _resembles(words: set[str], mine: list[str]) -> bool:

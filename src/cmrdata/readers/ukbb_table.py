@@ -25,6 +25,7 @@ from cmrdata.readers.ukbb_account import (
     id_rows,
     nobody,
     not_found,
+    not_used,
     source_notes,
     sources_not_found,
     stop_reason,
@@ -160,6 +161,7 @@ def read_people(
     missing = [
         *not_found(tables, fields, instance),
         *sources_not_found(asked, look),
+        *not_used(tables, sought & fields.cells.keys()),
         *array_gaps(fields),
     ]
     notes += [*nobody(table), *source_notes(said, table)]
