@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from tqdm import tqdm
 
@@ -72,13 +75,53 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
     """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
-    who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
-    tables = [shown("Subjects", who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()),
-             shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]  # fmt: skip
+    tables = []
+    if len(subjects):
+        who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
+        counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
+        tables = [shown("Subjects", counts), shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
         tables.append(shown("Rejected", reasons))
     return tables
+
+
+def show(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
+    """Print tables, then notes, as they are."""
+    for table in filter(None, tables):
+        console.print(table)
+    for note in notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def not_found(columns: pd.DataFrame) -> list[str]:
+    """What was wanted of the cohort's tables and not found."""
+    absent = columns[columns.column == ""]
+    return [f"{use}: {note}" for use, note in zip(absent.used_for, absent.note, strict=True)]
+
+
+def column_table(columns: pd.DataFrame) -> Table | None:
+    """What was understood of the cohort's tables, for a terminal: the columns of an array are one line. None of none."""
+    columns = columns[columns.column != ""]
+    if columns.empty:
+        return None
+    array = columns.field.str.replace(r"\.\d+$", "", regex=True)
+    parts = columns.assign(array=array, order=range(len(columns))).groupby(["file", "array", "used_for"], sort=False)
+    lines = [_line(part) for _, part in parts]
+    table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
+    return shown("Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table)
+
+
+def _line(columns: pd.DataFrame) -> dict[str, Any]:
+    first, last = columns.iloc[0], columns.iloc[-1]
+    worst = columns.loc[columns.not_understood.idxmax()]
+    name = str(first.column).strip()
+    if len(columns) > 1:
+        name = f"{name} to {str(last.column).strip()} ({len(columns)})"
+    counts = {name: int(columns[name].sum()) for name in ("understood", "missing", "not_understood")}
+    return {"file": first.file, "column": name, "field": first.field, "used for": first.used_for,
+            **{name.replace("_", " "): count for name, count in counts.items()},
+            "example": worst.example, "note": worst.note or first.note, "order": first.order}  # fmt: skip
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
@@ -124,5 +167,7 @@ def shown(title: str, frame: pd.DataFrame) -> Table:
     for column in frame:
         table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
     for row in frame.astype(object).itertuples(index=False):
-        table.add_row(*("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(
+            *("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row)
+        )
     return table

@@ -14,6 +14,7 @@ import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohort import bmi_of
+from cmrdata.readers.cells import LENGTH_UNITS, WEIGHT_UNITS, Reader, Reading, is_missing, quantity
 from cmrdata.readers.challenge import (
     ANY_SPACING,
     Annotation,
@@ -25,10 +26,18 @@ from cmrdata.readers.challenge import (
     placed,
     still,
 )
+from cmrdata.readers.column_report import report
+from cmrdata.readers.file_kinds import decoded
+from cmrdata.readers.rows import account
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 
 LABEL_MAP = {0: BACKGROUND, 1: RV, 2: MYO, 3: LV}
+INFO = "Info.cfg"
+NUMBERS: dict[str, tuple[str, Reader]] = {  # what a key is for, and how it is read
+    "Height": ("BMI", quantity(100, 250, units=LENGTH_UNITS, metres=True)),
+    "Weight": ("BMI", quantity(20, 400, units=WEIGHT_UNITS)),
+}
 PLACES = ("patient*", "*/patient*", "*/*/patient*")  # flat; training/ and testing/; below database/
 
 
@@ -62,8 +71,24 @@ class ACDC(Challenge):
             for kind, ending in (("image", ""), ("labels", "_gt")):
                 if not _file(patient, frame, ending).exists():
                     raise ValueError(f"{phase} {kind}: file is missing")
-        bmi = bmi_of(pd.Series([info.get("Weight")]), pd.Series([info.get("Height")]))[0]
+        weight, height = (pd.Series([NUMBERS[key][1](info.get(key, "")).value]) for key in ("Weight", "Height"))
+        bmi = bmi_of(weight, height)[0]
         return {"sex": None, "age": np.nan, "bmi": bmi, "pathology": info.get("Group") or None}
+
+    def columns(self) -> pd.DataFrame:
+        """Of all Info.cfg together, a key being a column."""
+        rows = []
+        for patient in self.patients.values():
+            try:
+                rows.append(_info(patient))
+            except ValueError:
+                rows.append({})
+        readers: dict[str, tuple[str, Reader]] = {
+            "ED": ("frame of ED", _read_frame), "ES": ("frame of ES", _read_frame), "NbFrame": ("frames of the cine", _read_frame),
+            "Group": ("pathology", self.known_pathology), **NUMBERS,
+        }  # fmt: skip
+        titles = {key: key for key in readers if any(key in row for row in rows)}
+        return report(account(INFO, titles, rows, readers=readers))
 
     def annotation(self, patient: Path) -> Annotation:
         info, raw = _info(patient), []
@@ -109,12 +134,13 @@ def _file(folder: Path, frame: int, ending: str = "") -> Path:
 
 
 def _info(folder: Path) -> dict[str, str]:
+    path = folder / INFO
+    if not path.exists():
+        raise ValueError(f"{INFO} is missing")
     try:
-        text = (folder / "Info.cfg").read_text(errors="replace")
-    except OSError as error:
-        raise ValueError(
-            "Info.cfg is missing" if isinstance(error, FileNotFoundError) else "Info.cfg is unreadable"
-        ) from None
+        text = decoded(path, setting=INFO)
+    except (ValueError, OSError):  # whose words name the patient
+        raise ValueError(f"{INFO} is unreadable") from None
     pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -127,3 +153,9 @@ def _frame(info: dict[str, str], phase: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"Info.cfg: {phase} is {text!r}, expected a frame number from 1")
     return int(text)
+
+
+def _read_frame(text: str) -> Reading:
+    if is_missing(text):
+        return Reading()
+    return Reading(int(text)) if text.isdecimal() and int(text) > 0 else Reading(odd="is no frame number from 1")

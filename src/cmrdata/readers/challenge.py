@@ -18,6 +18,7 @@ from cmrdata.ejection import by_fraction, fractions
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
+from cmrdata.readers.cells import Reading, is_missing
 from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
 from cmrdata.volumes import Volume, flips
 
@@ -98,6 +99,19 @@ class Challenge(Cohort):
     def notes(self) -> list[str]:
         """What a summary should tell besides the subjects and the rejected."""
         return []
+
+    @abstractmethod
+    def columns(self) -> pd.DataFrame:
+        """What was understood of each column of the source's table; see `column_report.report`."""
+
+    def known_pathology(self, text: str) -> Reading:
+        """A reader of the source's own words."""
+        if is_missing(text):
+            return Reading()
+        try:
+            return Reading(self._known(text))
+        except ValueError:
+            return Reading(odd=f"is none of {', '.join(self.diagnoses)}")
 
     # ---- the cohort
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cmrdata.readers.challenge import (
     ANY_SPACING,
@@ -26,7 +27,9 @@ from cmrdata.readers.challenge import (
     placed,
     still,
 )
-from cmrdata.readers.mnms import LABEL_MAP, read_rows
+from cmrdata.readers.column_report import report
+from cmrdata.readers.mnms import LABEL_MAP, READERS
+from cmrdata.readers.rows import Row, Rows, account, read_rows, require_match
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 
@@ -41,7 +44,7 @@ class Patient:
 
     folder: Path
     code: str
-    row: dict[str, str | None] | None
+    row: Row | None
 
     def file(self, part: str) -> Path:
         return nifti(self.folder, f"{self.code}_SA_{part}")
@@ -70,7 +73,7 @@ class MnMs2(Challenge):
         paths = self.root.rglob("*_SA_ED.nii*") if self.root and self.root.is_dir() else []
         stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\d+)_SA_ED\.nii(\.gz)?", path.name))}
         images = [(_digits(code), (folder, code)) for folder, code in stems]
-        tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
+        tables = self._tables if images else []
         if not self.root or not tables:
             raise FileNotFoundError(
                 f"cohort {self.name}: no {'table ' + TABLE if images else 'images NNN_SA_ED.nii.gz'} in "
@@ -79,12 +82,28 @@ class MnMs2(Challenge):
                 "ES, and NNN_SA_CINE.nii.gz. Download it from https://www.ub.edu/mnms-2 and give cohort.root=<folder> "
                 "or set CMR_MNMS2_ROOT."
             )
-        coded = ((_digits(row["code"]), row) for row in read_rows(tables[-1], columns=COLUMNS) if row["code"])
-        rows = one_each(coded, at=tables[-1], what="codes with two rows")
+        coded = ((_digits(row["code"]), row) for row in self._table.rows if row["code"])
+        rows = one_each(coded, at=self._table.path, what="codes with two rows")
         places = one_each(images, at=self.root, what="patients in two places")
+        require_match(self._table.path, places, rows)
         patients = {code: Patient(folder, spelled, rows.get(code)) for code, (folder, spelled) in places.items()}
         over = len(set(rows) - set(patients))
         return patients, [f"rows of the table without images: {over}"] if over else []
+
+    @property
+    def _tables(self) -> list[Path]:
+        return sorted(self.root.rglob(TABLE)) if self.root else []
+
+    @cached_property
+    def _table(self) -> Rows:
+        return read_rows(self._tables[-1], columns=COLUMNS)
+
+    def columns(self) -> pd.DataFrame:
+        self.find()  # which says what is expected where nothing is
+        words = {name: READERS[name] for name in COLUMNS} | {"pathology": ("pathology", self.known_pathology)}
+        return report(
+            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+        )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
         if not (row := patient.row):

@@ -10,6 +10,7 @@ import pandas as pd
 
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
+from cmrdata.readers.column_report import report
 
 
 class Pooled(Cohort):
@@ -78,3 +79,8 @@ class Pooled(Cohort):
 
     def notes(self) -> list[str]:
         return [f"{name}: {note}" for name, cohort in self.members.items() for note in cohort.notes()]
+
+    def columns(self) -> pd.DataFrame:
+        tables = {name: cohort.columns() for name, cohort in self.members.items()}
+        parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
+        return pd.concat([report([]), *parts], ignore_index=True)

@@ -9,8 +9,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cmrdata.readers.ids import canonical_id, spelled_id
 from cmrdata.readers.ukbb_scan import MANUAL, STEMS, choose_files
-from cmrdata.readers.ukbb_table import canonical_id
 
 NAME = re.compile(r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?")
 FIRST, REPEAT = 2, 3  # imaging visits
@@ -43,20 +43,28 @@ def list_folders(
     name counts as the wanted visit, unless the same id also has a folder that says so, or the repeat is wanted and
     other folders say that they are the repeat: then plain names are the first visit. Of several arrays the first
     complete one counts. Hidden folders and names of another kind are passed over. Raises ValueError when `root` cannot
-    be listed.
+    be listed, or where ids that differ by leading zeros alone may be two people.
     """
+    spelled: dict[str, set[str]] = defaultdict(set)
     stated: dict[str, list[tuple[int, str]]] = defaultdict(list)
     plain: dict[str, list[tuple[int, str]]] = defaultdict(list)
     passed: Counter[str] = Counter()
     for path in _subfolders(root):
         if not (name := NAME.fullmatch(os.path.basename(path).strip())):
             passed["folder# not named as a participant's"] += 1
-        elif not (name["instance"] or name["retest"]):
+            continue
+        spelled[canonical_id(name["id"])].add(spelled_id(name["id"]))
+        if not (name["instance"] or name["retest"]):
             plain[canonical_id(name["id"])].append((0, path))
         elif int(name["instance"] or REPEAT) == instance:
             stated[canonical_id(name["id"])].append((int(name["array"] or 0), path))
         else:
             passed["image folder# of another visit"] += 1
+    if twice := sum(len(words) > 1 for words in spelled.values()):
+        raise ValueError(
+            f"cohort.root={root}: {twice} participants' ids stand there with leading zeros and without, and may be two "
+            "people's; name all folders alike"
+        )
     if instance == REPEAT and stated:
         passed["image folder# of another visit"] += len(plain)
         plain.clear()
