@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.volumes import Volume, flips, nifti, open_volume, read_volume
+from cmrdata.orientation import header_turn
+from cmrdata.volumes import Volume, nifti, open_volume, read_volume
 
 UPRIGHT = np.diag([-1.5, -1.5, -10, 1.0])  # columns to the patient's left, rows to the back
 BOTH = pytest.mark.parametrize("name", ["SYN0001.nii.gz", "SYN0001.nii"])

@@ -9,6 +9,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,21 @@ from cmrdata.readers.challenge import (
     BY_EF,
     Annotation,
     Challenge,
+    Located,
     about,
     around,
+    assembled,
     canonical,
     one_each,
-    placed,
+    take_all_or,
 )
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else
 from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, nifti, open_volume
 
 LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
 MISSING = ("", "na", "nan", "n/a", "none", "null")  # cells that stand for no answer
+IMAGE = re.compile(r"(\w+)_sa\.nii(\.gz)?")
 TABLE = "*M&Ms*nformation*.csv"  # its name changes with the release; that of 211230 has diagnosis and demographics
 COLUMNS = {
     "code": ("externalcode", "code", "subjectcode"), "ed": ("ed",), "es": ("es",), "site": ("centre", "center"),
@@ -62,6 +67,11 @@ class MnMs(Challenge):
 
     diagnoses = {"NOR": "healthy", "DCM": "reduced_ef", "IHD": BY_EF, "HHD": BY_EF, "LVNC": BY_EF,
                  "HCM": None, "ARV": None, "AHS": None, "Other": None}  # fmt: skip
+    expected = (
+        "Expected is the folder OpenDataset with Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with "
+        "<code>_sa.nii.gz and <code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms "
+        "and give cohort.root=<folder> or set CMR_MNMS_ROOT."
+    )
 
     def find(self) -> dict[str, Patient]:
         return self._listed[0]
@@ -72,17 +82,17 @@ class MnMs(Challenge):
     @cached_property
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the files and of the table they leave over."""
-        paths = self.root.rglob("*_sa.nii*") if self.root and self.root.is_dir() else []
-        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))}
-        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
-        tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
-        if not self.root or not tables:
+        walk = Walk(self.root) if self.root and self.root.is_dir() else ()
+        stems, tables = set(), []
+        for folder, _, files in walk:
+            stems |= {(folder, m[1]) for name in files if (m := IMAGE.fullmatch(name))}
+            tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        images, tables = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems], sorted(tables)
+        if not self.root or not images or not tables:
             raise FileNotFoundError(
                 f"cohort {self.name}: no {'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
-                f"{self.root or 'cohort.root, which is not set'}. Expected is the folder OpenDataset with "
-                "Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with <code>_sa.nii.gz and "
-                "<code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms and give "
-                "cohort.root=<folder> or set CMR_MNMS_ROOT."
+                f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
+                f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )
         table, rows = self._rows(tables)
         without = {code for code, (folder, _) in images
@@ -94,7 +104,8 @@ class MnMs(Challenge):
                     for code, (folder, stem) in labelled.items()}  # fmt: skip
         counts = {"unlabelled subjects left out": len(without),
                   "rows of the table without images": len(set(rows) - set(labelled) - without)}  # fmt: skip
-        return patients, [f"{what}: {count}" for what, count in counts.items() if count]
+        left = [f"{what}: {count}" for what, count in counts.items() if count]
+        return patients, left + (counted(walk.passed) if isinstance(walk, Walk) else [])
 
     def _rows(self, tables: list[Path]) -> tuple[Path, dict[str, dict[str, str | None]]]:
         """The latest table, of those that tell the pathology if any does, and its rows by code."""
@@ -125,8 +136,8 @@ class MnMs(Challenge):
         if not raw:
             raise ValueError("unlabelled (empty label file)")
         ed, es = raw
-        labels = dict(zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True))
-        return Annotation(ed, es, labels, volume.affine, flags)
+        labels = zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True)
+        return Annotation(ed, es, {frame: Located(voxels, volume) for frame, voxels in labels}, flags)
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
         found = self.annotation(patient)
@@ -135,14 +146,21 @@ class MnMs(Challenge):
             if image.frames != (labelled := open_volume(patient.labels, default_spacing=ANY_SPACING).frames):
                 raise ValueError(f"{image.frames} frames, but labels for {labelled}")
             cycle = image.frames if neighbours and image.frames > 2 else None
-            frames = image.take(around(found.ed, found.es, cycle, cine=self.cine))
-        return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
+            wanted, needed = around(found.ed, found.es, cycle, cine=self.cine), {found.ed, found.es}
+            taken, lost = take_all_or(image, wanted, needed=wanted if self.cine else needed)
+        frames = {t: Located(frame, image) for t, frame in taken.items()}
+        return assembled(frames, found.labels, ed=found.ed, es=found.es, cycle=None if lost else cycle,
+                         flags=(*found.flags, *["neighbours_lost"] * lost))  # fmt: skip
 
     def files(self, patient: Patient) -> list[Path]:
         return [patient.image, patient.labels]
 
     def texts(self, patient: Patient) -> list[Path]:
         return [patient.table]
+
+
+def _holds_table(folder: Path, inside: list[str], files: list[str]) -> bool:
+    return any(fnmatch(name, TABLE) for name in files)
 
 
 def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
