@@ -100,6 +100,7 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
     from rich.console import Console
 
+    from cmrdata.prepare import expected
     from cmrstudy import figures, inspection
 
     cohort = instantiate(cfg.cohort)
@@ -115,8 +116,10 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
                      "(cohort.max_rejected)")  # fmt: skip
     for note in notes:
         console.print(f"- {note}", highlight=False)
-    if len(subjects):
-        figures.save(figures.demographics(subjects), folder / "fig1_demographics")
+    if subjects.empty:
+        raise ValueError(f"cohort {cohort.name}: no usable subject, see the reasons above and in {folder}/rejected.csv. "
+                         f"{expected(cohort, rejected)}")  # fmt: skip
+    figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}
 
 

@@ -24,7 +24,7 @@ from cmrdata.protocol import Stacks
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
 CONTRAST = 1.0  # least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
 LOST = 0.1  # largest part of a heart whose voxels may be no numbers
-SATURATED = 0.5  # largest part of a picture that may be white
+SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")
 
 
@@ -262,26 +262,30 @@ class _Part(NamedTuple):
 
 def _part(scan: Scan, z: int, frames: _Frames, grid: Grid) -> _Part:
     """Slice z on the grid."""
-    planes, lost = _planes(scan, frames.shown, z)
+    heart = (scan.labels[scan.ed][z] | scan.labels[scan.es][z]) > 0
+    planes, lost = _planes(scan, frames.shown, z, heart)
     labels, reused = _labels(scan, frames.times, z)
     images, lo, hi = _grey(grid.image(planes), pair=frames.pair)
-    faults = [
-        _fault(planes[k], images[k], lost[k], hi[k] - lo[k] > 1e-5 * abs(hi[k]), frames.pair) for k in range(len(lo))
-    ]
+    flat = ~(hi - lo > 1e-5 * np.abs(hi))  # nothing but the rounding of the resampling
+    faults = [_fault(planes[k], images[k], heart, lost=lost[k], flat=flat[k], pair=frames.pair) for k in range(len(lo))]
     return _Part(images, grid.labels(labels), lo, hi, reused, ~lost.astype(bool).any(axis=1), faults)
 
 
-def _fault(planes: np.ndarray, images: np.ndarray, lost: np.ndarray, contrast: bool, pair: list[int]) -> str:
-    """Why frames (C, Y, X), on the grid `images`, are no pictures of a heart; empty where they are.
+def _fault(
+    planes: np.ndarray, images: np.ndarray, heart: np.ndarray, *, lost: np.ndarray, flat: bool, pair: list[int]
+) -> str:
+    """Why frames (C, Y, X), on the grid `images`, are no pictures of a `heart` (Y, X); empty where they are.
 
-    lost: (C,) part of the heart whose voxels are no numbers. contrast: ED and ES together are more than one value.
+    lost: (C,) part of the heart whose voxels are no numbers. flat: ED and ES together are one value.
     """
     names = {channel: phase for phase, channel in zip(PHASES, pair, strict=True)}
+    least, most = planes.min(axis=(1, 2)), planes.max(axis=(1, 2))
+    white = planes == most[:, None, None]
     checks = {
         "no numbers in the heart of the image": lost > LOST,
-        "constant image": (planes.min(axis=(1, 2)) == planes.max(axis=(1, 2))) | (not contrast),
+        "constant image": (least == most) | flat,
         "no contrast beside the other phase in the image": images.std(axis=(1, 2)) < CONTRAST,
-        "saturated image": (images == 255).mean(axis=(1, 2)) > SATURATED,
+        "saturated image": np.maximum(white.mean(axis=(1, 2)), white[:, heart].mean(axis=1)) > SATURATED,
     }
     for words, wrong in checks.items():
         if wrong.any():
@@ -330,7 +334,7 @@ def _basal_first(areas: np.ndarray) -> bool:
     return bool(area[here[:third]].sum() >= area[here[-third:]].sum())
 
 
-def _planes(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
+def _planes(scan: Scan, times: np.ndarray, z: int, heart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and the part of the heart that was no number.
 
     That part is (steps, C), tiny where only voxels outside the heart were none; these and those become 0.
@@ -338,11 +342,10 @@ def _planes(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarr
     with np.errstate(over="ignore"):  # what float32 cannot hold counts as infinite
         planes = np.array([[scan.frames[t][z].astype(np.float32, copy=False) for t in step] for step in times])
     lost = np.zeros(planes.shape[:2])
-    for place in np.argwhere(~np.isfinite(planes.sum(axis=(2, 3), dtype=np.float64))).tolist():
+    for place in np.argwhere(~np.isfinite(planes).all(axis=(2, 3))).tolist():
         plane = planes[*place]
         none = ~np.isfinite(plane)
-        heart = (scan.labels[scan.ed][z] | scan.labels[scan.es][z]) > 0
-        lost[*place] = max(none[heart].mean(), 1e-9 * none.any())
+        lost[*place] = max(none[heart].mean(), 1e-9)
         plane[none] = 0
     return planes, lost
 

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cmrdata.cohort import AXES, known_axes, split, with_groups
 from cmrdata.disk import fingerprint
+from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.protocol import Cohort, ordered
 
 FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
@@ -21,15 +22,15 @@ CHUNK = 8  # subjects read together: what an interruption loses
 
 
 def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(subjects with groups, split and frames; rejected subjects and reasons), reading each subject as evaluation would.
+    """(subjects with groups, split, frames and flags; rejected subjects and reasons), reading each as preparing would.
 
-    Every subject's labels and the images of its ED and ES frames are read and checked, and nothing of them is stored;
+    Every subject's labels and images are read and checked as its split asks for, and nothing of them is stored;
     `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
     folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
     """
     listed, rejected = cohort.subjects()
     if listed.empty:
-        return pd.DataFrame(columns=list(FIRST)), rejected
+        return pd.DataFrame(columns=[*FIRST, "split"]), rejected
     subjects = with_groups(listed)
     if "split" not in subjects:
         subjects["split"] = split(subjects, seed=cohort.seed)
@@ -57,13 +58,25 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
     """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
-    who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
-    shown = [_table("Subjects", who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()),
-             _table("Groups (labelled subjects; prevalence in %)", groups(subjects))]  # fmt: skip
+    shown = []
+    if len(subjects):
+        who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
+        counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
+        shown = [_table("Subjects", counts), _table("Groups (labelled subjects; prevalence in %)", groups(subjects))]
+    if len(told := flags(subjects)):
+        shown.append(_table("Flags", told))
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
         shown.append(_table("Rejected", reasons))
     return shown
+
+
+def flags(subjects: pd.DataFrame) -> pd.DataFrame:
+    """How many subjects have each flag, of their files and of the table, and what it means."""
+    columns = [subjects[name].fillna("").astype(str) for name in ("flags", "table_flags") if name in subjects]
+    found = count_flags(joined(row) for row in zip(*columns, strict=True)) if columns else {}
+    rows = [(flag, count, FLAGS.get(flag, "")) for flag, count in found.items()]
+    return pd.DataFrame(rows, columns=["flag", "subjects", "meaning"])
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
@@ -72,12 +85,14 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     notes = kept / f"inspect-{cohort.name}-{key}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
     known = {row["subject"]: row for row in _lines(notes)}
-    todo = subjects[~subjects.subject.isin(known)].assign(split="test")
+    todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
-            rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
-            for row in [*rows, *stacks.rejected.to_dict("records")]:
+            index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
+            read = index.drop_duplicates("subject").copy()
+            read["flags"] = [joined(index["flags"][index.subject == one].fillna("")) for one in read.subject]
+            for row in [*read.to_dict("records"), *stacks.rejected.to_dict("records")]:
                 known[str(row["subject"])] = {str(key): value for key, value in row.items()}
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()

@@ -66,5 +66,10 @@ class Pooled:
         rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
         return Stacks(images, masks, index.iloc[order].reset_index(drop=True), rejected)
 
+    @property
+    def expected(self) -> str:
+        """What each member's files must be."""
+        return " ".join(f"{name}: {getattr(cohort, 'expected', '')}" for name, cohort in self.members.items())
+
     def notes(self) -> list[str]:
         return [f"{name}: {note}" for name, cohort in self.members.items() for note in getattr(cohort, "notes", list)()]
