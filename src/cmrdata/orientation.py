@@ -155,10 +155,10 @@ def _levels(labels: np.ndarray, spacing: tuple[float, float]) -> list[_Level]:
         if not len(rows):
             continue
         part = plane[rows[0] : rows[-1] + 1]
-        rv, lv = (np.argwhere(part == label) * spacing for label in (RV, LV))
+        rv, lv = (np.argwhere(part == label) * np.array(spacing, float) for label in (RV, LV))
         if min(len(rv), len(lv)) >= LEAST:
             middle = lv.mean(axis=0)
-            area = min(len(rv), len(lv)) * spacing[0] * spacing[1]
+            area = float(min(len(rv), len(lv)) * spacing[0] * spacing[1])
             levels.append(_Level(z, area, middle - rv.mean(axis=0), rv - middle))
     return levels
 

@@ -85,7 +85,7 @@ def stacks(
     -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets that leave the stack and neighbours
     without labels at ED or ES are left out. A stack of fewer than three slices, like `expand=False`, gives its central slice only.
 
-    The centre is slice Z // 2 as in the reference, unless that lacks LV or myocardium at ED or ES: then the slice
+    The centre is slice Z // 2 as in the reference, counted from the base, unless that lacks LV or myocardium at ED or ES: then the slice
     nearest the LV's centroid that has both. The stack is turned as a whole (`orient`, see `cmrdata.orientation`), by
     the masks of ED or where it has none of ES. Each slice is cropped to `fov_mm` squared around the bounding box of
     its annotated ED and ES masks together (the reference used ED alone) and resampled once, straight to P x P.
@@ -104,11 +104,11 @@ def stacks(
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
     annotated = [ed, es] if ed.any() else [es]
     areas = np.array([_areas(labels) for labels in annotated])
-    centre = _central(areas)
+    basal_first = _basal_first(areas)
+    centre = _central(areas, basal_first=basal_first)
     labelled = np.asarray(areas.any(axis=2).all(axis=0))
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
-    basal_first = _basal_first(areas)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
     offsets = offsets if basal_first else offsets[::-1]
     turn, turned = pose(annotated, spacing=scan.spacing, affine=scan.affine, centre=centre, basal_first=basal_first,
@@ -126,7 +126,7 @@ def stacks(
 
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
     notes += turned
-    notes += ["central_moved"] if centre != len(labelled) // 2 else []
+    notes += ["central_moved"] if centre != _middle(len(labelled), basal_first=basal_first) else []
     notes += ["short_stack"] if expand and not expand_here else []
     notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
     notes += ["frames_repeated"] if cine and len(np.unique(frames.shown)) < cine else []
@@ -313,12 +313,17 @@ def _areas(labels: np.ndarray) -> np.ndarray:
     return np.array([[np.count_nonzero(plane == label) for label in (LV, MYO, RV)] for plane in labels])
 
 
-def _central(areas: np.ndarray) -> int:
+def _middle(count: int, *, basal_first: bool) -> int:
+    """Slice Z // 2, counted from the base: one slice, whichever end a file begins with."""
+    return count // 2 if basal_first else count - 1 - count // 2
+
+
+def _central(areas: np.ndarray, *, basal_first: bool) -> int:
     """The slice to begin with, of the labels' areas (phases, Z, 3)."""
     usable = np.asarray(areas[:, :, :2].all(axis=(0, 2)))
     if not usable.any():
         raise ValueError("no slice has both LV cavity and myocardium at ED and at ES")
-    middle = len(usable) // 2
+    middle = _middle(len(usable), basal_first=basal_first)
     if usable[middle]:
         return middle
     z = np.arange(len(usable))
