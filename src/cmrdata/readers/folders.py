@@ -43,7 +43,7 @@ class Walk:
                 with os.scandir(folder) as listed:
                     entries = sorted(listed, key=lambda entry: entry.name)
             except OSError:
-                self.passed["folder# that cannot be read"] += 1
+                self.passed["folder# not readable"] += 1
                 continue
             folders, files = [], []
             for entry in entries:
@@ -53,7 +53,7 @@ class Walk:
                 elif is_foreign(entry.name):
                     self.passed["foreign folder# passed over (hidden, logs, derivatives ...)"] += 1
                 elif kind == "nowhere" and not self.within(entry.name):
-                    self.passed["link# that lead nowhere"] += 1
+                    self.passed["link# leading nowhere"] += 1
                 else:
                     folders.append(entry)
             yield folder, [entry.name for entry in folders], files
