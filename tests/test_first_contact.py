@@ -98,7 +98,9 @@ def test_what_is_no_data_is_named_and_what_is_expected_too(layout, place, words,
 @LAYOUTS
 def test_a_root_that_is_too_low_or_too_high_is_told_where_the_data_are(layout, own, tmp_path):
     data = own / layout
-    low = patients(data) / sorted(p.name for p in patients(data).iterdir())[0] if layout != "mnms" else data / "Training"
+    low = (
+        patients(data) / sorted(p.name for p in patients(data).iterdir())[0] if layout != "mnms" else data / "Training"
+    )
     said = answer(layout, low, own / "table.csv", tmp_path / "out")
     assert f"up: give cohort.root={data}." in said
     high = tmp_path / "a" / "b" / "c" / "d"

@@ -160,7 +160,7 @@ def test_a_turn_is_no_second_interpolation(hearts):
     """Sampled once: a picture that lies at 20 degrees keeps as much fine detail as one that lies straight."""
     scan = hearts[0]
     noise = np.random.default_rng(0).normal(0, 100, (9, 88, 96)).astype(np.float32)
-    noisy = replace(scan, frames={t: noise for t in scan.frames})
+    noisy = replace(scan, frames=dict.fromkeys(scan.frames, noise))
     turned, straight = (
         stacks(noisy, pixels=75, fov_mm=150.0, expand=False, orient=orient)[0][0, 0].astype(float)
         for orient in ("masks", "none")
@@ -178,13 +178,16 @@ def reference(planes: np.ndarray, grid: Grid) -> np.ndarray:
         full = np.clip(1 - np.abs(at[:, None] - np.arange(-20, n + 20)) / max(1, step), 0, None)
         return (full / np.maximum(full.sum(axis=1, keepdims=True), 1e-9))[:, 20:-20]
 
-    rows, columns = weights(grid.y[:, 0], planes.shape[-2], grid.step[0]), weights(
-        grid.x[0], planes.shape[-1], grid.step[1]
+    rows, columns = (
+        weights(grid.y[:, 0], planes.shape[-2], grid.step[0]),
+        weights(grid.x[0], planes.shape[-1], grid.step[1]),
     )
     return rows @ planes @ columns.T
 
 
-@pytest.mark.parametrize(("spacing", "pixels"), [((1.5, 1.5), 64), ((0.7, 0.9), 24), ((2.4, 1.1), 48), ((1.8, 1.8), 150)])
+@pytest.mark.parametrize(
+    ("spacing", "pixels"), [((1.5, 1.5), 64), ((0.7, 0.9), 24), ((2.4, 1.1), 48), ((1.8, 1.8), 150)]
+)
 def test_without_a_turn_the_crop_is_the_separable_one(spacing, pixels):
     planes = np.random.default_rng(0).normal(0, 100, (2, 90, 110)).astype(np.float32)
     mask = np.zeros((90, 110), bool)
@@ -291,7 +294,9 @@ def test_case_12_axes_against_the_radiological_view_are_told(axes, swap, x, y):
 def test_case_12_a_plane_turned_by_little_flips_nothing(degrees):
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     for axes in PLACES:
-        assert (header_turn(placed(axes @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), (1.4, 1.4, 9))) == np.eye(2)).all()
+        assert (
+            header_turn(placed(axes @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), (1.4, 1.4, 9))) == np.eye(2)
+        ).all()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,9 @@ def test_headers_that_agree_or_are_silent_cost_nothing():
 def test_labels_that_fit_nowhere_are_refused():
     picture, labels = beside()
     wrong = np.roll(labels, 30, axis=2)
-    with pytest.raises(ValueError, match="labels: their header places them apart from the image, and they fit it neither"):
+    with pytest.raises(
+        ValueError, match="labels: their header places them apart from the image, and they fit it neither"
+    ):
         overlay([picture], [wrong], image=AFFINE, theirs=laid(wrong, AFFINE, ((0, 1, 2), 1, -1, 1))[1])
 
 
@@ -140,7 +142,11 @@ def test_files_in_another_order_than_their_fellows_give_the_same(folder, order, 
     found = stored(folder.parent)
     np.testing.assert_array_equal(found.masks, usual.masks)
     assert np.abs(found.images.astype(int) - usual.images).max() <= 1
-    assert {flag for flags in found.index["flags"] for flag in flags.split(";")} <= {"labels_moved", "handedness_assumed", ""}
+    assert {flag for flags in found.index["flags"] for flag in flags.split(";")} <= {
+        "labels_moved",
+        "handedness_assumed",
+        "",
+    }
 
 
 def test_labels_of_another_shape_are_refused_by_name(folder):

@@ -105,11 +105,11 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
         return
     with writing(folder):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    hint = expected(cohort, rejected) if len(rejected) == everybody else _unmasked(rejected)
+    hint = _unmasked(rejected) and f". {expected(cohort, rejected)}"
     raise ValueError(
         f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
         f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
-        f"cohort.max_rejected=\n{reasons(rejected)}\n{hint}".rstrip()
+        f"cohort.max_rejected={hint}\n{reasons(rejected)}"
     )
 
 

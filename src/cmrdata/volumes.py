@@ -30,7 +30,13 @@ SLICES = 30  # more than any short-axis stack has (UK Biobank 8..13, ACDC 6..21)
 MANY = 20  # slices, above which an axis that is longer than the time's is rather that
 MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes of metre, millimetre and micrometre; others say nothing
 VECTORS = (1005, 1006, 1007, 2003, 2004)  # intent codes of files whose last axis is no time: matrices, vectors, colours
-OTHERS = {b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x89HDF": "HDF5"}
+OTHERS = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x89HDF": "HDF5",
+}
 NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540, a version 2 header's size, in either byte order
 DEFLATE = 1032  # bytes at most that one byte of a gzip file unpacks to
 PIECE = 2**20  # bytes unpacked at once: few enough to stay in the processor's cache

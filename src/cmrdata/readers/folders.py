@@ -13,7 +13,9 @@ FOREIGN = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+fo
 DEPTH = 8  # levels below a root: ACDC, M&Ms and M&Ms-2 need 4
 LOOKS = 2000  # folders looked into to say where else data may be
 PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-CONVERT = "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, others with dcm2niix"
+CONVERT = (
+    "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, others with dcm2niix"
+)
 
 
 @dataclass

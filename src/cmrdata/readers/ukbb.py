@@ -137,9 +137,7 @@ class UKBB:
         """What was left out when folders, table and exclusions were joined, counted."""
         rows = self._rows
         joined = {
-            "image folder# without a row in the table": len(
-                self._folders.keys() - set(rows.index) - self._foreign
-            ),
+            "image folder# without a row in the table": len(self._folders.keys() - set(rows.index) - self._foreign),
             "foreign folder# passed over (neither images nor a row in the table)": len(self._foreign),
             "table row# without an image folder": rows.attrs.get("rows", len(rows)) - len(rows),
         }

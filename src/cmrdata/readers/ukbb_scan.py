@@ -80,9 +80,7 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
         located = {t: Located(picture, film) for t, picture in pictures.items()}
     else:
         flags.append("frames_clipped")
-        located = {
-            t: Located(_still(volumes, role), volumes[role]) for t, role in ((0, "ED image"), (es, "ES image"))
-        }
+        located = {t: Located(_still(volumes, role), volumes[role]) for t, role in ((0, "ED image"), (es, "ES image"))}
     masks = {
         t: Located(labels[t].copy(), volumes["labels" if "labels" in volumes else "ES labels" if t else "ED labels"])
         for t in wanted
