@@ -122,7 +122,7 @@ def stacks(
         if offset == 0:
             if fault := parts[0].faults[frames.steps.tolist().index(0)]:
                 raise ValueError(fault)
-            check_not_mirrored([scan.frames[t][z] for t in (scan.ed, scan.es)], [ed[z], es[z]])
+            check_not_mirrored([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
 
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
     notes += turned

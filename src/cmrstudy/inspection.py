@@ -81,7 +81,7 @@ def flags(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
     """Frames, flags and reasons by subject, from the notes of an earlier run as far as they go."""
-    key = fingerprint({"settings": cohort.settings, "subjects": subjects.subject.tolist()})
+    key = fingerprint({"settings": cohort.settings, "subjects": subjects[["subject", "split"]].to_numpy().tolist()})
     notes = kept / f"inspect-{cohort.name}-{key}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
     known = {row["subject"]: row for row in _lines(notes)}
