@@ -149,6 +149,14 @@ def test_files_in_another_order_than_their_fellows_give_the_same(folder, order, 
     }
 
 
+def test_an_inverted_picture_is_refused(folder):
+    for path in folder.glob("*frame0?.nii.gz"):
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(1000 - np.asarray(image.dataobj), image.affine), path)
+    rejected = acdc(folder.parent).stacks(acdc(folder.parent).subjects()[0].assign(split="val")).rejected
+    assert rejected.reason.item().startswith("image: blood is darker than muscle in 100% of pixel pairs")
+
+
 def test_labels_of_another_shape_are_refused_by_name(folder):
     relaid(folder / "patient101_frame02_gt.nii.gz", TURNED)
     rejected = acdc(folder.parent).stacks(acdc(folder.parent).subjects()[0].assign(split="val")).rejected

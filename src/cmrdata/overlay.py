@@ -17,7 +17,10 @@ from cmrdata.batch import BACKGROUND, LV, MYO
 CLOSE_MM = 0.01  # by which the entries of two affines of one place may differ
 CLOSE_VOXELS = 0.5  # by which a voxel may be moved and stays the same
 FITS = 0.7  # least share of pairs whose blood is brighter; 0.77..0.99 in 140 real volumes, 0.55..0.65 in mirror images
-BETTER = 0.05  # by which a mirror image of the labels must fit better to be the truth; in 76 real hearts all fit worse by it
+BETTER = (
+    0.05  # by which a mirror image of the labels must fit better to be the truth; in 76 real hearts all fit worse by it
+)
+DARK = 0.3  # of such pairs, below which a picture is inverted
 MIRRORS = {"columns": (1,), "rows": (0,), "columns and rows": (0, 1)}  # and the axes to reverse
 Move = Callable[[np.ndarray], np.ndarray]
 
@@ -38,10 +41,8 @@ def blood_over_muscle(pictures: Sequence[np.ndarray], labels: Sequence[np.ndarra
     return float(np.mean(shares))
 
 
-def check_not_mirrored(
-    pictures: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, centre: int
-) -> None:
-    """Raise ValueError where frames (Z, Y, X) show that their labels are a mirror image of the heart in them.
+def check_fit(pictures: Sequence[np.ndarray], labels: Sequence[np.ndarray], *, centre: int) -> None:
+    """Raise ValueError where frames (Z, Y, X) show that their labels are a mirror image of the heart, or blood is dark.
 
     All slices with LV and myocardium are asked, unless no mirror image could fit the central one better.
     """
@@ -61,6 +62,10 @@ def check_not_mirrored(
                 f"labels: they fit the picture better with their {what} reversed (blood brighter than muscle in "
                 f"{there:.0%} of pixel pairs instead of {here:.0%})"
             )
+    if here < DARK:
+        raise ValueError(
+            f"image: blood is darker than muscle in {1 - here:.0%} of pixel pairs; it is inverted, or no bright-blood cine"
+        )
 
 
 def overlay(

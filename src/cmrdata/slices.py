@@ -18,7 +18,7 @@ import pandas as pd
 from cmrdata.batch import BACKGROUND, LV, MYO, PHASES, RV
 from cmrdata.labels import check_labels, check_topology, label_frames  # noqa: F401  readers import them from here
 from cmrdata.orientation import pose
-from cmrdata.overlay import check_not_mirrored
+from cmrdata.overlay import check_fit
 from cmrdata.protocol import Stacks
 
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
@@ -122,7 +122,7 @@ def stacks(
         if offset == 0:
             if fault := parts[0].faults[frames.steps.tolist().index(0)]:
                 raise ValueError(fault)
-            check_not_mirrored([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
+            check_fit([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
 
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
     notes += turned

@@ -4,6 +4,7 @@ to say when nothing is found there."""
 from __future__ import annotations
 
 import os
+import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -117,6 +118,9 @@ def is_dicom(folder: Path, names: list[str]) -> bool:
     if plain is None:
         return False
     try:
+        status = os.stat(folder / plain)
+        if not stat.S_ISREG(status.st_mode) or status.st_size < 132:  # a device might never answer
+            return False
         with (folder / plain).open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
