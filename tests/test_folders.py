@@ -45,6 +45,20 @@ def test_links_to_patients_and_their_parents_are_followed(layout, own, tmp_path)
 
 
 @LAYOUTS
+def test_a_farm_of_links_beside_the_data_is_no_second_copy(layout, own, tmp_path):  # noqa: F811
+    usual = people(layout, own)[0]
+    farm = own / layout / "all"
+    farm.mkdir()
+    for folder in [path for path in patients(own / layout).iterdir() if path.is_dir() and path != farm]:
+        (farm / folder.name).symlink_to(folder)
+    for path in list((own / layout).rglob("*.nii.gz")) if layout != "ukbb" else ():  # there a folder is a participant
+        if not (farm / path.name).exists():
+            (farm / path.name).symlink_to(path)
+    table, rejected, _ = people(layout, own)
+    assert rejected.empty and table.subject.tolist() == usual.subject.tolist()
+
+
+@LAYOUTS
 def test_files_may_be_links(layout, own, tmp_path):  # noqa: F811
     usual = people(layout, own)[0]
     (tmp_path / "pool").mkdir()

@@ -28,7 +28,7 @@ from cmrdata.readers.challenge import (
     one_each,
     still,
 )
-from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 
@@ -62,7 +62,7 @@ class ACDC(Challenge):
     def _listed(self) -> tuple[dict[str, Path], list[str]]:
         """Patients' folders by name, and what was passed over on the way to them."""
         walk = Walk(self.root, depth=LEVELS, within=_is_patient) if self.root and self.root.is_dir() else ()
-        folders = [place / name for place, inside, _ in walk for name in inside if _is_patient(name)]
+        folders = straight_only(place / name for place, inside, _ in walk for name in inside if _is_patient(name))
         if not self.root or not folders:
             raise FileNotFoundError(
                 f"cohort {self.name}: no patient folders in {nothing_in(self.root)}."

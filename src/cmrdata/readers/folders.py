@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,6 +63,14 @@ class Walk:
             for entry in folders:
                 if level < self.depth and not self.within(entry.name):
                     (linked if entry.is_symlink() else straight).append((folder / entry.name, level + 1))
+
+
+def straight_only(paths: Iterable[Path]) -> list[Path]:
+    """The paths without those by which a link leads to one of the others; sorted."""
+    found: dict[str, Path] = {}
+    for path in sorted(paths, key=lambda path: (path.is_symlink(), path)):
+        found.setdefault(os.path.realpath(path), path)
+    return sorted(found.values())
 
 
 def is_foreign(name: str) -> bool:

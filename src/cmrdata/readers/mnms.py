@@ -32,7 +32,7 @@ from cmrdata.readers.challenge import (
     one_each,
     take_all_or,
 )
-from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
 from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, nifti, open_volume
 
@@ -83,10 +83,11 @@ class MnMs(Challenge):
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the files and of the table they leave over."""
         walk = Walk(self.root) if self.root and self.root.is_dir() else ()
-        stems, tables = set(), []
+        paths, tables = [], []
         for folder, _, files in walk:
-            stems |= {(folder, m[1]) for name in files if (m := IMAGE.fullmatch(name))}
+            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
             tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        stems = {(path.parent, path.name.partition("_sa.")[0]) for path in straight_only(paths)}
         images, tables = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems], sorted(tables)
         if not self.root or not images or not tables:
             raise FileNotFoundError(

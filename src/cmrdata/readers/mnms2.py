@@ -29,7 +29,7 @@ from cmrdata.readers.challenge import (
     one_each,
     still,
 )
-from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
 from cmrdata.readers.mnms import LABEL_MAP, read_rows
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
@@ -78,10 +78,11 @@ class MnMs2(Challenge):
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the table and of the folders is left over."""
         walk = Walk(self.root) if self.root and self.root.is_dir() else ()
-        stems, tables = set(), []
+        paths, tables = [], []
         for folder, _, files in walk:
-            stems |= {(folder, m[1]) for name in files if (m := IMAGE.fullmatch(name))}
+            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
             tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        stems = {(path.parent, path.name.partition("_SA_")[0]) for path in straight_only(paths)}
         images, tables = [(_digits(code), (folder, code)) for folder, code in stems], sorted(tables)
         if not self.root or not images or not tables:
             raise FileNotFoundError(
