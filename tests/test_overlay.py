@@ -174,8 +174,8 @@ def test_masks_without_a_header_that_mirror_the_heart_are_refused(folder):
 
 @pytest.mark.skipif(not Path(REAL).is_dir(), reason=f"no ACDC data in {REAL}; set CMR_ACDC_ROOT")
 def test_real_masks_fit_their_pictures_and_mirrored_ones_are_noticed(tmp_path):
-    cohort, noticed = ACDC(root=REAL, salt_root=tmp_path), 0
-    table = cohort.subjects()[0].assign(split="val")
+    cohort = ACDC(root=REAL, salt_root=tmp_path)
+    table = cohort.subjects()[0].assign(split="val")[::3]
     assert cohort.stacks(table).rejected.empty
     usual = cohort.scan
 
@@ -186,5 +186,4 @@ def test_real_masks_fit_their_pictures_and_mirrored_ones_are_noticed(tmp_path):
         return scan
 
     cohort.scan = mirrored
-    noticed = len(cohort.stacks(table).rejected)
-    assert noticed > 0.9 * len(table)
+    assert len(cohort.stacks(table).rejected) > 0.9 * len(table)
