@@ -110,6 +110,7 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
     from rich.console import Console
 
+    from cmrdata.prepare import expected
     from cmrstudy import figures, inspection
 
     cohort, console = instantiate(cfg.cohort), Console()
@@ -130,7 +131,8 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     inspection.show(console, *inspection.summary(subjects, rejected), notes=notes)
     if subjects.empty:
         raise ValueError(
-            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, by subject"
+            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, by subject. "
+            f"{expected(cohort, rejected)}".rstrip()
         )
     figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cmrdata import origin
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
+from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
 from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
@@ -27,9 +28,9 @@ CHUNK = 8  # subjects read together: what an interruption loses
 
 
 def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(subjects with groups, split and frames; rejected subjects and reasons), reading each subject as evaluation would.
+    """(subjects with groups, split, frames and flags; rejected subjects and reasons), reading each as preparing would.
 
-    Every subject's labels and the images of its ED and ES frames are read and checked, and nothing of them is stored;
+    Every subject's labels and images are read and checked as its split asks for, and nothing of them is stored;
     `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
     folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
     """
@@ -80,6 +81,8 @@ def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
         who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
         counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
         tables = [shown("Subjects", counts), shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]
+    if len(told := flags(subjects)):
+        tables.append(shown("Flags", told))
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
         tables.append(shown("Rejected", reasons))
@@ -124,23 +127,36 @@ def _line(columns: pd.DataFrame) -> dict[str, Any]:
             "example": worst.example, "note": worst.note or first.note, "order": first.order}  # fmt: skip
 
 
+def flags(subjects: pd.DataFrame) -> pd.DataFrame:
+    """How many subjects have each flag, of their files and of the table, and what it means."""
+    columns = [subjects[name].fillna("").astype(str) for name in ("flags", "table_flags") if name in subjects]
+    found = count_flags(joined(row) for row in zip(*columns, strict=True)) if columns else {}
+    rows = [(flag, count, FLAGS.get(flag, "")) for flag, count in found.items()]
+    return pd.DataFrame(rows, columns=["flag", "subjects", "meaning"])
+
+
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
     """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files are still these."""
     notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
     states, _ = look(cohort.source().files)
+    splits = subjects.set_index("subject").split
     marks = {
-        subject: fingerprint({"files": [state and [state[0], state[2]] for state in of]})
-        for subject, of in states.items()
+        subject: fingerprint(
+            {"split": split, "files": [state and [state[0], state[2]] for state in states.get(subject, [])]}
+        )
+        for subject, split in splits.items()
     }
     known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
-    todo = subjects[~subjects.subject.isin(known)].assign(split="test")
+    todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
-            rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
-            for row in [*rows, *stacks.rejected.to_dict("records")]:
-                row = {**{str(key): value for key, value in row.items()}, "files": marks.get(row["subject"])}
+            index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
+            read = index.drop_duplicates("subject").copy()
+            read["flags"] = [joined(index["flags"][index.subject == one].fillna("")) for one in read.subject]
+            for found in [*read.to_dict("records"), *stacks.rejected.to_dict("records")]:
+                row = {**{str(key): value for key, value in found.items()}, "files": marks.get(found["subject"])}
                 known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -30,18 +31,22 @@ from cmrdata.readers.challenge import (
     BY_EF,
     Annotation,
     Challenge,
+    Located,
     about,
     around,
+    assembled,
     canonical,
     one_each,
-    placed,
+    take_all_or,
 )
 from cmrdata.readers.column_report import report
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
 from cmrdata.readers.rows import Row, Rows, account, read_rows, require_match
 from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, nifti, open_volume
 
 LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
+IMAGE = re.compile(r"(\w+)_sa\.nii(\.gz)?")
 TABLE = "*M&Ms*nformation*.csv"  # its name changes with the release; that of 211230 has diagnosis and demographics
 COLUMNS = {
     "code": ("externalcode", "code", "subjectcode"), "ed": ("ed",), "es": ("es",), "site": ("centre", "center"),
@@ -82,6 +87,11 @@ class MnMs(Challenge):
 
     diagnoses = {"NOR": "healthy", "DCM": "reduced_ef", "IHD": BY_EF, "HHD": BY_EF, "LVNC": BY_EF,
                  "HCM": None, "ARV": None, "AHS": None, "Other": None}  # fmt: skip
+    expected = (
+        "Expected is the folder OpenDataset with Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with "
+        "<code>_sa.nii.gz and <code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms "
+        "and give cohort.root=<folder> or set CMR_MNMS_ROOT."
+    )
 
     def find(self) -> dict[str, Patient]:
         return self._listed[0]
@@ -92,17 +102,12 @@ class MnMs(Challenge):
     @cached_property
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the files and of the table they leave over."""
-        paths = self.root.rglob("*_sa.nii*") if self.root and self.root.is_dir() else []
-        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))}
-        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
-        tables = self._tables if images else []
-        if not self.root or not tables:
+        images, tables, passed = self._walked
+        if not self.root or not images or not tables:
             raise FileNotFoundError(
                 f"cohort {self.name}: no {'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
-                f"{self.root or 'cohort.root, which is not set'}. Expected is the folder OpenDataset with "
-                "Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with <code>_sa.nii.gz and "
-                "<code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms and give "
-                "cohort.root=<folder> or set CMR_MNMS_ROOT."
+                f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
+                f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )
         rows = self._rows
         without = {code for code, (folder, _) in images
@@ -115,16 +120,25 @@ class MnMs(Challenge):
                     for code, (folder, stem) in labelled.items()}  # fmt: skip
         counts = {"unlabelled subjects left out": len(without),
                   "rows of the table without images": len(set(rows) - set(labelled) - without)}  # fmt: skip
-        return patients, [f"{what}: {count}" for what, count in counts.items() if count]
+        left = [f"{what}: {count}" for what, count in counts.items() if count]
+        return patients, left + passed
 
-    @property
-    def _tables(self) -> list[Path]:
-        return sorted(self.root.rglob(TABLE)) if self.root else []
+    @cached_property
+    def _walked(self) -> tuple[list[tuple[str, tuple[Path, str]]], list[Path], list[str]]:
+        """(code and place of each patient's images, tables, what was passed over on the way)."""
+        walk = Walk(self.root) if self.root and self.root.is_dir() else ()
+        paths, tables = [], []
+        for folder, _, files in walk:
+            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
+            tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        stems = {(path.parent, path.name.partition("_sa.")[0]) for path in straight_only(paths)}
+        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
+        return images, sorted(tables), counted(walk.passed) if isinstance(walk, Walk) else []
 
     @cached_property
     def _table(self) -> Rows:
         """The latest table, of those that tell the pathology if any does."""
-        read = [read_rows(path, columns=COLUMNS) for path in self._tables]
+        read = [read_rows(path, columns=COLUMNS) for path in self._walked[1]]
         table = max(read, key=lambda one: (any(row["pathology"] for row in one.rows), one.path.name))
         if self.label == "pathology" and not any(row["pathology"] for row in table.rows):
             raise ValueError(
@@ -161,8 +175,8 @@ class MnMs(Challenge):
         if not raw:
             raise ValueError("unlabelled (empty label file)")
         ed, es = raw
-        labels = dict(zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True))
-        return Annotation(ed, es, labels, volume.affine, flags)
+        labels = zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True)
+        return Annotation(ed, es, {frame: Located(voxels, volume) for frame, voxels in labels}, flags)
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
         found = self.annotation(patient)
@@ -171,14 +185,21 @@ class MnMs(Challenge):
             if image.frames != (labelled := open_volume(patient.labels, default_spacing=ANY_SPACING).frames):
                 raise ValueError(f"{image.frames} frames, but labels for {labelled}")
             cycle = image.frames if neighbours and image.frames > 2 else None
-            frames = image.take(around(found.ed, found.es, cycle, cine=self.cine))
-        return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
+            wanted, needed = around(found.ed, found.es, cycle, cine=self.cine), {found.ed, found.es}
+            taken, lost = take_all_or(image, wanted, needed=wanted if self.cine else needed)
+        frames = {t: Located(frame, image) for t, frame in taken.items()}
+        return assembled(frames, found.labels, ed=found.ed, es=found.es, cycle=None if lost else cycle,
+                         flags=(*found.flags, *["neighbours_lost"] * lost))  # fmt: skip
 
     def files(self, patient: Patient) -> list[Path]:
         return [patient.image, patient.labels]
 
     def texts(self, patient: Patient) -> list[Path]:
         return [patient.table]
+
+
+def _holds_table(folder: Path, inside: list[str], files: list[str]) -> bool:
+    return any(fnmatch(name, TABLE) for name in files)
 
 
 def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:

@@ -14,12 +14,14 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
+from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
 from cmrdata.readers.file_kinds import table_paths
+from cmrdata.readers.folders import counted, nothing_in, somewhere_else
 from cmrdata.readers.ids import id_pattern, id_patterns
-from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, counted, list_folders
+from cmrdata.readers.ukbb_folders import FIRST, REPEAT, Folder, holds_participants, list_folders
 from cmrdata.readers.ukbb_scan import KINDS, read_scan
 from cmrdata.readers.ukbb_table import Table, read_exclusions, read_people
 from cmrdata.slices import Scan, collect
@@ -63,10 +65,13 @@ class UKBB(Cohort):
     label_map: value of lv, myo and rv in the files; every other value but 0 is refused.
     frames: number of frames of every cine, where known: tells the time axis, as 50 does by itself.
     default_spacing: mm of a pixel, for headers without a usable one.
+    orient: what turns a heart upright, "masks", "header" or "none"; see `cmrdata.orientation`.
     reach: slices to each side of the centre that a training subject gives (paper: 1).
     cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is rejected.
     salt_root: the folder that keeps the secret by which participants are renamed.
     """
+
+    expected = f"Expected is {EXPECTED['root']}. Give cohort.root=<path> or set CMR_UKBB_ROOT."
 
     def __init__(
         self,
@@ -91,6 +96,7 @@ class UKBB(Cohort):
         max_rejected: float = 0.05,
         default_spacing: float | None = None,
         frames: int | None = None,
+        orient: str = "masks",
         fold: int | None = None,
         cine: int | None = None,
         salt_root: str | Path = "data",
@@ -108,7 +114,7 @@ class UKBB(Cohort):
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
         self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
         self.salt_root: Path = Path(salt_root)
-        self.instance, self.labels, self.label_map = instance, labels, values
+        self.instance, self.labels, self.label_map, self.orient = instance, labels, values, check_orient(orient)
         self.frames, self.default_spacing, self.fold, self.cine = frames, default_spacing, fold, cine
         self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
                           "source": [source] if isinstance(source, str) else list(source), "level": level,
@@ -119,7 +125,7 @@ class UKBB(Cohort):
         return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
                 "reach": self.reach, "controls_per_case": self.controls_per_case, "instance": self.instance,
                 "labels": self.labels, "label_map": self.label_map, "frames": self.frames,
-                "default_spacing": self.default_spacing, "cine": self.cine, **self.phenotype,
+                "default_spacing": self.default_spacing, "orient": self.orient, "cine": self.cine, **self.phenotype,
                 "records": bool(self.diagnoses)}  # fmt: skip
 
     watched = ("exclude",)
@@ -147,7 +153,8 @@ class UKBB(Cohort):
         self._require_rows()
         faults = {key: folder.fault for key, folder in self._folders.items() if folder.fault}
         faults |= dict.fromkeys(self._folders.keys() - set(self._rows.index), "no row in the table")
-        kept = [key for key in self._folders if key not in faults]
+        faults = {key: fault for key, fault in faults.items() if key not in self._foreign}
+        kept = [key for key in self._folders if key not in faults and key not in self._foreign]
         table = self._rows.loc[kept, COLUMNS].reset_index(drop=True)
         table.insert(0, "subject", [self._renamed[key] for key in kept])
         table.insert(1, "source", self.name)
@@ -165,7 +172,8 @@ class UKBB(Cohort):
             return read_scan(folder.paths(), mapping=mapping, expand=expand, manual=folder.manual, frames=self.frames,
                              default_spacing=self.default_spacing, cine=self.cine)  # fmt: skip
 
-        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
+        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine,
+                       orient=self.orient)  # fmt: skip
 
     def withdrawn(self) -> set[str]:
         if not self.exclude:
@@ -175,7 +183,10 @@ class UKBB(Cohort):
     def notes(self) -> list[str]:
         """What was left out when folders, table and exclusions were joined, counted, and what of the table is uncertain."""
         joined = {
-            "image folder# without a row in the table": len(self._folders.keys() - set(self._rows.index)),
+            "image folder# without a row in the table": len(
+                self._folders.keys() - set(self._rows.index) - self._foreign
+            ),
+            "foreign folder# passed over (neither images nor a row in the table)": len(self._foreign),
             "table row# without an image folder": len(self._table.everyone) - len(self._rows),
         }
         return [*self._listed[1], *counted(joined), *self._table.notes]
@@ -195,11 +206,12 @@ class UKBB(Cohort):
         folders, notes = list_folders(root, instance=self.instance, labels=self.labels, withdrawn=withdrawn)
         if self.exclude and not any("withdrawn" in note for note in notes):
             notes.append(self._matching_nobody(withdrawn, folders))
-        if not folders:
+        if all(folder.bare for folder in folders.values()):
             found = f" ({'; '.join(notes)})" if notes else ""
+            where = nothing_in(root) if not notes else f"cohort.root={root}"
             raise FileNotFoundError(
-                f"cohort {self.name}: no folder of imaging visit {self.instance} in {root}{found}. "
-                f"Expected is {EXPECTED['root']}. Give cohort.root=<path> or set CMR_UKBB_ROOT."
+                f"cohort {self.name}: no folder of imaging visit {self.instance} in {where}{found}."
+                f"{somewhere_else(root, holds_participants)} {self.expected}"
             )
         return folders, notes
 
@@ -212,12 +224,17 @@ class UKBB(Cohort):
                            tolerated=self.max_rejected, **self.phenotype)  # fmt: skip
 
     @property
+    def _foreign(self) -> set[str]:
+        """Folders named like a participant's that hold nothing of one and that the table does not know."""
+        return {key for key, folder in self._folders.items() if folder.bare} - set(self._rows.index)
+
+    @cached_property
     def _rows(self) -> pd.DataFrame:
         return self._table.people
 
     def _require_rows(self) -> None:
         """Raise ValueError, with the patterns of ids, where the folders and the table are not of the same people."""
-        folders, rows = len(self._folders), len(self._rows)
+        folders, rows = len(self._folders) - len(self._foreign), len(self._rows)
         if rows and (rows >= LEAST * folders or folders - rows <= self.max_rejected * folders):
             return
         raise ValueError(
