@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from test_first_contact import LAYOUTS, cohort, own, trees  # noqa: F401  fixtures
+from test_wrong_roots import LAYOUTS, cohort, own, trees  # noqa: F401  fixtures
 
 from cmrdata.flags import FLAGS, split_flags
 from cmrdata.prepare import prepare

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_first_contact import LAYOUTS, cohort, own, patients, trees  # noqa: F401  fixtures
+from test_wrong_roots import LAYOUTS, cohort, own, patients, trees  # noqa: F401  fixtures
 
 from cmrdata.readers.folders import Walk
 

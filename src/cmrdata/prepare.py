@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata import origin
+from cmrdata import origin, progress
 from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
 from cmrdata.origin import Origin
-from cmrdata.progress import Bar
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from cmrdata.pseudonyms import salt_mark
 from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
@@ -199,15 +198,16 @@ def _build(
     _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
     together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
     some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
-    bar = Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
-    with bar, closing(ordered(cohort.stacks, some, workers=workers)) as results:
+    there = len(wanted) - len(todo)
+    bar = progress.bar(f"prepare {cohort.name}", total=len(wanted), done=there, unit="subjects")
+    with bar as advance, closing(ordered(cohort.stacks, some, workers=workers)) as results:
         for part in _joined(results, CHUNK // together):
             index = part.index.join(attributes, on="subject")
             with writing(folder, needs=needs):
                 writer.append(part.images, part.masks, index, rejected=part.rejected)
             rejected = pd.concat([rejected, part.rejected], ignore_index=True)
             _check_rejected(rejected, cohort, everybody, folder)
-            bar.update(index.subject.nunique() + len(part.rejected))
+            advance(index.subject.nunique() + len(part.rejected))
     read = subjects[~subjects.subject.isin(rejected.subject)].copy()
     if read.empty:
         raise ValueError(nobody(cohort, rejected))

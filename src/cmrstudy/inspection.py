@@ -11,9 +11,8 @@ import pandas as pd
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
-from tqdm import tqdm
 
-from cmrdata import origin
+from cmrdata import origin, progress
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
 from cmrdata.flags import FLAGS, count_flags, joined
@@ -150,7 +149,8 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
     todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
-    with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
+    bar = progress.bar(f"read {cohort.name}", total=len(todo), unit="subjects")
+    with notes.open("a") as file, bar as advance:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
             index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
             read = index.drop_duplicates("subject").copy()
@@ -160,7 +160,7 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
                 known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
-            bar.update(len(chunk))
+            advance(len(chunk))
     columns = ["subject", "ed_frame", "es_frame", "flags", "reason"]
     found = pd.DataFrame([known[subject] for subject in subjects.subject], columns=columns)
     nominal = found["flags"].fillna("").str.contains("|".join(NOMINAL))
