@@ -250,3 +250,12 @@ def test_a_machines_own_settings_hold_and_the_command_line_wins(empty, monkeypat
 def test_an_experiment_is_required(empty):
     with pytest.raises(ConfigCompositionException, match="experiment"):
         composed("train")
+
+
+def test_the_page_of_options_is_what_conf_says():
+    done = python("scripts/options.py", "--check")
+    assert done.returncode == 0, done.stderr
+    page = (HOUSE / "docs" / "options.md").read_text()
+    for group in GROUPS:
+        assert all(f"### {group}={path.stem}\n" in page for path in (CONF / group).glob("*.yaml"))
+    assert "| `model.backbone` | `resnet18` |" in page and "| `plan.count` |" in page
