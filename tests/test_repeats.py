@@ -85,7 +85,7 @@ def test_no_row_weighs_more_than_the_cap_and_groups_stay_as_even_as_it_allows(si
 def test_a_cap_of_one_draws_everyone_alike_and_one_below_is_refused():
     table = sized([1, 2, 30])
     np.testing.assert_allclose(balancing_weights(table, max_repeats=1), 1 / 33)
-    for cap in (0.99, 0, -3, float("nan"), "many"):
+    for cap in (0.99, 0, -3, float("nan"), "many", True):
         with pytest.raises(ValueError, match=f"max_repeats={cap}: give a number of at least 1.*null"):
             balancing_weights(table, max_repeats=cap)
 
@@ -254,6 +254,7 @@ def test_one_mask_in_three_frames_is_one_mask(index):
         (copy, {"per_person": 4}, "may give [67].. images at plan.per_person=4; .*plan.per_person=null"),
         (random_prompt, {"per_person": 4}, "training subjects of diagnosis hf may give"),
         (balanced, {"per_person": 0}, "plan.per_person=0: give a whole number of at least 1, or null"),
+        (copy, {"per_person": True}, "plan.per_person=True: give a whole number"),
         (copy, {"per_person": 2.5}, "plan.per_person=2.5: give a whole number"),
         (random_prompt, {"per_mask": -1}, "plan.per_mask=-1: give a whole number .*null"),
         (balanced, {"thin": "fat"}, "plan.thin=fat is unknown; choose one of less, borrow, move"),

@@ -171,7 +171,8 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
     Raises:
         ValueError: for a cap below 1, which not even equal weights would keep.
     """
-    if max_repeats is not None and not (isinstance(max_repeats, int | float) and max_repeats >= 1):
+    number = isinstance(max_repeats, int | float) and not isinstance(max_repeats, bool)
+    if max_repeats is not None and not (number and max_repeats >= 1):
         raise ValueError(
             f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
         )

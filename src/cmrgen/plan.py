@@ -258,7 +258,7 @@ def _too_many(count: int, per_person: int | None, pool: pd.DataFrame) -> str:
 
 def _check_count(count: int, per_person: int | None) -> None:
     for key, value in (("count", count), ("per_person", 1 if per_person is None else per_person)):
-        if not (isinstance(value, int) and value >= 1):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             null = ", or null for no limit" if key == "per_person" else ""
             raise ValueError(f"plan.{key}={value}: give a whole number of at least 1{null}")
 

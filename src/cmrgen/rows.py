@@ -70,7 +70,7 @@ def planned(
     `per_mask` images of a mask (`mask_numbers`) show it as it is, further ones move it (0: all, None: none do), and so do
     the images of `move`.
     """
-    if per_mask is not None and not (isinstance(per_mask, int) and per_mask >= 0):
+    if per_mask is not None and (isinstance(per_mask, bool) or not isinstance(per_mask, int) or per_mask < 0):
         raise ValueError(f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move none")
     own = index.loc[list(sources)].reset_index(names="source_row")
     rows = own[["subject", "source_row", "source", *ATTRIBUTES]].copy()
