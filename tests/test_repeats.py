@@ -178,6 +178,16 @@ def test_nobody_gives_more_than_the_cap_and_a_longer_plan_begins_with_the_shorte
     assert short.to_csv(index=False) == plan.head(len(short)).to_csv(index=False)
 
 
+@pytest.mark.parametrize(("plan_of", "most"), [(copy, 2), (random_prompt, 5)])
+def test_who_replaces_whom_depends_on_the_seed_alone(index, plan_of, most):
+    plan, free = (plan_of(index, count=300, seed=3, per_person=cap) for cap in (most, None))
+    assert (plan.source_row != free.source_row).sum() > 10 and plan.subject.value_counts().max() == most
+    assert plan.diagnosis.tolist() == free.diagnosis.tolist() or plan_of is copy
+    for count in (300, 250):
+        again = plan_of(index, count=count, seed=3, per_person=most)
+        assert again.to_csv(index=False) == plan.head(count).to_csv(index=False)
+
+
 @pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
 def test_without_caps_a_plan_is_as_ever_and_caps_that_bind_nothing_change_nothing(index, subjects, name):
     count = 400
@@ -289,6 +299,8 @@ def test_the_plan_is_told_group_by_group(index):
 
 def test_a_plan_of_ones_own_is_told_too(index):
     plan = PLANS["sweep"](index)
+    three = balanced(index, count=6, per_mask=0).assign(subject=["SYN0001", "SYN0002", *["SYN0003"] * 4])
+    assert per_person(three) == "images of one person: median 1, at most 4; 100 % of the masks are moved"
     told = f"images of one person: median {len(plan)}, at most {len(plan)}; 0 % of the masks are moved"
     assert per_person(plan) == told and told in plan_text(summary(plan, index), plan, {}).splitlines()
 
