@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import commands, dashboards, overrides, runs
+from cmrstudy import commands, dashboards, overrides, paths, runs
 from cmrstudy.identity import differing
 from cmrstudy.inputs import changed, fingerprint_at
 
@@ -38,7 +38,9 @@ def main(cfg: DictConfig) -> None:
         if claim(asked, rests_on(finished, cfg)):
             with runs.attempt(asked.folder):
                 study = evaluate(cfg, asked.folder, found)
-                runs.finish(asked.folder, rests_on=rests_on(finished, cfg), study=study, command=" ".join(sys.argv))
+                runs.finish(
+                    asked.folder, rests_on=rests_on(finished, cfg), study=study, command=paths.shareable(sys.argv)
+                )
         board(cfg, asked.folder)
         show(asked.folder, runs.facts(asked.folder)["study"])
 
@@ -96,7 +98,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
     facts: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
-        "command": " ".join(sys.argv),
+        "command": paths.shareable(sys.argv),
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }

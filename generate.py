@@ -8,7 +8,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from cmrstudy import commands, overrides, runs
+from cmrstudy import by_base, commands, overrides, runs
 from cmrstudy.announce import intention
 from cmrstudy.inputs import kind_at
 from cmrstudy.processes import Launched
@@ -53,25 +53,26 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     """Plan the set and draw it, in its claimed folder."""
     from hydra.utils import instantiate
 
+    from cmrdata import scale
     from cmrdata.prepare import prepare
     from cmrgen import repeats, rows
+    from cmrgen.generator import check_cohort, facts_of
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import finished_all, merge, render_shards
 
-    sampler = instantiate(cfg.sampler)
+    sampler, trained = instantiate(cfg.sampler), facts_of(cfg.generator)
+    check_settings(cfg)
+    cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
+    check_cohort(trained, cohort, named=f"generator={cfg.generator}")  # before gigabytes of weights
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision)
+    if (side := cohort.meta["pixels"]) > generator.base.pixels:
+        scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
         generator.compile()
-    cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
         runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind)
-    if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
-        raise ValueError(
-            f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort "
-            f"is {cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was trained with"
-        )
     plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
     rows.check(plan, cohort.subjects, cohort.index)
     counts = rows.summary(plan, cohort.index)
@@ -111,6 +112,16 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         groups=counts.to_dict("records"),
     )
     print(f"{folder}: {len(made.index)} images")
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Raise ValueError where the generator is of another cohort, before this one is prepared for nothing."""
+    trained = by_base.recorded(cfg.generator).get("cohort")
+    if trained and trained != cfg.cohort.name:
+        raise ValueError(
+            f"generator={cfg.generator} was trained on cohort {trained}, and this command's is {cfg.cohort.name}; "
+            "give the cohort settings it was trained with"
+        )
 
 
 if __name__ == "__main__":

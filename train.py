@@ -12,7 +12,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import commands, dashboards, overrides, processes, runs
+from cmrstudy import commands, dashboards, overrides, paths, processes, runs
 from cmrstudy.announce import intention
 from cmrstudy.inputs import file_hash, kind_at
 from cmrstudy.processes import quiet
@@ -127,7 +127,11 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         raise
     runs.write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
     runs.write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    notes = [*cohort.notes(), *inspection.changes(cohort, Path(cfg.data_root))]
+    notes = [
+        *cohort.notes(),
+        *inspection.sizes(cohort, subjects),
+        *inspection.changes(cohort, Path(cfg.data_root)),
+    ]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
                      "(cohort.max_rejected)")  # fmt: skip
@@ -221,10 +225,12 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
     facts = {
-        "command": " ".join(sys.argv),
+        "command": paths.shareable(sys.argv),
         "seed": cfg.seed,
         "cohort": store.folder.name,
         "cohort_fingerprint": store.fingerprint,
+        "pixels": store.meta["pixels"],
+        "fov_mm": store.meta["settings"].get("fov_mm"),
         "training images": int(store.index.split.isin(data.splits).sum()),
         **stage,
         **second_stage,
@@ -240,14 +246,20 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """The ControlNet; writes folder/controlnet, which generate.py loads."""
     from hydra.utils import instantiate
 
+    from cmrdata import scale
+    from cmrdata.prepare import prepare
+    from cmrgen.base import check_base
     from cmrgen.module import start_from
     from cmrgen.preview import PreviewGrid
     from cmrgen.render import save_generator
 
     with attempt(cfg, folder) as limits:
+        check_base(**cfg.base.load)
+        store = prepare(instantiate(cfg.cohort), cfg.data_root)  # before gigabytes of weights
+        uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
         module = instantiate(cfg.model)
+        scale.tell(scale.for_a_base(store.meta["pixels"], module.base.pixels, own=cfg.base.frame.pixels))
         data = instantiate(cfg.data, _partial_=True)(base=module.base)
-        uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
         uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
         tell_draws(cfg, folder, data.training)
         preview = PreviewGrid(
@@ -260,11 +272,14 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         return {}
     facts = {
         **metrics,
-        "cohort": data.store.folder.name,
-        "cohort_fingerprint": data.store.fingerprint,
+        "cohort": store.folder.name,
+        "cohort_fingerprint": store.fingerprint,
+        "pixels": store.meta["pixels"],
+        "fov_mm": store.meta["settings"].get("fov_mm"),
+        "drawing": OmegaConf.to_container(cfg.base.drawing, resolve=True),
         "base": OmegaConf.to_container(cfg.model.base, resolve=True),
         "base_fingerprint": module.base.fingerprint,
-        "command": " ".join(sys.argv),
+        "command": paths.shareable(sys.argv),
         "fields": [field for field in cfg.data.fields if data.table[field].notna().any()],
         "groups": data.table.iloc[data.train_rows].groupby("group").subject.nunique().to_dict(),
         "training_images": len(data.train_rows),
@@ -314,6 +329,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
     from cmrcls.module import start_from
+    from cmrdata import scale
 
     rival, dry = cfg.mitigation, bool(cfg.trainer.fast_dev_run)
     mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
@@ -321,6 +337,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     best = folder / "checkpoints" / "best.ckpt"
     with attempt(cfg, folder) as limits:
         data.setup()
+        scale.tell(scale.for_a_classifier(data.store.meta["pixels"], cfg.model.pixels))
         begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}  # no download for what is replaced
         module = instantiate(cfg.model, groups=data.groups, **begins)
         uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)

@@ -62,15 +62,15 @@ class FakeCohort(Cohort):
         return Stacks(images, masks, index, pd.DataFrame({"subject": [], "reason": []}, dtype=object))
 
 
-def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16) -> Store:
-    """A synthetic set of `count` images from the cohort's training subjects, groups in turn."""
+def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16, lost: int = 0) -> Store:
+    """A synthetic set of `count` images from the cohort's training subjects, groups in turn, after `lost` that failed."""
     subjects = with_groups(cohort.subjects.drop(columns=["age_band", "bmi_band", "label", "group"]))
     train = subjects[subjects.split == "train"].copy()
     train["turn"] = train.groupby("group").cumcount()
     order = train.sort_values(["turn", "group"])
     index = order.iloc[np.arange(count) % len(order)].reset_index(drop=True)
     first = cohort.index.reset_index().groupby("subject")["index"].first()
-    index = index.assign(row=np.arange(count), source_row=index.subject.map(first), prompt="a heart",
+    index = index.assign(row=np.arange(count) + lost, source_row=index.subject.map(first), prompt="a heart",
                          seed=np.arange(count), sampler="unipc", steps=8, guidance=2.0, strength=1.0,
                          borrowed="", negative="", angle=0.0, zoom=1.0, dy=0.0, dx=0.0)  # fmt: skip
     seeds = [(10_000, k, 0) for k in range(count)]
@@ -79,7 +79,7 @@ def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16) -> St
                 "generator": "made up", "sampler": "unipc", "steps": 8, "plan": "made up"}  # fmt: skip
     writer = Writer(folder, pixels=pixels, settings=settings)
     writer.append(images, masks, index[list(PROVENANCE)])
-    return writer.finish()
+    return writer.finish(planned=count + lost)
 
 
 def _hearts(sick: np.ndarray, *, seeds: list[tuple[int, int, int]], pixels: int) -> tuple[np.ndarray, np.ndarray]:

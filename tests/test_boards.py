@@ -391,7 +391,7 @@ def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatc
     data = Latents.__new__(Latents)
     real = np.full((3, 2, 16, 16), 200, np.uint8)
     data.store = SimpleNamespace(masks=np.ones_like(real), images=real)
-    data.rows, data.val_rows, data.table = np.arange(3), np.arange(3), pd.DataFrame({"prompt": ["a"] * 3})
+    data.pictured = pd.DataFrame({"prompt": ["a"] * 3})
     module = SimpleNamespace(base=SimpleNamespace(pixels=16, release=lambda _: None), best=None)
     trainer = SimpleNamespace(
         datamodule=data, sanity_checking=False, is_global_zero=True, current_epoch=1, global_step=5,

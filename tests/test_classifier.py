@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -490,6 +491,19 @@ def test_wrong_arms_are_refused(root, store, made, tmp_path):
     other = fake_set(tmp_path / "large", store, count=2, pixels=32)
     with pytest.raises(ValueError, match="images have 32 pixels, those of cohort fake 16"):
         arm(root, synthetic="only", synthetic_set=other.folder)
+
+
+def test_an_image_that_could_not_be_drawn_costs_its_arm_nothing_else(root, store, tmp_path, capsys):
+    some = fake_set(tmp_path / "some", store, count=71, lost=1)  # row 0 of 72 is in failed.csv
+    arms = arm(root, synthetic=72, synthetic_set=some.folder)
+    assert (~arms.index.real).sum() == 71
+    assert re.search("synthetic=72: 1 images of the set .* could not be drawn .* has 71", capsys.readouterr().out)
+    assert (~arm(root, synthetic=71, synthetic_set=some.folder).index.real).sum() == 71 and not capsys.readouterr().out
+    with pytest.raises(ValueError, match="synthetic=73: the set .* holds 71 images; ask for at most that many"):
+        arm(root, synthetic=73, synthetic_set=some.folder)  # more than were planned
+    many = fake_set(tmp_path / "many", store, count=60, lost=12)
+    with pytest.raises(ValueError, match="synthetic=72: the set .* holds 60 images"):
+        arm(root, synthetic=72, synthetic_set=many.folder)  # another arm than its name says
 
 
 def test_one_class_arms_are_told(tmp_path):

@@ -162,4 +162,4 @@ def test_a_pool_that_cannot_be_is_refused(change, words):
 def test_notes_hold_plain_values(tmp_path):
     inspect(Watched(20), tmp_path)
     for line in Path(next(tmp_path.glob("*.jsonl"))).read_text().splitlines():
-        assert set(json.loads(line)) <= {"subject", "ed_frame", "es_frame", "flags", "reason", "files"}
+        assert set(json.loads(line)) <= {"subject", "ed_frame", "es_frame", "mm", "flags", "reason", "files"}

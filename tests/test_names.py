@@ -53,7 +53,11 @@ def classifier(*given: str) -> str:
         (("model.compile=true", "data_root=/tmp/x", "resume=true", "logger=tensorboard"), "synthetic-0"),  # how, where
         (("cohort=ukbb", "cohort.root=/data/ukbb", "cohort.table=/data/t.csv"), "synthetic-0-ukbb"),
         (("preset=demo", "preset.runs=/tmp/runs"), "synthetic-0"),
-        (("sampler.guidance=4", "base=sd21"), "synthetic-0"),  # of the generator: the classifier has no use for them
+        (
+            ("sampler.guidance=4", "base.weights=x/y"),
+            "synthetic-0",
+        ),  # of the generator: the classifier has no use for them
+        (("base=sd21", "cohort=ukbb"), "synthetic-0-sd21-ukbb"),  # decides the size of the pictures
         (("+model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
         (("model.weights=null",), "synthetic-0-model.weights-null"),
     ],

@@ -71,7 +71,7 @@ def test_a_preview_is_drawn_with_the_whole_setting(tmp_path, monkeypatch):
     monkeypatch.setattr(cmrgen.preview, "Generator", lambda **_: SimpleNamespace(images=images))
     data = Latents.__new__(Latents)
     data.store = SimpleNamespace(masks=np.ones((2, 2, 16, 16), np.uint8), images=np.ones((2, 2, 16, 16), np.uint8))
-    data.rows, data.val_rows, data.table = np.arange(2), np.arange(2), pd.DataFrame({"prompt": ["a"] * 2})
+    data.pictured = pd.DataFrame({"prompt": ["a"] * 2})
     module = SimpleNamespace(base=SimpleNamespace(pixels=16, release=lambda _: None), best=None)
     trainer = SimpleNamespace(
         datamodule=data, sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=0, loggers=[],

@@ -208,10 +208,10 @@ def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(tmp_path,
 def test_another_base_gets_its_own_caches(latents, tiny_base):
     other = load_base(weights=str(tiny_base))
     other.fingerprint = "another"
-    before = set((data := latents()).store.folder.glob("[mp]*-*"))
+    before = set((data := latents(fields=("bmi",))).store.folder.glob("[mp]*-*"))
     data.prepare_data()
     first = set(data.store.folder.glob("[mp]*-*")) - before
-    latents(base=other).prepare_data()
+    latents(base=other, fields=("bmi",)).prepare_data()
     second = set(data.store.folder.glob("[mp]*-*")) - before - first
     assert {path.suffix for path in first} == {path.suffix for path in second} == {".f16", ".safetensors"}
 
@@ -241,7 +241,7 @@ def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alo
     data = latents(base=module.base, fields=("sex",), val_images=3)
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
     assert set(used) == {"unet"}
-    preview = PreviewGrid(tmp_path, sampler=Sampler(steps=1, guides="both"), count=2)
+    preview = PreviewGrid(tmp_path, sampler=Sampler(steps=1, guides="both"))
     del used[:], released[:]
     trainer(tmp_path, preview).validate(module, datamodule=data, verbose=False)
     assert set(used) == {"unet", "vae"} and released[-1] == "vae"

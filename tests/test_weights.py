@@ -1,6 +1,7 @@
 """Finding, checking and opening the published Stable Diffusion weights: hashes, hub cache, refusals, fingerprints."""
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable
@@ -9,11 +10,17 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from diffusers import ControlNetModel
 from fake_sd import load, same, write_models
 from safetensors.torch import load_file, save_file
 
+from cmrgen import weights
+from cmrgen.base import check_base
+from cmrgen.generator import load_generator, save_generator
+from cmrgen.module import CONDITIONING_CHANNELS
 from cmrgen.sd import load_sd
 from cmrgen.weights import KINDS, sampled_hash
+from cmrstudy import runs
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +129,57 @@ def test_fingerprint_is_of_the_weights_not_of_their_place(models, tmp_path):
     schedule = models["sd21"] / "diffusers" / "scheduler" / "scheduler_config.json"
     changed = json.loads(schedule.read_text()) | {"prediction_type": "v_prediction"}
     assert sampled_hash({"file": file}, changed) != sampled_hash({"file": file}, json.loads(schedule.read_text()))
+
+
+@pytest.mark.parametrize("change", [("vae", "scaling_factor", 0.2), ("unet", "sample_size", 16)])
+def test_numbers_in_the_configs_are_part_of_the_fingerprint(models, tmp_path, change):
+    part, key, value = change
+    copy = shutil.copytree(models["sd21"] / "diffusers", tmp_path / "diffusers")
+    path = copy / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    assert load(copy, "sd21").fingerprint != load(models["sd21"] / "diffusers", "sd21").fingerprint
+
+
+def test_a_generator_finds_its_weights_where_they_are_said_to_lie_now_and_takes_no_others(
+    models, tmp_path, monkeypatch
+):
+    first, run = tmp_path / "sd21", tmp_path / "run"
+    shutil.copytree(models["sd21"] / "diffusers", first)
+    base = load(first, "sd21")
+    channels = CONDITIONING_CHANNELS[base.factor]
+    controlnet = ControlNetModel.from_unet(base.unet, conditioning_embedding_out_channels=channels)
+    facts = {"base": {"kind": "sd21", "weights": str(first), "allow_pickle": False}}
+    save_generator(controlnet, run / "controlnet", {**facts, "base_fingerprint": base.fingerprint})
+    runs.finish(run)
+    monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked"))
+    here = [load_generator(run), load_generator(run, base_weights=str(shutil.copytree(first, tmp_path / "copy")))]
+    assert all(same(one.base.unet, base.unet) for one in here)  # networks are read when used
+    first.rename(tmp_path / "moved")
+    with pytest.raises(
+        FileNotFoundError, match=r"sd21 is none \(no such file or folder\). Give the place .*base.weights="
+    ):
+        load_generator(run)
+    here.append(load_generator(run, base_weights=str(tmp_path / "moved")))
+    assert {one.base.fingerprint for one in here} == {base.fingerprint}
+    assert same(here[-1].base.unet, base.unet)
+    other = tmp_path / "copy" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({k: v + (k == "conv_out.bias") for k, v in load_file(other).items()}, other)
+    for wrong, told in (
+        (tmp_path / "copy", "has changed since, or is another"),
+        (models["sd15"] / "diffusers", "has another text encoder, so it is not Stable Diffusion 2.1-base"),
+        (tmp_path / "moved" / "vae", "a folder without"),
+    ):
+        with pytest.raises(FileNotFoundError, match=f"{re.escape(str(wrong))} .*{told}"):
+            load_generator(run, base_weights=str(wrong))
+
+
+def test_what_lies_nowhere_is_noticed_without_the_network(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked"))
+    check_base(weights=KINDS["sd21"].hubs[0], kind="sd21")  # may be there
+    check_base(weights=str(models["sd21"] / "whole.ckpt"), kind="sd21")
+    for nowhere, kind in ((tmp_path / "sd.ckpt", "sd21"), (models["sd21"], "sd21"), (tmp_path, "folder")):
+        with pytest.raises(FileNotFoundError, match="base.weights="):
+            check_base(weights=str(nowhere), kind=kind)
 
 
 def test_fingerprint_of_a_large_file_samples_it_from_end_to_end(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata import origin, progress
+from cmrdata import origin, progress, scale
 from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
 from cmrdata.origin import Origin
@@ -134,13 +134,15 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
 
 
 def keep_place(cohort: Cohort, root: Path) -> None:
-    """Remember the cohort's places for its stores below `root` that came from the same root.
+    """Remember the cohort's places for its stores below `root`, of whatever settings, that came from the same root.
 
     After participants have been taken out, their list is none that asks for another look.
     """
-    places = _places(cohort)
-    for path in root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"):
+    places, names = _places(cohort), salt_mark(root)
+    for path in root.glob(f"{glob.escape(cohort.name)}-*/store.json"):
         known = origin.read(path.parent)
+        if Store(path.parent).meta.get("names") not in (None, names):
+            continue  # another salt's: nobody was taken out
         if known and all(known.places.get(key) == place for key, place in places.items() if key not in cohort.watched):
             watched = origin.watched(places, cohort.watched)
             origin.write(path.parent, known._replace(places=places, watched=watched))
@@ -217,7 +219,16 @@ def _build(
     with writing(folder, needs=needs):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
-        return writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read), names=names)
+        store = writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read), names=names)
+    tell_scale(store)
+    return store
+
+
+def tell_scale(store: Store) -> None:
+    """How the scans' pixels and the store's compare, where the scans have some."""
+    mm, fov_mm = store.index.get("mm"), store.meta["settings"].get("fov_mm")
+    if mm is not None and fov_mm:
+        scale.tell(scale.of_scans(mm[~store.index.subject.duplicated()], pixels=store.meta["pixels"], fov_mm=fov_mm))
 
 
 def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:

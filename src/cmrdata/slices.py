@@ -25,7 +25,7 @@ PERCENTILES = (0.5, 99.5)  # black and white of a stack
 CONTRAST = 1.0  # least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
 LOST = 0.1  # largest part of a heart whose voxels may be no numbers
 SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
-INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")
+INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame", "mm")
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def stacks(
     nearest the LV's centroid that has both. The stack is turned as a whole (`orient`, see `cmrdata.orientation`), by
     the masks of ED or where it has none of ES. Each slice is cropped to `fov_mm` squared around the bounding box of
     its annotated ED and ES masks together (the reference used ED alone) and resampled once, straight to P x P.
-    `lo` and `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly.
+    `lo` and `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly; `mm` is a pixel of the scan.
 
     With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given, 0: crop, intensities,
     ED and ES are the stack's.
@@ -132,6 +132,7 @@ def stacks(
     notes += ["frames_repeated"] if cine and len(np.unique(frames.shown)) < cine else []
     empty = sum(bool(fault) for part in parts.values() for fault in part.faults)
     notes += [f"neighbours_empty:{empty}"] if empty else []
+    mm = round(math.sqrt(scan.spacing[0] * scan.spacing[1]), 3)
     images, masks, rows = [], [], []
     for offset in offsets:
         part = parts[offset]
@@ -143,7 +144,7 @@ def stacks(
             flags = notes + ["mask_reused"] * bool(part.reused[k]) + ["nonfinite"] * (not part.finite[k])
             rows.append({"slice": offset if basal_first else -offset, "frame": step, "central": offset == step == 0,
                          "flags": ";".join(flags), "lo": float(part.lo[k]), "hi": float(part.hi[k]),
-                         "ed_frame": scan.ed, "es_frame": scan.es})  # fmt: skip
+                         "ed_frame": scan.ed, "es_frame": scan.es, "mm": mm})  # fmt: skip
     return np.concatenate(images), np.concatenate(masks), rows
 
 

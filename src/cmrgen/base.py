@@ -174,13 +174,29 @@ def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
     return load_sd(weights, kind=kind, **options)
 
 
-def _load_folder(weights: str) -> Base:
+def check_base(*, weights: str, kind: str = "folder", **_: Any) -> None:
+    """Raise FileNotFoundError where `load_base` surely would; reads and downloads nothing."""
+    if kind == "folder":
+        _base_folder(weights)
+    else:
+        from cmrgen.weights import KINDS, on_disk
+
+        if kind in KINDS:
+            on_disk(weights, kind)
+
+
+def _base_folder(weights: str) -> Path:
     folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
             f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
             "(runs/base/0/base) or leave the default, the phantom base in assets/"
         )
+    return folder
+
+
+def _load_folder(weights: str) -> Base:
+    folder = _base_folder(weights)
     facts = json.loads((folder / "base.json").read_text())
 
     def text() -> nn.Module:

@@ -200,11 +200,19 @@ def _data(facts: Mapping[str, Any]) -> str:
         "cohort": facts.get("cohort"),
         "training images": facts.get("training_images"),
         "draws of one image in a pass over them, at most": facts.get("max_repeats"),
+        "their size": _size(facts.get("pixels"), facts.get("fov_mm")),
         "fields in the prompt": ", ".join(facts.get("fields", FIELDS)),
     }
     for group, count in facts.get("groups", {}).items():
         rows[f"training subjects, {group}"] = count if count >= FEW else f"fewer than {FEW}"
     return "\n".join(f"| {name} | {value} |" for name, value in rows.items() if value is not None)
+
+
+def _size(pixels: int | None, fov_mm: float | None) -> str | None:
+    """The resolution behind the base's pixels: what was learnt has no more detail."""
+    if not pixels:
+        return None
+    return f"{pixels} x {pixels} pixels" + (f" of {fov_mm / pixels:.3g} mm, {fov_mm:g} mm wide" if fov_mm else "")
 
 
 def _training(facts: Mapping[str, Any], *, command: str, metrics: Mapping[str, Any]) -> str:

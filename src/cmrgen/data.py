@@ -26,6 +26,7 @@ from cmrstudy.continuing import START, EpochDraws, Place
 
 ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB
 ENCODED_IMAGES = 64  # and no more than this
+PICTURED = 6  # validation images in a preview
 
 
 class Latents(L.LightningDataModule):
@@ -79,6 +80,7 @@ class Latents(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.rows, self.table, self.dataset = self._caches()
+        self.pictured = self._pictured()
         self.train_rows = np.flatnonzero(self._trains(self.table))
         self.val_rows = np.flatnonzero(self.table.split == "val")[: self.val_images]
 
@@ -128,11 +130,16 @@ class Latents(L.LightningDataModule):
             self.base.to(self.trainer.strategy.root_device)
         first, copies = np.zeros(len(train), bool), np.ones((self.copies - 1) * len(train), bool)
         moments, masks, at = self._encoded(rows, moved=np.concatenate([first, copies, np.zeros(len(val), bool)]))
-        words = [EMPTY, *sorted(set(table.prompt) - {EMPTY})]
+        words = [EMPTY, *sorted({*table.prompt, *self._pictured().prompt} - {EMPTY})]
         context = embedded(self.base, words, store.folder)
         self.base.release("vae", "text")
         number = table.prompt.map({w: k for k, w in enumerate(words)}).to_numpy()
         return rows, table, Encoded(moments, masks, at, context, number, self.base.pixels)
+
+    def _pictured(self) -> pd.DataFrame:
+        """Rows of the store's index, with prompts, that previews show: validation images of all kinds."""
+        table = examples(self.store.index[self.store.index.split == "val"], PICTURED)
+        return table.assign(prompt=prompts(table, fields=self.fields))
 
     def _encoded(self, rows: np.ndarray, *, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(moments (n, 2C, h, w) float16, masks (., 2, P, P), row of each one's mask) of store rows (n,).
@@ -158,6 +165,16 @@ class Latents(L.LightningDataModule):
         what = "moments and masks" if moved.any() else "moments"
         *own, moments = filled(files, count=len(rows), batch=batch, what=what, make=encode)
         return (moments, own[0], np.arange(len(rows))) if own else (moments, store.masks, rows)
+
+
+def examples(index: pd.DataFrame, count: int) -> pd.DataFrame:
+    """`count` rows at most, with both diagnoses and both sexes where there are some: each kind in turn, evenly spread."""
+    kinds = [part for _, part in index.groupby([index.label.fillna(-1), index.sex.fillna("")], sort=True)]
+    share = -(-count // max(1, len(kinds)))
+    spread = [part.iloc[np.linspace(0, len(part) - 1, min(share, len(part))).round().astype(int)] for part in kinds]
+    turns = [part.iloc[[k]] for k in range(share) for part in spread if k < len(part)]
+    rest = index.drop([row for turn in turns for row in turn.index]).iloc[: max(0, count - len(turns))]
+    return pd.concat([index.iloc[:0], *turns[:count], rest]).sort_values(["label", "sex"], kind="stable")
 
 
 class EvenDraws(EpochDraws):

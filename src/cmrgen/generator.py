@@ -15,6 +15,7 @@ from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from cmrdata.disk import write_atomic
+from cmrdata.store import Store
 from cmrgen.base import Base, as_control, load_base
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
@@ -194,16 +195,7 @@ def load_generator(run: str | Path, *, base_weights: str | None = None, precisio
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
-    runs.facts(Path(run))
-    folder = Path(run) / "controlnet"
-    if not (folder / "generator.json").exists():
-        raise FileNotFoundError(
-            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
-        )
-    try:
-        facts = json.loads((folder / "generator.json").read_text())
-    except ValueError:
-        raise ValueError(f"generator={run}: generator.json is damaged; {RESTORE}") from None
+    facts, folder = facts_of(run), Path(run) / "controlnet"
     if (found := weights_hash(folder)) != facts["fingerprint"]:
         raise ValueError(
             f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
@@ -214,16 +206,38 @@ def load_generator(run: str | Path, *, base_weights: str | None = None, precisio
     return Generator(base=base, controlnet=controlnet, facts=facts, precision=PRECISIONS[precision])
 
 
+def facts_of(run: str | Path) -> dict[str, Any]:
+    """What a finished ControlNet run says of its generator, without reading any weights; errors as `load_generator`."""
+    runs.facts(Path(run))
+    told = Path(run) / "controlnet" / "generator.json"
+    if not told.exists():
+        raise FileNotFoundError(
+            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
+        )
+    try:
+        return json.loads(told.read_text())
+    except ValueError:
+        raise ValueError(f"generator={run}: generator.json is damaged; {RESTORE}") from None
+
+
+def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:
+    """Raise ValueError unless a generator was trained on this cohort; `named`: it, as in generator=runs/controlnet/0."""
+    if cohort.fingerprint != (trained := facts["cohort_fingerprint"]):
+        raise ValueError(
+            f"{named} was trained on {facts['cohort']} ({trained}), but this run's cohort is {cohort.folder.name} "
+            f"({cohort.fingerprint}); give the cohort settings it was trained with"
+        )
+
+
 def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -> Base:
-    """The base that a generator was trained on, where it lay then or where it lies now."""
+    """The base that a generator was trained on: where it lies now, if that is said, else where it lay then."""
     wanted, faults = facts["base_fingerprint"], []
-    for place in dict.fromkeys((facts["base"]["weights"], moved_to, SHIPPED)):
-        if place is None:
-            continue
+    own = facts["base"].get("kind", "folder") == "folder"
+    for place in [moved_to] if moved_to else dict.fromkeys([facts["base"]["weights"], *[SHIPPED] * own]):
         try:
             base = load_base(**{**facts["base"], "weights": place})
-        except (FileNotFoundError, ValueError):
-            faults.append(f"{place} is none")
+        except (FileNotFoundError, ValueError) as error:
+            faults.append(f"{place} is none ({_reason(error)})")
             continue
         if base.fingerprint == wanted:
             return base
@@ -234,3 +248,8 @@ def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -
         f"generator={run}: its base is not there: {'; '.join(faults)}. Give the place where it lies now with "
         "base.weights=<folder, file or hub id>, or train the ControlNet again"
     )
+
+
+def _reason(error: Exception) -> str:
+    """The first clause of a message that begins with the setting."""
+    return str(error).splitlines()[0].split(": ", 1)[-1].split(". ")[0].split("; ")[0]

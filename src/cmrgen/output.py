@@ -112,7 +112,13 @@ def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
             "the plan",
             flush=True,
         )
-    made = writer.finish(images=writer.rows, missing_groups=plan.attrs.get("missing", []), code=code_version(), **facts)
+    made = writer.finish(
+        images=writer.rows,
+        planned=len(plan),
+        missing_groups=plan.attrs.get("missing", []),
+        code=code_version(),
+        **facts,
+    )
     if len(made.index) and "shard" not in writer.settings:
         write_atomic(made.folder / "README.md", card(made))
     return made

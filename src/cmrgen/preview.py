@@ -18,29 +18,46 @@ TOGETHER_PIXELS = 2**18  # in one batch: a single image of 512 px, so that the V
 
 
 class PreviewGrid(L.Callback):
-    """Renders `count` validation rows (evenly spread) with the network so far; ED above, ES below.
+    """Renders validation images of all kinds with the network so far; ED above, ES below.
+
+    Where a single image fills a batch it costs minutes: then nothing is drawn before a checkpoint is there, from which
+    the training would go on, or it has ended.
 
     The grid with masks and real images stays in `folder`; loggers get the synthetic images only, unless
     `allow_real_images`.
     """
 
-    def __init__(self, folder: Path, *, sampler: Sampler, count: int = 6, allow_real_images: bool = False) -> None:
-        self.folder, self.sampler, self.count = folder, sampler, count
+    def __init__(self, folder: Path, *, sampler: Sampler, allow_real_images: bool = False) -> None:
+        self.folder, self.sampler = folder, sampler
+        self.postponed = False
         self.allow_real_images = allow_real_images
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
-        rows = data.val_rows[np.linspace(0, len(data.val_rows) - 1, min(self.count, len(data.val_rows))).astype(int)]
-        masks, real = data.store.masks[data.rows[rows]], data.store.images[data.rows[rows]]
+        large = module.base.pixels**2 >= TOGETHER_PIXELS
+        self.postponed = large and trainer.state.fn == "fit" and not _kept(trainer)
+        if not self.postponed:
+            self.draw(trainer, module)
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.postponed:
+            self.postponed = False
+            module.eval()
+            self.draw(trainer, module)
+
+    def draw(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        rows = data.pictured.index.to_numpy()
+        masks, real = data.store.masks[rows], data.store.images[rows]
         generator = Generator(base=module.base, controlnet=module.best, facts={})
         together = max(1, TOGETHER_PIXELS // module.base.pixels**2)
         parts = [range(k, min(k + together, len(rows))) for k in range(0, len(rows), together)]
         synthetic = [
             generator.images(
                 torch.from_numpy(masks[part]),
-                prompts=data.table.prompt.iloc[rows[part]].tolist(),
+                prompts=data.pictured.prompt.iloc[part].tolist(),
                 seeds=list(part),
                 guidance=[self.sampler.guidance] * len(part),
                 sampler=self.sampler,
@@ -62,3 +79,9 @@ class PreviewGrid(L.Callback):
             log_figure(
                 trainer.loggers, "preview", drawn, shows="real", step=trainer.global_step, allow_real_images=True
             )
+
+
+def _kept(trainer: L.Trainer) -> bool:
+    """Whether a checkpoint of this training is on the disk."""
+    places = (getattr(callback, "path", None) for callback in trainer.checkpoint_callbacks)
+    return any(place is not None and Path(place).exists() for place in places)

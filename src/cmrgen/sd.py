@@ -81,15 +81,16 @@ def load_sd(
         raise other_model(source, kind)
     schedule = {"prediction_type": "epsilon", **json.loads((folder / SCHEDULE).read_text())}
     channels, factor = config["vae"]["latent_channels"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
+    scaling, side = config["vae"].get("scaling_factor", 0.18215), config["unet"]["sample_size"]
     return Base(
         parts=parts,
         schedule=schedule,
         shift=torch.zeros(channels, 1, 1),
-        scale=torch.full((channels, 1, 1), config["vae"].get("scaling_factor", 0.18215)),
-        pixels=config["unet"]["sample_size"] * factor,
+        scale=torch.full((channels, 1, 1), scaling),
+        pixels=side * factor,
         factor=factor,
         tokens=config["text_encoder"]["max_position_embeddings"],
-        fingerprint=sampled_hash(files, schedule),
+        fingerprint=sampled_hash(files, {**schedule, "scaling_factor": scaling, "sample_size": side}),
         pad=of.pad,
     )
 

@@ -64,13 +64,8 @@ ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 def located(weights: str, kind: str) -> Path:
     """The file or complete folder behind `weights`; a hub id is looked up in the cache and, if need be, downloaded."""
-    path = Path(weights).expanduser()
-    if path.is_file() or (path.is_dir() and not _lacking(path)):
+    if path := on_disk(weights, kind):
         return path
-    if path.is_dir():
-        raise _not_found(weights, kind, f"a folder without {', '.join(_lacking(path))}")
-    if not re.fullmatch(r"[\w.-]*\w/[\w.-]+(?<!\.ckpt)(?<!\.safetensors)", weights):
-        raise _not_found(weights, kind, "no such file or folder")
     reason = ""
     for cached in (True, False):
         try:
@@ -82,6 +77,18 @@ def located(weights: str, kind: str) -> Path:
             return path
         reason = f"on the hub without {', '.join(_lacking(path))}"
     raise _not_found(weights, kind, reason)
+
+
+def on_disk(weights: str, kind: str) -> Path | None:
+    """The file or complete folder `weights`; None for what may be a hub id. FileNotFoundError for what is neither."""
+    path = Path(weights).expanduser()
+    if path.is_file() or (path.is_dir() and not _lacking(path)):
+        return path
+    if path.is_dir():
+        raise _not_found(weights, kind, f"a folder without {', '.join(_lacking(path))}")
+    if not re.fullmatch(r"[\w.-]*\w/[\w.-]+(?<!\.ckpt)(?<!\.safetensors)", weights):
+        raise _not_found(weights, kind, "no such file or folder")
+    return None
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:

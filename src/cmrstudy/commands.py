@@ -38,6 +38,7 @@ SETTINGS = {  # what people change: command -> setting, as conf/<command>.yaml o
         "evaluate:resamples", "evaluate:audit", "evaluate:backbones", "evaluate:fold", "evaluate:overwrite",
     ),
 }  # fmt: skip
+FROM = {"generate": "generator=runs/controlnet-{0}/0", "evaluate": "synthetic_set=runs/synthetic-{0}/0"}
 EXTRAS = {  # option of hydra/launcher or hydra/sweeper, or a package -> the package it needs, the extra that has it
     "slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
     "slurm_cpu": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
@@ -70,6 +71,8 @@ def begin(command: str, *, conf: Path, about: str) -> None:
         key, _, option = text.partition("=")
         if key in ("hydra/launcher", "hydra/sweeper") and option in EXTRAS and not _there(EXTRAS[option][0]):
             sys.exit(f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'")
+        if command in FROM and key.lstrip("+") == "base":
+            sys.exit(f"error: {text}: {command}.py takes the base from {FROM[command].format(option)}")
     if command == "train" and set(given) & set(COMPOSED) and not any(text.startswith("experiment=") for text in given):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     sys.excepthook = _ends

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 HOW = (  # how a run is made: decides no number
     "resume", "overwrite", "stale", "refresh", "print_config", "name", "run_dir", "task", "repeatable", "unused",
-    "images", "shard", "hydra.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
+    "images", "shard", "hydra.*", "base.frame", "base.frame.*", "base.drawing", "base.drawing.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
     "checkpoint", "checkpoint.*", "callbacks.rich_progress", "callbacks.rich_progress.*", "callbacks.device_stats",
     "callbacks.device_stats.*", "callbacks.lr_monitor", "callbacks.lr_monitor.*", "keep",
     "*.workers", "*.channels_last", "*.compile", "compile",
@@ -35,7 +35,7 @@ INPUTS = (  # folders and files that a run is made from: they name a run's folde
     "generator", "synthetic_set", "classifier", "classifiers", "weights", "ckpt_path", "base.weights", "plan.path",
     "audit_generator",
 )  # fmt: skip
-SCOPE = ("cohort", "cohort.*", "fold")  # what all runs of a study share: parts of every one's name
+SCOPE = ("base", "cohort", "cohort.*", "fold")  # what all runs of a study share: parts of every one's name
 ALIAS = re.compile(r"\$\{([\w.]+)\}")  # a value that only repeats another setting
 
 

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cmrdata import origin, progress
+from cmrdata import origin, progress, scale
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
 from cmrdata.flags import FLAGS, count_flags, joined
@@ -59,6 +59,13 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
                 "makes it anew"
             )
     return sentences
+
+
+def sizes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
+    """How the scans' pixels and the pictures' compare, where the scans were read."""
+    fov_mm = getattr(cohort, "fov_mm", None)
+    told = scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm) if fov_mm and "mm" in subjects else None
+    return [told] if told else []
 
 
 def groups(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -153,7 +160,7 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     bar = progress.bar(f"read {cohort.name}", total=len(todo), unit="subjects")
     with _appended(notes) as file, bar as advance:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
-            index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
+            index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags", "mm"])
             read = index.drop_duplicates("subject").copy()
             read["flags"] = [joined(index["flags"][index.subject == one].fillna("")) for one in read.subject]
             for found in [*read.to_dict("records"), *stacks.rejected.to_dict("records")]:
@@ -162,7 +169,7 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
             advance(len(chunk))
-    columns = ["subject", "ed_frame", "es_frame", "flags", "reason"]
+    columns = ["subject", "ed_frame", "es_frame", "mm", "flags", "reason"]
     found = pd.DataFrame([known[subject] for subject in subjects.subject], columns=columns)
     nominal = found["flags"].fillna("").str.contains("|".join(NOMINAL))
     found.loc[nominal, ["ed_frame", "es_frame"]] = None

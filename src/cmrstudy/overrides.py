@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cmrstudy import runs
+from cmrstudy import by_base, runs
 from cmrstudy.grammar import parsed
 from cmrstudy.identity import INPUTS, in_scope, is_how, is_input, settings
 
@@ -43,6 +43,7 @@ def register() -> None:
     """Tell OmegaConf of `${differing:...}` and `${scope:}`, the parts of a run's name; importing this file does."""
     for name, resolver in (("differing", _differing), ("scope", _scope)):
         OmegaConf.register_new_resolver(name, resolver, replace=True)
+    by_base.register()
 
 
 def _scope(*named: str, _root_: Any) -> str:

@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from glob import glob
 from pathlib import Path
@@ -27,6 +28,9 @@ PLACES = (  # settings that are paths
     "cohort.root", "cohort.table", "cohort.exclude", "cohort.diagnoses", "cohort.salt_root",
     "cohort.cohorts.*.root", "cohort.cohorts.*.table", "cohort.cohorts.*.exclude", "cohort.cohorts.*.diagnoses",
 )  # fmt: skip
+ABSOLUTE = re.compile(  # quoted, or up to the next character that ends a value
+    r"""(?:(?<=[=\[,{:])|^)(?:(['"])(?:[/\\]|~|[A-Za-z]:[/\\])(?:\\.|(?!\1).)*\1|(?:/|\\\\|[A-Za-z]:[/\\]|~/)[^,\]}]*)"""
+)
 FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")  # of Hydra, followed by a folder
 CHECKOUT = Path(__file__).resolve().parents[2]
 OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replace=True)
@@ -48,6 +52,23 @@ def shipped(path: str | Path) -> Path:
     """A file that comes with the program, such as assets/phantom-base: below the working directory, else the checkout."""
     path = Path(path)
     return path if path.is_absolute() or path.exists() or not (CHECKOUT / path).exists() else CHECKOUT / path
+
+
+def shareable(arguments: Sequence[str]) -> str:
+    """A command line as others may see it: every place on this machine is <path>."""
+    return " ".join([Path(arguments[0]).name, *map(_without_places, arguments[1:])])
+
+
+def _without_places(text: str) -> str:
+    key, _, value = text.partition("=")
+    if any(fnmatchcase(key.lstrip("+~"), pattern) for pattern in PLACES):
+        public = value in ("", "null") or (not key.startswith("cohort.") and not re.search(r"[/\\]|^~", value))
+        return text if public or _on_a_hub(key, value) else f"{key}=<path>"
+    return ABSOLUTE.sub("<path>", text)
+
+
+def _on_a_hub(key: str, value: str) -> bool:
+    return key == "base.weights" and bool(re.fullmatch(r"[\w.-]*\w/[\w.-]+", value)) and not Path(value).exists()
 
 
 def start() -> None:

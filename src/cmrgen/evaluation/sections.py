@@ -17,6 +17,7 @@ from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_sec
 from cmrgen.evaluation.judges import judge
 from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack
+from cmrgen.generator import check_cohort, facts_of
 from cmrgen.render import load_generator
 from cmrstudy.report import Section, write_tables
 
@@ -68,9 +69,8 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
 
 
 def _attacked(generator: str, base_weights: str | None, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
+    check_cohort(facts_of(generator), cohort, named=f"audit_generator={generator}")
     trained = load_generator(generator, base_weights=base_weights)
-    if trained.facts["cohort_fingerprint"] != cohort.fingerprint:
-        raise ValueError(f"audit_generator={generator} was trained on another cohort than {cohort.folder.name}")
     table = attack(trained, cohort, seed=seed)
     table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
     write_tables(table, folder, "membership", table.attrs["caption"])
