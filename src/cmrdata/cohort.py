@@ -166,7 +166,7 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
         max_repeats: no row weighs more than this many average rows, so in a pass of as many draws as there are rows it
             is drawn so often at most. Groups that would need more keep what their rows may weigh; the rest is shared by
             the other groups equally, as far as their rows may. None: no cap. The released code clips the weights of
-            rare prompts instead, to much the same effect (README).
+            rare prompts instead, to much the same effect (docs/balance.md).
 
     Raises:
         ValueError: for a cap below 1, which not even equal weights would keep.

@@ -33,8 +33,8 @@ def custom(
     attributes with the subject's own as far as a given group or band allows, prompts from the attributes, all else with
     the settings. Attributes, prompts and groups may be others than the subject's: what if? Empty are unknown
     attributes, and conditions, negative and borrowed where there are none. A table says itself how often a person or a
-    mask serves; `per_mask` (of `planned`) moves masks where the table doesn't say how they lie. An unfinished plan raises ValueError naming
-    column, rows (counted from 0) and remedy, a missing file FileNotFoundError.
+    mask serves; `per_mask` (of `planned`) moves masks where the table doesn't say how they lie. An unfinished plan
+    raises ValueError naming column, rows (counted from 0) and remedy, a missing file FileNotFoundError.
     """
     table = _read(Path(path))
     try:
