@@ -258,7 +258,8 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         store = prepare(instantiate(cfg.cohort), cfg.data_root)  # before gigabytes of weights
         uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
         module = instantiate(cfg.model)
-        scale.tell(scale.for_a_base(store.meta["pixels"], module.base.pixels, own=cfg.base.frame.pixels))
+        if not follows(cfg):
+            scale.tell(scale.for_a_base(store.meta["pixels"], module.base.pixels, own=cfg.base.frame.pixels))
         data = instantiate(cfg.data, _partial_=True)(base=module.base)
         uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
         tell_draws(cfg, folder, data.training)
@@ -329,7 +330,6 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
     from cmrcls.module import start_from
-    from cmrdata import scale
 
     rival, dry = cfg.mitigation, bool(cfg.trainer.fast_dev_run)
     mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
@@ -337,7 +337,8 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     best = folder / "checkpoints" / "best.ckpt"
     with attempt(cfg, folder) as limits:
         data.setup()
-        scale.tell(scale.for_a_classifier(data.store.meta["pixels"], cfg.model.pixels))
+        if not follows(cfg):
+            tell_size(cfg, data.store.meta["pixels"])
         begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}  # no download for what is replaced
         module = instantiate(cfg.model, groups=data.groups, **begins)
         uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
@@ -389,6 +390,18 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "steps": fitted.global_step,
         "best_epoch": min(kept["epoch"], fitted.current_epoch - 1),
     }
+
+
+def tell_size(cfg: DictConfig, pixels: int) -> None:
+    """What a classifier's network enlarges, and a set that was named and can't say yet how large its pictures are."""
+    from cmrdata import scale
+
+    scale.tell(scale.for_a_classifier(pixels, cfg.model.pixels))
+    if not Path(cfg.synthetic_set).exists() and "synthetic_set" in overrides.parts(cfg):
+        scale.tell(
+            f"synthetic_set={cfg.synthetic_set} is not there yet, so this run's pictures have {pixels} px; if the set will "
+            "have others, give its base= or cohort.pixels="
+        )
 
 
 def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:

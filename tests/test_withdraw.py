@@ -31,9 +31,9 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def cohort(tree: Path, data: Path, exclude: Path | None = None) -> UKBB:
+def cohort(tree: Path, data: Path, exclude: Path | None = None, *, pixels: int = 16) -> UKBB:
     return UKBB(
-        root=tree, table=tree.parent / "table.csv", exclude=exclude, salt_root=data, pixels=16, max_rejected=1.0
+        root=tree, table=tree.parent / "table.csv", exclude=exclude, salt_root=data, pixels=pixels, max_rejected=1.0
     )
 
 
@@ -114,6 +114,18 @@ def test_the_purged_store_is_the_cohorts_and_the_others_keep_their_split(study, 
     assert again.folder == store.folder and len(again.subjects) == len(store.subjects) - 2
     before = store.subjects.set_index("subject").split
     assert (again.subjects.set_index("subject").split == before[again.subjects.subject]).all()
+
+
+def test_stores_of_other_sizes_are_opened_as_purged_too(study, tree):
+    store, exclude, runs = study
+    data = store.folder.parent
+    larger = prepare(cohort(tree, data, None, pixels=20), data)
+    before = len(larger.subjects)
+    with_list = cohort(tree, data, exclude)
+    purge(with_list.withdrawn(), mark=salt_mark(data), data=data, runs=runs)
+    keep_place(with_list, data)
+    again = prepare(cohort(tree, data, exclude, pixels=20), data)
+    assert again.folder == larger.folder and len(again.subjects) == before - 2
 
 
 def test_a_changed_list_makes_another_store_and_the_old_one_is_named(study, tree, capsys):
