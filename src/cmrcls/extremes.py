@@ -1,0 +1,312 @@
+"""How far apart the highest and the lowest subgroup are, without what picking the extremes adds.
+
+Of subgroups that are all alike one is highest and one lowest by chance, and the more and the smaller they are, the
+further apart: a gap is biased upwards, a worst subgroup downwards. So each stands beside what equal subgroups of these
+sizes give (their labels permuted, DiCiccio et al. 2020), an estimate that would give what was observed once that chance is
+added, an interval that holds whichever pair is extreme (Tukey's simultaneous limits below, pointwise limits above), and
+the between-group standard deviation less sampling variance (Lum et al. 2022, "double-corrected"). The coverage is measured
+in docs/results/coverage.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from cmrcls.study import Axis, Level
+
+PRIOR = 10  # subjects' worth of the common variance in each subgroup's own: one of three subjects has none to speak of
+BATCH = 64  # permutations together
+RATES = ("balanced_accuracy", "sensitivity", "false_positive_rate", "selection_rate")
+
+
+class Rates(NamedTuple):
+    """A rate in K subgroups and A arms as observed (first) and with permuted subgroups (the others)."""
+
+    rate: np.ndarray  # (1 + B, K, A); NaN where a subgroup lacks what it needs
+    variance: np.ndarray  # (1 + B, K, A) of chance in subjects
+    whole: np.ndarray  # (A,) of all subgroups together: what permuted ones scatter around
+
+
+class Trained(NamedTuple):
+    """How much subgroups differ by the chance of training: the variance that it adds to each subgroup's mean."""
+
+    variance: float
+    draws: np.ndarray  # (B,) as it might have been estimated
+
+
+class Part(NamedTuple):
+    """A rate of an arm in K subgroups, with its chance."""
+
+    rate: np.ndarray  # (K,)
+    variance: np.ndarray  # (K,) of chance in subjects
+    noise: np.ndarray  # (B, K) what equal subgroups would deviate by
+    spread: np.ndarray  # (B, K) variances with permuted subgroups
+    trained: Trained
+
+
+class Gap(NamedTuple):
+    """Highest minus lowest subgroup."""
+
+    observed: float
+    expected: float  # of equal subgroups of these sizes: the mean
+    expected_95: float  # and the 95th percentile
+    p: float  # of what is observed, were they equal
+    corrected: float  # less the bias of picking extremes
+    low: float
+    high: float
+    between_sd: float  # between subgroups, less chance
+    where: int  # the part that has the gap
+    parts: list[np.ndarray]  # the subgroups' rates (K,) drawn together so far that the gap is `corrected`
+
+
+class Lowest(NamedTuple):
+    """The worst subgroup."""
+
+    observed: float
+    expected: float  # the worst of equal subgroups of these sizes: the mean
+    p: float  # share of those at least as low
+    corrected: float
+    rates: np.ndarray  # (K,) drawn together so far that the worst is `corrected`
+
+
+def shuffled(
+    decided: np.ndarray,
+    label: np.ndarray,
+    axes: Sequence[Axis],
+    *,
+    fold: np.ndarray | None,
+    permutations: int,
+    rng: np.random.Generator,
+) -> dict[str, dict[str, Rates]]:
+    """RATES by axis, as observed and with subgroups permuted among the subjects.
+
+    Permuted is within true label and fold, for the selection rate within the fold: equal selection
+    rates are its null hypothesis, whatever the prevalence. Subjects whose subgroup is unknown stay out.
+
+    Args:
+        decided: (n, A) share of an arm's runs that call the subject diseased.
+        label: (n,) 0 or 1.
+        axes: which subgroups.
+        fold: (n,) in which a subject was tested; None without folds.
+        permutations: how many.
+        rng: the source of chance.
+
+    Returns: axis title -> rate -> Rates.
+    """
+    found: dict[str, dict[str, Rates]] = {}
+    together: dict[bytes, list[Axis]] = {}
+    for axis in axes:
+        together.setdefault((axis.codes >= 0).tobytes(), []).append(axis)
+    for some in together.values():
+        known = some[0].codes >= 0
+        values = np.concatenate([decided[known], decided[known] ** 2], axis=1).astype(np.float32)
+        cells, cell = np.unique(np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True)
+        sick = label[known].astype(int)
+        within = np.zeros(known.sum(), int) if fold is None else fold[known].astype(int)
+        options = {"permutations": permutations, "rng": rng}
+        by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
+        every = _sums(values, cell, len(cells), within=within, **options)
+        counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
+        for k, axis in enumerate(some):
+            into = (cells[:, k] == np.arange(len(axis.names))[:, None]).astype(np.float32)  # (K, cells)
+            of = into @ counts  # (K, 2): healthy, diseased
+            tpr, fpr = (_rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0))
+            found[axis.title] = {
+                "balanced_accuracy": Rates((tpr.rate + 1 - fpr.rate) / 2, (tpr.variance + fpr.variance) / 4,
+                                           (tpr.whole + 1 - fpr.whole) / 2),
+                "sensitivity": tpr,
+                "false_positive_rate": fpr,
+                "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
+            }  # fmt: skip
+    return found
+
+
+def _sums(
+    values: np.ndarray,
+    codes: np.ndarray,
+    count: int,
+    *,
+    within: np.ndarray,
+    permutations: int,
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """Sums (1 + B, count, columns) of values (n, columns) by code: as they are, then with subjects permuted `within`."""
+    n, found = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
+    order, ends = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))
+    strata = [np.flatnonzero(within == stratum) for stratum in np.unique(within)]
+    for start in range(0, 1 + permutations, BATCH):
+        size = min(BATCH, 1 + permutations - start)
+        who = np.empty((size, n), np.int32)
+        for places in strata:
+            who[:, places] = rng.permuted(np.tile(places.astype(np.int32), (size, 1)), axis=1)
+        if start == 0:
+            who[0] = np.arange(n)
+        rows = np.r_[0, (np.arange(size)[:, None] * n + ends).ravel()]
+        pick = sparse.csr_array((np.ones(size * n, np.float32), who[:, order].ravel(), rows), shape=(size * count, n))
+        found[start : start + size] = (pick @ values).reshape(size, count, -1)
+    return found
+
+
+def _rates(sums: np.ndarray, count: np.ndarray) -> Rates:
+    """From sums (1 + B, K, 2 A) of values and of their squares, and subjects (K,) per subgroup."""
+    n = np.where(count > 0, count, np.nan)[:, None].astype(float)
+    total, squares = np.split(sums.astype(float), 2, axis=2)
+    rate = total / n
+    left = np.maximum(squares - n * rate**2, 0)  # around the subgroup's own mean
+    freedom = np.nansum(np.maximum(n - 1, 0))
+    whole = np.nansum(total, axis=1, keepdims=True) / np.nansum(n)
+    common = np.nansum(left, axis=1, keepdims=True) / freedom if freedom else whole * (1 - whole)
+    variance = (left + PRIOR * common) / (n - 1 + PRIOR) / n
+    return Rates(rate, variance, whole[0, 0])
+
+
+def part(rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersion: float = 1.0) -> Part:
+    """An arm's subgroups `who` (positions) of Rates.
+
+    `dispersion`: by which chance between folds exceeds that of subjects.
+    """
+    own = rates.variance[0, who, arm] * dispersion
+    spread = rates.variance[1:, who, arm] * dispersion
+    noise = (rates.rate[1:, who, arm] - rates.whole[arm]) * np.sqrt(dispersion)
+    return Part(rates.rate[0, who, arm], own, noise, spread, trained)
+
+
+def trained(
+    levels: Sequence[Level],
+    scores: np.ndarray,
+    single: np.ndarray,
+    *,
+    draws: int,
+    rng: np.random.Generator,
+) -> Trained:
+    """How much training moves subgroups apart, from how replicates order them differently.
+
+    A replicate that is better for everybody moves no gap; what is left once that is taken out has
+    one variance for all subgroups, less what single predictions add.
+
+    Args:
+        levels: of the arm.
+        scores: (S, K) its runs' rates.
+        single: (K,) variance of the subgroup's mean that single predictions make.
+        draws: how many.
+        rng: the source of chance.
+    """
+    total, drawn, k = 0.0, np.zeros(draws), scores.shape[1]
+    for level in levels:
+        apart = level.parts @ scores
+        apart -= apart.mean(axis=1, keepdims=True)
+        seen = level.factor * (apart**2).sum(axis=0).mean() * k / max(k - 1, 1)
+        noise = float(single.mean())
+        freedom = max(1, level.freedom * (k - 1))
+        total += max(0.0, seen - noise)
+        drawn += np.maximum(0, max(seen, noise) * rng.chisquare(freedom, draws) / freedom - noise)
+    return Trained(total, drawn)
+
+
+def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap:
+    """The largest difference between subgroups, of several rates the larger one.
+
+    Args:
+        parts: the rates, each in two subgroups or more.
+        level: of the interval.
+        rng: the source of the chance of training.
+    """
+    noises = [_noise(one, rng) for one in parts]
+    found = [float(np.ptp(one.rate)) for one in parts]
+    chance = np.max([np.ptp(noise, axis=1) for noise in noises], axis=0)
+    apart, above, most, limits = [], [], [], []
+    for one, noise in zip(parts, noises, strict=True):
+        i, j = np.triu_indices(len(one.rate), 1)
+        error = np.sqrt(one.variance[i] + one.variance[j] + 2 * one.trained.variance)
+        errors = np.sqrt(one.spread[:, i] + one.spread[:, j] + 2 * one.trained.draws[:, None])
+        standard = _over(np.abs(noise[:, i] - noise[:, j]), errors)
+        difference = np.abs(one.rate[i] - one.rate[j])
+        above.append(standard.max(axis=1))
+        most.append(float(_over(difference, error).max()))
+        limits.append(float((difference + np.quantile(standard, level, axis=0) * error).max()))
+        apart.append((difference, error))
+    null, observed = np.max(above, axis=0), max(most)
+    p = (1 + int((null * (1 + 1e-5) >= observed).sum())) / (1 + len(null))
+    reach = float(np.quantile(null, level, method="higher"))
+    low = max(float((difference - reach * error).max()) for difference, error in apart)
+    corrected, moved = _drawn_together(parts, noises, max(found))
+    low = max(0.0, low)
+    where = int(np.argmax(found))
+    widest = parts[where]
+    between = widest.rate.var(ddof=1) - (widest.variance + widest.trained.variance).mean()
+    return Gap(
+        max(found), float(chance.mean()), float(np.quantile(chance, 0.95)), p,
+        max(corrected, low), low, min(max(limits), 1.0), float(np.sqrt(max(0.0, between))), where, moved,
+    )  # fmt: skip
+
+
+def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
+    """The worst subgroup of a rate of which more is better."""
+    noise = _noise(one, rng)
+    centre = _centre(one)
+    worst = centre + noise.min(axis=1)
+    observed = float(one.rate.min())
+
+    def expected(share: float) -> float:
+        return float((centre + share * (one.rate - centre) + noise).min(axis=1).mean())
+
+    share = _solved(lambda share: -expected(share), -observed)
+    rates = centre + share * (one.rate - centre)
+    p = (1 + int((worst <= observed + 1e-9).sum())) / (1 + len(worst))
+    return Lowest(observed, float(worst.mean()), p, float(rates.min()), rates)
+
+
+def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
+    """(B, K) what equal subgroups deviate by: permuted subjects, to each subgroup's own variance, and training."""
+    usual = one.spread.mean(axis=0)
+    scale = np.sqrt(np.divide(one.variance, usual, out=np.ones_like(usual), where=usual > 0))
+    return one.noise * scale + np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
+
+
+def _centre(one: Part) -> float:
+    """The subgroups' mean, the surer ones counting more."""
+    variance = one.variance + one.trained.variance
+    weight = 1 / variance if (variance > 0).all() else np.ones_like(variance)
+    return float((weight * one.rate).sum() / weight.sum())
+
+
+def _drawn_together(
+    parts: Sequence[Part], noises: Sequence[np.ndarray], observed: float
+) -> tuple[float, list[np.ndarray]]:
+    """The gap that, with chance added, is on average as large as the observed one; and the rates that have it.
+
+    Subgroups are drawn towards their centre by a common factor; where even equal ones would give
+    more than was observed, the gap is 0.
+    """
+    centres = [_centre(one) for one in parts]
+
+    def rates(share: float) -> list[np.ndarray]:
+        return [centre + share * (one.rate - centre) for one, centre in zip(parts, centres, strict=True)]
+
+    def expected(share: float) -> float:
+        gaps = [np.ptp(rate + noise, axis=1) for rate, noise in zip(rates(share), noises, strict=True)]
+        return float(np.max(gaps, axis=0).mean())
+
+    share = _solved(expected, observed)
+    return share * observed, rates(share)
+
+
+def _solved(rising: Callable[[float], float], observed: float, *, steps: int = 16) -> float:
+    """The share in [0, 1] at which a function that rises with it reaches what was observed; 0 where it begins above."""
+    low, high = 0.0, 1.0
+    if rising(0.0) >= observed:
+        return 0.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if rising(middle) < observed else (low, middle)
+    return low
+
+
+def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A quotient: 0 / 0 is 0, anything else over 0 infinite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(above > 0, above / below, 0.0)
