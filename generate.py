@@ -56,6 +56,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import finished_all, merge, render_shards
 
+    sampler = instantiate(cfg.sampler)
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision)
     if cfg.compile:
         generator.compile()
@@ -79,13 +80,6 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
         print(f"{counts.to_string(index=False)}\n{folder / 'plan.csv'}: images=true resume=true draws it")
         return
-    how = {
-        "sampler": cfg.sampler.name,
-        "steps": cfg.sampler.steps,
-        "interval": list(cfg.sampler.interval),
-        "guides": cfg.sampler.guides,
-        "reuse": cfg.sampler.reuse,
-    }
     shard = launched.shard
     made = render_shards(
         plan,
@@ -95,7 +89,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         generator=generator,
         batch_size=cfg.batch_size,
         device=launched.device,
-        **how,
+        sampler=sampler,
     )
     if not launched.first:
         return
@@ -105,7 +99,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     if made is None:
         print(f"{folder}: shard {shard} is finished; the last one joins them")
         return
-    render_sweep(cohort, generator, folder / "sweep", guidance=cfg.sampler.guidance, **how)
+    render_sweep(cohort, generator, folder / "sweep", sampler=sampler)
     runs.finish(
         folder,
         images=len(made.index),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ SCORE = "best_val_balanced_accuracy"
 USAGE = """python train.py experiment=<name> [key=value ...]
 
 Inspect a cohort; train a base, a ControlNet or a classifier; export, share, explain."""
+TRAINED = ("base", "controlnet", "classifier")
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
     commands.prepared(cfg)
+    if cfg.task in TRAINED and cfg.trainer.fast_dev_run:
+        return rehearse(cfg)
     with ExitStack() as hold:
         if (folder := processes.together(cfg.trainer, lambda: claim(cfg, hold))) is None:
             return runs.facts(Path(cfg.run_dir)).get(SCORE)
@@ -52,6 +56,28 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
         runs.finish(folder, **facts)
         print(f"{folder}: finished")
     return facts.get(SCORE)
+
+
+def rehearse(cfg: DictConfig) -> None:
+    """A dry run: some batches of everything, in a folder that is gone afterwards."""
+    import lightning as L
+
+    tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
+    with tempfile.TemporaryDirectory(prefix="dry-run-") as place:
+        quiet()
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        try:
+            tasks[cfg.task](cfg, Path(place))
+        except runs.AttemptEnded as ended:
+            raise runs.AttemptEnded("the dry run was ended; nothing is kept") from ended.__cause__
+        finally:
+            processes.part()
+        for report in sorted(Path(place).glob("*-profile.txt")):
+            print(report.read_text())
+    if not follows(cfg):
+        batches = int(cfg.trainer.fast_dev_run)
+        print(f"dry run (trainer.fast_dev_run): {batches} {'batch' if batches == 1 else 'batches'} of everything ran; "
+              f"nothing is kept, and {cfg.run_dir} is as it was")  # fmt: skip
 
 
 def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
@@ -142,49 +168,41 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrgen import base, pretrain
     from cmrgen.data import Latents
 
-    cohort = instantiate(cfg.cohort)
-    store, data = prepare(cohort, cfg.data_root), cfg.data
-    uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
-
-    def images(split: list[str], draws: int | None) -> Any:
-        return pretrain.image_loader(
+    if cfg.ckpt_path or cfg.weights:
+        raise ValueError(
+            "experiment=base trains two networks, one after the other: it takes no ckpt_path and no weights"
+        )
+    cohort, data = instantiate(cfg.cohort), cfg.data
+    with attempt(cfg, folder) as limits:
+        store = prepare(cohort, cfg.data_root)
+        uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
+        first = instantiate(cfg.model.autoencoder, augment=data.copies > 1)
+        images = pretrain.Images(
             store,
-            splits=split,
+            splits=list(data.splits),
+            steps=first.hparams.steps,
             batch_size=data.autoencoder_batch_size,
-            draws=draws,
-            augment=data.copies > 1 and draws is not None,
             seed=cfg.seed,
         )
-
-    first = instantiate(cfg.model.autoencoder)
-    draws = first.hparams.steps * data.autoencoder_batch_size
-    _, stage = fit(
-        cfg,
-        folder / "autoencoder",
-        first,
-        images(list(data.splits), draws),
-        images(["val"], None),
-        max_epochs=1,
-        max_steps=first.hparams.steps,
-    )
-    torch.manual_seed(cfg.seed)
-    sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)])
-    second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
-    frozen = pretrain.assemble(
-        first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample
-    )
-    second.setup_base(frozen)
-    latents = Latents(
-        cohort=cohort,
-        root=cfg.data_root,
-        base=frozen,
-        batch_size=data.batch_size,
-        splits=data.splits,
-        fields=data.fields,
-        copies=data.copies,
-        seed=cfg.seed,
-    )
-    _, second_stage = fit(cfg, folder / "unet", second, datamodule=latents, max_steps=second.hparams.steps)
+        begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
+        torch.manual_seed(cfg.seed)
+        sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
+        second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
+        frozen = pretrain.assemble(
+            first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample
+        )
+        second.setup_base(frozen)
+        latents = Latents(
+            cohort=cohort,
+            root=cfg.data_root,
+            base=frozen,
+            batch_size=data.batch_size,
+            splits=data.splits,
+            fields=data.fields,
+            copies=data.copies,
+            seed=cfg.seed,
+        )
+        ended, second_stage = fit(cfg, folder / "unet", second, latents, limits, most=second.hparams.steps)
     if follows(cfg):
         return {}
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
@@ -196,6 +214,8 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "training images": int(store.index.split.isin(data.splits).sum()),
         **stage,
         **second_stage,
+        "autoencoder_steps": begun.global_step,
+        "unet_steps": ended.global_step,
         "base_fingerprint": base.weights_hash(folder / "base"),
     }
     pretrain.write_card(folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts)
@@ -206,19 +226,21 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """The ControlNet; writes folder/controlnet, which generate.py loads."""
     from hydra.utils import instantiate
 
+    from cmrgen.module import start_from
     from cmrgen.preview import PreviewGrid
     from cmrgen.render import save_generator
 
-    module = instantiate(cfg.model)
-    data = instantiate(cfg.data, _partial_=True)(base=module.base)
-    preview = PreviewGrid(
-        folder / "previews",
-        sampler=OmegaConf.to_container(cfg.sampler, resolve=True),
-        allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
-    )
-    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
-    uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
-    _, metrics = fit(cfg, folder, module, datamodule=data, callbacks=[preview])
+    with attempt(cfg, folder) as limits:
+        module = instantiate(cfg.model)
+        data = instantiate(cfg.data, _partial_=True)(base=module.base)
+        uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+        uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
+        preview = PreviewGrid(
+            folder / "previews",
+            sampler=instantiate(cfg.sampler),
+            allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
+        )
+        _, metrics = fit(cfg, folder, module, data, limits, callbacks=[preview], start_from=start_from)
     if follows(cfg):
         return {}
     facts = {
@@ -237,9 +259,12 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A trained ControlNet for stock diffusers, with its card, in folder/model."""
+    from hydra.utils import instantiate
+
     from cmrgen.export import export
     from cmrgen.render import load_generator
 
+    sampler = instantiate(cfg.sampler)
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights)
     uses(cfg, folder, "generator", fingerprint=generator.facts["fingerprint"], at=cfg.generator)
     made = export(
@@ -248,9 +273,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         command=generator.facts.get("command", ""),
         metrics=runs.facts(Path(cfg.generator)),
         parts=cfg.parts,
-        sampler=cfg.sampler.name,
-        steps=cfg.sampler.steps,
-        guidance=cfg.sampler.guidance,
+        sampler=sampler,
     )
     return {"model": str(made), "generator": generator.facts["fingerprint"]}
 
@@ -274,36 +297,47 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrcls import mitigation
     from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
+    from cmrcls.module import start_from
 
-    rival = cfg.mitigation
+    rival, dry = cfg.mitigation, bool(cfg.trainer.fast_dev_run)
     mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
     data = instantiate(cfg.data)
-    data.setup()
-    module = instantiate(cfg.model, groups=data.groups)
-    uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
-    uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
-    if data.synthetic_fingerprint:
-        place = cfg.synthetic_set
-        uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=place, kind=kind_at(place))
     best = folder / "checkpoints" / "best.ckpt"
-    # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
-    fitted, metrics = fit(
-        cfg,
-        folder,
-        module,
-        datamodule=data,
-        monitor="val_balanced_accuracy",
-        divide=True,
-        use_distributed_sampler=False,
-    )
-    kept = torch.load(best, map_location="cpu", weights_only=True)
-    module.load_state_dict(kept["state_dict"])
-    if rival.after == "last_layer":
-        mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
-        if fitted.is_global_zero:
-            torch.save({**kept, "state_dict": module.state_dict()}, best)  # repeating it changes nothing
-    outputs = fitted.predict(module, datamodule=data)
-    score = fitted.checkpoint_callback.best_model_score  # -inf where validation holds one class only
+    with attempt(cfg, folder) as limits:
+        data.setup()
+        begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}  # no download for what is replaced
+        module = instantiate(cfg.model, groups=data.groups, **begins)
+        uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+        uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
+        if data.synthetic_fingerprint:
+            at = cfg.synthetic_set
+            uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, kind=kind_at(at))
+        # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
+        fitted, metrics = fit(
+            cfg,
+            folder,
+            module,
+            data,
+            limits,
+            monitor="val_balanced_accuracy",
+            divide=True,
+            start_from=start_from,
+            use_distributed_sampler=False,
+        )
+        if dry:
+            outputs = fitted.predict(module, datamodule=data)
+            return {"predictions": len(predictions(data.index, outputs, labels=data.labels))}
+        if fitted.strategy.reduce_boolean_decision(not best.exists(), all=False):
+            if fitted.is_global_zero:
+                print(f"{folder}: no validation chose an epoch, so the last weights are kept as best.ckpt and predict")
+            fitted.save_checkpoint(best, weights_only=True)
+        kept = torch.load(best, map_location="cpu", weights_only=True)
+        module.load_state_dict(kept["state_dict"])
+        if rival.after == "last_layer":
+            mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
+            if fitted.is_global_zero:  # repeating it changes nothing
+                fitted.strategy.checkpoint_io.save_checkpoint({**kept, "state_dict": module.state_dict()}, best)
+        outputs = fitted.predict(module, datamodule=data)
     if fitted.is_global_zero:
         table = predictions(data.index, outputs, labels=data.labels)
         if rival.after == "thresholds":
@@ -320,8 +354,7 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
         "steps": fitted.global_step,
-        "best_epoch": kept["epoch"],
-        SCORE: round(float(score), 5) if score.isfinite() else float("nan"),
+        "best_epoch": min(kept["epoch"], fitted.current_epoch - 1),
     }
 
 
@@ -370,84 +403,68 @@ def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
         runs.uses(folder, key, **known)
 
 
+def attempt(cfg: DictConfig, folder: Path) -> Any:
+    """What ends this attempt: trainer.max_time from now on, and signals."""
+    from cmrstudy.attempts import Attempt
+
+    max_time = cfg.trainer.max_time
+    return Attempt(folder, max_time=OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time)
+
+
 def fit(
     cfg: DictConfig,
     folder: Path,
     module: Any,
-    *loaders: Any,
-    datamodule: Any = None,
+    data: Any,
+    limits: Any,
+    *,
+    most: int = -1,
+    start_from: Callable[[Any, Path], str] | None = None,
     callbacks: Sequence[Any] = (),
     monitor: str | None = None,
     divide: bool = False,
     **trainer: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """Lightning's fit with the run's loggers, a resumable last.ckpt, and the final metrics as plain numbers.
-
-    `divide`: datamodule.batch_size is that of all processes together. A stop before the last epoch is told and is
-    among the metrics as `stopped`. Callbacks of cfg.trainer (an EarlyStopping) are kept.
-    """
-    import torch
-    from hydra.utils import instantiate
-    from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
-
-    place: Any = {"dirpath": folder / "checkpoints", "enable_version_counter": False}
-    keep = [ModelCheckpoint(filename="best", monitor=monitor, mode="max", **place)] if monitor else []
-    keep.append(ModelCheckpoint(filename="last", **place))  # save_last=True would skip epochs that are not the best
-    settings: Any = OmegaConf.to_container(cfg, resolve=True)
-    tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, settings))
-    last = folder / "checkpoints" / "last.ckpt"
-    given = instantiate(cfg.trainer.get("callbacks")) or []
-    made = loggers(cfg.get("logger"))
-    if last.exists() and not follows(cfg):
-        step = torch.load(last, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-        for logger in made:
-            dashboards.continue_csv(logger, step=step)
-    options = {
-        "logger": made,
-        "callbacks": [*keep, tell, *callbacks, *given],
-        "default_root_dir": folder,
-    }
-    fitter = instantiate(cfg.trainer, **options, **trainer)
-    if divide:
-        datamodule.batch_size = share(datamodule.batch_size, processes=fitter.num_devices * fitter.num_nodes)
-    if fitter.global_rank:
-        torch.manual_seed(
-            cfg.seed + 1_000_003 * fitter.global_rank
-        )  # augmentation of its own; weights come from the first
-    fitter.fit(module, *loaders, datamodule=datamodule, ckpt_path=last if last.exists() else None, weights_only=True)
-    metrics: dict[str, Any] = {name: round(float(value), 5) for name, value in fitter.callback_metrics.items()}
-    if reason := stopped(fitter):
-        if fitter.is_global_zero:
-            print(f"{folder}: {reason}")
-        metrics["stopped"] = reason
-    return fitter, metrics
-
-
-def loggers(configs: DictConfig | None) -> Any:
-    """One per name."""
+    """cmrstudy.training.fit with what the config says. `most`: steps at most. `start_from`: takes the module and weights."""
     from hydra.utils import instantiate
 
-    return [instantiate(of) for of in dashboards.asked(configs)]
+    from cmrstudy import training
+
+    options = instantiate(cfg.trainer, _target_="builtins.dict", _convert_="all") | trainer
+    if most > 0:
+        asked = options.get("max_steps") or -1
+        options["max_steps"] = min(most, asked) if asked > 0 else most
+    weights = Path(cfg.weights) if cfg.weights else None
+    fitted, metrics = training.fit(
+        module,
+        folder=folder,
+        data=data,
+        trainer=options,
+        attempt=limits,
+        seed=cfg.seed,
+        loggers=[] if cfg.trainer.fast_dev_run else loggers(cfg, folder),
+        callbacks=[*callbacks, *training.accepted(instantiate(cfg.get("callbacks"), _convert_="all"))],
+        settings=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+        minutes=cfg.checkpoint.minutes,
+        steps=cfg.checkpoint.steps,
+        monitor=monitor,
+        divide=divide,
+        ckpt_path=Path(cfg.ckpt_path) if cfg.ckpt_path else None,
+        weights=(lambda: start_from(module, weights)) if weights and start_from else None,
+    )
+    if fitted.global_step < most and fitted.is_global_zero and not cfg.trainer.fast_dev_run:
+        print(f"{folder}: {fitted.global_step:,} of {most:,} steps, as trainer.max_epochs and trainer.max_steps say")
+    return fitted, metrics
 
 
-def share(batch_size: int, *, processes: int) -> int:
-    """Images that each process takes of a batch, so that a step is the same whatever the number of processes."""
-    if batch_size % processes:
-        raise ValueError(
-            f"data.batch_size={batch_size} can't be divided among {processes} processes; give a multiple of "
-            f"{processes}, or another trainer.devices"
-        )
-    return batch_size // processes
+def loggers(cfg: DictConfig, folder: Path) -> list[Any]:
+    """One per name. What they write lies in `folder`, so that the two trainings of a base stay apart."""
+    from hydra.utils import instantiate
 
-
-def stopped(fitter: Any) -> str | None:
-    """Why training ended before its last epoch, in a sentence; None if it did not."""
-    epochs, steps = fitter.max_epochs, fitter.max_steps
-    if fitter.current_epoch >= (epochs or 0) or 0 < steps <= fitter.global_step:  # max_epochs=-1: no last epoch
-        return None
-    reasons = [getattr(callback, "stopping_reason_message", None) for callback in fitter.callbacks]
-    reason = next(filter(None, reasons), "a callback or trainer.max_time asked for it")
-    return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
+    return [
+        instantiate(of, **({"save_dir": str(folder)} if "save_dir" in of else {}))
+        for of in dashboards.asked(cfg.get("logger"))
+    ]
 
 
 if __name__ == "__main__":

@@ -47,10 +47,11 @@ from cmrgen.export import export
 from cmrgen.generator import Generator, load_generator
 from cmrgen.plan import balanced
 from cmrgen.render import resized
+from cmrgen.sampler import Sampler
 
 PIXELS = 64
-DDIM = {"sampler": "ddim", "steps": 20, "guidance": 4.0}
-UNIPC = {"sampler": "unipc", "steps": 8, "guidance": 4.0}
+DDIM = {"name": "ddim", "steps": 20, "guidance": 4.0}
+UNIPC = {"name": "unipc", "steps": 8, "guidance": 4.0}
 Draw = Callable[[pd.DataFrame, Tensor], Tensor]  # rows of a plan and their masks -> (n, 2, P, P) uint8
 
 
@@ -88,7 +89,7 @@ def clock(device: torch.device) -> float:
 
 def stock(generator: Generator, folder: Path, device: torch.device) -> Draw:
     """The reference's path, image by image."""
-    export(generator, folder, parts="pipeline", sampler="ddim")
+    export(generator, folder, parts="pipeline", sampler=Sampler(**DDIM))
     pipe = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True).to(device)
     pipe.set_progress_bar_config(disable=True)
 
@@ -110,8 +111,8 @@ def embedded_in_every_step(controlnet: Any, control: Tensor) -> Iterator[Tensor]
 
 
 def ours(generator: Generator, *, cached: bool = True, once: bool = True, **how: Any) -> Draw:
-    """`Generator.images`, with or without the prompts kept and the mask embedded once."""
-    guidance = how.pop("guidance")
+    """`Generator.images`, with or without the prompts kept and the mask embedded once. `how`: of the sampler."""
+    sampler = Sampler(**how)
 
     def draw(rows: pd.DataFrame, masks: Tensor) -> Tensor:
         if not cached:
@@ -119,7 +120,7 @@ def ours(generator: Generator, *, cached: bool = True, once: bool = True, **how:
         kept = nullcontext() if once else patch("cmrgen.generator.embedded_once", embedded_in_every_step)
         with kept:
             return generator.images(masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(),
-                                    guidance=[guidance] * len(rows), **how)  # fmt: skip
+                                    guidance=[sampler.guidance] * len(rows), sampler=sampler)  # fmt: skip
 
     return draw
 
@@ -136,7 +137,7 @@ def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device:
         Arm(kept, ours(generator, once=False, **DDIM), 1, loop, **brief),
         Arm(once, ours(generator, **DDIM), 1, kept, **brief),
         Arm(many, ours(generator, **DDIM), batch, once),
-        Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "sampler": "dpmpp", "steps": 10}), batch, many),
+        Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "name": "dpmpp", "steps": 10}), batch, many),
         Arm(few, ours(generator, **UNIPC), batch, many),
         Arm("guidance 2", ours(generator, **{**UNIPC, "guidance": 2.0}), batch, few),
         Arm("guidance 2 towards mask and prompt", ours(generator, **{**UNIPC, "guidance": 2.0}, guides="both"), batch, few),

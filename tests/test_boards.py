@@ -29,6 +29,7 @@ from cmrcls import boards as outcomes
 from cmrcls.boards import classifier_boards
 from cmrgen.data import Latents
 from cmrgen.preview import PreviewGrid
+from cmrgen.sampler import Sampler
 from cmrstudy import dashboards, figures
 from cmrstudy.report import write_tables
 
@@ -394,9 +395,9 @@ def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatc
     module = SimpleNamespace(base=SimpleNamespace(pixels=16, release=lambda _: None), best=None)
     trainer = SimpleNamespace(
         datamodule=data, sanity_checking=False, is_global_zero=True, current_epoch=1, global_step=5,
-        loggers=[CSVLogger(tmp_path, name="", version="log")],
+        loggers=[CSVLogger(tmp_path, name="", version="log")], state=SimpleNamespace(fn="fit"), is_last_batch=True,
     )  # fmt: skip
-    sampler = {"name": "unipc", "steps": 1, "guidance": 2.0, "guides": "both"}
+    sampler = Sampler(steps=1, guides="both")
     PreviewGrid(tmp_path / "previews", sampler=sampler).on_validation_epoch_end(trainer, module)
     (picture,) = (tmp_path / "log").iterdir()
     assert picture.name == "synthetic-000005.png"
@@ -405,6 +406,9 @@ def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatc
     shown = PreviewGrid(tmp_path / "previews", sampler=sampler, allow_real_images=True)
     shown.on_validation_epoch_end(trainer, module)
     assert (tmp_path / "log" / "preview-000005.png").exists()
+    trainer.is_last_batch = False  # one of several validations of an epoch
+    shown.on_validation_epoch_end(trainer, module)
+    assert (tmp_path / "previews" / "epoch-001-step-000005.png").exists()
 
 
 def test_a_continued_csv_has_every_step_once(tmp_path):

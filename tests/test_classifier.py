@@ -140,17 +140,40 @@ def test_network_input_is_ed_es_ed_scaled_and_normalised():
     assert to_input(images, pixels=4).shape == (1, 3, 4, 4)
 
 
-def test_augmentation_only_in_training():
+def test_augmentation_only_in_training(monkeypatch):
     model = linear(flips=1.0, noise_std=0.0)
     image = torch.randint(0, 256, (4, 2, 16, 16), dtype=torch.uint8)
     batch = {"image": image, "label": torch.tensor([0, 1, 0, 1]), "row": torch.arange(4)}
+    used = []
+    monkeypatch.setattr(model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1])
     model.train()
-    trained = model.on_after_batch_transfer(batch, 0)
+    model.training_step(model.on_after_batch_transfer(batch, 0), 0)
     model.eval()
     seen = model.on_after_batch_transfer(batch, 0)
-    assert torch.equal(trained["image"], seen["image"].flip(-1, -2))
-    assert torch.equal(trained["label"], batch["label"])
+    assert torch.equal(used[0], seen["image"].flip(-1, -2))
+    assert torch.equal(seen["label"], batch["label"])
     assert torch.allclose(seen["image"], (image[:, [0, 1, 0]] / 255 - 0.5) / 0.25)
+
+
+def test_augmentation_is_a_function_of_seed_step_batch_and_process(monkeypatch):
+    """Not of what was drawn before: a continued training augments as an uninterrupted one."""
+    used: list[torch.Tensor] = []
+
+    def augmented(seed: int = 0, step: int = 0, batch_idx: int = 0, rank: int = 0, before: int = 0) -> torch.Tensor:
+        model = linear(seed=seed)
+        monkeypatch.setattr(model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1])
+        monkeypatch.setattr(Classifier, "global_step", step)
+        monkeypatch.setattr(Classifier, "global_rank", rank)
+        torch.rand(before)
+        model.training_step(
+            {"image": torch.full((3, 2, 16, 16), 9, dtype=torch.uint8), "label": torch.zeros(3)}, batch_idx
+        )
+        return used[-1]
+
+    first = augmented()
+    assert torch.equal(augmented(before=7), first)
+    for other in ({"seed": 1}, {"step": 1}, {"batch_idx": 1}, {"rank": 1}):
+        assert not torch.equal(augmented(**other), first), other
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -232,6 +255,25 @@ def test_the_best_epoch_predicts_and_not_the_last(root, store, tmp_path):
     found = balanced_accuracy_score(val.label, val.predicted)
     assert found == pytest.approx(float(keep.best_model_score)) and found > 0.9
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] < 2
+
+
+def test_the_training_loss_is_the_mean_over_an_epochs_images(root, store, monkeypatch):
+    losses: list[tuple[int, float]] = []
+    step = Classifier.training_step
+
+    def noted(model: Classifier, batch: dict, batch_idx: int) -> torch.Tensor:
+        loss = step(model, batch, batch_idx)
+        losses.append((len(batch["label"]), loss.item()))
+        return loss
+
+    monkeypatch.setattr(Classifier, "training_step", noted)
+    arms = arm(root, batch_size=8, images_per_epoch=44)
+    trainer = L.Trainer(max_epochs=2, limit_val_batches=1, **QUIET)
+    trainer.fit(linear(lr=1e-2), arms)
+    last = losses[6:]  # five whole batches and a rest
+    assert len(last) == 6 and sum(n for n, _ in last) == 44
+    wanted = sum(n * loss for n, loss in last) / 44
+    assert float(trainer.callback_metrics["train_loss"]) == pytest.approx(wanted, rel=1e-6)
 
 
 @pytest.mark.parametrize(("decay", "smaller"), [(0.0, False), (0.5, True)])

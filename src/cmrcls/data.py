@@ -23,6 +23,7 @@ from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
 from cmrdata.store import Store
 from cmrdata.synthetic import open_synthetic
+from cmrstudy.continuing import Place
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
 PREDICTIONS = ("subject", "row", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
@@ -48,6 +49,7 @@ class Arms(L.LightningDataModule):
 
     index: pd.DataFrame
     further: list[str]
+    begin = Place()  # of the training draws; cmrstudy.training.fit sets it
 
     def __init__(
         self,
@@ -140,7 +142,15 @@ class Arms(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[LabelledBatch]:
         images = self._images("train")
         count = self.images_per_epoch or (self._real_images if self.budget == "steps" else None)
-        return self._loader(images, sampler=Draws(images, count=count, seed=self.seed, chances=self._chances))
+        sampler = Draws(
+            images,
+            count=count,
+            seed=self.seed,
+            chances=self._chances,
+            begin=self.begin,
+            batch_size=self.batch_size,
+        )
+        return self._loader(images, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[LabelledBatch]:
         return self._loader(self._images("val"))

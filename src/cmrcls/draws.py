@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed as dist
-from torch.utils.data import Dataset, DistributedSampler
+from torch.utils.data import Dataset
 
 from cmrdata.batch import LabelledBatch
 from cmrdata.store import Store
+from cmrstudy.continuing import START, EpochDraws, Place
 
 
 class Images(Dataset[LabelledBatch]):
@@ -57,32 +57,27 @@ class Images(Dataset[LabelledBatch]):
         }
 
 
-class Draws(DistributedSampler[LabelledBatch]):
+class Draws(EpochDraws):
     """`count` images an epoch (None: all) as whole passes in random order, then a rest; with `chances` (one per image)
-    each draw is independent, an image's mass being its chance.
-
-    The epoch decides the order, so a resumed run draws what an uninterrupted one would have drawn. Processes share one
-    order and take turns in it: together their k-th batches are one process's k-th batch of that size.
-    """
+    each draw is independent, an image's mass being its chance."""
 
     def __init__(
-        self, images: Dataset[LabelledBatch], *, count: int | None, seed: int, chances: np.ndarray | None = None
+        self,
+        images: Dataset[LabelledBatch],
+        *,
+        count: int | None,
+        seed: int,
+        chances: np.ndarray | None = None,
+        begin: Place = START,
+        batch_size: int = 1,
     ) -> None:
-        several = dist.is_available() and dist.is_initialized()
-        replicas, rank = (dist.get_world_size(), dist.get_rank()) if several else (1, 0)
-        super().__init__(images, num_replicas=replicas, rank=rank, seed=seed)
         self.images = len(images)  # type: ignore[arg-type]
-        self.count = self.images if count is None else count
-        self.num_samples = math.ceil(self.count / replicas)
-        self.total_size = self.num_samples * replicas
+        super().__init__(self.images if count is None else count, seed=seed, begin=begin, batch_size=batch_size)
         self.chances = None if chances is None else torch.from_numpy(chances)
 
-    def __iter__(self) -> Iterator[int]:
+    def drawn(self) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        if self.chances is None:
-            passes = math.ceil(self.count / self.images)
-            order = torch.cat([torch.randperm(self.images, generator=generator) for _ in range(passes)])[: self.count]
-        else:
-            order = torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
-        order = torch.cat([order, order[: self.total_size - self.count]])  # the last batches are equally full
-        return iter(order[self.rank :: self.num_replicas].tolist())
+        if self.chances is not None:
+            return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
+        passes = math.ceil(self.count / self.images)
+        return torch.cat([torch.randperm(self.images, generator=generator) for _ in range(passes)])[: self.count]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,9 +14,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cmrcls.mitigation import HEADS, LOSSES, robust_mean, sample_losses, weighted_mean
+from cmrcls.mitigation import HEADS, LOSSES, over_processes, robust_mean, sample_losses, weighted_mean
 from cmrcls.network import VIDEO, build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
+from cmrstudy import runs
+from cmrstudy.checkpoints import check_fits, fingerprint_of, read
+from cmrstudy.continuing import batch_seed
 
 NOISY = 0.5  # share of training images that get noise
 
@@ -27,7 +31,8 @@ def augment(images: Tensor, *, flips: float, noise_std: float, generator: torch.
     """Random flips and Gaussian noise (paper 2.3), drawn per image; shape and labels stay.
 
     `images` (B, C, P, P) float in [0, 1], phases or frames. Each axis is flipped with probability `flips`, in all of them
-    alike; half of the images get noise of standard deviation `noise_std`. Without a generator the global seed decides.
+    alike; half of the images get noise of standard deviation `noise_std`. Without a generator (of the images' device)
+    the global seed decides.
     """
     device = images.device
     draw = torch.rand(3, len(images), 1, 1, 1, device=device, generator=generator)
@@ -73,14 +78,17 @@ class Classifier(L.LightningModule):
     A video `backbone` (`network.VIDEO`) sees the heartbeat of one slice instead, which a cohort with `cine` gives;
     ValueError where the one meets the other.
 
-    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: epochs without
-    a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
+    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: validated
+    epochs without a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
     `width`: see `build_network`. `noise_std` in units of the full intensity range. `weight_decay` is AdamW's.
 
     Mitigations that know the `groups` of the training rows (`Arms.groups`): `loss` "weighted" gives every group equal
     mass, "groupdro" follows the worst one with step `eta` (`robust_mean`). `heads` "per_group": each domain trains a
     linear head of its own (Wang et al. 2020); a prediction takes the mean of all heads' logits, their inference
     without a known domain (argmax_y sum_d s(y, d, x)). `channels_last` and `compile` change the speed only.
+
+    `seed` and the place of a batch in the training decide its augmentation, so a resumed run draws as an
+    uninterrupted one.
 
     Batches are LabelledBatch; logs train_loss (with the mitigation), val_loss (without, so that curves compare) and
     val_balanced_accuracy, the mean over the diseases of which validation holds both classes (NaN: none).
@@ -105,6 +113,7 @@ class Classifier(L.LightningModule):
         groups: Sequence[Mapping[str, Any]] = (),
         channels_last: bool = False,
         compile: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         if plateau_patience < 1:
@@ -114,7 +123,7 @@ class Classifier(L.LightningModule):
         self.save_hyperparameters(logger=False)
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
-        self.labels, self.loss, self.eta = tuple(labels), loss, eta
+        self.labels, self.loss, self.eta, self.seed = tuple(labels), loss, eta, seed
         self.backbone = backbone
         self.outputs = 2 if len(labels) == 1 else len(labels)
         self._know(groups, loss=loss, heads=heads)
@@ -125,6 +134,7 @@ class Classifier(L.LightningModule):
         if compile:
             self.network.compile()
         self.confusion = MulticlassConfusionMatrix(2 * len(labels), validate_args=False)  # a 2 x 2 block per disease
+        self.epoch_loss = torch.zeros(2)  # of the epoch's batches so far: sum over images, images
 
     def _know(self, groups: Sequence[Mapping[str, Any]], *, loss: str, heads: str) -> None:
         """Group weights and domains, where loss or heads need them."""
@@ -154,18 +164,28 @@ class Classifier(L.LightningModule):
         return logits if self.domains == 1 else logits.unflatten(1, (self.domains, self.outputs)).mean(1)
 
     def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
-        check_input(self.backbone, frames=batch["image"].shape[1])
-        images = batch["image"].float() / 255
-        if self.training:
-            images = augment(images, flips=self.flips, noise_std=self.noise_std)
-        images = to_input(images, pixels=self.pixels).contiguous(memory_format=self.memory_format)
-        return {**batch, "image": images}
+        return batch if self.training else {**batch, "image": self.seen(batch["image"])}
+
+    def seen(self, images: Tensor, draws: torch.Generator | None = None) -> Tensor:
+        """What the network sees of uint8 images (B, C, P, P); augmented by `draws` where there are some."""
+        check_input(self.backbone, frames=images.shape[1])
+        images = images.float() / 255
+        if draws is not None:
+            images = augment(images, flips=self.flips, noise_std=self.noise_std, generator=draws)
+        return to_input(images, pixels=self.pixels).contiguous(memory_format=self.memory_format)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
-        loss, _ = self._loss(batch, "training")
+        seed = batch_seed(self.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
+        draws = torch.Generator(batch["image"].device).manual_seed(seed)
+        loss, _ = self._loss({**batch, "image": self.seen(batch["image"], draws)}, "training")
         n = len(batch["label"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=n, sync_dist=True)
+        self.epoch_loss = self.epoch_loss.to(loss.device) + torch.stack([n * loss.detach(), loss.new_tensor(n)])
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        total, images = over_processes(self.epoch_loss)
+        self.log("train_loss", total / images, prog_bar=True, sync_dist=True)
+        self.epoch_loss = torch.zeros(2)
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         loss, logits = self._loss(batch, "validation")
@@ -199,10 +219,28 @@ class Classifier(L.LightningModule):
             factor=0.5,
             patience=self.plateau_patience - 1,  # torch counts the epochs it forgives; the next one halves
         )
-        return {"optimizer": optimiser, "lr_scheduler": {"scheduler": scheduler, "monitor": "val_loss"}}
+        every, trainer = 1, self._trainer
+        if trainer is not None:
+            if not trainer.enable_validation:  # nothing to watch
+                return optimiser
+            every = trainer.check_val_every_n_epoch or 1
+        # not strict: with some val_check_interval the first validation comes after the first epoch
+        watch = {"scheduler": scheduler, "monitor": "val_loss", "frequency": every, "strict": False}
+        return {"optimizer": optimiser, "lr_scheduler": watch}  # type: ignore[typeddict-item]
+
+    @property
+    def logs(self) -> tuple[str, ...]:
+        """Names of the metrics, for callbacks that watch one."""
+        each = [f"val_balanced_accuracy_{name}" for name in self.labels] if len(self.labels) > 1 else []
+        return ("train_loss", "val_loss", "val_balanced_accuracy", *each)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["hyper_parameters"]["weights"] = None  # the state is inside: loading must not download ImageNet's
+        checkpoint["epoch_loss"] = over_processes(self.epoch_loss).cpu()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.global_rank == 0:  # it is the sum over all processes
+            self.epoch_loss = checkpoint.get("epoch_loss", self.epoch_loss)
 
     def _loss(self, batch: LabelledBatch, stage: str) -> tuple[Tensor, Tensor]:
         training = stage == "training"
@@ -229,3 +267,30 @@ class Classifier(L.LightningModule):
         """(B, outputs) logits, each of the head of its row's domain."""
         logits = self.network(batch["image"]).unflatten(1, (self.domains, self.outputs))
         return logits[torch.arange(len(logits), device=logits.device), self.domain[batch["group"]]]
+
+
+def start_from(module: Classifier, source: Path) -> str:
+    """Put another classifier's network into `module` before its first step.
+
+    Args:
+        module: an untrained one.
+        source: the folder of a finished classifier run, whose best epoch is taken, or a .ckpt file.
+
+    Returns:
+        The fingerprint of the weights.
+
+    Raises:
+        FileNotFoundError: when there is nothing, or no finished run.
+        ValueError: for another kind of network, other shapes, or a damaged file.
+    """
+    name = f"weights={source}"
+    if source.is_dir():
+        runs.facts(source)
+    file = source / "checkpoints" / "best.ckpt" if source.is_dir() else source
+    if source.is_dir() and not file.exists():
+        raise FileNotFoundError(f"{name}: no classifier's run, {file.relative_to(source)} is not there")
+    state = read(file, source=name)["state_dict"]
+    inner = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("network.")}
+    check_fits(module.network, inner or state, source=name)
+    module.network.load_state_dict(inner or state)
+    return fingerprint_of(inner or state)

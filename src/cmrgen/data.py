@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save
-from torch.utils.data import DataLoader, Dataset, WeightedRandomSampler
+from torch.utils.data import DataLoader, Dataset
 
 from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.cohort import balancing_weights
@@ -22,6 +22,7 @@ from cmrdata.row_cache import Rows, filled
 from cmrdata.store import Store
 from cmrgen.base import Base, as_control
 from cmrgen.prompts import EMPTY, FIELDS, prompts
+from cmrstudy.continuing import START, EpochDraws, Place
 
 ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB
 ENCODED_IMAGES = 64  # and no more than this
@@ -35,6 +36,8 @@ class Latents(L.LightningDataModule):
     copies: cached versions of each training image; the first is as stored, others slightly moved and re-windowed
         together with their masks (for cohorts of tens of patients).
     """
+
+    begin = Place()  # of the training draws; cmrstudy.training.fit sets it
 
     def __init__(
         self,
@@ -81,6 +84,8 @@ class Latents(L.LightningDataModule):
             self.table.iloc[self.train_rows],
             draws=self.images_per_epoch or len(self.train_rows),
             seed=self.seed,
+            begin=self.begin,
+            batch_size=self.batch_size,
         )
         subset = torch.utils.data.Subset(self.dataset, self.train_rows.tolist())
         return DataLoader(
@@ -142,17 +147,18 @@ class Latents(L.LightningDataModule):
         return (moments, own[0], np.arange(len(rows))) if own else (moments, store.masks, rows)
 
 
-class EvenDraws(WeightedRandomSampler):
+class EvenDraws(EpochDraws):
     """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one."""
 
-    def __init__(self, table: pd.DataFrame, *, draws: int, seed: int) -> None:
-        super().__init__(torch.as_tensor(balancing_weights(table)), num_samples=draws, generator=torch.Generator())
-        self.seed = seed
-        self.set_epoch(0)
+    def __init__(
+        self, table: pd.DataFrame, *, draws: int, seed: int, begin: Place = START, batch_size: int = 1
+    ) -> None:
+        super().__init__(draws, seed=seed, begin=begin, batch_size=batch_size)
+        self.weights = torch.as_tensor(balancing_weights(table), dtype=torch.double)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before every epoch."""
-        self.generator.manual_seed(self.seed * 100003 + epoch)
+    def drawn(self) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 100003 + self.epoch)
+        return torch.multinomial(self.weights, self.count, replacement=True, generator=generator)
 
 
 class Encoded(Dataset):
@@ -207,6 +213,7 @@ def jitter(images: torch.Tensor, masks: torch.Tensor, rng: np.random.Generator) 
     grid = torch.nn.functional.affine_grid(torch.from_numpy(matrix).float(), list(images.shape), align_corners=False)
     warp = torch.nn.functional.grid_sample
     gamma = torch.from_numpy(np.exp(rng.normal(0, 0.12, (n, 1, 1, 1)))).float()
+    grid, gamma = grid.to(images.device), gamma.to(images.device)
     moved = warp(images.float() / 255, grid, padding_mode="border", align_corners=False).clamp(0, 1) ** gamma
     labels = warp(masks.float(), grid, mode="nearest", align_corners=False)
     return (moved * 255).round().to(torch.uint8), labels.to(torch.uint8)

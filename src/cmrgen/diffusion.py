@@ -98,7 +98,7 @@ def guided(
 
 
 def within(
-    interval: tuple[float, float], *, inside: Predictor, outside: Predictor, scheduler: Any, steps: int
+    interval: Sequence[float], *, inside: Predictor, outside: Predictor, scheduler: Any, steps: int
 ) -> Predictor:
     """`inside` in the share `interval` of the steps, from the noisiest at 0 to 1, and `outside` in the others.
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from cmrdata.disk import sync_entries
 from cmrgen.base import Base
 from cmrgen.card import LICENCES, card
-from cmrgen.render import SAMPLERS, Generator, scheduler
+from cmrgen.render import Generator
+from cmrgen.sampler import SAMPLERS, Sampler, scheduler
 from cmrgen.sd import open_to_clip
 
 START, END = "<|startoftext|>", "<|endoftext|>"  # transformers' names of open_clip's last two tokens
@@ -37,14 +38,12 @@ def export(
     command: str = "",
     metrics: Mapping[str, Any] | None = None,
     parts: Literal["controlnet", "pipeline"] | None = None,
-    sampler: str = "unipc",
-    steps: int = 8,
-    guidance: float = 2.0,
+    sampler: Sampler,
 ) -> Path:
     """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the whole base too.
 
     By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included. command: how the
-    ControlNet was trained; metrics: floats for the card; sampler, steps, guidance: what the card recommends. Safetensors
+    ControlNet was trained; metrics: floats for the card; sampler: what the card recommends. Safetensors
     and JSON only; written beside and renamed, so the folder is either whole or absent.
     Raises FileExistsError when the folder holds something, ValueError for parts that cannot be used alone.
     """
@@ -63,16 +62,16 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _write_controlnet(generator, beside, sampler=sampler)
+        _write_controlnet(generator, beside, sampler=sampler.name)
         if parts == "pipeline":
-            _write_base(generator.base, beside, sampler=sampler)
+            _write_base(generator.base, beside, sampler=sampler.name)
         text = card(
             generator.facts,
             pixels=generator.base.pixels,
             whole=parts == "pipeline",
-            scheduler=SAMPLERS[sampler].__name__,
-            steps=steps,
-            guidance=guidance,
+            scheduler=SAMPLERS[sampler.name].__name__,
+            steps=sampler.steps,
+            guidance=sampler.guidance,
             command=command,
             metrics=metrics or {},
         )

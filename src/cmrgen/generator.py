@@ -11,19 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ControlNetModel, DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import ControlNetModel
 from torch import Tensor, nn
 
 from cmrdata.disk import write_atomic
 from cmrgen.base import Base, as_control, load_base
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
+from cmrgen.sampler import Sampler, scheduler
 from cmrstudy import runs
 from cmrstudy.inputs import weights_hash
 
-SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
-WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
-GUIDES = ("prompt", "both")  # what guidance pushes towards
 PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
@@ -77,24 +75,18 @@ class Generator:
         guidance: Sequence[float],
         negatives: Sequence[str] | None = None,
         strength: float | Sequence[float] = 1.0,
-        sampler: str = "unipc",
-        steps: int = 8,
-        interval: tuple[float, float] = WHOLE,
-        guides: str = "prompt",
-        reuse: int = 1,
+        sampler: Sampler,
     ) -> Tensor:
         """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
 
-        negatives: what the images shall not show, else nothing; strength: of the mask; interval: share of the steps in
-        which guidance counts; guides: towards the prompt, or both mask and prompt: then the prediction guided away from
-        is the base's own, without ControlNet. reuse: steps that share one `reused` forward. An image that is not finite
-        becomes black.
+        guidance: a scale per image, in place of the sampler's own; negatives: what the images shall not show, else
+        nothing; strength: of the mask. An image that is not finite becomes black.
         """
         device, n = self.base.device, len(prompts)
         context, empty = self.embed(prompts), self.embed(negatives or [EMPTY])
         noise = row_noise(seeds, self.base.latent_shape).to(device)
         strengths = torch.tensor([strength] * n if isinstance(strength, int | float) else list(strength), device=device)
-        plan = scheduler(sampler, self.base.schedule)
+        plan, reuse = scheduler(sampler.name, self.base.schedule), sampler.reuse
         with ExitStack() as stack:
             masked = bool((strengths != 0).any())
             if masked:
@@ -113,15 +105,15 @@ class Generator:
                 return denoise(self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer).float()
 
             scale = torch.tensor(list(guidance), device=device)
-            steered = partial(guided, predict, prompt=context, empty=empty, bare=guides == "both")
+            steered = partial(guided, predict, prompt=context, empty=empty, bare=sampler.guides == "both")
             predictor = within(
-                interval,
+                sampler.interval,
                 inside=steered(scale=scale),
                 outside=steered(scale=torch.ones_like(scale)),
                 scheduler=plan,
-                steps=steps,
+                steps=sampler.steps,
             )
-            latents = sample(predictor, noise, scheduler=plan, steps=steps)
+            latents = sample(predictor, noise, scheduler=plan, steps=sampler.steps)
         finite = latents.isfinite().flatten(1).all(1)
         return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
 
@@ -179,13 +171,6 @@ def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable
                 vars(network).pop("forward", None)
             else:
                 network.forward = own[network]
-
-
-def scheduler(name: str, schedule: dict[str, Any]) -> Any:
-    """A diffusers scheduler of the base's noise schedule."""
-    if name not in SAMPLERS:
-        raise ValueError(f"sampler.name is {name!r}; it takes {', '.join(SAMPLERS)}")
-    return SAMPLERS[name].from_config({k: v for k, v in schedule.items() if not k.startswith("_")})
 
 
 def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -13,11 +14,15 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base import load_base
+from cmrgen.base import load_base, weights_hash
 from cmrgen.diffusion import denoise, follow
+from cmrstudy import runs
+from cmrstudy.checkpoints import check_fits, fingerprint_of, read
+from cmrstudy.continuing import batch_seed
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8 (diffusers' default)
 CONDITIONING_CHANNELS = {4: (16, 32, 64), 8: (16, 32, 96, 256)}
+WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # of a diffusers folder
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,8 @@ class ControlNetModule(L.LightningModule):
     memory: arguments of `Memory`.
     """
 
+    logs = ("train_loss", "val_loss")
+
     def __init__(
         self,
         *,
@@ -104,9 +111,8 @@ class ControlNetModule(L.LightningModule):
         self.on_fit_start()  # a loaded module is validated without having been fitted
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
-        # a fresh generator per step: a resumed run draws what an uninterrupted one would have drawn
-        step = self.hparams.seed * 1_000_003 + self.global_step * 131 + batch_idx % 131
-        draws = torch.Generator().manual_seed(step + self.global_rank * 15_485_863)
+        seed = batch_seed(self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
+        draws = torch.Generator().manual_seed(seed)
         loss = self._loss(batch, draws, dropout=self.hparams.prompt_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
@@ -160,3 +166,40 @@ class ControlNetModule(L.LightningModule):
 
     def on_fit_end(self) -> None:
         self.best.to(memory_format=torch.contiguous_format)  # as safetensors wants it
+
+
+def start_from(module: ControlNetModule, source: Path) -> str:
+    """Put another ControlNet's weights into `module` before its first step, into the averaged copy too.
+
+    Args:
+        module: an untrained one.
+        source: the folder of a finished ControlNet run, a diffusers folder, or a .ckpt or .safetensors file. Of a
+            checkpoint with an averaged copy that one is taken, as for drawing.
+
+    Returns:
+        The fingerprint of the weights.
+
+    Raises:
+        FileNotFoundError: when there is nothing, or no finished run.
+        ValueError: for another kind of network, other shapes, or a damaged file.
+    """
+    name = f"weights={source}"
+    if source.is_dir():
+        folder = source if (source / "config.json").exists() else source / "controlnet"
+        if folder != source:
+            runs.facts(source)
+        if not (folder / WEIGHTS_FILE).exists():
+            raise FileNotFoundError(f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there")
+        state = read(folder / WEIGHTS_FILE, source=name)["state_dict"]
+        mark = weights_hash(folder)
+    else:
+        state = read(source, source=name)["state_dict"]
+        parts = {key.partition(".")[0] for key in state}
+        if part := next((part for part in ("average", "controlnet") if part in parts), None):
+            state = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(f"{part}.")}
+        mark = fingerprint_of(state)
+    check_fits(module.controlnet, state, source=name)
+    for network in (module.controlnet, module.average):
+        if network is not None:
+            network.load_state_dict(state)
+    return mark

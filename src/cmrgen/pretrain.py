@@ -22,6 +22,7 @@ from cmrdata.store import Store
 from cmrgen.base import Base, as_rgb
 from cmrgen.data import EvenDraws, jitter
 from cmrgen.diffusion import follow
+from cmrstudy.continuing import Place, batch_seed
 
 # an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not language
 TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2, "output_dim": None}
@@ -39,10 +40,22 @@ SCHEDULE = {
 
 
 class AutoencoderModule(L.LightningModule):
-    """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores)."""
+    """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores).
+
+    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser.
+    """
+
+    logs = ("train_loss", "psnr", "val_psnr")
 
     def __init__(
-        self, *, channels: Sequence[int] = (16, 32, 48), lr: float = 2e-3, kl: float = 2e-4, steps: int = 1000
+        self,
+        *,
+        channels: Sequence[int] = (16, 32, 48),
+        lr: float = 2e-3,
+        kl: float = 2e-4,
+        steps: int = 1000,
+        augment: bool = False,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
@@ -60,9 +73,12 @@ class AutoencoderModule(L.LightningModule):
         )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        seed = batch_seed(self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
+        if self.hparams.augment:
+            batch = jitter(batch, batch, np.random.default_rng(seed))[0]
         rgb = as_rgb(batch, batch.shape[-1])
         posterior = self.vae.encode(rgb).latent_dist
-        error = self.vae.decode(posterior.sample()).sample - rgb
+        error = self.vae.decode(posterior.sample(torch.Generator().manual_seed(seed))).sample - rgb
         divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value, as the errors are per pixel
         loss = error.abs().mean() + 2 * error.square().mean() + self.hparams.kl * divergence
         self.log_dict({"train_loss": loss, "psnr": _psnr(error)}, prog_bar=True)
@@ -70,9 +86,8 @@ class AutoencoderModule(L.LightningModule):
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         rgb = as_rgb(batch, batch.shape[-1])
-        self.log(
-            "val_psnr", _psnr(self.vae.decode(self.vae.encode(rgb).latent_dist.mode()).sample - rgb), prog_bar=True
-        )
+        error = self.vae.decode(self.vae.encode(rgb).latent_dist.mode()).sample - rgb
+        self.log("val_psnr", _psnr(error), prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         return _cosine(self.vae.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
@@ -80,6 +95,8 @@ class AutoencoderModule(L.LightningModule):
 
 class UnetModule(L.LightningModule):
     """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR, min-SNR weights, EMA."""
+
+    logs = ("train_loss", "val_loss")
 
     def __init__(
         self,
@@ -115,17 +132,16 @@ class UnetModule(L.LightningModule):
         self.base, self.empty = base, base.embed([""]).float()
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
-        draws = torch.Generator().manual_seed(self.hparams.seed * 1_000_003 + self.global_step)
+        within = batch_idx % self.trainer.accumulate_grad_batches  # batches and processes of one step differ
+        seed = self.hparams.seed * 1_000_003 + self.global_step + within * 32_452_843
+        draws = torch.Generator().manual_seed(seed + self.global_rank * 15_485_863)
         loss = self._loss(self.unet, batch, draws, dropout=self.hparams.prompt_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        self.log(
-            "val_loss",
-            self._loss(self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0),
-            prog_bar=True,
-        )
+        loss = self._loss(self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0)
+        self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]), sync_dist=True)
 
     def _loss(
         self, unet: UNet2DConditionModel, batch: LatentBatch, draws: torch.Generator, *, dropout: float
@@ -147,26 +163,38 @@ class UnetModule(L.LightningModule):
         return _cosine(self.unet.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
 
 
-def image_loader(
-    store: Store, *, splits: Sequence[str], batch_size: int, draws: int | None, augment: bool, seed: int
-) -> DataLoader:
-    """uint8 images (B, 2, P, P) drawn evenly over groups; `augment` moves and re-windows them a little."""
-    rows = np.flatnonzero(store.index.split.isin(splits))
-    sampler = EvenDraws(store.index.iloc[rows], draws=draws or len(rows), seed=seed)
-    rng = np.random.default_rng(seed)
+class Images(L.LightningDataModule):
+    """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of the optimiser.
 
-    def collate(at: list[int]) -> Tensor:
-        some = np.sort(rows[at])
-        images = torch.from_numpy(store.images[some])
-        return jitter(images, images, rng)[0] if augment else images
+    Every process takes `batch_size` images for each of the batches that a step accumulates.
+    """
 
-    return DataLoader(
-        range(len(rows)),
-        sampler=sampler if draws else None,
-        batch_size=batch_size,
-        collate_fn=collate,
-        drop_last=bool(draws),
-    )
+    begin = Place()  # of the training draws; cmrstudy.training.fit sets it
+
+    def __init__(self, store: Store, *, splits: Sequence[str], steps: int, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.store, self.splits, self.steps, self.batch_size, self.seed = store, splits, steps, batch_size, seed
+
+    def train_dataloader(self) -> DataLoader:
+        rows = np.flatnonzero(self.store.index.split.isin(self.splits))
+        batches = self.steps * self.trainer.accumulate_grad_batches * self.trainer.world_size
+        sampler = EvenDraws(
+            self.store.index.iloc[rows],
+            draws=batches * self.batch_size,
+            seed=self.seed,
+            begin=self.begin,
+            batch_size=self.batch_size,
+        )
+        return self._loader(rows, sampler=sampler, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(np.flatnonzero(self.store.index.split == "val"))
+
+    def _loader(self, rows: np.ndarray, **options: Any) -> DataLoader:
+        def collate(at: list[int]) -> Tensor:
+            return torch.from_numpy(self.store.images[np.sort(rows[at])])
+
+        return DataLoader(range(len(rows)), batch_size=self.batch_size, collate_fn=collate, **options)
 
 
 def text_tower(seed: int) -> TextTransformer:

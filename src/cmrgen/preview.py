@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 
 from cmrgen.data import Latents
 from cmrgen.render import Generator, resized
+from cmrgen.sampler import Sampler
 from cmrstudy.dashboards import log_figure
 from cmrstudy.figures import coloured, image_grid, save
 
@@ -24,9 +24,7 @@ class PreviewGrid(L.Callback):
     `allow_real_images`.
     """
 
-    def __init__(
-        self, folder: Path, *, sampler: dict[str, Any], count: int = 6, allow_real_images: bool = False
-    ) -> None:
+    def __init__(self, folder: Path, *, sampler: Sampler, count: int = 6, allow_real_images: bool = False) -> None:
         self.folder, self.sampler, self.count = folder, sampler, count
         self.allow_real_images = allow_real_images
 
@@ -44,10 +42,8 @@ class PreviewGrid(L.Callback):
                 torch.from_numpy(masks[part]),
                 prompts=data.table.prompt.iloc[rows[part]].tolist(),
                 seeds=list(part),
-                guidance=[self.sampler["guidance"]] * len(part),
-                sampler=self.sampler["name"],
-                steps=self.sampler["steps"],
-                guides=self.sampler["guides"],
+                guidance=[self.sampler.guidance] * len(part),
+                sampler=self.sampler,
             )
             for part in parts
         ]
@@ -58,7 +54,8 @@ class PreviewGrid(L.Callback):
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
         titles = [f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")]
         drawn = image_grid(grid, titles)
-        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}")
+        within = trainer.state.fn == "fit" and not trainer.is_last_batch  # one of several validations of an epoch
+        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}")
         made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
         log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,16 +16,15 @@ from tqdm import tqdm
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store, Writer
-from cmrgen.generator import GUIDES, WHOLE, blank
-from cmrgen.generator import SAMPLERS as SAMPLERS
 from cmrgen.generator import Generator as Generator
+from cmrgen.generator import blank
 from cmrgen.generator import embedded_once as embedded_once
 from cmrgen.generator import load_generator as load_generator
 from cmrgen.generator import save_generator as save_generator
-from cmrgen.generator import scheduler as scheduler
 from cmrgen.moves import moved
 from cmrgen.output import check_room, close, failures, finished, shard_name, shard_of, written_alone
 from cmrgen.rows import check
+from cmrgen.sampler import Sampler
 from cmrgen.sweeps import figures as sweep
 
 HOPELESS = 8  # images: so many without a good one, and the weights are to blame
@@ -38,43 +36,33 @@ def render(
     cohort: Store,
     generator: Generator,
     folder: Path,
-    sampler: str,
-    steps: int,
+    sampler: Sampler,
     batch_size: int = 24,
-    interval: Sequence[float] = WHOLE,
-    guides: str = "prompt",
-    reuse: int = 1,
     shard: str | None = None,
     device: torch.device | str | None = None,
 ) -> Store:
     """Render the plan's rows into a synthetic set at the cohort's image size; continues an interrupted one.
 
-    Rows without their own `steps` take `steps`; interval, guides and reuse are those of Generator.images. shard: "i/n" draws
-    every n-th batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
+    Rows without their own `steps` take the sampler's; guidance is each row's. shard: "i/n" draws every n-th
+    batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
     A row that is not finite is drawn once more, alone and in float32; then it is left out and listed in failed.csv (row,
     reason). Equal arguments give equal bytes on a CPU.
     Raises ValueError for a set of another plan or settings, naming them, and when nothing can be drawn; Unwritable.
     """
     check(plan, cohort.subjects, cohort.index)
-    if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
-        raise ValueError(f"sampler.interval is {list(interval)}; give two shares of the steps, as [0, 1] or [0.2, 0.8]")
-    if guides not in GUIDES:
-        raise ValueError(f"sampler.guides is {guides!r}; it takes {' or '.join(GUIDES)}")
-    if reuse < 1 or batch_size < 1:
-        raise ValueError(f"sampler.reuse is {reuse}, batch_size {batch_size}; give at least 1")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; give at least 1")
     batches = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)]
     written = plan.to_csv(index=False)
     settings = {
         "cohort": cohort.folder.name,
         "cohort_fingerprint": cohort.fingerprint,
-        "sampler": sampler,
-        "steps": steps,
+        "sampler": sampler.name,
+        "steps": sampler.steps,
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
         "plan": plan_hash(plan),
-        **({"interval": list(interval)} if tuple(interval) != WHOLE else {}),
-        **({"guides": guides} if guides != "prompt" else {}),
-        **({"reuse": reuse} if reuse > 1 else {}),
+        **sampler.settings(),
         **({"compiled": True} if generator.compiled else {}),
         **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
     }
@@ -92,10 +80,8 @@ def render(
         writer = Writer(folder, pixels=pixels, settings=settings)
         check_room(folder, rows=rows - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
-        draw = partial(
-            drawn, generator=generator, sampler=sampler, interval=tuple(interval), guides=guides, reuse=reuse
-        )
-        _write(writer, batches, cohort=cohort, draw=draw, steps=steps)
+        draw = partial(drawn, generator=generator, sampler=sampler)
+        _write(writer, batches, cohort=cohort, draw=draw, steps=sampler.steps)
         return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"), names=cohort.meta.get("names"))
 
 
@@ -110,7 +96,7 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
     lost = len(failures(writer))
     with tqdm(total=rows, initial=there, desc="render", unit="img") as bar:
         for batch in batches[len(writer.parts) :]:
-            part = batch.assign(split="synthetic", sampler=draw.keywords["sampler"], steps=steps_of(batch, steps))
+            part = batch.assign(split="synthetic", sampler=draw.keywords["sampler"].name, steps=steps_of(batch, steps))
             masks = moved(cohort.masks[batch.source_row.to_numpy()], batch)
             images = draw(part, masks)
             good = ~blank(images).numpy()
@@ -125,11 +111,8 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
             bar.update(len(batch))
 
 
-def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, **how: Any) -> Tensor:
-    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone.
-
-    `how`: sampler, interval, guides and reuse of Generator.images.
-    """
+def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler) -> Tensor:
+    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
     images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels), dtype=torch.uint8)
 
     def draw(at: np.ndarray, generator: Generator, steps: int) -> None:
@@ -141,8 +124,7 @@ def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, **how:
             seeds=some.seed.tolist(),
             guidance=some.guidance.tolist(),
             strength=some.strength.tolist(),
-            steps=steps,
-            **how,
+            sampler=replace(sampler, steps=steps),
         )
         images[torch.from_numpy(at)] = made.cpu()
 
@@ -160,12 +142,10 @@ def steps_of(rows: pd.DataFrame, default: int) -> pd.Series:
     return pd.to_numeric(own).fillna(default).astype("int64")
 
 
-def render_sweep(
-    cohort: Store, generator: Generator, folder: Path, *, sampler: str, steps: int, guidance: float, **how: Any
-) -> None:
+def render_sweep(cohort: Store, generator: Generator, folder: Path, *, sampler: Sampler, **how: Any) -> None:
     """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments of `render`."""
-    rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=guidance)
-    render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, steps=steps, **how)
+    rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=sampler.guidance)
+    render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 
 def resized(images: Tensor, pixels: int) -> Tensor:

@@ -72,7 +72,14 @@ def begin(command: str, *, conf: Path, about: str) -> None:
             sys.exit(f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'")
     if command == "train" and set(given) & set(COMPOSED) and not any(text.startswith("experiment=") for text in given):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
+    sys.excepthook = _ends
     paths.start()
+
+
+def _ends(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Ctrl-C is no fault of the program: whoever was at work has told how it goes on."""
+    if not issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _there(package: str) -> bool:

@@ -39,8 +39,14 @@ def asked(settings: Any) -> list[Any]:
     return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
 
 
-def continue_csv(logger: Any, *, step: int) -> None:
-    """Gives a CSVLogger the rows before `step` that an interrupted attempt left it; it would begin its file anew."""
+def continue_csv(logger: Any, *, step: int, rows: int | None = None) -> None:
+    """Gives a CSVLogger what an interrupted attempt left it; it would begin its file anew.
+
+    Args:
+        logger: of any kind; others are left alone.
+        step: to go on from; earlier rows are kept.
+        rows: how many of those there were then, None where nobody counted (`csv_rows`).
+    """
     import pandas as pd
     from lightning.pytorch.loggers import CSVLogger
 
@@ -49,11 +55,22 @@ def continue_csv(logger: Any, *, step: int) -> None:
     if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").exists():
         return
     earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
-    earlier = earlier[earlier.step.astype(int) < step]
+    earlier = earlier[earlier.step.astype(int) < step].head(rows)
     writer = logger.experiment  # takes the file away
     if len(earlier):
         write_atomic(path, earlier.to_csv(index=False))
         writer.metrics_keys = list(earlier.columns)
+
+
+def csv_rows(loggers: Sequence[Any]) -> int | None:
+    """Rows that a CSVLogger among `loggers` has written so far; None without one."""
+    from lightning.pytorch.loggers import CSVLogger
+
+    for logger in _senders(loggers):
+        if isinstance(logger, CSVLogger):
+            path = Path(logger.log_dir) / "metrics.csv"
+            return max(0, path.read_bytes().count(b"\n") - 1) if path.exists() else 0
+    return None
 
 
 @contextmanager

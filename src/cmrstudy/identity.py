@@ -16,7 +16,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 HOW = (  # how a run is made: decides no number
     "resume", "overwrite", "stale", "refresh", "print_config", "name", "run_dir", "task", "repeatable", "unused",
     "images", "shard", "hydra.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
-    "checkpoint", "checkpoint.*", "ckpt_path", "keep",
+    "checkpoint", "checkpoint.*", "callbacks.rich_progress", "callbacks.rich_progress.*", "callbacks.device_stats",
+    "callbacks.device_stats.*", "callbacks.lr_monitor", "callbacks.lr_monitor.*", "keep",
     "*.workers", "*.channels_last", "*.compile", "compile",
     "trainer._target_", "trainer._convert_", "trainer.accelerator", "trainer.enable_*",
     "trainer.log_every_n_steps", "trainer.profiler", "trainer.max_time", "trainer.detect_anomaly",
@@ -31,7 +32,7 @@ WHERE = (  # where things lie on this machine: what lies there is compared by it
     "cohort.cohorts.*.diagnoses", "cohort.cohorts.*.salt_root",
 )  # fmt: skip
 INPUTS = (  # folders and files that a run is made from: they name a run's folder, their content is compared
-    "generator", "synthetic_set", "classifier", "classifiers", "weights", "base.weights", "plan.path",
+    "generator", "synthetic_set", "classifier", "classifiers", "weights", "ckpt_path", "base.weights", "plan.path",
     "audit_generator",
 )  # fmt: skip
 SCOPE = ("cohort", "cohort.*", "fold")  # what all runs of a study share: parts of every one's name

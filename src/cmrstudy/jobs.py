@@ -17,7 +17,8 @@ from typing import Any
 from cmrstudy import overrides, runs
 from cmrstudy.identity import settings
 
-UNFINISHED = 3  # exit status of a command whose attempt ended before its run
+UNFINISHED, INTERRUPTED = 3, 130  # exit statuses of a command whose attempt ended before its run: by time, by a signal
+GO_ON = "The same command with resume=true runs only what is missing."
 TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
 
 
@@ -44,12 +45,12 @@ class Jobs:
         if not _sweeps(config):
             if isinstance(error, runs.AttemptEnded):
                 print(message, file=sys.stderr, flush=True)
-                sys.exit(UNFINISHED)
+                sys.exit(_status(error))
             if error and not in_full:
                 sys.exit(f"error: {message}")
             return
         self._restore()
-        ended = isinstance(error, runs.AttemptEnded)
+        ended = error if isinstance(error, runs.AttemptEnded) else None
         if error:
             if in_full:
                 traceback.print_exception(error)
@@ -60,6 +61,9 @@ class Jobs:
         if error:
             outcome["told"] = message or type(error).__name__  # what other people's errors say may name a participant
         runs.write_atomic(Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json", json.dumps(outcome, indent=1))
+        if ended and isinstance(ended.__cause__, KeyboardInterrupt):  # whoever ended this job means the sweep
+            print(f"The sweep ends here. {GO_ON} {config.hydra.sweep.dir}", file=sys.stderr, flush=True)
+            sys.exit(_status(ended))
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         if message := shared_folder(config):
@@ -72,7 +76,7 @@ class Jobs:
         missing = [f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
                    for state, of in lines.items() if of]  # fmt: skip
         if missing:
-            sys.exit("\n".join([*missing, f"The same command with resume=true runs only what is missing. {folder}"]))
+            sys.exit("\n".join([*missing, f"{GO_ON} {folder}"]))
         print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
 
     def _restore(self) -> None:
@@ -125,6 +129,11 @@ def apart(config: Any, trial: Any) -> None:
     """Optuna: a trial's run folder is named by what it tries, and is none of the study's; a name= of one's own stays."""
     if "name" not in trial.user_attrs:
         trial.suggest_categorical("name", [TRIAL])
+
+
+def _status(ended: runs.AttemptEnded) -> int:
+    """The exit status of a command that has not finished: a shell's own after Ctrl-C or a signal."""
+    return INTERRUPTED if isinstance(ended.__cause__, KeyboardInterrupt) else UNFINISHED
 
 
 def _sweeps(config: Any) -> bool:

@@ -124,5 +124,8 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",
         ".*module.s. in eval mode.*",
         ".*logs directory .* exists.*",
+        ".*exists and is not empty.*",
+        ".*could not find the monitored key.*",  # no validation yet
+        ".*your dataloader is not resumable.*",  # its sampler is: cmrstudy/continuing.py
     ):
         warnings.filterwarnings("ignore", message=message)
