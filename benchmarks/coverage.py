@@ -118,7 +118,9 @@ def _truth(
     of: Setting, arm: str, facts: tuple[float, ...], ends: list[dict[str, np.ndarray]], seed_sd: float, band: float
 ) -> Truth:
     """The true rates of an arm in all subgroups."""
-    cells = pd.MultiIndex.from_product([range(len(s)) for s in SHARES.values()], names=list(SHARES)).to_frame(index=False)
+    cells = pd.MultiIndex.from_product([range(len(s)) for s in SHARES.values()], names=list(SHARES)).to_frame(
+        index=False
+    )
     share = np.prod([np.array(s)[cells[axis]] for axis, s in SHARES.items()], axis=0)
     codes = {axis: cells[axis].to_numpy() for axis in SHARES}
     given_sets = 1 <= of.sets < 3 and arm != "Real"
@@ -208,7 +210,9 @@ def summed(rows: pd.DataFrame) -> pd.DataFrame:
         width=np.where(given, rows.high - rows.low, 0.0), tested=rows.p.notna().astype(float),
         significant=(rows.p <= 0.05).astype(float),
     )  # fmt: skip
-    means = [column for column in ("value", "estimate", "observed", "expected", "between_sd", "true_sd") if column in rows]
+    means = [
+        column for column in ("value", "estimate", "observed", "expected", "between_sd", "true_sd") if column in rows
+    ]
     keys = ["quantity", "subgroups"]
     counted = ["numbers", "given", "held", "below", "above", "width", "tested", "significant", *means]
     return rows.groupby(keys, sort=False)[counted].sum(min_count=1).assign(studies=1).reset_index()
@@ -237,7 +241,9 @@ def _add(out: Path, more: pd.DataFrame) -> None:
 
     whole = pd.concat([pd.read_csv(out), more], ignore_index=True) if out.exists() else more
     columns = whole.columns.drop(["setting", "quantity", "subgroups"])
-    whole = whole.groupby(["setting", "quantity", "subgroups"], sort=False)[list(columns)].sum(min_count=1).reset_index()
+    whole = (
+        whole.groupby(["setting", "quantity", "subgroups"], sort=False)[list(columns)].sum(min_count=1).reset_index()
+    )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, whole.to_csv(index=False, float_format="%.8g"))
 
@@ -249,7 +255,13 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         given=table.given / n, coverage=table.held / given, below=table.below / given, above=table.above / given,
         width=table.width / given, significant=table.significant / table.tested.where(table.tested > 0),
     )  # fmt: skip
-    return result.assign(**{c: table[c] / n for c in ("value", "estimate", "observed", "expected", "between_sd", "true_sd") if c in table})
+    return result.assign(
+        **{
+            c: table[c] / n
+            for c in ("value", "estimate", "observed", "expected", "between_sd", "true_sd")
+            if c in table
+        }
+    )
 
 
 def main() -> None:
@@ -264,7 +276,7 @@ def main() -> None:
             print(shown(pd.read_csv(options.out)).round(3).to_string(index=False))
         return
     for of in SETTINGS:
-        if options.only not in of.name:
+        if not of.name.startswith(options.only):
             continue
         before = pd.read_csv(options.out).query("setting == @of.name") if options.out.exists() else pd.DataFrame()
         done = int(before.studies.max()) if len(before) else 0

@@ -21,11 +21,10 @@ from cmrcls import extremes
 from cmrcls.extremes import Gap, Lowest, Part, Rates
 from cmrcls.metrics import METRICS, scored
 from cmrcls.statistics import LEVEL, corrected_for_many, interval, moves, resample
-from cmrcls.study import PLURAL, Axis, Level, Study, axes_of, levels
+from cmrcls.study import FEWEST_FOLDS, Axis, Level, Study, axes_of, holds, levels, replicates
 
 FEWEST = 20  # subjects a rate must rest on for an interval; below, benchmarks/coverage.py finds less than 93 % coverage
 CHUNK = 250  # resamples together
-FOLDS = 3  # the fewest whose spread can be told
 MEASURES = {  # column -> the rates whose largest difference between subgroups it is; fairlearn's definitions
     "balanced_accuracy": ("balanced_accuracy",),
     "demographic_parity": ("selection_rate",),
@@ -170,26 +169,6 @@ def _around(study: Study, resamples: int, rng: np.random.Generator, seed: int) -
                   rng.standard_t(freedom, resamples), seed)  # fmt: skip
 
 
-def holds(study: Study, arm: str) -> str:
-    """The chance that an arm's intervals hold: "subjects, seeds (8)"."""
-    own = levels(study.runs.iloc[study.positions(arm)])
-    repeated = [f"{PLURAL[level.name]} ({len(level.units)})" for level in own]
-    folds = study.folds
-    split = [f"folds ({folds.max() + 1})"] if folds is not None and folds.max() + 1 >= FOLDS else []
-    return ", ".join(["subjects", *repeated, *split])
-
-
-def replicates(study: Study, arm: str) -> dict[str, int]:
-    """How many different seeds, sets and generators an arm's runs have; sets and generators 0 for real images alone."""
-    runs = study.runs.iloc[study.positions(arm)]
-    sets = runs[runs["set"] != ""]
-    return {
-        "seeds": runs.seed.nunique(),
-        "sets": len(sets[["generator", "set"]].drop_duplicates()),
-        "generators": sets.generator.nunique(),
-    }
-
-
 def _scores(around: Around, axis: Axis, counts: np.ndarray) -> list[dict[str, Score]]:
     """Of each subgroup of an axis: every metric, and the false positive rate for gaps."""
     names = [*METRICS, *(["false_positive_rate"] if axis.columns else [])]
@@ -249,7 +228,7 @@ def _draws(around: Around, score: Score, plus: int, minus: int | None = None) ->
     for k, sign in signs.items():
         own = around.arms[k].own
         total = total + sign * (around.moves[:, own] @ score.value[own])
-    if score.folds is not None and len(score.folds) >= FOLDS:
+    if score.folds is not None and len(score.folds) >= FEWEST_FOLDS:
         of_folds = sum(sign * score.folds[:, k] for k, sign in signs.items())
         known = varies * (1 - share) + sum(_training(score.value, around.arms[k]) for k in signs)
         excess = len(of_folds) * np.var(of_folds, ddof=1) - known
@@ -346,7 +325,7 @@ def _dispersion(some: Sequence[Score], k: int) -> float:
     ratios = [
         len(score.folds) * np.var(score.folds[:, k], ddof=1) / score.varies[k]
         for score in some
-        if score.folds is not None and len(score.folds) >= FOLDS and score.varies[k] > 0
+        if score.folds is not None and len(score.folds) >= FEWEST_FOLDS and score.varies[k] > 0
     ]
     return max(1.0, float(np.mean(ratios))) if ratios else 1.0
 
@@ -367,10 +346,10 @@ def _spreads(
             rate + np.stack([_draws(around, bands[code][name], k) for code in who], axis=1)
             for name, rate in zip(names, gap.parts, strict=True)
         ]
-        draws = np.max([np.ptp(one, axis=1) for one in moved], axis=0)
+        draws = gap.curve.freed(np.max([np.ptp(one, axis=1) for one in moved], axis=0))
         cells = _extreme_cells(axis, who, parts[gap.where]) | _ratios(parts, gap)
         cells |= {"rate": names[gap.where], "permutations": len(parts[0].noise)}
-        spreads.arms.append(Spread(gap, gap.corrected + draws - draws.mean(), cells))
+        spreads.arms.append(Spread(gap, draws, cells))
     return spreads
 
 
@@ -446,12 +425,12 @@ def _lowest(around: Around, axis: Axis, bands: Sequence[dict[str, Score]], rates
         part = _part(around, bands, rates[name], name, who, k, rng)
         worst = extremes.lowest(part, rng=rng)
         noise = np.stack([_draws(around, bands[code][name], k) for code in who], axis=1)
-        draws = (worst.rates + noise).min(axis=1)
+        draws = -worst.curve.freed(-(worst.rates + noise).min(axis=1))
         pointwise = [_ends(rate + noise[:, j], bands[who[j]][name].rests_on, limits=(0, 1))["low"]
                      for j, rate in enumerate(part.rate)]  # fmt: skip
         ends = min(pointwise), _below_all(part.rate, noise)
         cells = {"worst": axis.names[who[int(np.argmin(part.rate))]], "low": ends[0], "high": ends[1]}
-        spreads.arms.append(Spread(worst, worst.corrected + draws - draws.mean(), cells))
+        spreads.arms.append(Spread(worst, draws, cells))
     return spreads
 
 

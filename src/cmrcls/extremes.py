@@ -10,7 +10,7 @@ in docs/results/coverage.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ from cmrcls.study import Axis, Level
 
 PRIOR = 10  # subjects' worth of the common variance in each subgroup's own: one of three subjects has none to speak of
 BATCH = 64  # permutations together
+SHARES = np.r_[np.linspace(0, 1, 13), 1.25, 1.6, 2.0, 3.0]  # of what subgroups were observed apart
 RATES = ("balanced_accuracy", "sensitivity", "false_positive_rate", "selection_rate")
 
 
@@ -48,6 +49,18 @@ class Part(NamedTuple):
     trained: Trained
 
 
+class Curve(NamedTuple):
+    """What is observed on average, for subgroups drawn together or apart by SHARES; both (len(SHARES),)."""
+
+    observed: np.ndarray  # rises
+    true: np.ndarray
+
+    def freed(self, observed: np.ndarray | float) -> np.ndarray:
+        """The true values that give what was observed; where equal subgroups give more, theirs."""
+        beyond = np.maximum(np.asarray(observed) - self.observed[-1], 0)
+        return np.interp(observed, self.observed, self.true) + beyond
+
+
 class Gap(NamedTuple):
     """Highest minus lowest subgroup."""
 
@@ -61,6 +74,7 @@ class Gap(NamedTuple):
     between_sd: float  # between subgroups, less chance
     where: int  # the part that has the gap
     parts: list[np.ndarray]  # the subgroups' rates (K,) drawn together so far that the gap is `corrected`
+    curve: Curve
 
 
 class Lowest(NamedTuple):
@@ -71,6 +85,7 @@ class Lowest(NamedTuple):
     p: float  # share of those at least as low
     corrected: float
     rates: np.ndarray  # (K,) drawn together so far that the worst is `corrected`
+    curve: Curve
 
 
 def shuffled(
@@ -233,31 +248,29 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
     p = (1 + int((null * (1 + 1e-5) >= observed).sum())) / (1 + len(null))
     reach = float(np.quantile(null, level, method="higher"))
     low = max(float((difference - reach * error).max()) for difference, error in apart)
-    corrected, moved = _drawn_together(parts, noises, max(found))
     low = max(0.0, low)
     where = int(np.argmax(found))
     widest = parts[where]
     between = widest.rate.var(ddof=1) - (widest.variance + widest.trained.variance).mean()
+    curve, moved = _drawn_together(parts, noises, found[where])
+    corrected = float(curve.freed(found[where]))
     return Gap(
-        max(found), float(chance.mean()), float(np.quantile(chance, 0.95)), p,
-        max(corrected, low), low, min(max(limits), 1.0), float(np.sqrt(max(0.0, between))), where, moved,
+        found[where], float(chance.mean()), float(np.quantile(chance, 0.95)), p, max(corrected, low), low,
+        min(max(limits), 1.0), float(np.sqrt(max(0.0, between))), where, moved, curve,
     )  # fmt: skip
 
 
 def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
     """The worst subgroup of a rate of which more is better."""
-    noise = _noise(one, rng)
-    centre = _centre(one)
-    worst = centre + noise.min(axis=1)
-    observed = float(one.rate.min())
-
-    def expected(share: float) -> float:
-        return float((centre + share * (one.rate - centre) + noise).min(axis=1).mean())
-
-    share = _solved(lambda share: -expected(share), -observed)
-    rates = centre + share * (one.rate - centre)
+    noise, centre = _noise(one, rng), _centre(one)
+    worst, observed = centre + noise.min(axis=1), float(one.rate.min())
+    apart = one.rate - centre
+    means = [float((centre + share * apart + noise).min(axis=1).mean()) for share in SHARES]
+    curve = Curve(-np.array(means), -(centre + SHARES * apart.min()))  # of -rate, which rises
+    corrected = -float(curve.freed(-observed))
+    share = (centre - corrected) / -apart.min() if apart.min() < 0 else 0.0
     p = (1 + int((worst <= observed + 1e-9).sum())) / (1 + len(worst))
-    return Lowest(observed, float(worst.mean()), p, float(rates.min()), rates)
+    return Lowest(observed, float(worst.mean()), p, corrected, centre + share * apart, curve)
 
 
 def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
@@ -276,11 +289,10 @@ def _centre(one: Part) -> float:
 
 def _drawn_together(
     parts: Sequence[Part], noises: Sequence[np.ndarray], observed: float
-) -> tuple[float, list[np.ndarray]]:
-    """The gap that, with chance added, is on average as large as the observed one; and the rates that have it.
+) -> tuple[Curve, list[np.ndarray]]:
+    """What gap is observed of subgroups drawn towards their centre, and the rates that on average give this one.
 
-    Subgroups are drawn towards their centre by a common factor; where even equal ones would give
-    more than was observed, the gap is 0.
+    All are drawn by a common factor; where even equal ones would give more than was observed, it is 0.
     """
     centres = [_centre(one) for one in parts]
 
@@ -291,19 +303,8 @@ def _drawn_together(
         gaps = [np.ptp(rate + noise, axis=1) for rate, noise in zip(rates(share), noises, strict=True)]
         return float(np.max(gaps, axis=0).mean())
 
-    share = _solved(expected, observed)
-    return share * observed, rates(share)
-
-
-def _solved(rising: Callable[[float], float], observed: float, *, steps: int = 16) -> float:
-    """The share in [0, 1] at which a function that rises with it reaches what was observed; 0 where it begins above."""
-    low, high = 0.0, 1.0
-    if rising(0.0) >= observed:
-        return 0.0
-    for _ in range(steps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if rising(middle) < observed else (low, middle)
-    return low
+    curve = Curve(np.array([expected(share) for share in SHARES]), SHARES * observed)
+    return curve, rates(float(curve.freed(observed)) / observed if observed > 0 else 0.0)
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:

@@ -300,6 +300,59 @@ def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
     return reasons
 
 
+class _Origin(NamedTuple):
+    """Where a synthetic set comes from; None for what can't be told any more."""
+
+    made: str  # the set, by fingerprint
+    seed: int | None
+    generator: str | None  # by fingerprint
+    generator_seed: int | None
+
+
+def replicates(of: Study) -> dict[Path, tuple[str, str]]:
+    """Finished run's folder -> (generator, set) that its synthetic images are from; two empty words where it has none.
+
+    Named by their seeds, or by their place where seeds don't tell them apart, so that folds, whose
+    generators and sets are others, have the same names. A generator that can't be told is "unknown".
+    """
+    origins: dict[int | None, dict[str, _Origin]] = {}
+    for _, run in of.finished():
+        if made := run.record.inputs.get(SET):
+            known = origins.setdefault(run.fold, {})
+            known.setdefault(made["fingerprint"], _origin(made["fingerprint"], made.get("at")))
+    names: dict[tuple[int | None, str], tuple[str, str]] = {}
+    for fold, sets in origins.items():
+        generators = _called({o.generator: o.generator_seed for o in sets.values() if o.generator})
+        for generator in {origin.generator for origin in sets.values()}:
+            own = {o.made: o.seed for o in sets.values() if o.generator == generator}
+            for mark, name in _called(own).items():
+                names[fold, mark] = (generators[generator] if generator else "unknown", name)
+    return {run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", "")) for _, run in of.finished()}
+
+
+def _origin(fingerprint: str, at: str | None) -> _Origin:
+    made = _record_of(at, fingerprint)
+    if made is None:
+        return _Origin(fingerprint, None, None, None)
+    generator = made.inputs.get("generator", {})
+    mark = generator.get("fingerprint")
+    trained = _record_of(generator.get("at"), mark) if mark else None
+    return _Origin(fingerprint, made.settings.get("seed"), mark, trained.settings.get("seed") if trained else None)
+
+
+def _record_of(at: str | None, fingerprint: str) -> runs.Record | None:
+    """The run that left what has this fingerprint, if it is still where it was."""
+    record = runs.record(Path(at)) if at else None
+    return record if record and record.facts.get("fingerprint") == fingerprint else None
+
+
+def _called(seeds: Mapping[str, int | None]) -> dict[str, str]:
+    """A name per thing: its seed, or its place among them where seeds don't tell them apart."""
+    if None not in seeds.values() and len(set(seeds.values())) == len(seeds):
+        return {mark: str(seed) for mark, seed in seeds.items()}
+    return {mark: str(k) for k, mark in enumerate(sorted(seeds, key=lambda mark: (str(seeds[mark]), mark)))}
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 

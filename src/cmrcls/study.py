@@ -20,6 +20,7 @@ from cmrdata.cohort import AXES
 RUN = ["arm", "generator", "set", "seed"]  # columns that tell a run; with folds it is all folds of them
 LEVELS = ("generator", "set", "seed")  # from the highest
 PLURAL = {"generator": "generators", "set": "sets", "seed": "seeds"}
+FEWEST_FOLDS = 3  # whose spread can be told
 ENOUGH = 2  # degrees of freedom: with 3 replicates their spread can be told, with 2 it can't
 SUBGROUPS = {  # rows in the order of the paper's Table 2
     "overall": {"overall": "Overall"},
@@ -180,6 +181,26 @@ def _level(name: str, unit: pd.Series, given: pd.Series, weights: np.ndarray) ->
     freedom = len(names) - (1 if crossed else len(alone))
     spread = (parts**2).sum()  # of the sum of squares over units, were runs independent with variance 1
     return Level(name, names, parts, freedom, (weights**2).sum() / spread if spread > 1e-12 else 0.0)
+
+
+def holds(study: Study, arm: str) -> str:
+    """The chance that an arm's intervals hold: "subjects, seeds (8)"."""
+    own = levels(study.runs.iloc[study.positions(arm)])
+    repeated = [f"{PLURAL[level.name]} ({len(level.units)})" for level in own]
+    folds = study.folds
+    split = [f"folds ({folds.max() + 1})"] if folds is not None and folds.max() + 1 >= FEWEST_FOLDS else []
+    return ", ".join(["subjects", *repeated, *split])
+
+
+def replicates(study: Study, arm: str) -> dict[str, int]:
+    """How many different seeds, sets and generators an arm's runs have; sets and generators 0 for real images alone."""
+    runs = study.runs.iloc[study.positions(arm)]
+    sets = runs[runs["set"] != ""]
+    return {
+        "seeds": runs.seed.nunique(),
+        "sets": len(sets[["generator", "set"]].drop_duplicates()),
+        "generators": sets.generator.nunique(),
+    }
 
 
 def by_seed(study: Study, values: np.ndarray) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from typing import Any
 
 from cmrstudy.paths import shipped
 
+REPEATS = ("seed", "fold", "cohort.fold")  # settings that make repeats of one kind
 Inputs = dict[str, dict[str, Any]]  # key -> fingerprint, at (where it lay), and what else is known of it
 
 
@@ -81,17 +82,19 @@ def file_hash(file: Path) -> str:
 
 
 def kind_at(place: str | Path) -> str | None:
-    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds apart.
+    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds and folds apart.
 
-    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again.
-    None where no run of ours lies there.
+    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again. So
+    are those of the folds of a cross-validation; the cohort's store, another in each fold, is compared
+    by whoever uses the run. None where no run of ours lies there.
     """
     try:
         record = json.loads((Path(place) / "run.json").read_text())
     except (OSError, ValueError):
         return None
-    settings = {key: value for key, value in record["settings"].items() if key != "seed"}
-    made_from = {key: of.get("kind") or of["fingerprint"] for key, of in record["inputs"].items()}
+    settings = {key: value for key, value in record["settings"].items() if key not in REPEATS}
+    inputs = {key: of for key, of in record["inputs"].items() if key != "cohort"}
+    made_from = {key: of.get("kind") or of["fingerprint"] for key, of in inputs.items()}
     told = json.dumps([settings, made_from], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
 
