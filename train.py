@@ -106,27 +106,35 @@ def follows(cfg: DictConfig) -> bool:
 
 
 def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Tables of who is in the cohort and who is not, and Fig. 1; nothing is prepared."""
+    """Tables of who is in the cohort and who is not, what of its tables was understood, and Fig. 1; nothing is prepared."""
     from hydra.utils import instantiate
     from rich.console import Console
 
+    from cmrdata.prepare import expected
     from cmrstudy import figures, inspection
 
-    cohort = instantiate(cfg.cohort)
-    subjects, rejected = inspection.inspect(cohort, Path(cfg.data_root), volumes=cfg.volumes)
+    cohort, console = instantiate(cfg.cohort), Console()
+    columns = cohort.columns()
+    runs.write_atomic(folder / "columns.csv", columns.to_csv(index=False))
+    inspection.show(console, inspection.column_table(columns), notes=inspection.not_found(columns))
+    try:
+        subjects, rejected = inspection.inspect(cohort, Path(cfg.data_root), volumes=cfg.volumes)
+    except ValueError:  # refused for its table, maybe: what was left out tells why
+        inspection.show(console, notes=cohort.notes())
+        raise
     runs.write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
     runs.write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    console = Console()
-    for table in inspection.summary(subjects, rejected):
-        console.print(table)
     notes = [*cohort.notes(), *inspection.changes(cohort, Path(cfg.data_root))]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
                      "(cohort.max_rejected)")  # fmt: skip
-    for note in notes:
-        console.print(f"- {note}", highlight=False)
-    if len(subjects):
-        figures.save(figures.demographics(subjects), folder / "fig1_demographics")
+    inspection.show(console, *inspection.summary(subjects, rejected), notes=notes)
+    if subjects.empty:
+        raise ValueError(
+            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, by subject. "
+            f"{expected(cohort, rejected)}".rstrip()
+        )
+    figures.save(figures.demographics(subjects), folder / "fig1_demographics")
     return {"subjects": len(subjects), "rejected": len(rejected)}
 
 

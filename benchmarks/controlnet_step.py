@@ -35,8 +35,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from hydra import compose, initialize_config_dir
 from machine import hardware, matmul_rate, now, peak_memory
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
+from cmrdata import progress
 from cmrdata.readers.phantom import Phantom
 from cmrgen.base import Base, load_base
 from cmrgen.data import Latents
@@ -149,7 +149,7 @@ def measured(at: Setting, *, batches: list[int], presets: dict[str, dict[str, An
         except ValueError as error:
             print(f"memory={name} left out: {error}\n", flush=True)
     arms = [Arm(name, batch, run, flops) for batch in batches for name, (run, flops) in kinds.items()]
-    for _ in tqdm(range(repeats), desc="turns"):
+    for _ in progress.each(range(repeats), "turns", total=repeats, unit="turns"):
         for arm in arms:
             arm.turn()
     return arms

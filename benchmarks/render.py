@@ -34,8 +34,8 @@ import torch
 from diffusers import StableDiffusionControlNetPipeline
 from machine import hardware, now
 from torch import Tensor
-from tqdm import tqdm
 
+from cmrdata import progress
 from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store
@@ -159,7 +159,7 @@ def drawn(arms: list[Arm], plan: pd.DataFrame, masks: Tensor, *, repeats: int, d
     """Every arm in turns, after one that does not count."""
     for arm in arms:
         arm.turn(plan.iloc[: arm.batch], masks[: arm.batch], device, counts=False)
-    for part in tqdm(np.array_split(np.arange(len(plan)), repeats), desc="turns"):
+    for part in progress.each(np.array_split(np.arange(len(plan)), repeats), "turns", total=repeats, unit="turns"):
         for arm in arms:
             arm.turn(plan.iloc[part], masks[torch.from_numpy(part)], device)
 

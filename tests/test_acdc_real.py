@@ -27,7 +27,8 @@ def real(tmp_path_factory) -> Store:
 def test_real_patients_are_all_read(real):
     assert real.meta["subjects"] == len(real.subjects) and real.meta["rejected"] == 0
     assert real.index.groupby("subject").size().isin((1, 3, 9)).all()
-    assert (real.index["flags"].isin(("", "mask_reused"))).all()
+    assert (real.index["flags"].isin(("", "mask_reused", "handedness_assumed"))).all()
+    assert (real.index["flags"] == "handedness_assumed").mean() < 0.1  # the headers tell nothing, nearly all masks do
     assert set(np.unique(real.masks)) == {0, 1, 2, 3}
     assert not re.search(r"patient\d", everything(real))
 
@@ -45,7 +46,7 @@ def test_real_crops_are_centred_upright_and_well_exposed(real):
         for axis in (0, 1):
             box = np.flatnonzero((mask > 0).any(axis=(0, 2 - axis)))
             assert abs((box[0] + box[-1]) / 2 - 31.5) <= 1
-        assert 20 < image.mean() < 180 and (image == 255).mean() < 0.02
+        assert 20 < image.mean() < 180 and (image == 255).mean() < 0.03
     for mask in real.masks[np.flatnonzero(real.index.central)]:
         (_, lv), (_, rv) = (np.argwhere(mask[0] == label).mean(0) for label in (LV, RV))
         assert rv < lv  # RV on the left of every picture: nobody is mirrored

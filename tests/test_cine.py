@@ -86,7 +86,7 @@ def test_a_scan_of_two_frames_has_no_cine_and_a_short_one_repeats():
     with pytest.raises(ValueError, match="^no cine: .*ED and ES alone"):
         stacks(scan(), cine=8, **how)
     images, _, (row,) = stacks(cine(5, ed=0, es=2), cine=8, **how)
-    assert row["flags"] == "frames_repeated" and len(np.unique(images[0], axis=0)) == 5
+    assert row["flags"] == "handedness_assumed;frames_repeated" and len(np.unique(images[0], axis=0)) == 5
 
 
 # readers

@@ -94,8 +94,9 @@ def test_what_hydra_refuses_elsewhere_ends_with_what_to_type():
 def test_relative_paths_are_the_working_directorys_where_something_is_there_or_is_to_be_written(tmp_path, monkeypatch):
     monkeypatch.setenv("CMR_HOME", str(tmp_path / "home"))
     (tmp_path / "began" / "mine").mkdir(parents=True)
+    (tmp_path / "began" / "a.csv").touch()
     began = tmp_path / "began"
-    wanted = {"cohort.root=mine": f"{began}/mine", "cohort.root=other": "other", "run_dir=out": f"{began}/out",
+    wanted = {"cohort.root=mine": f"{began}/mine", "cohort.root=other": "other", "cohort.table=*.csv": f"{began}/*.csv", "run_dir=out": f"{began}/out",
               "data_root=data": f"{began}/data", "generator=runs/controlnet/0": "runs/controlnet/0"}  # fmt: skip
     for text, value in wanted.items():
         key = text.split("=")[0]

@@ -290,7 +290,7 @@ def test_a_tree_read_again_gives_the_phantoms_stacks(people, tree):
         seg = check_labels(read_volume(tree / subject / "seg_sa.nii.gz")[0], mapping={k: k for k in range(4)})
         check_topology(seg[0])
         scan = Scan(dict(enumerate(cine)), 0, ES_FRAME, dict(enumerate(seg)), spacing, cycle=len(cine))
-        images, masks, rows = stacks(scan, pixels=64, fov_mm=165.0, expand=True)
+        images, masks, rows = stacks(scan, pixels=64, fov_mm=165.0, expand=True, orient="none")
         truth = people.stacks(people.people[people.people.subject == subject].assign(split="train"))
         assert [(row["slice"], row["frame"]) for row in rows] == list(
             zip(truth.index.slice, truth.index.frame, strict=True)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -6,8 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmrdata import slices
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.slices import Grid, Scan, collect, stacks
+from cmrdata.slices import Grid, Scan, collect
+
+stacks = partial(slices.stacks, orient="none")  # as the file lies; turning has tests of its own (test_orientation)
 
 LV_MM, WALL_MM = 20.0, 28.0  # radii of the made heart
 GREY = np.array([60.0, 220.0, 100.0, 180.0])  # of background, LV, myocardium, RV
@@ -235,12 +239,12 @@ def test_case_12_a_mirrored_file_gives_the_same_picture(flip, spacing):
     axes = tuple(axis for axis, runs in zip((1, 2), flip, strict=True) if runs)
     mirrored = replace(
         made,
-        flip=flip,
+        affine=np.diag([*(np.where(flip[::-1], 1.0, -1.0) * spacing[::-1]), -10, 1]),
         frames={t: np.flip(frame, axes) for t, frame in made.frames.items()},
         labels={t: np.flip(labels, axes) for t, labels in made.labels.items()},
     )
     images, masks, rows = stacks(made, pixels=64, fov_mm=128, expand=True)
-    again, masks_again, rows_again = stacks(mirrored, pixels=64, fov_mm=128, expand=True)
+    again, masks_again, rows_again = stacks(mirrored, pixels=64, fov_mm=128, expand=True, orient="header")
     assert np.abs(images.astype(int) - again).max() <= 1  # sums run the other way
     np.testing.assert_array_equal(masks, masks_again)
     assert [{**row, "lo": 0, "hi": 0} for row in rows] == [{**row, "lo": 0, "hi": 0} for row in rows_again]
@@ -265,8 +269,8 @@ def test_case_13_the_order_of_slices_does_not_matter():
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
 def test_case_15_nonfinite_voxels_become_zero_and_are_flagged(odd):
     broken, zero = scan(), scan()
-    broken.frames[0][2, 60:70, 100:110] = odd
-    zero.frames[0][2, 60:70, 100:110] = 0
+    broken.frames[0][2, 60:66, 100:110] = odd
+    zero.frames[0][2, 60:66, 100:110] = 0
     image, _, row = central(broken)
     assert row["flags"] == "nonfinite"
     np.testing.assert_array_equal(image, central(zero)[0])
@@ -357,12 +361,84 @@ def test_nobody_readable_is_an_empty_result():
     assert found.images.shape == (0, 2, 16, 16) and len(found.index) == 0 and len(found.rejected) == 1
 
 
-@pytest.mark.parametrize("flip", [False, True])
-def test_case_12_an_rv_on_the_wrong_side_is_flagged(flip):
+@pytest.mark.parametrize("reversed_columns", [False, True])
+def test_case_12_an_rv_on_the_wrong_side_is_flagged(reversed_columns):
     made, mirrored = scan(), scan()
     for side in (mirrored.frames, mirrored.labels):
         for t in (0, 1):
             side[t][:] = side[t][..., ::-1].copy()
-    mirrored = Scan(**{**vars(mirrored), "flip": (False, flip)})
+    mirrored = replace(mirrored, affine=np.diag([1.5 if reversed_columns else -1.5, -1.5, -10, 1]))
+    flags = stacks(mirrored, pixels=64, fov_mm=128, expand=False, orient="header")[2][0]["flags"]
     assert "rv_right" not in central(made)[2]["flags"]
-    assert ("rv_right" in central(mirrored)[2]["flags"]) == (not flip)  # a header that says so puts it right
+    assert ("rv_right" in flags) == (not reversed_columns)  # a header that says so puts it right
+
+
+# what is no picture
+
+
+def spoilt(phase: int, how) -> Scan:
+    """A cine whose frame of one phase is spoilt in the central slice."""
+    made = cine(10, ed=0, es=5)
+    how(made.frames[5 * phase][2])
+    return made
+
+
+def fill(value):
+    return lambda plane: plane.fill(value)
+
+
+def saturate(plane):
+    plane[plane > 80] = 4095  # blood and muscle alike
+
+
+FAULTS = {
+    "constant image": fill(7),
+    "constant image at": fill(0),
+    "no numbers in the heart of the image": fill(np.nan),
+    "no numbers in the heart": fill(np.inf),
+    "no contrast beside the other phase in the image": lambda plane: np.multiply(plane, 1e-4, out=plane),
+    "saturated image": saturate,
+}
+
+
+@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("phase", [0, 1])
+@pytest.mark.parametrize("words", FAULTS)
+def test_case_15_a_phase_without_a_picture_rejects_the_scan_in_every_split(words, phase, expand):
+    with pytest.raises(ValueError, match=f"^{words}.*{('ED', 'ES')[phase]}"):
+        stacks(spoilt(phase, FAULTS[words]), pixels=32, fov_mm=100, expand=expand)
+
+
+@pytest.mark.parametrize("words", FAULTS)
+def test_case_15_a_neighbour_without_a_picture_is_left_out_and_told(words):
+    made = cine(10, ed=0, es=5)
+    FAULTS[words](made.frames[6][2])  # behind ES
+    FAULTS[words](made.frames[0][1])  # ED, one slice nearer the base: at offset 0, and there alone
+    _, _, rows = stacks(made, pixels=32, fov_mm=100, expand=True)
+    assert [(row["slice"], row["frame"]) for row in rows] == [
+        (s, f) for s in (-1, 0, 1) for f in (-1, 0, 1) if (s, f) not in ((0, 1), (-1, 0))
+    ]
+    assert all("neighbours_empty:2" in row["flags"] for row in rows)
+    assert "neighbours" not in stacks(made, pixels=32, fov_mm=100, expand=False)[2][0]["flags"]
+
+
+def test_a_tenth_of_the_heart_may_be_no_numbers():
+    made = spoilt(0, lambda plane: plane.__setitem__((slice(None), slice(None, 70)), np.nan))  # none of the heart
+    assert "nonfinite" in central(made)[2]["flags"]
+    for rows, usable in ((3, True), (30, False)):
+        made = spoilt(1, lambda plane, rows=rows: plane.__setitem__(slice(50, 50 + rows), np.nan))
+        if usable:
+            assert "nonfinite" in central(made)[2]["flags"]
+        else:
+            with pytest.raises(ValueError, match="no numbers in the heart of the image at ES"):
+                central(made)
+
+
+@pytest.mark.parametrize("mirror", [np.s_[:, ::-1], np.s_[:, :, ::-1], np.s_[:, ::-1, ::-1]])
+def test_labels_that_are_a_mirror_image_of_the_heart_are_refused(mirror):
+    made = scan(heart(centre=(100, 140)), heart(centre=(100, 140), squeeze=0.7))
+    wrong = replace(made, labels={t: labels[mirror] for t, labels in made.labels.items()})
+    with pytest.raises(ValueError, match="labels: they fit the picture better with their .* reversed"):
+        central(wrong)
+    both = replace(wrong, frames={t: frame[mirror] for t, frame in made.frames.items()})
+    central(both)

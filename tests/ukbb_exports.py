@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from cmrdata.cohort import with_groups
-from cmrdata.readers.ukbb_columns import PLACEHOLDERS, TITLES
-from cmrdata.readers.ukbb_diagnoses import CONDITION_CODES, PRESETS
-from cmrdata.readers.ukbb_table import read_table
+from cmrdata.readers.cells import PLACEHOLDERS
+from cmrdata.readers.ukbb_codes import CONDITION_CODES, PRESETS
+from cmrdata.readers.ukbb_columns import TITLES
+from cmrdata.readers.ukbb_table import PEOPLE_COLUMNS, Table, read_people
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 VISIT = "2016-05-20"
-BEFORE, LATER = "2012-03-04", "2019-01-02"
+BEFORE, LATER = "2012-03-24", "2019-01-22"
 DATED = ("53", "41280", "131354")
 INSTANCED = ("53", "54", "21003", "21001", "21002", "50", "12143", "12144", "23104", "21000")
-COLUMNS = ["sex", "age", "bmi", "site", "ethnicity", "townsend", "visit", "table_flags", "state", "diagnosis", "first",
-           "conditions"]  # fmt: skip
+COLUMNS = list(PEOPLE_COLUMNS)
 TITLE = {field: title for title, field in reversed(TITLES.items())}
 Person = dict[tuple[str, int, int], str]
 
@@ -149,7 +149,7 @@ def written(people: dict[str, Person], name: str) -> bytes:
         cells = [cell(key[0], row.get(key, "")) for key in keys]
         if in_one:
             codes = [row.get(key, "") for key in arrays]
-            while codes and not codes[-1]:
+            while codes and not codes[-1] and not row.get(("41280", 0, len(codes) - 1)):
                 codes.pop()
             cells[-1] = in_one(codes) if codes else ""
         rows.append([f" {who} " if name == "table.csv" else who, *(text or na for text in cells)])
@@ -161,9 +161,14 @@ def written(people: dict[str, Person], name: str) -> bytes:
     return gzip.compress(data) if name.endswith("gz") else data
 
 
-def read(people: dict[str, Person], folder: Path, *, export: str = "table.csv", **options) -> pd.DataFrame:
+def read_all(people: dict[str, Person], folder: Path, *, export: str = "table.csv", **options) -> Table:
     (folder / export).write_bytes(written(people, export))
-    return read_table(folder / export, **options)
+    return read_people(folder / export, **options)
+
+
+def read(people: dict[str, Person], folder: Path, **options) -> pd.DataFrame:
+    """Of few people much may be not understood."""
+    return read_all(people, folder, **{"tolerated": 1, **options}).people
 
 
 def one(folder: Path, row: Person, **options) -> pd.Series:

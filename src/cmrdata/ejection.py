@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cmrdata import progress
 from cmrdata.batch import LV
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.origin import look
-from cmrdata.progress import Bar
 from cmrdata.protocol import ordered
 
 VERSION = 1  # raise it when the same masks would give another fraction
@@ -58,8 +58,7 @@ def fractions(
 
     fresh: dict[str, dict[str, object]] = {}
     results = ordered(read, todo, workers=workers or min(8, os.cpu_count() or 1))
-    bar = Bar(total=len(todo), desc="ejection fractions", unit="subject", disable=not todo)
-    with bar:
+    with progress.bar("ejection fractions", total=len(todo), unit="subjects") as advance:
         for number, (subject, (ef, reason)) in enumerate(zip(todo, results, strict=True), start=1):
             if ef is None:
                 faults[subject] = reason
@@ -69,7 +68,7 @@ def fractions(
             if fresh and (number % SAVED == 0 or number == len(todo)):
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(cache, json.dumps({**_read(cache), **fresh}, indent=0, sort_keys=True))
-            bar.update()
+            advance(1)
     return found, faults
 
 

@@ -17,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata import origin
+from cmrdata import origin, progress
 from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
 from cmrdata.origin import Origin
-from cmrdata.progress import Bar
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from cmrdata.pseudonyms import salt_mark
 from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
@@ -58,7 +57,7 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None, ref
         return store
     subjects, rejected = listed(cohort)
     if subjects.empty:
-        raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
+        raise ValueError(nobody(cohort, rejected))
     subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
     source, looked = cohort.source(), time.time_ns()
     files, _ = origin.look(source.files, _newest_origin(cohort, root))
@@ -199,18 +198,19 @@ def _build(
     _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
     together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
     some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
-    bar = Bar(total=len(wanted), initial=len(wanted) - len(todo), desc=f"prepare {cohort.name}", unit="subject")
-    with bar, closing(ordered(cohort.stacks, some, workers=workers)) as results:
+    there = len(wanted) - len(todo)
+    bar = progress.bar(f"prepare {cohort.name}", total=len(wanted), done=there, unit="subjects")
+    with bar as advance, closing(ordered(cohort.stacks, some, workers=workers)) as results:
         for part in _joined(results, CHUNK // together):
             index = part.index.join(attributes, on="subject")
             with writing(folder, needs=needs):
                 writer.append(part.images, part.masks, index, rejected=part.rejected)
             rejected = pd.concat([rejected, part.rejected], ignore_index=True)
             _check_rejected(rejected, cohort, everybody, folder)
-            bar.update(index.subject.nunique() + len(part.rejected))
+            advance(index.subject.nunique() + len(part.rejected))
     read = subjects[~subjects.subject.isin(rejected.subject)].copy()
     if read.empty:
-        raise ValueError(f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}")
+        raise ValueError(nobody(cohort, rejected))
     balanced = keep_controls(read[read.stored], per_case=1, seed=cohort.seed)
     read = typed(read.assign(balanced=balanced.reindex(read.index, fill_value=False)))
     names = salt_mark(cohort.salt_root) if cohort.salt_root else None
@@ -234,10 +234,11 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
         return
     with writing(folder):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
+    hint = _unmasked(rejected) and f". {expected(cohort, rejected)}"
     raise ValueError(
         f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
         f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
-        f"cohort.max_rejected=\n{reasons(rejected)}"
+        f"cohort.max_rejected={hint}\n{reasons(rejected)}"
     )
 
 
@@ -279,6 +280,27 @@ def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
             for line in lines
         ]
         print(f"{newest} was made with other settings ({', '.join(brief)}); making {folder}", flush=True)
+
+
+def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
+    """What to say of a cohort of which nobody can be used: the reasons counted, and what is expected."""
+    return f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}\n{expected(cohort, rejected)}".rstrip()
+
+
+def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
+    """What the `rejected` may lack, and what a cohort's files must be."""
+    return f"{_unmasked(rejected)}{getattr(cohort, 'expected', '')}".strip()
+
+
+def _unmasked(rejected: pd.DataFrame) -> str:
+    """A sentence where all lack their masks, else nothing."""
+    lacking = rejected.reason.astype(str).str.contains("labels: (?:file is missing|no )|^unlabelled", regex=True)
+    if rejected.empty or not lacking.all():
+        return ""
+    return (
+        "Images are there and masks are not: LV, myocardium and RV must be segmented at ED and ES first, by hand or by a "
+        "network such as that of github.com/baiwenjia/ukbb_cardiac. "
+    )
 
 
 def reasons(rejected: pd.DataFrame) -> str:

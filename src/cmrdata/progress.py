@@ -1,92 +1,183 @@
-"""Progress of long work: a bar on a terminal; in a log file or a pipe a plain line each tenth or each minute."""
+"""How far a long loop is: a bar on a terminal, like Lightning's; in a log file or a pipe a plain line now and then.
+
+A line comes with each tenth of the work, a minute apart at most while the work is young and at least five seconds, and
+at the end: a day in a SLURM log is some kilobytes. Nothing else in the project draws bars.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 import time
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, TypeVar
 
-EVERY, SHARE = 60.0, 0.1  # seconds, and part of the whole, between two lines
+COLOUR = "#6206E0"  # of Lightning's bars
+SOONEST, OFTEN, SHARE = (
+    5.0,
+    60.0,
+    0.05,
+)  # seconds between lines: at least; without a tenth done; the same as a share of the time so far
+Item = TypeVar("Item")
+_live: list[Any] = []  # the bars' display on a terminal, while there is one
 
 
-class Bar:
-    """Progress through `total` things; use it as a context and call `update` with how many are done since.
+@contextmanager
+def bar(
+    what: str,
+    *,
+    total: int,
+    unit: str,
+    done: int = 0,
+    stream: TextIO | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[[int], None]]:
+    """Shows how far a loop is; call what is yielded with the number of units that have just been done.
 
     Args:
-        total: how many there are.
-        desc: what is done to them, e.g. "encode".
-        unit: what they are, e.g. "image".
-        initial: how many were done before.
-        disable: show nothing.
+        what: the work, e.g. "prepare acdc".
+        total: units of the whole; nothing is shown of none.
+        unit: what they are, in the plural, e.g. "subjects"; "B" is shown as MB and GB.
+        done: units that an earlier attempt has done.
+        stream: where to; standard error.
+        clock: seconds.
     """
+    out = stream or sys.stderr
+    if total <= 0:
+        yield lambda count: None
+    elif on_terminal(out):
+        with _drawn(what, total=total, unit=unit, done=done, stream=out) as advance:
+            yield advance
+    else:
+        lines = Lines(
+            what, total=total, unit=unit, done=done, write=lambda line: print(line, file=out, flush=True), clock=clock
+        )
+        yield lines.advance
+        lines.end()
 
-    def __init__(self, *, total: int, desc: str, unit: str, initial: int = 0, disable: bool = False) -> None:
-        self.total, self.desc, self.unit, self.done = total, desc, unit, initial
-        self._initial, self._shown, self._began = initial, not disable, time.monotonic()
-        self._told, self._line_at = self._began, initial
-        self._live: Any = None
 
-    def __enter__(self) -> Bar:
-        if self._shown and sys.stderr.isatty():
-            self._live = _live(self)
-        return self
+def each(items: Iterable[Item], what: str, *, total: int, unit: str) -> Iterator[Item]:
+    """The items one after the other, with a `bar`."""
+    with bar(what, total=total, unit=unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
 
-    def update(self, n: int = 1) -> None:
-        """`n` more are done."""
-        self.done += n
-        if self._live is not None:
-            self._live.update(self._live.task_ids[0], completed=self.done)
-        elif self._shown:
-            now = time.monotonic()
-            part = self.done - self._line_at >= SHARE * self.total and now - self._told >= 1
-            if self.done < self.total and (part or now - self._told >= EVERY):
-                self._told, self._line_at = now, self.done
-                self._say(self._rest(now))
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+def on_terminal(stream: TextIO) -> bool:
+    """Whether bars can be drawn: by the only process of a command, on a terminal that can move its cursor."""
+    alone = multiprocessing.current_process().name == "MainProcess" and os.environ.get("LOCAL_RANK", "0") == "0"
+    return alone and stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+class Lines:
+    """Plain lines about a loop, few enough for a log file."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        total: int,
+        unit: str,
+        write: Callable[[str], None],
+        done: int = 0,
+        soonest: float = SOONEST,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if self._live is not None:
-            self._live.stop()
-        elif self._shown and self.total > self._initial:
-            self._say(f" in {_words(time.monotonic() - self._began)}")
+        rank = os.environ.get("LOCAL_RANK", "0")
+        self.what, self.total, self.unit = what if rank == "0" else f"[{rank}] {what}", total, unit
+        self.first = self.done = done
+        self.write, self.soonest, self.clock = write, soonest, clock
+        self.begun = self.last = clock()
+        self.tenth = 10 * done // total
 
-    def _rest(self, now: float) -> str:
-        speed = (self.done - self._initial) / max(now - self._began, 1e-9)
-        return f", about {_words((self.total - self.done) / speed)} left" if speed > 0 else ""
+    def advance(self, count: int = 1) -> None:
+        """So many units more are done."""
+        self.done += count
+        now = self.clock()
+        tenth = 10 * self.done // self.total
+        waited, usual = now - self.last, max(OFTEN, SHARE * (now - self.begun))
+        if self.done < self.total and (waited >= usual or tenth > self.tenth and waited >= self.soonest):
+            self.last, self.tenth = now, tenth
+            left = (now - self.begun) / max(1, self.done - self.first) * (self.total - self.done)
+            self.write(
+                f"{self.what}: {_count(self.done, self.unit)} of {_count(self.total, self.unit)} {_named(self.unit)}, "
+                f"{spell(now - self.begun)}, about {spell(left)} left".replace("  ", " ")
+            )
 
-    def _say(self, more: str) -> None:
-        print(f"{self.desc}: {self.done:,} of {self.total:,} {self.unit}s{more}", file=sys.stderr, flush=True)
+    def end(self) -> None:
+        """The work is over, all of it or as much as there was."""
+        there = f", {_count(self.first, self.unit)} of them there before" if self.first else ""
+        told = f"{self.what}: {_count(self.done, self.unit)} {_named(self.unit)}".rstrip()
+        self.write(f"{told} in {spell(self.clock() - self.begun)}{there}")
 
 
-def _live(bar: Bar) -> Any:
-    """A bar of Rich, as Lightning's are; None where another one is on the terminal already."""
+def spell(seconds: float) -> str:
+    """ "0:07", "12:30", "1:02:03"."""
+    whole = round(seconds)
+    hours, minutes = whole // 3600, whole // 60 % 60
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def _named(unit: str) -> str:
+    return "" if unit == "B" else unit
+
+
+def _count(number: int, unit: str) -> str:
+    if unit != "B":
+        return f"{number:,}"
+    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+
+
+@contextmanager
+def _drawn(what: str, *, total: int, unit: str, done: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal; one within another is a line below it."""
+    if _live:
+        yield _advance(_live[-1], what, total=total, unit=unit, done=done)
+        return
     from rich.console import Console
-    from rich.errors import LiveError
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+    from rich.text import Text
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(f"{bar.unit}s"),
-               TimeElapsedColumn(), TextColumn("•"), TimeRemainingColumn())  # fmt: skip
-    live = Progress(*columns, console=Console(stderr=True))
-    live.add_task(bar.desc, total=bar.total, completed=bar.done)
-    try:
-        live.start()
-    except LiveError:
-        return None
-    return live
+    class Done(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            of, named = task.fields["unit"], _named(task.fields["unit"])
+            return Text(f"{_count(int(task.completed), of)}/{_count(int(task.total or 0), of)} {named}".rstrip())
+
+    class Times(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            passed = task.finished_time if task.finished else task.elapsed
+            ends = ["-:--" if seconds is None else spell(seconds) for seconds in (passed, task.time_remaining)]
+            return Text(" • ".join(ends), style="dim")
+
+    class Speed(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed, of = task.finished_speed or task.speed or 0.0, task.fields["unit"]
+            return Text(f"{_count(int(speed), of)}/s" if of == "B" else f"{speed:.2f}/s", style="dim underline")
+
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(complete_style=COLOUR, finished_style=COLOUR, pulse_style=COLOUR),
+        Done(),
+        Times(),
+        Speed(),
+    ]
+    progress = Progress(*columns, console=Console(file=stream), redirect_stdout=sys.stdout.isatty())
+    with progress:
+        _live.append(progress)
+        try:
+            yield _advance(progress, what, total=total, unit=unit, done=done)
+        finally:
+            _live.remove(progress)
 
 
-def _words(seconds: float) -> str:
-    """ "40 s", "12 min", "3 h 5 min"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+def _advance(shown: Any, what: str, *, total: int, unit: str, done: int) -> Callable[[int], None]:
+    """A new bar among those shown, and what moves it on."""
+    task = shown.add_task(what, total=total, completed=done, unit=unit)
+
+    def advance(count: int = 1) -> None:
+        shown.advance(task, count)
+
+    return advance

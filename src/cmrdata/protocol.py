@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.origin import Source
+from cmrdata.readers.column_report import report
 from cmrdata.store import PAIR
 
 T = TypeVar("T")
@@ -66,6 +67,10 @@ class Cohort(ABC):
     def notes(self) -> list[str]:
         """What a summary should tell besides the subjects and the rejected."""
         return []
+
+    def columns(self) -> pd.DataFrame:
+        """What was understood of each column in use of the tables beside the images; see `column_report.report`."""
+        return report([])
 
 
 def channels(cohort: Cohort) -> int:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cmrdata import progress
 from cmrdata.disk import Unwritable, alone, append_at, size, sync_entries, writing
-from cmrdata.progress import Bar
 
 
 class Rows(NamedTuple):
@@ -63,14 +63,14 @@ def _fill(
             f"{needs}; {_bytes(missing)} are still missing, {_bytes(disk.free)} are free. Free some space there or give "
             "another place with data_root=<folder>"
         )
-    with Bar(total=count, initial=done, desc="encode", unit="image") as bar:
+    with progress.bar(what, total=count, done=done, unit="images") as advance:
         for start in range(done, count, batch):
             some = slice(start, min(start + batch, count))
             made = make(some)
             with writing(folder, needs=needs):
                 for file, array in zip(files, made, strict=True):
                     append_at(file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row)
-            bar.update(some.stop - some.start)
+            advance(some.stop - some.start)
     with writing(folder):
         for file in files:  # the last one's name says that all are whole
             os.replace(file.begun, file.path)

@@ -1,25 +1,30 @@
-"""Volumes to ED/ES stacks and masks: crop in millimetres, robust intensity, neighbouring slices and frames.
+"""Volumes to ED/ES stacks and masks: turned upright, cropped in millimetres, robust intensity, neighbouring slices and frames.
 
 One convention for real and synthetic pictures alike: arrays are (..., Y, X), rows are y, columns are x, as NIfTI's
-(X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view. Slice offsets count from
-base to apex, whichever end a file begins with.
+(X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view (`cmrdata.orientation`). Slice
+offsets count from base to apex, whichever end a file begins with.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 
-from cmrdata.batch import BACKGROUND, LV, MYO, RV
+from cmrdata.batch import BACKGROUND, LV, MYO, PHASES, RV
 from cmrdata.labels import check_labels, check_topology, label_frames  # noqa: F401  readers import them from here
+from cmrdata.orientation import pose
+from cmrdata.overlay import check_fit
 from cmrdata.protocol import Stacks
 
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
+CONTRAST = 1.0  # least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
+LOST = 0.1  # largest part of a heart whose voxels may be no numbers
+SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame")
 
 
@@ -33,7 +38,7 @@ class Scan:
     labels: Mapping[int, np.ndarray]  # frame -> (Z, Y, X) uint8 canonical labels; at least ed and es
     spacing: tuple[float, float]  # (dy, dx) mm
     cycle: int | None  # frames of the heart cycle, whose last neighbours the first; None: no neighbours in time
-    flip: tuple[bool, bool] = (False, False)  # (y, x): the header says these axes run against the radiological view
+    affine: np.ndarray | None = None  # (4, 4) index (x, y, z) to RAS mm, where the image's header declares it
     flags: tuple[str, ...] = ()  # what the reader had to decide, for the index
 
     def __post_init__(self) -> None:
@@ -65,7 +70,14 @@ def cine_frames(ed: int, es: int, cycle: int, *, count: int) -> list[int]:
 
 
 def stacks(
-    scan: Scan, *, pixels: int, fov_mm: float, expand: bool, reach: int = 1, cine: int | None = None
+    scan: Scan,
+    *,
+    pixels: int,
+    fov_mm: float,
+    expand: bool,
+    reach: int = 1,
+    cine: int | None = None,
+    orient: str = "masks",
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
     """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED, ES.
 
@@ -73,52 +85,64 @@ def stacks(
     -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets that leave the stack and neighbours
     without labels at ED or ES are left out. A stack of fewer than three slices, like `expand=False`, gives its central slice only.
 
-    The centre is slice Z // 2 as in the reference, unless that lacks LV or myocardium at ED or ES: then the slice
-    nearest the LV's centroid that has both. Each slice is cropped to `fov_mm` squared around the bounding box of
+    The centre is slice Z // 2 as in the reference, counted from the base, unless that lacks LV or myocardium at ED or ES: then the slice
+    nearest the LV's centroid that has both. The stack is turned as a whole (`orient`, see `cmrdata.orientation`), by
+    the masks of ED or where it has none of ES. Each slice is cropped to `fov_mm` squared around the bounding box of
     its annotated ED and ES masks together (the reference used ED alone) and resampled once, straight to P x P.
     `lo` and `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly.
 
     With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given, 0: crop, intensities,
     ED and ES are the stack's.
 
-    Flags, joined by ";": central_moved, short_stack, slices_dropped:<count>, mask_reused (a neighbouring frame
-    carries the annotated frame's mask, as all do in the reference), nonfinite (NaN or Inf voxels set to 0),
-    rv_right (the RV's centre lies right of the LV's: a mirrored image?),
-    ed_unlabelled (ED has no label at all: ES alone decides, and these rows have half a mask),
-    frames_repeated (the cycle has fewer frames than the cine). Raises ValueError "constant image", "no cine: ..." where
-    the scan has no cycle, or when no slice has both LV and myocardium at ED and ES.
+    The central slice at ED and ES, which every split needs, decides whether a scan is usable: ValueError "constant
+    image" or another fault of a picture with its phase, labels that fit it better as a mirror image, "no cine: ..."
+    where the scan has no cycle, or that no slice has both LV and myocardium at ED and ES. Neighbours that are no
+    pictures are left out, and told.
+
+    Flags, joined by ";", are explained in `cmrdata.flags`.
     """
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
-    areas = np.array([_areas(ed), _areas(es)] if ed.any() else [_areas(es)])
-    centre = _central(areas)
+    annotated = [ed, es] if ed.any() else [es]
+    areas = np.array([_areas(labels) for labels in annotated])
+    basal_first = _basal_first(areas)
+    centre = _central(areas, basal_first=basal_first)
     labelled = np.asarray(areas.any(axis=2).all(axis=0))
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
-    steps, times, shown, pair = _frames(scan, neighbours=expand_here, cine=cine)
-    basal_first = _basal_first(areas)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
     offsets = offsets if basal_first else offsets[::-1]
-    against = tuple(axis for axis, runs in zip((-2, -1), scan.flip, strict=True) if runs)
+    turn, turned = pose(annotated, spacing=scan.spacing, affine=scan.affine, centre=centre, basal_first=basal_first,
+                        orient=orient)  # fmt: skip
+    frames = _frames(scan, neighbours=expand_here, cine=cine)
+    parts = {}
+    for offset in sorted(offsets, key=abs):  # the centre first: what is wrong with it ends the work
+        z = centre + offset
+        grid = Grid.around(ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm, turn=turn)
+        parts[offset] = _part(scan, z, frames, grid)
+        if offset == 0:
+            if fault := parts[0].faults[frames.steps.tolist().index(0)]:
+                raise ValueError(fault)
+            check_fit([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
+
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
-    notes += ["rv_right"] * _rv_right(np.stack([ed[centre], es[centre]]), flipped=scan.flip[1])
-    notes += ["central_moved"] if centre != len(labelled) // 2 else []
+    notes += turned
+    notes += ["central_moved"] if centre != _middle(len(labelled), basal_first=basal_first) else []
     notes += ["short_stack"] if expand and not expand_here else []
     notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
-    notes += ["frames_repeated"] if cine and len(np.unique(shown)) < cine else []
-
+    notes += ["frames_repeated"] if cine and len(np.unique(frames.shown)) < cine else []
+    empty = sum(bool(fault) for part in parts.values() for fault in part.faults)
+    notes += [f"neighbours_empty:{empty}"] if empty else []
     images, masks, rows = [], [], []
     for offset in offsets:
-        z = centre + offset
-        planes, finite = _planes(scan, shown, z)
-        labels, reused = _labels(scan, times, z)
-        grid = Grid.around(ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm)
-        grey, lo, hi = _grey(grid.image(planes), pair=pair)
-        images.append(np.flip(grey, against))
-        masks.append(np.flip(grid.labels(labels), against))
-        for k, step in enumerate(steps.tolist()):
-            flags = notes + ["mask_reused"] * bool(reused[k]) + ["nonfinite"] * (not finite[k])
+        part = parts[offset]
+        good = [k for k, fault in enumerate(part.faults) if not fault]
+        images.append(part.images[good])
+        masks.append(part.masks[good])
+        for k in good:
+            step = int(frames.steps[k])
+            flags = notes + ["mask_reused"] * bool(part.reused[k]) + ["nonfinite"] * (not part.finite[k])
             rows.append({"slice": offset if basal_first else -offset, "frame": step, "central": offset == step == 0,
-                         "flags": ";".join(flags), "lo": float(lo[k]), "hi": float(hi[k]),
+                         "flags": ";".join(flags), "lo": float(part.lo[k]), "hi": float(part.hi[k]),
                          "ed_frame": scan.ed, "es_frame": scan.es})  # fmt: skip
     return np.concatenate(images), np.concatenate(masks), rows
 
@@ -131,11 +155,13 @@ def collect(
     fov_mm: float,
     reach: int = 1,
     cine: int | None = None,
+    orient: str = "masks",
 ) -> Stacks:
     """Stacks of `subjects` in their order, or with `cine` so many frames of each slice; a ValueError rejects one subject.
 
     Training and extra subjects are expanded, the others give their central stack (paper 2.1). `scan(subject, more)`
     reads one subject, and need not read frames besides ED and ES unless `more`: then their neighbours, or `cine_frames`.
+    Neighbours that cannot be read must not make it fail: who is usable may not depend on the split.
     """
     images, masks = ([np.empty((0, channels, pixels, pixels), np.uint8)] for channels in (cine or 2, 2))
     rows: list[dict[str, Any]] = []
@@ -144,7 +170,7 @@ def collect(
         try:
             expand = where in ("train", "extra")
             seen = scan(subject, expand or cine is not None)
-            found = stacks(seen, pixels=pixels, fov_mm=fov_mm, expand=expand, reach=reach, cine=cine)
+            found = stacks(seen, pixels=pixels, fov_mm=fov_mm, expand=expand, reach=reach, cine=cine, orient=orient)
         except ValueError as error:
             faults.append((subject, str(error)))
             continue
@@ -157,36 +183,117 @@ def collect(
 
 @dataclass(frozen=True)
 class Grid:
-    """A P x P square of `fov_mm` on a plane, in that plane's pixel coordinates (a pixel's centre is its index)."""
+    """A P x P square of `fov_mm` on a plane, turned, in that plane's pixel coordinates (a pixel's centre is its index)."""
 
-    y: np.ndarray  # (P,) row of each output row's centre
-    x: np.ndarray  # (P,)
+    y: np.ndarray  # (P, P) row of each output pixel's centre
+    x: np.ndarray  # (P, P)
+    step: tuple[float, float]  # rows and columns that an output pixel measures
 
     @classmethod
-    def around(cls, mask: np.ndarray, *, spacing: tuple[float, float], pixels: int, fov_mm: float) -> Grid:
-        """Centred on the bounding box of the non-zero part of `mask` (Y, X)."""
-        inside = [np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0)]
+    def around(
+        cls,
+        mask: np.ndarray,
+        *,
+        spacing: tuple[float, float],
+        pixels: int,
+        fov_mm: float,
+        turn: np.ndarray | None = None,
+    ) -> Grid:
+        """Centred on the bounding box, in the turned square's directions, of the non-zero part of `mask` (Y, X).
+
+        turn: (2, 2) mm (y, x) of the square to mm (y, x) of the plane; None leaves it.
+        """
+        turn = np.eye(2) if turn is None else turn
+        rows = np.flatnonzero(mask.any(axis=1))
+        inside = (np.argwhere(mask[rows[0] : rows[-1] + 1]) + (rows[0], 0)) * spacing @ turn  # of the square, mm
+        middle = turn @ ((inside.min(axis=0) + inside.max(axis=0)) / 2)
         steps = (np.arange(pixels) - (pixels - 1) / 2) * fov_mm / pixels  # mm from the centre
-        return cls(*((at[0] + at[-1]) / 2 + steps / mm for at, mm in zip(inside, spacing, strict=True)))
+        y, x = ((middle[k] + turn[k, 0] * steps[:, None] + turn[k, 1] * steps[None, :]) / spacing[k] for k in (0, 1))
+        return cls(y, x, (fov_mm / pixels / spacing[0], fov_mm / pixels / spacing[1]))
 
     def image(self, planes: np.ndarray) -> np.ndarray:
         """(..., Y, X) -> (..., P, P) by linear interpolation, widened to the output pixel when shrinking; 0 outside."""
-        rows, columns = _triangles(self.y, planes.shape[-2]), _triangles(self.x, planes.shape[-1])
-        flat = [(columns @ (rows @ plane).T).T for plane in planes.reshape(-1, *planes.shape[-2:])]
-        return np.reshape(flat, (*planes.shape[:-2], len(self.y), len(self.x)))
+        height, width = planes.shape[-2:]
+        rows, along_y = _triangles(self.y, height, self.step[0])
+        columns, along_x = _triangles(self.x, width, self.step[1])
+        flat = planes.reshape(-1, height * width)
+        total = np.zeros((len(flat), self.y.size), np.float32)
+        for row, by_y in zip(rows * width, along_y, strict=True):
+            for column, by_x in zip(columns, along_x, strict=True):
+                total += flat.take(row + column, axis=1, mode="clip") * (by_y * by_x)
+        return total.reshape(*planes.shape[:-2], *self.y.shape)
 
     def labels(self, planes: np.ndarray) -> np.ndarray:
         """(..., Y, X) -> (..., P, P), the nearest label; background outside."""
-        for axis, at in ((-2, self.y), (-1, self.x)):
-            nearest = np.where(at < at.mean(), np.floor(at + 0.5), np.ceil(at - 0.5)).astype(int)  # ties: to the centre
-            outside = (nearest < 0) | (nearest >= planes.shape[axis])
-            planes = np.take(planes, np.where(outside, 0, nearest), axis)
-            np.moveaxis(planes, axis, 0)[outside] = BACKGROUND
-        return planes
+        places, outside = [], np.zeros(self.y.shape, bool)
+        for at, count in zip((self.y, self.x), planes.shape[-2:], strict=True):
+            near = np.where(at < at.mean(), np.floor(at + 0.5), np.ceil(at - 0.5)).astype(int)  # ties: to the centre
+            outside |= (near < 0) | (near >= count)
+            places.append(near.clip(0, count - 1))
+        flat = planes.reshape(-1, planes.shape[-2] * planes.shape[-1])
+        found = flat.take(places[0].ravel() * planes.shape[-1] + places[1].ravel(), axis=1)
+        found[:, outside.ravel()] = BACKGROUND
+        return found.reshape(*planes.shape[:-2], *self.y.shape)
 
 
-def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[int]]:
-    """Frame offsets (steps,), annotated frames (steps, 2), frames shown (steps, C), and where ED and ES are among the C."""
+class _Frames(NamedTuple):
+    """Which frames the rows of a slice show."""
+
+    steps: np.ndarray  # (steps,) offsets from ED and ES
+    times: np.ndarray  # (steps, 2) frames that the masks are of
+    shown: np.ndarray  # (steps, C) frames that the images are of
+    pair: list[int]  # where ED and ES are among the C
+
+
+class _Part(NamedTuple):
+    """A slice's rows, one for each of the frame offsets."""
+
+    images: np.ndarray  # (steps, C, P, P) uint8
+    masks: np.ndarray  # (steps, 2, P, P) uint8
+    lo: np.ndarray  # (steps,)
+    hi: np.ndarray
+    reused: np.ndarray  # (steps,) a neighbouring frame carries the annotated one's mask
+    finite: np.ndarray  # (steps,) whether all voxels were numbers
+    faults: list[str]  # (steps,) why a row is no picture; empty where it is one
+
+
+def _part(scan: Scan, z: int, frames: _Frames, grid: Grid) -> _Part:
+    """Slice z on the grid."""
+    heart = (scan.labels[scan.ed][z] | scan.labels[scan.es][z]) > 0
+    planes, lost = _planes(scan, frames.shown, z, heart)
+    labels, reused = _labels(scan, frames.times, z)
+    images, lo, hi = _grey(grid.image(planes), pair=frames.pair)
+    flat = ~(hi - lo > 1e-5 * np.abs(hi))  # nothing but the rounding of the resampling
+    faults = _faults(planes, images, heart, lost=lost, flat=flat, pair=frames.pair)
+    return _Part(images, grid.labels(labels), lo, hi, reused, np.asarray((lost == 0).all(axis=1)), faults)
+
+
+def _faults(
+    planes: np.ndarray, images: np.ndarray, heart: np.ndarray, *, lost: np.ndarray, flat: np.ndarray, pair: list[int]
+) -> list[str]:
+    """Why rows of frames (n, C, Y, X), on the grid `images`, are no pictures of a `heart` (Y, X); empty where they are.
+
+    lost: (n, C) part of the heart whose voxels are no numbers. flat: (n,) whether ED and ES together are one value.
+    """
+    least, most = planes.min(axis=(2, 3)), planes.max(axis=(2, 3))
+    top = most[:, :, None, None]
+    white = np.maximum((planes == top).mean(axis=(2, 3)), (planes[:, :, heart] == top[..., 0]).mean(axis=2))
+    checks = {
+        "no numbers in the heart of the image": lost > LOST,
+        "constant image": (least == most) | flat[:, None],
+        "no contrast beside the other phase in the image": images[:, :, ::2, ::2].std(axis=(2, 3)) < CONTRAST,
+        "saturated image": white > SATURATED,
+    }
+    names = {channel: phase for phase, channel in zip(PHASES, pair, strict=True)}
+    faults = [""] * len(planes)
+    for words, wrong in reversed(checks.items()):
+        for k in np.flatnonzero(wrong.any(axis=1)).tolist():
+            which = [names.get(channel, "another frame") for channel in np.flatnonzero(wrong[k]).tolist()]
+            faults[k] = f"{words} at {' and '.join(dict.fromkeys(which))}"
+    return faults
+
+
+def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> _Frames:
     if cine and not scan.cycle:
         raise ValueError(
             "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown (input=stack needs none)"
@@ -195,9 +302,9 @@ def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> tuple[np.ndarr
     cycle = scan.cycle or 1 + max(scan.ed, scan.es)
     times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle
     if not cine:
-        return steps, times, times, [0, 1]
+        return _Frames(steps, times, times, [0, 1])
     shown = cine_frames(scan.ed, scan.es, cycle, count=cine)
-    return steps, times, np.array([shown]), [0, shown.index(scan.es)]
+    return _Frames(steps, times, np.array([shown]), [0, shown.index(scan.es)])
 
 
 def _areas(labels: np.ndarray) -> np.ndarray:
@@ -205,12 +312,17 @@ def _areas(labels: np.ndarray) -> np.ndarray:
     return np.array([[np.count_nonzero(plane == label) for label in (LV, MYO, RV)] for plane in labels])
 
 
-def _central(areas: np.ndarray) -> int:
+def _middle(count: int, *, basal_first: bool) -> int:
+    """Slice Z // 2, counted from the base: one slice, whichever end a file begins with."""
+    return count // 2 if basal_first else count - 1 - count // 2
+
+
+def _central(areas: np.ndarray, *, basal_first: bool) -> int:
     """The slice to begin with, of the labels' areas (phases, Z, 3)."""
     usable = np.asarray(areas[:, :, :2].all(axis=(0, 2)))
     if not usable.any():
         raise ValueError("no slice has both LV cavity and myocardium at ED and at ES")
-    middle = len(usable) // 2
+    middle = _middle(len(usable), basal_first=basal_first)
     if usable[middle]:
         return middle
     z = np.arange(len(usable))
@@ -226,25 +338,20 @@ def _basal_first(areas: np.ndarray) -> bool:
     return bool(area[here[:third]].sum() >= area[here[-third:]].sum())
 
 
-def _rv_right(labels: np.ndarray, *, flipped: bool) -> bool:
-    """Whether the RV's mean column lies beyond the LV's in (phases, Y, X), where columns may run the other way."""
-    columns = [np.nonzero(labels == label)[-1] for label in (LV, RV)]
-    if not all(map(len, columns)):
-        return False
-    lv, rv = (at.mean() for at in columns)
-    return bool(rv < lv) if flipped else bool(rv > lv)
+def _planes(scan: Scan, times: np.ndarray, z: int, heart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and the part of the heart that was no number.
 
-
-def _planes(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and which steps were finite throughout."""
+    That part is (steps, C), tiny where only voxels outside the heart were none; these and those become 0.
+    """
     with np.errstate(over="ignore"):  # what float32 cannot hold counts as infinite
         planes = np.array([[scan.frames[t][z].astype(np.float32, copy=False) for t in step] for step in times])
-    finite = np.isfinite(planes).all(axis=(1, 2, 3))
-    if not finite.all():
-        np.nan_to_num(planes, copy=False, nan=0, posinf=0, neginf=0)
-    if (planes.min(axis=(1, 2, 3)) == planes.max(axis=(1, 2, 3))).any():
-        raise ValueError("constant image")
-    return planes, finite
+    lost = np.zeros(planes.shape[:2])
+    for place in np.argwhere(~np.isfinite(planes).all(axis=(2, 3))).tolist():
+        plane = planes[*place]
+        none = ~np.isfinite(plane)
+        lost[*place] = max(none[heart].mean(), 1e-9)
+        plane[none] = 0
+    return planes, lost
 
 
 def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
@@ -260,34 +367,46 @@ def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarr
 
 def _grey(images: np.ndarray, *, pair: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, C, P, P) float32 to uint8 between percentiles of each row's channels `pair`, and those percentiles."""
-    ranked = np.sort(images[:, pair].reshape(len(images), -1), axis=1)  # several times as fast as a partition
-    lo, hi = (_percentile(ranked, q).astype(np.float32) for q in PERCENTILES)
-    if not (hi - lo > 1e-5 * np.abs(hi)).all():  # nothing but the rounding of the resampling
-        raise ValueError("constant image")
+    limits = [_percentiles(row.ravel()) for row in images[:, pair]]
+    lo, hi = np.array(limits, np.float32).T
     scaled = images - lo[:, None, None, None]
-    scaled *= (255 / (hi - lo))[:, None, None, None]
+    scaled *= (255 / np.where(hi > lo, hi - lo, np.inf))[:, None, None, None]
     return np.rint(scaled, out=scaled).clip(0, 255, out=scaled).astype(np.uint8), lo, hi
 
 
-def _percentile(ranked: np.ndarray, q: float) -> np.ndarray:
-    """Of each row of `ranked` (n, values), by linear interpolation."""
-    at, between = divmod(q / 100 * (ranked.shape[1] - 1), 1)
-    low, high = ranked[:, int(at)], ranked[:, min(int(at) + 1, ranked.shape[1] - 1)]
-    return low + between * (high - low)
+def _percentiles(values: np.ndarray) -> tuple[float, float]:
+    """PERCENTILES of values (n,), by linear interpolation; the few at either end are sorted, not all."""
+    (low, part), (high, rest) = (divmod(q / 100 * (len(values) - 1), 1) for q in PERCENTILES)
+    least, most = int(low) + 2, len(values) - int(high)
+    some = np.sort(values[::16])  # tells about where the ends begin
+    reach = max(least, most) // 4 + 8
+    if reach < len(some):
+        bottom, top = np.sort(values[values <= some[reach]]), np.sort(values[values >= some[-1 - reach]])
+    if reach >= len(some) or len(bottom) < least or len(top) < most:
+        bottom = top = np.sort(values)
+    after = bottom[min(int(low) + 1, len(bottom) - 1)]
+    above = top[len(top) - most + 1] if most > 1 else top[-1]
+    return bottom[int(low)] + part * (after - bottom[int(low)]), top[-most] + rest * (above - top[-most])
 
 
-def _triangles(at: np.ndarray, n: int) -> sparse.csr_array:
-    """(P, n) sparse weights of n pixels at positions `at`: a triangle as wide as the coarser of the two grids."""
-    width = max(1.0, at[1] - at[0])
-    reach = np.arange(1 - int(np.ceil(width)), 1 + int(np.ceil(width)))  # of the nearest pixels, around floor(at)
-    pixel = np.floor(at).astype(int)[:, None] + reach
-    weights = np.clip(1 - np.abs(at[:, None] - pixel) / width, 0, None)
-    weights /= weights.sum(axis=1, keepdims=True)
+def _triangles(at: np.ndarray, n: int, step: float) -> tuple[np.ndarray, np.ndarray]:
+    """(taps, P * P) pixels of n at positions `at` and their weights: a triangle as wide as the coarser of the two grids.
+
+    The weights of an output pixel sum to 1, less those of pixels outside, which are 0.
+    """
+    width = max(1.0, step)
+    taps = np.arange(1 - math.ceil(width), 1 + math.ceil(width), dtype=np.int32)[:, None]  # around floor(at)
+    first = np.floor(at.ravel())
+    pixel = first.astype(np.int32) + taps
+    weights = (at.ravel() - first).astype(np.float32) - taps.astype(np.float32)
+    np.abs(weights, out=weights)
+    weights *= np.float32(-1 / width)
+    weights += 1
+    np.maximum(weights, 0, out=weights)
+    if width > 1:
+        weights /= weights.sum(axis=0)
     weights[(pixel < 0) | (pixel >= n)] = 0
-    ends = np.arange(len(at) + 1) * len(reach)
-    return sparse.csr_array(
-        (weights.astype(np.float32).ravel(), pixel.clip(0, n - 1).ravel(), ends), shape=(len(at), n)
-    )
+    return pixel.clip(0, n - 1), weights
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +23,20 @@ from isal.isal_zlib import IsalError
 from nibabel.spatialimages import HeaderDataError
 
 SPACING_MM = (0.5, 3.0)  # what an in-plane pixel of a heart can measure; outside it the header is wrong
+GAP_MM = (3.0, 25.0)  # between slices: M&Ms-2 has up to 20
+DISPUTE = 0.02  # by which the two spacings of a header may differ
 FRAMES = 50  # of a cine in UK Biobank: the one length that marks a time axis by itself
-SLICES = 24  # more than any short-axis stack has (UK Biobank 8..13, ACDC 6..18)
-TILT = 0.2  # least part of an in-plane axis along left-right, or front-back and up-down, that tells its sense
+SLICES = 30  # more than any short-axis stack has (UK Biobank 8..13, ACDC 6..21)
+MANY = 20  # slices, above which an axis that is longer than the time's is rather that
+MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes of metre, millimetre and micrometre; others say nothing
+VECTORS = (1005, 1006, 1007, 2003, 2004)  # intent codes of files whose last axis is no time: matrices, vectors, colours
+OTHERS = {
+    b"PK\x03\x04": "a zip archive",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x89HDF": "HDF5",
+}
 NIFTI2 = (b"\x1c\x02\0\0", b"\0\0\x02\x1c")  # 540, a version 2 header's size, in either byte order
 DEFLATE = 1032  # bytes at most that one byte of a gzip file unpacks to
 PIECE = 2**20  # bytes unpacked at once: few enough to stay in the processor's cache
@@ -46,6 +58,7 @@ class Volume:
     offset: int  # of the first voxel in the file, bytes
     slope: float
     inter: float
+    flags: tuple[str, ...] = ()  # what had to be decided: spacing_disputed
 
     def stream(self) -> Iterator[np.ndarray]:
         """Every frame (Z, Y, X) in turn, in a buffer that the next one overwrites; real values where the file scales.
@@ -85,40 +98,61 @@ class Volume:
 
 
 def open_volume(path: Path, *, default_spacing: tuple[float, float] | None = None, frames: int | None = None) -> Volume:
-    """The header of a NIfTI file, plain or gzipped, checked.
+    """The header of a NIfTI file, plain or gzipped, checked, and that the file is as long as it says.
 
-    Spacing comes from sform or qform, else from pixdim; three sides of exactly 1 mm mean that nobody set it.
-    `frames` is how many frames the file is known to have if it has a time axis; it tells one that is not the last (see
-    `_time_axis`). Raises ValueError with the reason, never the path: missing, empty, truncated or corrupt file, a
-    shape that is no volume, no telling which axis is time, or an in-plane spacing outside 0.5..3 mm where no
+    Spacing comes from sform or qform, else from pixdim, in the unit that the header names; three sides of exactly 1 mm
+    mean that nobody set it. Where the two are far apart the flag is `spacing_disputed`. `frames` is how many frames the
+    file is known to have if it has a time axis; it tells one that is not the last (see `_time_axis`).
+
+    A gzipped file ends with the number of bytes in it. Only where that is not what the header promises (it was cut
+    short, or holds several streams or something behind them) is it unpacked here, once, to see what it holds.
+
+    Raises ValueError with the reason, never the path: missing, empty, truncated or corrupt file, another format, a
+    shape that is no short-axis stack, no telling which axis is time, or an in-plane spacing outside 0.5..3 mm where no
     `default_spacing` (dy, dx) is given to stand in for it.
     """
     with _read(path) as file:
         head = file.read(540)
-        most = path.stat().st_size * (DEFLATE if isinstance(file, Unpacked) else 1)
+        packed = isinstance(file, Unpacked)
+    kind = nibabel.Nifti2Header if head[:4] in NIFTI2 else nibabel.Nifti1Header
+    if other := _other_format(head):
+        raise ValueError(f"not a NIfTI file but {other}")
     try:
-        kind = nibabel.Nifti2Header if head[:4] in NIFTI2 else nibabel.Nifti1Header
         header = kind(head[: kind.sizeof_hdr], check=False)
         header.check_fix(logger=SILENT, error_level=40)
         shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
+        unit = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
         zooms = np.abs(np.array(header.get_zooms(), float))
+        zooms[:3] *= unit
         slope, inter = header.get_slope_inter()
         offset = int(header["vox_offset"]) or header.single_vox_offset
+        vectors = int(header["intent_code"]) in VECTORS
+        apart = header["magic"].item() in (b"ni1", b"ni2")
     except Exception as error:  # noqa: BLE001  a damaged header may raise anything, and the text may name the path
         raise ValueError(f"file is truncated or corrupt ({type(error).__name__})") from None
-    while len(shape) > 4 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (3, 4) or min(shape) < 1 or dtype.kind not in "uif":
-        raise ValueError(f"not a volume: shape {_times(shape)}, type {dtype}")
-    if not 0 <= offset <= offset + math.prod(shape) * dtype.itemsize <= most:
+    if apart:
+        raise ValueError("a header without its voxels (they are in an .img file); save both as one .nii.gz")
+    while len(shape) > 4 and 1 in shape[3:]:  # as some programs write X x Y x Z x 1 x T
+        single = 3 + shape[3:].index(1)
+        shape, zooms = shape[:single] + shape[single + 1 :], np.delete(zooms, single)
+    if len(shape) not in (3, 4) or min(shape) < 1 or dtype.kind not in "uif" or (vectors and len(shape) == 4):
+        raise ValueError(f"not a volume: shape {_times(shape)}, {'vectors' if vectors else f'type {dtype}'}")
+    if offset < 0 or offset + math.prod(shape) * dtype.itemsize > path.stat().st_size * (DEFLATE if packed else 1):
         raise ValueError("file is truncated or corrupt (its header promises more than it holds)")
-    axis = _time_axis(shape, frames) if len(shape) == 4 else 3
+    axis = _time_axis(shape, zooms, frames) if len(shape) == 4 else 3
     count = shape[axis] if len(shape) == 4 else 1
     x, y, z = (n for k, n in enumerate(shape) if k != axis)
-    affine = _affine(header) if axis == 3 else None
-    spacing = _spacing(affine, zooms[[k for k in range(4) if k != axis]], default_spacing)
+    if z > SLICES or z >= min(x, y):
+        raise ValueError(
+            f"which axis is what? shape {_times(shape)}, expected columns x rows x slices (at most {SLICES})"
+            f"{' x frames' if len(shape) == 4 else ''}"
+        )
+    frame = x * y * z * dtype.itemsize
+    _check_length(path, packed=packed, promised=offset + count * frame, frame=frame)
+    affine = _affine(header, unit) if axis == 3 else None
+    spacing, disputed = _spacing(affine, zooms[[k for k in range(len(zooms)) if k != axis]], default_spacing, unit)
     return Volume(path, count, (z, y, x), spacing, affine, timed=count > 1, axis=axis, dtype=dtype, offset=offset,
-                  slope=slope or 1.0, inter=inter or 0.0)  # fmt: skip
+                  slope=slope or 1.0, inter=inter or 0.0, flags=("spacing_disputed",) if disputed else ())  # fmt: skip
 
 
 def read_volume(
@@ -130,39 +164,18 @@ def read_volume(
     return np.stack(list(taken.values())) if volume.timed else taken[0], volume.spacing
 
 
-def flips(affine: np.ndarray | None) -> tuple[bool, bool]:
-    """Whether (rows, columns) run against the radiological view: columns to the patient's left, rows backwards or down.
-
-    `affine` is index (x, y, z) to RAS mm. (False, False) unless both are told clearly: there is no affine, its
-    diagonal is all positive and it has nothing else (what programs write that know no orientation), its in-plane
-    axes are not at right angles, or one lies too close to the plane that separates the senses.
-    """
-    if affine is None or not np.isfinite(affine).all():
-        return False, False
-    axes = affine[:3, :3]
-    if (axes == np.diag(np.abs(np.diag(axes)))).all():
-        return False, False
-    lengths = np.linalg.norm(axes, axis=0)
-    if not lengths[:2].all():
-        return False, False
-    x, y = (axes / np.where(lengths > 0, lengths, 1)).T[:2]
-    rightward, upward = x[0], (y[1] + y[2]) / math.sqrt(2)
-    if abs(x @ y) > TILT or min(abs(rightward), abs(upward)) < TILT:
-        return False, False
-    return bool(upward > 0), bool(rightward > 0)
-
-
 def nifti(folder: Path, stem: str) -> Path:
     """<folder>/<stem>.nii.gz, or the unpacked file where only that exists."""
     packed, plain = folder / f"{stem}.nii.gz", folder / f"{stem}.nii"
     return plain if plain.is_file() and not packed.exists() else packed
 
 
-def _time_axis(shape: tuple[int, ...], frames: int | None) -> int:
+def _time_axis(shape: tuple[int, ...], zooms: np.ndarray, frames: int | None) -> int:
     """Which of four axes is time: the last, unless in its stead the first or third has the known number of frames.
 
     Where that number is not known, an axis of 50 has it. The other axes must then look like a stack. Refused are two
-    such axes, none of the known length, and more slices than frames and than any stack has.
+    such axes, none of the known length, and a third axis at least as long as the last, which may be time as well,
+    unless pixdim gives it the gap of slices and there are not many.
     """
     wanted = frames or FRAMES
     if shape[3] == wanted:
@@ -171,12 +184,13 @@ def _time_axis(shape: tuple[int, ...], frames: int | None) -> int:
     found = [axis for axis, (x, y, z) in others.items() if z <= SLICES < min(x, y)]
     if len(found) == 1:
         return found[0]
-    if found or (shape[3] > 1 and (frames or shape[2] > max(SLICES, shape[3]))):
+    gap = GAP_MM[0] <= zooms[2] <= GAP_MM[1] and zooms[2] > max(zooms[:2]) and shape[2] <= MANY
+    if found or frames or (shape[2] >= shape[3] and not gap):
         raise ValueError(f"which axis is time? shape {_times(shape)}, {frames or 'unknown'} frames expected")
     return 3
 
 
-def _affine(header: nibabel.Nifti1Header) -> np.ndarray | None:
+def _affine(header: nibabel.Nifti1Header, unit: float) -> np.ndarray | None:
     """Sform, else qform, of which the header declares that it places the file and which gives in-plane axes a direction."""
     for form in (header.get_sform, header.get_qform):
         try:
@@ -184,20 +198,63 @@ def _affine(header: nibabel.Nifti1Header) -> np.ndarray | None:
         except (HeaderDataError, ValueError, ArithmeticError):  # a quaternion that is none
             continue
         if code > 0 and np.isfinite(affine).all() and affine[:3, :2].any(axis=0).all():
-            return affine
+            return np.diag([unit, unit, unit, 1]) @ affine
     return None
 
 
-def _spacing(affine: np.ndarray | None, zooms: np.ndarray, default: tuple[float, float] | None) -> tuple[float, float]:
-    """(dy, dx) mm of the first source that has a possible one."""
-    for dx, dy, dz in [zooms] if affine is None else [np.linalg.norm(affine[:3, :3], axis=0), zooms]:
-        if all(SPACING_MM[0] <= mm <= SPACING_MM[1] for mm in (dx, dy)) and not dx == dy == dz == 1:
-            return float(dy), float(dx)
+def _spacing(
+    affine: np.ndarray | None, zooms: np.ndarray, default: tuple[float, float] | None, unit: float
+) -> tuple[tuple[float, float], bool]:
+    """((dy, dx) mm of the first source that has a possible one, whether the sources are far apart)."""
+    sources = [zooms] if affine is None else [np.linalg.norm(affine[:3, :3], axis=0), zooms]
+    possible = [mm[1::-1] for mm in sources if _possible(mm)]
+    if possible:
+        disputed = any(not np.allclose(other, possible[0], rtol=DISPUTE) for other in possible[1:])
+        absurd = not _possible(sources[0]) and not (sources[0] == 1).all()
+        return (float(possible[0][0]), float(possible[0][1])), disputed or absurd
     if default is None:
         dx, dy, dz = zooms
         wrong = "was never set" if dx == dy == dz == 1 else f"is outside {SPACING_MM[0]}..{SPACING_MM[1]} mm"
-        raise ValueError(f"in-plane spacing {dy:g} x {dx:g} mm {wrong}; give a default spacing if it is known")
-    return default
+        counted = "" if unit == 1 else f" (the header counts in {'metres' if unit > 1 else 'micrometres'})"
+        raise ValueError(f"in-plane spacing {dy:g} x {dx:g} mm{counted} {wrong}; give a default spacing if it is known")
+    return default, False
+
+
+def _possible(mm: np.ndarray) -> bool:
+    """Whether sides (dx, dy, dz) can be a heart's in the plane, and somebody set them."""
+    return bool(all(SPACING_MM[0] <= side <= SPACING_MM[1] for side in mm[:2]) and not (mm == 1).all())
+
+
+def _other_format(head: bytes) -> str | None:
+    """What a file is that begins so, where it is known to be no NIfTI."""
+    if head[128:132] == b"DICM":
+        return "DICOM; convert it, for example with dcm2niix"
+    return next((name for start, name in OTHERS.items() if head.startswith(start)), None)
+
+
+def _check_length(path: Path, *, packed: bool, promised: int, frame: int) -> None:
+    """Raise ValueError unless the file holds the bytes that its header has `promised`, and less than a `frame` more."""
+    if packed:
+        with _read(path, packed=False) as file:
+            file.seek(-4, 2)
+            if int.from_bytes(file.read(4), "little") == promised % 2**32:
+                return
+        held = _unpacked_length(path, promised + frame)
+    else:
+        held = path.stat().st_size
+    if held < promised:
+        raise ValueError("file is truncated or corrupt (its header promises more than it holds)")
+    if held >= promised + frame:
+        raise ValueError("the file holds more frames than its header says")
+
+
+def _unpacked_length(path: Path, most: int) -> int:
+    """Bytes in a gzipped file, counted no further than `most`."""
+    piece, count = bytearray(PIECE), 0
+    with _read(path) as file:
+        while count < most and (got := file.readinto(piece)):  # type: ignore[attr-defined]
+            count += got
+    return count
 
 
 class Unpacked(igzip.IGzipFile):
@@ -208,14 +265,19 @@ class Unpacked(igzip.IGzipFile):
 
 
 @contextmanager
-def _read(path: Path) -> Iterator[BinaryIO]:
-    """The file's bytes, unpacked where its first two say gzip; what goes wrong while it is open tells no path."""
+def _read(path: Path, *, packed: bool = True) -> Iterator[BinaryIO]:
+    """The file's bytes, unpacked where its first two say gzip; what goes wrong while it is open tells no path.
+
+    packed=False: its bytes as they are.
+    """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise OSError("not a file")
         with path.open("rb") as file:
             start = file.read(2)
         if not start:
             raise ValueError("file is empty (0 bytes)")
-        with Unpacked(path, "rb") if start == b"\x1f\x8b" else path.open("rb") as file:
+        with Unpacked(path, "rb") if packed and start == b"\x1f\x8b" else path.open("rb") as file:
             yield cast(BinaryIO, file)
     except FileNotFoundError:
         raise ValueError("file is missing") from None

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from cmrdata import progress
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store, Writer
 from cmrgen.generator import Generator as Generator
@@ -94,7 +94,7 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
     """Draw and append what the set lacks of its batches. Raises ValueError when no image at all turns out well."""
     rows, there = (sum(map(len, some)) for some in (batches, batches[: len(writer.parts)]))
     lost = len(failures(writer))
-    with tqdm(total=rows, initial=there, desc="render", unit="img") as bar:
+    with progress.bar("render", total=rows, done=there, unit="images") as advance:
         for batch in batches[len(writer.parts) :]:
             part = batch.assign(split="synthetic", sampler=draw.keywords["sampler"].name, steps=steps_of(batch, steps))
             masks = moved(cohort.masks[batch.source_row.to_numpy()], batch)
@@ -108,7 +108,7 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
                 )
             bad = pd.DataFrame({"row": batch.row[~good], "reason": "not finite, twice"})
             writer.append(resized(images, writer.pixels).numpy()[good], masks[good], part[good], rejected=bad)
-            bar.update(len(batch))
+            advance(len(batch))
 
 
 def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler) -> Tensor:

@@ -16,8 +16,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
+from cmrdata import progress
 from cmrdata.batch import LABELS, PHASES, ed_es_ed
 from cmrdata.disk import sync_entries, write_atomic
 from cmrdata.store import Store
@@ -48,11 +48,9 @@ def share(made: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit
         beside = path.with_name(f".{name}-{made.fingerprint}.unfinished")
         beside.mkdir(parents=True, exist_ok=True)
         rows = told(made.index)
-        with tqdm(total=len(rows), desc=name, unit="img") as bar:
-            for k in range(len(rows)):
-                for at, content in FORMATS[name](made, k, int(rows.row.iloc[k])):
-                    _write(beside / at, content)
-                bar.update()
+        for k in progress.each(range(len(rows)), name, total=len(rows), unit="images"):
+            for at, content in FORMATS[name](made, k, int(rows.row.iloc[k])):
+                _write(beside / at, content)
         for at, content in FINISH[name](made, rows):
             write_atomic(beside / at, content)
         write_atomic(beside / "README.md", text)

@@ -17,7 +17,8 @@ from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
+
+from cmrdata import progress
 
 
 class Kind(NamedTuple):
@@ -112,13 +113,11 @@ def check_hash(file: Path, published: str) -> None:
     if not published:
         return
     digest, length = hashlib.sha256(), file.stat().st_size
-    with (
-        file.open("rb") as whole,
-        tqdm(total=length, unit="B", unit_scale=True, desc=f"sha256 of {file.name}", disable=length < 2**30) as bar,
-    ):
+    shown = length if length >= 2**30 else 0
+    with file.open("rb") as whole, progress.bar(f"sha256 of {file.name}", total=shown, unit="B") as advance:
         while block := whole.read(2**24):
             digest.update(block)
-            bar.update(len(block))
+            advance(len(block))
     if digest.hexdigest() != published:
         warnings.warn(
             f"base.weights: {file.name} has sha256 {digest.hexdigest()}, not the published {published}: damaged, or other "

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from tqdm import tqdm
 
-from cmrdata import origin
+from cmrdata import origin, progress
 from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
+from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
 from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
@@ -24,9 +27,9 @@ CHUNK = 8  # subjects read together: what an interruption loses
 
 
 def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(subjects with groups, split and frames; rejected subjects and reasons), reading each subject as evaluation would.
+    """(subjects with groups, split, frames and flags; rejected subjects and reasons), reading each as preparing would.
 
-    Every subject's labels and the images of its ED and ES frames are read and checked, and nothing of them is stored;
+    Every subject's labels and images are read and checked as its split asks for, and nothing of them is stored;
     `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
     folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
     """
@@ -72,13 +75,63 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
     """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
-    who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
-    tables = [shown("Subjects", who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()),
-             shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]  # fmt: skip
+    tables = []
+    if len(subjects):
+        who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
+        counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
+        tables = [shown("Subjects", counts), shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]
+    if len(told := flags(subjects)):
+        tables.append(shown("Flags", told))
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
         tables.append(shown("Rejected", reasons))
     return tables
+
+
+def show(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
+    """Print tables, then notes, as they are."""
+    for table in filter(None, tables):
+        console.print(table)
+    for note in notes:
+        console.print(f"- {note}", highlight=False, markup=False)
+
+
+def not_found(columns: pd.DataFrame) -> list[str]:
+    """What was wanted of the cohort's tables and not found."""
+    absent = columns[columns.column == ""]
+    return [f"{use}: {note}" for use, note in zip(absent.used_for, absent.note, strict=True)]
+
+
+def column_table(columns: pd.DataFrame) -> Table | None:
+    """What was understood of the cohort's tables, for a terminal: the columns of an array are one line. None of none."""
+    columns = columns[columns.column != ""]
+    if columns.empty:
+        return None
+    array = columns.field.str.replace(r"\.\d+$", "", regex=True)
+    parts = columns.assign(array=array, order=range(len(columns))).groupby(["file", "array", "used_for"], sort=False)
+    lines = [_line(part) for _, part in parts]
+    table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
+    return shown("Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table)
+
+
+def _line(columns: pd.DataFrame) -> dict[str, Any]:
+    first, last = columns.iloc[0], columns.iloc[-1]
+    worst = columns.loc[columns.not_understood.idxmax()]
+    name = str(first.column).strip()
+    if len(columns) > 1:
+        name = f"{name} to {str(last.column).strip()} ({len(columns)})"
+    counts = {name: int(columns[name].sum()) for name in ("understood", "missing", "not_understood")}
+    return {"file": first.file, "column": name, "field": first.field, "used for": first.used_for,
+            **{name.replace("_", " "): count for name, count in counts.items()},
+            "example": worst.example, "note": worst.note or first.note, "order": first.order}  # fmt: skip
+
+
+def flags(subjects: pd.DataFrame) -> pd.DataFrame:
+    """How many subjects have each flag, of their files and of the table, and what it means."""
+    columns = [subjects[name].fillna("").astype(str) for name in ("flags", "table_flags") if name in subjects]
+    found = count_flags(joined(row) for row in zip(*columns, strict=True)) if columns else {}
+    rows = [(flag, count, FLAGS.get(flag, "")) for flag, count in found.items()]
+    return pd.DataFrame(rows, columns=["flag", "subjects", "meaning"])
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
@@ -86,22 +139,28 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
     kept.mkdir(parents=True, exist_ok=True)
     states, _ = look(cohort.source().files)
+    splits = subjects.set_index("subject").split
     marks = {
-        subject: fingerprint({"files": [state and [state[0], state[2]] for state in of]})
-        for subject, of in states.items()
+        subject: fingerprint(
+            {"split": split, "files": [state and [state[0], state[2]] for state in states.get(subject, [])]}
+        )
+        for subject, split in splits.items()
     }
     known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
-    todo = subjects[~subjects.subject.isin(known)].assign(split="test")
+    todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
-    with notes.open("a") as file, tqdm(total=len(todo), desc=f"read {cohort.name}", unit="subject") as bar:
+    bar = progress.bar(f"read {cohort.name}", total=len(todo), unit="subjects")
+    with notes.open("a") as file, bar as advance:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
-            rows = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"]).to_dict("records")
-            for row in [*rows, *stacks.rejected.to_dict("records")]:
-                row = {**{str(key): value for key, value in row.items()}, "files": marks.get(row["subject"])}
+            index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
+            read = index.drop_duplicates("subject").copy()
+            read["flags"] = [joined(index["flags"][index.subject == one].fillna("")) for one in read.subject]
+            for found in [*read.to_dict("records"), *stacks.rejected.to_dict("records")]:
+                row = {**{str(key): value for key, value in found.items()}, "files": marks.get(found["subject"])}
                 known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
-            bar.update(len(chunk))
+            advance(len(chunk))
     columns = ["subject", "ed_frame", "es_frame", "flags", "reason"]
     found = pd.DataFrame([known[subject] for subject in subjects.subject], columns=columns)
     nominal = found["flags"].fillna("").str.contains("|".join(NOMINAL))
@@ -124,5 +183,7 @@ def shown(title: str, frame: pd.DataFrame) -> Table:
     for column in frame:
         table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
     for row in frame.astype(object).itertuples(index=False):
-        table.add_row(*("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row))
+        table.add_row(
+            *("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row)
+        )
     return table

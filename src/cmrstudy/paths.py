@@ -12,6 +12,7 @@ import re
 import shlex
 import sys
 from fnmatch import fnmatchcase
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +123,7 @@ def _placed(key: str, part: str, began: Path) -> str:
     if not path or os.path.isabs(path) or began == home():
         return path
     here = began / path
-    return str(here) if key in WRITTEN or here.exists() else path
+    return str(here) if key in WRITTEN or here.exists() or glob(str(here)) else path
 
 
 def _unquoted(part: str) -> str:

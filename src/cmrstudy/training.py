@@ -19,6 +19,7 @@ from cmrstudy import dashboards
 from cmrstudy.attempts import Attempt
 from cmrstudy.checkpoints import OURS, Best, Latest, WholeFiles, fingerprint_of, place_of, read, remove_torn, resumable
 from cmrstudy.continuing import Place
+from cmrstudy.epoch_lines import epoch_lines
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "None")
@@ -89,11 +90,12 @@ def fit(
     check_watched(module, [*callbacks, *given], options)
     start = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
     tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {})))
+    lines = epoch_lines([*callbacks, *given], bars=options.get("enable_progress_bar"))
     with plainly():
         fitter = L.Trainer(
             **profiled(options, folder),
             logger=[DummyLogger()] if dry else list(loggers),
-            callbacks=[*([] if dry else [*best, tell]), *callbacks, *given, latest],
+            callbacks=[*([] if dry else [*best, tell, *lines]), *callbacks, *given, latest],
             default_root_dir=folder,
         )
     if not hasattr(fitter, "val_check_interval"):  # Lightning forgets it where it is a duration; EarlyStopping asks

@@ -15,16 +15,27 @@ import pandas as pd
 
 from cmrdata.batch import LV
 from cmrdata.ejection import by_fraction, fractions
+from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
+from cmrdata.overlay import overlay, reordered
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
+from cmrdata.readers.cells import Reading, is_missing
 from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
-from cmrdata.volumes import Volume, flips
+from cmrdata.volumes import Volume
 
 BY_EF = "by_ef"  # a pathology that fails some hearts and spares others: a case where the ejection fraction is reduced
 LABELLINGS = ("pathology", "ef")
-ANY_SPACING = (1.0, 1.0)  # for labels: where they lie is the image's word
+ANY_SPACING = (1.0, 1.0)  # for labels: how large a pixel is, is the image's word
+SPACINGS = 0.02  # by which the pixels of ED's and ES's images may differ
 T = TypeVar("T")
+
+
+class Located(NamedTuple):
+    """A frame or its labels, and the file they are from."""
+
+    voxels: np.ndarray  # (Z, Y, X)
+    volume: Volume
 
 
 class Annotation(NamedTuple):
@@ -32,8 +43,7 @@ class Annotation(NamedTuple):
 
     ed: int  # frames, counted from 0
     es: int
-    labels: dict[int, np.ndarray]  # frame -> (Z, Y, X) as `canonical` makes them
-    affine: np.ndarray | None
+    labels: dict[int, Located]  # frame -> labels as `canonical` makes them
     flags: tuple[str, ...] = ()
 
 
@@ -45,18 +55,22 @@ class Challenge(Cohort):
         in the split "extra". `ef_below` also decides the pathologies that spare some hearts (BY_EF).
     reach: slices to each side of the centre that a training patient gives (paper: 1).
     default_spacing: mm of a pixel for files whose header gives none that a heart can have.
+    orient: what turns a heart upright, "masks", "header" or "none"; see `cmrdata.orientation`.
     cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is rejected.
     salt_root: the folder of the secret by which patients are renamed, and of ejection fractions once read.
     """
 
+    expected: str  # where its files are, in a sentence that begins "Expected is"
     diagnoses: Mapping[str, str | None]  # pathology -> diagnosis, BY_EF, or None for neither case nor control
 
     def __init__(self, *, root: str | Path | None, label: str = "pathology", ef_below: float = 40.0,
                  ef_above: float = 50.0, pixels: int = 64, fov_mm: float = 165.0, seed: int = 0,
                  controls_per_case: float | None = None, reach: int = 1, max_rejected: float = 0.05,
-                 default_spacing: float | None = None, fold: int | None = None, cine: int | None = None,
-                 salt_root: str | Path = "data", name: str | None = None) -> None:  # fmt: skip
+                 default_spacing: float | None = None, orient: str = "masks", fold: int | None = None,
+                 cine: int | None = None, salt_root: str | Path = "data",
+                 name: str | None = None) -> None:  # fmt: skip
         self.name, self.fold, self.cine = name or type(self).__name__.lower(), fold, cine
+        self.orient = check_orient(orient)
         if label not in LABELLINGS:
             raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
         if not 0 < ef_below <= ef_above < 100:
@@ -99,6 +113,19 @@ class Challenge(Cohort):
         """What a summary should tell besides the subjects and the rejected."""
         return []
 
+    @abstractmethod
+    def columns(self) -> pd.DataFrame:
+        """What was understood of each column of the source's table; see `column_report.report`."""
+
+    def known_pathology(self, text: str) -> Reading:
+        """A reader of the source's own words."""
+        if is_missing(text):
+            return Reading()
+        try:
+            return Reading(self._known(text))
+        except ValueError:
+            return Reading(odd=f"is none of {', '.join(self.diagnoses)}")
+
     # ---- the cohort
 
     @cached_property
@@ -113,7 +140,7 @@ class Challenge(Cohort):
         return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
                 "reach": self.reach, "controls_per_case": self.controls_per_case,
                 "default_spacing": self.default_spacing, "label": self.label, "ef_below": self.ef_below,
-                "ef_above": self.ef_above, "cine": self.cine}  # fmt: skip
+                "ef_above": self.ef_above, "cine": self.cine, "orient": self.orient}  # fmt: skip
 
     @property
     def places(self) -> dict[str, str | None]:
@@ -144,7 +171,8 @@ class Challenge(Cohort):
         def scan(subject: str, expand: bool) -> Scan:
             return self.scan(self.patients[subject], neighbours=expand)
 
-        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine)
+        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine,
+                       orient=self.orient)  # fmt: skip
 
     def _known(self, word: str | None) -> str | None:
         """The pathology as `diagnoses` spells it."""
@@ -165,7 +193,7 @@ class Challenge(Cohort):
 
         def masks(subject: str) -> tuple[np.ndarray, np.ndarray]:
             found = self.annotation(self.patients[subject])
-            return found.labels[found.ed], found.labels[found.es]
+            return found.labels[found.ed].voxels, found.labels[found.es].voxels
 
         files = {s: self.texts(self.patients[s]) + self.files(self.patients[s]) for s in table.subject[asked]}
         ef, faults = fractions(files, masks, cache=self.salt_root / f"ef-{self.name}.json")
@@ -216,12 +244,63 @@ def around(ed: int, es: int, cycle: int | None, *, cine: int | None = None) -> s
     return {ed, es} | {(frame + step) % cycle for frame in (ed, es) for step in (-1, 1) if cycle}
 
 
-def placed(image: Volume, found: Annotation) -> dict[str, Any]:
-    """`flip` and `flags` of a scan; which way is up is the image's header's word, and labels follow it voxel by voxel."""
-    flags = found.flags
-    if image.affine is not None and found.affine is not None and not np.allclose(image.affine, found.affine, atol=0.01):
-        flags += ("affine_mismatch",)
-    return {"flip": flips(image.affine), "flags": flags}
+def take_all_or(volume: Volume, wanted: Iterable[int], *, needed: Iterable[int]) -> tuple[dict[int, np.ndarray], bool]:
+    """(the `wanted` frames, or only the `needed` ones where those cannot all be read; whether they were lost).
+
+    Damage outside what evaluation reads costs a training subject its neighbouring frames, not its place: who is in a
+    cohort does not depend on the split.
+    """
+    try:
+        return volume.take(wanted), False
+    except ValueError:
+        return volume.take(needed), True
+
+
+def assembled(
+    frames: Mapping[int, Located],
+    labels: Mapping[int, Located],
+    *,
+    ed: int,
+    es: int,
+    cycle: int | None,
+    flags: Iterable[str] = (),
+) -> Scan:
+    """A scan of frames and labels from one file or several, in the order of voxels of the ED image.
+
+    Where the headers of a frame and its labels disagree, `overlay` decides. Raises ValueError as that does, when the
+    pixels of ED and ES differ, and as `Scan`.
+    """
+    first = frames[ed].volume
+    if not np.allclose(frames[es].volume.spacing, first.spacing, rtol=SPACINGS):
+        raise ValueError(f"ES image: pixels of {_mm(frames[es].volume)} mm, but the ED image has {_mm(first)}")
+    notes = [*flags, *first.flags]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for t in labels:
+        image = frames[t].volume if t in frames else first
+        groups.setdefault((_key(image.affine), _key(labels[t].volume.affine)), []).append(t)
+    canonical_order: dict[int, np.ndarray] = {}
+    for together in groups.values():
+        image, theirs = (frames.get(together[0], frames[ed]).volume, labels[together[0]].volume)
+        seen = [t for t in together if t in (ed, es)]
+        move, told = overlay(
+            [frames[t].voxels for t in seen], [labels[t].voxels for t in seen], image=image.affine, theirs=theirs.affine
+        )
+        notes += told
+        canonical_order |= {
+            t: reordered(move(labels[t].voxels), theirs=image.affine, ours=first.affine) for t in together
+        }
+    pictures = {
+        t: reordered(frame.voxels, theirs=frame.volume.affine, ours=first.affine) for t, frame in frames.items()
+    }
+    return Scan(pictures, ed, es, canonical_order, first.spacing, cycle, first.affine, tuple(dict.fromkeys(notes)))
+
+
+def _key(affine: np.ndarray | None) -> bytes:
+    return b"" if affine is None else affine.tobytes()
+
+
+def _mm(volume: Volume) -> str:
+    return " x ".join(f"{side:.3g}" for side in volume.spacing)
 
 
 def one_each(pairs: Iterable[tuple[str, T]], *, at: Path, what: str) -> dict[str, T]:

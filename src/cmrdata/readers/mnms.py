@@ -5,10 +5,9 @@ V. M. Campello et al., IEEE TMI 40(12), 2021, doi 10.1109/TMI.2021.3090082.
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,28 +17,54 @@ import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohort import bmi_of
+from cmrdata.readers.cells import (
+    AGE_UNITS,
+    LENGTH_UNITS,
+    WEIGHT_UNITS,
+    Reader,
+    quantity,
+    read_category,
+    read_sex,
+)
 from cmrdata.readers.challenge import (
     ANY_SPACING,
     BY_EF,
     Annotation,
     Challenge,
+    Located,
     about,
     around,
+    assembled,
     canonical,
     one_each,
-    placed,
+    take_all_or,
 )
+from cmrdata.readers.column_report import report
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
+from cmrdata.readers.rows import Row, Rows, account, read_rows, require_match
 from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, nifti, open_volume
 
 LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
-MISSING = ("", "na", "nan", "n/a", "none", "null")  # cells that stand for no answer
+IMAGE = re.compile(r"(\w+)_sa\.nii(\.gz)?")
 TABLE = "*M&Ms*nformation*.csv"  # its name changes with the release; that of 211230 has diagnosis and demographics
 COLUMNS = {
     "code": ("externalcode", "code", "subjectcode"), "ed": ("ed",), "es": ("es",), "site": ("centre", "center"),
     "vendor": ("vendorname", "vendor"), "pathology": ("pathology", "diagnosis", "disease"), "sex": ("sex", "gender"),
     "age": ("age",), "height": ("height", "heightcm", "heightm"), "weight": ("weight", "weightkg"),
 }  # fmt: skip
+READERS: dict[str, tuple[str, Reader]] = {  # what a column is for, and how its cells are read
+    "code": ("id", read_category),
+    "ed": ("frame of ED", quantity(0, 9999, whole=True)),
+    "es": ("frame of ES", quantity(0, 9999, whole=True)),
+    "site": ("site", read_category),
+    "vendor": ("vendor", read_category),
+    "pathology": ("pathology", read_category),
+    "sex": ("sex", read_sex),
+    "age": ("age", quantity(1, 120, units=AGE_UNITS)),
+    "height": ("BMI", quantity(100, 250, units=LENGTH_UNITS, metres=True)),
+    "weight": ("BMI", quantity(20, 400, units=WEIGHT_UNITS)),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +74,7 @@ class Patient:
     image: Path
     labels: Path
     table: Path
-    row: dict[str, str | None] | None
+    row: Row | None
 
 
 class MnMs(Challenge):
@@ -62,6 +87,11 @@ class MnMs(Challenge):
 
     diagnoses = {"NOR": "healthy", "DCM": "reduced_ef", "IHD": BY_EF, "HHD": BY_EF, "LVNC": BY_EF,
                  "HCM": None, "ARV": None, "AHS": None, "Other": None}  # fmt: skip
+    expected = (
+        "Expected is the folder OpenDataset with Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with "
+        "<code>_sa.nii.gz and <code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms "
+        "and give cohort.root=<folder> or set CMR_MNMS_ROOT."
+    )
 
     def find(self) -> dict[str, Patient]:
         return self._listed[0]
@@ -72,48 +102,68 @@ class MnMs(Challenge):
     @cached_property
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
         """Patients by code, and what of the files and of the table they leave over."""
-        paths = self.root.rglob("*_sa.nii*") if self.root and self.root.is_dir() else []
-        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\w+)_sa\.nii(\.gz)?", path.name))}
-        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
-        tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
-        if not self.root or not tables:
+        images, tables, passed = self._walked
+        if not self.root or not images or not tables:
             raise FileNotFoundError(
                 f"cohort {self.name}: no {'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
-                f"{self.root or 'cohort.root, which is not set'}. Expected is the folder OpenDataset with "
-                "Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with <code>_sa.nii.gz and "
-                "<code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms and give "
-                "cohort.root=<folder> or set CMR_MNMS_ROOT."
+                f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
+                f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )
-        table, rows = self._rows(tables)
+        rows = self._rows
         without = {code for code, (folder, _) in images
                    if "unlabeled" in map(str.casefold, folder.relative_to(self.root).parts)}  # fmt: skip
         labelled = one_each(
             ((c, place) for c, place in images if c not in without), at=self.root, what="patients in two places"
         )
-        patients = {code: Patient(nifti(folder, stem), nifti(folder, f"{stem}_gt"), table, rows.get(code))
+        require_match(self._table.path, labelled, rows)
+        patients = {code: Patient(nifti(folder, stem), nifti(folder, f"{stem}_gt"), self._table.path, rows.get(code))
                     for code, (folder, stem) in labelled.items()}  # fmt: skip
         counts = {"unlabelled subjects left out": len(without),
                   "rows of the table without images": len(set(rows) - set(labelled) - without)}  # fmt: skip
-        return patients, [f"{what}: {count}" for what, count in counts.items() if count]
+        left = [f"{what}: {count}" for what, count in counts.items() if count]
+        return patients, left + passed
 
-    def _rows(self, tables: list[Path]) -> tuple[Path, dict[str, dict[str, str | None]]]:
-        """The latest table, of those that tell the pathology if any does, and its rows by code."""
-        read = [(path, read_rows(path, columns=COLUMNS)) for path in tables]
-        path, rows = max(read, key=lambda item: (any(row["pathology"] for row in item[1]), item[0].name))
-        if self.label == "pathology" and not any(row["pathology"] for row in rows):
+    @cached_property
+    def _walked(self) -> tuple[list[tuple[str, tuple[Path, str]]], list[Path], list[str]]:
+        """(code and place of each patient's images, tables, what was passed over on the way)."""
+        walk = Walk(self.root) if self.root and self.root.is_dir() else ()
+        paths, tables = [], []
+        for folder, _, files in walk:
+            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
+            tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        stems = {(path.parent, path.name.partition("_sa.")[0]) for path in straight_only(paths)}
+        images = [(code.upper(), (folder, f"{code}_sa")) for folder, code in stems]
+        return images, sorted(tables), counted(walk.passed) if isinstance(walk, Walk) else []
+
+    @cached_property
+    def _table(self) -> Rows:
+        """The latest table, of those that tell the pathology if any does."""
+        read = [read_rows(path, columns=COLUMNS) for path in self._walked[1]]
+        table = max(read, key=lambda one: (any(row["pathology"] for row in one.rows), one.path.name))
+        if self.label == "pathology" and not any(row["pathology"] for row in table.rows):
             raise ValueError(
-                f"{path}: no column Pathology; use the table of release 211230, or cohort.label=ef for a diagnosis by "
+                f"{table.path}: no column Pathology; use the table of release 211230, or cohort.label=ef for a diagnosis by "
                 "ejection fraction"
             )
-        coded = ((row["code"].upper(), row) for row in rows if row["code"])
-        return path, one_each(coded, at=path, what="codes with two rows")
+        return table
+
+    @property
+    def _rows(self) -> dict[str, Row]:
+        coded = ((row["code"].upper(), row) for row in self._table.rows if row["code"])
+        return one_each(coded, at=self._table.path, what="codes with two rows")
+
+    def columns(self) -> pd.DataFrame:
+        self.find()  # which says what is expected where nothing is
+        words = {**READERS, "pathology": ("pathology", self.known_pathology)}
+        return report(
+            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+        )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
         if not (row := patient.row):
             raise ValueError("no row in the table")
-        age = number(row["age"])
-        return {"sex": {"M": "M", "F": "F"}.get((row["sex"] or "-")[0].upper()), "age": age if 0 < age <= 120 else np.nan,
-                "bmi": bmi_of(pd.Series([row["weight"]]), pd.Series([row["height"]]))[0],
+        weight, height = (pd.Series([number(row, name)]) for name in ("weight", "height"))
+        return {"sex": READERS["sex"][1](row["sex"] or "").value, "age": number(row, "age"), "bmi": bmi_of(weight, height)[0],
                 "pathology": row["pathology"], "site": row["site"], "vendor": row["vendor"]}  # fmt: skip
 
     def annotation(self, patient: Patient) -> Annotation:
@@ -121,12 +171,12 @@ class MnMs(Challenge):
             volume = open_volume(patient.labels, default_spacing=ANY_SPACING)
             if not volume.timed:
                 raise ValueError("3 axes, expected 4")
-            raw, flags = _marked(volume, *(number((patient.row or {}).get(phase)) for phase in ("ed", "es")))
+            raw, flags = _marked(volume, *(number(patient.row or {}, phase) for phase in ("ed", "es")))
         if not raw:
             raise ValueError("unlabelled (empty label file)")
         ed, es = raw
-        labels = dict(zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True))
-        return Annotation(ed, es, labels, volume.affine, flags)
+        labels = zip(raw, canonical(raw[ed], raw[es], mapping=LABEL_MAP), strict=True)
+        return Annotation(ed, es, {frame: Located(voxels, volume) for frame, voxels in labels}, flags)
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
         found = self.annotation(patient)
@@ -135,14 +185,21 @@ class MnMs(Challenge):
             if image.frames != (labelled := open_volume(patient.labels, default_spacing=ANY_SPACING).frames):
                 raise ValueError(f"{image.frames} frames, but labels for {labelled}")
             cycle = image.frames if neighbours and image.frames > 2 else None
-            frames = image.take(around(found.ed, found.es, cycle, cine=self.cine))
-        return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
+            wanted, needed = around(found.ed, found.es, cycle, cine=self.cine), {found.ed, found.es}
+            taken, lost = take_all_or(image, wanted, needed=wanted if self.cine else needed)
+        frames = {t: Located(frame, image) for t, frame in taken.items()}
+        return assembled(frames, found.labels, ed=found.ed, es=found.es, cycle=None if lost else cycle,
+                         flags=(*found.flags, *["neighbours_lost"] * lost))  # fmt: skip
 
     def files(self, patient: Patient) -> list[Path]:
         return [patient.image, patient.labels]
 
     def texts(self, patient: Patient) -> list[Path]:
         return [patient.table]
+
+
+def _holds_table(folder: Path, inside: list[str], files: list[str]) -> bool:
+    return any(fnmatch(name, TABLE) for name in files)
 
 
 def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray], tuple[str, ...]]:
@@ -162,26 +219,7 @@ def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray]
     return {frame: raw[frame] for frame in by_size}, ("frames_from_labels",) if raw else ()
 
 
-def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> list[dict[str, str | None]]:
-    """Rows of a CSV as text under our names: `columns` gives each of them the spellings it may have in the file.
-
-    Spellings are compared without case, spaces and signs. Columns and cells that are not there are None, empty rows
-    are left out; the delimiter is the comma or the semicolon, whichever the header has more of.
-    """
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline()
-        titles = ["".join(filter(str.isalnum, title)).casefold() for title in re.split("[,;]", header)]
-        places = {name: [titles.index(s) for s in spellings if s in titles] for name, spellings in columns.items()}
-        rows = []
-        for cells in csv.reader(file, delimiter=";" if header.count(";") > header.count(",") else ","):
-            words = {name: cells[at[0]].strip() if at and at[0] < len(cells) else "" for name, at in places.items()}
-            rows.append({name: None if word.casefold() in MISSING else word for name, word in words.items()})
-    return [row for row in rows if any(row.values())]
-
-
-def number(cell: str | None) -> float:
+def number(row: Row, name: str) -> float:
     """A cell's number, NaN where it has none."""
-    try:
-        return float(cell or "nan")
-    except ValueError:
-        return np.nan
+    value = READERS[name][1](row.get(name) or "").value
+    return np.nan if value is None else float(value)

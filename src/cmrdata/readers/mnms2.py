@@ -8,28 +8,36 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from cmrdata.overlay import reordered
 from cmrdata.readers.challenge import (
     ANY_SPACING,
     BY_EF,
     Annotation,
     Challenge,
+    Located,
     about,
     around,
+    assembled,
     canonical,
     one_each,
-    placed,
     still,
 )
-from cmrdata.readers.mnms import LABEL_MAP, read_rows
+from cmrdata.readers.column_report import report
+from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
+from cmrdata.readers.mnms import LABEL_MAP, READERS
+from cmrdata.readers.rows import Row, Rows, account, read_rows, require_match
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 
+IMAGE = re.compile(r"(\d+)_SA_ED\.nii(\.gz)?")
 TABLE = "*dataset_information*.csv"
 COLUMNS = {"code": ("subjectcode", "code"), "pathology": ("disease", "pathology"), "vendor": ("vendor",)}
 SAME = 0.01  # most by which a frame may differ from the cine's, as a share of its own spread: rounding, no other beat
@@ -41,7 +49,7 @@ class Patient:
 
     folder: Path
     code: str
-    row: dict[str, str | None] | None
+    row: Row | None
 
     def file(self, part: str) -> Path:
         return nifti(self.folder, f"{self.code}_SA_{part}")
@@ -57,6 +65,11 @@ class MnMs2(Challenge):
 
     diagnoses = {"NOR": "healthy", "LV": BY_EF, "HCM": None, "ARR": None, "FALL": None, "CIA": None, "RV": None,
                  "TRI": None}  # fmt: skip
+    expected = (
+        "Expected is the folder MnM2 with dataset_information.csv and dataset/NNN, each with NNN_SA_ED.nii.gz, "
+        "NNN_SA_ED_gt.nii.gz, the same of ES, and NNN_SA_CINE.nii.gz. Download it from https://www.ub.edu/mnms-2 and "
+        "give cohort.root=<folder> or set CMR_MNMS2_ROOT."
+    )
 
     def find(self) -> dict[str, Patient]:
         return self._listed[0]
@@ -66,25 +79,45 @@ class MnMs2(Challenge):
 
     @cached_property
     def _listed(self) -> tuple[dict[str, Patient], list[str]]:
-        """Patients by code, and how many rows of the table they leave over."""
-        paths = self.root.rglob("*_SA_ED.nii*") if self.root and self.root.is_dir() else []
-        stems = {(path.parent, m[1]) for path in paths if (m := re.fullmatch(r"(\d+)_SA_ED\.nii(\.gz)?", path.name))}
-        images = [(_digits(code), (folder, code)) for folder, code in stems]
-        tables = sorted(self.root.rglob(TABLE)) if self.root and images else []
-        if not self.root or not tables:
+        """Patients by code, and what of the table and of the folders is left over."""
+        images, tables, passed = self._walked
+        if not self.root or not images or not tables:
             raise FileNotFoundError(
                 f"cohort {self.name}: no {'table ' + TABLE if images else 'images NNN_SA_ED.nii.gz'} in "
-                f"{self.root or 'cohort.root, which is not set'}. Expected is the folder MnM2 with "
-                "dataset_information.csv and dataset/NNN, each with NNN_SA_ED.nii.gz, NNN_SA_ED_gt.nii.gz, the same of "
-                "ES, and NNN_SA_CINE.nii.gz. Download it from https://www.ub.edu/mnms-2 and give cohort.root=<folder> "
-                "or set CMR_MNMS2_ROOT."
+                f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
+                f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )
-        coded = ((_digits(row["code"]), row) for row in read_rows(tables[-1], columns=COLUMNS) if row["code"])
-        rows = one_each(coded, at=tables[-1], what="codes with two rows")
+        coded = ((_digits(row["code"]), row) for row in self._table.rows if row["code"])
+        rows = one_each(coded, at=self._table.path, what="codes with two rows")
         places = one_each(images, at=self.root, what="patients in two places")
+        require_match(self._table.path, places, rows)
         patients = {code: Patient(folder, spelled, rows.get(code)) for code, (folder, spelled) in places.items()}
         over = len(set(rows) - set(patients))
-        return patients, [f"rows of the table without images: {over}"] if over else []
+        left = [f"rows of the table without images: {over}"] if over else []
+        return patients, left + passed
+
+    @cached_property
+    def _walked(self) -> tuple[list[tuple[str, tuple[Path, str]]], list[Path], list[str]]:
+        """(code and place of each patient's images, tables, what was passed over on the way)."""
+        walk = Walk(self.root) if self.root and self.root.is_dir() else ()
+        paths, tables = [], []
+        for folder, _, files in walk:
+            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
+            tables += [folder / name for name in files if fnmatch(name, TABLE)]
+        stems = {(path.parent, path.name.partition("_SA_")[0]) for path in straight_only(paths)}
+        images = [(_digits(code), (folder, code)) for folder, code in stems]
+        return images, sorted(tables), counted(walk.passed) if isinstance(walk, Walk) else []
+
+    @cached_property
+    def _table(self) -> Rows:
+        return read_rows(self._walked[1][-1], columns=COLUMNS)
+
+    def columns(self) -> pd.DataFrame:
+        self.find()  # which says what is expected where nothing is
+        words = {name: READERS[name] for name in COLUMNS} | {"pathology": ("pathology", self.known_pathology)}
+        return report(
+            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+        )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
         if not (row := patient.row):
@@ -97,39 +130,57 @@ class MnMs2(Challenge):
 
     def annotation(self, patient: Patient) -> Annotation:
         """ED as frame 0, ES as frame 1."""
-        raw = []
+        raw, volumes = [], []
         for phase in ("ED", "ES"):
             with about(f"{phase} labels"):
-                volume = open_volume(patient.file(f"{phase}_gt"), default_spacing=ANY_SPACING)
-                raw.append(still(volume))
+                volumes.append(open_volume(patient.file(f"{phase}_gt"), default_spacing=ANY_SPACING))
+                raw.append(still(volumes[-1]))
         if not any(labels.any() for labels in raw):
             raise ValueError("unlabelled (empty label file)")
-        labels = dict(enumerate(canonical(*raw, mapping=LABEL_MAP)))
-        return Annotation(0, 1, labels, volume.affine, ("frames_unknown",))
+        labels = map(Located, canonical(*raw, mapping=LABEL_MAP), volumes)
+        return Annotation(0, 1, dict(enumerate(labels)), ("frames_unknown",))
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
         found, pair = self.annotation(patient), []
         for phase in ("ED", "ES"):
             with about(f"{phase} image"):
                 image = open_volume(patient.file(phase), default_spacing=self.default_spacing)
-                pair.append(still(image))
-        frames, cycle = dict(enumerate(pair)), None
-        if neighbours and (path := patient.file("CINE")).exists():
-            with about("cine"):
-                cine = {
-                    t: frame.copy() for t, frame in enumerate(open_volume(path, default_spacing=ANY_SPACING).stream())
-                }
-            if places := _places(pair, cine):
-                (ed, es), cycle = places, len(cine)
-                frames = {t: cine[t] for t in around(ed, es, cycle, cine=self.cine)} | {ed: pair[0], es: pair[1]}
-                found = Annotation(ed, es, {ed: found.labels[0], es: found.labels[1]}, found.affine)
-        return Scan(frames, found.ed, found.es, found.labels, image.spacing, cycle, **placed(image, found))
+                pair.append(Located(still(image), image))
+        frames, labels, ed, es, cycle, flags = dict(enumerate(pair)), found.labels, 0, 1, None, found.flags
+        if neighbours and patient.file("CINE").exists():
+            try:
+                if placed := self._around(patient, pair):
+                    ed, es, others, cycle = placed
+                    frames, labels = others | {ed: pair[0], es: pair[1]}, {ed: labels[0], es: labels[1]}
+                    flags = ()
+            except ValueError:
+                if self.cine:
+                    raise
+                flags += ("neighbours_lost",)
+        return assembled(frames, labels, ed=ed, es=es, cycle=cycle, flags=flags)
+
+    def _around(self, patient: Patient, pair: Sequence[Located]) -> tuple[int, int, dict[int, Located], int] | None:
+        """(ED, ES, frames next to them or of a heartbeat, frames of the cycle) of the cine; None where they aren't in it."""
+        with about("cine"):
+            volume = open_volume(patient.file("CINE"), default_spacing=ANY_SPACING)
+            cine = {
+                t: reordered(frame.copy(), theirs=volume.affine, ours=pair[0].volume.affine)
+                for t, frame in enumerate(volume.stream())
+            }
+        if not (places := _places([phase.voxels for phase in pair], cine)):
+            return None
+        wanted = around(*places, len(cine), cine=self.cine)
+        return *places, {t: Located(cine[t], pair[0].volume) for t in wanted}, len(cine)
 
     def files(self, patient: Patient) -> list[Path]:
         return [patient.file(part) for part in ("ED", "ED_gt", "ES", "ES_gt", "CINE")]
 
     def texts(self, patient: Patient) -> list[Path]:
         return []
+
+
+def _holds_table(folder: Path, inside: list[str], files: list[str]) -> bool:
+    return any(fnmatch(name, TABLE) for name in files)
 
 
 def _places(pair: Sequence[np.ndarray], cine: Mapping[int, np.ndarray]) -> tuple[int, int] | None:

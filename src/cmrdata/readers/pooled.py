@@ -8,20 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
+from cmrdata.readers.column_report import report
 
 
 class Pooled(Cohort):
     """The cohorts named in `of`, split together; see `cmrdata.protocol.Cohort`.
 
-    cohorts: name -> cohort; all give pictures of `pixels`, and with `cine` heartbeats of so many frames. A cohort's own
-        split, seed and undersampling do not count.
+    cohorts: name -> cohort; all give pictures of `pixels`, turned alike (`orient`), or the turn would tell the source,
+        and with `cine` heartbeats of so many frames. A cohort's own split, seed and undersampling do not count.
     """
 
     def __init__(self, *, cohorts: Mapping[str, Cohort], of: Sequence[str], pixels: int = 64, fov_mm: float = 165.0,
                  seed: int = 0, controls_per_case: float | None = None, max_rejected: float = 0.05,
-                 fold: int | None = None, cine: int | None = None, name: str = "pooled") -> None:  # fmt: skip
+                 orient: str = "masks", fold: int | None = None, cine: int | None = None,
+                 name: str = "pooled") -> None:  # fmt: skip
         if unknown := [member for member in of if member not in cohorts]:
             raise ValueError(f"cohort.of names {', '.join(unknown)}; it takes {', '.join(cohorts)}")
         if not of or len(set(of)) < len(of):
@@ -36,9 +39,11 @@ class Pooled(Cohort):
                 f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
             )
         for member, cohort in self.members.items():
-            if (own := cohort.cine) != cine:
-                raise ValueError(f"cohort {member} has cine={own}, the pool {cine}; give all the same")
+            for setting, wanted in (("cine", cine), ("orient", orient)):
+                if (own := getattr(cohort, setting, wanted if setting == "orient" else None)) != wanted:
+                    raise ValueError(f"cohort {member} has {setting}={own}, the pool {wanted}; give all the same")
         self.name, self.pixels, self.fov_mm, self.seed, self.cine = name, pixels, fov_mm, seed, cine
+        self.orient = check_orient(orient)
         self.controls_per_case, self.max_rejected, self.fold = controls_per_case, max_rejected, fold
 
         self.reach = max(cohort.reach for cohort in self.members.values())
@@ -48,7 +53,7 @@ class Pooled(Cohort):
     @property
     def settings(self) -> dict[str, Any]:  # type: ignore[override]
         return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
-                "controls_per_case": self.controls_per_case, "cine": self.cine,
+                "controls_per_case": self.controls_per_case, "cine": self.cine, "orient": self.orient,
                 "members": {name: cohort.settings for name, cohort in self.members.items()}}  # fmt: skip
 
     @property
@@ -76,5 +81,15 @@ class Pooled(Cohort):
         rejected = pd.concat([part.rejected for part in parts], ignore_index=True)
         return Stacks(images, masks, index.iloc[order].reset_index(drop=True), rejected)
 
+    @property
+    def expected(self) -> str:
+        """What each member's files must be."""
+        return " ".join(f"{name}: {getattr(cohort, 'expected', '')}" for name, cohort in self.members.items())
+
     def notes(self) -> list[str]:
         return [f"{name}: {note}" for name, cohort in self.members.items() for note in cohort.notes()]
+
+    def columns(self) -> pd.DataFrame:
+        tables = {name: cohort.columns() for name, cohort in self.members.items()}
+        parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
+        return pd.concat([report([]), *parts], ignore_index=True)

@@ -1,167 +1,230 @@
-"""ICD-10 codes of UK Biobank participants, and what they say at the time of a visit: had, got later, never, unclear."""
+"""Diagnoses of UK Biobank participants, and what they say at the time of a visit: had, got later, never, unclear.
+
+Whoever has a cell that is not understood whole is unclear, and whoever is unclear is no control.
+"""
 
 from __future__ import annotations
 
-import functools
-import re
-from collections.abc import Callable, Iterator, Sequence
-from datetime import date
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
-from cmrdata.readers.ukbb_columns import Key, read_date
-from cmrdata.readers.ukbb_csv import NA, BadCell, values
+from cmrdata.readers.cells import UNANSWERED, Reader, Reading
+from cmrdata.readers.ukbb_cells import KEYS, ODD, Cells, settled
+from cmrdata.readers.ukbb_codes import in_cell
 
-PRESETS = {  # of heart failure; the seed paper gives no list
-    "narrow": ("I50",),
-    "standard": ("I50", "I110", "I130", "I132"),
-    "broad": ("I50", "I110", "I130", "I132", "I255", "I420", "I425", "I426", "I427", "I428", "I429"),
-}
-CONDITION_CODES = {
-    "mi": ("I21", "I22", "I23", "I252"),
-    "ihd": ("I20", "I21", "I22", "I23", "I24", "I25"),
-    "af": ("I48",),
-}
-HF = 1  # the mark of heart failure
-CODES, DATES = "41270", "41280"  # fields: in-patient diagnoses and the date of each one's first, element by element
-FIRST_I50 = "131354"  # field: date of the first I50 in any linked source
-SOURCES = {"hospital": (CODES, DATES), "first_occurrence": (FIRST_I50,)}  # of heart failure: the fields they need
-CODE = re.compile(r"([A-Z])\s*([0-9][0-9A-Z])(?:\s*\.\s*|\s+(?=[0-9]{1,2}(?:\s|$)))?([0-9A-Z]*)(?=\s|$)", re.ASCII)
-ELEMENT = re.compile(r"""\s*+("(?:[^"\\]|\\.)*+"|'(?:[^'\\]|\\.)*+'|[^,"']*+)\s*+(,|$)""", re.DOTALL)
+UNDATED = "undated"  # in place of a date that is written and cannot be used
+GAP = -1  # in place of a code's number: its element is empty
+SLOTS = 10_000  # array indices of an instance
+
+# ---- elements: which code is where
 
 
-def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str, ...]:
-    """ICD-10 prefixes of a preset's name, or of a list such as ["I50", "I11.0"]. Raises ValueError for anything else."""
-    plain = PRESETS.get(codes, ()) if isinstance(codes, str) else [re.sub(r"[\s.*]", "", str(c)).upper() for c in codes]
-    if not plain or not all(re.fullmatch("[A-Z][0-9][0-9A-Z]*", code) for code in plain):
-        given = repr(codes) if isinstance(codes, str) else list(codes)
-        raise ValueError(
-            f"{setting} is {given}; give {', '.join(PRESETS)} or a list of ICD-10 codes, or beginnings of them, like [I50, I110]"
+class Array(NamedTuple):
+    """An array field in one file: its cells, and what each distinct text says, a tuple of elements."""
+
+    cells: Cells
+    readings: Sequence[Reading]
+    packed: bool  # all elements share a cell
+
+
+class Elements(NamedTuple):
+    """The elements of an array field, from every file that has it, each once."""
+
+    person: np.ndarray  # (n,)
+    slot: np.ndarray  # (n,) instance * SLOTS + array index
+    value: np.ndarray  # (n,) place in `values`, GAP, or ODD where files or lines disagree
+    values: list[Any]
+    odd: np.ndarray  # bool (people,): a cell is not understood
+    packed: np.ndarray  # bool (people,): the elements share a cell
+
+
+def array_of(cells: Cells, read: Reader) -> Array:
+    """An array field of a file. One cell may hold all elements where they have no column each; else it holds one."""
+    columns = Counter(column.key[1] for column in cells.columns)
+    if max(columns.values()) == 1 and all(column.key[2] == 0 for column in cells.columns):
+        return Array(cells, [in_cell(text, read) for text in cells.texts], True)
+    single = [read(text) for text in cells.texts]
+    return Array(
+        cells,
+        [one._replace(value=None if one.value is None else (one.value,)) for one in single],
+        False,
+    )
+
+
+def undated(read: Reader, *, answers: bool = False) -> Reader:
+    """As `read`, but whatever is written and gives no value is UNDATED; not what stands for no answer, of `answers`."""
+
+    def read_any(text: str) -> Reading:
+        found = read(text)
+        if found.value is not None or not (found.odd or found.missing) or (answers and found.missing == UNANSWERED):
+            return Reading(found.value)
+        return Reading(UNDATED)
+
+    return read_any
+
+
+def elements(arrays: Sequence[Array], *, people: int) -> Elements:
+    """The elements that the cells hold. Cells that are missing hold none, empty ones between others are gaps."""
+    numbers: dict[Any, int] = {}
+    odd, packed = np.zeros(people, bool), np.zeros(people, bool)
+    persons, slots, values = ([np.zeros(0, int)] for _ in range(3))
+    for cells, readings, together in arrays:
+        if not len(cells.text):
+            continue
+        odd[cells.person[np.array([bool(one.odd) for one in readings])[cells.text]]] = True
+        tuples = [one.value if one.value is not None and not one.odd else () for one in readings]
+        length = np.array([len(of) for of in tuples])
+        flat = np.array(
+            [GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of],
+            int,
         )
-    return tuple(plain)
+        start = np.cumsum(length) - length
+        count = length[cells.text]
+        within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        base = np.array([instance * SLOTS + array for _, instance, array in (column.key for column in cells.columns)])
+        persons.append(np.repeat(cells.person, count))
+        slots.append(np.repeat(base[cells.column], count) + within)
+        values.append(flat[np.repeat(start[cells.text], count) + within])
+        packed[cells.person] = together
+    person, slot, value = settled(*map(np.concatenate, (persons, slots, values)))
+    return Elements(person, slot, value, list(numbers), odd, packed)
 
 
-def groups(codes: str | Sequence[str], *, without: Sequence[str], source: str,
-           conditions: Sequence[str]) -> dict[str, tuple[str, ...]]:  # fmt: skip
-    """ICD-10 prefixes to look for in the hospitals' records; hf first. Raises ValueError naming the setting."""
-    if source not in SOURCES:
-        raise ValueError(f"source is {source!r}; give {' or '.join(SOURCES)}")
-    if isinstance(conditions, str) or not set(conditions) <= set(CONDITION_CODES):
-        raise ValueError(f"conditions is {conditions!r}; give a list of {', '.join(CONDITION_CODES)}")
-    hf = prefixes(codes)
-    if source == "first_occurrence" and hf != prefixes("narrow"):
-        raise ValueError(
-            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give codes=narrow or "
-            "source=hospital"
-        )
-    found = {"hf": hf if source == "hospital" else (), **{name: CONDITION_CODES[name] for name in conditions}}
-    return {**found, "without": prefixes(without, setting="without")} if without else found
+# ---- evidence: what a source says
 
 
-def normal(text: str) -> str:
-    """The code of an element such as "I500", "i50.0" or "I50.0 Congestive heart failure": "I500".
+class Evidence(NamedTuple):
+    """What one source says of the people: diagnoses, and who is unclear."""
 
-    Raises ValueError for text that is no single code.
+    person: np.ndarray  # (n,) of each diagnosis
+    mark: np.ndarray  # (n,) bits of the groups it belongs to
+    when: np.ndarray  # (n,) datetime64[D], NaT where unknown
+    unclear: np.ndarray  # (people,) bits of the groups that the person may belong to and nobody can tell
+    reasons: dict[str, np.ndarray]  # why, bool (people,)
+
+
+def marked(values: Sequence[Any], prefixes_of: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
+    """(bits of the groups that each code belongs to, bits of those that it may belong to, being cut short of one)."""
+    mark, cut = (np.zeros(len(values) + 2, int) for _ in range(2))  # the last two: GAP and ODD
+    for place, code in enumerate(values):
+        if not code:
+            continue
+        for bit, beginnings in enumerate(prefixes_of.values()):
+            if any(code.startswith(prefix) for prefix in beginnings):
+                mark[place] |= 1 << bit
+            elif any(prefix.startswith(code) for prefix in beginnings):
+                cut[place] |= 1 << bit
+    return mark, cut
+
+
+def of_codes(
+    codes: Elements,
+    dates: Elements | None,
+    *,
+    prefixes_of: Mapping[str, Sequence[str]],
+    people: int,
+    gaps: bool = True,
+) -> Evidence:
+    """What codes say that are dated element by element, or not at all.
+
+    A person is unclear whose codes are not understood, disagree between files or lines, have a gap (where `gaps` cannot
+    be), are fewer than their dates, or are cut short of a code that counts. The dates of someone who has an array of them
+    in one cell, and another number of codes, belong to no code.
     """
-    found = CODE.match(text.strip().upper())
-    if not found or "|" in text:
-        raise ValueError("holds something that is no ICD-10 code such as I500, I50.0 or I50.0 with its title")
-    return "".join(found.groups())
+    mark, cut = marked(codes.values, prefixes_of)
+    reasons = {
+        "a cell of codes is not understood": codes.odd,
+        "files or lines disagree about a code": who(codes.person[codes.value == ODD], people),
+        "an empty element among the codes": _gaps(codes, people) & ~codes.odd & gaps,
+    }
+    known = codes.value >= 0
+    when = np.full(len(codes.person), np.datetime64("NaT"), "datetime64[D]")
+    if dates is not None:
+        place, more = partners(codes, dates, people)
+        when = days_of(dates.values)[place]
+        reasons["a date without a code"] = more & ~codes.odd
+    every = sum(1 << bit for bit, beginnings in enumerate(prefixes_of.values()) if beginnings)
+    unclear = np.where(np.logical_or.reduce(list(reasons.values())), every, 0)
+    np.bitwise_or.at(unclear, codes.person, cut[codes.value])
+    reasons["a code cut short of one that counts"] = who(codes.person[cut[codes.value] > 0], people)
+    told = known & (mark[codes.value] > 0)
+    return Evidence(codes.person[told], mark[codes.value][told], when[told], unclear, reasons)
 
 
-def elements(cell: str) -> list[str]:
-    """The elements of a cell in their order: of a JSON or Python list, or those separated by "|". Raises ValueError."""
-    cell = cell.strip()
-    if not cell.startswith("["):
-        return [part.strip() for part in cell.split("|")]
-    found: list[str] = []
-    at = 1
-    while cell.endswith("]") and (element := ELEMENT.match(cell, at, len(cell) - 1)):
-        found.append(element[1].strip().strip("'\"").strip())
-        at = element.end()
-        if not element[2]:
-            return found
-    raise ValueError('holds a list that cannot be read; write it like ["I10", "I500"] or I10|I500')
+def days_of(values: Sequence[Any]) -> np.ndarray:
+    """datetime64[D] of each value and of nothing (the last one); NaT for UNDATED."""
+    return np.array([*(None if day == UNDATED else day for day in values), None], "datetime64[D]")
 
 
-def marks(groups: dict[str, tuple[str, ...]]) -> Callable[[str], int]:
-    """A function of an element's text: the groups that its code belongs to, bit n for the n-th; ValueError for no code."""
+def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray, np.ndarray]:
+    """(place in `other.values` of what belongs to each code, -1 for nothing; who has more of the `other` than codes).
 
-    @functools.cache
-    def mark(text: str) -> int:
-        code = normal(text)
-        return sum(code.startswith(group) << bit for bit, group in enumerate(groups.values()))
-
-    return mark
-
-
-def diagnoses(block: dict[Key, pa.Array], mark_of: Callable[[str], int]) -> Iterator[tuple[int, int, date | None]]:
-    """(row, mark, date) of each diagnosis in a block that has a mark: heart failure's is HF, a code's what `mark_of` says.
-
-    The date is None where it is unknown. Raises BadCell.
+    Element k belongs to element k. Where either came in one cell, and elements are left over, nothing belongs to anything:
+    one may have been dropped before the others.
     """
-    if (key := (FIRST_I50, 0, 0)) in block:
-        for row, text in enumerate(block[key].to_pylist()):
-            if text and text.strip() not in NA:
-                yield row, HF, _date(text, row, FIRST_I50)
-    codes, dates = ({k: cells for (field, _, k), cells in block.items() if field == of} for of in (CODES, DATES))
-    if not codes:
-        return
-    in_one_cell = list(dates) == [0]
-    for row, k, mark in _in_cells(codes[0], mark_of) if list(codes) == [0] else _in_columns(codes, mark_of):
-        column = dates.get(0 if in_one_cell else k)
-        text = None if column is None else column[row].as_py()
-        parts = _split(text, row, DATES) if text and in_one_cell else [text] * (k + 1)
-        yield row, mark, _date(parts[k] or "", row, DATES) if k < len(parts) else None
+    mine, theirs = _keys(codes), _keys(other)
+    place, hit = _places(mine, theirs)
+    found = np.where(hit, np.append(other.value, -1)[place], -1)
+    surplus = (other.value != GAP) & ~_places(theirs, mine[codes.value != GAP])[1]
+    ours, given = (np.bincount(of.person, minlength=people) for of in (codes, other))
+    beyond = who(other.person[(other.value != GAP) & ~_places(theirs, mine)[1]], people)
+    shifted = (other.packed & (codes.packed | (given > 1)) & (given != ours)) | (codes.packed & beyond)
+    found[(shifted | other.odd)[codes.person]] = -1
+    return np.maximum(found, -1), who(other.person[surplus], people)
 
 
-def _in_cells(column: pa.Array, mark_of: Callable[[str], int]) -> Iterator[tuple[int, int, int]]:
-    """(row, k, mark) where the codes of a participant share a cell."""
-    for row, cell in enumerate(column.to_pylist()):
-        for k, text in enumerate(_split(cell, row, CODES) if cell else ()):
-            try:
-                mark = 0 if text in NA else mark_of(text)
-            except ValueError as error:
-                raise BadCell(f"field {CODES} {error}", row) from None
-            if mark:
-                yield row, k, mark
+def _keys(of: Elements) -> np.ndarray:
+    """In order, as `settled` leaves them."""
+    return of.person.astype(np.int64) * KEYS + of.slot
 
 
-def _in_columns(columns: dict[int, pa.Array], mark_of: Callable[[str], int]) -> Iterator[tuple[int, int, int]]:
-    """(row, k, mark) where each code has a column of its own."""
-    numbers = sorted(columns)
-    rows = len(columns[numbers[0]])
-    try:
-        found = values(pa.concat_arrays([columns[k] for k in numbers]), mark_of, field=CODES, dtype=int, missing=0)
-    except BadCell as error:
-        raise BadCell(str(error), error.row % rows) from None
-    for place in np.flatnonzero(found).tolist():
-        yield place % rows, numbers[place // rows], int(found[place])
+def _places(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place of each number among others, which are in order; whether it is there)."""
+    place = np.searchsorted(among, of)
+    return place, np.append(among, -1)[place] == of
 
 
-def _split(cell: str, row: int, field: str) -> list[str]:
-    try:
-        return elements(cell)
-    except ValueError as error:
-        raise BadCell(f"field {field} {error}", row) from None
+def _gaps(codes: Elements, people: int) -> np.ndarray:
+    """Who has fewer codes than the place of the last one says."""
+    array = codes.person.astype(np.int64) * 10 + codes.slot // SLOTS
+    arrays, of = np.unique(array, return_inverse=True)
+    length = np.zeros(len(arrays), int)
+    np.maximum.at(length, of, codes.slot % SLOTS + 1)
+    count = np.bincount(of, weights=codes.value != GAP, minlength=len(arrays))
+    return who(arrays[count < length] // 10, people)
 
 
-def _date(text: str, row: int, field: str) -> date | None:
-    try:
-        return None if (text := text.strip()) in NA else read_date(text)
-    except ValueError as error:
-        raise BadCell(f"field {field} {error}", row) from None
+def who(persons: np.ndarray, people: int) -> np.ndarray:
+    found = np.zeros(people, bool)
+    found[persons.astype(int)] = True
+    return found
 
 
-def at_visit(rows: np.ndarray, dates: np.ndarray, visit: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def day_of_year(year: float) -> date:
+    """The day at a fraction of a year: 2005.5 is the 2nd of July 2005."""
+    begin = date(int(year), 1, 1)
+    return begin + timedelta(days=int((year - int(year)) * (date(int(year) + 1, 1, 1) - begin).days))
+
+
+# ---- at a visit
+
+
+def at_visit(
+    rows: np.ndarray, dates: np.ndarray, visit: np.ndarray, unclear: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """(state, date of the first diagnosis) of each person at a `visit`, datetime64[D] (n,); NaT for no visit.
 
     Diagnoses that count have the row (0..n-1) of their person, and a date or NaT where it is unknown. prevalent: a date
-    on or before the visit. incident: all are later. unknown: diagnosed, but no telling when. none: not diagnosed.
+    on or before the visit. unknown: diagnosed, but no telling when; or `unclear`, bool (n,), whether diagnosed.
+    incident: all are later. none: not diagnosed.
     """
     first = np.full(len(visit), np.datetime64("NaT"), "datetime64[D]")
     np.fmin.at(first, rows, dates)
     diagnosed, undated = (np.bincount(of, minlength=len(visit)) > 0 for of in (rows, rows[np.isnat(dates)]))
-    told = [~diagnosed, first <= visit, undated | np.isnat(visit)]
-    return np.select(told, ["none", "prevalent", "unknown"], "incident").astype(object), first
+    doubtful = np.zeros(len(visit), bool) if unclear is None else unclear
+    told = [first <= visit, doubtful, ~diagnosed, undated | np.isnat(visit)]
+    return np.select(told, ["prevalent", "unknown", "none", "unknown"], "incident").astype(object), first

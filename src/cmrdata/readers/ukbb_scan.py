@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.readers.challenge import about, around, still
+from cmrdata.readers.challenge import Located, about, around, assembled, still, take_all_or
 from cmrdata.slices import Scan, check_labels, check_topology, label_frames
-from cmrdata.volumes import Volume, flips, open_volume
+from cmrdata.volumes import Volume, open_volume
 
 CINE = {"cine": "sa"}
 STILLS = {"ED image": "sa_ED", "ES image": "sa_ES"}
@@ -59,9 +59,9 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
     adds the neighbours in time of ED and ES, or the frames of a `cine`. `mapping` is source label -> canonical label, `frames` the known number of
     frames, and `default_spacing` (mm) stands in for a header without a usable one.
 
-    Flags: es_guarded (see `end_systole`), affine_mismatch (the headers place image and labels apart; indices are
-    trusted), frames_clipped (pictures of sa_ED and sa_ES, whose intensities are clipped), es_unplaced (the number of
-    their ES is unknown, it is called 1). Raises ValueError naming the role and the reason, no path.
+    Flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and sa_ES, whose intensities are clipped),
+    es_unplaced (the number of their ES is unknown, it is called 1), neighbours_lost (frames beside ED and ES cannot
+    be read), and those of `assembled`. Raises ValueError naming the role and the reason, no path.
     """
     volumes = _open_all(paths, frames=frames, default_spacing=default_spacing)
     if "labels" in volumes:
@@ -72,16 +72,21 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
     film = None if "es_unplaced" in flags else volumes.get("cine")
     cycle = film.frames if film and expand and film.frames > 2 else None
     wanted = around(0, es, cycle, cine=cine)
-    labels = {t: labels[t].copy() for t in wanted if t in labels}
     if film:
         with about("cine"):
-            pictures = film.take(wanted)
+            pictures, lost = take_all_or(film, wanted, needed=wanted if cine else {0, es})
+        flags += ["neighbours_lost"] * lost
+        cycle, wanted = (None, {0, es}) if lost else (cycle, wanted)
+        located = {t: Located(picture, film) for t, picture in pictures.items()}
     else:
         flags.append("frames_clipped")
-        pictures = {0: _still(volumes, "ED image"), es: _still(volumes, "ES image")}
-    image = next(iter(volumes.values()))
-    flags += ["affine_mismatch"] * any(_apart(image, other) for other in volumes.values())
-    return Scan(pictures, 0, es, labels, image.spacing, cycle, flips(image.affine), tuple(flags))
+        located = {t: Located(_still(volumes, role), volumes[role]) for t, role in ((0, "ED image"), (es, "ES image"))}
+    masks = {
+        t: Located(labels[t].copy(), volumes["labels" if "labels" in volumes else "ES labels" if t else "ED labels"])
+        for t in wanted
+        if t in labels
+    }
+    return assembled(located, masks, ed=0, es=es, cycle=cycle, flags=flags)
 
 
 def end_systole(counts: np.ndarray) -> int:
@@ -197,13 +202,6 @@ def _check(ed: np.ndarray, es: np.ndarray) -> None:
 def _still(volumes: Mapping[str, Volume], role: str) -> np.ndarray:
     with about(role):
         return still(volumes[role])
-
-
-def _apart(image: Volume, other: Volume) -> bool:
-    """Whether two headers both place their voxels, and differently (by 0.01 mm)."""
-    if image.affine is None or other.affine is None:
-        return False
-    return not np.allclose(image.affine, other.affine, rtol=0, atol=0.01)
 
 
 def _size(volume: Volume) -> str:

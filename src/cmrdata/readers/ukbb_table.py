@@ -1,68 +1,172 @@
-"""People of a UK Biobank table: who they are at an imaging visit, and whether their heart had failed by then."""
+"""Tables of UK Biobank participants: who they are at an imaging visit, and whether their heart had failed by then.
+
+Beside the people comes an account of every column in use, of what was wanted and not found, and whether labels made of
+it would mean anything.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
-from datetime import date
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from cmrdata.cohort import BMI_RANGE, CONDITIONS, bmi_of
-from cmrdata.readers.ukbb_columns import ID, READERS, TITLES, Key, canonical_id, parse_column
-from cmrdata.readers.ukbb_csv import NA, BadCell, Header, read_blocks, read_header, reading, table_file, values
-from cmrdata.readers.ukbb_diagnoses import SOURCES, at_visit, diagnoses, groups, marks
+from cmrdata.cohort import CONDITIONS
+from cmrdata.readers.column_report import report, shown_name
+from cmrdata.readers.file_kinds import decoded, table_paths
+from cmrdata.readers.ids import UnclearId, canonical_id
+from cmrdata.readers.table_files import TableFile, open_table
+from cmrdata.readers.ukbb_account import (
+    array_gaps,
+    file_notes,
+    id_rows,
+    nobody,
+    not_found,
+    not_used,
+    source_notes,
+    sources_not_found,
+    stop_reason,
+    unknown_names,
+)
+from cmrdata.readers.ukbb_cells import collect
+from cmrdata.readers.ukbb_codes import EXCLUDING, HF, groups, prefixes
+from cmrdata.readers.ukbb_columns import (
+    AT_VISIT,
+    CODE_DATES,
+    CODES,
+    EVER,
+    FIRST_I50,
+    ID,
+    ID_NAMES,
+    ILLNESS,
+    VISIT,
+    Key,
+    parse_column,
+    similar,
+    title_of,
+)
+from cmrdata.readers.ukbb_diagnoses import Evidence, at_visit
+from cmrdata.readers.ukbb_people import Fields, joined, person
+from cmrdata.readers.ukbb_records import LEVELS, read_records
+from cmrdata.readers.ukbb_sources import FURTHER, RECORDS, SOURCES, evidence
 
-__all__ = ["canonical_id", "parse_column", "read_exclusions", "read_table"]
+DIAGNOSIS = {
+    "prevalent": "hf",
+    "none": "healthy",
+}  # of a state; who got it later or at an unknown time has none
+PEOPLE_COLUMNS = (
+    "sex",
+    "age",
+    "bmi",
+    "site",
+    "ethnicity",
+    "townsend",
+    "visit",
+    "table_flags",
+    "state",
+    "diagnosis",
+    "first",
+    "case_sources",
+    "conditions",
+)
 
-EVER = ("31", "34", "52", "189", "22189")  # fields that no visit changes
-AT_VISIT = ("53", "54", "21003", "21001", "21002", "50", "12143", "12144", "23104")
-DAY = 15  # of the month of birth; the table withholds it
-BIRTH_YEARS, AGES = (1850, 2100), (0, 120)  # in which, and at which, a participant can be
-DIAGNOSIS = {"prevalent": "hf", "none": "healthy"}  # of a state; who got it later or at an unknown time has none
-Cells = dict[tuple[str, int], np.ndarray]  # values of each field and instance, (n,)
+
+class Table(NamedTuple):
+    """What the tables say of the participants, and what in them was understood."""
+
+    people: pd.DataFrame  # a row per participant, indexed by canonical id; PEOPLE_COLUMNS
+    columns: pd.DataFrame  # as `column_report.report`
+    notes: list[str]
+    everyone: frozenset[str]  # canonical ids in the tables, wanted or not
+    stop: str  # why these people must not be used; empty where they may
 
 
-def read_table(
-    path: str | Path,
+def read_table(given: object, **options: Any) -> pd.DataFrame:
+    """The people of `read_people`. Raises ValueError also where they must not be used, saying why."""
+    table = read_people(given, **options)
+    if table.stop:
+        raise ValueError(table.stop)
+    return table.people
+
+
+def read_people(
+    given: object,
     *,
     ids: Collection[str] | None = None,
     instance: int = 2,
     codes: str | Sequence[str] = "standard",
     without: Sequence[str] = (),
-    source: str = "hospital",
+    source: str | Sequence[str] = "hospital",
     conditions: Sequence[str] = (),
-) -> pd.DataFrame:
-    """The participants of a table, or those in `ids`, at the visit `instance`: a row each, in the table's order.
+    diagnoses: object = None,
+    level: str = "all",
+    tolerated: float = 0.05,
+) -> Table:
+    """The participants of one or several tables, or those in `ids`, at the visit `instance`: a row each.
 
-    Indexed by canonical id. Columns: sex (F, M or None), age (years), bmi (kg/m2), state of heart failure (see
-    `at_visit`), diagnosis ("hf", "healthy"; None for other states and for who ever had a code of `without`), first
-    (date of the first diagnosis), conditions (of those asked for, the ones present at the visit, joined by ";"), site,
-    ethnicity (as in the table), townsend, visit (date), table_flags (what stands in for age and BMI, joined by ";").
-    attrs["rows"] counts the table's participants, wanted or not.
+    Args:
+        given: path, list of paths or pattern of the tables, joined by id.
+        ids: canonical ids of the participants wanted; None for all.
+        instance: the visit whose columns count.
+        codes: ICD-10 of heart failure, a preset's name or a list of beginnings of codes.
+        without: ICD-10 that make somebody neither case nor control.
+        source: one or several of SOURCES; a case has a date on or before the visit in any of them.
+        conditions: further diseases to look for, of `ukbb_codes.CONDITION_CODES`.
+        diagnoses: record-level files (`ukbb_records`), a further source.
+        level: of the records: all, main or secondary.
+        tolerated: share of the participants of whom something may be not understood.
 
-    Heart failure is any code that begins like one of `codes` (a preset's name or a list of ICD-10 prefixes) in the
-    hospitals' records, or with source="first_occurrence" a date in field 131354, which knows I50 and nothing else.
-    Raises FileNotFoundError and ValueError, naming a setting, field or line and no participant.
+    Returns:
+        Columns of `people`: sex (F, M or None), age (years), bmi (kg/m2), site, ethnicity (as in the table), townsend,
+        visit (date), table_flags (what stands in for age and BMI, and conditions that are unclear, joined by ";"), state
+        of heart failure (see `at_visit`), diagnosis ("hf", "healthy"; None for other states and for who ever had a code
+        of `without`), first (date of the first diagnosis), case_sources (of a case: the sources that say so, joined by
+        ";"), conditions (those present at the visit, joined by ";"). Rows are in the order of the tables.
+
+    Raises:
+        FileNotFoundError and ValueError, naming a setting, field or line and no participant.
     """
-    wanted = groups(codes, without=without, source=source, conditions=conditions)
-    path = table_file(path, setting="cohort.table")
-    header = read_header(path)
-    needed = {*SOURCES[source], *(SOURCES["hospital"] if any(wanted.values()) else ())}
-    _require(path, header, needed)
-    keys = [key for key in header.columns if key[0] in needed and key[1] == 0 or _is_of_person(key, instance)]
-    everyone, names, cells, found = _collect(path, header, keys, ids=ids, mark_of=marks(wanted))
-    _check_ids(path, header, everyone)
-    person = _person(cells, len(names), instance)
-    columns = {**person, **_illness(list(wanted), found, person["visit"])}
+    wanted = groups(codes, without=without, conditions=conditions)
+    asked = _sources(source, codes=codes, records=diagnoses is not None)
+    if level not in LEVELS:
+        raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
+    tables = [
+        open_table(path, setting="cohort.table", known=parse_column, identifier=ID, id_names=ID_NAMES)
+        for path in table_paths(given, setting="cohort.table")
+    ]
+    look = _looked_into(asked, tables, records=diagnoses is not None, others=len(wanted) > 1)
+    sought = {field for name in look for field in (*SOURCES[name], *FURTHER.get(name, ()))}
+    people, cells = collect(tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids)
+    fields = Fields(people, cells, instance=instance)
+    facts = person(fields)
+    said = {}
+    for name in look:
+        prefixes_of = {**wanted, HF: wanted[HF] if name in asked else ()}
+        said[name] = evidence(name, fields, prefixes_of, visit=facts["visit"])
+    rows, notes = [*id_rows(tables, people), *fields.report], file_notes(tables, people, fields)
+    if diagnoses is not None:
+        records = read_records(diagnoses, names=people.names, prefixes_of=wanted, level=level)
+        said[RECORDS], rows = records.evidence, [*rows, *records.report]
+        notes += records.notes
+    columns = {**facts, **_illness(list(wanted), said, facts)}
     table = pd.DataFrame(
-        {name: pd.Series(array, dtype=object if array.dtype == object else None) for name, array in columns.items()}
-    ).set_axis(pd.Index(names, name="id", dtype=object))
-    table.attrs["rows"] = len(everyone)
-    return table
+        {
+            name: pd.Series(columns[name], dtype=object if columns[name].dtype == object else None)
+            for name in PEOPLE_COLUMNS
+        }
+    ).set_axis(pd.Index(people.names, name="id", dtype=object))
+    missing = [
+        *not_found(tables, fields, instance),
+        *sources_not_found(asked, look),
+        *not_used(tables, sought & fields.cells.keys()),
+        *array_gaps(fields),
+    ]
+    notes += [*nobody(table), *source_notes(said, table)]
+    stop = stop_reason(table, said, fields, instance=instance, tolerated=tolerated)
+    return Table(table, report([*rows, *missing]), notes, frozenset(people.everyone), stop)
 
 
 def read_exclusions(path: str | Path) -> frozenset[str]:
@@ -70,156 +174,124 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
 
     Raises FileNotFoundError and ValueError naming the setting.
     """
-    path = table_file(path, setting="cohort.exclude")
-    with reading(path, setting="cohort.exclude"):
-        text = path.read_bytes()
-    try:
-        lines = [line for line in text.decode("utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        raise ValueError(f"cohort.exclude={path}: is no text; give a file with one participant id per line") from None
+    (path,) = table_paths(path, setting="cohort.exclude")
+    lines = [line for line in decoded(path, setting="cohort.exclude").splitlines() if line.strip()]
     delimiter = next((mark for mark in "\t;," if lines and mark in lines[0]), ",")
-    rows = [[cell.strip().strip("\"'") for cell in line.split(delimiter)] for line in lines]
+    rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
     first = [parse_column(cell) for cell in rows[0]] if rows else []
     place = first.index(ID) if ID in first else 0
     if rows and (ID in first or not re.search(r"\d", rows[0][0])):
-        rows = rows[1:]
-    return frozenset(canonical_id(row[place]) for row in rows if len(row) > place) - {""}
-
-
-def _require(path: Path, header: Header, fields: Collection[str]) -> None:
-    there = {field for field, instance, _ in header.columns if instance == 0}
-    for field in sorted(set(fields) - there):
-        title = next(title for title, of in TITLES.items() if of == field)
-        raise ValueError(
-            f"cohort.table={path}: no column of field {field} ({title}), which diagnoses need. Add it, with every array "
-            f"index it has, as f.{field}.0.0, {field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {title!r}"
-        )
-
-
-def _is_of_person(key: Key, instance: int) -> bool:
-    field, at, array = key
-    here = (field in EVER and at == 0) or (field in AT_VISIT and at == instance)
-    return array == 0 and (here or field == "21000" or (field == "21001" and at == 0))
-
-
-def _collect(path: Path, header: Header, keys: list[Key], *, ids: Collection[str] | None,
-             mark_of: Callable[[str], int]) -> tuple[list[str], list[str], Cells, tuple[np.ndarray, ...]]:  # fmt: skip
-    """All ids, and of the participants wanted: ids, cells, and diagnoses as arrays of row, mark and date.
-
-    Errors count a line per row, so blank lines and line ends within cells do not count.
-    """
-    wanted = None if ids is None else {canonical_id(name) for name in ids}
-    everyone: list[str] = []
-    names: list[str] = []
-    parts: list[Cells] = []
-    found: list[tuple[int, int, date | None]] = []
-    for batch in read_blocks(path, header, [ID, *keys]):
-        here = [canonical_id(text or "") for text in batch.column(0).to_pylist()]
-        rows = np.array([row for row, name in enumerate(here) if wanted is None or name in wanted], int)
-        kept = batch if len(rows) == len(here) else batch.take(pa.array(rows))
-        block = dict(zip(keys, kept.columns[1:], strict=True))
+        rows, lines = rows[1:], lines[1:]
+    found = set()
+    for line, row in zip(lines, rows, strict=True):
         try:
-            parts.append({key[:2]: _read(block[key], key[0]) for key in keys if key[0] in READERS})
-            found += [(len(names) + row, mark, when) for row, mark, when in diagnoses(block, mark_of)]
-        except BadCell as error:
-            line = header.lines + 1 + len(everyone) + rows[error.row]
-            raise ValueError(f"cohort.table={path}: line {line}: {error}") from None
-        names += [here[row] for row in rows]
-        everyone += here
-    row, mark, when = zip(*found, strict=True) if found else ((), (), ())
-    cells = {key[:2]: np.concatenate([part[key[:2]] for part in parts]) for key in keys if key[0] in READERS and parts}
-    return everyone, names, cells, (np.array(row, int), np.array(mark, int), np.array(when, "datetime64[D]"))
+            if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
+                raise UnclearId("has thousands separators; write ids as they are in the table")
+            found.add(canonical_id(row[place]) if len(row) > place else "")
+        except UnclearId as error:
+            raise ValueError(f"cohort.exclude={path}: an id {error}") from None
+    return frozenset(found) - {""}
 
 
-def _read(cells: pa.Array, field: str) -> np.ndarray:
-    reader, dtype = READERS[field]
-    return values(cells, reader, field=field, dtype=dtype)
+# ---- which columns
 
 
-def _check_ids(path: Path, header: Header, ids: list[str]) -> None:
-    """Raises ValueError, naming lines, when nobody is there, somebody has no id or two have the same."""
-    if not ids:
-        raise ValueError(f"cohort.table={path}: has a header and no participants; give the whole table")
-    lines = pd.Series(ids, index=range(header.lines + 1, header.lines + 1 + len(ids)), dtype=object)
-    if len(empty := lines.index[lines.isin(NA)]):
-        raise ValueError(f"cohort.table={path}: line {empty[0]} has no participant id; complete or remove it")
-    if len(repeated := lines[lines.duplicated()]):
-        same = lines.index[lines == repeated.iloc[0]]
+def _sources(source: str | Sequence[str], *, codes: str | Sequence[str], records: bool) -> list[str]:
+    """The sources asked for, each once. Raises ValueError naming the setting."""
+    asked = list(dict.fromkeys([source] if isinstance(source, str) else source))
+    if not asked or not set(asked) <= set(SOURCES):
+        raise ValueError(f"source is {source!r}; give one or several of {', '.join(SOURCES)}")
+    hf, narrow = prefixes(codes), prefixes("narrow")
+    if asked == ["first_occurrence"] and not records and hf != narrow:
         raise ValueError(
-            f"cohort.table={path}: lines {', '.join(map(str, same[:5]))} have the same participant id, and "
-            f"{len(repeated)} lines repeat an earlier one; keep one line per participant"
+            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give codes=narrow or further "
+            "sources, as in source=[hospital,first_occurrence]"
         )
+    if "first_occurrence" in asked and not set(narrow) <= set(hf):
+        raise ValueError(
+            f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} without I50; leave out either"
+        )
+    return asked
 
 
-def _person(cells: Cells, count: int, instance: int) -> dict[str, np.ndarray]:
-    """What is known of people besides diagnoses; each array is (count,)."""
+def _looked_into(asked: list[str], tables: Sequence[TableFile], *, records: bool, others: bool) -> list[str]:
+    """The sources to read: those asked for that the tables have, and the hospitals' where other diseases are looked for.
 
-    def get(field: str, at: int = 0) -> np.ndarray:
-        return cells.get((field, at), np.full(count, None, READERS[field][1]))
-
-    def weighed(weight: str, height: str) -> np.ndarray:
-        return bmi_of(pd.Series(get(weight, instance)), pd.Series(get(height, instance))).to_numpy()
-
-    visit = get("53", instance)
-    age, age_flags = _age(visit, year=get("34"), month=get("52"), whole=get("21003", instance))
-    bmi, bmi_flags = _first_plausible([
-        ("", get("21001", instance)),
-        ("bmi_from_weight", weighed("21002", "50")),
-        ("bmi_from_weight", weighed("12143", "12144")),  # before the scan
-        ("bmi_impedance", get("23104", instance)),
-        ("bmi_instance_0", get("21001", 0)),
-    ])  # fmt: skip
-    ethnicity = np.full(count, None, object)
-    for at in sorted(at for field, at in cells if field == "21000"):
-        ethnicity = np.where(pd.isna(ethnicity), get("21000", at), ethnicity)
-    townsend = np.where(np.isnan(get("22189")), get("189"), get("22189"))
-    return {"sex": get("31"), "age": age, "bmi": bmi, "site": get("54", instance), "ethnicity": ethnicity,
-            "townsend": townsend, "visit": visit, "table_flags": _joined([age_flags, bmi_flags], count)}  # fmt: skip
-
-
-def _illness(groups: list[str], found: tuple[np.ndarray, ...], visit: np.ndarray) -> dict[str, np.ndarray]:
-    """What the diagnoses `found` (row, mark, date) say of people at their visit."""
-    row, mark, when = found
-    of = {group: mark >> bit & 1 == 1 for bit, group in enumerate(groups)}
-    states = {group: at_visit(row[of[group]], when[of[group]], visit) for group in groups}
-    state, first = states["hf"]
-    diagnosis = np.array([DIAGNOSIS.get(one) for one in state], object)
-    if "without" in groups:
-        diagnosis[row[of["without"]]] = None
-    had = [np.where(states[name][0] == "prevalent", name, "") for name in CONDITIONS if name in groups]
-    return {"state": state, "diagnosis": diagnosis, "first": first, "conditions": _joined(had, len(visit))}
-
-
-def _age(visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Years at the visit, and flags where no more than the `whole` years are known.
-
-    Whole years change on birthdays; the days since the last one count as their share of the days to the next.
+    Raises ValueError naming a field when there is none, or codes without their dates.
     """
-    known = ~np.isnat(visit) & _within(year, BIRTH_YEARS) & _within(month, (1, 12))
-    months = np.where(known, (year - 1970) * 12 + month - 1, 0).astype(int)
-    born, day = months.astype("datetime64[M]"), np.where(known, visit, np.datetime64("2000-01-01"))
-    birthday = np.timedelta64(DAY - 1, "D")
-    this_month = day.astype("datetime64[M]")
-    years = ((this_month - born).astype(int) - (day < this_month + birthday)) // 12
-    last, coming = ((born + 12 * more).astype("datetime64[D]") + birthday for more in (years, years + 1))
-    age = np.where(known, years + (day - last) / (coming - last), np.nan)
-    exact, stand_in = _within(age, AGES), _within(whole, AGES)
-    flags = np.where(~exact & stand_in, "age_whole_years", "")
-    return np.where(exact, age, np.where(stand_in, whole, np.nan)), flags
+    every = {field for name in SOURCES for field in (*SOURCES[name], *FURTHER.get(name, ()))}
+    keys = [key for table in tables for key in table.keys if key]
+    there = {key[0] for key in keys if _is_used(key, every, instance=0)}  # type: ignore[arg-type, index]
+    found = [name for name in asked if set(SOURCES[name]) <= there]
+    needed: set[str] = set()
+    if others and not records:
+        needed |= set(SOURCES["hospital"])
+    if not found and not records:
+        needed |= set(SOURCES[asked[0]])
+    if "hospital" in asked and there & set(SOURCES["hospital"]):
+        needed |= set(SOURCES["hospital"])
+    for field in sorted(needed - there):
+        named = similar(field, unknown_names(tables))
+        raise ValueError(
+            f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
+            f"({title_of(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
+            f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {title_of(field)!r}"
+            + (f"; is it the column {shown_name(named)!r}, then rename that" if named else "")
+        )
+    return [*found, "hospital"] if others and not records and "hospital" not in found else found
 
 
-def _first_plausible(candidates: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The first BMI of each person that a person can have, and the name of the candidate it is from."""
-    plausible = [_within(bmi, BMI_RANGE) for _, bmi in candidates]
-    bmi = np.select(plausible, [bmi for _, bmi in candidates], np.nan)
-    return bmi, np.select(plausible, [name for name, _ in candidates], "")
+def _is_used(key: Key, sought: Collection[str], instance: int) -> bool:
+    """Whether a column is read: of people, or of the sources' fields that are `sought`."""
+    field, at, array = key
+    if field in sought:
+        once = field in (CODES, CODE_DATES, FIRST_I50)
+        return at < 10 and array < 10_000 and (at == 0 or not once)
+    here = (field in EVER and at == 0) or (field in AT_VISIT and at == instance)
+    any_visit = field == "21000" or (field == VISIT and ILLNESS in sought)
+    return array == 0 and (here or any_visit or (field == "21001" and at == 0))
 
 
-def _within(numbers: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
-    return (numbers >= limits[0]) & (numbers <= limits[1])
+def _illness(
+    names: Sequence[str], said: Mapping[str, Evidence], facts: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """What the sources say of people at their visit, for each group of codes."""
+    visit = facts["visit"]
+    row, mark, when = (np.concatenate([of[k] for of in said.values()]) for k in range(3))
+    unclear = np.bitwise_or.reduce([of.unclear for of in said.values()])
 
+    def of_group(bit: int) -> tuple[np.ndarray, np.ndarray]:
+        mine = mark >> bit & 1 == 1
+        return at_visit(row[mine], when[mine], visit, unclear >> bit & 1 == 1)
 
-def _joined(words: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """The words of each row that are not empty, joined by ";"."""
-    rows = zip(*words, strict=True) if words else [()] * count
-    return np.array([";".join(filter(None, row)) for row in rows], object)
+    state, first = of_group(0)
+    diagnosis = np.array([DIAGNOSIS.get(one) for one in state], object)
+    if EXCLUDING in names:
+        bit = names.index(EXCLUDING)
+        diagnosis[row[mark >> bit & 1 == 1]] = None
+        diagnosis[unclear >> bit & 1 == 1] = None
+    had, flags = [], [facts["table_flags"]]
+    for name in (name for name in CONDITIONS if name in names):
+        found, _ = of_group(names.index(name))
+        had.append(np.where(found == "prevalent", name, ""))
+        flags.append(np.where(found == "unknown", f"{name}_unclear", ""))
+    by = []
+    for name, of in said.items():
+        early = (of.mark & 1 == 1) & (of.when <= visit[of.person])
+        by.append(
+            np.where(
+                (np.bincount(of.person[early], minlength=len(visit)) > 0) & (state == "prevalent"),
+                name,
+                "",
+            )
+        )
+    sources = joined(by, len(visit))
+    sources[sources == ""] = None
+    return {
+        "state": state,
+        "diagnosis": diagnosis,
+        "first": first,
+        "conditions": joined(had, len(visit)),
+        "case_sources": sources,
+        "table_flags": joined(flags, len(visit)),
+    }

@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from cmrdata import progress
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES, balancing_weights
 from cmrdata.disk import fingerprint, write_atomic
@@ -191,7 +191,7 @@ def _fit(network: nn.Module, loss: Callable[..., Tensor], batches: Iterator[Any]
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps + 1, pct_start=0.2)
     network.train()
-    for _ in tqdm(range(steps), desc=f"judge: {name}", unit="step"):
+    for _ in progress.each(range(steps), f"judge: {name}", total=steps, unit="steps"):
         value = loss(network, *next(batches))
         optimiser.zero_grad()
         value.backward()
