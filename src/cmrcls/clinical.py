@@ -6,14 +6,14 @@ cohort's natural prevalence, only judge them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from cmrcls.disparities import measured
-from cmrcls.metrics import Predicted, Scored, mean_of
+from cmrcls.metrics import Metric, Predicted, Scored, mean_of
 from cmrcls.study import Study, Tuned
 
 AT = ("sensitivity", "specificity", "ppv", "npv")
@@ -118,7 +118,7 @@ def thresholds_of(prevalence: float) -> np.ndarray:
     return np.geomspace(min(prevalence / 4, 0.1), 0.5, THRESHOLDS)
 
 
-def net_benefit(threshold: float) -> Callable[[Predicted], Scored]:
+def net_benefit(threshold: float) -> Metric:
     """True positives less false ones weighed by the threshold's odds, per subject (Vickers & Elkin 2006), as a metric."""
 
     def scored(given: Predicted) -> Scored:
@@ -133,7 +133,7 @@ def decision_curve(study: Study, *, resamples: int, seed: int) -> pd.DataFrame:
     prevalence = float(study.subjects.label.mean())
     points = thresholds_of(prevalence)
     kinds = {f"{point:.6f}": net_benefit(point) for point in points}
-    options = {"axes": (), "resamples": resamples, "seed": seed, "overall_only": True, "limits": (-np.inf, prevalence)}
+    options: dict[str, Any] = {"everybody": True, "limits": (-np.inf, prevalence), "resamples": resamples, "seed": seed}
     table = measured(recalibrated(study), kinds, **options)
     raw = measured(study, kinds, **options).set_index(["arm", "metric"])["mean"]
     threshold = table.metric.astype(float)

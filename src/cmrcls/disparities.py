@@ -8,7 +8,7 @@ Where too few subjects decide, words stand in the interval's place.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from scipy.special import expit, logit
 
 from cmrcls import extremes
 from cmrcls.extremes import Gap, Lowest, Part, Rates
-from cmrcls.metrics import METRICS, scored
+from cmrcls.metrics import METRICS, Metric, scored
 from cmrcls.statistics import LEVEL, corrected_for_many, interval, moves, resample
 from cmrcls.study import FEWEST_FOLDS, Axis, Level, Study, axes_of, holds, levels, replicates
 
@@ -136,7 +136,7 @@ def measure(
     for axis in divided:
         bands = _scores(around, axis, counts)
         facts = {"axis": axis.title, "crossed": len(axis.columns)}
-        rows += [facts | row for row in _metric_rows(around, axis, bands)]
+        rows += [facts | row for row in _metric_rows(around, axis, bands, METRICS)]
         if not axis.columns:
             continue
         facts["n"] = int((axis.codes >= 0).sum())
@@ -155,6 +155,41 @@ def measure(
     )
 
 
+def measured(
+    study: Study,
+    kinds: Mapping[str, str | Metric],
+    *,
+    axes: Sequence[str] = (),
+    everybody: bool = False,
+    limits: tuple[float, float] = (0, 1),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Further metrics with their intervals, per subgroup of a single axis and arm: SUBGROUP_COLUMNS.
+
+    Args:
+        study: the predictions.
+        kinds: name of the row -> a metric.
+        axes: further columns whose values are subgroups.
+        everybody: only all subjects together.
+        limits: of what the metrics can be.
+        resamples: of the bootstrap.
+        seed: of it.
+    """
+    rng = np.random.default_rng(seed)
+    counts = resample(len(study.subjects), resamples=resamples, rng=rng)
+    around = _around(study, resamples, rng, seed)
+    rows: list[dict[str, Any]] = []
+    for axis in axes_of(study.subjects, axes):
+        if len(axis.columns) > (0 if everybody else 1):
+            continue
+        places = [np.flatnonzero(axis.codes == code) for code in range(len(axis.names))]
+        bands = [_band(around, kinds, who, counts) for who in places]
+        facts = {"axis": axis.title, "crossed": len(axis.columns)}
+        rows += [facts | row for row in _metric_rows(around, axis, bands, kinds, limits=limits)]
+    return pd.DataFrame(rows, columns=SUBGROUP_COLUMNS)
+
+
 def _around(study: Study, resamples: int, rng: np.random.Generator, seed: int) -> Around:
     arms = []
     for name in study.arms:
@@ -171,18 +206,20 @@ def _around(study: Study, resamples: int, rng: np.random.Generator, seed: int) -
 
 def _scores(around: Around, axis: Axis, counts: np.ndarray) -> list[dict[str, Score]]:
     """Of each subgroup of an axis: every metric, and the false positive rate for gaps."""
-    names = [*METRICS, *(["false_positive_rate"] if axis.columns else [])]
-    return [_band(around, names, np.flatnonzero(axis.codes == code), counts) for code in range(len(axis.names))]
+    kinds = {name: name for name in [*METRICS, *(["false_positive_rate"] if axis.columns else [])]}
+    return [_band(around, kinds, np.flatnonzero(axis.codes == code), counts) for code in range(len(axis.names))]
 
 
-def _band(around: Around, names: Sequence[str], who: np.ndarray, counts: np.ndarray) -> dict[str, Score]:
-    """The metrics `names` of the subjects at `who`; influences of single runs are not kept."""
+def _band(
+    around: Around, kinds: Mapping[str, str | Metric], who: np.ndarray, counts: np.ndarray
+) -> dict[str, Score]:
+    """The metrics `kinds` of the subjects at `who`; influences of single runs are not kept."""
     within = around.study.predicted.of(who)
     values: list[tuple[np.ndarray, int]] = []
     singles: list[list[float]] = []
-    means = np.empty((len(who), len(names), len(around.arms)), np.float32)
-    for k, name in enumerate(names):
-        one = scored(name, within)
+    means = np.empty((len(who), len(kinds), len(around.arms)), np.float32)
+    for k, kind in enumerate(kinds.values()):
+        one = scored(kind, within)
         values.append((one.value, one.rests_on))
         means[:, k] = one.influence @ around.weights
         singles.append([_single(one.influence[:, arm.own], arm.levels) for arm in around.arms])
@@ -195,7 +232,7 @@ def _band(around: Around, names: Sequence[str], who: np.ndarray, counts: np.ndar
     return {
         name: Score(value, value @ around.weights, drawn[:, k], varies[k], singles[k],
                     None if folds is None else folds[:, k], rests_on)
-        for k, (name, (value, rests_on)) in enumerate(zip(names, values, strict=True))
+        for k, (name, (value, rests_on)) in enumerate(zip(kinds, values, strict=True))
     }  # fmt: skip
 
 
@@ -241,18 +278,27 @@ def _training(value: np.ndarray, arm: Arm) -> float:
     return sum(level.factor * float(((level.parts @ value[arm.own]) ** 2).sum()) for level in arm.levels)
 
 
-def _metric_rows(around: Around, axis: Axis, bands: Sequence[dict[str, Score]]) -> Iterator[dict[str, Any]]:
+def _metric_rows(
+    around: Around,
+    axis: Axis,
+    bands: Sequence[dict[str, Score]],
+    names: Iterable[str],
+    *,
+    limits: tuple[float, float] = (0, 1),
+) -> Iterator[dict[str, Any]]:
     label = around.study.subjects.label.to_numpy(int)
     for code, name in enumerate(axis.names):
         who = axis.codes == code
         about = {"subgroup": name, "n": int(who.sum()), "positives": int(label[who].sum())}
         for k, arm in enumerate(around.arms):
-            for metric in METRICS:
+            for metric in names:
                 row = {**about, **arm.facts, "arm": arm.name, "metric": metric, "resamples": len(around.moves)}
-                yield row | _metric_cells(around, bands[code][metric], metric, k)
+                yield row | _metric_cells(around, bands[code][metric], metric, k, limits=limits)
 
 
-def _metric_cells(around: Around, score: Score, metric: str, k: int) -> dict[str, Any]:
+def _metric_cells(
+    around: Around, score: Score, metric: str, k: int, *, limits: tuple[float, float]
+) -> dict[str, Any]:
     mean, value = score.mean[k], score.value[around.arms[k].own]
     row: dict[str, Any] = {"mean": mean, "sd": value.std(ddof=1) if len(value) > 1 else np.nan}
     moved = _draws(around, score, k)
@@ -260,7 +306,7 @@ def _metric_cells(around: Around, score: Score, metric: str, k: int) -> dict[str
         row |= _ends(logit(mean) + moved / (mean * (1 - mean)), score.rests_on)
         row |= {end: float(expit(row[end])) for end in ("low", "high")}
     else:
-        row |= _ends(mean + moved, score.rests_on, limits=(0, 1))
+        row |= _ends(mean + moved, score.rests_on, limits=limits)
     if lacking := int(np.isnan(value).sum()):
         row["note"] = f"undefined in {lacking} of {len(value)} runs" if lacking < len(value) else "undefined"
     if around.base not in (None, k):

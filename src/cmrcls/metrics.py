@@ -47,6 +47,9 @@ class Scored(NamedTuple):
     rests_on: int  # subjects that decide it: of the rarer kind where it needs two kinds
 
 
+Metric = Callable[[Predicted], Scored]
+
+
 def balanced_accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
     """(TPR + TNR) / 2 (paper eq. 1); NaN when `label` lacks a class, where sklearn would quietly average one recall."""
     label, predicted = np.asarray(label), np.asarray(predicted)
@@ -59,7 +62,7 @@ def scores(given: Predicted) -> dict[str, np.ndarray]:
     return {name: scored(name, given).value for name in METRICS}
 
 
-def scored(name: str, given: Predicted) -> Scored:
+def scored(kind: str | Metric, given: Predicted) -> Scored:
     """A metric with the subjects' influence on it.
 
     AUPRC is the average precision, without interpolation. ECE: |mean probability - share of
@@ -67,12 +70,12 @@ def scored(name: str, given: Predicted) -> Scored:
     [0.9, 1], weighted by the bin's share of subjects.
 
     Args:
-        name: of METRICS, or false_positive_rate.
+        kind: name of METRICS, false_positive_rate, or a metric of one's own.
         given: decisions and probabilities; without subjects of a kind that the metric needs, or a
             run without predictions of that kind, its value and influence are NaN.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return _KINDS[name](given)
+        return (_KINDS[kind] if isinstance(kind, str) else kind)(given)
 
 
 def reliability(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -131,10 +134,11 @@ def _npv(given: Predicted) -> Scored:
 
 def _brier(given: Predicted) -> Scored:
     squared = (given.probability - given.label[:, None]) ** 2
-    return _mean_of(squared)
+    return mean_of(squared)
 
 
-def _mean_of(each: np.ndarray) -> Scored:
+def mean_of(each: np.ndarray) -> Scored:
+    """The mean over subjects of what each adds (n, T), as a metric."""
     n = len(each)
     value = each.sum(axis=0) / np.float64(n)
     return Scored(value, (each - value) / np.float64(n), n)
@@ -146,7 +150,7 @@ def _ece(given: Predicted) -> Scored:
     for run in range(excess.shape[1]):
         sign = np.sign(np.bincount(where[:, run], excess[:, run], BINS))
         each[:, run] = sign[where[:, run]] * excess[:, run]
-    return _mean_of(each)
+    return mean_of(each)
 
 
 def _auroc(given: Predicted) -> Scored:
@@ -208,7 +212,7 @@ def _bin(probability: np.ndarray) -> np.ndarray:
     return np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
 
 
-_KINDS: dict[str, Callable[[Predicted], Scored]] = {
+_KINDS: dict[str, Metric] = {
     "balanced_accuracy": _balanced_accuracy, "sensitivity": _sensitivity, "specificity": _specificity,
     "false_positive_rate": _false_positive_rate, "ppv": _ppv, "npv": _npv, "auroc": _auroc, "auprc": _auprc,
     "brier": _brier, "ece": _ece, "selection_rate": _selection_rate,
