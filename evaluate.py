@@ -143,25 +143,26 @@ def fairness_sections(
     from cmrcls.sections import fairness
     from cmrstudy.report import sourced
 
-    predictions = read(study, stores, baseline_arm=cfg.baseline)
+    studies = read(study, stores, baseline_arm=cfg.baseline, axes=list(cfg.axes), subjects=set(cohort.subjects.subject))
     done = [run for _, run in study.finished()]
     steps = sorted({run.record.facts["steps"] for run in done})
     count = f"{len(done)}, {'/'.join(map(str, steps))} optimiser steps"
     marks = [
-        *(f"split fingerprint {mark}" for mark in sorted(set(predictions.splits.values()))),
+        *(f"split fingerprint {mark}" for mark in sorted({run.record.facts["split_fingerprint"] for run in done})),
         *(f"synthetic set {mark}" for mark in sorted({run.fingerprint("synthetic_set") for run in done} - {None})),
         *(f"factor {title}: {', '.join(values)}" for title, values in study.factors.items()),
     ]
     facts["classifier runs"] = [count, *marks]
     sections = fairness(
-        predictions,
+        studies,
         {"cohort_name": name},
         folder=folder,
         pictures=folder / "figures",
         axes=list(cfg.axes),
         resamples=cfg.resamples,
+        permutations=cfg.permutations,
+        specificity=cfg.specificity,
         seed=cfg.seed,
-        subjects=set(cohort.subjects.subject),
     )
     missing = [] if sentences[0].startswith("All") and len(sentences) == 1 else [" ".join(sentences)]
     varied = [factors_sentence(study)] if study.factors else []

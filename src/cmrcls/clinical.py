@@ -79,17 +79,22 @@ def operating_table(
     return table.assign(asked=specificity), pd.concat([runs, chosen.thresholds.drop(columns="run")], axis=1)
 
 
-def operating_cells(table: pd.DataFrame, thresholds: pd.DataFrame) -> pd.DataFrame:
-    """Everybody's, an arm a row: the mean threshold and each measure with its interval."""
-    from cmrstudy.report import number
+def no_threshold(study: Study) -> str:
+    """Why thresholds can't be chosen on validation; empty if they can."""
+    lacking = sum((tuned.label == 0).sum() == 0 for _, _, _, tuned in _folds(study))
+    if not study.validation or lacking:
+        return "a run has no healthy validation subject"
+    return ""
 
+
+def threshold_cells(thresholds: pd.DataFrame) -> pd.DataFrame:
+    """Per arm the mean threshold and its range over runs and folds."""
     rows = []
-    for arm, part in table[table.axis == "overall"].groupby("arm", sort=False):
-        own = thresholds[thresholds.arm == arm].threshold
-        cells = {row.metric: number(row.mean_, row.low, row.high)
-                 for row in part.rename(columns={"mean": "mean_"}).itertuples()}  # fmt: skip
-        rows.append({"arm": arm, "threshold (range)": f"{own.mean():.3f} ({own.min():.3f} to {own.max():.3f})", **cells})
-    return pd.DataFrame(rows).rename(columns={"ppv": "PPV", "npv": "NPV", "specificity": "specificity reached"})
+    for arm, own in thresholds.groupby("arm", sort=False):
+        low, mean, high = own.threshold.min(), own.threshold.mean(), own.threshold.max()
+        rows.append({"arm": arm, "chosen": len(own), "threshold (range)": f"{mean:.3f} ({low:.3f} to {high:.3f})",
+                     "healthy validation subjects (fewest)": int(own.negatives.min())})  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 def recalibrated(study: Study) -> Study:

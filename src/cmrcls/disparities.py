@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from cmrcls import extremes
 from cmrcls.extremes import Gap, Lowest, Part, Rates
 from cmrcls.metrics import METRICS, Metric, scored
 from cmrcls.statistics import LEVEL, corrected_for_many, interval, moves, resample
-from cmrcls.study import FEWEST_FOLDS, Axis, Level, Study, axes_of, holds, levels, replicates
+from cmrcls.study import FEWEST_FOLDS, Axis, Level, Study, axes_of, given, holds, levels, replicates
 
 FEWEST = 20  # subjects a rate must rest on for an interval; below, benchmarks/coverage.py finds less than 93 % coverage
 CHUNK = 250  # resamples together
@@ -33,17 +33,17 @@ MEASURES = {  # column -> the rates whose largest difference between subgroups i
 }
 SUBGROUP_COLUMNS = [
     "axis", "crossed", "subgroup", "arm", "metric", "n", "positives", "sets", "seeds", "mean", "sd", "low", "high",
-    "change", "change_low", "change_high", "resamples", "holds", "note",
+    "change", "change_low", "change_high", "resamples", "holds", "given", "note",
 ]  # fmt: skip
 DISPARITY_COLUMNS = [
     "axis", "crossed", "arm", "measure", "n", "subgroups", "fewest", "sets", "seeds", "difference", "expected",
     "expected_95", "p", "permutations", "corrected", "low", "high", "between_sd", "ratio", "ratio_expected",
     "ratio_corrected", "lowest", "lowest_rate", "highest", "highest_rate", "rate", "change", "change_low",
-    "change_high", "reduction", "reduction_low", "reduction_high", "holds", "note", "left_out",
+    "change_high", "reduction", "reduction_low", "reduction_high", "holds", "given", "note", "left_out",
 ]  # fmt: skip
 WORST_COLUMNS = [
     "axis", "crossed", "arm", "n", "subgroups", "fewest", "sets", "seeds", "worst", "observed", "expected", "p",
-    "corrected", "low", "high", "change", "change_low", "change_high", "holds", "note", "left_out",
+    "corrected", "low", "high", "change", "change_low", "change_high", "holds", "given", "note", "left_out",
 ]  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class Arm(NamedTuple):
     name: str
     own: np.ndarray  # positions of its runs
     levels: list[Level]
-    facts: dict[str, Any]  # sets, seeds, holds
+    facts: dict[str, Any]  # sets, seeds, holds, given
 
 
 class Around(NamedTuple):
@@ -87,8 +87,8 @@ class Tables(NamedTuple):
     """Long tables: `subgroups` has a row per axis, subgroup, arm and metric, `disparities` one per axis, arm and measure,
     `worst` one per axis and arm; `tests` compares every two arms by their gaps and worst subgroups.
 
-    mean, sd: over runs; low, high: the 95 % interval, or a note why there is none; holds: the chance that is in it; change:
-    minus the baseline's. difference: the highest minus the lowest subgroup's mean `rate` as observed; expected,
+    mean, sd: over runs; low, high: the 95 % interval, or a note why there is none; holds: the chance that is in it, given: what it is
+    conditional on; change: minus the baseline's. difference: the highest minus the lowest subgroup's mean `rate` as observed; expected,
     expected_95, p: of equal subgroups of these sizes; corrected: without the bias of picking extremes, as the interval,
     change and reduction (1 - corrected over the baseline's) are; between_sd: between subgroups, less chance; ratio: lowest
     over highest; fewest: subjects the least supported rate rests on.
@@ -195,7 +195,8 @@ def _around(study: Study, resamples: int, rng: np.random.Generator, seed: int) -
     for name in study.arms:
         own = study.positions(name)
         counted = replicates(study, name)
-        facts = {"sets": counted["sets"], "seeds": counted["seeds"], "holds": holds(study, name)}
+        facts = {"sets": counted["sets"], "seeds": counted["seeds"], "holds": holds(study, name),
+                 "given": given(study, name)}  # fmt: skip
         arms.append(Arm(name, own, levels(study.runs.iloc[own]), facts))
     folds = study.folds
     freedom = max(1, 0 if folds is None else int(folds.max()))
@@ -210,9 +211,7 @@ def _scores(around: Around, axis: Axis, counts: np.ndarray) -> list[dict[str, Sc
     return [_band(around, kinds, np.flatnonzero(axis.codes == code), counts) for code in range(len(axis.names))]
 
 
-def _band(
-    around: Around, kinds: Mapping[str, str | Metric], who: np.ndarray, counts: np.ndarray
-) -> dict[str, Score]:
+def _band(around: Around, kinds: Mapping[str, str | Metric], who: np.ndarray, counts: np.ndarray) -> dict[str, Score]:
     """The metrics `kinds` of the subjects at `who`; influences of single runs are not kept."""
     within = around.study.predicted.of(who)
     values: list[tuple[np.ndarray, int]] = []
@@ -266,7 +265,7 @@ def _draws(around: Around, score: Score, plus: int, minus: int | None = None) ->
         own = around.arms[k].own
         total = total + sign * (around.moves[:, own] @ score.value[own])
     if score.folds is not None and len(score.folds) >= FEWEST_FOLDS:
-        of_folds = sum(sign * score.folds[:, k] for k, sign in signs.items())
+        of_folds = np.sum([sign * score.folds[:, k] for k, sign in signs.items()], axis=0)
         known = varies * (1 - share) + sum(_training(score.value, around.arms[k]) for k in signs)
         excess = len(of_folds) * np.var(of_folds, ddof=1) - known
         total = total + np.sqrt(max(0.0, excess)) * around.folded
@@ -296,9 +295,7 @@ def _metric_rows(
                 yield row | _metric_cells(around, bands[code][metric], metric, k, limits=limits)
 
 
-def _metric_cells(
-    around: Around, score: Score, metric: str, k: int, *, limits: tuple[float, float]
-) -> dict[str, Any]:
+def _metric_cells(around: Around, score: Score, metric: str, k: int, *, limits: tuple[float, float]) -> dict[str, Any]:
     mean, value = score.mean[k], score.value[around.arms[k].own]
     row: dict[str, Any] = {"mean": mean, "sd": value.std(ddof=1) if len(value) > 1 else np.nan}
     moved = _draws(around, score, k)
@@ -324,29 +321,34 @@ def _ends(draws: np.ndarray, rests_on: int, *, limits: tuple[float, float] = (-n
     return {"low": low, "high": high, "note": "all resamples alike" if np.isnan(low) else ""}
 
 
-class Spread(NamedTuple):
+Found = TypeVar("Found", bound=Gap | Lowest)
+
+
+class Spread(NamedTuple, Generic[Found]):
     """An arm's largest difference between subgroups, or its worst one, with draws of it."""
 
-    found: Gap | Lowest
+    found: Found
     draws: np.ndarray  # (R,) around the corrected value
     cells: dict[str, Any]  # of its row
 
 
-class Spreads(NamedTuple):
+class Spreads(NamedTuple, Generic[Found]):
     """Of every arm, in the subgroups where it is defined."""
 
-    arms: list[Spread]  # none where fewer than two subgroups have it
+    arms: list[Spread[Found]]  # none where fewer than two subgroups have it
     fewest: int  # subjects that the least supported rate rests on
     facts: dict[str, Any]
 
 
-def _defined(axis: Axis, bands: Sequence[dict[str, Score]], rates: Sequence[str]) -> tuple[np.ndarray, Spreads]:
-    """The subgroups (places) where all rates are defined in every run; the others are named."""
+def _defined(
+    axis: Axis, bands: Sequence[dict[str, Score]], rates: Sequence[str]
+) -> tuple[np.ndarray, int, dict[str, Any]]:
+    """The subgroups (places) where all rates are defined in every run, the fewest subjects, and facts of their rows."""
     known = [all(not np.isnan(band[rate].value).any() for rate in rates) for band in bands]
     who = np.flatnonzero(known)
     left_out = "; ".join(name for name, is_known in zip(axis.names, known, strict=True) if not is_known)
-    fewest = min((bands[code][rate].rests_on for code in who for rate in rates), default=0)
-    return who, Spreads([], fewest, {"subgroups": len(who), "fewest": fewest, "left_out": left_out})
+    fewest = min((bands[code][rate].rests_on for code in who.tolist() for rate in rates), default=0)
+    return who, fewest, {"subgroups": len(who), "fewest": fewest, "left_out": left_out}
 
 
 def _part(
@@ -378,10 +380,11 @@ def _dispersion(some: Sequence[Score], k: int) -> float:
 
 def _spreads(
     around: Around, axis: Axis, bands: Sequence[dict[str, Score]], rates: dict[str, Rates], measure: str
-) -> Spreads:
+) -> Spreads[Gap]:
     """A measure of an axis, of every arm."""
     names = MEASURES[measure]
-    who, spreads = _defined(axis, bands, names)
+    who, fewest, facts = _defined(axis, bands, names)
+    spreads: Spreads[Gap] = Spreads([], fewest, facts)
     if len(who) < 2:
         return spreads
     for k in range(len(around.arms)):
@@ -421,7 +424,7 @@ def _ratios(parts: Sequence[Part], gap: Gap) -> dict[str, float]:
             "ratio_corrected": min(freed)}  # fmt: skip
 
 
-def _gap_rows(around: Around, measure: str, spreads: Spreads) -> Iterator[dict[str, Any]]:
+def _gap_rows(around: Around, measure: str, spreads: Spreads[Gap]) -> Iterator[dict[str, Any]]:
     for k, arm in enumerate(around.arms):
         row: dict[str, Any] = {"arm": arm.name, **arm.facts, **spreads.facts, "measure": measure}
         if not spreads.arms:
@@ -434,11 +437,16 @@ def _gap_rows(around: Around, measure: str, spreads: Spreads) -> Iterator[dict[s
             base = spreads.arms[around.base]
             row |= _change(spreads, k, around.base)
             row["reduction"] = 1 - gap.corrected / base.found.corrected if base.found.corrected > 0 else np.nan
-            if base.found.low > 0 and spreads.fewest >= FEWEST:
+            if _is_apart(base) and spreads.fewest >= FEWEST:
                 share = 1 - np.maximum(draws, 0) / np.maximum(base.draws, 1e-3)
                 ends = _ends(share, spreads.fewest, limits=(-np.inf, 1))
                 row |= {f"reduction_{end}": ends[end] for end in ("low", "high")}
         yield row
+
+
+def _is_apart(base: Spread[Gap]) -> bool:
+    """Whether a gap is surely there and known well enough to be divided by: else a reduction is any number."""
+    return base.found.low > 0 and float(np.quantile(base.draws, 0.025)) > base.found.corrected / 4
 
 
 def _named(of: Gap | Lowest, *fields: str) -> dict[str, float]:
@@ -452,7 +460,7 @@ def _told(low: float, high: float, fewest: int) -> dict[str, Any]:
     return {"low": low, "high": high, "note": ""}
 
 
-def _change(spreads: Spreads, k: int, base: int) -> dict[str, float]:
+def _change(spreads: Spreads[Any], k: int, base: int) -> dict[str, float]:
     """The k-th arm's corrected value minus the baseline's."""
     ours, theirs = spreads.arms[k], spreads.arms[base]
     ends = _ends(ours.draws - theirs.draws, spreads.fewest, limits=(-1, 1))
@@ -460,10 +468,11 @@ def _change(spreads: Spreads, k: int, base: int) -> dict[str, float]:
             "change_high": ends["high"]}  # fmt: skip
 
 
-def _lowest(around: Around, axis: Axis, bands: Sequence[dict[str, Score]], rates: dict[str, Rates]) -> Spreads:
+def _lowest(around: Around, axis: Axis, bands: Sequence[dict[str, Score]], rates: dict[str, Rates]) -> Spreads[Lowest]:
     """The worst subgroup of an axis by balanced accuracy, of every arm."""
     name = "balanced_accuracy"
-    who, spreads = _defined(axis, bands, [name])
+    who, fewest, facts = _defined(axis, bands, [name])
+    spreads: Spreads[Lowest] = Spreads([], fewest, facts)
     if len(who) < 2:
         return spreads
     for k in range(len(around.arms)):
@@ -490,7 +499,7 @@ def _below_all(rate: np.ndarray, noise: np.ndarray) -> float:
     return min(1.0, float((rate + np.quantile((noise / error).max(axis=1), tail) * error).min()))
 
 
-def _worst_rows(around: Around, spreads: Spreads) -> Iterator[dict[str, Any]]:
+def _worst_rows(around: Around, spreads: Spreads[Lowest]) -> Iterator[dict[str, Any]]:
     for k, arm in enumerate(around.arms):
         row: dict[str, Any] = {"arm": arm.name, **arm.facts, **spreads.facts}
         if not spreads.arms:
@@ -504,7 +513,7 @@ def _worst_rows(around: Around, spreads: Spreads) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _extreme_tests(around: Around, spreads: Spreads, *, higher_is_better: bool) -> pd.DataFrame:
+def _extreme_tests(around: Around, spreads: Spreads[Any], *, higher_is_better: bool) -> pd.DataFrame:
     """Every two arms compared by corrected gaps or worst subgroups; columns as statistics.tested has them.
 
     p: twice the share of draws of the difference beyond 0. Where too few subjects decide there is none.

@@ -11,7 +11,7 @@ in docs/results/coverage.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
@@ -122,7 +122,7 @@ def shuffled(
         cells, cell = np.unique(np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True)
         sick = label[known].astype(int)
         within = np.zeros(known.sum(), int) if fold is None else fold[known].astype(int)
-        options = {"permutations": permutations, "rng": rng}
+        options: dict[str, Any] = {"permutations": permutations, "rng": rng}
         by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
         every = _sums(values, cell, len(cells), within=within, **options)
         counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)

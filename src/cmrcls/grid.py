@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cmrcls.study import UNKNOWN
 from cmrstudy import runs
 from cmrstudy.inputs import fingerprint_at
 
@@ -326,7 +327,7 @@ def replicates(of: Study) -> dict[Path, tuple[str, str]]:
         for generator in {origin.generator for origin in sets.values()}:
             own = {o.made: o.seed for o in sets.values() if o.generator == generator}
             for mark, name in _called(own).items():
-                names[fold, mark] = (generators[generator] if generator else "unknown", name)
+                names[fold, mark] = (generators[generator] if generator else UNKNOWN, name)
     return {run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", "")) for _, run in of.finished()}
 
 

@@ -70,7 +70,14 @@ def _counted(part: pd.DataFrame, images: pd.Series) -> dict[str, int]:
 def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dict[str, Any]:
     """What an arm is trained on; `oversample_matched` draws real images again in place of synthetic ones."""
     if str(settings["synthetic"]) == "only":
-        return {"step": "arm", "part": name, "participants": 0, "diseased": 0, "real_images": 0, "synthetic_images": images}
+        return {
+            "step": "arm",
+            "part": name,
+            "participants": 0,
+            "diseased": 0,
+            "real_images": 0,
+            "synthetic_images": images,
+        }
     matched = settings.get("data.sampling") == "matched" or settings.get("mitigation.sampling") == "matched"
     more = images - real["real_images"]
     return {"step": "arm", "part": name, **real, "real_images": images if matched else real["real_images"],
@@ -134,7 +141,9 @@ def _spread(values: pd.Series) -> dict[str, Any]:
     return {"known": len(known), "mean": known.mean(), "sd": known.std(ddof=1), "hidden": False}
 
 
-def _categories(everybody: pd.DataFrame, part: pd.DataFrame) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
+def _categories(
+    everybody: pd.DataFrame, part: pd.DataFrame
+) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
     """Title, the part's values, and the levels in order, of every attribute that somebody has."""
     titles = {"sex": "Sex", "age_band": "Age band", "bmi_band": "BMI band"}
     for name, title in titles.items():
@@ -142,7 +151,11 @@ def _categories(everybody: pd.DataFrame, part: pd.DataFrame) -> Iterable[tuple[s
             yield title, part[name], list(SUBGROUPS[name].items())
     for name in ("source", *further_columns(everybody)):
         if name in everybody and name not in titles and name != "conditions" and everybody[name].nunique() > 1:
-            yield name.replace("_", " ").capitalize(), part[name], [(v, str(v)) for v in sorted(everybody[name].dropna().unique())]
+            yield (
+                name.replace("_", " ").capitalize(),
+                part[name],
+                [(v, str(v)) for v in sorted(everybody[name].dropna().unique())],
+            )
     codes = everybody.conditions.fillna("").str.split(";")
     for code in CONDITIONS:
         if codes.map(lambda row, code=code: code in row).any():

@@ -168,8 +168,8 @@ def _t_test(values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], di
     total = sum(variances)
     if total <= 0:
         return Compared(difference, 1.0 if difference == 0 else 0.0, "t", above[0], above[1], np.nan)
-    freedom = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
-    p = 2 * stats.t.sf(abs(difference) / np.sqrt(total), freedom)
+    satterthwaite = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    p = 2 * stats.t.sf(abs(difference) / np.sqrt(total), satterthwaite)
     return Compared(difference, float(p), "t", above[0], above[1], np.nan)
 
 

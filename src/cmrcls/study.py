@@ -21,6 +21,7 @@ RUN = ["arm", "generator", "set", "seed"]  # columns that tell a run; with folds
 LEVELS = ("generator", "set", "seed")  # from the highest
 PLURAL = {"generator": "generators", "set": "sets", "seed": "seeds"}
 FEWEST_FOLDS = 3  # whose spread can be told
+UNKNOWN = "unknown"  # a generator that can't be told any more
 ENOUGH = 2  # degrees of freedom: with 3 replicates their spread can be told, with 2 it can't
 SUBGROUPS = {  # rows in the order of the paper's Table 2
     "overall": {"overall": "Overall"},
@@ -190,6 +191,47 @@ def holds(study: Study, arm: str) -> str:
     folds = study.folds
     split = [f"folds ({folds.max() + 1})"] if folds is not None and folds.max() + 1 >= FEWEST_FOLDS else []
     return ", ".join(["subjects", *repeated, *split])
+
+
+def given(study: Study, arm: str) -> str:
+    """What an arm's intervals are conditional on: "one split, one generator, one set"."""
+    runs = study.runs.iloc[study.positions(arm)]
+    held = {level.name for level in levels(runs)}
+    counted, folds = replicates(study, arm), study.folds
+    parts = ["one split"]
+    if folds is not None:
+        count = int(folds.max()) + 1
+        parts = [f"one division into {count} folds" if count >= FEWEST_FOLDS else f"these {count} folds"]
+    if counted["sets"] and "generator" not in held:
+        unknown = (runs.generator == UNKNOWN).any()
+        parts.append("generators that can't be told" if unknown else _these(counted["generators"], "generator"))
+        if "set" not in held:
+            parts.append(_these(counted["sets"], "set"))
+    if not held:
+        parts.append(_these(counted["seeds"], "seed"))
+    return ", ".join(parts)
+
+
+def _these(count: int, level: str) -> str:
+    return f"one {level}" if count == 1 else f"these {count} {PLURAL[level]}"
+
+
+def conditions(study: Study) -> list[tuple[str, str, list[str]]]:
+    """(what intervals hold, what they are given, the arms of which that is so)."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for arm in study.arms:
+        found.setdefault((holds(study, arm), given(study, arm)), []).append(arm)
+    return [(*key, arms) for key, arms in found.items()]
+
+
+def conditional(study: Study) -> str:
+    """A phrase for captions: "intervals hold the chance of subjects, seeds (8), given one split, one generator, one set"."""
+    several = conditions(study)
+    parts = [
+        f"{held}, given {known}" + (f" ({', '.join(arms)})" if len(several) > 1 else "")
+        for held, known, arms in several
+    ]
+    return f"intervals hold the chance of {'; of '.join(parts)}"
 
 
 def replicates(study: Study, arm: str) -> dict[str, int]:
