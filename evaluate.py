@@ -87,10 +87,11 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     """Measure, draw and write everything below `folder`; what a reader must know of the study, in sentences."""
     from hydra.utils import instantiate
 
-    from cmrcls import grid
+    from cmrcls import grid, participants
+    from cmrcls.checklist import checklist
     from cmrdata.prepare import prepare
     from cmrstudy import figures
-    from cmrstudy.report import Section, report_html, sourced
+    from cmrstudy.report import Section, report_html, sourced, write_tables
 
     source = instantiate(cfg.cohort)
     cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
@@ -106,14 +107,14 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
     sentences = grid.sentences(grid.cells(study)) + left_out
     drawn = figures.save(figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics")
+    done = study.finished()
+    fold = done[0][1].fold if done else cfg.fold
     sections = [
-        Section(
-            "Who is in the cohort",
-            [split_sentence(cohort)],
-            figures=[("Fig. 1: diseased subjects and the cohort", drawn[0])],
+        participants.section(
+            stores(fold), study, folder=folder, sentence=split_sentence(stores(fold)), drawn=drawn[0], fold=fold
         )
     ]
-    if study.finished():
+    if done:
         sections += fairness_sections(cfg, folder, cohort, stores, source.name, study, sentences, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
@@ -121,6 +122,11 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         sections += synthetic_sections(cfg, folder, cohort, study, facts)
     else:
         sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
+    items = checklist(folder)
+    items.attrs["caption"] = "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found"
+    write_tables(items, folder, "checklist", items.attrs["caption"])
+    told = "What only the authors know is theirs to write; numbers are those of the checklists' published items."
+    sections.append(Section("Where is what a reviewer looks for?", [told], tables=[items]))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
     page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences)

@@ -2,9 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from fairlearn import metrics as peers
-from sklearn.metrics import balanced_accuracy_score
-
 from fake_runs import ARMS, one_study, runs, small, studies, study_of
+from sklearn.metrics import balanced_accuracy_score
 
 from cmrcls.cells import accuracy_answers, gap_answers
 from cmrcls.disparities import FEWEST, measure

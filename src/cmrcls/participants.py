@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from cmrcls.grid import Study
 from cmrcls.study import SUBGROUPS
 from cmrdata.cohort import CONDITIONS, DIAGNOSES, further_columns
 from cmrdata.store import Store
+from cmrstudy.report import Section, write_tables
 
 FEW = 10  # smaller counts of people with an attribute are not printed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
@@ -60,6 +62,48 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
         if done:
             rows.append(_arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images)))
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
+
+
+def section(
+    cohort: Store, study: Study | None, *, folder: Path, sentence: str, drawn: Path, fold: int | None = None
+) -> Section:
+    """The report's first section: flow.csv and baseline.csv, written below `folder`, with Fig. 1.
+
+    Args:
+        cohort: the store that the runs (of that fold) were trained on.
+        study: whose finished runs are the arms; None for none.
+        folder: of the report's tables.
+        sentence: on the splits.
+        drawn: Fig. 1.
+        fold: of the store.
+    """
+    of = f", fold {fold}" if fold is not None else ""
+    rejected = read_rejected(cohort.folder)
+    moving, people = flow(cohort, study, rejected=rejected), baseline(cohort.subjects)
+    tables = []
+    for name, frame, shown, caption in (
+        ("flow", moving, flow_cells(moving), f"Participants and images, from what was found to each arm's training{of}"),
+        ("baseline", people, baseline_cells(people),
+         f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
+         f"mean difference, diseased - healthy and test - training. Counts of fewer than {FEW} are hidden"),
+    ):  # fmt: skip
+        shown.attrs["caption"] = caption
+        write_tables(frame, folder, name, caption, display=shown)
+        tables.append(shown)
+    paragraphs = [sentence, "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them."]  # fmt: skip
+    return Section(
+        "Who is in the study", paragraphs, tables=tables, figures=[("Fig. 1: diseased subjects and the cohort", drawn)]
+    )
+
+
+def read_rejected(folder: Path) -> pd.DataFrame:
+    """subject, reason of those whom a cohort's store could not read; empty where nobody was rejected."""
+    path = folder / "rejected.csv"
+    try:
+        table = pd.read_csv(path, dtype=str)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        table = pd.DataFrame()
+    return table.reindex(columns=["subject", "reason"])
 
 
 def _counted(part: pd.DataFrame, images: pd.Series) -> dict[str, int]:
