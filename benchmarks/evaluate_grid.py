@@ -95,7 +95,9 @@ def main() -> None:
         ),
     ):  # fmt: skip
         found = work()
-        told.append(f"{what}: {time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of the processor, {peak():.2f} GiB")
+        told.append(
+            f"{what}: {time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of the processor, {peak():.2f} GiB"
+        )
     print("; ".join(told))
 
 

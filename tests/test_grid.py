@@ -304,6 +304,16 @@ def test_folds_are_crossed_with_seeds_apart_from_runs_without_folds(tmp_path):
     assert len(found) == 5 and missing(found) == ["synthetic-9-fold-0 seed 0 (never begun)"]
 
 
+def test_every_set_of_an_arm_has_cells_of_its_own(tmp_path):
+    for name in ("a", "b"):
+        for seed in range(2):
+            write(tmp_path, 9, seed, synthetic_set=name, made=(f"f{name}", f"sets/{name}", "k"))
+    write(tmp_path, 9, 2, synthetic_set="a", made=("fa", "sets/a", "k"))
+    found = table(tmp_path)
+    assert len(found) == 6 and (found.state == "finished").sum() == 5
+    assert missing(found) == ["synthetic-9-synthetic_set-b seed 2 (never begun)"]
+
+
 def test_a_complete_study_is_told_in_a_sentence_and_an_empty_one_in_none(tmp_path):
     assert sentences(table(tmp_path / "nowhere")) == []
     write(tmp_path, 0, 0)

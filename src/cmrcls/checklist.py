@@ -70,7 +70,7 @@ ITEMS = (
 
 
 def checklist(folder: Path) -> pd.DataFrame:
-    """COLUMNS, a row per item: `there` is yes, no (a file of the report is absent) or authors.
+    """COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or authors.
 
     Args:
         folder: of the report's tables.
@@ -81,6 +81,6 @@ def checklist(folder: Path) -> pd.DataFrame:
         where = f"not in this report: no {', '.join(absent)}" if absent else item.where
         if item.files and not absent:
             where += f" ({', '.join(item.files)})"
-        there = "authors" if item.where == AUTHORS else "no" if absent else "yes"
+        there = "authors" if item.where == AUTHORS else "no" if absent else "yes" if item.files else "elsewhere"
         rows.append((item.asked, item.claim, item.tripod, item.stard, where, there))
     return pd.DataFrame(rows, columns=COLUMNS)

@@ -363,8 +363,7 @@ def _part(
     """A rate of the k-th arm in the subgroups `who`, with its chance."""
     arm, some = around.arms[k], [bands[code][rate] for code in who]
     runs = np.stack([score.value[arm.own] for score in some], axis=1)
-    single = np.array([score.single[k] for score in some])
-    trained = extremes.trained(arm.levels, runs, single, draws=len(rates.rate) - 1, rng=rng)
+    trained = extremes.trained(arm.levels, runs, draws=len(rates.rate) - 1, rng=rng)
     return extremes.part(rates, k, who, trained=trained, dispersion=_dispersion(some, k))
 
 

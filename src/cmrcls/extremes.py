@@ -190,23 +190,17 @@ def part(rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersio
     return Part(rates.rate[0, who, arm], own, noise, spread, trained)
 
 
-def trained(
-    levels: Sequence[Level],
-    scores: np.ndarray,
-    single: np.ndarray,
-    *,
-    draws: int,
-    rng: np.random.Generator,
-) -> Trained:
+def trained(levels: Sequence[Level], scores: np.ndarray, *, draws: int, rng: np.random.Generator) -> Trained:
     """How much training moves subgroups apart, from how replicates order them differently.
 
     A replicate that is better for everybody moves no gap; what is left once that is taken out has
-    one variance for all subgroups, less what single predictions add.
+    one variance for all subgroups. Chance of single predictions is in it and in that of subjects: to
+    take it off here would leave no variance of training too often, and with it more than 5 % of
+    false alarms (docs/results/coverage.md).
 
     Args:
         levels: of the arm.
         scores: (S, K) its runs' rates.
-        single: (K,) variance of the subgroup's mean that single predictions make.
         draws: how many.
         rng: the source of chance.
     """
@@ -214,11 +208,10 @@ def trained(
     for level in levels:
         apart = level.parts @ scores
         apart -= apart.mean(axis=1, keepdims=True)
-        seen = level.factor * (apart**2).sum(axis=0).mean() * k / max(k - 1, 1)
-        noise = float(single.mean())
+        variance = level.factor * float((apart**2).sum(axis=0).mean()) * k / max(k - 1, 1)
         freedom = max(1, level.freedom * (k - 1))
-        total += max(0.0, seen - noise)
-        drawn += np.maximum(0, max(seen, noise) * rng.chisquare(freedom, draws) / freedom - noise)
+        total += variance
+        drawn += variance * rng.chisquare(freedom, draws) / freedom
     return Trained(total, drawn)
 
 
@@ -253,7 +246,7 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
     widest = parts[where]
     between = widest.rate.var(ddof=1) - (widest.variance + widest.trained.variance).mean()
     curve, moved = _drawn_together(parts, noises, found[where])
-    corrected = float(curve.freed(found[where]))
+    corrected = min(float(curve.freed(found[where])), found[where])
     return Gap(
         found[where], float(chance.mean()), float(np.quantile(chance, 0.95)), p, max(corrected, low), low,
         min(max(limits), 1.0), float(np.sqrt(max(0.0, between))), where, moved, curve,
@@ -267,7 +260,7 @@ def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
     apart = one.rate - centre
     means = [float((centre + share * apart + noise).min(axis=1).mean()) for share in SHARES]
     curve = Curve(-np.array(means), -(centre + SHARES * apart.min()))  # of -rate, which rises
-    corrected = -float(curve.freed(-observed))
+    corrected = max(-float(curve.freed(-observed)), observed)
     share = (centre - corrected) / -apart.min() if apart.min() < 0 else 0.0
     p = (1 + int((worst <= observed + 1e-9).sum())) / (1 + len(worst))
     return Lowest(observed, float(worst.mean()), p, corrected, centre + share * apart, curve)
@@ -304,7 +297,7 @@ def _drawn_together(
         return float(np.max(gaps, axis=0).mean())
 
     curve = Curve(np.array([expected(share) for share in SHARES]), SHARES * observed)
-    return curve, rates(float(curve.freed(observed)) / observed if observed > 0 else 0.0)
+    return curve, rates(min(1.0, float(curve.freed(observed)) / observed) if observed > 0 else 0.0)
 
 
 def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:

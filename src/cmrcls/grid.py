@@ -361,16 +361,16 @@ def _some(names: Sequence[str]) -> str:
 def cells(of: Study) -> pd.DataFrame:
     """One row per cell of the study: columns COLUMNS, `fold` Int64, `arm` the folder's name.
 
-    Expected is every arm in every fold with every seed that occurs, runs over folds and runs without
-    apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error of a
+    Expected is every arm, and set of it where it has several, in every fold with every seed that
+    occurs, runs over folds and runs without apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error of a
     failed run, else empty; `run` the folder, empty for an absent one.
     """
     rows = []
     for folded in (False, True):
         some = [run for run in of.runs if (run.fold is not None) == folded]
         folds, seeds = sorted({run.fold or 0 for run in some}), sorted({run.seed for run in some})
-        for arm in of.arms:
-            own = {(run.fold or 0, run.seed): run for run in arm.runs if (run.fold is not None) == folded}
+        for family in (family for arm in of.arms for family in _by_set(arm)):
+            own = {(run.fold or 0, run.seed): run for run in family if (run.fold is not None) == folded}
             if not own:
                 continue
             one = next(iter(own.values()))
@@ -381,6 +381,20 @@ def cells(of: Study) -> pd.DataFrame:
                     of_run = (one.group.replace(f"-fold-{one.fold}", f"-fold-{fold}"), "absent", "", "")
                 rows.append((of_run[0], fold if folded else None, seed, *of_run[1:]))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"fold": "Int64"})
+
+
+def _by_set(arm: Arm) -> list[list[Run]]:
+    """An arm's runs, apart by their folders' names without the fold where these tell sets of one kind."""
+    places: dict[int | None, set[str]] = {}
+    for run in arm.runs:
+        if made := run.record.inputs.get(SET):
+            places.setdefault(run.fold, set()).add(str(made.get("at")))
+    if max(map(len, places.values()), default=0) < 2:
+        return [arm.runs]
+    families: dict[str, list[Run]] = {}
+    for run in arm.runs:
+        families.setdefault(run.group.replace(f"-fold-{run.fold}", ""), []).append(run)
+    return list(families.values())
 
 
 def missing(table: pd.DataFrame) -> list[str]:

@@ -122,8 +122,8 @@ def _accuracy(runs: Study, found: Tables, place: Place, *, axes: Sequence[str], 
             "Intervals: 95 %, of an arm's mean; ± is the sd of single runs. They rest on a bootstrap of subjects, all "
             "predictions of a subject together, and on Student's t over the replicates of the highest level that was "
             f"repeated often enough ({', '.join(PLURAL[name] for name in LEVELS)}; {ENOUGH + 1} or more). Generators of "
-            "an arm count alike, so do sets of a generator and seeds of a set. Whatever was not repeated, an interval "
-            f"takes as given: {study.conditional(runs)}.",
+            "an arm count alike, so do sets of a generator and seeds of a set. Whatever was not repeated is given: "
+            f"{study.conditional(runs)}.",
         ],
         tables=[shown],
         figures=[("Table 2 as a forest plot", place.draw(figures_fairness.forest(single), "fig_table2_forest"))],
