@@ -24,8 +24,12 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     from cmrcls import grid
+    from cmrcls.clinical import check_specificity
+    from cmrcls.statistics import check_draws
 
     commands.prepared(cfg)
+    check_specificity(cfg.specificity)
+    check_draws(resamples=cfg.resamples, permutations=cfg.permutations)
     found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():

@@ -73,6 +73,11 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**20
 
 
+def spent(start: float) -> str:
+    """Time and memory so far."""
+    return f"{time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of the processor, {peak():.2f} GiB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("/tmp/evaluate_grid"))
@@ -84,20 +89,11 @@ def main() -> None:
     start = time.perf_counter()
     of = grid.study(grid.read(options.folder / name))
     told = [f"{len(of.finished())} tables, {len(of.arms)} arms"]
-    for what, work in (
-        ("read", lambda: read(of, stores(options))),
-        (
-            "sections",
-            lambda: fairness(
-                found, {}, folder=options.folder / "out", pictures=options.folder / "out" / "figures",
-                resamples=options.draws, permutations=options.draws,
-            ),
-        ),
-    ):  # fmt: skip
-        found = work()
-        told.append(
-            f"{what}: {time.perf_counter() - start:.0f} s, {time.process_time():.0f} s of the processor, {peak():.2f} GiB"
-        )
+    found = read(of, stores(options))
+    told.append(f"read: {spent(start)}")
+    out = options.folder / "out"
+    fairness(found, {}, folder=out, pictures=out / "figures", resamples=options.draws, permutations=options.draws)
+    told.append(f"with the sections: {spent(start)}")
     print("; ".join(told))
 
 

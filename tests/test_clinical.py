@@ -9,6 +9,7 @@ from fake_runs import runs, small, studies, study_of
 
 from cmrcls.clinical import (
     at_specificity,
+    check_specificity,
     decision_curve,
     net_benefit,
     no_threshold,
@@ -65,6 +66,8 @@ def test_a_specificity_that_is_none_is_refused_by_name():
     for value in (0, 1, 90):
         with pytest.raises(ValueError, match=f"specificity={value}: it takes a share between 0 and 1"):
             at_specificity(judged(), value)
+    with pytest.raises(ValueError, match="specificity=None: it takes"):
+        check_specificity(None)
 
 
 def test_without_a_healthy_validation_subject_no_threshold_is_chosen():

@@ -29,6 +29,12 @@ class Chosen(NamedTuple):
     thresholds: pd.DataFrame  # run, fold, threshold, negatives (of validation)
 
 
+def check_specificity(specificity: float) -> None:
+    """Raises ValueError unless it is a share."""
+    if not isinstance(specificity, int | float) or not 0 < specificity < 1:
+        raise ValueError(f"specificity={specificity}: it takes a share between 0 and 1, such as 0.9")
+
+
 def at_specificity(study: Study, specificity: float) -> Chosen:
     """Decides anew: each run by the lowest threshold with at least that specificity on its fold's validation subjects.
 
@@ -38,8 +44,7 @@ def at_specificity(study: Study, specificity: float) -> Chosen:
 
     Raises ValueError where a run has no healthy validation subject.
     """
-    if not 0 < specificity < 1:
-        raise ValueError(f"specificity={specificity}: it takes a share between 0 and 1, such as 0.9")
+    check_specificity(specificity)
     decision, rows = np.empty_like(study.decision), []
     for run, fold, who, tuned in _folds(study):
         threshold = _threshold(tuned, specificity)

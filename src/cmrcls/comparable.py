@@ -15,6 +15,7 @@ import pandas as pd
 from cmrcls import grid
 from cmrcls.study import RUN, Study, Tuned
 from cmrdata.cohort import AXES, MOST_VALUES, further_columns
+from cmrdata.progress import each
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows
 
@@ -231,7 +232,7 @@ def compared(
     tables = list(tables)
     _same_split(tables)
     gathered: dict[str, Gathered] = {}
-    for table in tables:
+    for table in each(tables, "read predictions", total=len(tables), unit="runs"):
         rows = table.rows()
         _check_axes(rows, axes)
         for disease, part in rows.groupby("disease", sort=False):

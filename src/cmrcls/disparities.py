@@ -22,6 +22,7 @@ from cmrcls.extremes import Gap, Lowest, Part, Rates
 from cmrcls.metrics import METRICS, Metric, scored
 from cmrcls.statistics import LEVEL, corrected_for_many, interval, moves, resample
 from cmrcls.study import FEWEST_FOLDS, Axis, Level, Study, axes_of, given, holds, levels, replicates
+from cmrdata.progress import each
 
 FEWEST = 20  # subjects a rate must rest on for an interval; below, benchmarks/coverage.py finds less than 93 % coverage
 CHUNK = 250  # resamples together
@@ -133,7 +134,7 @@ def measure(
     gaps: list[dict[str, Any]] = []
     worst: list[dict[str, Any]] = []
     tests: list[pd.DataFrame] = []
-    for axis in divided:
+    for axis in each(divided, "subgroups and gaps", total=len(divided), unit="axes"):
         bands = _scores(around, axis, counts)
         facts = {"axis": axis.title, "crossed": len(axis.columns)}
         rows += [facts | row for row in _metric_rows(around, axis, bands, METRICS)]
