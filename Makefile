@@ -13,6 +13,10 @@ demo: .venv/ready
 	$(BIN)/python generate.py preset=demo resume=true
 	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(2)' resume=true
 	$(BIN)/python evaluate.py preset=demo
+	@echo; echo "What next?"
+	@echo "  are there copies of training images in it?  $(BIN)/python evaluate.py preset=demo audit=true"
+	@echo "  where does a classifier look?               $(BIN)/python train.py experiment=explain preset=demo classifier=runs/demo/classifier/synthetic-216/0"
+	@echo "  your own hearts:                            $(BIN)/python train.py experiment=inspect cohort=ukbb cohort.root=<folders> cohort.table=<table>"
 
 test: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(if $(SLOW),-m "slow or not slow")

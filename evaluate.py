@@ -123,7 +123,8 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
     if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
-        sections += synthetic_sections(cfg, folder, cohort, study, facts)
+        examples, *further = synthetic_sections(cfg, folder, cohort, study, facts)
+        sections = [examples, *sections, *further]
     else:
         sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
     items = checklist(folder)
@@ -217,6 +218,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
+    from cmrgen.evaluation.examples import examples_section
     from cmrgen.evaluation.judges import judges
     from cmrstudy.report import Section
 
@@ -242,6 +244,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
                 "another one, or on several.")  # fmt: skip
         shown[0] = shown[0]._replace(warnings=[told, *shown[0].warnings])
     return [
+        examples_section(found),
         *shown,
         sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
         *(

@@ -10,6 +10,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cmrstudy import commands, overrides, runs
+from cmrstudy.announce import intention
 from cmrstudy.inputs import kind_at
 from cmrstudy.processes import Launched
 
@@ -25,6 +26,8 @@ def main(cfg: DictConfig) -> None:
     with ExitStack() as hold:
         if (folder := launched.claim(lambda: claim(cfg, hold))) is None:
             return
+        if launched.first:
+            print(intention(cfg), flush=True)
         with runs.attempt(folder):
             draw(cfg, folder, launched)
 

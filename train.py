@@ -13,6 +13,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy import commands, dashboards, overrides, processes, runs
+from cmrstudy.announce import intention
 from cmrstudy.inputs import file_hash, kind_at
 from cmrstudy.processes import quiet
 
@@ -41,6 +42,8 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
     trains = cfg.task in tasks
     tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
     tasks["withdraw"] = withdraw_participants
+    if trains and not follows(cfg):
+        print(intention(cfg), flush=True)
     with runs.attempt(folder), dashboards.one_run():
         if trains:
             import lightning as L

@@ -73,6 +73,13 @@ def test_an_interrupted_look_continues_and_a_repeated_one_reads_nothing(tmp_path
     assert len(changed.asked) == 60
 
 
+def test_where_nothing_can_be_kept_everybody_is_read_and_it_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    subjects, rejected = inspect(Watched(20), tmp_path / "file" / "data")
+    assert (len(subjects), len(rejected)) == (18, 2)
+    assert "can't be written" in capsys.readouterr().out
+
+
 def test_without_volumes_nothing_is_read(tmp_path):
     cohort = Watched(40)
     subjects, rejected = inspect(cohort, tmp_path, volumes=False)

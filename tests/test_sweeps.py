@@ -100,6 +100,13 @@ def states(folder: Path) -> dict[int, str]:
     return {row.seed: row.state for row in cells(study(read(folder / "runs" / "classifier"))).itertuples()}
 
 
+def test_a_sweep_that_can_write_nothing_is_told_so(app, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = app("-m", "seed=0,1", "hydra.sweep.dir=file/sweep")
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "file/sweep can't be made" in done.stderr and "preset.runs=" in done.stderr
+
+
 def test_a_failed_job_is_told_and_counted_and_a_rerun_runs_only_what_is_missing(app, tmp_path):
     ended = app("-m", "seed=range(4)", fails={1: "ValueError", 2: "KeyError"})
     assert ended.returncode == 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 from rich.console import Console
@@ -137,7 +139,6 @@ def flags(subjects: pd.DataFrame) -> pd.DataFrame:
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
     """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files are still these."""
     notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
-    kept.mkdir(parents=True, exist_ok=True)
     states, _ = look(cohort.source().files)
     splits = subjects.set_index("subject").split
     marks = {
@@ -150,7 +151,7 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     bar = progress.bar(f"read {cohort.name}", total=len(todo), unit="subjects")
-    with notes.open("a") as file, bar as advance:
+    with _appended(notes) as file, bar as advance:
         for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
             index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags"])
             read = index.drop_duplicates("subject").copy()
@@ -168,13 +169,27 @@ def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -
     return found.astype({"ed_frame": "Int64", "es_frame": "Int64"})
 
 
-def _lines(notes: Path) -> list[dict[str, Any]]:
-    """The rows of an earlier run; a line torn by a kill is read again."""
-    if not notes.exists():
-        return []
-    whole = [line for line in notes.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    notes.write_text("".join(whole))
-    return [json.loads(line) for line in whole]
+def _lines(notes: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an earlier run; whom a line torn by a kill was about is read again."""
+    for line in notes.read_text().splitlines() if notes.exists() else ():
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
+
+
+def _appended(notes: Path) -> TextIO:
+    """The notes, to be continued on a line of its own; nowhere, said aloud, where nothing can be written."""
+    try:
+        notes.parent.mkdir(parents=True, exist_ok=True)
+        torn = notes.exists() and not notes.read_text().endswith("\n")
+        file = notes.open("a")
+    except OSError as error:
+        print(
+            f"{notes.parent} can't be written ({error.strerror}): the next inspection reads everybody again", flush=True
+        )
+        return open(os.devnull, "w")
+    if torn:
+        file.write("\n")
+    return file
 
 
 def shown(title: str, frame: pd.DataFrame) -> Table:

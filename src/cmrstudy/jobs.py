@@ -68,6 +68,11 @@ class Jobs:
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         if message := shared_folder(config):
             sys.exit(f"error: {message}")
+        try:
+            Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            where = f"{config.hydra.sweep.dir} can't be made: {error.strerror}"
+            sys.exit(f"error: {where}; give another preset.runs= or hydra.sweep.dir=")
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         outcomes = read(folder := Path(config.hydra.sweep.dir))

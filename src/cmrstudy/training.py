@@ -277,7 +277,9 @@ def plainly() -> Iterator[None]:
     try:
         yield
     except MisconfigurationException as error:
-        raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
+        text = " ".join(str(error).split()).rstrip("!.")
+        cure = "; trainer=auto takes whatever this machine has" if "backend" in text or "CUDA" in text else ""
+        raise ValueError(f"trainer: {text}{cure}") from error
     except ModuleNotFoundError as error:  # a callback's or a profiler's
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
