@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from cmrstudy import commands, overrides, runs
 from cmrstudy.announce import intention
-from cmrstudy.inputs import kind_at
+from cmrstudy.inputs import kind_at, seed_at
 from cmrstudy.processes import Launched
 
 USAGE = """python generate.py generator=<folder of a ControlNet run> [key=value ...]
@@ -67,7 +67,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
-        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind)
+        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind, seed=seed_at(cfg.generator))
     if cohort.fingerprint != (trained := generator.facts["cohort_fingerprint"]):
         raise ValueError(
             f"generator={cfg.generator} was trained on {generator.facts['cohort']} ({trained}), but this run's cohort "

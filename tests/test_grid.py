@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from cmrcls.grid import baseline, cells, factors, missing, sentences, sound, stu
 from cmrcls.grid import read as runs_below
 from cmrdata.cohort import AXES
 from cmrstudy import runs
-from cmrstudy.inputs import kind_at
+from cmrstudy.inputs import kind_at, origin_at
 
 USUAL = {"model.lr": 1e-3, "budget": "epochs", "mitigation.loss": "mean", "mitigation.eta": 0.01, "input.name": "stack"}
 LOSS = {"none": "mean", "groupdro": "groupdro", "reweight": "weighted"}
@@ -187,17 +188,15 @@ def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
 
 
 def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
-    """Two generators of seeds 4 and 7, the first with two sets; a third's set is gone."""
-    for seed in (4, 7):
-        generator = tmp_path / "controlnet" / str(seed)
-        runs.begin(runs.Asked(generator, {}, {"seed": seed}, {}, [], {}))
-        runs.finish(generator, fingerprint=f"g{seed}")
+    """Two generators of seeds 4 and 7, the first with two sets; nobody knows what made the fourth."""
     for name, seed, generator in (("a", 0, 4), ("b", 1, 4), ("c", 5, 7)):
         place = tmp_path / "sets" / name
         runs.begin(runs.Asked(place, {}, {"seed": seed}, {}, [], {}))
-        runs.uses(place, "generator", fingerprint=f"g{generator}", at=str(tmp_path / "controlnet" / str(generator)))
-        runs.finish(place, fingerprint=f"set {name}")
-        write(tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k"))
+        runs.uses(place, "generator", fingerprint=f"g{generator}", at="nowhere", seed=generator)
+        run = write(tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k"))
+        told = {"fingerprint": f"set {name}", "at": str(place), "kind": "k", "origin": origin_at(place)}
+        runs.uses(run, "synthetic_set", **told)
+        shutil.rmtree(place)  # the classifier's run remembers
     write(tmp_path / "runs", 9, 0, synthetic_set="d", made=("set d", str(tmp_path / "gone"), "k"))
     (one,) = read(study(runs_below(tmp_path / "runs")), stores)
     assert [(row.generator, row.set) for row in one.runs.itertuples()] == [

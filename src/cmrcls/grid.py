@@ -302,9 +302,8 @@ def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
 
 
 class _Origin(NamedTuple):
-    """Where a synthetic set comes from; None for what can't be told any more."""
+    """Where a synthetic set comes from, as inputs.origin_at has it; None for what can't be told."""
 
-    made: str  # the set, by fingerprint
     seed: int | None
     generator: str | None  # by fingerprint
     generator_seed: int | None
@@ -320,31 +319,16 @@ def replicates(of: Study) -> dict[Path, tuple[str, str]]:
     for _, run in of.finished():
         if made := run.record.inputs.get(SET):
             known = origins.setdefault(run.fold, {})
-            known.setdefault(made["fingerprint"], _origin(made["fingerprint"], made.get("at")))
+            origin = made.get("origin") or dict.fromkeys(_Origin._fields)
+            known.setdefault(made["fingerprint"], _Origin(**origin))
     names: dict[tuple[int | None, str], tuple[str, str]] = {}
     for fold, sets in origins.items():
         generators = _called({o.generator: o.generator_seed for o in sets.values() if o.generator})
         for generator in {origin.generator for origin in sets.values()}:
-            own = {o.made: o.seed for o in sets.values() if o.generator == generator}
+            own = {made: origin.seed for made, origin in sets.items() if origin.generator == generator}
             for mark, name in _called(own).items():
                 names[fold, mark] = (generators[generator] if generator else UNKNOWN, name)
     return {run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", "")) for _, run in of.finished()}
-
-
-def _origin(fingerprint: str, at: str | None) -> _Origin:
-    made = _record_of(at, fingerprint)
-    if made is None:
-        return _Origin(fingerprint, None, None, None)
-    generator = made.inputs.get("generator", {})
-    mark = generator.get("fingerprint")
-    trained = _record_of(generator.get("at"), mark) if mark else None
-    return _Origin(fingerprint, made.settings.get("seed"), mark, trained.settings.get("seed") if trained else None)
-
-
-def _record_of(at: str | None, fingerprint: str) -> runs.Record | None:
-    """The run that left what has this fingerprint, if it is still where it was."""
-    record = runs.record(Path(at)) if at else None
-    return record if record and record.facts.get("fingerprint") == fingerprint else None
 
 
 def _called(seeds: Mapping[str, int | None]) -> dict[str, str]:
