@@ -139,6 +139,12 @@ def test_the_worst_of_equal_subgroups_is_corrected_upwards():
     assert apart.corrected == pytest.approx(0.4, abs=0.005) and apart.p < 0.001
 
 
+def test_what_moves_all_subgroups_moves_the_worst_as_much():
+    one = lowest(part([0.68, 0.7, 0.71, 0.72]), rng=rng())
+    draws = one.rates + np.linspace(-0.2, 0.2, 9)[:, None]
+    assert np.diff(one.freed(draws)) == pytest.approx(0.05) and one.freed(one.rates[None])[0] >= one.corrected
+
+
 def test_replicates_that_shift_all_subgroups_alike_add_no_chance_to_gaps():
     label = np.array([0, 1] * 10)
     one = study_of(np.zeros((20, 5), int), [("x", "0", "0", str(k)) for k in range(5)], label=label)

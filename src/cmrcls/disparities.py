@@ -480,7 +480,7 @@ def _lowest(around: Around, axis: Axis, bands: Sequence[dict[str, Score]], rates
         part = _part(around, bands, rates[name], name, who, k, rng)
         worst = extremes.lowest(part, rng=rng)
         noise = np.stack([_draws(around, bands[code][name], k) for code in who], axis=1)
-        draws = -worst.curve.freed(-(worst.rates + noise).min(axis=1))
+        draws = worst.freed(worst.rates + noise)
         pointwise = [_ends(rate + noise[:, j], bands[who[j]][name].rests_on, limits=(0, 1))["low"]
                      for j, rate in enumerate(part.rate)]  # fmt: skip
         ends = min(pointwise), _below_all(part.rate, noise)

@@ -85,7 +85,13 @@ class Lowest(NamedTuple):
     p: float  # share of those at least as low
     corrected: float
     rates: np.ndarray  # (K,) drawn together so far that the worst is `corrected`
-    curve: Curve
+    weight: np.ndarray  # (K,) of the subgroups in their centre
+    curve: Curve  # of how far the worst lies below the centre
+
+    def freed(self, rates: np.ndarray) -> np.ndarray:
+        """The worst (R,) of drawn rates (R, K), each less the bias, around the centre of its own draw."""
+        centre = rates @ self.weight
+        return centre - self.curve.freed(centre - rates.min(axis=1))
 
 
 def shuffled(
@@ -255,15 +261,16 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
 
 def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
     """The worst subgroup of a rate of which more is better."""
-    noise, centre = _noise(one, rng), _centre(one)
+    noise, weight = _noise(one, rng), _weight(one)
+    centre = float(weight @ one.rate)
     worst, observed = centre + noise.min(axis=1), float(one.rate.min())
     apart = one.rate - centre
-    means = [float((centre + share * apart + noise).min(axis=1).mean()) for share in SHARES]
-    curve = Curve(-np.array(means), -(centre + SHARES * apart.min()))  # of -rate, which rises
-    corrected = max(-float(curve.freed(-observed)), observed)
+    below = [float((centre - (centre + share * apart + noise).min(axis=1)).mean()) for share in SHARES]
+    curve = Curve(np.array(below), SHARES * -apart.min())
+    corrected = max(centre - float(curve.freed(centre - observed)), observed)
     share = (centre - corrected) / -apart.min() if apart.min() < 0 else 0.0
     p = (1 + int((worst <= observed + 1e-9).sum())) / (1 + len(worst))
-    return Lowest(observed, float(worst.mean()), p, corrected, centre + share * apart, curve)
+    return Lowest(observed, float(worst.mean()), p, corrected, centre + share * apart, weight, curve)
 
 
 def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
@@ -273,11 +280,15 @@ def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
     return one.noise * scale + np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
 
 
-def _centre(one: Part) -> float:
-    """The subgroups' mean, the surer ones counting more."""
+def _weight(one: Part) -> np.ndarray:
+    """(K,) of the subgroups in their common mean, the surer ones counting more."""
     variance = one.variance + one.trained.variance
     weight = 1 / variance if (variance > 0).all() else np.ones_like(variance)
-    return float((weight * one.rate).sum() / weight.sum())
+    return weight / weight.sum()
+
+
+def _centre(one: Part) -> float:
+    return float(_weight(one) @ one.rate)
 
 
 def _drawn_together(
