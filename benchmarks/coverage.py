@@ -1,7 +1,8 @@
 """How often the 95 % intervals and tests of cmrcls.disparities are right, in simulated studies whose truth is known.
 
-python benchmarks/coverage.py [--studies 500] [--out docs/results/coverage.csv] [--only SETTING]
+python benchmarks/coverage.py [--studies 100] [--out docs/results/coverage.csv] [--only SETTING]
 python benchmarks/coverage.py --show
+python benchmarks/coverage.py --page
 
 Studies are added to the file setting by setting; the command continues where it was stopped.
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -227,7 +230,8 @@ def run(of: Setting, *, studies: int, done: int, out: Path, every: int = 10) -> 
     for k in range(done, studies):
         rng = np.random.default_rng([k, abs(hash_of(of.name))])
         study, truth = simulated(of, rng)
-        parts.append(summed(judged(study, truth, seed=k)).assign(setting=of.name))
+        with redirect_stderr(StringIO()):  # bars
+            parts.append(summed(judged(study, truth, seed=k)).assign(setting=of.name))
         if len(parts) == every or k == studies - 1:
             _add(out, pd.concat(parts, ignore_index=True))
             parts = []
@@ -267,13 +271,61 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def page(table: pd.DataFrame) -> str:
+    """The tables of docs/results/coverage.md: a line per setting and number of subgroups."""
+    rates = shown(table).set_index(["setting", "subgroups", "quantity"])
+    real, more = ARMS
+
+    def cell(at: tuple[str, int], *quantities: str, of: str = "coverage") -> str:
+        told = [rates[of].get((*at, quantity), np.nan) for quantity in quantities]
+        return " / ".join("-" if pd.isna(value) else f"{value:.3f}".lstrip("0") for value in told)
+
+    lines = ["| truth, subjects, prevalence, seeds, sets | studies | subgroups | gap above 0 | selection gap above 0 | worst p <= .05 | observed gap | corrected gap | gap change | worst |",
+             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    further = ["| truth, subjects, prevalence, seeds, sets | studies | subgroups | true gap | observed | corrected | gap held | selection gap held | gap change held | worst held | worst change held |",
+               "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    single = ["| truth, subjects, prevalence, seeds, sets | studies | balanced accuracy | sensitivity | selection rate | balanced accuracy, change |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
+    for setting, part in table.groupby("setting", sort=False):
+        studies = int(part.studies.max())
+        about = f"| {setting.replace('-', ', ', 3).replace('-', ' ')} | {studies} "
+        several = sorted(set(part.subgroups) - {1})
+        for k in several:
+            at = (str(setting), int(k))
+            gaps = [
+                cell(at, f"gap, {real}", f"gap, {more}", of=of)
+                for of in ("significant", "observed", "estimate", "coverage", "value")
+            ]
+            selection = [
+                cell(at, f"selection gap, {real}", f"selection gap, {more}", of=of)
+                for of in ("significant", "coverage")
+            ]
+            worst = [cell(at, f"worst, {real}", f"worst, {more}", of=of) for of in ("significant", "coverage")]
+            if str(setting).startswith("equal"):
+                lines.append(
+                    f"{about}| {k} | {gaps[0]} | {selection[0]} | {worst[0]} | {gaps[1]} | {gaps[2]} | {cell(at, 'gap change')} | {worst[1]} |"
+                )
+            else:
+                further.append(
+                    f"{about}| {k} | {gaps[4]} | {gaps[1]} | {gaps[2]} | {gaps[3]} | {selection[1]} | {cell(at, 'gap change')} | {worst[1]} | {cell(at, 'worst change')} |"
+                )
+        whole = (str(setting), 1)
+        of_rates = " | ".join(cell(whole, f"{rate}, {real}", f"{rate}, {more}") for rate in SHOWN)
+        single.append(f"{about}| {of_rates} | {cell(whole, 'balanced_accuracy change')} |")
+    return "\n".join([*lines, "", *further, "", *single])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, default=500)
+    parser.add_argument("--studies", type=int, default=100)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "results" / "coverage.csv")
     parser.add_argument("--only", default="")
     parser.add_argument("--show", action="store_true")
+    parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
+    if options.page:
+        print(page(pd.read_csv(options.out)))
+        return
     if options.show:
         with pd.option_context("display.width", 250, "display.max_rows", None, "display.max_columns", None):
             print(shown(pd.read_csv(options.out)).round(3).to_string(index=False))
@@ -285,7 +337,7 @@ def main() -> None:
         done = int(before.studies.max()) if len(before) else 0
         start = time.perf_counter()
         run(of, studies=options.studies, done=done, out=options.out)
-        print(f"{of.name}: {options.studies - done} studies, {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{of.name}: {max(0, options.studies - done)} studies, {time.perf_counter() - start:.0f} s", flush=True)
 
 
 if __name__ == "__main__":
