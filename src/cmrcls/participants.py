@@ -129,8 +129,10 @@ def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dic
 
 
 def in_general(reason: str) -> str:
-    """A reason without what is one participant's own: numbers and quoted words."""
-    return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", re.sub(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}", "...", reason))
+    """A reason without what is one participant's or one machine's own: numbers, quoted words and paths."""
+    bare = re.sub(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}", "...", reason)
+    bare = re.sub(r"\S*(?:/\S|\\)\S*", "...", bare)
+    return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", bare)
 
 
 def flow_cells(table: pd.DataFrame) -> pd.DataFrame:
