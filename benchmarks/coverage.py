@@ -44,6 +44,8 @@ ARMS = {  # mean of the diseased, of the healthy; share of MOVED; sd of the sing
 }
 SUBJECT, SUBJECT_ARM, SEED_BAND, SET, SET_BAND = 1.0, 0.5, 0.1, 0.2, 0.07
 RESAMPLES = 400
+GIVEN = 0.2  # share of studies with an interval, below which its coverage isn't shown
+FEWEST = 40  # studies of a setting that is shown
 SHOWN = ("balanced_accuracy", "sensitivity", "selection_rate")  # single rates that are judged
 GAPS = {"balanced_accuracy": ("gap", "balanced_accuracy"), "demographic_parity": ("selection gap", "selection_rate")}
 Truth = dict[str, dict[str, np.ndarray]]  # axis -> rate -> (K,)
@@ -277,7 +279,10 @@ def page(table: pd.DataFrame) -> str:
     real, more = ARMS
 
     def cell(at: tuple[str, int], *quantities: str, of: str = "coverage") -> str:
-        told = [rates[of].get((*at, quantity), np.nan) for quantity in quantities]
+        few = [of == "coverage" and rates["given"].get((*at, one), 0) < GIVEN for one in quantities]
+        told = [
+            np.nan if is_few else rates[of].get((*at, one), np.nan) for one, is_few in zip(quantities, few, strict=True)
+        ]
         return " / ".join("-" if pd.isna(value) else f"{value:.3f}".lstrip("0") for value in told)
 
     lines = ["| truth, subjects, prevalence, seeds, sets | studies | subgroups | gap above 0 | selection gap above 0 | worst p <= .05 | observed gap | corrected gap | gap change | worst |",
@@ -288,6 +293,8 @@ def page(table: pd.DataFrame) -> str:
               "|---|---|---|---|---|---|"]  # fmt: skip
     for setting, part in table.groupby("setting", sort=False):
         studies = int(part.studies.max())
+        if studies < FEWEST:
+            continue
         about = f"| {setting.replace('-', ', ', 3).replace('-', ' ')} | {studies} "
         several = sorted(set(part.subgroups) - {1})
         for k in several:
