@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import hydra
 from omegaconf import DictConfig
@@ -55,7 +54,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
-    from cmrgen import rows
+    from cmrgen import repeats, rows
     from cmrgen.render import load_generator, render_sweep
     from cmrgen.shards import finished_all, merge, render_shards
 
@@ -76,12 +75,11 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
     rows.check(plan, cohort.subjects, cohort.index)
     counts = rows.summary(plan, cohort.index)
-    missing = plan.attrs.get("missing") or []
     if launched.first:
-        tell(counts, missing, len(plan))
+        print(repeats.plan_text(counts, plan, dict(cfg.plan)), flush=True)
     if not cfg.images:
         runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
-        print(f"{counts.to_string(index=False)}\n{folder / 'plan.csv'}: images=true resume=true draws it")
+        print(f"{folder / 'plan.csv'}: images=true resume=true draws it")
         return
     shard = launched.shard
     made = render_shards(
@@ -108,24 +106,11 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         images=len(made.index),
         generator=cfg.generator,
         fingerprint=made.fingerprint,
-        missing_groups=missing,
+        missing_groups=plan.attrs.get("missing") or [],
+        thin_groups=plan.attrs.get("thin") or [],
         groups=counts.to_dict("records"),
     )
     print(f"{folder}: {len(made.index)} images")
-
-
-def tell(counts: Any, missing: list[str], images: int) -> None:
-    """What the plan asks for, before any image is drawn."""
-    print(
-        f"plan: {images} images over {len(counts)} groups, {counts.images.min()}-{counts.images.max()} each, from "
-        f"{counts.masks.min()}-{counts.masks.max()} masks of {counts.subjects.min()}-{counts.subjects.max()} training "
-        "subjects a group"
-    )
-    if missing:
-        print(f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}")
-    if counts.borrowed.any():
-        lent = counts[counts.borrowed > 0]
-        print(f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)")
 
 
 if __name__ == "__main__":

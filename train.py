@@ -187,6 +187,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     with attempt(cfg, folder) as limits:
         store = prepare(cohort, cfg.data_root)
         uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
+        tell_draws(cfg, folder, store.index[store.index.split.isin(list(data.splits))])
         first = instantiate(cfg.model.autoencoder, augment=data.copies > 1)
         images = pretrain.Images(
             store,
@@ -194,6 +195,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             steps=first.hparams.steps,
             batch_size=data.autoencoder_batch_size,
             seed=cfg.seed,
+            max_repeats=data.max_repeats,
         )
         begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
         torch.manual_seed(cfg.seed)
@@ -211,6 +213,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             splits=data.splits,
             fields=data.fields,
             copies=data.copies,
+            max_repeats=data.max_repeats,
             seed=cfg.seed,
         )
         ended, second_stage = fit(cfg, folder / "unet", second, latents, limits, most=second.hparams.steps)
@@ -246,6 +249,7 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         data = instantiate(cfg.data, _partial_=True)(base=module.base)
         uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
         uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
+        tell_draws(cfg, folder, data.training)
         preview = PreviewGrid(
             folder / "previews",
             sampler=instantiate(cfg.sampler),
@@ -264,6 +268,7 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "fields": [field for field in cfg.data.fields if data.table[field].notna().any()],
         "groups": data.table.iloc[data.train_rows].groupby("group").subject.nunique().to_dict(),
         "training_images": len(data.train_rows),
+        "max_repeats": cfg.data.max_repeats,
     }
     return {**facts, "fingerprint": save_generator(module.best, folder / "controlnet", facts)}
 
@@ -413,6 +418,17 @@ def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
     """Records an input of the run, once for all its processes."""
     if not follows(cfg):
         runs.uses(folder, key, **known)
+
+
+def tell_draws(cfg: DictConfig, folder: Path, table: Any) -> None:
+    """How often an image of each group is drawn, before hours go by; whole in draws.csv. Told by a run's first process."""
+    from cmrgen.repeats import draws_by_group, draws_text
+
+    if table.empty or follows(cfg):
+        return
+    groups = draws_by_group(table, max_repeats=cfg.data.max_repeats)
+    runs.write_atomic(folder / "draws.csv", groups.to_csv(index=False))
+    print(draws_text(table, max_repeats=cfg.data.max_repeats), flush=True)
 
 
 def attempt(cfg: DictConfig, folder: Path) -> Any:

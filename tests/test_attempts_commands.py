@@ -77,7 +77,7 @@ def same(a: Path, b: Path) -> None:
         for key in ("finished", "command", "code"):
             of.pop(key, None)
     assert facts[0] == facts[1]
-    for name in ("predictions.csv", "log/metrics.csv", "autoencoder/log/metrics.csv", "unet/log/metrics.csv", "controlnet/diffusion_pytorch_model.safetensors",
+    for name in ("predictions.csv", "draws.csv", "log/metrics.csv", "autoencoder/log/metrics.csv", "unet/log/metrics.csv", "controlnet/diffusion_pytorch_model.safetensors",
                  "base/vae/diffusion_pytorch_model.safetensors", "base/unet/diffusion_pytorch_model.safetensors"):  # fmt: skip
         assert (a / name).exists() == (b / name).exists()
         if (a / name).exists() and (a / name).suffix == ".csv":

@@ -4,6 +4,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -490,3 +491,15 @@ def test_a_base_of_which_anything_has_changed_is_another(generator, tiny_base, t
         path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(FileNotFoundError, match="has changed since, or is another.*train the ControlNet again"):
         load_generator(run)
+
+
+def test_repeats_are_capped_in_both_trainings(latents):
+    data = latents(copies=2, max_repeats=1.5)
+    weights = data.train_dataloader().sampler.weights
+    assert float(weights.max()) * len(data.train_rows) == pytest.approx(1.5)  # of all versions of an image together
+    assert 2 * len(data.training) == len(data.train_rows)
+    assert data.training.index.tolist() == data.rows[data.train_rows[: len(data.training)]].tolist()
+    images = pretrain.Images(data.store, splits=["train"], steps=3, batch_size=4, seed=0, max_repeats=1.5)
+    images.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1)
+    weights = images.train_dataloader().sampler.weights
+    assert float(weights.max()) * len(weights) == pytest.approx(1.5)

@@ -64,7 +64,7 @@ def test_every_prefix_holds_each_group_equally_often(lacking, count, seed, missi
 @given(short=st.integers(1, 150), more=st.integers(1, 150), seed=st.integers(0, 99))
 @pytest.mark.parametrize("plan_of", [partial(balanced, missing="borrow"), copy, random_prompt])
 def test_a_longer_plan_begins_with_the_shorter(lacking, plan_of, short, more, seed):
-    longer, shorter = (plan_of(lacking, count=count, seed=seed, augment=True) for count in (short + more, short))
+    longer, shorter = (plan_of(lacking, count=count, seed=seed, per_mask=0) for count in (short + more, short))
     assert longer.head(short).to_csv(index=False) == shorter.to_csv(index=False)
 
 
@@ -217,7 +217,7 @@ def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
 @pytest.mark.parametrize(
     ("plan_of", "options", "words"),
     [
-        (balanced, {"count": 0}, "plan.count=0, plan.missing=skip"),
+        (balanced, {"count": 0}, "plan.count=0: give a whole number"),
         (balanced, {"count": 5, "missing": "ignore"}, "plan.missing=ignore.*error, skip, borrow"),
         (copy, {"count": 0}, "plan.count=0"),
         (random_prompt, {"count": -1}, "plan.count=-1"),
@@ -407,7 +407,7 @@ def test_a_sweep_crosses_values_seeds_guidance_and_steps(index, subjects):
 
 @pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
 def test_augmenting_moves_masks_within_limits_and_nothing_else(index, subjects, name):
-    still, plan = PLANS[name](index), PLANS[name](index, augment=True)
+    still, plan = PLANS[name](index, per_mask=None), PLANS[name](index, per_mask=0)
     assert (still[list(STILL)] == pd.Series(STILL)).all(axis=None)
     check(plan, subjects, index)
     for column, (low, high) in LIMITS.items():

@@ -195,7 +195,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 @pytest.fixture(scope="module")
 def mixed(cohort) -> pd.DataFrame:
     """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not to show."""
-    plan = balanced(cohort.index, count=6, augment=True)
+    plan = balanced(cohort.index, count=6, per_mask=0)
     last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
     plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
     return plan.assign(guidance=[1.0, 2.0, 4.0, 1.0, 3.0, 3.0], strength=[0.0, 1.0, 0.5, 1.0, 1.0, 1.0],

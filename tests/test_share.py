@@ -107,6 +107,10 @@ def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(made, 
 
 def test_the_card_hides_small_counts_and_quotes_only_an_audit_of_this_set(made, tmp_path):
     text = card(made)
+    most = made.index.subject.value_counts()
+    assert (
+        f"images of one participant: median {most.median():g}, at most {most.max()}; 0 % of the masks are moved" in text
+    )
     assert "< 10" in text and "not examined" in text and made.meta["settings"]["generator"] in text
     with pytest.raises(FileNotFoundError, match="no audit there"):
         card(made, audit=str(tmp_path))

@@ -11,6 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
+from cmrstudy import runs
+
 ROOT = Path(__file__).parent.parent
 SCOPE = "-cohort.pixels-32-cohort.subjects-200"  # of every name, as the commands below override it
 METRICS = ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_accuracy"]
@@ -54,6 +56,9 @@ def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(s
     run = study / "runs" / f"controlnet{SCOPE}" / "0"
     assert (run / "controlnet" / "diffusion_pytorch_model.safetensors").exists()
     assert list((run / "previews").glob("*.png"))
+    assert (pd.read_csv(run / "draws.csv").draws <= 20 * (1 + 1e-9)).all() and runs.facts(run)["max_repeats"] == 20
+    groups = pd.DataFrame(runs.facts(study / "runs" / f"synthetic{SCOPE}" / "0")["groups"])
+    assert groups.images.sum() == 36 and groups.most.between(1, 24).all()
     keys = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {key.split(".")[0] for key in keys} == {"controlnet", "average"}
 

@@ -156,16 +156,45 @@ def whole(table: pd.DataFrame) -> pd.Series:
     return table[known].notna().all(axis=1)
 
 
-def balancing_weights(table: pd.DataFrame) -> np.ndarray:
+def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) -> np.ndarray:
     """Weight per row, inversely proportional to its group's size: every group has equal mass (paper 2.2). Sums to 1.
 
     A row that lacks an attribute others know belongs to no full group; it keeps the mass of an average row.
+
+    Args:
+        table: rows with AXES and group.
+        max_repeats: no row weighs more than this many average rows, so in a pass of as many draws as there are rows it
+            is drawn so often at most. Groups that would need more keep what their rows may weigh; the rest is shared by
+            the other groups equally, as far as their rows may. None: no cap. The released code clips the weights of
+            rare prompts instead, to much the same effect (README).
+
+    Raises:
+        ValueError: for a cap below 1, which not even equal weights would keep.
     """
+    number = isinstance(max_repeats, int | float) and not isinstance(max_repeats, bool)
+    if max_repeats is not None and not (number and max_repeats >= 1):
+        raise ValueError(
+            f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
+        )
     groups, full = table.group, whole(table).to_numpy()
     weights = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
     weights[full] *= full.sum() / np.nansum(weights[full]) if full.any() else 1
     weights[~full] = 1.0
-    return weights / weights.sum()
+    weights /= weights.sum()
+    if max_repeats is not None and len(weights) * weights.max(initial=0) > max_repeats:
+        sizes = groups[full].value_counts()
+        mass = _filled(sizes.to_numpy() * max_repeats / len(table), total=full.mean())
+        weights[full] = groups[full].map(pd.Series(mass / sizes, sizes.index)).to_numpy(float)
+    return weights
+
+
+def _filled(limits: np.ndarray, *, total: float) -> np.ndarray:
+    """`total` shared equally by parts of which each takes at most its limit; what one can't take goes to the others."""
+    shares, order = np.empty(len(limits)), np.argsort(limits, kind="stable")
+    for place, part in enumerate(order):
+        shares[part] = min(limits[part], total / (len(limits) - place))
+        total -= shares[part]
+    return shares
 
 
 def _require(condition: bool, message: str) -> None:

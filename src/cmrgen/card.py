@@ -199,6 +199,7 @@ def _data(facts: Mapping[str, Any]) -> str:
     rows = {
         "cohort": facts.get("cohort"),
         "training images": facts.get("training_images"),
+        "draws of one image in a pass over them, at most": facts.get("max_repeats"),
         "fields in the prompt": ", ".join(facts.get("fields", FIELDS)),
     }
     for group, count in facts.get("groups", {}).items():

@@ -19,13 +19,21 @@ UNKNOWN = ("sex", "age", "bmi", "age_band", "bmi_band")  # may be empty: nobody 
 NOTHING = ("conditions", "borrowed", "negative", "prompt")  # may be empty: there is none
 
 
-def custom(index: pd.DataFrame, *, path: str | Path, seed: int = 0, **drawing: Unpack[Drawing]) -> pd.DataFrame:
+def custom(
+    index: pd.DataFrame,
+    *,
+    path: str | Path,
+    seed: int = 0,
+    per_mask: int | None = None,
+    **drawing: Unpack[Drawing],
+) -> pd.DataFrame:
     """The plan in a CSV or Parquet file with columns of a plan; at the least `subject` or `source_row`.
 
     A column is either complete or left out, and then it is filled in: source_row with the subject's central slice,
     attributes with the subject's own as far as a given group or band allows, prompts from the attributes, all else with
     the settings. Attributes, prompts and groups may be others than the subject's: what if? Empty are unknown
-    attributes, and conditions, negative and borrowed where there are none. An unfinished plan raises ValueError naming
+    attributes, and conditions, negative and borrowed where there are none. A table says itself how often a person or a
+    mask serves; `per_mask` (of `planned`) moves masks where the table doesn't say how they lie. An unfinished plan raises ValueError naming
     column, rows (counted from 0) and remedy, a missing file FileNotFoundError.
     """
     table = _read(Path(path))
@@ -38,7 +46,8 @@ def custom(index: pd.DataFrame, *, path: str | Path, seed: int = 0, **drawing: U
             if column not in (*UNKNOWN, *NOTHING):
                 refuse(given, column, given[column].isna(), "fill it in, or leave the whole column out")
         sources = _sources(given, index)
-        plan = planned(index, sources, asked=_asked(given, index.loc[sources]), seed=seed, **drawing)
+        plan = planned(index, sources, asked=_asked(given, index.loc[sources]), seed=seed, per_mask=per_mask,
+                       **drawing)  # fmt: skip
         if "prompt" in given:
             lost = (given.prompt == "") & (plan.prompt != "")
             refuse(given, "prompt", lost, f"the attributes say {plan.prompt[lost].head(1).tolist()}; write it, or leave "

@@ -35,6 +35,8 @@ class Latents(L.LightningDataModule):
     fields: what prompts mention. images_per_epoch: draws per epoch, None for as many as there are images.
     copies: cached versions of each training image; the first is as stored, others slightly moved and re-windowed
         together with their masks (for cohorts of tens of patients).
+    max_repeats: groups are drawn evenly as far as no image is drawn more often than this in a pass of as many draws as
+        there are images; None for no cap.
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
@@ -51,6 +53,7 @@ class Latents(L.LightningDataModule):
         fields: Sequence[str] = FIELDS,
         val_images: int = 128,
         copies: int = 1,
+        max_repeats: float | None = 20.0,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -63,6 +66,7 @@ class Latents(L.LightningDataModule):
             copies,
         )
         self.splits, self.fields, self.val_images = tuple(splits), tuple(fields), val_images
+        self.max_repeats = max_repeats
 
     @cached_property
     def store(self) -> Store:
@@ -75,8 +79,7 @@ class Latents(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         self.rows, self.table, self.dataset = self._caches()
-        half = self.table["flags"].fillna("").str.contains("ed_unlabelled")  # a mask of one phase teaches a wrong heart
-        self.train_rows = np.flatnonzero(self.table.split.isin(self.splits) & ~half)
+        self.train_rows = np.flatnonzero(self._trains(self.table))
         self.val_rows = np.flatnonzero(self.table.split == "val")[: self.val_images]
 
     def train_dataloader(self) -> DataLoader:
@@ -86,6 +89,7 @@ class Latents(L.LightningDataModule):
             seed=self.seed,
             begin=self.begin,
             batch_size=self.batch_size,
+            max_repeats=self.max_repeats,
         )
         subset = torch.utils.data.Subset(self.dataset, self.train_rows.tolist())
         return DataLoader(
@@ -100,6 +104,15 @@ class Latents(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader:
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
         return DataLoader(subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=as_fetched)
+
+    @property
+    def training(self) -> pd.DataFrame:
+        """The store's rows to train on, each once; nothing is encoded for it."""
+        return self.store.index[self._trains(self.store.index)]
+
+    def _trains(self, table: pd.DataFrame) -> pd.Series:
+        half = table["flags"].fillna("").str.contains("ed_unlabelled")  # a mask of one phase teaches a wrong heart
+        return table.split.isin(self.splits) & ~half
 
     def _caches(self) -> tuple[np.ndarray, pd.DataFrame, Encoded]:
         """(store row of each image, their table with prompts, the images encoded); VAE and text tower are then let go."""
@@ -148,13 +161,23 @@ class Latents(L.LightningDataModule):
 
 
 class EvenDraws(EpochDraws):
-    """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one."""
+    """Rows drawn with equal mass per group; by seed and epoch alone, so a resumed run draws as an uninterrupted one.
+
+    `max_repeats`: of `balancing_weights`; a row's expected number of draws in a pass, at most.
+    """
 
     def __init__(
-        self, table: pd.DataFrame, *, draws: int, seed: int, begin: Place = START, batch_size: int = 1
+        self,
+        table: pd.DataFrame,
+        *,
+        draws: int,
+        seed: int,
+        begin: Place = START,
+        batch_size: int = 1,
+        max_repeats: float | None = None,
     ) -> None:
         super().__init__(draws, seed=seed, begin=begin, batch_size=batch_size)
-        self.weights = torch.as_tensor(balancing_weights(table), dtype=torch.double)
+        self.weights = torch.as_tensor(balancing_weights(table, max_repeats=max_repeats), dtype=torch.double)
 
     def drawn(self) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 100003 + self.epoch)

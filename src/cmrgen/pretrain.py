@@ -166,14 +166,25 @@ class UnetModule(L.LightningModule):
 class Images(L.LightningDataModule):
     """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of the optimiser.
 
-    Every process takes `batch_size` images for each of the batches that a step accumulates.
+    Every process takes `batch_size` images for each of the batches that a step accumulates. `max_repeats`: most draws of
+    an image in a pass of as many draws as there are images; None for no cap.
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
 
-    def __init__(self, store: Store, *, splits: Sequence[str], steps: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        splits: Sequence[str],
+        steps: int,
+        batch_size: int,
+        seed: int,
+        max_repeats: float | None = None,
+    ) -> None:
         super().__init__()
         self.store, self.splits, self.steps, self.batch_size, self.seed = store, splits, steps, batch_size, seed
+        self.max_repeats = max_repeats
 
     def train_dataloader(self) -> DataLoader:
         rows = np.flatnonzero(self.store.index.split.isin(self.splits))
@@ -184,6 +195,7 @@ class Images(L.LightningDataModule):
             seed=self.seed,
             begin=self.begin,
             batch_size=self.batch_size,
+            max_repeats=self.max_repeats,
         )
         return self._loader(rows, sampler=sampler, drop_last=True)
 

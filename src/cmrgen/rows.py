@@ -37,7 +37,6 @@ class Drawing(TypedDict, total=False):
     guidance: float
     strength: float  # of the mask
     negative: str  # what the images shall not show
-    augment: bool  # move each mask a little, cmrgen.moves
 
 
 def usable(index: pd.DataFrame) -> pd.DataFrame:
@@ -61,13 +60,18 @@ def planned(
     guidance: float = 2.0,
     strength: float = 1.0,
     negative: str = "",
-    augment: bool = False,
+    per_mask: int | None = None,
+    move: Sequence[bool] | None = None,
 ) -> pd.DataFrame:
     """A plan of one image per store row in `sources`, with the attributes of its subject or those of `asked`.
 
     `asked` has a row per image and any of the columns sex, age, bmi, diagnosis, conditions; bands, group, label and
     prompt follow. Conditions belong to a diagnosis and go with it. Seeds, moves and prefixes depend on `seed` alone.
+    `per_mask` images of a mask (`mask_numbers`) show it as it is, further ones move it (0: all, None: none do), and so do
+    the images of `move`.
     """
+    if per_mask is not None and (isinstance(per_mask, bool) or not isinstance(per_mask, int) or per_mask < 0):
+        raise ValueError(f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move none")
     own = index.loc[list(sources)].reset_index(names="source_row")
     rows = own[["subject", "source_row", "source", *ATTRIBUTES]].copy()
     if asked is not None:
@@ -77,7 +81,13 @@ def planned(
     rows["prompt"] = prompts(rows, fields=fields)
     seeds = np.random.default_rng([seed, 2]).integers(0, 2**62, len(rows))
     rows = rows.assign(negative=negative, seed=seeds, guidance=float(guidance), strength=float(strength))
-    return rows.assign(**(drawn(len(rows), seed=seed) if augment else STILL))
+    moving = np.zeros(len(rows), bool) if move is None else np.array(move, bool)
+    if per_mask is not None:
+        mask = mask_numbers(index, sources)
+        moving |= (mask.groupby(mask).cumcount() >= per_mask).to_numpy()
+    moves = drawn(len(rows), seed=seed)
+    moves.loc[~moving, list(STILL)] = list(STILL.values())
+    return rows.assign(**moves)
 
 
 def lender(own: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
@@ -193,22 +203,35 @@ def contradictions(plan: pd.DataFrame, follows: dict[str, pd.Series]) -> Iterato
             yield column, differs, remedy
 
 
+def mask_numbers(index: pd.DataFrame, sources: Sequence[int]) -> pd.Series:
+    """A number per mask for store rows `sources`: frames that re-use the annotated frame's mask have one number."""
+    of = index.loc[list(sources), ["subject", "slice", "frame", "flags"]].reset_index(drop=True)
+    reused = of["flags"].fillna("").str.contains("mask_reused")
+    return of.groupby(["subject", "slice", of.frame.where(~reused, 0)]).ngroup()
+
+
+def is_moved(plan: pd.DataFrame) -> pd.Series:
+    """Which images' masks are moved."""
+    return (plan[list(STILL)] != pd.Series(STILL)).any(axis=1)
+
+
 def summary(plan: pd.DataFrame, index: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Images, subjects and distinct source masks per group, and how many images have a mask borrowed from another group.
+    """Per group: images, subjects, distinct masks, images with a mask borrowed from another group, with a moved mask, and
+    the most images of one subject in that group.
 
     With the store's `index`, frames that re-use the annotated frame's mask count as one mask.
     """
-    masks = plan.source_row
-    if index is not None:
-        of = index.loc[plan.source_row].reset_index()
-        reused = of["flags"].fillna("").str.contains("mask_reused")
-        masks = of.groupby(["subject", "slice", of.frame.where(~reused, 0)]).ngroup().set_axis(plan.index)
-    by = plan.assign(mask=masks, lent=plan.borrowed.fillna("") != "").groupby("group")
+    masks = plan.source_row if index is None else mask_numbers(index, plan.source_row).set_axis(plan.index)
+    lent, moved = plan.borrowed.fillna("") != "", is_moved(plan)
+    by = plan.assign(mask=masks, lent=lent, moved=moved).groupby("group")
+    most = plan.groupby(["group", "subject"]).size().groupby("group").max()
     return pd.DataFrame(
         {
             "images": by.size(),
             "subjects": by.subject.nunique(),
             "masks": by["mask"].nunique(),
             "borrowed": by.lent.sum(),
+            "moved": by.moved.sum(),
+            "most": most,
         }
     ).reset_index()

@@ -16,7 +16,8 @@ import yaml
 
 from cmrdata.store import Store
 from cmrgen.card import FEW
-from cmrgen.rows import summary
+from cmrgen.repeats import per_person
+from cmrgen.rows import is_moved, summary
 from cmrstudy.runs import code_version
 
 CARD = """---
@@ -111,6 +112,7 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         "generator": settings["generator"],
         "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}{towards}",
         "plan": settings["plan"],
+        "masks": per_person(rows).replace("one person", "one participant"),
         "set": made.fingerprint,
         "code": made.meta.get("code", "unknown"),
         "card written": f"{time.strftime('%Y-%m-%d')} by {code_version()}",
@@ -130,7 +132,7 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         missing=f" Groups without a training subject, left out: {', '.join(missing)}." if missing else "",
         people=PHANTOM
         if set(rows.get("source", ())) == {"phantom"}
-        else PEOPLE.format(moved=", some moved a little" * _moved(rows)),
+        else PEOPLE.format(moved=", some moved a little" * bool(is_moved(rows).any())),
         audit=_audit(audit, made),
     )
 
@@ -163,10 +165,6 @@ def _facts(facts: Mapping[str, Any]) -> str:
 def _range(values: pd.Series) -> str:
     low, high = values.min(), values.max()
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
-
-
-def _moved(rows: pd.DataFrame) -> bool:
-    return bool(((rows.angle != 0) | (rows.zoom != 1) | (rows.dy != 0) | (rows.dx != 0)).any())
 
 
 def _size(n: int) -> str:

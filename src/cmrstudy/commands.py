@@ -30,8 +30,8 @@ SETTINGS = {  # what people change: command -> setting, as conf/<command>.yaml o
     "generate": (
         "generate:generator", "generate:seed", "generate:images", "generate:batch_size", "generate:shard",
         "generate:precision", "generate:compile", "generate:resume", "generate:overwrite", "plan/balanced:count",
-        "plan/balanced:missing", "plan/balanced:augment", "sampler/unipc:steps", "sampler/unipc:guidance",
-        "sampler/unipc:guides",
+        "plan/balanced:missing", "plan/balanced:per_person", "plan/balanced:per_mask", "plan/balanced:thin",
+        "sampler/unipc:steps", "sampler/unipc:guidance", "sampler/unipc:guides",
     ),
     "evaluate": (
         "evaluate:classifiers", "evaluate:synthetic_set", "evaluate:arms", "evaluate:baseline", "evaluate:axes",

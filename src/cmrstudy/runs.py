@@ -39,7 +39,7 @@ LEFT = (  # every file that a command writes into a run folder; nothing else is 
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "autoencoder/checkpoints/last.ckpt",
     "unet/checkpoints/last.ckpt", "hparams.yaml", "log/*", "tensorboard/*", "wandb/*", "lightning_logs/*",
     "previews/*", "controlnet/config.json", "controlnet/diffusion_pytorch_model.safetensors",
-    "controlnet/generator.json", "base/*", "predictions.csv",
+    "controlnet/generator.json", "base/*", "draws.csv", "predictions.csv",
     # sets
     "plan.csv", "settings.json", "images.u8", "masks.u8", "parts/*", "index.parquet", "store.json",
     "README.md", "failed.csv", "sweep/*", "shard-*-of-*/*", ".lock",

@@ -23,6 +23,7 @@ from cmrgen.evaluation.adherence_cells import (
 )
 from cmrgen.evaluation.judges import layers
 from cmrgen.evaluation.measured import Measured
+from cmrgen.repeats import per_person
 from cmrstudy import figures
 from cmrstudy.report import Section, number, write_tables
 
@@ -70,6 +71,7 @@ def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str], s
             "Intervals take images of one subject together: synthetic images that share a subject's mask are no "
             "independent evidence. A synthetic accuracy above the real one means that images show the attribute more "
             "plainly than people do.",
+            f"In this set, {per_person(found.made.index)}.",
         ],
         tables=[*tables, full],
         figures=[(title, figures.save(figure, pictures / name)[0]) for title, name, figure in drawn],
