@@ -24,8 +24,12 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
     from cmrcls import grid
+    from cmrcls.clinical import check_specificity
+    from cmrcls.statistics import check_draws
 
     commands.prepared(cfg)
+    check_specificity(cfg.specificity)
+    check_draws(resamples=cfg.resamples, permutations=cfg.permutations)
     found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
@@ -89,10 +93,11 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     """Measure, draw and write everything below `folder`; what a reader must know of the study, in sentences."""
     from hydra.utils import instantiate
 
-    from cmrcls import grid
+    from cmrcls import grid, participants
+    from cmrcls.checklist import checklist
     from cmrdata.prepare import prepare
     from cmrstudy import figures
-    from cmrstudy.report import Section, report_html, sourced
+    from cmrstudy.report import Section, report_html, sourced, write_tables
 
     source = instantiate(cfg.cohort)
     cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
@@ -108,14 +113,14 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
     sentences = grid.sentences(grid.cells(study)) + left_out
     drawn = figures.save(figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics")
+    done = study.finished()
+    fold = done[0][1].fold if done else cfg.fold
     sections = [
-        Section(
-            "Who is in the cohort",
-            [split_sentence(cohort)],
-            figures=[("Fig. 1: diseased subjects and the cohort", drawn[0])],
+        participants.section(
+            stores(fold), study, folder=folder, sentence=split_sentence(stores(fold)), drawn=drawn[0], fold=fold
         )
     ]
-    if study.finished():
+    if done:
         sections += fairness_sections(cfg, folder, cohort, stores, source.name, study, sentences, facts)
     else:
         sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
@@ -124,6 +129,11 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         sections = [examples, *sections, *further]
     else:
         sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
+    items = checklist(folder)
+    items.attrs["caption"] = "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found"
+    write_tables(items, folder, "checklist", items.attrs["caption"])
+    told = "What only the authors know is theirs to write; numbers are those of the checklists' published items."
+    sections.append(Section("Where is what a reviewer looks for?", [told], tables=[items]))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
     page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences)
@@ -146,25 +156,26 @@ def fairness_sections(
     from cmrcls.sections import fairness
     from cmrstudy.report import sourced
 
-    predictions = read(study, stores, baseline_arm=cfg.baseline)
+    studies = read(study, stores, baseline_arm=cfg.baseline, axes=list(cfg.axes), subjects=set(cohort.subjects.subject))
     done = [run for _, run in study.finished()]
     steps = sorted({run.record.facts["steps"] for run in done})
     count = f"{len(done)}, {'/'.join(map(str, steps))} optimiser steps"
     marks = [
-        *(f"split fingerprint {mark}" for mark in sorted(set(predictions.splits.values()))),
+        *(f"split fingerprint {mark}" for mark in sorted({run.record.facts["split_fingerprint"] for run in done})),
         *(f"synthetic set {mark}" for mark in sorted({run.fingerprint("synthetic_set") for run in done} - {None})),
         *(f"factor {title}: {', '.join(values)}" for title, values in study.factors.items()),
     ]
     facts["classifier runs"] = [count, *marks]
     sections = fairness(
-        predictions,
+        studies,
         {"cohort_name": name},
         folder=folder,
         pictures=folder / "figures",
         axes=list(cfg.axes),
         resamples=cfg.resamples,
+        permutations=cfg.permutations,
+        specificity=cfg.specificity,
         seed=cfg.seed,
-        subjects=set(cohort.subjects.subject),
     )
     missing = [] if sentences[0].startswith("All") and len(sentences) == 1 else [" ".join(sentences)]
     varied = [factors_sentence(study)] if study.factors else []

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from cmrstudy import by_base, commands, overrides, runs
 from cmrstudy.announce import intention
-from cmrstudy.inputs import kind_at
+from cmrstudy.inputs import kind_at, seed_at
 from cmrstudy.processes import Launched
 
 USAGE = """python generate.py generator=<folder of a ControlNet run> [key=value ...]
@@ -72,7 +72,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
-        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind)
+        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind, seed=seed_at(cfg.generator))
     plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
     rows.check(plan, cohort.subjects, cohort.index)
     counts = rows.summary(plan, cohort.index)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy import commands, dashboards, overrides, paths, processes, runs
 from cmrstudy.announce import intention
-from cmrstudy.inputs import file_hash, kind_at
+from cmrstudy.inputs import file_hash, kind_at, origin_at
 from cmrstudy.processes import quiet
 
 SCORE = "best_val_balanced_accuracy"
@@ -345,7 +345,8 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
         if data.synthetic_fingerprint:
             at = cfg.synthetic_set
-            uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, kind=kind_at(at))
+            known = {"kind": kind_at(at), "origin": origin_at(at)}
+            uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, **known)
         # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
         fitted, metrics = fit(
             cfg,

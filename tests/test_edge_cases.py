@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from fake_runs import one_study
 
-from cmrcls.comparable import Predictions
 from cmrcls.fairness import table2
 from cmrdata.cohort import bmi_of, with_groups
 from cmrdata.readers.phantom import Phantom
@@ -48,8 +48,8 @@ def test_case_28_without_sex_and_age_prompts_and_reports_leave_them_out_by_name(
         f"{b} BMI, {d}" for b in ("normal", "obese") for d in ("healthy", "with reduced ejection fraction")
     }
     probability = np.linspace(0, 1, 40)
-    runs = table.assign(arm="Real", seed="0", fold=np.nan, disease="hf", split="test", probability=probability,
+    runs = table.assign(arm="Real", seed="0", split="test", probability=probability,
                         predicted=(probability > 0.5).astype(int))  # fmt: skip
-    made = table2(Predictions(runs, ["Real"], "Real", {}))
+    made = table2(one_study(runs))
     assert set(made.axis) == {"overall", "bmi_band"}
     assert {line.split(":")[0] for line in made.attrs["refused"]} == {"sex", "age_band"}

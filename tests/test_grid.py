@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cmrcls.comparable import comparable, read
+from cmrcls.comparable import read
 from cmrcls.grid import baseline, cells, factors, missing, sentences, sound, study
 from cmrcls.grid import read as runs_below
 from cmrdata.cohort import AXES
 from cmrstudy import runs
-from cmrstudy.inputs import kind_at
+from cmrstudy.inputs import kind_at, origin_at
 
 USUAL = {"model.lr": 1e-3, "budget": "epochs", "mitigation.loss": "mean", "mitigation.eta": 0.01, "input.name": "stack"}
 LOSS = {"none": "mean", "groupdro": "groupdro", "reweight": "weighted"}
@@ -179,10 +180,43 @@ def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
     write(tmp_path, 9, 0, synthetic_set="b", made=("f2", "runs/synthetic/1", "k"))
     of = study(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == ["Real + 9"]
-    table = read(of, stores).table
-    assert sorted(set(table.seed)) == ["f1/0", "f1/1", "f2/0"]
+    (one,) = read(of, stores)
+    assert one.runs.to_numpy().tolist() == [["Real + 9", "unknown", "0", "0"], ["Real + 9", "unknown", "0", "1"],
+                                            ["Real + 9", "unknown", "1", "0"]]  # fmt: skip
     write(tmp_path, 9, 0, synthetic_set="c", made=("f3", "runs/synthetic-copy/0", "other"))
     assert arms(tmp_path) == ["Real + 9, set synthetic/0", "Real + 9, set synthetic-copy/0"]
+
+
+def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
+    """Two generators of seeds 4 and 7, the first with two sets; nobody knows what made the fourth."""
+    for name, seed, generator in (("a", 0, 4), ("b", 1, 4), ("c", 5, 7)):
+        place = tmp_path / "sets" / name
+        runs.begin(runs.Asked(place, {}, {"seed": seed}, {}, [], {}))
+        runs.uses(place, "generator", fingerprint=f"g{generator}", at="nowhere", seed=generator)
+        run = write(tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k"))
+        told = {"fingerprint": f"set {name}", "at": str(place), "kind": "k", "origin": origin_at(place)}
+        runs.uses(run, "synthetic_set", **told)
+        shutil.rmtree(place)  # the classifier's run remembers
+    write(tmp_path / "runs", 9, 0, synthetic_set="d", made=("set d", str(tmp_path / "gone"), "k"))
+    (one,) = read(study(runs_below(tmp_path / "runs")), stores)
+    assert [(row.generator, row.set) for row in one.runs.itertuples()] == [
+        ("4", "0"),
+        ("4", "1"),
+        ("7", "5"),
+        ("unknown", "0"),
+    ]
+
+
+def test_folds_of_a_plan_are_one_kind_though_their_cohorts_differ(tmp_path):
+    def made(name: str, fold: int) -> str | None:
+        asked = runs.Asked(
+            tmp_path / name, {}, {"plan.count": 9, "seed": 0, "fold": fold, "cohort.fold": fold}, {}, [], {}
+        )
+        runs.begin(asked)
+        runs.uses(asked.folder, "cohort", fingerprint=f"c{fold}", at=None)
+        return kind_at(asked.folder)
+
+    assert made("a", 0) == made("b", 1)
 
 
 def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
@@ -203,11 +237,10 @@ def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
 def test_predictions_are_read_once_with_arm_seed_fold_and_split(tmp_path):
     for seed in (1, 0):
         write(tmp_path, 0, seed, fold=3)
-    given = read(study(runs_below(tmp_path)), stores)
-    assert given.splits == {("Real", "3", "0"): "s", ("Real", "3", "1"): "s"} and len(given.table) == 16
-    assert set(given.table.fold) == {3} and given.baseline == "Real" and given.arms == ["Real"]
-    assert comparable(given).seed.tolist() == ["0"] * 8 + ["1"] * 8
-    assert comparable(given).subject.tolist() == [f"HERE{k}" for k in range(8)] * 2  # by rows, not by names
+    (one,) = read(study(runs_below(tmp_path)), stores)
+    assert one.runs.seed.tolist() == ["0", "1"] and one.arms == ["Real"] and one.baseline == "Real"
+    assert one.subjects.subject.tolist() == [f"HERE{k}" for k in range(8)]  # by rows, not by names
+    assert set(one.subjects.fold) == {3} and one.probability.shape == (8, 2)
     with pytest.raises(ValueError, match="no finished classifier runs"):
         read(study(runs_below(tmp_path / "nowhere")), stores)
 
@@ -215,7 +248,16 @@ def test_predictions_are_read_once_with_arm_seed_fold_and_split(tmp_path):
 def test_seeds_are_in_the_order_of_numbers(tmp_path):
     for seed in (10, 2):
         write(tmp_path, 0, seed)
-    assert list(dict.fromkeys(comparable(read(study(runs_below(tmp_path)), stores)).seed)) == ["2", "10"]
+    assert read(study(runs_below(tmp_path)), stores)[0].runs.seed.tolist() == ["2", "10"]
+
+
+def test_predictions_of_runs_in_another_order_are_put_in_one(tmp_path):
+    write(tmp_path, 0, 0)
+    path = write(tmp_path, 0, 1) / "predictions.csv"
+    turned = pd.read_csv(path).iloc[::-1]
+    turned.assign(probability=turned.row / 10).to_csv(path, index=False)
+    (one,) = read(study(runs_below(tmp_path)), stores)
+    assert one.probability[:, 1].tolist() == pytest.approx([k / 10 for k in range(8)])
 
 
 def test_a_table_without_a_column_is_named_by_its_run(tmp_path):
@@ -259,6 +301,16 @@ def test_folds_are_crossed_with_seeds_apart_from_runs_without_folds(tmp_path):
     write(tmp_path, 0, 5)
     found = table(tmp_path)
     assert len(found) == 5 and missing(found) == ["synthetic-9-fold-0 seed 0 (never begun)"]
+
+
+def test_every_set_of_an_arm_has_cells_of_its_own(tmp_path):
+    for name in ("a", "b"):
+        for seed in range(2):
+            write(tmp_path, 9, seed, synthetic_set=name, made=(f"f{name}", f"sets/{name}", "k"))
+    write(tmp_path, 9, 2, synthetic_set="a", made=("fa", "sets/a", "k"))
+    found = table(tmp_path)
+    assert len(found) == 6 and (found.state == "finished").sum() == 5
+    assert missing(found) == ["synthetic-9-synthetic_set-b seed 2 (never begun)"]
 
 
 def test_a_complete_study_is_told_in_a_sentence_and_an_empty_one_in_none(tmp_path):

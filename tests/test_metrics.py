@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peers
 
-from cmrcls.metrics import METRICS, balanced_accuracy, ranked, reliability, sums
+from cmrcls.metrics import METRICS, Predicted, balanced_accuracy, mean_of, reliability, scored, scores
 
 
 def random_runs(seed, *, n=60, runs=3, ties=False):
@@ -17,8 +17,8 @@ def random_runs(seed, *, n=60, runs=3, ties=False):
     return label, probability.round(1) if ties else probability, rng
 
 
-def all_metrics(label, probability, weights):
-    return sums(label, probability > 0.5, probability, weights) | ranked(label, probability, weights)
+def predicted(label, probability):
+    return Predicted(label, (probability > 0.5).astype(int), probability)
 
 
 def expected(label, p, weights=None):
@@ -33,6 +33,8 @@ def expected(label, p, weights=None):
             "balanced_accuracy": peers.balanced_accuracy_score(label, d, **keep),
             "sensitivity": peers.recall_score(label, d, **keep),
             "specificity": peers.recall_score(label, d, pos_label=0, **keep),
+            "ppv": peers.precision_score(label, d, zero_division=np.nan, **keep),
+            "npv": peers.precision_score(label, d, pos_label=0, zero_division=np.nan, **keep),
             "auroc": peers.roc_auc_score(label, p, **keep),
             "auprc": peers.average_precision_score(label, p, **keep),
             "brier": peers.brier_score_loss(label, p, **keep),
@@ -49,53 +51,80 @@ def expected(label, p, weights=None):
 @pytest.mark.parametrize("seed", range(10))
 def test_every_metric_equals_sklearn(seed, ties):
     label, probability, _ = random_runs(seed, ties=ties)
-    found = all_metrics(label, probability, np.ones((1, len(label))))
+    found = scores(predicted(label, probability))
     assert set(found) == set(METRICS)
     for run in range(3):
         for name, value in expected(label, probability[:, run]).items():
-            assert found[name][0, run] == pytest.approx(value, abs=1e-12), name
+            assert found[name][run] == pytest.approx(value, abs=1e-12), name
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
-def test_a_weighting_equals_sklearns_sample_weights_and_repeated_subjects(seed, ties):
-    label, probability, rng = random_runs(seed, n=25, runs=2, ties=ties)
-    counts = rng.multinomial(25, np.full(25, 1 / 25), size=3)
-    counts[:, :2] += 1  # both classes keep weight
-    found = all_metrics(label, probability, counts.astype(np.float32))
-    for row, count in enumerate(counts):
-        again = np.repeat(np.arange(25), count)
-        weighted = expected(label, probability[:, 0], count.astype(float))
-        repeated = expected(label[again], probability[again, 0])
-        for name in METRICS:
-            assert found[name][row, 0] == pytest.approx(weighted[name], abs=1e-5), name
-            assert found[name][row, 0] == pytest.approx(repeated[name], abs=1e-5), name
+def test_an_influence_is_how_much_a_subject_more_moves_a_metric(seed, ties):
+    """The derivative by a subject's weight, from sklearn's sample weights; influences of all subjects add up to nothing."""
+    label, probability, rng = random_runs(seed, n=25, runs=1, ties=ties)
+    one = rng.integers(25)
+    little = 1e-6
+    more = expected(label, probability[:, 0], np.ones(25) + little * (np.arange(25) == one))
+    for name, value in expected(label, probability[:, 0], np.ones(25)).items():
+        influence = scored(name, predicted(label, probability)).influence[:, 0]
+        if np.isnan(value):
+            assert np.isnan(influence).all()
+            continue
+        assert influence.sum() == pytest.approx(0, abs=1e-9), name
+        if name != "ece":  # a bin without excess has no derivative
+            assert influence[one] == pytest.approx((more[name] - value) / little, abs=1e-4), name
+
+
+def test_influences_give_the_bootstraps_spread():
+    label, probability, rng = random_runs(5, n=400, runs=1)
+    probability[label == 1] += 0.4
+    probability = np.minimum(probability, 1)
+    draws = [rng.integers(0, 400, 400) for _ in range(300)]
+    for name in METRICS:
+        again = [scored(name, predicted(label[who], probability[who])).value[0] for who in draws]
+        expected_sd = np.sqrt((scored(name, predicted(label, probability)).influence ** 2).sum())
+        assert np.std(again) == pytest.approx(expected_sd, rel=0.2), name
 
 
 def test_a_lost_class_is_nan_and_touches_nothing_else():
     label, probability, _ = random_runs(0)
-    weights = np.stack([np.ones(60), label == 0, label == 1]).astype(float)
-    found = all_metrics(label, probability, weights)
+    healthy, ill = (scores(predicted(label, probability).of(label == kind)) for kind in (0, 1))
     for name in ("balanced_accuracy", "auroc"):
-        assert np.isfinite(found[name][0]).all() and np.isnan(found[name][1:]).all()
-    for name in ("sensitivity", "auprc"):
-        assert np.isnan(found[name][1]).all() and np.isfinite(found[name][2]).all()
-    assert np.isnan(found["specificity"][2]).all()
+        assert np.isnan(healthy[name]).all() and np.isnan(ill[name]).all()
+    assert np.isnan(healthy["sensitivity"]).all() and np.isfinite(ill["sensitivity"]).all()
+    assert np.isnan(ill["specificity"]).all() and np.isnan(healthy["auprc"]).all()
     for name in ("brier", "ece", "selection_rate"):
-        assert np.isfinite(found[name]).all()
+        assert np.isfinite(healthy[name]).all() and np.isfinite(ill[name]).all()
 
 
 def test_an_empty_group_is_nan():
-    empty = all_metrics(np.zeros(0, int), np.zeros((0, 2)), np.ones((1, 0)))
-    assert all(values.shape == (1, 2) and np.isnan(values).all() for values in empty.values())
+    empty = scores(predicted(np.zeros(0, int), np.zeros((0, 2))))
+    assert all(values.shape == (2,) and np.isnan(values).all() for values in empty.values())
+
+
+def test_predictive_values_rest_on_the_fewest_that_were_called_so():
+    label = np.array([1, 0, 0, 1, 0])
+    decision = np.array([[1, 1], [1, 0], [0, 0], [0, 1], [0, 0]])
+    given = Predicted(label, decision, decision.astype(float))
+    assert scored("ppv", given).rests_on == 2 and scored("npv", given).rests_on == 3
+    assert scored("ppv", given).value.tolist() == [0.5, 1.0]
+    nobody = Predicted(label, decision * 0, decision * 0.0)
+    assert np.isnan(scored("ppv", nobody).value).all() and scored("ppv", nobody).rests_on == 0
+
+
+def test_a_metric_of_ones_own():
+    label, probability, _ = random_runs(3)
+    found = scored(lambda given: mean_of(given.probability), predicted(label, probability))
+    assert found.value == pytest.approx(probability.mean(axis=0)) and found.rests_on == 60
 
 
 def test_calibration_by_hand():
     label, p = np.array([0, 1, 1, 1]), np.array([0.1, 0.1, 0.95, 1.0])
-    predicted, share, count = reliability(label, p)
+    mean, share, count = reliability(label, p)
     assert count.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert (predicted[1], share[1], share[9]) == (pytest.approx(0.1), 0.5, 1.0) and predicted[9] == pytest.approx(0.975)
-    found = ranked(label, p[:, None], np.ones((1, 4)))["ece"].item()
+    assert (mean[1], share[1], share[9]) == (pytest.approx(0.1), 0.5, 1.0) and mean[9] == pytest.approx(0.975)
+    found = scored("ece", predicted(label, p[:, None])).value.item()
     assert found == pytest.approx(0.5 * 0.4 + 0.5 * 0.025)
 
 

@@ -82,6 +82,10 @@ def test_the_tables_have_the_agreed_rows_and_columns(study):
     assert {"Real - Real", "Real - Synthetic"} == set(pd.read_csv(results / "table1.csv").kind)
     for name in ("table1", "table2", "adherence"):
         assert (results / f"{name}.tex").exists() and (results / f"{name}.md").exists()
+    reviewed = ("gaps", "worst", "fairness", "operating_point", "decision_curve", "flow", "baseline", "checklist")
+    assert all((results / f"{name}.csv").exists() for name in reviewed)
+    assert set(table2.arm) <= set(pd.read_csv(results / "flow.csv").part)
+    assert "given one split, one generator, one set, these 2 seeds" in (results / "table2.md").read_text()
     pictures = {p.stem for p in (results / "figures").glob("*.png")}
     assert {"fig1_demographics", "fig_table2_forest", "fig3_prompt_sweep", "fig4_seeds"} <= pictures
     assert (results / "report.html").read_text().count("data:image") >= 5

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from cmrcls.metrics import BINS, balanced_accuracy, ranked, reliability, sums
+from cmrcls import metrics
+from cmrcls.metrics import BINS, Predicted, balanced_accuracy, reliability
 from cmrdata.cohort import AXES, known_axes
 from cmrstudy.dashboards import log_figure, log_table
 from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, matrix
@@ -49,13 +50,10 @@ def scores(predictions: pd.DataFrame) -> pd.DataFrame:
     """A row per disease and split: n, positives and the metrics of cmrcls.metrics; NaN where a class is absent."""
     rows = []
     for disease, split, part in _parts(predictions):
-        label, every = part.label.to_numpy(int), np.ones((1, len(part)))
-        probability, predicted = part.probability.to_numpy(float)[:, None], part.predicted.to_numpy(int)[:, None]
-        found = sums(label, predicted, probability, every)
-        if 0 < label.sum() < len(label):
-            found |= ranked(label, probability, every)
-        metrics = {name: float(value[0, 0]) for name, value in found.items()}
-        rows.append({"disease": disease, "split": split, "n": len(part), "positives": int(label.sum()), **metrics})
+        columns = (part[name].to_numpy()[:, None] for name in ("predicted", "probability"))
+        given = Predicted(part.label.to_numpy(int), *columns)
+        found = {name: float(value[0]) for name, value in metrics.scores(given).items()}
+        rows.append({"disease": disease, "split": split, "n": len(part), "positives": int(given.label.sum()), **found})
     return pd.DataFrame(rows)
 
 

@@ -26,10 +26,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from cmrcls.data import Arms, disease_labels
-from cmrcls.fairness import bands_of
 from cmrcls.module import Classifier
 from cmrcls.network import VIDEO
 from cmrcls.statistics import LEVEL
+from cmrcls.study import bands_of
 from cmrdata.batch import LABELS
 from cmrdata.cohort import AXES
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH

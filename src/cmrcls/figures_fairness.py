@@ -30,23 +30,60 @@ def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
             panel.axhline(float(y) - 0.5, color=GREY, linewidth=0.8)
         panel.axvline(0.5, color=INK, linewidth=1, linestyle=":")
         panel.set_yticks(np.arange(len(groups)), names)
-        panel.set_xlabel(f"{label}, mean over seeds\n{LEGEND}; dotted: chance")
+        panel.set_xlabel(f"{label}, mean over runs\n{LEGEND}; dotted: chance")
         figure.legend(loc="outside upper left", ncols=_columns(arms), frameon=False)
     return figure
 
 
 def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Largest difference between subgroups per axis and arm: columns axis, arm, difference, low, high, lowest, highest."""
-    shown = table.rename(columns={"axis": "row", "difference": "mean"})
+    """Largest difference between subgroups per axis and arm: columns axis, arm, corrected, low, high, difference, expected.
+
+    A mark is the corrected gap with its interval, a cross what was observed, a tick what equal subgroups give.
+    """
+    shown = table.rename(columns={"axis": "row", "corrected": "mean"})
     axes, arms = list(dict.fromkeys(shown.row)), list(dict.fromkeys(shown.arm))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.2 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 1.4 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))), layout="constrained")
         panel = figure.subplots()
         _marks(panel, shown, axes, arms)
+        height = 0.8 / len(arms)
+        for k, arm in enumerate(arms):
+            part = shown[shown.arm == arm].set_index("row").reindex(axes)
+            places = np.arange(len(axes)) + (k - (len(arms) - 1) / 2) * height
+            panel.plot(part.difference, places, "x", color=GREY, markersize=5, zorder=1)
+            panel.plot(part.expected, places, "|", color=INK, markersize=8, zorder=1)
         panel.set_xlim(left=0)
         panel.set_yticks(np.arange(len(axes)), [titles.get(axis, axis) for axis in axes])
-        panel.set_xlabel(f"gap in balanced accuracy between subgroups\n{LEGEND}")
+        panel.set_xlabel(
+            "gap in balanced accuracy between subgroups, less the bias of picking extremes\n"
+            f"{LEGEND}\ncross: as observed; tick: mean of equal subgroups"
+        )
         figure.legend(loc="outside upper left", ncols=_columns(arms), frameon=False)
+    return figure
+
+
+def decision(table: pd.DataFrame) -> Figure:
+    """Decision curve: columns arm, threshold, net_benefit, low, high, treat_all."""
+    arms = list(dict.fromkeys(table.arm))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        panel = figure.subplots()
+        for k, arm in enumerate(arms):
+            part, colour = table[table.arm == arm], COLOURS[k % len(COLOURS)]
+            panel.plot(part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=str(arm))
+            panel.fill_between(part.threshold, part.low, part.high, color=colour, alpha=0.12, linewidth=0)
+        everybody = table[table.arm == arms[0]]
+        panel.plot(everybody.threshold, everybody.treat_all, color=INK, linewidth=1, linestyle="--", label="everybody")
+        panel.axhline(0, color=INK, linewidth=1, linestyle=":", label="nobody")
+        most = float(table.net_benefit.max())
+        panel.set(xscale="log", ylim=(-0.3 * most if most > 0 else -0.01, 1.15 * most if most > 0 else 0.01))
+        ticks = [
+            tick for tick in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if tick >= table.threshold.min()
+        ]
+        panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        panel.minorticks_off()
+        panel.set(xlabel="threshold: risk at which one would act", ylabel="net benefit")
+        figure.legend(loc="outside upper left", ncols=_columns([*arms, "everybody", "nobody"]), frameon=False)
     return figure
 
 
@@ -69,7 +106,7 @@ def calibration(table: pd.DataFrame) -> Figure:
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over seeds); shade: share of the row."""
+    """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over runs); shade: share of the row."""
     arms = list(table.arm)
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(arms))

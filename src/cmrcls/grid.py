@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from cmrcls.study import UNKNOWN
 from cmrstudy import runs
 from cmrstudy.inputs import fingerprint_at
 
@@ -300,6 +301,43 @@ def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
     return reasons
 
 
+class _Origin(NamedTuple):
+    """Where a synthetic set comes from, as inputs.origin_at has it; None for what can't be told."""
+
+    seed: int | None
+    generator: str | None  # by fingerprint
+    generator_seed: int | None
+
+
+def replicates(of: Study) -> dict[Path, tuple[str, str]]:
+    """Finished run's folder -> (generator, set) that its synthetic images are from; two empty words where it has none.
+
+    Named by their seeds, or by their place where seeds don't tell them apart, so that folds, whose
+    generators and sets are others, have the same names. A generator that can't be told is "unknown".
+    """
+    origins: dict[int | None, dict[str, _Origin]] = {}
+    for _, run in of.finished():
+        if made := run.record.inputs.get(SET):
+            known = origins.setdefault(run.fold, {})
+            origin = made.get("origin") or dict.fromkeys(_Origin._fields)
+            known.setdefault(made["fingerprint"], _Origin(**origin))
+    names: dict[tuple[int | None, str], tuple[str, str]] = {}
+    for fold, sets in origins.items():
+        generators = _called({o.generator: o.generator_seed for o in sets.values() if o.generator})
+        for generator in {origin.generator for origin in sets.values()}:
+            own = {made: origin.seed for made, origin in sets.items() if origin.generator == generator}
+            for mark, name in _called(own).items():
+                names[fold, mark] = (generators[generator] if generator else UNKNOWN, name)
+    return {run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", "")) for _, run in of.finished()}
+
+
+def _called(seeds: Mapping[str, int | None]) -> dict[str, str]:
+    """A name per thing: its seed, or its place among them where seeds don't tell them apart."""
+    if None not in seeds.values() and len(set(seeds.values())) == len(seeds):
+        return {mark: str(seed) for mark, seed in seeds.items()}
+    return {mark: str(k) for k, mark in enumerate(sorted(seeds, key=lambda mark: (str(seeds[mark]), mark)))}
+
+
 def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
@@ -307,16 +345,16 @@ def _some(names: Sequence[str]) -> str:
 def cells(of: Study) -> pd.DataFrame:
     """One row per cell of the study: columns COLUMNS, `fold` Int64, `arm` the folder's name.
 
-    Expected is every arm in every fold with every seed that occurs, runs over folds and runs without
-    apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error of a
+    Expected is every arm, and set of it where it has several, in every fold with every seed that
+    occurs, runs over folds and runs without apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error of a
     failed run, else empty; `run` the folder, empty for an absent one.
     """
     rows = []
     for folded in (False, True):
         some = [run for run in of.runs if (run.fold is not None) == folded]
         folds, seeds = sorted({run.fold or 0 for run in some}), sorted({run.seed for run in some})
-        for arm in of.arms:
-            own = {(run.fold or 0, run.seed): run for run in arm.runs if (run.fold is not None) == folded}
+        for family in (family for arm in of.arms for family in _by_set(arm)):
+            own = {(run.fold or 0, run.seed): run for run in family if (run.fold is not None) == folded}
             if not own:
                 continue
             one = next(iter(own.values()))
@@ -327,6 +365,20 @@ def cells(of: Study) -> pd.DataFrame:
                     of_run = (one.group.replace(f"-fold-{one.fold}", f"-fold-{fold}"), "absent", "", "")
                 rows.append((of_run[0], fold if folded else None, seed, *of_run[1:]))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"fold": "Int64"})
+
+
+def _by_set(arm: Arm) -> list[list[Run]]:
+    """An arm's runs, apart by their folders' names without the fold where these tell sets of one kind."""
+    places: dict[int | None, set[str]] = {}
+    for run in arm.runs:
+        if made := run.record.inputs.get(SET):
+            places.setdefault(run.fold, set()).add(str(made.get("at")))
+    if max(map(len, places.values()), default=0) < 2:
+        return [arm.runs]
+    families: dict[str, list[Run]] = {}
+    for run in arm.runs:
+        families.setdefault(run.group.replace(f"-fold-{run.fold}", ""), []).append(run)
+    return list(families.values())
 
 
 def missing(table: pd.DataFrame) -> list[str]:

@@ -1,8 +1,9 @@
-"""How sure a number is: the bootstrap over subjects and seeds, and paired tests between arms over seeds."""
+"""How sure a number is: the bootstrap over subjects and replicates, and tests between arms over replicates."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -10,83 +11,67 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from cmrcls.study import Level, Study, by_seed, levels
+
 LEVEL = 0.95
-MOST_UNDEFINED = 0.05  # share of resamples without a value, above which there is no interval
 ALPHA = 0.05
+FEWEST_DRAWS = 40  # of which the 2.5 % outside an interval is one
 
 
-def resample(strata: np.ndarray, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Counts (R, n) float32: how often each subject is drawn, with replacement within its stratum (n,), keeping its size.
+def check_draws(**counts: int) -> None:
+    """Raises ValueError naming a setting that is too small a number of draws for an interval."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < FEWEST_DRAWS:
+            raise ValueError(f"{name}={count}: it takes a whole number of {FEWEST_DRAWS} or more; 2000 is usual")
+
+
+def resample(n: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Counts (R, n) uint8: how often each of n subjects is drawn, with replacement.
 
     The subject is what is drawn: its predictions by all runs share the count, so they stay together.
     """
-    counts = np.zeros((resamples, len(strata)), np.float32)
-    for stratum in pd.unique(strata):
-        (where,) = np.nonzero(strata == stratum)
-        m = len(where)
-        for start in range(0, resamples, rows := max(1, 4_000_000 // m)):
-            part = range(start, min(start + rows, resamples))
-            drawn = rng.integers(0, m, (len(part), m)) + m * np.arange(len(part))[:, None]
-            counts[start : part.stop, where] = np.bincount(drawn.ravel(), minlength=len(part) * m).reshape(-1, m)
+    counts = np.zeros((resamples, n), np.uint8)
+    for start in range(0, resamples, rows := max(1, 4_000_000 // max(n, 1))):
+        part = range(start, min(start + rows, resamples))
+        drawn = rng.integers(0, n, (len(part), n)) + n * np.arange(len(part))[:, None]
+        counts[start : part.stop] = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(-1, n)
     return counts
 
 
-def seed_moves(
-    arms: Sequence[Any] | np.ndarray, seeds: Sequence[Any] | np.ndarray, *, resamples: int, rng: np.random.Generator
-) -> np.ndarray:
-    """Weights (R, runs), summing to 0 per arm, by which the runs' scores move the arm's mean as other seeds would.
+def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other replicates would.
 
-    The mean moves by Student's t with S - 1 degrees of freedom times sd / sqrt(S); S of 8 seeds drawn with replacement
-    would move it too little. Seeds of one name move together in all arms, so differences between arms are paired. An arm
-    with one seed stays where it is.
+    At each of the arm's `levels` the mean moves by Student's t with the level's degrees of freedom times its standard
+    error; as many replicates drawn with replacement would move it too little. Replicates of one name move together in all
+    arms, so differences between arms are paired. An arm without a level stays where it is.
     """
-    names, column = np.unique(np.asarray(seeds, str), return_inverse=True)
-    normal, tail = rng.standard_normal((resamples, len(names))), rng.random((resamples, 1))
-    moves = np.zeros((resamples, len(column)))
-    for arm in dict.fromkeys(arms):
-        where = np.flatnonzero([other == arm for other in arms])
-        if (s := len(where)) > 1:
-            drawn = normal[:, column[where]]
-            wider = (s - 1) / stats.chi2.ppf(tail, s - 1)  # turns the normal into a t
-            moves[:, where] = (drawn - drawn.mean(axis=1, keepdims=True)) * np.sqrt(wider / (s * (s - 1)))
-    return moves
+    found = np.zeros((resamples, len(study.runs)))
+    normal: dict[tuple[str, str], np.ndarray] = {}
+    tails: dict[str, np.ndarray] = {}
+    for arm in study.arms:
+        own = study.positions(arm)
+        for level in levels(study.runs.iloc[own]):
+            tail = tails.setdefault(level.name, rng.random((resamples, 1)))
+            names = [(level.name, unit) for unit in level.units]
+            drawn = [normal.setdefault(name, rng.standard_normal(resamples)) for name in names]
+            wider = level.freedom / stats.chi2.ppf(tail, level.freedom)  # turns the normal into a t
+            found[:, own] += np.sqrt(wider * level.factor) * (np.stack(drawn, axis=1) @ level.parts)
+    return found
 
 
-def mean_draws(point: np.ndarray, drawn: np.ndarray, moves: np.ndarray) -> np.ndarray:
-    """Draws (R,) of the mean over an arm's runs, from their scores (S,), resampled scores (R, S) and `seed_moves` (R, S).
-
-    Subjects: the mean of the resampled scores. Seeds: the scores moved. What differs between runs on the same resample is
-    chance of single predictions, which both hold, so the first is narrowed by its share (variance components).
-    """
-    mean, s = drawn.mean(axis=1), drawn.shape[1]
-    whole = np.nanvar(mean) if np.isfinite(mean).any() else 0
-    share = 0.0
-    if s > 1 and whole > 0:
-        share = np.nanvar(drawn - mean[:, None], axis=0).mean() / (s - 1) / whole
-    return point.mean() + np.sqrt(max(0, 1 - share)) * (mean - point.mean()) + moves @ point
-
-
-class Interval(NamedTuple):
-    low: float
-    high: float
-    undefined: float  # share of draws without a value
-
-
-def interval(draws: np.ndarray, *, rests_on: int) -> Interval:
+def interval(
+    draws: np.ndarray, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
+) -> tuple[float, float]:
     """The percentile interval of LEVEL from draws (R,), of a number that rests on so many subjects; NaN if there is none.
 
     A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t; the percentiles lie
-    further out to make up for both (Hesterberg 2015, "expanded"). Draws without a value, where a group lost all positives,
-    are left out and their share is returned; above MOST_UNDEFINED there is no interval, nor when all draws are alike: no
-    error among few subjects is not certainty.
+    further out to make up for both (Hesterberg 2015, "expanded"). When all draws are alike there is no interval: no error
+    among few subjects is not certainty. It is cut at the `limits` of what is measured.
     """
-    defined = draws[np.isfinite(draws)]
-    undefined = 1 - len(defined) / len(draws)
-    if undefined > MOST_UNDEFINED or rests_on < 2 or np.ptp(defined) < 1e-6:
-        return Interval(np.nan, np.nan, undefined)
-    out = np.sqrt(rests_on / (rests_on - 1)) * stats.t.ppf((1 + LEVEL) / 2, rests_on - 1)
-    low, high = np.quantile(defined, stats.norm.cdf([-out, out]))
-    return Interval(float(low), float(high), undefined)
+    if rests_on < 2 or np.isnan(draws).any() or np.ptp(draws) < 1e-6:
+        return np.nan, np.nan
+    low, high = np.quantile(draws, _percentiles(rests_on))
+    return max(float(low), limits[0]), min(float(high), limits[1])
 
 
 def signed_rank(differences: Sequence[float] | np.ndarray) -> tuple[float, int]:
@@ -119,30 +104,109 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def paired_tests(scores: pd.DataFrame, *, higher_is_better: bool = True) -> pd.DataFrame:
-    """Every two arms compared over seeds: Wilcoxon signed-rank, exact, Holm-corrected over the pairs of this table.
+@cache
+def _percentiles(rests_on: int) -> tuple[float, float]:
+    out = np.sqrt(rests_on / (rests_on - 1)) * stats.t.ppf((1 + LEVEL) / 2, rests_on - 1)
+    return float(stats.norm.cdf(-out)), float(stats.norm.cdf(out))
 
-    `scores`: a row per seed, a column per arm. Columns out: first, second, pairs, median_difference (second minus first),
-    better, p, p_holm, smallest_p (the smallest that so many pairs and comparisons could give after Holm), note.
+
+class Compared(NamedTuple):
+    """Two arms compared over replicates."""
+
+    difference: float  # second minus first, of the arms' means
+    p: float
+    test: str  # "signed-rank", "t"
+    unit: str  # what is counted: of study.LEVELS
+    pairs: int
+    smallest_p: float  # that so many pairs could give; NaN where that is any
+
+
+def compared(study: Study, values: np.ndarray, first: str, second: str) -> Compared:
+    """Do two arms differ beyond the chance of training, on these test subjects?
+
+    Where seeds are what varies: Wilcoxon's signed-rank test over the seeds that both have, each
+    the mean over an arm's given sets. Where an arm was repeated with enough sets or generators: a
+    t test whose variance adds up the levels of both arms, pairing replicates of the same names,
+    with Satterthwaite's degrees of freedom.
+
+    Args:
+        study: of which.
+        values: a score per run (T,).
+        first, second: names of the arms.
     """
-    rows = []
-    for first, second in combinations(scores.columns, 2):
-        difference = (scores[second] - scores[first]).dropna().to_numpy()
-        p, used = signed_rank(difference)
-        median = float(np.median(difference)) if len(difference) else np.nan
-        better = (second if (median > 0) == higher_is_better else first) if median else ""
-        rows.append({"first": first, "second": second, "pairs": len(difference), "median_difference": median,
-                     "better": better if len(difference) else "", "p": p if len(difference) else np.nan,
-                     "smallest_p": min(1.0, 2 * 0.5 ** max(used, 1))})  # fmt: skip
-    columns = ["first", "second", "pairs", "median_difference", "better", "p", "p_holm", "smallest_p", "note"]
-    table = pd.DataFrame(rows, columns=[name for name in columns if name not in ("p_holm", "note")])
-    table["p_holm"] = holm(table.p.fillna(1).to_numpy()) if len(table) else []
-    table.loc[table.p.isna(), "p_holm"] = np.nan
-    table["smallest_p"] = (table.smallest_p * len(table)).clip(upper=1)
-    table["note"] = [
-        _power(pairs, least, len(table)) for pairs, least in zip(table.pairs, table.smallest_p, strict=True)
+    of = [_arm_levels(study, arm) for arm in (first, second)]
+    means = values @ study.weights
+    at = [study.arms.index(arm) for arm in (first, second)]
+    difference = float(means[at[1]] - means[at[0]])
+    if any(level.name != "seed" for _, own in of for level in own):
+        return _t_test(values, of, difference)
+    seeds = by_seed(study, values)
+    pairs = (seeds[second] - seeds[first]).dropna().to_numpy()
+    if not len(pairs):
+        return Compared(difference, np.nan, "signed-rank", "seed", 0, 1.0)
+    p, used = signed_rank(pairs)
+    return Compared(difference, p, "signed-rank", "seed", len(pairs), min(1.0, 2 * 0.5 ** max(used, 1)))
+
+
+def _arm_levels(study: Study, arm: str) -> tuple[np.ndarray, list[Level]]:
+    own = study.positions(arm)
+    return own, levels(study.runs.iloc[own])
+
+
+def _t_test(values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], difference: float) -> Compared:
+    """The variance of the difference of two means, from each arm's levels."""
+    variances, freedoms, above = [], [], ("", 0)
+    first, second = (
+        {level.name: (level.units, np.sqrt(level.factor) * (level.parts @ values[own]), level.freedom)
+         for level in own_levels}
+        for own, own_levels in of
+    )  # fmt: skip
+    for name in dict.fromkeys([*first, *second]):
+        there = [part[name] for part in (first, second) if name in part]
+        if len(there) == 2 and set(there[0][0]) == set(there[1][0]):
+            order = [there[1][0].index(unit) for unit in there[0][0]]
+            there = [(there[0][0], there[1][1][order] - there[0][1], min(there[0][2], there[1][2]))]
+        for units, moved, freedom in there:
+            variances.append(float((moved**2).sum()))
+            freedoms.append(freedom)
+            if name != "seed" and (not above[0] or len(units) < above[1]):
+                above = name, len(units)
+    if not first or not second:  # one arm's own chance of training can't be told
+        return Compared(difference, np.nan, "t", above[0], 0, np.nan)
+    total = sum(variances)
+    if total <= 0:
+        return Compared(difference, 1.0 if difference == 0 else 0.0, "t", above[0], above[1], np.nan)
+    satterthwaite = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
+    p = 2 * stats.t.sf(abs(difference) / np.sqrt(total), satterthwaite)
+    return Compared(difference, float(p), "t", above[0], above[1], np.nan)
+
+
+def tested(study: Study, values: np.ndarray) -> pd.DataFrame:
+    """Every two arms `compared` by a score per run (T,) of which more is better, Holm-corrected over these pairs.
+
+    Columns: first, second, difference (second minus first), better, test, unit, pairs, p, p_holm,
+    smallest_p (the smallest that so many pairs and comparisons could give after Holm), note.
+    """
+    rows: list[dict[str, Any]] = []
+    for first, second in combinations(study.arms, 2):
+        one = compared(study, values, first, second)
+        rows.append({"first": first, "second": second, **one._asdict()})
+    return corrected_for_many(pd.DataFrame(rows, columns=["first", "second", *Compared._fields]))
+
+
+def corrected_for_many(rows: pd.DataFrame, *, higher_is_better: bool = True) -> pd.DataFrame:
+    """Comparisons of arms with the better one, Holm's p and a note on what so many could have shown at all."""
+    table = rows.assign(better="", p_holm=np.nan, note="")
+    sign = np.sign(table.difference.fillna(0)) * (1 if higher_is_better else -1)
+    table["better"] = np.select([sign > 0, sign < 0], [table.second, table["first"]], "")
+    known = table.p.notna()
+    if known.any():
+        table.loc[known, "p_holm"] = holm(table.p[known].to_numpy())
+    table["smallest_p"] = (table.smallest_p * max(1, int(known.sum()))).clip(upper=1)
+    table["note"] = [_power(row, int(known.sum())) for row in table.to_dict("records")]
+    return table[
+        ["first", "second", "difference", "better", "test", "unit", "pairs", "p", "p_holm", "smallest_p", "note"]
     ]
-    return table[columns]
 
 
 class Ranking(NamedTuple):
@@ -180,9 +244,11 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
     return Ranking(ranks, n, float(statistic), float(p), float(critical), warnings)
 
 
-def _power(pairs: int, least: float, tests: int) -> str:
-    if pairs == 0:
+def _power(row: dict[str, Any], tests: int) -> str:
+    if row["test"] == "signed-rank" and row["pairs"] == 0:
         return "no seed in common"
-    if least > ALPHA:
-        return f"underpowered: {pairs} pairs in {tests} comparisons give no p below {least:.3g}"
+    if np.isnan(row["p"]):
+        return "too few replicates in one of the arms" if row["test"] == "t" else "too few subjects"
+    if row["smallest_p"] > ALPHA:
+        return f"underpowered: {row['pairs']} pairs in {tests} comparisons give no p below {row['smallest_p']:.3g}"
     return ""

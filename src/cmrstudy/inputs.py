@@ -14,6 +14,7 @@ from typing import Any
 
 from cmrstudy.paths import shipped
 
+REPEATS = ("seed", "fold", "cohort.fold")  # settings that make repeats of one kind
 Inputs = dict[str, dict[str, Any]]  # key -> fingerprint, at (where it lay), and what else is known of it
 
 
@@ -81,19 +82,42 @@ def file_hash(file: Path) -> str:
 
 
 def kind_at(place: str | Path) -> str | None:
-    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds apart.
+    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds and folds apart.
 
-    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again.
-    None where no run of ours lies there.
+    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again. So
+    are those of the folds of a cross-validation; the cohort's store, another in each fold, is compared
+    by whoever uses the run. None where no run of ours lies there.
     """
-    try:
-        record = json.loads((Path(place) / "run.json").read_text())
-    except (OSError, ValueError):
+    if not (record := _run_at(place)):
         return None
-    settings = {key: value for key, value in record["settings"].items() if key != "seed"}
-    made_from = {key: of.get("kind") or of["fingerprint"] for key, of in record["inputs"].items()}
+    settings = {key: value for key, value in record["settings"].items() if key not in REPEATS}
+    inputs = {key: of for key, of in record["inputs"].items() if key != "cohort"}
+    made_from = {key: of.get("kind") or of["fingerprint"] for key, of in inputs.items()}
     told = json.dumps([settings, made_from], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def seed_at(place: str | Path) -> int | None:
+    """The seed of the run in a folder; None where no run of ours lies there."""
+    return _run_at(place).get("settings", {}).get("seed")
+
+
+def origin_at(place: str | Path) -> dict[str, Any]:
+    """Where the set in a folder comes from: its seed, its generator's fingerprint and seed; None for what can't be told."""
+    made = _run_at(place)
+    generator = made.get("inputs", {}).get("generator", {})
+    return {
+        "seed": made.get("settings", {}).get("seed"),
+        "generator": generator.get("fingerprint"),
+        "generator_seed": generator.get("seed"),
+    }
+
+
+def _run_at(place: str | Path) -> dict[str, Any]:
+    try:
+        return json.loads((Path(place) / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def changed(inputs: Inputs, places: Mapping[str, Any]) -> tuple[list[str], list[str]]:
