@@ -207,6 +207,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
     from cmrgen.evaluation.judges import judges
+    from cmrgen.evaluation.two_sample_section import two_sample_section
     from cmrstudy.report import Section
 
     made = open_synthetic(cfg.synthetic_set, cohort)
@@ -233,6 +234,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     return [
         *shown,
         sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
+        two_sample_section(found, seed=cfg.seed, steps=cfg.judge_steps[1]),
         *(
             [sections.audit_section(found, generator=cfg.audit_generator, base_weights=cfg.base.weights, seed=cfg.seed)]
             if cfg.audit

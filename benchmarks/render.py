@@ -45,8 +45,8 @@ from cmrgen.evaluation.fidelity import frechet_distance
 from cmrgen.evaluation.judges import judge, judges
 from cmrgen.export import export
 from cmrgen.generator import Generator, load_generator
-from cmrgen.plan import balanced
 from cmrgen.phases import two_phases
+from cmrgen.plan import balanced
 from cmrgen.render import as_stored
 from cmrgen.sampler import Sampler
 

@@ -120,35 +120,36 @@ def two_sample(
     return pd.DataFrame(rows)
 
 
-def auc(
-    scores: np.ndarray, is_synthetic: np.ndarray, subjects: np.ndarray, *, parts: np.ndarray, seed: int
-) -> Auc:
-    """The chance that a synthetic image's score (n,) is higher than a real one's; pairs are of the same of the `parts`."""
-    codes, names = pd.factorize(subjects)
-    value = _weighted(scores, is_synthetic, parts, np.ones(len(scores)))
-    rng = np.random.default_rng([seed, 2])
-    draws = [
-        _weighted(scores, is_synthetic, parts, rng.multinomial(len(names), np.full(len(names), 1 / len(names)))[codes])
-        for _ in range(DRAWS)
+def auc(scores: np.ndarray, is_synthetic: np.ndarray, subjects: np.ndarray, *, parts: np.ndarray, seed: int) -> Auc:
+    """The chance that a synthetic image's score (n,) is higher than a real one's; pairs are of the same of the `parts`.
+
+    Value and interval are the means of the parts' own: two networks that were trained on each other's test images
+    err together, so that their mean is no more certain than one of them.
+    """
+    each = [
+        _auc(scores[of], is_synthetic[of], subjects[of], rng=np.random.default_rng([seed, 2, part]))
+        for part, of in ((part, parts == part) for part in np.unique(parts))
     ]
+    return Auc(*np.mean(each, axis=0).tolist())
+
+
+def _auc(scores: np.ndarray, is_synthetic: np.ndarray, subjects: np.ndarray, *, rng: np.random.Generator) -> Auc:
+    codes, names = pd.factorize(subjects)
+    level = np.unique(scores, return_inverse=True)[1].ravel()
+    value = _weighted(level, is_synthetic, np.ones(len(level)))
+    even = np.full(len(names), 1 / len(names))
+    draws = [_weighted(level, is_synthetic, rng.multinomial(len(names), even)[codes]) for _ in range(DRAWS)]
     low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
     pairs = min(len(set(subjects[is_synthetic])), len(set(subjects[~is_synthetic])))
     doubt = 0.025 ** (1 / pairs)  # Clopper and Pearson's bound of a share of 1
     return Auc(value, min(low, doubt) if value == 1 else low, max(high, 1 - doubt) if value == 0 else high)
 
 
-def _weighted(scores: np.ndarray, is_synthetic: np.ndarray, parts: np.ndarray, weights: np.ndarray) -> float:
-    """The AUC with a weight per image; the mean over parts, by their number of images. NaN where a side has no weight."""
-    total = mass = 0.0
-    for part in np.unique(parts):
-        of = parts == part
-        level = np.unique(scores[of], return_inverse=True)[1].ravel()
-        real, made = (np.bincount(level, weights[of] * side, level.max() + 1) for side in
-                      (~is_synthetic[of], is_synthetic[of]))  # fmt: skip
-        below = np.cumsum(real) - real / 2
-        if (pairs := real.sum() * made.sum()) > 0:
-            total, mass = total + float(made @ below) / pairs * of.sum(), mass + of.sum()
-    return total / mass if mass else np.nan
+def _weighted(level: np.ndarray, is_synthetic: np.ndarray, weights: np.ndarray) -> float:
+    """The AUC of ranks (n,) from 0, an image counting `weights` times; NaN where a side has no weight."""
+    real, made = (np.bincount(level, weights * side, level.max() + 1) for side in (~is_synthetic, is_synthetic))
+    pairs = real.sum() * made.sum()
+    return float(made @ (np.cumsum(real) - real / 2)) / pairs if pairs else np.nan
 
 
 def halved(subjects: np.ndarray, is_synthetic: np.ndarray, *, seed: int) -> np.ndarray:
@@ -191,9 +192,7 @@ def crossed(
     return scores
 
 
-def trained(
-    real: np.ndarray, synthetic: np.ndarray, *, steps: int, seed: int, device: str | torch.device
-) -> Detector:
+def trained(real: np.ndarray, synthetic: np.ndarray, *, steps: int, seed: int, device: str | torch.device) -> Detector:
     """A detector of synthetic images, in evaluation mode; half of each batch is real."""
     rng = np.random.default_rng([seed, 3])
     with torch.random.fork_rng(devices=[]):
@@ -217,7 +216,10 @@ def _batches(real: np.ndarray, synthetic: np.ndarray, rng: np.random.Generator) 
     while True:
         y, x = rng.integers(0, max(0, pixels - CROP) + 1, 2)
         part = (..., slice(y, y + CROP), slice(x, x + CROP))
-        yield np.concatenate([side[rng.integers(0, len(side), BATCH // 2)][part] for side in (real, synthetic)]), labels.float()
+        yield (
+            np.concatenate([side[rng.integers(0, len(side), BATCH // 2)][part] for side in (real, synthetic)]),
+            labels.float(),
+        )
 
 
 def scored(network: Detector, images: np.ndarray) -> np.ndarray:
@@ -235,7 +237,8 @@ def _signed(images: np.ndarray, device: str | torch.device) -> Tensor:
 
 def _detail(images: np.ndarray) -> np.ndarray:
     """(n, 2, P, P) images less their smoothed copies; edges are repeated."""
-    x = smooth = images.astype(np.float32)
+    x = images.astype(np.float32)
+    smooth: np.ndarray = x
     for axis in (2, 3):
         ends = [(1, 1) if k == axis else (0, 0) for k in range(4)]
         wide = np.moveaxis(np.pad(smooth, ends, mode="edge"), axis, 0)
