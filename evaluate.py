@@ -222,6 +222,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     from cmrgen.evaluation import measured, sections
     from cmrgen.evaluation.examples import examples_section
     from cmrgen.evaluation.judges import judges
+    from cmrgen.evaluation.two_sample_section import two_sample_section
     from cmrstudy.report import Section
 
     made = open_synthetic(cfg.synthetic_set, cohort)
@@ -249,6 +250,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
         examples_section(found),
         *shown,
         sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
+        two_sample_section(found, seed=cfg.seed, steps=cfg.judge_steps[1]),
         *(
             [sections.audit_section(found, generator=cfg.audit_generator, base_weights=cfg.base.weights, seed=cfg.seed)]
             if cfg.audit

@@ -206,7 +206,12 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
         second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
         frozen = pretrain.assemble(
-            first.vae, second.average, pretrain.text_tower(cfg.seed), pixels=cohort.pixels, images=sample
+            first.vae,
+            second.average,
+            pretrain.text_tower(cfg.seed),
+            pixels=cohort.pixels,
+            images=sample,
+            channels=cfg.channels,
         )
         second.setup_base(frozen)
         latents = Latents(
@@ -232,6 +237,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "pixels": store.meta["pixels"],
         "fov_mm": store.meta["settings"].get("fov_mm"),
         "training images": int(store.index.split.isin(data.splits).sum()),
+        "channels": cfg.channels,
         **stage,
         **second_stage,
         "autoencoder_steps": begun.global_step,

@@ -45,14 +45,15 @@ from cmrgen.evaluation.fidelity import frechet_distance
 from cmrgen.evaluation.judges import judge, judges
 from cmrgen.export import export
 from cmrgen.generator import Generator, load_generator
+from cmrgen.phases import two_phases
 from cmrgen.plan import balanced
-from cmrgen.render import resized
+from cmrgen.render import as_stored
 from cmrgen.sampler import Sampler
 
 PIXELS = 64
 DDIM = {"name": "ddim", "steps": 20, "guidance": 4.0}
 UNIPC = {"name": "unipc", "steps": 8, "guidance": 4.0}
-Draw = Callable[[pd.DataFrame, Tensor], Tensor]  # rows of a plan and their masks -> (n, 2, P, P) uint8
+Draw = Callable[[pd.DataFrame, Tensor], Tensor]  # rows of a plan and their masks -> (n, 2, P, P) grey levels
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Arm:
             made.append(self.draw(rows.iloc[k : k + self.batch], masks[k : k + self.batch]).cpu())
         if counts:
             self.seconds.append(clock(device) - begun)
-            self.images.append(resized(torch.cat(made), PIXELS).numpy())
+            self.images.append(as_stored(torch.cat(made), PIXELS))
 
     @property
     def rate(self) -> float:
@@ -100,7 +101,7 @@ def stock(generator: Generator, folder: Path, device: torch.device) -> Draw:
             for row, mask in zip(rows.itertuples(), masks, strict=True)
         ]  # fmt: skip
         rgb = torch.cat(made).float()
-        return (torch.stack([(rgb[:, 0] + rgb[:, 2]) / 2, rgb[:, 1]], 1) * 255).round().to(torch.uint8)
+        return two_phases(rgb, generator.base.channels) * 255
 
     return draw
 

@@ -19,6 +19,8 @@ from cmrcls.mitigation import group_facts, matched_rows
 from cmrdata.batch import LabelledBatch, as_fetched
 from cmrdata.cohort import ATTRIBUTES, AXES, CONDITIONS, balancing_weights, further_columns
 from cmrdata.disk import fingerprint
+from cmrdata.harmonise import SAMPLE, Match, match
+from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
 from cmrdata.store import Store
@@ -42,6 +44,8 @@ class Arms(L.LightningDataModule):
     optimiser steps; "steps", in every arm as many as the real-only arm holds. `images_per_epoch` overrides both.
     `sampling`: "all" draws every training row alike, "balanced" gives every group equal mass, "matched" is the rival of
     the arm with N synthetic images: it gets none, but as many more draws of real rows of the same groups.
+    `harmonise`: bring synthetic images to the grey levels and sharpness of real training ones (`cmrdata.harmonise`), to
+    see whether what tells the two apart has mattered; arms without synthetic images stay as they are.
     `labels`: of DISEASES; one is told from its absence, several are learnt side by side.
 
     After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA and `further`
@@ -63,6 +67,7 @@ class Arms(L.LightningDataModule):
         images_per_epoch: int | None = None,
         budget: str = "epochs",
         sampling: str = "all",
+        harmonise: bool = False,
         labels: Sequence[str] = ("hf",),
         seed: int = 0,
         workers: int = 0,
@@ -91,7 +96,9 @@ class Arms(L.LightningDataModule):
             raise ValueError(f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once")
         self.cohort, self.root, self.labels = cohort, root, tuple(labels)
         self.budget, self.sampling = budget, sampling
-        self.synthetic, self.synthetic_set = synthetic, synthetic_set
+        if not isinstance(harmonise, bool):
+            raise ValueError(f"harmonise={harmonise!r}: it takes true or false")
+        self.synthetic, self.synthetic_set, self.harmonise = synthetic, synthetic_set, harmonise
         self.batch_size, self.images_per_epoch, self.seed, self.workers = batch_size, images_per_epoch, seed, workers
 
     @cached_property
@@ -137,6 +144,7 @@ class Arms(L.LightningDataModule):
                 self._stores[False] = self._made
                 tables.append(self._in_schema(drawn, real=False))
         self.index = pd.concat(tables, ignore_index=True)
+        self._matches = self._harmonised(rows[real])
         self._check()
         self.index["label"] = self.index.label.astype(np.int64)
 
@@ -180,6 +188,7 @@ class Arms(L.LightningDataModule):
             self.index,
             rows,
             stores=self._stores,
+            matches=self._matches,
             labels=labels[:, 0] if len(self.labels) == 1 else labels,
             groups=pd.Index([group["name"] for group in self.groups]).get_indexer(self.index.group),
         )
@@ -200,6 +209,24 @@ class Arms(L.LightningDataModule):
         table.insert(0, "real", real)
         table.insert(1, "stored", rows.index.to_numpy())
         return table
+
+    def _harmonised(self, real: pd.DataFrame) -> dict[bool, Match]:
+        """What brings the arm's synthetic images to the real training rows, fitted on as many of each group as both have."""
+        if not self.harmonise:
+            return {}
+        drawn = self.index[~self.index.real]
+        if drawn.empty:
+            print("harmonise=true changes nothing in an arm without synthetic images", flush=True)
+            return {}
+        rng = np.random.default_rng([self.seed, 5])
+        left, right = equal_mix(real.group, drawn.group, rng)
+        if not len(left):  # no group has both: who is shown differs anyway
+            left, right = np.arange(len(real)), np.arange(len(drawn))
+        at, of = (
+            np.sort(stored[rng.permutation(len(stored))[:SAMPLE]])
+            for stored in (real.index.to_numpy()[left], drawn.stored.to_numpy()[right])
+        )
+        return {False: match(self._stores[False].images[of], target=self.store.images[at])}
 
     def _drawn(self, made: Store) -> pd.DataFrame:
         """The rows of the set this arm uses: a prefix of the plan, so arms are nested and each prefix is balanced."""

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from cmrdata.batch import LabelledBatch
+from cmrdata.harmonise import Match
 from cmrdata.store import Store
 from cmrstudy.continuing import START, EpochDraws, Place
 
@@ -18,7 +19,8 @@ from cmrstudy.continuing import START, EpochDraws, Place
 class Images(Dataset[LabelledBatch]):
     """Some `rows` of an arm's index; a whole batch is fetched at once, one gather per store.
 
-    `labels` (n,) or (n, diseases) and `groups` (n,) go with the index's n rows. Holds stores, not arrays: a worker
+    `labels` (n,) or (n, diseases) and `groups` (n,) go with the index's n rows. `matches`: what harmonises the images of
+    a store, by the same keys. Holds stores, not arrays: a worker
     process opens its own memory map.
     """
 
@@ -30,8 +32,9 @@ class Images(Dataset[LabelledBatch]):
         stores: Mapping[bool, Store],
         labels: np.ndarray,
         groups: np.ndarray,
+        matches: Mapping[bool, Match] | None = None,
     ) -> None:
-        self.rows, self.stores = rows, stores
+        self.rows, self.stores, self.matches = rows, stores, matches or {}
         self.label, self.group = labels.astype(np.int64), groups.astype(np.int64)
         self.real = index.real.to_numpy(bool)
         self.stored = index.stored.to_numpy(np.int64)
@@ -48,7 +51,8 @@ class Images(Dataset[LabelledBatch]):
         parts = {real: order[self.real[rows[order]] == real] for real in self.stores}
         images = np.empty((len(rows), *next(iter(self.stores.values())).images.shape[1:]), np.uint8)
         for real, part in parts.items():
-            images[part] = self.stores[real].images[self.stored[rows[part]]]
+            fetched = self.stores[real].images[self.stored[rows[part]]]
+            images[part] = self.matches[real](fetched) if real in self.matches and len(part) else fetched
         return {
             "image": torch.from_numpy(images),
             "label": torch.from_numpy(self.label[rows]),

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from cmrdata.batch import LatentBatch, ed_es_ed
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
+from cmrgen.phases import EVEN, PAPER, checked, three_channels, two_phases
+from cmrgen.resampling import resampled
 from cmrstudy.inputs import weights_hash
 from cmrstudy.paths import shipped
 
@@ -31,7 +33,8 @@ class Base:
     parts: vae, unet, text -> a function that returns the network, frozen here; what is not used never takes memory,
     and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1), standardise the VAE's
     latents (C channels). pixels: the side of its images; factor: pixels per latent cell and side. tokens: length of a
-    prompt, filled up with token `pad`. embedded: prompts whose embeddings (tokens, width) are known without the tower.
+    prompt, filled up with token `pad`. channels: how ED and ES become three, see cmrgen.phases. embedded: prompts
+    whose embeddings (tokens, width) are known without the tower.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Base:
         tokens: int,
         fingerprint: str,
         pad: int = 0,
+        channels: str = EVEN,
     ) -> None:
         self._parts, self._loaded = dict(parts), dict[str, nn.Module]()
         self._dtypes: dict[str, torch.dtype] = {}
@@ -53,6 +57,7 @@ class Base:
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
+        self.channels = checked(channels, setting="base.channels")
         self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
         self.prediction = schedule["prediction_type"]
         self.tokenizer = _tokenizer(tokens)
@@ -94,15 +99,14 @@ class Base:
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a sample of them."""
-        rgb = as_rgb(images, self.pixels).to(self.device, self.vae.dtype)
+        rgb = as_rgb(images, self.pixels, channels=self.channels).to(self.device, self.vae.dtype)
         return self.vae.encode(rgb).latent_dist.parameters.float()
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
-        """Standardised latents -> (B, 2, P, P) uint8; the ED image is the mean of its two channels."""
+        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the decoder overshoots."""
         rgb = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype)).sample.float()
-        two = torch.stack([(rgb[:, 0] + rgb[:, 2]) / 2, rgb[:, 1]], 1)
-        return ((two + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return (two_phases(rgb, self.channels) + 1) * 127.5
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -151,12 +155,9 @@ class Base:
         ).mean()
 
 
-def as_rgb(images: Tensor, pixels: int) -> Tensor:
-    """(B, 2, P, P) uint8 -> (B, 3, pixels, pixels) in [-1, 1], channels ED, ES, ED."""
-    x = ed_es_ed(images).float() / 127.5 - 1
-    if x.shape[-1] == pixels:
-        return x
-    return nn.functional.interpolate(x, size=(pixels, pixels), mode="bilinear", antialias=True)
+def as_rgb(images: Tensor, pixels: int, *, channels: str) -> Tensor:
+    """(B, 2, P, P) uint8 -> (B, 3, pixels, pixels) in [-1, 1], channels as cmrgen.phases has them."""
+    return resampled(three_channels(images, channels) / 127.5 - 1, pixels).clamp(-1, 1)
 
 
 def as_control(masks: Tensor, pixels: int) -> Tensor:
@@ -221,6 +222,7 @@ def _load_folder(weights: str) -> Base:
         factor=2 ** (len(vae["block_out_channels"]) - 1),
         tokens=facts["text"]["context_length"],
         fingerprint=weights_hash(folder),
+        channels=facts.get("channels", PAPER),
     )
 
 
@@ -237,6 +239,7 @@ def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
     facts = {
         "pixels": base.pixels,
+        "channels": base.channels,
         "shift": base.shift.flatten().tolist(),
         "scale": base.scale.flatten().tolist(),
         "text": text_config,

@@ -13,6 +13,7 @@ import pandas as pd
 import yaml
 
 from cmrdata.cohort import BMI_BANDS
+from cmrgen.phases import EVEN, PAPER
 from cmrgen.prompts import DISEASE, FIELDS, SEX, prompt
 from cmrgen.sd import KINDS
 
@@ -62,7 +63,7 @@ The empty prompt was trained too and is what the pipeline's guidance steers away
 `generate.py` can steer away from the base without ControlNet instead (`sampler.guides=both`): masks are followed more
 closely then.
 
-**Image.** Channels ED, ES, ED: average the first and the third. A CPU `torch.Generator` seeded with s starts
+**Image.** {channels} A CPU `torch.Generator` seeded with s starts
 from the noise that the project's own `generate.py` takes for seed s.
 
 ## Training data
@@ -123,8 +124,19 @@ image = pipe(
     generator=torch.Generator().manual_seed(0),
     output_type="np",
 ).images[0]
-ed_image, es_image = (image[..., 0] + image[..., 2]) / 2, image[..., 1]
+{read}
 """
+READ = {  # how the image's channels are ED and ES, in words and in the example
+    PAPER: (
+        "Channels ED, ES, ED: average the first and the third.",
+        "ed_image, es_image = (image[..., 0] + image[..., 2]) / 2, image[..., 1]",
+    ),
+    EVEN: (
+        "Channels ED, ES and the mean of both: what the third adds to the mean of the first two goes to each by a third.",
+        """red, green, blue = np.moveaxis(image, -1, 0)
+ed_image, es_image = (x + (blue - (red + green) / 2) / 3 for x in (red, green))""",
+    ),
+}
 
 WHOLE = "pipe = StableDiffusionControlNetPipeline.from_pretrained(folder)"
 BRANCH = """controlnet = ControlNetModel.from_pretrained(folder, subfolder="controlnet")
@@ -136,6 +148,7 @@ def card(
     facts: Mapping[str, Any],
     *,
     pixels: int,
+    channels: str,
     whole: bool,
     scheduler: str,
     steps: int,
@@ -145,10 +158,11 @@ def card(
 ) -> str:
     """README.md of an exported folder. `facts` are the training run's, see `cmrgen.render.Generator`.
 
-    whole: the folder holds the base too. scheduler: class in diffusers. steps, guidance: for the example.
+    channels: of the base's images, see cmrgen.phases. whole: the folder holds the base too. scheduler: class in diffusers. steps, guidance: for the example.
     metrics: those that are floats are shown.
     """
     name, tag, licence = _base(facts)
+    told, read = READ[channels]
     fields = facts.get("fields", FIELDS)
     words = prompt(pd.Series({"sex": "M", "age": 72, "bmi_band": "normal", "diagnosis": "hf"}), fields=fields)
     load = WHOLE if whole else BRANCH.format(name=name, scheduler=scheduler)
@@ -156,12 +170,19 @@ def card(
         "ControlNetModel", "StableDiffusionControlNetPipeline", scheduler
     ]  # fmt: skip
     example = EXAMPLE.format(
-        imports=", ".join(imports), load=load, pixels=pixels, prompt=words, steps=steps, guidance=float(guidance)
+        imports=", ".join(imports),
+        load=load,
+        pixels=pixels,
+        prompt=words,
+        steps=steps,
+        guidance=float(guidance),
+        read=read,
     )
     return CARD.format(
         header=_header(name, tag),
         base=name or "a small latent diffusion model",
         example=example,
+        channels=told,
         pixels=pixels,
         field=f", {facts['fov_mm']:g} mm wide" if "fov_mm" in facts else "",
         prompt=words,

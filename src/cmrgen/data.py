@@ -149,7 +149,7 @@ class Latents(L.LightningDataModule):
         store, (c, h, w) = self.store, self.base.latent_shape
         batch = max(1, min(ENCODED_IMAGES, ENCODED_PIXELS // self.base.pixels**2))
         facts = {"store": store.fingerprint, "base": self.base.fingerprint, "rows": rows.tolist(), "batch": batch}
-        path = store.folder / f"moments-{fingerprint({**facts, 'version': 2})}.f16"
+        path = store.folder / f"moments-{fingerprint({**facts, 'version': 3})}.f16"
         files = [Rows(path, np.float16, (2 * c, h, w))]
         if moved.any():
             files.insert(0, Rows(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))

@@ -68,6 +68,7 @@ def export(
         text = card(
             generator.facts,
             pixels=generator.base.pixels,
+            channels=generator.base.channels,
             whole=parts == "pipeline",
             scheduler=SAMPLERS[sampler.name].__name__,
             steps=sampler.steps,

@@ -78,8 +78,9 @@ class Generator:
         strength: float | Sequence[float] = 1.0,
         sampler: Sampler,
     ) -> Tensor:
-        """(B, 2, P, P) uint8 images for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
+        """(B, 2, P, P) float32 grey levels for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
 
+        They are neither rounded nor stretched; `cmrgen.render.as_stored` makes pictures of them like the cohort's.
         guidance: a scale per image, in place of the sampler's own; negatives: what the images shall not show, else
         nothing; strength: of the mask. An image that is not finite becomes black.
         """
@@ -122,7 +123,7 @@ class Generator:
 def blank(images: Tensor) -> Tensor:
     """(B,) whether an image (B, 2, P, P) shows nothing at all: not finite, or lost in the decoder."""
     flat = images.flatten(1)
-    return flat.amin(1) == flat.amax(1)
+    return ~flat.isfinite().all(1) | (flat.amin(1) == flat.amax(1))
 
 
 @contextmanager

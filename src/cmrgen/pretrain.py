@@ -22,6 +22,7 @@ from cmrdata.store import Store
 from cmrgen.base import Base, as_rgb
 from cmrgen.data import EvenDraws, jitter
 from cmrgen.diffusion import follow
+from cmrgen.phases import EVEN, checked
 from cmrstudy.continuing import Place, batch_seed
 
 # an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not language
@@ -42,7 +43,8 @@ SCHEDULE = {
 class AutoencoderModule(L.LightningModule):
     """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores).
 
-    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser.
+    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser. `order`: how ED and ES
+    become three channels, see cmrgen.phases.
     """
 
     logs = ("train_loss", "psnr", "val_psnr")
@@ -55,9 +57,11 @@ class AutoencoderModule(L.LightningModule):
         kl: float = 2e-4,
         steps: int = 1000,
         augment: bool = False,
+        order: str = EVEN,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        checked(order)
         self.save_hyperparameters(logger=False)
         depth = len(channels)
         self.vae = AutoencoderKL(
@@ -76,7 +80,7 @@ class AutoencoderModule(L.LightningModule):
         seed = batch_seed(self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
         if self.hparams.augment:
             batch = jitter(batch, batch, np.random.default_rng(seed))[0]
-        rgb = as_rgb(batch, batch.shape[-1])
+        rgb = as_rgb(batch, batch.shape[-1], channels=self.hparams.order)
         posterior = self.vae.encode(rgb).latent_dist
         error = self.vae.decode(posterior.sample(torch.Generator().manual_seed(seed))).sample - rgb
         divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value, as the errors are per pixel
@@ -85,7 +89,7 @@ class AutoencoderModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        rgb = as_rgb(batch, batch.shape[-1])
+        rgb = as_rgb(batch, batch.shape[-1], channels=self.hparams.order)
         error = self.vae.decode(self.vae.encode(rgb).latent_dist.mode()).sample - rgb
         self.log("val_psnr", _psnr(error), prog_bar=True, sync_dist=True)
 
@@ -215,9 +219,15 @@ def text_tower(seed: int) -> TextTransformer:
 
 
 def assemble(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, text: TextTransformer, *, pixels: int, images: Tensor
+    vae: AutoencoderKL,
+    unet: UNet2DConditionModel,
+    text: TextTransformer,
+    *,
+    pixels: int,
+    images: Tensor,
+    channels: str = EVEN,
 ) -> Base:
-    """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8."""
+    """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8; `channels`: cmrgen.phases."""
     networks: dict[str, torch.nn.Module] = {"vae": vae, "unet": unet, "text": text}
     base = Base(
         parts={name: partial(dict.get, networks, name) for name in networks},
@@ -228,6 +238,7 @@ def assemble(
         factor=2 ** (len(vae.config.block_out_channels) - 1),
         tokens=text.context_length,
         fingerprint=_digest(vae, text),
+        channels=channels,
     )
     means = base.moments(images).chunk(2, 1)[0]
     base.shift, base.scale = means.mean((0, 2, 3)).view(-1, 1, 1), 1 / means.std((0, 2, 3)).view(-1, 1, 1)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from cmrgen.data import Latents
-from cmrgen.render import Generator, resized
+from cmrgen.render import Generator, as_stored
 from cmrgen.sampler import Sampler
 from cmrstudy.dashboards import log_figure
 from cmrstudy.figures import coloured, image_grid, save
@@ -65,7 +65,7 @@ class PreviewGrid(L.Callback):
             for part in parts
         ]
         module.base.release("vae")
-        shown = resized(torch.cat(synthetic), masks.shape[-1]).cpu().numpy()
+        shown = as_stored(torch.cat(synthetic), masks.shape[-1])
         cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
         n = len(rows)
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmrdata import progress
 from cmrdata.disk import write_atomic
+from cmrdata.grey import stretched
 from cmrdata.store import Store, Writer
 from cmrgen.generator import Generator as Generator
 from cmrgen.generator import blank
@@ -23,10 +24,12 @@ from cmrgen.generator import load_generator as load_generator
 from cmrgen.generator import save_generator as save_generator
 from cmrgen.moves import moved
 from cmrgen.output import check_room, close, failures, finished, shard_name, shard_of, written_alone
+from cmrgen.resampling import resampled
 from cmrgen.rows import check
 from cmrgen.sampler import Sampler
 from cmrgen.sweeps import figures as sweep
 
+STORED = "percentiles, exact inverse"  # how drawn images become the set's bytes, see `as_stored`
 HOPELESS = 8  # images: so many without a good one, and the weights are to blame
 
 
@@ -62,6 +65,7 @@ def render(
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
         "plan": plan_hash(plan),
+        "grey": STORED,
         **sampler.settings(),
         **({"compiled": True} if generator.compiled else {}),
         **({"precision": str(generator.precision)} if generator.precision != torch.float32 else {}),
@@ -107,13 +111,14 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
                     f"{writer.settings['generator']} or its base are broken; check them, or train it again"
                 )
             bad = pd.DataFrame({"row": batch.row[~good], "reason": "not finite, twice"})
-            writer.append(resized(images, writer.pixels).numpy()[good], masks[good], part[good], rejected=bad)
+            pictures = as_stored(images[torch.from_numpy(good)], writer.pixels)
+            writer.append(pictures, masks[good], part[good], rejected=bad)
             advance(len(batch))
 
 
 def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler) -> Tensor:
-    """(n, 2, P, P) images of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
-    images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels), dtype=torch.uint8)
+    """(n, 2, P, P) grey levels of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
+    images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels))
 
     def draw(at: np.ndarray, generator: Generator, steps: int) -> None:
         some = rows.iloc[at]
@@ -148,9 +153,10 @@ def render_sweep(cohort: Store, generator: Generator, folder: Path, *, sampler: 
     render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 
-def resized(images: Tensor, pixels: int) -> Tensor:
-    """(B, 2, ., .) uint8 to (B, 2, pixels, pixels), anti-aliased."""
-    if images.shape[-1] == pixels:
-        return images
-    smaller = nn.functional.interpolate(images.float(), size=(pixels, pixels), mode="bilinear", antialias=True)
-    return smaller.round().clamp(0, 255).to(torch.uint8)
+def as_stored(images: Tensor, pixels: int) -> np.ndarray:
+    """(B, 2, ., .) grey levels as drawn -> (B, 2, pixels, pixels) uint8, treated as a cohort's pictures are.
+
+    Resampled by the inverse of what the base's images were enlarged with, stretched between their own percentiles as
+    real ones, rounded once. A real image that makes this trip keeps its bytes, but for a few last digits.
+    """
+    return stretched(resampled(images, pixels).cpu().numpy())

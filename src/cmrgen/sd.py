@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from cmrgen.base import Base
+from cmrgen.phases import EVEN, PAPER
 from cmrgen.weights import (
     KINDS,
     SCHEDULE,
@@ -56,13 +57,14 @@ def load_sd(
     allow_pickle: bool = False,
     sha256: str | None = None,
     configs: str | Path | None = None,
+    channels: str = EVEN,
 ) -> Base:
     """Stable Diffusion as a base whose networks are read, into float32, when they are first used.
 
     weights: a hub id, a diffusers folder (vae/, unet/, scheduler/, text_encoder/ with safetensors) or an original .ckpt
     or .safetensors. allow_pickle: read a .ckpt that holds more than tensors, which may run code. sha256: what a single
     file should have, by default the published one of a .ckpt; another one warns. configs: a folder with the JSON configs
-    of a single file, by default assets/<kind>.
+    of a single file, by default assets/<kind>. channels: how ED and ES become three, see cmrgen.phases.
 
     FileNotFoundError where nothing complete is found; ValueError for another model's weights or a refused .ckpt.
     """
@@ -80,18 +82,20 @@ def load_sd(
     if config["text_encoder"]["hidden_act"] != of.activation:
         raise other_model(source, kind)
     schedule = {"prediction_type": "epsilon", **json.loads((folder / SCHEDULE).read_text())}
-    channels, factor = config["vae"]["latent_channels"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
+    latent, factor = config["vae"]["latent_channels"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
     scaling, side = config["vae"].get("scaling_factor", 0.18215), config["unet"]["sample_size"]
+    mark = sampled_hash(files, {**schedule, "scaling_factor": scaling, "sample_size": side})
     return Base(
         parts=parts,
         schedule=schedule,
-        shift=torch.zeros(channels, 1, 1),
-        scale=torch.full((channels, 1, 1), scaling),
+        shift=torch.zeros(latent, 1, 1),
+        scale=torch.full((latent, 1, 1), scaling),
         pixels=side * factor,
         factor=factor,
         tokens=config["text_encoder"]["max_position_embeddings"],
-        fingerprint=sampled_hash(files, {**schedule, "scaling_factor": scaling, "sample_size": side}),
+        fingerprint=f"{mark}{'' if channels == PAPER else f'-{channels}'}",
         pad=of.pad,
+        channels=channels,
     )
 
 

@@ -23,8 +23,9 @@ SETTINGS = {  # what people change: command -> setting, as conf/<command>.yaml o
     "train": (
         "train:seed", "train:fold", "train:resume", "train:overwrite", "train:stale", "train:refresh",
         "train:data_root", "cohort/ukbb:root", "cohort/ukbb:table", "cohort/ukbb:exclude", "cohort/phantom:hf_scale",
-        "base/sd21:weights", "experiment/classifier:synthetic", "experiment/classifier:synthetic_set",
-        "experiment/classifier:labels", "experiment/classifier:budget", "model/classifier:backbone",
+        "base/sd21:weights", "base/sd21:channels", "experiment/classifier:synthetic",
+        "experiment/classifier:synthetic_set", "experiment/classifier:harmonise", "experiment/classifier:labels",
+        "experiment/classifier:budget", "model/classifier:backbone",
         "model/classifier:lr", "trainer/auto:precision", "trainer/auto:devices", "trainer/auto:max_epochs",
     ),
     "generate": (

@@ -51,7 +51,7 @@ LEFT = (  # every file that a command writes into a run folder; nothing else is 
     "report.html", "audit.json", "figures/*", "private/*",
     *(f"{stem}{of}.{kind}" for kind in ("csv", "md", "tex") for of in ("", "_*") for stem in (
         "table1", "table2", "gaps", "fairness", "metrics", "calibration", "confusion", "tests", "ranks",
-        "adherence", "area_change", "diversity", "fidelity", "audit", "membership")),
+        "adherence", "area_change", "diversity", "fidelity", "two_sample", "audit", "membership")),
 )  # fmt: skip
 NAMED = (  # those that are removed even where a folder on the way is a link
     "checkpoints/best.ckpt", "checkpoints/last.ckpt", "autoencoder/checkpoints/last.ckpt", "unet/checkpoints/last.ckpt",
