@@ -216,14 +216,16 @@ def _pooled(axis: str, parts: dict[str, tuple[pd.DataFrame, pd.DataFrame]], *, e
     Where no group has FEW synthetic images nothing is to be compared, and no other pool is asked.
     """
     compared = any(len(synthetic) >= FEW for _, synthetic in parts.values())
+    groups: list[Group] = []
     for pool, splits in POOLS.items():
         held = {name: real[real.split.isin(splits)] for name, (real, _) in parts.items()}
-        if not compared or all(half_size(some.subject) >= enough for some in held.values()):
+        groups = [
+            Group(axis, name, some.index.to_numpy(), parts[name][1].index.to_numpy(), half_size(some.subject), pool)
+            for name, some in held.items()
+        ]
+        if not compared or all(group.half >= enough for group in groups):
             break
-    return [
-        Group(axis, name, some.index.to_numpy(), parts[name][1].index.to_numpy(), half_size(some.subject), pool)
-        for name, some in held.items()
-    ]
+    return groups
 
 
 def _comparable(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
