@@ -142,7 +142,8 @@ def _people(cohort: Phantom) -> tuple[np.ndarray, pd.DataFrame]:
     people = with_groups(cohort.subjects()[0].assign(split="train"))
     stacks = cohort.stacks(people)
     index = stacks.index.merge(people[["subject", "group", "diagnosis"]], on="subject", validate="many_to_one")
-    return stacks.images, index.assign(diseased=index.diagnosis == "hf")
+    codes = {name: pd.factorize(index[name])[0] for name in ("group", "subject")}
+    return stacks.images, index.assign(diseased=index.diagnosis == "hf", **codes)
 
 
 def _drawn(index: pd.DataFrame, size: int, *, few: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

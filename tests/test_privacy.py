@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fake_cohort import FakeCohort
+from fake_cohort import FakeCohort, fake_set
 from matplotlib.figure import Figure
 
 from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, Writer
 from cmrgen.base import load_base
-from cmrgen.evaluation import privacy
+from cmrgen.evaluation import privacy, sections
 from cmrgen.evaluation.likeness import by_features, by_sight
+from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack, diffusion_losses, membership
 from cmrgen.evaluation.privacy import Audit, audit
+from cmrgen.set_card import _audit
 from cmrstudy import figures
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
@@ -286,6 +289,31 @@ def test_attack_compares_groups_of_equal_size(monkeypatch: pytest.MonkeyPatch, t
     female = table.index.str.startswith("F/")
     assert table.auc[female].mean() > 0.8 > 0.65 > table.auc[~female][1:].mean()
     assert attack(None, store, seed=0, images=72).members.iloc[0] <= 72
+
+
+def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = prepare(FakeCohort(count=180), tmp_path)
+    made = fake_set(tmp_path / "set", store, count=36)
+    looks = SimpleNamespace(features=None)
+    monkeypatch.setattr(sections, "judge", lambda _, images: SimpleNamespace(features=embed(np.array(images))))
+    attacked = pd.DataFrame([{"group": "all", **membership(*rng.normal(size=(2, 50)), seed=0)._asdict()}])
+    monkeypatch.setattr(sections, "_attacked", lambda *_, **__: attacked)
+    measured = Measured(store, made, None, np.zeros(0, int), looks, looks, tmp_path / "results")  # type: ignore[arg-type]
+    section = sections.audit_section(measured, generator="runs/controlnet/0", seed=0)
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"audit.json", "audit.csv", "audit_tests.csv", "audit_sources.csv", "private"} <= names
+    verdicts = json.loads((tmp_path / "results" / "audit.json").read_text())["verdicts"]
+    assert verdicts == list(section.answers) == list(section.paragraphs[: len(verdicts)])
+    assert verdicts[-1].startswith("By the generator's loss: ")
+    assert all(text in _audit(str(tmp_path / "results"), made) for text in verdicts)
+    tests = pd.read_csv(tmp_path / "results" / "audit_tests.csv")
+    assert tests.test.tolist() == 2 * ["nearest", "nearest without the source", "C_T", "copies"]
+    held = store.index.split.isin(("val", "test"))
+    assert (tests.held_out[tests.test == "nearest"] == store.index.subject[held].nunique()).all()
+    known = tests[tests.test.isin(("nearest", "C_T"))]
+    assert (known.p_holm >= known.p).all() and (known.alarm == (known.p_holm <= 0.03)).all()
 
 
 def test_copy_pairs_are_drawn() -> None:
