@@ -24,7 +24,7 @@ from cmrgen.evaluation.inception import published_pools
 
 CELLS = 12 * 2 * 4  # of Table 1, times draws
 REFERENCE = 68  # runs of pytorch-fid per pair of folders in the reference code
-POOL = 9_173 + 4_000  # the paper's study: held-out subjects (36 % of 25,480) and synthetic images
+POOL = 16_039 + 3_965  # real and synthetic images that the paper's study draws (fidelity.used_rows, phantom cohort)
 
 
 def main() -> None:

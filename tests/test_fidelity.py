@@ -17,7 +17,17 @@ from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.evaluation import judges
 from cmrgen.evaluation.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
-from cmrgen.evaluation.fidelity import FEW, fidelity, half_size, halves, overview, pool_of, table1, table1_wide
+from cmrgen.evaluation.fidelity import (
+    FEW,
+    fidelity,
+    half_size,
+    halves,
+    overview,
+    subgroups,
+    table1,
+    table1_wide,
+    used_rows,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,16 +64,17 @@ def test_table1_has_every_cell_at_one_size() -> None:
     real, synthetic = people(720), people(360)
     x, y = features(720, 8, 0), features(360, 8, 1)
     table = table1(x, real, y, synthetic, draws=2, seed=0)
-    assert list(table.columns) == ["axis", "cell", "kind", "fid", "sd", "n", "subjects"]
+    assert list(table.columns) == ["axis", "cell", "kind", "fid", "sd", "n", "subjects", "pool"]
     assert set(table.n) == {120} and len(table) == 4 * 3 * 2  # 240 real and 120 synthetic of each age band
-    assert table.attrs["pool"] == "held-out (val + test)" and not table.attrs["refused"] + table.attrs["warnings"]
+    assert set(table.pool) == {"held-out"} and not table.attrs["refused"] + table.attrs["warnings"]
     assert table[table.axis == "age_band"].cell.unique().tolist() == ["<60 - <60", "<60 - 70+", "70+ - 70+"]
     assert table.cell.unique()[[0, 1, 2, 9, 10, 11]].tolist() == [
         "Male - Male", "Male - Female", "Female - Female", "Healthy - Healthy", "Healthy - HF", "HF - HF"]  # fmt: skip
     pd.testing.assert_frame_equal(table, table1(x, real, y, synthetic, draws=2, seed=0))
     assert set(table1(x, real, y, synthetic, n=50, draws=2, seed=0).n) == {50}
     wide = table1_wide(table)
-    assert wide.shape == (12, 4) and wide.iloc[0].tolist() == ["Sex", *table.cell.unique()[:3]]
+    assert wide.shape == (12, 5) and wide.iloc[0].tolist() == ["Sex", *table.cell.unique()[:3], ""]
+    assert wide.iloc[1:3].pool.tolist() == ["held-out"] * 2
     assert wide.iloc[1, 1] == f"{table.fid[0]:.2f} ({table.sd[0]:.2f})"
 
 
@@ -77,12 +88,66 @@ def test_table1_finds_the_group_that_differs() -> None:
     assert across["Female - Female"] > 50 > 5 > across["Male - Female"]  # B is the synthetic side
 
 
-def test_table1_falls_back_to_all_splits_and_warns() -> None:
+def test_table1_falls_back_to_train_and_held_out_and_warns() -> None:
     real = pd.concat([people(36), people(720, split="train", first=36), people(90, split="extra", first=800)])
-    table = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0)
-    assert table.attrs["pool"] == "all splits" == pool_of(real, people(36))
-    assert len(table.attrs["warnings"]) == 2 and "all splits" in table.attrs["warnings"][1]
+    table = table1(features(846, 4, 0), real, features(72, 4, 1), people(72), draws=2, seed=0)
+    assert set(table.pool) == {"train + held-out"} and len(table.attrs["warnings"]) == 2
+    assert table.attrs["warnings"][1].startswith("Sex, Age, BMI, Condition: a half of the held-out images is smaller")
+    few = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0)
+    assert few[few.axis == "bmi_band"].pool.unique().tolist() == ["held-out"]  # 12 synthetic images: nothing to compare
     assert table[table.axis == "sex"].subjects.max() == 756  # without the extra rows
+
+
+def scarce_disease(train: int = 360) -> pd.DataFrame:
+    """Held-out people whose diseased half has 48 images, as at the paper's size, beside training people."""
+    held = people(720)
+    held = pd.concat([held[held.label == 0], held[held.label == 1][:97]], ignore_index=True)
+    held.loc[0, "subject"] = held.subject[1]  # somebody with two images
+    return pd.concat([held, people(train, split="train", first=9000)], ignore_index=True)
+
+
+def test_the_pool_is_decided_for_each_axis_alone() -> None:
+    real, synthetic = scarce_disease(), people(360)
+    who = subgroups(real, synthetic).set_index("subgroup")
+    assert who.held_out_half["HF"] == 48 < 50 <= who.held_out_half[["Male", "Female", "<60", "Obese"]].min()
+    assert who.pool[["Healthy", "HF"]].tolist() == ["train + held-out"] * 2
+    assert set(who.pool.drop(["Healthy", "HF"])) == {"held-out"}
+    assert who["images"]["HF"] == 97 + 180 and who.subjects["Healthy"] == 359 + 180 and who.synthetic["HF"] == 180
+    x = np.zeros((len(real), 4)) + features(len(real), 4, 0)
+    table = table1(x, real, features(360, 4, 1), synthetic, draws=2, seed=0)
+    assert table.groupby("axis").pool.unique().map(list).to_dict() == {
+        "sex": ["held-out"], "age_band": ["held-out"], "bmi_band": ["held-out"], "diagnosis": ["train + held-out"]}  # fmt: skip
+    assert [text.split(":")[0] for text in table.attrs["warnings"]] == ["Condition"]
+    x[(real.split == "train").to_numpy()] += 50  # who only the diagnosis may see
+    moved = table1(x, real, features(360, 4, 1), synthetic, draws=2, seed=0)
+    same = moved.fid == table.fid
+    assert same[table.axis != "diagnosis"].all() and not same[table.axis == "diagnosis"].any()
+
+
+def test_each_group_has_a_pool_of_its_own() -> None:
+    held = people(36 * 45)
+    scarce = held.group == "F/<60/obese/hf"
+    real = pd.concat([held[~scarce], held[scarce][:9], people(36 * 40, split="train", first=9000)], ignore_index=True)
+    long = fidelity(features(len(real), 4, 0), real, features(36 * 30, 4, 1), people(36 * 30), draws=1, seed=0,
+                    groups=True)  # fmt: skip
+    pools = long.drop_duplicates("cell").set_index("cell").pool
+    assert pools[pools != "held-out"].to_dict() == {"F/<60/obese/hf": "train + held-out"}
+    assert any(text.startswith("1 of 36 groups: a half") for text in long.attrs["warnings"])
+    assert overview(long).set_index("Group").pool["F/<60/obese/hf"] == "train + held-out"
+
+
+def test_only_the_images_that_are_drawn_need_features() -> None:
+    real, synthetic = scarce_disease(train=3600), people(720)
+    x, y = features(len(real), 4, 0), features(720, 4, 1)
+    how = {"n": 20, "draws": 1, "seed": 3}
+    rows = used_rows(real, synthetic, **how)
+    trained = (real.split == "train").to_numpy()
+    assert 0 < trained[rows[0]].sum() <= (2 + 36) * 3 * 20 and len(rows[0]) < 0.6 * len(real)
+    given = (x[rows[0]], real, y[rows[1]], synthetic)
+    for make in (table1, fidelity, lambda *given, **how: fidelity(*given, groups=True, **how)):
+        pd.testing.assert_frame_equal(make(x, real, y, synthetic, **how), make(*given, rows=rows, **how))
+    with pytest.raises(ValueError, match="rows of features for"):
+        table1(x, real, y[rows[1]], synthetic, rows=rows, **how)
 
 
 def test_table1_refuses_unknown_axes() -> None:
@@ -107,7 +172,7 @@ def test_a_small_group_is_marked_and_pulls_no_other_down() -> None:
     rest = table.drop(marked.index)
     assert set(rest.n) == {table.attrs["n"]} and table.attrs["n"] >= 60 and rest.fid.notna().all()
     assert f"Female (synthetic: {FEW - 1})" in table.attrs["warnings"][0]
-    assert table1_wide(table).iloc[2].tolist()[2:] == ["n/a", "n/a"]
+    assert table1_wide(table).iloc[2].tolist()[2:] == ["n/a", "n/a", "held-out"]
     alone = pd.concat([synthetic[synthetic.sex == "M"], synthetic[synthetic.sex == "F"][:1]])
     single = table1(features(720, 4, 0), real, features(len(alone), 4, 1), alone, draws=2, seed=0)
     assert "Female (synthetic: 1)" in single.attrs["warnings"][0] and single.fid.isna().sum() == 2
@@ -135,7 +200,8 @@ def test_fidelity_has_every_metric_and_agrees_with_table1() -> None:
     real, synthetic = people(720), people(360)
     x, y = features(720, 8, 0), features(360, 8, 0)
     long = fidelity(x, real, y, synthetic, draws=2, seed=0)
-    assert long.columns.tolist() == ["axis", "cell", "kind", "metric", "value", "sd", "low", "high", "n", "subjects"]
+    assert long.columns.tolist() == [
+        "axis", "cell", "kind", "metric", "value", "sd", "low", "high", "n", "subjects", "pool"]  # fmt: skip
     assert long.axis.unique().tolist() == ["sex", "age_band", "bmi_band", "diagnosis", "all"]
     wanted = ["fid", "kid", "precision", "recall", "density", "coverage"]
     assert long.metric.unique().tolist() == wanted and len(long) == (12 + 1) * 2 * 6

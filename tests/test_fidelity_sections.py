@@ -45,9 +45,10 @@ def test_section_has_the_same_tables_for_every_backbone(found: Measured, monkeyp
     backbones = {"inception": None, "swav": "/weights/swav.pth"}
     section = fidelity_sections.fidelity_section(found, backbones=backbones, n=40, seed=0)
     assert [table.attrs["caption"].split(":")[0] for table in section.tables] == [
-        "Table 1", "Domain features", "Table 1", "SwAV features"]  # fmt: skip
+        "Table 1", "Who Table 1 compares", "Domain features", "Table 1", "SwAV features"]  # fmt: skip
     names = [f"{name}{of}" for of in ("", "_swav") for name in ("table1", "fidelity", "fidelity_groups")]
-    assert sorted(path.stem for path in found.folder.glob("*.csv")) == sorted(names)
+    assert sorted(path.stem for path in found.folder.glob("*.csv")) == sorted([*names, "table1_subgroups"])
+    assert "Here held-out: Sex, Age, BMI, Condition, all together." in section.paragraphs[-1]
     assert set(pd.read_csv(found.folder / "table1_swav.csv").n) == {40}
     assert section.sources["SwAV features"] == "swav.pth, sha256 abc" and "/weights" not in str(section)
     assert len(section.answers) == 2 and "40 images a side" in section.answers[0]

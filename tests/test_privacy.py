@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,17 +11,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from fake_cohort import FakeCohort
+from fake_cohort import FakeCohort, fake_set
 from matplotlib.figure import Figure
 
 from cmrdata.prepare import prepare
 from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, Writer
 from cmrgen.base import load_base
-from cmrgen.evaluation import privacy
+from cmrgen.evaluation import privacy, sections
 from cmrgen.evaluation.likeness import by_features, by_sight
+from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack, diffusion_losses, membership
-from cmrgen.evaluation.privacy import Audit, audit, c_t, wilson
+from cmrgen.evaluation.privacy import Audit, audit
+from cmrgen.set_card import _audit
 from cmrstudy import figures
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
@@ -108,7 +111,11 @@ def test_planted_copies_are_found_and_nobody_else(planted: tuple[Audit, Store]) 
     row = of(found)
     assert row.low < row.share < row.high and row.candidates >= PLANTED
     assert PLANTED <= row.copies <= PLANTED + 1
-    assert any(s.startswith(f"By what is seen: {int(row.copies)} images look like copies") for s in found.verdicts)
+    assert found.verdicts[1].startswith(
+        f"By what is seen: {int(row.copies)} images are called copies of training images ("
+    )
+    test = found.tests.set_index(["measure", "test"]).loc[("sight", "copies")]
+    assert test.alarm and test.value == row.copies and test.images == COUNT
     groups = found.groups[(found.groups.measure == "sight") & (found.groups.group != "all")]
     assert (groups.n.sum(), groups.copies.sum(), groups.candidates.sum()) == (COUNT, row.copies, row.candidates)
     assert groups.few.equals(groups.n < 20) and groups.few.any()
@@ -119,9 +126,15 @@ def test_a_clean_set_is_not_flagged(clean: Audit, planted: tuple[Audit, Store]) 
     row = of(clean)
     assert row.n == COUNT and row.held_out > 100
     assert row.low < 0.05 and row.p > 0.05 and row.copies == 0
-    assert abs(row.authentic - row.held_authentic) < 0.15 and row.ct_low < row.ct < row.ct_high and row.ct > -2
-    assert clean.verdicts[0].startswith("By what is seen: no more candidate copies than expected by chance (")
-    assert clean.verdicts[1] == "By what is seen: no image looks like a copy."
+    assert abs(row.authentic - row.held_authentic) < 0.15 and row.ct > -2 and row.ct_p > 0.03
+    assert not clean.tests.alarm.any() and clean.tests.test.value_counts().eq(2).all()
+    assert clean.verdicts[0].startswith("By what is seen: no evidence that the set lies nearer to the training images")
+    assert "held-out people)" in clean.verdicts[0] and clean.verdicts[0].endswith(
+        "A few copies in a large set would not show in this."
+    )
+    assert clean.verdicts[1].startswith(
+        "By what is seen: no image is called a copy of a training image (each of 160 against"
+    )
     assert row.authentic > of(planted[0]).authentic
     assert of(clean, "features").copies <= 1 and of(clean, "features").low < 0.05
 
@@ -129,7 +142,9 @@ def test_a_clean_set_is_not_flagged(clean: Audit, planted: tuple[Audit, Store]) 
 @pytest.mark.slow  # two whole audits: 45 s
 def test_names_stay_in_the_private_table(planted: tuple[Audit, Store], cohort: Store, tmp_path: Path) -> None:
     found, made = planted
-    shared = found.groups.to_csv() + found.sources.to_csv() + " ".join(found.verdicts + found.notes)
+    shared = (
+        found.tests.to_csv() + found.groups.to_csv() + found.sources.to_csv() + " ".join(found.verdicts + found.notes)
+    )
     assert not any(name in shared for name in cohort.subjects.subject)
     privacy.write_private(found, cohort, made, tmp_path / "private", worst=3)
     written = {path.name for path in (tmp_path / "private").iterdir()}
@@ -154,11 +169,16 @@ def test_copies_of_the_source_subject_are_told_apart(cohort: Store, fresh: np.nd
 
 @pytest.mark.slow  # an audit of its own: 3 s
 def test_the_set_of_training_images_is_all_copies(cohort: Store, tmp_path: Path) -> None:
-    own = np.array(cohort.images[np.flatnonzero(cohort.index.split == "train")[:27]])
+    own = np.array(cohort.images[np.flatnonzero(cohort.index.split == "train")[:108]])
     own[0] = 7
     row = of(found := audit(cohort, made_from(cohort, tmp_path, own), embed, seed=0, held_out=100))
-    assert row.candidates == 26 and row.copies == 26 and row.authentic < 0.05 and row.ct < -5
-    assert "more candidate copies than by chance" in found.verdicts[0]
+    assert row.candidates == 107 and row.copies == 107 and row.authentic < 0.05 and row.ct < -4
+    rows = found.tests.set_index(["measure", "test"]).loc["sight"]
+    assert rows.alarm[["nearest", "C_T", "copies"]].all() and rows.value["nearest"] >= rows.alarm_from["nearest"]
+    assert found.verdicts[0].startswith(
+        "By what is seen: the set lies nearer to the training images than unseen people do ("
+    )
+    assert "Without the source subjects' own images this is also so" in found.verdicts[0]
     assert any("1 synthetic images are constant" in note for note in found.notes)
 
 
@@ -168,9 +188,9 @@ def test_few_held_out_people_are_refused_or_noted(cohort: Store, fresh: np.ndarr
     with pytest.raises(ValueError, match="19 held-out subjects .* needs at least 20"):
         audit(cohort, made, embed, seed=0, held_out=19)
     found = audit(cohort, made, embed, seed=0, held_out=30)
-    assert np.isnan(of(found).copies) and np.isnan(of(found).ct) and of(found).few
+    assert np.isnan(of(found).copies) and of(found).few
     assert "only 40 real images to compare with, single copies are not called" in found.notes[0]
-    assert any("C_T needs 20" in note for note in found.notes)
+    assert "single copies were not looked for (40 real images to compare with)" in found.verdicts[1]
 
 
 def test_other_sizes_and_flat_images_are_refused(cohort: Store, tmp_path: Path) -> None:
@@ -205,21 +225,6 @@ def test_search_by_features_is_a_cosine() -> None:
     assert near.other[0] == pytest.approx(np.sort(z @ z[0])[-2])
 
 
-def test_c_t_is_standard_for_exchangeable_people_and_negative_for_copies() -> None:
-    draws = np.random.default_rng(0)
-    cell = np.repeat([0, 1], 50)
-    values = [c_t(*draws.normal(size=(2, 100)), cell, cell) * 2**0.5 for _ in range(400)]  # a mean of two z has sd 0.71
-    assert abs(np.mean(values)) < 0.15 and 0.88 < np.std(values) < 1.12
-    assert c_t(np.zeros(100), np.ones(100), cell, cell) < -7 and c_t(np.ones(100), np.zeros(100), cell, cell) > 7
-    assert np.isnan(c_t(np.zeros(10), np.ones(100), cell[:10], cell))
-
-
-def test_wilson_by_hand() -> None:
-    assert wilson(164, 4000) == pytest.approx((0.0353, 0.0476), abs=1e-4)
-    assert wilson(0, 20)[0] == 0 and wilson(0, 20)[1] == pytest.approx(0.161, abs=1e-3)
-    assert np.isnan(wilson(0, 0)).all()
-
-
 def test_membership_of_exchangeable_and_of_remembered_losses() -> None:
     draws, covered, resolved = np.random.default_rng(0), 0, 0
     for seed in range(60):
@@ -229,7 +234,7 @@ def test_membership_of_exchangeable_and_of_remembered_losses() -> None:
         resolved += found.tpr >= found.resolvable
     assert covered >= 52 and resolved <= 9  # 57 and at most 3 are expected; both bounds lie beyond 99 %
     found = membership(draws.normal(-3, 1, 200), draws.normal(size=200), seed=0)
-    assert found.auc > 0.95 and found.auc_low < found.auc < found.auc_high
+    assert found.p < 1e-9 and found.auc > 0.95 and found.auc_low < found.auc < found.auc_high
     assert found.tpr > 0.5 > found.resolvable and found.tpr_low <= found.tpr <= found.tpr_high
     assert (found.members, found.held_out) == (200, 200)
 
@@ -284,6 +289,31 @@ def test_attack_compares_groups_of_equal_size(monkeypatch: pytest.MonkeyPatch, t
     female = table.index.str.startswith("F/")
     assert table.auc[female].mean() > 0.8 > 0.65 > table.auc[~female][1:].mean()
     assert attack(None, store, seed=0, images=72).members.iloc[0] <= 72
+
+
+def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = prepare(FakeCohort(count=180), tmp_path)
+    made = fake_set(tmp_path / "set", store, count=36)
+    looks = SimpleNamespace(features=None)
+    monkeypatch.setattr(sections, "judge", lambda _, images: SimpleNamespace(features=embed(np.array(images))))
+    attacked = pd.DataFrame([{"group": "all", **membership(*rng.normal(size=(2, 50)), seed=0)._asdict()}])
+    monkeypatch.setattr(sections, "_attacked", lambda *_, **__: attacked)
+    measured = Measured(store, made, None, np.zeros(0, int), looks, looks, tmp_path / "results")  # type: ignore[arg-type]
+    section = sections.audit_section(measured, generator="runs/controlnet/0", seed=0)
+    names = {path.name for path in (tmp_path / "results").iterdir()}
+    assert {"audit.json", "audit.csv", "audit_tests.csv", "audit_sources.csv", "private"} <= names
+    verdicts = json.loads((tmp_path / "results" / "audit.json").read_text())["verdicts"]
+    assert verdicts == list(section.answers) == list(section.paragraphs[: len(verdicts)])
+    assert verdicts[-1].startswith("By the generator's loss: ")
+    assert all(text in _audit(str(tmp_path / "results"), made) for text in verdicts)
+    tests = pd.read_csv(tmp_path / "results" / "audit_tests.csv")
+    assert tests.test.tolist() == 2 * ["nearest", "nearest without the source", "C_T", "copies"]
+    held = store.index.split.isin(("val", "test"))
+    assert (tests.held_out[tests.test == "nearest"] == store.index.subject[held].nunique()).all()
+    known = tests[tests.test.isin(("nearest", "C_T"))]
+    assert (known.p_holm >= known.p).all() and (known.alarm == (known.p_holm <= 0.03)).all()
 
 
 def test_copy_pairs_are_drawn() -> None:

@@ -39,18 +39,18 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
     `backbones`: name in cmrgen.evaluation.backbones.BACKBONES -> local weights file, or None to leave it out; domain, the cohort's
     own attribute network, is always there. `n`: images a side, at most.
     """
-    pool = fidelity.pool_of(found.cohort.index, found.made.index)
-    rows = np.flatnonzero(found.cohort.index.split.isin(fidelity.POOLS[pool]))
-    real = found.cohort.index.iloc[rows]
+    both = found.cohort.index, found.made.index
+    rows = fidelity.used_rows(*both, n=n, seed=seed)
+    real = found.cohort.index.iloc[rows[0]]
     tables, drawn, sources, answers = [], [], {}, []
     warnings: list[str] = []
     for seen in _features(found, rows, backbones):
-        given = (seen.real, real, seen.synthetic, found.made.index)
-        table = fidelity.table1(*given, n=n, seed=seed)
+        given = (seen.real, both[0], seen.synthetic, both[1])
+        table = fidelity.table1(*given, n=n, seed=seed, rows=rows)
         tables.append(_table1(table, found.folder, seen))
-        long = fidelity.fidelity(*given, n=n, seed=seed)
+        long = fidelity.fidelity(*given, n=n, seed=seed, rows=rows)
         tables.append(_summary(long, found.folder, f"fidelity{seen.suffix}", seen.title))
-        groups = fidelity.fidelity(*given, n=n, seed=seed, groups=True)
+        groups = fidelity.fidelity(*given, n=n, seed=seed, groups=True, rows=rows)
         shown = _summary(groups, found.folder, f"fidelity_groups{seen.suffix}", seen.title)
         if groups[groups.kind == ACROSS].value.notna().any():
             tables.append(shown)
@@ -65,10 +65,15 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
         answers += _answer(long, seen.title)
     if found.cohort.meta["settings"]["cohort"] == "ukbb":
         tables.append(_printed())
+    people = _subgroups(*both, found.folder)
+    tables.insert(1, people)
     sources["real"] = (
-        f"{pool} of cohort {found.cohort.fingerprint}, n = {len(real):,} ({real.subject.nunique():,} subjects)"
+        f"cohort {found.cohort.fingerprint}, the {len(real):,} images ({real.subject.nunique():,} subjects) that are drawn"
     )
-    sources["synthetic"] = f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}"
+    sources["synthetic"] = (
+        f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}, "
+        f"{len(rows[1]):,} of them drawn"
+    )
     return Section(
         "How far are synthetic from real images?",
         [
@@ -79,6 +84,7 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
             "at a time.",
             "Precision: share of synthetic images among real ones. Recall: share of real images among synthetic ones. "
             "Density and coverage: the same with less weight on outliers. Compare each with its value in brackets.",
+            _pools(people),
         ],
         tables=tables,
         figures=drawn,
@@ -97,16 +103,44 @@ def _printed() -> pd.DataFrame:
     return wide
 
 
-def _features(found: Measured, rows: np.ndarray, backbones: Mapping[str, str | None]) -> list[Features]:
-    """Of the cohort's `rows` and of the whole set, by the domain backbone and by those whose weights are given."""
-    same = np.array_equal(rows, found.held)
-    real = found.real if same else judge(found.networks, found.cohort.images[rows])
-    made = np.arange(len(found.made.index))
-    seen = [Features("domain", "", real.features, found.synthetic.features, "attribute network of the judges")]
+def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, folder: Path) -> pd.DataFrame:
+    """Who is compared in Table 1, written and returned."""
+    table = fidelity.subgroups(real, synthetic)
+    table.attrs["caption"] = "Who Table 1 compares: real images and subjects of each subgroup's pool, synthetic images"
+    write_tables(table, folder, "table1_subgroups", table.attrs["caption"])
+    return table
+
+
+def _pools(people: pd.DataFrame) -> str:
+    """Which real images the axes are compared with, in a sentence or two."""
+    told = "; ".join(
+        f"{pool}: {', '.join(fidelity.AXES[axis][0] if axis in fidelity.AXES else 'all together' for axis in part.unique())}"
+        for pool, part in people.groupby("pool", sort=True).axis
+    )
+    return (
+        "Real images are those of held-out people (validation and test) where either half of both groups of an axis has "
+        f"{fidelity.ENOUGH}; else that axis alone is compared with train and held-out people together. Here {told}."
+    )
+
+
+def _domain(found: Measured, rows: np.ndarray) -> np.ndarray:
+    """Domain features of the cohort's `rows`; only those that were not judged yet go through the network."""
+    known = np.isin(rows, found.held)
+    features = np.empty((len(rows), found.real.features.shape[1]), found.real.features.dtype)
+    features[known] = found.real.features[np.searchsorted(found.held, rows[known])]
+    if not known.all():
+        features[~known] = judge(found.networks, found.cohort.images[rows[~known]]).features
+    return features
+
+
+def _features(found: Measured, rows: fidelity.Rows, backbones: Mapping[str, str | None]) -> list[Features]:
+    """Of the cohort's and of the set's `rows`, by the domain backbone and by those whose weights are given."""
+    made = found.synthetic.features[rows[1]]
+    seen = [Features("domain", "", _domain(found, rows[0]), made, "attribute network of the judges")]
     for name, weights in backbones.items():
         if weights is not None:
             by = extractor(name, weights)
-            both = (features(store, which, by) for store, which in ((found.cohort, rows), (found.made, made)))
+            both = (features(store, which, by) for store, which in zip((found.cohort, found.made), rows, strict=True))
             source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
             seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
     return seen

@@ -11,18 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy import stats
-from sklearn.cluster import KMeans
 from torch import Tensor
 from torch.nn import functional as F
-
-from cmrgen.evaluation.fidelity import FEW
 
 FINE, REACH = 64, 4  # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 WIDTH = 96  # dimensions of the first pass
 OTHERS, OWN = 64, 4  # nearest of the first pass that are compared exactly
 BLOCK = 2**24  # similarities in memory at once
-CELL = 50  # images of the smaller side that a cell of C_T holds on average
 FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 
 
@@ -104,35 +99,6 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
         return Nearest(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
     return search
-
-
-def c_t(held: np.ndarray, made: np.ndarray, held_cell: np.ndarray, made_cell: np.ndarray) -> float:
-    """C_T (Meehan et al. 2020, sec. 3) of similarities to the training images: mean over cells of the Mann-Whitney z.
-
-    Cells weigh as many held-out images as they have; those with fewer than FEW on a side do not count (NaN: none does).
-    Below 0: synthetic images lie nearer to the training images than unseen people do; about -3 and less is copying.
-    """
-    total = weight = 0.0
-    for cell in np.unique(held_cell):
-        p, q = held[held_cell == cell], made[made_cell == cell]
-        if min(len(p), len(q)) < FEW:
-            continue
-        ranks = stats.rankdata(np.concatenate([-p, -q]))  # distances ascend as similarities fall
-        u = ranks[len(p) :].sum() - len(q) * (len(q) + 1) / 2
-        z = (u - len(p) * len(q) / 2) / np.sqrt(len(p) * len(q) * (len(p) + len(q) + 1) / 12)
-        total, weight = total + len(p) * z, weight + len(p)
-    return float(total / weight) if weight else float("nan")
-
-
-def cells(features: list[np.ndarray], *, smaller: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cells of C_T for synthetic and held-out images: clusters of the training features."""
-    count = int(np.clip(smaller // CELL, 1, 10))
-    mean, spread = features[0].mean(0), features[0].std(0)
-    real, seen, fake = ((f - mean) / np.where(spread > 0, spread, 1) for f in features)
-    sample = np.random.default_rng(seed).permutation(len(real))[:5000]
-    count = min(count, len(np.unique(real[sample], axis=0)))
-    clusters = KMeans(count, n_init=1, random_state=seed).fit(real[sample])
-    return clusters.predict(fake), clusters.predict(seen)
 
 
 def _parts(images: np.ndarray) -> list[np.ndarray]:

@@ -12,6 +12,7 @@ from scipy import stats
 from cmrdata.store import Store
 from cmrgen.base import as_control
 from cmrgen.diffusion import denoise, diffusion_loss, row_noise
+from cmrgen.evaluation.alarms import Sample, ranks, shared
 from cmrgen.evaluation.fidelity import FEW
 from cmrgen.prompts import prompts
 
@@ -22,6 +23,7 @@ class Membership(NamedTuple):
     auc: float  # 0.5 is chance
     auc_low: float
     auc_high: float
+    p: float  # of an AUC so large by chance, people compared within their group
     tpr: float  # share of the training images found at 1 % false alarms; NaN for fewer than 100 held-out images
     tpr_low: float
     tpr_high: float
@@ -30,10 +32,17 @@ class Membership(NamedTuple):
     held_out: int
 
 
-def membership(losses_train: np.ndarray, losses_held_out: np.ndarray, *, seed: int, draws: int = 1000) -> Membership:
+def membership(
+    losses_train: np.ndarray,
+    losses_held_out: np.ndarray,
+    *,
+    seed: int,
+    draws: int = 1000,
+    groups: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Membership:
     """The attack that calls a low loss a training image (Matsumoto et al. 2023), on one loss per person.
 
-    Intervals are percentiles of `draws` bootstrap samples, drawn within each side. Raises ValueError for losses that
+    `groups`: of the training and of the held-out people; by default one for all. p is that of alarms.ranks. Intervals are percentiles of `draws` bootstrap samples, drawn within each side. Raises ValueError for losses that
     are not finite and for a side of fewer than 2.
     """
     x, y = (np.asarray(losses, float) for losses in (losses_train, losses_held_out))
@@ -51,7 +60,10 @@ def membership(losses_train: np.ndarray, losses_held_out: np.ndarray, *, seed: i
         chance = stats.betabinom(len(x), alarms + 1, len(y) - alarms)
         least = float(chance.ppf(0.95) + 1) / len(x)
         least = least if least <= 1 else np.nan
-    return Membership(auc, auc_low, auc_high, tpr, tpr_low, tpr_high, least, len(x), len(y))
+    labels = groups or (np.zeros(len(x)), np.zeros(len(y)))
+    kinds = [Sample(-loss, group, np.arange(len(loss))) for loss, group in zip((x, y), labels, strict=True)]
+    p = ranks(*shared(*kinds)[:2], seed=seed).p
+    return Membership(auc, auc_low, auc_high, p, tpr, tpr_low, tpr_high, least, len(x), len(y))
 
 
 def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd.DataFrame:
@@ -72,9 +84,10 @@ def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd
     losses = [diffusion_losses(generator, store, part.index.to_numpy(), seed=seed) for part in chosen]
     rows = []
     for group in ("all", *sorted(counts[counts >= 2].index)):
-        of = [loss[np.asarray((part.group == group) | (group == "all"))]
-              for loss, part in zip(losses, chosen, strict=True)]  # fmt: skip
-        found = membership(*of, seed=seed)
+        rows_of = [np.asarray((part.group == group) | (group == "all")) for part in chosen]
+        of = [loss[own] for loss, own in zip(losses, rows_of, strict=True)]
+        labels = [part.group.to_numpy()[own] for part, own in zip(chosen, rows_of, strict=True)]
+        found = membership(*of, seed=seed, groups=(labels[0], labels[1]))
         rows.append({"group": group, **found._asdict(), "few": min(found.members, found.held_out) < FEW})
     return pd.DataFrame(rows)
 
