@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmrdata.store import Store
 from cmrgen.evaluation import fidelity
-from cmrgen.evaluation.backbones import extractor, features
+from cmrgen.evaluation.backbones import Featuring, extractor, features
 from cmrgen.evaluation.comparisons import ACROSS
-from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.judges import domain
 from cmrgen.evaluation.measured import Measured
 from cmrstudy import figures, paper
 from cmrstudy.report import Section, write_tables
@@ -99,14 +100,18 @@ def _printed() -> pd.DataFrame:
 
 def _features(found: Measured, rows: np.ndarray, backbones: Mapping[str, str | None]) -> list[Features]:
     """Of the cohort's `rows` and of the whole set, by the domain backbone and by those whose weights are given."""
+
+    def kept(store: Store, which: np.ndarray, by: Featuring) -> np.ndarray:
+        return features(store, which, by, places=found.places(store, "features"))
+
     same = np.array_equal(rows, found.held)
-    real = found.real if same else judge(found.networks, found.cohort.images[rows])
+    real = found.real.features if same else kept(found.cohort, rows, domain(found.networks))
     made = np.arange(len(found.made.index))
-    seen = [Features("domain", "", real.features, found.synthetic.features, "attribute network of the judges")]
+    seen = [Features("domain", "", real, found.synthetic.features, "attribute network of the judges")]
     for name, weights in backbones.items():
         if weights is not None:
-            by = extractor(name, weights)
-            both = (features(store, which, by) for store, which in ((found.cohort, rows), (found.made, made)))
+            by = extractor(name, weights, device=found.device)
+            both = (kept(store, which, by) for store, which in ((found.cohort, rows), (found.made, made)))
             source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
             seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
     return seen

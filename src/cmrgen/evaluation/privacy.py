@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
 from cmrdata.disk import write_atomic
+from cmrdata.selection import Selection, slices
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import FEW
 from cmrgen.evaluation.likeness import Nearest, Search, by_features, by_sight, c_t, cells
@@ -46,11 +48,11 @@ class Side(NamedTuple):
     cell: np.ndarray
 
 
-def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndarray], *, seed: int,
-          held_out: int = 2000) -> Audit:  # fmt: skip
+def audit(cohort: Store, synthetic: Store, embed: Callable[[Store, np.ndarray], np.ndarray], *, seed: int,
+          held_out: int = 2000, device: torch.device | str = "cpu", scratch: Path | None = None) -> Audit:  # fmt: skip
     """Does the set hold copies of training images? Measured by what is seen and in the features of `embed`.
 
-    embed: (n, 2, P, P) uint8 -> (n, d). Training images: every row of the splits train and extra (which may have taught
+    embed: n rows of a store -> (n, d). device, scratch: of `by_sight`. Training images: every row of the splits train and extra (which may have taught
     the base). Held out: one image per subject of val and test, at most `held_out` drawn with `seed`. tau is the 95th
     percentile of a held-out image's similarity to its nearest training image: both sides search the same images, so
     unseen people are beyond it in 5 %. Held-out images are central slices in the cohort's own mix of groups, a set is
@@ -67,14 +69,17 @@ def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndar
     _check(cohort, synthetic, train, held)
     people, names = pd.factorize(index.subject.iloc[train])
     source, (used, of) = pd.Index(names).get_indexer(made.subject), _sources_in(made, train)
-    real, seen, fake = (np.asarray(images) for images in (cohort.images[train], cohort.images[held], synthetic.images))
-    features = [np.asarray(embed(images), np.float64) for images in (real, seen, fake)]
+    rows = (cohort, train), (cohort, held), (synthetic, np.arange(len(made)))
+    real, seen, fake = (Selection(store.images, some) for store, some in rows)
+    features = [np.asarray(embed(*some), np.float64) for some in rows]
     if not all(np.isfinite(f).all() for f in features):
         raise ValueError("the features of the audit hold NaN or inf; look at the network behind `embed`")
     cell = cells(features, smaller=min(len(seen), len(fake)), seed=seed)
     groups, sources, pairs, notes = [], [], [], []
+    search: Search
+    queries: Any
     for measure, search, queries in (
-        ("sight", by_sight(real, people), (real, seen, fake)),
+        ("sight", by_sight(real, people, device=device, scratch=scratch), (real, seen, fake)),
         ("features", by_features(features[0], people), features),
     ):
         near, unseen = search(queries[2], source), search(queries[1], np.full(len(held), -1))
@@ -152,9 +157,7 @@ def _check(cohort: Store, synthetic: Store, train: np.ndarray, held: np.ndarray)
         raise ValueError(f"{synthetic.folder}: the synthetic set is empty; there is nothing to audit")
 
 
-def _excess(
-    search: Search, real: np.ndarray, people: np.ndarray, found: tuple[Nearest, Nearest, Nearest]
-) -> list[np.ndarray]:
+def _excess(search: Search, real: Any, people: np.ndarray, found: tuple[Nearest, Nearest, Nearest]) -> list[np.ndarray]:
     """Fisher z of each image's similarity to its training image, less that of this one to its nearest other person."""
     rows, back = np.unique(np.concatenate([near.row for near in found]), return_inverse=True)
     between = search(real[rows], people[rows]).other[back]
@@ -279,11 +282,12 @@ def _percent(row: Mapping[Any, Any], share: str, low: str, high: str) -> str:
     return f"{100 * row[share]:.1f} %, 95 % interval {100 * row[low]:.1f}-{100 * row[high]:.1f} %"
 
 
-def _notes(table: pd.DataFrame, fake: np.ndarray) -> list[str]:
+def _notes(table: pd.DataFrame, fake: Selection) -> list[str]:
     said, of = [], table[(table.measure == "sight") & (table.group != "all")]
     if few := int(of.few.sum()):
         said.append(f"{few} of {len(of)} groups have fewer than {FEW} images: their rows are only a hint.")
-    if constant := int((np.ptp(fake.reshape(len(fake), -1), axis=1) == 0).sum()):
+    parts = (fake[some] for some in slices(fake))
+    if constant := sum(int((part.max((1, 2, 3)) == part.min((1, 2, 3))).sum()) for part in parts):
         said.append(f"{constant} synthetic images are constant; they resemble nothing and count as no copies.")
     if not table.ct.notna().any():
         said.append(f"C_T needs {FEW} images on each side.")

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation import privacy
 from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section, sides
+from cmrgen.evaluation.backbones import features
 from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_section
-from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.judges import domain
 from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack
 from cmrgen.render import load_generator
@@ -28,7 +29,7 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
         return [Section("Do the images show what they were asked to?", warnings=[told])]
     seen = sides(found)
     return [
-        adherence_section(found, seen, missing=missing, seed=seed),
+        adherence_section(found, seen, missing=missing),
         contraction_section(found, seen),
         diversity_section(found, seed=seed),
     ]
@@ -40,7 +41,12 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has moved.
     """
     cohort, made, folder = found.cohort, found.made, found.folder
-    audit = privacy.audit(cohort, made, lambda images: judge(found.networks, images).features, seed=seed)
+    by = domain(found.networks)
+
+    def embed(store: Store, rows: np.ndarray) -> np.ndarray:
+        return features(store, rows, by, places=found.places(store, "features"))
+
+    audit = privacy.audit(cohort, made, embed, seed=seed, device=found.device, scratch=folder)
     privacy.write_private(audit, cohort, made, folder / "private")
     for table, name, caption in (
         (audit.groups, "audit", "Audit: candidate copies, authenticity and C_T per group"),
@@ -54,7 +60,7 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
     tables = [overall, audit.sources]
     if generator:
-        tables.append(_attacked(generator, base_weights, cohort, folder, seed=seed))
+        tables.append(_attacked(generator, base_weights, found, seed=seed))
     return Section(
         "Is the set safe to share?",
         [
@@ -67,11 +73,11 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     )
 
 
-def _attacked(generator: str, base_weights: str | None, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
-    trained = load_generator(generator, base_weights=base_weights)
+def _attacked(generator: str, base_weights: str | None, found: Measured, *, seed: int) -> pd.DataFrame:
+    cohort, trained = found.cohort, load_generator(generator, base_weights=base_weights)
     if trained.facts["cohort_fingerprint"] != cohort.fingerprint:
         raise ValueError(f"audit_generator={generator} was trained on another cohort than {cohort.folder.name}")
-    table = attack(trained, cohort, seed=seed)
+    table = attack(trained.to(found.device), cohort, seed=seed)
     table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
-    write_tables(table, folder, "membership", table.attrs["caption"])
+    write_tables(table, found.folder, "membership", table.attrs["caption"])
     return table[table.group == "all"]
