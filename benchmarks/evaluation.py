@@ -85,8 +85,8 @@ def main() -> None:
 
 @contextmanager
 def told(what: str, *, count: int = 0, unit: str = "image") -> Iterator[None]:
-    """Says how long the block took, and its peaks of memory."""
-    peaks, over, begun = np.zeros(2), threading.Event(), time.perf_counter()
+    """Says how long the block took, also in seconds of a core (others may keep the machine busy), and its peaks of memory."""
+    peaks, over, begun = np.zeros(2), threading.Event(), (time.perf_counter(), time.process_time())
 
     def watch() -> None:
         while not over.wait(0.02):
@@ -98,10 +98,11 @@ def told(what: str, *, count: int = 0, unit: str = "image") -> Iterator[None]:
     over.set()
     watcher.join()
     np.maximum(peaks, memory(), out=peaks)
-    took = time.perf_counter() - begun
-    each = f", {1000 * took / count:,.1f} s per thousand {unit}s" if count else ""
+    took, busy = time.perf_counter() - begun[0], time.process_time() - begun[1]
+    each = f" ({1000 * busy / count:,.1f} s per thousand {unit}s)" if count else ""
     print(
-        f"{what}: {took:,.0f} s{each}; peak {peaks[0]:.2f} GB anonymous, {peaks[1]:.2f} GB resident, load {os.getloadavg()[0]:.1f}",
+        f"{what}: {took:,.0f} s, {busy:,.1f} s of a core{each}; peak {peaks[0]:.2f} GB anonymous, "
+        f"{peaks[1]:.2f} GB resident, load {os.getloadavg()[0]:.1f}",
         flush=True,
     )
 
