@@ -220,6 +220,7 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
+    from cmrgen.evaluation.device import device
     from cmrgen.evaluation.examples import examples_section
     from cmrgen.evaluation.judges import judges
     from cmrgen.evaluation.two_sample_section import two_sample_section
@@ -228,8 +229,10 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
     made = open_synthetic(cfg.synthetic_set, cohort)
     if not len(made.index):
         return [Section("Synthetic images", warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."])]
-    networks = judges(cohort, cohort.folder / "judges", steps=tuple(cfg.judge_steps), seed=cfg.seed)
-    found = measured.measure(cohort, made, networks, folder)
+    places = measured.places(cohort, "judges", folder=folder)
+    steps = tuple(cfg.judge_steps)
+    networks = judges(cohort, *places, steps=steps, seed=cfg.seed, device=device(cfg.device))
+    found = measured.measure(cohort, made, networks, folder, seed=cfg.seed)
     facts |= measured.facts(found)
     missing = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
     shown = sections.shown_sections(found, missing=missing, seed=cfg.seed)

@@ -169,14 +169,14 @@ def quality(arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, step
     """Dice and Frechet distance of each arm that is judged; attrs: the real images' own."""
     networks = judges(cohort, folder, steps=steps)
     real = np.flatnonzero((cohort.index.split == "train") & cohort.index.central)
-    seen = judge(networks, cohort.images[real])
+    seen = judge(networks, cohort.images[real], cohort.masks[real])
     rows = {}
     for arm in (arm for arm in arms if arm.judged):
-        found = judge(networks, np.concatenate(arm.images))
-        rows[arm.name] = {"dice": np.nanmean(dice(found.segmented, masks.numpy())),
+        found = judge(networks, np.concatenate(arm.images), masks.numpy())
+        rows[arm.name] = {"dice": np.nanmean(dice(found.areas)),
                           "frechet": frechet_distance(seen.features, found.features)}  # fmt: skip
     table = pd.DataFrame(rows).T
-    table.attrs["real"] = float(np.nanmean(dice(seen.segmented, cohort.masks[real])))
+    table.attrs["real"] = float(np.nanmean(dice(seen.areas)))
     return table
 
 

@@ -11,13 +11,14 @@ from fake_cohort import FakeCohort, fake_set
 from matplotlib.text import Text
 from scipy import stats
 
-from cmrdata.batch import LV, MYO, RV
+from cmrdata.batch import LABELS, LV, MYO, RV
 from cmrdata.cohort import with_groups
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.evaluation import adherence, contraction, diversity, estimates, judges, measured, sections
 from cmrgen.evaluation import figures_adherence as pictures
 from cmrgen.evaluation.adherence import Seen
+from cmrgen.evaluation.areas import areas
 from cmrstudy.report import report_html
 
 
@@ -36,7 +37,9 @@ def seen(table: pd.DataFrame, *, wrong: float = 0.0, seed: int = 0) -> Seen:
     predicted = {axis: np.array(column, object) for axis, column in columns.items()}
     for values in predicted.values():
         values[errs] = np.array(["M" if v == "F" else "F" if v == "M" else "none" for v in values[errs]], object)
-    return Seen(table, masks, segmented, predicted, np.zeros((len(table), 2), bool))
+    others = adherence.derangement(len(table), seed=0)
+    flat = np.zeros((len(table), 2), bool)
+    return Seen(table, areas(segmented, masks), predicted, flat, others, areas(segmented, masks[others]))
 
 
 # --- estimates
@@ -125,7 +128,7 @@ def test_by_group_counts_images_subjects_and_marks_few() -> None:
     assert rows.loc[("sex", "F", "dice")].synthetic_n == 72 and (rows.loc["sex"].real_n == 72).all()
     inside = rows.dropna()
     assert (inside.synthetic_low >= 0).all() and (inside.synthetic_high <= 1).all()
-    wanted = adherence.adherence(seen(table), seen(twice, wrong=0.3), seed=0).set_index("metric").synthetic
+    wanted = adherence.adherence(seen(table), seen(twice, wrong=0.3)).set_index("metric").synthetic
     assert rows.loc[("all", "all")].synthetic.to_dict() == pytest.approx(wanted.to_dict())
 
 
@@ -136,7 +139,7 @@ def test_a_group_without_images_and_an_unknown_axis_are_named_not_averaged() -> 
     absent = rows.loc[("group", "F/<60/hf", "dice")]
     assert np.isnan(absent.synthetic) and absent.synthetic_n == 0 and absent.real_n > 0 and absent.few
     assert "bmi_accuracy" not in rows.index.get_level_values("metric")
-    assert "occur on one side only" in " ".join(adherence.adherence(seen(real), seen(fake), seed=0).attrs["warnings"])
+    assert "occur on one side only" in " ".join(adherence.adherence(seen(real), seen(fake)).attrs["warnings"])
 
 
 def test_confusion_adds_up() -> None:
@@ -151,10 +154,9 @@ def test_confusion_adds_up() -> None:
 def test_faults_names_flat_images_empty_segmentations_and_absent_structures() -> None:
     real, fake = seen(people(30)), seen(people(30))
     assert adherence.faults(real, fake) == []
-    fake.segmented[:2] = 0
-    fake.flat[:2] = True
-    fake.masks[5, 1][fake.masks[5, 1] == RV] = 0
-    fake.segmented[5, 1][fake.segmented[5, 1] == RV] = 0
+    fake.areas.seen[:2], fake.areas.common[:2], fake.flat[:2] = 0, 0, True
+    for counts in fake.areas:
+        counts[5, 1, list(LABELS).index("RV")] = 0
     flat, empty, absent = adherence.faults(real, fake)
     assert flat.startswith("2 of 30 synthetic images are flat") and "no heart in 2 of 30" in empty
     assert "RV at ES 1" in absent and "left out (1 times)" in absent
@@ -164,10 +166,12 @@ def test_faults_names_flat_images_empty_segmentations_and_absent_structures() ->
 
 
 def test_area_change_by_hand() -> None:
-    masks = np.zeros((3, 2, 4, 4), np.uint8)
-    masks[0, 0, :2], masks[0, 1, 0] = LV, LV  # 8 to 4
-    masks[1, 0, 0], masks[1, 1, :2] = LV, LV  # grows
-    assert contraction.area_change(masks).tolist() == [50, -100, pytest.approx(np.nan, nan_ok=True)]
+    cavity = np.array([[8, 4], [4, 8], [0, 0]])
+    assert contraction.area_change(cavity).tolist() == [50, -100, pytest.approx(np.nan, nan_ok=True)]
+    masks = np.zeros((1, 2, 4, 4), np.uint8)
+    masks[0, 0, :2], masks[0, 1, 0], masks[0, :, 3] = LV, LV, RV
+    side = Seen(people(1), areas(masks, masks), {})
+    assert contraction.pairs(side)[["mask", "segmented"]].to_numpy().tolist() == [[50, 50]]
 
 
 def test_agreement_is_bland_and_altmans_for_independent_images() -> None:
@@ -253,7 +257,7 @@ def test_spread_of_pairs_and_of_many_compare() -> None:
 @pytest.mark.slow  # seconds; test_study writes them too
 def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
     made = fake_set(tmp_path / "set", store, count=150)
-    found = measured.measure(store, made, networks, tmp_path / "out")
+    found = measured.measure(store, made, networks, tmp_path / "out", seed=0)
     parts = sections.shown_sections(found, missing=["F/<60/obese/hf"], seed=0)
     assert "1 groups have no training subject" in parts[0].warnings[0] and "no sweep folder" in parts[2].warnings[0]
     assert all(made.fingerprint in str(part.sources) and store.fingerprint in str(part.sources) for part in parts)
@@ -285,7 +289,7 @@ def test_measuring_again_changes_no_byte(store: Store, networks: judges.Judges, 
     made = fake_set(tmp_path / "set", store, count=40)
     written = []
     for name in ("a", "b"):
-        sections.shown_sections(measured.measure(store, made, networks, tmp_path / name), missing=[], seed=0)
+        sections.shown_sections(measured.measure(store, made, networks, tmp_path / name, seed=0), missing=[], seed=0)
         files = sorted((tmp_path / name).rglob("*.*"))
         written.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert written[0] == written[1] and len(written[0]) > 20
@@ -297,13 +301,10 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
 ) -> None:
     monkeypatch.setattr("cmrstudy.figures.save", lambda figure, path: [path])
     made = fake_set(tmp_path / "set", store, count=40)
-    images = np.zeros_like(np.asarray(made.images))
-    look = judges.judge(networks, images)
-    assert look.flat.all() and not look.segmented.any() and set(look.predicted["sex"]) == {None}
-    held = np.flatnonzero(store.index.split == "test")
-    found = measured.Measured(
-        store, made, networks, held, judges.judge(networks, store.images[held]), look, tmp_path / "out"
-    )
+    vars(made)["images"] = np.zeros_like(np.asarray(made.images))
+    found = measured.measure(store, made, networks, tmp_path / "out", seed=0)
+    look = found.synthetic
+    assert look.flat.all() and not look.areas.seen.any() and set(look.predicted["sex"]) == {None}
     shown, contracted, _ = sections.shown_sections(found, missing=[], seed=0)
     assert "40 of 40 synthetic images are flat" in " ".join(shown.warnings)
     whole = pd.read_csv(tmp_path / "out" / "adherence.csv").set_index("metric").synthetic
@@ -314,7 +315,7 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
 
 def test_a_set_of_one_image_is_told_not_measured(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
     made = fake_set(tmp_path / "set", store, count=1)
-    [section] = sections.shown_sections(measured.measure(store, made, networks, tmp_path), missing=[], seed=0)
+    [section] = sections.shown_sections(measured.measure(store, made, networks, tmp_path, seed=0), missing=[], seed=0)
     assert "holds 1 images" in section.warnings[0] and not section.tables
 
 

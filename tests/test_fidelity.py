@@ -17,6 +17,7 @@ from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.evaluation import judges
 from cmrgen.evaluation.adherence import Seen, accuracy, adherence, adherence_detail, derangement, dice
+from cmrgen.evaluation.areas import areas
 from cmrgen.evaluation.fidelity import (
     FEW,
     fidelity,
@@ -240,8 +241,8 @@ def test_dice_by_hand() -> None:
     found = mask.copy()
     found[0, 0, 0, 2:] = 0  # half of LV: 2*2 / (2 + 4)
     found[0, 0, 3, 0] = MYO  # in no mask: 0; RV in neither: skipped
-    assert dice(found, mask).tolist() == [[pytest.approx((2 / 3 + 0) / 2), 1.0]]
-    assert np.isnan(dice(np.zeros_like(mask), np.zeros_like(mask))).all()
+    assert dice(areas(found, mask)).tolist() == [[pytest.approx((2 / 3 + 0) / 2), 1.0]]
+    assert np.isnan(dice(areas(np.zeros_like(mask), np.zeros_like(mask)))).all()
 
 
 def test_derangement_moves_every_row() -> None:
@@ -262,21 +263,25 @@ def seen(table: pd.DataFrame, seed: int) -> Seen:
     """Judges who are always right, on masks that differ from row to row."""
     masks = np.random.default_rng(seed).integers(0, 4, (len(table), 2, 8, 8)).astype(np.uint8)
     axes = {"sex": table.sex, "age_band": table.age_band, "bmi_band": table.bmi_band, "diagnosis": table.label}
-    return Seen(table, masks, masks.copy(), {axis: column.to_numpy(object) for axis, column in axes.items()})
+    predicted, others = (
+        {axis: column.to_numpy(object) for axis, column in axes.items()},
+        derangement(len(table), seed=0),
+    )
+    return Seen(table, areas(masks, masks), predicted, None, others, areas(masks, masks[others]))
 
 
 def test_adherence_rows_and_shuffled_reference() -> None:
-    table = adherence(seen(people(72), 0), seen(people(144), 1), seed=0)
+    table = adherence(seen(people(72), 0), seen(people(144), 1))
     assert table.columns.tolist() == ["metric", "real", "synthetic", "shuffled", "n"]
     assert table.metric.tolist() == ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_accuracy"]
     assert (table.real == 1).all() and (table.synthetic == 1).all() and (table.n == 144).all()
     assert table.shuffled.between(0.1, 0.7).all() and not table.attrs["warnings"]
-    detail = adherence_detail(seen(people(72), 0), seen(people(144), 1), seed=0)
+    detail = adherence_detail(seen(people(72), 0), seen(people(144), 1))
     assert len(detail) == 6 and (detail.synthetic_n == 144).all() and (detail.shuffled < 0.5).all()
 
 
 def test_adherence_of_unknown_axes_is_nan_with_n_0() -> None:
-    table = adherence(seen(people(10, unknown=("sex", "bmi")), 0), seen(people(12, unknown=("sex", "bmi")), 1), seed=0)
+    table = adherence(seen(people(10, unknown=("sex", "bmi")), 0), seen(people(12, unknown=("sex", "bmi")), 1))
     rows = table.set_index("metric")
     assert rows.loc[["sex_accuracy", "bmi_accuracy"], ["real", "synthetic", "shuffled"]].isna().to_numpy().all()
     assert rows.n.tolist()[1:3] == [0, 0] and rows.synthetic["age_accuracy"] == 1
@@ -293,16 +298,19 @@ def test_judges_learn_the_fake_hearts_and_are_kept(store: Store, tmp_path: Path)
     made = judges.judges(store, tmp_path, **wanted)
     held = np.flatnonzero(store.index.split.isin(["val", "test"]))
     synthetic = fake_set(tmp_path / "set", store, count=72)
-    looks = [judges.judge(made, images) for images in (store.images[held], synthetic.images)]
+    others = derangement(72, seed=0)
+    looks = [
+        judges.judge(made, store.images[held], store.masks[held]),
+        judges.judge(made, synthetic.images, synthetic.masks, others=synthetic.masks[others]),
+    ]
     real, fake = (
-        Seen(index, masks, look.segmented, look.predicted)
-        for look, index, masks in zip(looks, (store.index.iloc[held], synthetic.index),
-                                      (store.masks[held], synthetic.masks), strict=True)
-    )  # fmt: skip
-    rows = adherence(real, fake, seed=0).set_index("metric")
+        Seen(index, look.areas, look.predicted, look.flat, others, look.shuffled)
+        for look, index in zip(looks, (store.index.iloc[held], synthetic.index), strict=True)
+    )
+    rows = adherence(real, fake).set_index("metric")
     assert rows.real["dice"] > 0.5 and rows.synthetic["diagnosis_accuracy"] > 0.8
     assert (rows.shuffled < rows.synthetic)[["dice", "diagnosis_accuracy"]].all()
-    detail = adherence_detail(real, fake, seed=0).set_index(["structure", "phase"])
+    detail = adherence_detail(real, fake).set_index(["structure", "phase"])
     assert detail.real["LV", "ED"] > 0.8  # the only structure of a fake heart that is brighter than its surroundings
     assert looks[0].features.shape == (len(held), judges.FEATURES) and np.isfinite(looks[0].features).all()
 
@@ -311,7 +319,7 @@ def test_judges_learn_the_fake_hearts_and_are_kept(store: Store, tmp_path: Path)
     again = judges.judges(store, tmp_path, **wanted)
     assert {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir() if p.is_file()} == before
     assert again.card == made.card
-    assert np.array_equal(judges.judge(again, store.images[held]).features, looks[0].features)
+    assert np.array_equal(judges.domain(again).extract(store.images[held]), looks[0].features)
 
 
 def test_judges_are_seeded_and_leave_the_global_generator_alone(store: Store, tmp_path: Path) -> None:
@@ -321,7 +329,7 @@ def test_judges_are_seeded_and_leave_the_global_generator_alone(store: Store, tm
         for k, seed in enumerate((0, 0, 1))
     )
     assert torch.equal(torch.get_rng_state(), state)
-    looks = [judges.judge(made, store.images[:4]).features for made in (first, second, other)]
+    looks = [judges.domain(made).extract(store.images[:4]) for made in (first, second, other)]
     assert np.allclose(looks[0], looks[1], atol=1e-5) and not np.allclose(looks[0], looks[2], atol=1e-5)
 
 

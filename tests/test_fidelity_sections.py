@@ -35,13 +35,13 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
     rng = np.random.default_rng(0)
     looks = [SimpleNamespace(features=rng.normal(size=(n, 6)).astype(np.float32)) for n in (len(held), 180)]
-    return Measured(cohort, made, None, held, *looks, folder / "results")  # type: ignore[arg-type]
+    return Measured(cohort, made, SimpleNamespace(device="cpu"), held, *looks, folder / "results")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow  # seconds; test_study writes them too
 def test_section_has_the_same_tables_for_every_backbone(found: Measured, monkeypatch: pytest.MonkeyPatch) -> None:
     by = Extractor(Means(), 24, "abc", BACKBONES["swav"]._replace(side=16))
-    monkeypatch.setattr(fidelity_sections, "extractor", lambda name, weights: by)
+    monkeypatch.setattr(fidelity_sections, "extractor", lambda name, weights, **_: by)
     backbones = {"inception": None, "swav": "/weights/swav.pth"}
     section = fidelity_sections.fidelity_section(found, backbones=backbones, n=40, seed=0)
     assert [table.attrs["caption"].split(":")[0] for table in section.tables] == [

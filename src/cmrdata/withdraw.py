@@ -22,7 +22,7 @@ from cmrdata.store import PIXEL_FILES, Store
 from cmrdata.tables import typed
 
 TOGETHER = 1024  # rows copied at a time
-CACHES = ("moments-*", ".moments-*", "prompts-*", "judges*")  # what was computed from a store's rows
+CACHES = ("moments-*", ".moments-*", "prompts-*", "judges*", "features*")  # what was computed from a store's rows
 
 
 class Trace(NamedTuple):

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 HOW = (  # how a run is made: decides no number
     "resume", "overwrite", "stale", "refresh", "print_config", "name", "run_dir", "task", "repeatable", "unused",
-    "images", "shard", "hydra.*", "base.frame", "base.frame.*", "base.drawing", "base.drawing.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
+    "images", "shard", "device", "hydra.*", "base.frame", "base.frame.*", "base.drawing", "base.drawing.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
     "checkpoint", "checkpoint.*", "callbacks.rich_progress", "callbacks.rich_progress.*", "callbacks.device_stats",
     "callbacks.device_stats.*", "callbacks.lr_monitor", "callbacks.lr_monitor.*", "keep",
     "*.workers", "*.channels_last", "*.compile", "compile",

@@ -15,6 +15,7 @@ import pandas as pd
 from cmrdata.batch import LABELS, PHASES
 from cmrdata.cohort import AXES
 from cmrgen.evaluation import estimates
+from cmrgen.evaluation.areas import Areas
 from cmrgen.evaluation.estimates import Estimate
 from cmrgen.evaluation.fidelity import FEW, axes_of, truth
 
@@ -27,31 +28,21 @@ class Seen:
     """n images of one source: what they should show, and what the judges see in them."""
 
     table: pd.DataFrame  # n rows: subject, sex, age_band, bmi_band, label, group
-    masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    segmented: np.ndarray  # the same shape
+    areas: Areas  # of the segmentations and the images' own masks
     predicted: dict[str, np.ndarray]  # axis -> (n,) values as in the table; diagnosis as 0, 1; None for a flat image
     flat: np.ndarray | None = None  # (n, 2) bool, pictures of one grey value; None where nobody looked
+    others: np.ndarray | None = None  # (n,) the row that each image is compared with for chance: a `derangement`
+    shuffled: Areas | None = None  # of the segmentations and those rows' masks
 
     @cached_property
     def structures(self) -> np.ndarray:
-        """(n, 2, 3) `structure_dice` of the images against their own masks, counted once for all tables."""
-        return structure_dice(self.segmented, self.masks)
+        """(n, 2, 3) Dice of LV, MYO and RV in the images against their own masks."""
+        return self.areas.dice
 
 
-def structure_dice(segmented: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(..., P, P) labels -> (..., 3) Dice of LV, MYO, RV; 0 where one side lacks the structure, NaN where both do."""
-    overlap, total = [], []
-    for label in LABELS.values():
-        a, b = segmented == label, mask == label
-        overlap.append((a & b).sum((-2, -1)))
-        total.append(a.sum((-2, -1)) + b.sum((-2, -1)))
-    both = np.stack(total, -1).astype(float)
-    return np.divide(2 * np.stack(overlap, -1), both, out=np.full(both.shape, np.nan), where=both > 0)
-
-
-def dice(segmented: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(n, 2, P, P) labels -> (n, 2) mean Dice per image and phase over structures present in either; NaN for none."""
-    return _mean(structure_dice(segmented, mask), -1)
+def dice(of: Areas) -> np.ndarray:
+    """(n, 2) mean Dice per image and phase over structures present in either; NaN for none."""
+    return _mean(of.dice, -1)
 
 
 def accuracy(predicted: np.ndarray, index: pd.DataFrame, axis: str, groups: set[str]) -> float:
@@ -62,19 +53,18 @@ def accuracy(predicted: np.ndarray, index: pd.DataFrame, axis: str, groups: set[
     return float(within.mean()) if len(within) else float("nan")
 
 
-def adherence(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
+def adherence(real: Seen, synthetic: Seen) -> pd.DataFrame:
     """Rows dice and an accuracy per axis; columns metric, real, synthetic, shuffled, n.
 
     real: held-out real images against their own masks and attributes, what the judges reach at best. shuffled: the
-    synthetic images against another row's masks and attributes (a seeded derangement), what chance reaches.
+    synthetic images against another row's masks and attributes (`Seen.others`), what chance reaches.
     Dice is the mean over images and phases. Accuracies give every group that both sides hold equal mass, in all three
     columns, so that a real test set of natural prevalence and a balanced synthetic set are comparable.
     n: synthetic images behind the row; NaN and 0 for an axis unknown on either side. attrs: warnings.
     """
-    order = derangement(len(synthetic.table), seed=seed)
-    elsewhere = synthetic.table.iloc[order].reset_index(drop=True)
-    columns = {"real": _mean(real.structures, -1), "synthetic": _mean(synthetic.structures, -1),
-               "shuffled": dice(synthetic.segmented, synthetic.masks[order])}  # fmt: skip
+    others, shuffled = _chance(synthetic)
+    elsewhere = synthetic.table.iloc[others].reset_index(drop=True)
+    columns = {"real": dice(real.areas), "synthetic": dice(synthetic.areas), "shuffled": dice(shuffled)}
     rows: list[dict[str, Any]] = [{"metric": "dice", **{k: float(_mean(v, None)) for k, v in columns.items()},
                                    "n": int((~np.isnan(columns["synthetic"])).any(1).sum())}]  # fmt: skip
     warnings, common = [], set(real.table.group) & set(synthetic.table.group)
@@ -96,11 +86,9 @@ def adherence(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
     return table
 
 
-def adherence_detail(real: Seen, synthetic: Seen, *, seed: int) -> pd.DataFrame:
+def adherence_detail(real: Seen, synthetic: Seen) -> pd.DataFrame:
     """Dice per structure and phase: mean, sd over images and n of real, synthetic and shuffled."""
-    order = derangement(len(synthetic.table), seed=seed)
-    scores = {"real": real.structures, "synthetic": synthetic.structures,
-              "shuffled": structure_dice(synthetic.segmented, synthetic.masks[order])}  # fmt: skip
+    scores = {"real": real.structures, "synthetic": synthetic.structures, "shuffled": _chance(synthetic)[1].dice}
     rows = []
     for s, structure in enumerate(LABELS):
         for p, phase in enumerate(PHASES):
@@ -175,15 +163,15 @@ def faults(real: Seen, synthetic: Seen) -> list[str]:
     """A sentence for each thing that a mean of Dice or accuracy would hide."""
     found = []
     for name, side in (("real", real), ("synthetic", synthetic)):
-        n, empty = len(side.table), ~(side.segmented > 0).any((1, 2, 3))
+        n, empty = len(side.table), ~(side.areas.seen > 0).any((1, 2))
         if side.flat is not None and side.flat.any():
             found.append(f"{int(side.flat.any(1).sum())} of {n} {name} images are flat, of one grey value at ED or ES: such "
                          "a picture shows no structure, and an image flat at both counts as wrong in every accuracy.")  # fmt: skip
         if empty.any():
             found.append(f"The segmenter finds no heart in {int(empty.sum())} of {n} {name} images: their Dice is 0, which "
                          "the means include.")  # fmt: skip
-        lacking = {f"{structure} at {phase}": int((~(side.masks[:, p] == label).any((-2, -1))).sum())
-                   for structure, label in LABELS.items() for p, phase in enumerate(PHASES)}  # fmt: skip
+        lacking = {f"{structure} at {phase}": int((side.areas.asked[:, p, s] == 0).sum())
+                   for s, structure in enumerate(LABELS) for p, phase in enumerate(PHASES)}  # fmt: skip
         if lacking := {where: count for where, count in lacking.items() if count}:
             listed = ", ".join(f"{where} {count}" for where, count in lacking.items())
             undefined = int(np.isnan(side.structures).sum())
@@ -232,6 +220,13 @@ def derangement(n: int, *, seed: int) -> np.ndarray:
     order = np.empty(n, int)
     order[cycle] = np.roll(cycle, 1)
     return order
+
+
+def _chance(synthetic: Seen) -> tuple[np.ndarray, Areas]:
+    """What tells what chance reaches. Raises ValueError where nobody compared with other rows."""
+    if synthetic.others is None or synthetic.shuffled is None:
+        raise ValueError("the synthetic images were not compared with other rows' masks; judge them with others=")
+    return synthetic.others, synthetic.shuffled
 
 
 def _mean(values: np.ndarray, axis: int | None) -> np.ndarray:

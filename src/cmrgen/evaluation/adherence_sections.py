@@ -31,9 +31,9 @@ ACROSS = 3  # images in a line of Fig. 4
 Sides = tuple[adherence.Seen, adherence.Seen]  # held-out real images, and the set's
 
 
-def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str], seed: int) -> Section:
+def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str]) -> Section:
     """Do the images show their masks and prompts? `missing`: groups the plan had to leave out."""
-    shown, detail = adherence.adherence(*seen, seed=seed), adherence.adherence_detail(*seen, seed=seed)
+    shown, detail = adherence.adherence(*seen), adherence.adherence_detail(*seen)
     groups, counts = adherence.by_group(*seen), adherence.confusion(*seen)
     wide, bands = with_intervals(shown, groups), subgroup_cells(groups[groups.axis != "group"])
     full, cells = subgroup_cells(groups[groups.axis == "group"]), confusion_cells(counts)
@@ -189,13 +189,11 @@ def sweep_pictures(made: Store, pictures: Path) -> list[tuple[str, Path]]:
 
 def sides(found: Measured) -> Sides:
     """Held-out real images and the set's."""
-    cohort, made, held = found.cohort, found.made, found.held
+    tables = found.cohort.index.iloc[found.held].reset_index(drop=True), found.made.index
+    looks = zip(tables, (found.real, found.synthetic), (None, found.others), strict=True)
     real, synthetic = (
-        adherence.Seen(index.reset_index(drop=True), masks, look.segmented, look.predicted, look.flat)
-        for index, masks, look in (
-            (cohort.index.iloc[held], cohort.masks[held], found.real),
-            (made.index, np.asarray(made.masks), found.synthetic),
-        )
+        adherence.Seen(table, look.areas, look.predicted, look.flat, others, look.shuffled)
+        for table, look, others in looks
     )
     return real, synthetic
 

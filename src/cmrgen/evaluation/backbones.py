@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from cmrdata.batch import ed_es_ed
+from cmrdata.caches import settled
 from cmrdata.row_cache import Rows, filled
 from cmrdata.store import Store
 from cmrgen.evaluation.inception import inception
@@ -49,6 +50,36 @@ class Extractor(NamedTuple):
     width: int  # of a feature
     sha256: str  # of the weights file
     of: Backbone
+
+    @property
+    def title(self) -> str:
+        return self.of.title
+
+    @property
+    def batch(self) -> int:
+        return BATCH
+
+    def extract(self, images: np.ndarray) -> np.ndarray:
+        return extracted(self, images)
+
+
+class Featuring(Protocol):
+    """A network whose features are kept: an Extractor, or the judges' own trunk."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def batch(self) -> int:
+        """Images between two writes."""
+        ...
+
+    def extract(self, images: np.ndarray) -> np.ndarray:
+        """(n, width) float32 features of (n, 2, P, P) uint8 images."""
+        ...
 
 
 def dinov2(state: State) -> nn.Module:
@@ -100,9 +131,9 @@ BACKBONES = {
 }
 
 
-def extractor(name: str, weights: str | Path, *, device: str | None = None) -> Extractor:
+def extractor(name: str, weights: str | Path, *, device: torch.device | str = "cpu") -> Extractor:
     """The backbone `name` of BACKBONES with the weights of a local file: safetensors, or a torch state dict (also one
-    below "state_dict"), read without running code. `device`: by default the GPU where there is one.
+    below "state_dict"), read without running code. `device`: where it runs.
 
     Raises FileNotFoundError; ValueError for an unknown name, a damaged file, or weights of another network, naming
     what is missing.
@@ -114,7 +145,7 @@ def extractor(name: str, weights: str | Path, *, device: str | None = None) -> E
         raise FileNotFoundError(
             f"{path}: no {of.title} weights here; give the published {of.file}, or null to leave it out"
         )
-    state, device = _state(path, of), device or ("cuda" if torch.cuda.is_available() else "cpu")
+    state = _state(path, of)
     try:
         network = of.build(state).eval().requires_grad_(False).to(device)
     except (KeyError, RuntimeError) as error:
@@ -163,18 +194,27 @@ def extracted(by: Extractor, images: np.ndarray) -> np.ndarray:
     return made
 
 
-def features(store: Store, rows: np.ndarray, by: Extractor) -> np.ndarray:
+def features(store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[Path] = ()) -> np.ndarray:
     """(len(rows), width) float32 features of these rows of a set, opened for reading; computed on first use.
 
-    Kept in <store>/features, one file for the set's fingerprint, the rows, the backbone and its weights; with a
-    progress bar, continued if interrupted, made anew if its length is wrong. Raises Unwritable when there is no room.
+    One file for the set's fingerprint, the rows, the network and its weights; with a progress bar, continued if
+    interrupted, made anew if its length is wrong.
+
+    Args:
+        store: the set.
+        rows: of it, in any order.
+        by: the network.
+        places: folders to keep the file in, see `settled`; by default <store>/features.
+
+    Raises Unwritable when there is no room.
     """
     if not len(rows):
         return np.empty((0, by.width), np.float32)
     what = f"{store.fingerprint} {by.sha256} {VERSION} {np.asarray(rows, np.int64).tobytes().hex()}"
-    name = f"{by.of.title.lower()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.f32"
-    file = Rows(store.folder / "features" / name, np.float32, (by.width,))
+    name = f"{by.title.lower()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.f32"
+    folder = settled(places or [store.folder / "features"], name, what=f"{by.title} features")
+    file = Rows(folder / name, np.float32, (by.width,))
     if file.path.exists() and file.path.stat().st_size != len(rows) * file.row:
         file.path.unlink()
-    return filled([file], count=len(rows), batch=BATCH, what=f"{by.of.title} features",
-                  make=lambda some: [extracted(by, store.images[rows[some]])])[0]  # fmt: skip
+    return filled([file], count=len(rows), batch=by.batch, what=f"{by.title} features",
+                  make=lambda some: [by.extract(store.images[rows[some]])])[0]  # fmt: skip

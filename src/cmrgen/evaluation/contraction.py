@@ -11,28 +11,30 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.batch import LV
+from cmrdata.batch import LABELS
 from cmrgen.evaluation import estimates
 from cmrgen.evaluation.adherence import Seen
 from cmrgen.evaluation.fidelity import FEW
 
 WIDE = 1.96  # sd to each side of the bias: limits of agreement
+CAVITY = list(LABELS).index("LV")  # among the structures of `Areas`
 WHO = {"all": (0, 1), "healthy": (0,), "diseased": (1,)}  # labels
 
 
-def area_change(masks: np.ndarray) -> np.ndarray:
-    """(n, 2, P, P) labels, ED then ES -> (n,) per cent of the LV cavity's area at ED that is gone at ES.
+def area_change(cavity: np.ndarray) -> np.ndarray:
+    """(n, 2) pixels of the LV cavity, ED then ES -> (n,) per cent of its area at ED that is gone at ES.
 
     NaN where there is no cavity at ED; negative where it grows, which an image can show and a heart cannot.
     """
-    full, rest = (masks == LV).sum((-2, -1)).T.astype(float)
+    full, rest = cavity.T.astype(float)
     return 100 * (1 - np.divide(rest, full, out=np.full(full.shape, np.nan), where=full > 0))
 
 
 def pairs(side: Seen) -> pd.DataFrame:
     """A row per image: subject, label, mask and segmented (FAC in per cent, NaN where undefined)."""
-    return pd.DataFrame({"subject": side.table.subject.to_numpy(), "label": side.table.label.to_numpy(),
-                         "mask": area_change(side.masks), "segmented": area_change(side.segmented)})  # fmt: skip
+    asked, seen = (area_change(pixels[..., CAVITY]) for pixels in (side.areas.asked, side.areas.seen))
+    who = {"subject": side.table.subject.to_numpy(), "label": side.table.label.to_numpy()}
+    return pd.DataFrame({**who, "mask": asked, "segmented": seen})
 
 
 def agreement(real: pd.DataFrame, synthetic: pd.DataFrame) -> pd.DataFrame:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from cmrdata.store import Store
 from cmrgen.evaluation import fidelity
-from cmrgen.evaluation.backbones import extractor, features
+from cmrgen.evaluation.backbones import Featuring, extractor, features
 from cmrgen.evaluation.comparisons import ACROSS
-from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.judges import domain
 from cmrgen.evaluation.measured import Measured
 from cmrstudy import figures, paper
 from cmrstudy.report import Section, write_tables
@@ -123,24 +124,31 @@ def _pools(people: pd.DataFrame) -> str:
     )
 
 
-def _domain(found: Measured, rows: np.ndarray) -> np.ndarray:
+Kept = Callable[[Store, np.ndarray, Featuring], np.ndarray]  # features of rows of a store, computed once
+
+
+def _domain(found: Measured, rows: np.ndarray, kept: Kept) -> np.ndarray:
     """Domain features of the cohort's `rows`; only those that were not judged yet go through the network."""
     known = np.isin(rows, found.held)
     features = np.empty((len(rows), found.real.features.shape[1]), found.real.features.dtype)
     features[known] = found.real.features[np.searchsorted(found.held, rows[known])]
     if not known.all():
-        features[~known] = judge(found.networks, found.cohort.images[rows[~known]]).features
+        features[~known] = kept(found.cohort, rows[~known], domain(found.networks))
     return features
 
 
 def _features(found: Measured, rows: fidelity.Rows, backbones: Mapping[str, str | None]) -> list[Features]:
     """Of the cohort's and of the set's `rows`, by the domain backbone and by those whose weights are given."""
-    made = found.synthetic.features[rows[1]]
-    seen = [Features("domain", "", _domain(found, rows[0]), made, "attribute network of the judges")]
+
+    def kept(store: Store, which: np.ndarray, by: Featuring) -> np.ndarray:
+        return features(store, which, by, places=found.places(store, "features"))
+
+    synthetic = found.synthetic.features[rows[1]]
+    seen = [Features("domain", "", _domain(found, rows[0], kept), synthetic, "attribute network of the judges")]
     for name, weights in backbones.items():
         if weights is not None:
-            by = extractor(name, weights)
-            both = (features(store, which, by) for store, which in zip((found.cohort, found.made), rows, strict=True))
+            by = extractor(name, weights, device=found.device)
+            both = (kept(store, which, by) for store, which in zip((found.cohort, found.made), rows, strict=True))
             source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
             seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
     return seen

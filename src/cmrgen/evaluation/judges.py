@@ -6,6 +6,7 @@ backbone of the Frechet distance: features of the cohort's own classifier, which
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -22,16 +23,18 @@ from torch.nn import functional as F
 
 from cmrdata import progress
 from cmrdata.batch import LABELS
+from cmrdata.caches import settled
 from cmrdata.cohort import AXES, balancing_weights
 from cmrdata.disk import fingerprint, write_atomic
+from cmrdata.selection import Images, slices
 from cmrdata.store import Store
+from cmrgen.evaluation.areas import Areas, areas, nothing
 from cmrgen.evaluation.fidelity import axes_of, truth
 
 VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
 FEATURES = 128  # width of the domain backbone
 LARGEST = 128  # px; larger images are judged at this size
 VERSION = 1  # raise it when networks or training change: cached judges are then trained anew
-ROWS = 256  # images per forward pass when judging
 Batch = tuple[np.ndarray, np.ndarray, pd.DataFrame]  # images, masks, index rows
 
 
@@ -42,11 +45,17 @@ class Judges(NamedTuple):
     attributes: AttributeNet
     card: dict[str, Any]  # settings, seconds and steps/s of each
 
+    @property
+    def device(self) -> torch.device:
+        """Where both run."""
+        return next(self.segmenter.parameters()).device
+
 
 class Judged(NamedTuple):
-    """What the judges see in n images."""
+    """What the judges see in n images: numbers, since segmentations are as large as the images."""
 
-    segmented: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
+    areas: Areas  # of the segmentations and the images' own masks
+    shuffled: Areas | None  # of the segmentations and other images' masks; None where nobody asked
     predicted: dict[str, np.ndarray]  # axis -> (n,) values of VALUES[axis]; None where both phases are flat
     features: np.ndarray  # (n, 128) float32
     flat: np.ndarray  # (n, 2) bool: pictures of one grey value, in which nothing is segmented
@@ -111,12 +120,29 @@ def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
     return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
 
 
-def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (250, 400), batch: tuple[int, int] = (32, 64),
-           width: tuple[int, int] = (16, 16), seed: int = 0, device: str = "cpu") -> Judges:  # fmt: skip
+def judges(
+    store: Store,
+    *places: str | Path,
+    steps: tuple[int, int] = (250, 400),
+    batch: tuple[int, int] = (32, 64),
+    width: tuple[int, int] = (16, 16),
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Judges:
     """Segmenter and attribute network of the store's train split; pairs are (segmenter, attribute network).
 
-    Kept in `folder` as safetensors beside a JSON card, and re-used when store and settings are the same.
-    Raises ValueError when the store has no training rows, or none of the axes varies.
+    Kept as safetensors beside a JSON card, and re-used when store and settings are the same.
+
+    Args:
+        store: the cohort's.
+        places: folders to keep them in, the second where the first may not be written; see `settled`.
+        steps: of training.
+        batch: images of a step.
+        width: channels of the networks' first layer.
+        seed: of weights and batches.
+        device: where they are trained and run.
+
+    Raises ValueError when the store has no training rows, or none of the axes varies; Unwritable.
     """
     train = store.index[store.index.split == "train"]
     if train.empty:
@@ -131,44 +157,83 @@ def judges(store: Store, folder: str | Path, *, steps: tuple[int, int] = (250, 4
     for k, (name, network) in enumerate(networks.items()):
         settings = {"network": name, "store": store.fingerprint, "axes": axes, "version": VERSION, "steps": steps[k],
                     "batch": batch[k], "width": width[k], "seed": seed}  # fmt: skip
-        weights = Path(folder) / f"{name}-{fingerprint(settings)[:8]}.safetensors"
+        file = f"{name}-{fingerprint(settings)[:8]}"
+        folder = settled([*map(Path, places)], f"{file}.json", f"{file}.safetensors", what="judges")
+        weights, told = folder / f"{file}.safetensors", folder / f"{file}.json"
         network.to(device).to(memory_format=torch.channels_last)
-        if weights.with_suffix(".json").exists():
-            network.load_state_dict(load_file(weights, device=device))
-            card[name] = json.loads(weights.with_suffix(".json").read_text())
+        if told.exists():
+            network.load_state_dict(load_file(weights, device=str(device)))
+            card[name] = json.loads(told.read_text())
         else:
             began, batches = time.monotonic(), _batches(store, train, size=batch[k], seed=seed + k)
             _fit(network, losses[name], batches, steps=steps[k], name=name)
             took = time.monotonic() - began
             card[name] = {**settings, "seconds": round(took, 1), "steps_per_second": round(steps[k] / took, 2)}
-            weights.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(weights, save({key: v.contiguous().cpu() for key, v in network.state_dict().items()}))
-            write_atomic(weights.with_suffix(".json"), json.dumps(card[name], indent=1))
+            write_atomic(told, json.dumps(card[name], indent=1))
         network.eval().requires_grad_(False)
     return Judges(networks["segmenter"], networks["attributes"], card)  # type: ignore[arg-type]
 
 
-def judge(networks: Judges, images: np.ndarray) -> Judged:
-    """What the judges see in (n, 2, P, P) uint8 images."""
-    device, heads = next(networks.segmenter.parameters()).device, networks.attributes.heads
-    segmented, features = np.empty(images.shape, np.uint8), np.empty((len(images), FEATURES), np.float32)
-    predicted = {axis: np.empty(len(images), object) for axis in heads}
-    flat = np.empty(images.shape[:2], bool)
-    with torch.inference_mode():
-        for k in range(0, len(images), ROWS):
-            rows = slice(k, k + ROWS)
+def judge(networks: Judges, images: Images, masks: Images, *, others: Images | None = None, what: str = "") -> Judged:
+    """What the judges see in images, read a slice at a time.
+
+    Args:
+        networks: the judges.
+        images: (n, 2, P, P) uint8.
+        masks: (n, 2, P, P) labels, each image's own.
+        others: the same of other images, which tell what chance reaches.
+        what: the images are, for a bar; "" shows none.
+    """
+    count, heads, device = len(images), networks.attributes.heads, networks.device
+    own, chance = nothing(count), None if others is None else nothing(count)
+    features, flat = np.empty((count, FEATURES), np.float32), np.empty((count, 2), bool)
+    predicted = {axis: np.empty(count, object) for axis in heads}
+    with torch.inference_mode(), progress.bar(f"judge {what}", total=count if what else 0, unit="images") as advance:
+        for rows in slices(images):
             pixels = np.array(images[rows])
             flat[rows] = pixels.max((-2, -1)) == pixels.min((-2, -1))
             x = signed(pixels, device)
-            segmented[rows] = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).byte().cpu().numpy()
+            labels = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).byte()
+            labels[torch.from_numpy(flat[rows]).to(device)] = 0
+            for counts, given in ((own, masks), (chance, others)):
+                if counts is not None and given is not None:
+                    wanted = torch.from_numpy(np.array(given[rows])).to(device)
+                    for kept, part in zip(counts, areas(labels, wanted), strict=True):
+                        kept[rows] = part
             f = networks.attributes.features(x)
             features[rows] = f.cpu().numpy()
             for axis, head in heads.items():
                 predicted[axis][rows] = np.array(VALUES[axis], object)[head(f).argmax(1).cpu().numpy()]
-    segmented[flat] = 0
-    for seen in predicted.values():
-        seen[flat.all(1)] = None
-    return Judged(segmented, predicted, features, flat)
+            advance(len(pixels))
+    for values in predicted.values():
+        values[flat.all(1)] = None
+    return Judged(own, chance, predicted, features, flat)
+
+
+class Domain(NamedTuple):
+    """The domain backbone: what `backbones.features` asks of a network."""
+
+    network: AttributeNet
+    sha256: str  # of its weights
+    title: str = "domain"
+    width: int = FEATURES
+    batch: int = 1024  # images between two writes
+
+    def extract(self, images: Images) -> np.ndarray:
+        """(n, 128) float32 features of (n, 2, P, P) uint8 images."""
+        device = next(self.network.parameters()).device
+        made = np.empty((len(images), FEATURES), np.float32)
+        with torch.inference_mode():
+            for rows in slices(images):
+                made[rows] = self.network.features(signed(np.array(images[rows]), device)).cpu().numpy()
+        return made
+
+
+def domain(networks: Judges) -> Domain:
+    """The attribute network's trunk as a backbone."""
+    state = {key: value.contiguous().cpu() for key, value in networks.attributes.state_dict().items()}
+    return Domain(networks.attributes, hashlib.sha256(save(state)).hexdigest())
 
 
 def layers(networks: Judges, images: np.ndarray) -> Tensor:

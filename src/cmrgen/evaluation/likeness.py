@@ -6,13 +6,19 @@ still found: in a small subspace with every training image first, then exactly w
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from cmrdata import progress
+from cmrdata.selection import Images, slices
 
 FINE, REACH = 64, 4  # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 WIDTH = 96  # dimensions of the first pass
@@ -38,30 +44,44 @@ class Nearest(NamedTuple):
         return np.where(self.own > self.other, self.own_row, self.other_row)
 
 
-Search = Callable[[np.ndarray, np.ndarray], Nearest]  # (images or features, own person of each or -1)
+Search = Callable[[Any, np.ndarray], Nearest]  # (images or features, own person of each or -1)
 
 
-def by_sight(images: np.ndarray, people: np.ndarray) -> Search:
-    """A search among training images (N, 2, P, P) uint8 of `people` (N,) codes >= 0; it takes (n, 2, P, P) uint8.
+def by_sight(
+    images: Images, people: np.ndarray, *, device: torch.device | str = "cpu", scratch: Path | None = None
+) -> Search:
+    """A search among training images; it takes (n, 2, P, P) uint8 images.
 
     Similarity is the mean over both phases of the normalised cross-correlation, at its peak over the four flips and
-    shifts of up to REACH of FINE pixels. Memory: 13 kB for each training image, and 200 MB.
-    """
-    fine = torch.cat([_templates(_sized(part, FINE), REACH).half() for part in _parts(images)])
-    coarse = torch.cat([_templates(_sized(part, FINE // 2), REACH // 2) for part in _parts(images)])
-    flat = coarse.flatten(1)
-    basis = torch.linalg.eigh(flat.T @ flat).eigenvectors[:, -WIDTH:]
-    projected, codes = flat @ basis, torch.from_numpy(np.asarray(people))
-    filters = basis.T.reshape(-1, *coarse.shape[1:])
-    del coarse, flat
+    shifts of up to REACH of FINE pixels. Memory: 400 bytes for each training image, and 200 MB; 19 kB for each on disk,
+    in a nameless file that is gone with the search.
 
-    def search(queries: np.ndarray, own: np.ndarray) -> Nearest:
+    Args:
+        images: (N, 2, P, P) uint8, read a slice at a time.
+        people: (N,) codes >= 0.
+        device: where images are compared.
+        scratch: the folder of the nameless file; by default the system's.
+    """
+    fine, coarse = _kept(images, device=device, folder=scratch)
+    gram = torch.zeros((flat_width := int(np.prod(coarse.shape[1:])),) * 2, device=device)
+    for rows in _blocks(len(coarse)):
+        flat = torch.from_numpy(np.array(coarse[rows])).to(device).flatten(1)
+        gram += flat.T @ flat
+    basis = torch.linalg.eigh(gram).eigenvectors[:, -WIDTH:]
+    projected = torch.empty((len(coarse), min(WIDTH, flat_width)), device=device)
+    for rows in _blocks(len(coarse)):
+        projected[rows] = torch.from_numpy(np.array(coarse[rows])).to(device).flatten(1) @ basis
+    filters, codes = basis.T.reshape(-1, *coarse.shape[1:]), torch.from_numpy(np.asarray(people)).to(device)
+    del coarse, gram
+
+    def search(queries: Images, own: np.ndarray) -> Nearest:
         found: list[tuple[float, int, float, int]] = []
         size = int(np.clip(BLOCK // (len(FLIPS) * (REACH + 1) ** 2 * len(codes)), 1, 64))
         for k in range(0, len(queries), size):
-            block, mine = queries[k : k + size], torch.from_numpy(own[k : k + size])[:, None] == codes
-            rough, flip = _rough(_sized(block, FINE // 2), filters, projected)
-            seen = _sized(block, FINE)
+            block = queries[k : k + size]
+            mine = torch.from_numpy(own[k : k + size]).to(device)[:, None] == codes
+            rough, flip = _rough(_sized(block, FINE // 2, device), filters, projected)
+            seen = _sized(block, FINE, device)
             near = rough.masked_fill(mine, -2).topk(min(OTHERS, len(codes))).indices
             for j, picture in enumerate(seen):
                 others = near[j][~mine[j, near[j]]]
@@ -69,7 +89,7 @@ def by_sight(images: np.ndarray, people: np.ndarray) -> Search:
                 if len(same) > OWN:
                     same = same[rough[j, same].topk(OWN).indices]
                 rows = torch.cat([others, same])
-                values = _exact(picture, fine[rows].float(), flip[j, rows])
+                values = _exact(picture, torch.from_numpy(fine[rows.cpu().numpy()]).to(device).float(), flip[j, rows])
                 found.append((*_best(values[: len(others)], others), *_best(values[len(others) :], same)))
         return Nearest(*(np.array(column) for column in zip(*found, strict=True)))
 
@@ -101,15 +121,36 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
     return search
 
 
-def _parts(images: np.ndarray) -> list[np.ndarray]:
-    return [images[k : k + 512] for k in range(0, len(images), 512)]
+def _kept(images: Images, *, device: torch.device | str, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
+    """Fine (N, 2, s, s) float16 and coarse (N, 2, t, t) float32 templates, memory-mapped: they may outgrow the memory."""
+    sides = [(FINE, REACH, np.float16), (FINE // 2, REACH // 2, np.float32)]
+    made: list[np.ndarray] = []
+    with ExitStack() as stack:
+        files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in sides]
+        bar = progress.bar("audit: templates", total=len(images), unit="images")
+        advance = stack.enter_context(bar)
+        for rows in slices(images):
+            pixels = np.array(images[rows])
+            for file, (side, reach, kind) in zip(files, sides, strict=True):
+                part = _templates(_sized(pixels, side, device), reach).cpu().numpy()
+                file.write(np.ascontiguousarray(part, kind).data)
+            advance(len(pixels))
+        for file, (side, reach, kind) in zip(files, sides, strict=True):
+            file.flush()
+            shape = (len(images), 2, side - 2 * reach, side - 2 * reach)
+            made.append(np.memmap(file, kind, "r", shape=shape))
+    return made[0], made[1]
 
 
-def _sized(images: np.ndarray, side: int) -> Tensor:
+def _blocks(count: int) -> Iterator[slice]:
+    return (slice(k, k + 4096) for k in range(0, count, 4096))
+
+
+def _sized(images: np.ndarray, side: int, device: torch.device | str = "cpu") -> Tensor:
     """(n, 2, P, P) uint8 -> (n, 2, side, side) float32, blurred: against noise, below FINE against half a pixel's shift."""
-    x = torch.from_numpy(np.array(images)).float()
+    x = torch.from_numpy(np.array(images)).to(device).float()
     x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-    row = torch.tensor([0.25, 0.5, 0.25])
+    row = torch.tensor([0.25, 0.5, 0.25], device=device)
     kernel = torch.outer(row, row).expand(2, 1, 3, 3)
     for _ in range(1 if side == FINE else 2):
         x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), kernel, groups=2)
@@ -163,7 +204,7 @@ def _rough(x: Tensor, filters: Tensor, projected: Tensor) -> tuple[Tensor, Tenso
 
 def _exact(picture: Tensor, templates: Tensor, flip: Tensor) -> Tensor:
     """Correlation of a picture (2, S, S) with k templates at its peak over shifts, each under its own flip."""
-    values = torch.empty(len(templates))
+    values = torch.empty(len(templates), device=templates.device)
     for number in flip.unique().tolist():
         use, axes = flip == number, FLIPS[number]
         turned = picture[None].flip(axes) if axes else picture[None]
@@ -173,7 +214,7 @@ def _exact(picture: Tensor, templates: Tensor, flip: Tensor) -> Tensor:
 
 def _peak(grid: Tensor) -> Tensor:
     """The largest of each (k, s, s) grid, between its points by a parabola along each axis; at most 1."""
-    side, at = grid.shape[-1], torch.arange(len(grid))
+    side, at = grid.shape[-1], torch.arange(len(grid), device=grid.device)
     top, place = grid.flatten(1).max(1)
     y, x = place // side, place % side
     raised = top.clone()

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
 
 from cmrdata.disk import write_atomic
+from cmrdata.selection import Selection, slices
 from cmrdata.store import Store
 from cmrgen.evaluation import estimates
 from cmrgen.evaluation.alarms import Counts, Sample, holm, nearest, ranks, shared
@@ -55,8 +57,8 @@ class Side(NamedTuple):
         return Sample(value, self.group, self.person).part(self.middle if rows is None else self.middle & rows)
 
 
-def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndarray], *, seed: int,
-          held_out: int = 2000) -> Audit:  # fmt: skip
+def audit(cohort: Store, synthetic: Store, embed: Callable[[Store, np.ndarray], np.ndarray], *, seed: int,
+          held_out: int = 2000, device: torch.device | str = "cpu", scratch: Path | None = None) -> Audit:  # fmt: skip
     """Does the set hold copies of training images? Measured by what is seen and in the features of `embed`.
 
     embed: (n, 2, P, P) uint8 -> (n, d). Training images: every row of the splits train and extra (which may have taught
@@ -81,15 +83,18 @@ def audit(cohort: Store, synthetic: Store, embed: Callable[[np.ndarray], np.ndar
     _check(cohort, synthetic, train, held)
     people, names = pd.factorize(index.subject.iloc[train])
     source, (used, of) = pd.Index(names).get_indexer(made.subject), _sources_in(made, train)
-    real, seen, fake = (np.asarray(images) for images in (cohort.images[train], cohort.images[held], synthetic.images))
+    sides_of = (cohort, train), (cohort, held), (synthetic, np.arange(len(made)))
+    real, seen, fake = (Selection(store.images, some) for store, some in sides_of)
     central = index["slice"].to_numpy()[made.source_row] == 0
     unseen_people = index.group.to_numpy()[held], index.subject.to_numpy()[held]
-    features = [np.asarray(embed(images), np.float64) for images in (real, seen, fake)]
+    features = [np.asarray(embed(*some), np.float64) for some in sides_of]
     if not all(np.isfinite(f).all() for f in features):
         raise ValueError("the features of the audit hold NaN or inf; look at the network behind `embed`")
     tests, groups, sources, pairs, notes = [], [], [], [], []
+    search: Search
+    queries: Any
     for measure, search, queries in (
-        ("sight", by_sight(real, people), (real, seen, fake)),
+        ("sight", by_sight(real, people, device=device, scratch=scratch), (real, seen, fake)),
         ("features", by_features(features[0], people), features),
     ):
         near, unseen = search(queries[2], source), search(queries[1], np.full(len(held), -1))
@@ -162,7 +167,7 @@ def _check(cohort: Store, synthetic: Store, train: np.ndarray, held: np.ndarray)
 
 
 def excesses(
-    search: Search, real: np.ndarray, people: np.ndarray, found: tuple[Nearest, Nearest, Nearest]
+    search: Search, real: Any, people: np.ndarray, found: tuple[Nearest, Nearest, Nearest]
 ) -> list[np.ndarray]:
     """Fisher z of each image's similarity to its training image, less that of this one to its nearest other person."""
     rows, back = np.unique(np.concatenate([near.row for near in found]), return_inverse=True)
@@ -308,7 +313,7 @@ def _sources(near: Nearest, people: np.ndarray, tau: float) -> dict[str, Any]:
     return {**row, "source_similarity": medians[0], "other_similarity": medians[1], "tau": tau}
 
 
-def _notes(table: pd.DataFrame, tests: pd.DataFrame, fake: np.ndarray) -> list[str]:
+def _notes(table: pd.DataFrame, tests: pd.DataFrame, fake: Selection) -> list[str]:
     said, of = [], table[(table.measure == "sight") & (table.group != "all")]
     if few := int(of.few.sum()):
         said.append(f"{few} of {len(of)} groups have fewer than {FEW} images: their rows are only a hint.")
@@ -317,6 +322,7 @@ def _notes(table: pd.DataFrame, tests: pd.DataFrame, fake: np.ndarray) -> list[s
         said.append(
             f"{left:,} images are in no test of the whole set, since no held-out person has their group: {missing}."
         )
-    if constant := int((np.ptp(fake.reshape(len(fake), -1), axis=1) == 0).sum()):
+    parts = (fake[some] for some in slices(fake))
+    if constant := sum(int((part.max((1, 2, 3)) == part.min((1, 2, 3))).sum()) for part in parts):
         said.append(f"{constant} synthetic images are constant; they resemble nothing and count as no copies.")
     return said

@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation import privacy
 from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section, sides
+from cmrgen.evaluation.backbones import features
 from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_section
-from cmrgen.evaluation.judges import judge
+from cmrgen.evaluation.judges import domain
 from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.membership import attack
-from cmrgen.generator import check_cohort, facts_of
 from cmrgen.evaluation.verdicts import membership_verdict
+from cmrgen.generator import check_cohort, facts_of
 from cmrgen.render import load_generator
 from cmrstudy.report import Section, write_tables
 
@@ -30,7 +31,7 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
         return [Section("Do the images show what they were asked to?", warnings=[told])]
     seen = sides(found)
     return [
-        adherence_section(found, seen, missing=missing, seed=seed),
+        adherence_section(found, seen, missing=missing),
         contraction_section(found, seen),
         diversity_section(found, seed=seed),
     ]
@@ -42,7 +43,12 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has moved.
     """
     cohort, made, folder = found.cohort, found.made, found.folder
-    audit = privacy.audit(cohort, made, lambda images: judge(found.networks, images).features, seed=seed)
+    by = domain(found.networks)
+
+    def embed(store: Store, rows: np.ndarray) -> np.ndarray:
+        return features(store, rows, by, places=found.places(store, "features"))
+
+    audit = privacy.audit(cohort, made, embed, seed=seed, device=found.device, scratch=folder)
     privacy.write_private(audit, cohort, made, folder / "private")
     for table, name, caption in (
         (audit.tests, "audit_tests", "Audit: tests of the whole set against held-out people"),
@@ -55,7 +61,7 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
     tables, verdicts = [audit.tests, overall, audit.sources], audit.verdicts
     if generator:
-        attacked = _attacked(generator, base_weights, cohort, folder, seed=seed)
+        attacked = _attacked(generator, base_weights, found, seed=seed)
         tables.append(attacked)
         verdicts = [*verdicts, membership_verdict(attacked.iloc[0].to_dict())]
     verdict = {"set": made.fingerprint, "date": time.strftime("%Y-%m-%d"), "verdicts": verdicts}
@@ -75,10 +81,10 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     )
 
 
-def _attacked(generator: str, base_weights: str | None, cohort: Store, folder: Path, *, seed: int) -> pd.DataFrame:
-    check_cohort(facts_of(generator), cohort, named=f"audit_generator={generator}")
+def _attacked(generator: str, base_weights: str | None, found: Measured, *, seed: int) -> pd.DataFrame:
+    check_cohort(facts_of(generator), found.cohort, named=f"audit_generator={generator}")
     trained = load_generator(generator, base_weights=base_weights)
-    table = attack(trained, cohort, seed=seed)
+    table = attack(trained.to(found.device), found.cohort, seed=seed)
     table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
-    write_tables(table, folder, "membership", table.attrs["caption"])
+    write_tables(table, found.folder, "membership", table.attrs["caption"])
     return table[table.group == "all"]
