@@ -54,7 +54,7 @@ def classifier(*given: str) -> str:
         (("cohort=ukbb", "cohort.root=/data/ukbb", "cohort.table=/data/t.csv"), "synthetic-0-ukbb"),
         (("preset=demo", "preset.runs=/tmp/runs"), "synthetic-0"),
         (("sampler.guidance=4", "base=sd21"), "synthetic-0"),  # of the generator: the classifier has no use for them
-        (("+model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
+        (("model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
         (("model.weights=null",), "synthetic-0-model.weights-null"),
     ],
 )
@@ -158,7 +158,7 @@ def test_how_and_where_a_run_is_made_decides_nothing():
 @pytest.mark.parametrize(
     "given",
     ["model.lr=1", "budget=steps", "mitigation=groupdro", "cohort.pixels=32", "trainer.precision=bf16-mixed", "seed=1",
-     "trainer=gpu", "preset=demo", "fold=1", "input=cine", "labels=[mi]", "+model.flips=0"],
+     "trainer=gpu", "preset=demo", "fold=1", "input=cine", "labels=[mi]", "model.flips=0"],
 )  # fmt: skip
 def test_what_decides_a_number_is_a_setting_told_once(given):
     plain = told("train", "experiment=classifier")

@@ -171,9 +171,12 @@ class Images(L.LightningDataModule):
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
 
-    def __init__(self, store: Store, *, splits: Sequence[str], steps: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, store: Store, *, splits: Sequence[str], steps: int, batch_size: int, seed: int, workers: int = 0
+    ) -> None:
         super().__init__()
         self.store, self.splits, self.steps, self.batch_size, self.seed = store, splits, steps, batch_size, seed
+        self.workers = workers
 
     def train_dataloader(self) -> DataLoader:
         rows = np.flatnonzero(self.store.index.split.isin(self.splits))
@@ -194,6 +197,7 @@ class Images(L.LightningDataModule):
         def collate(at: list[int]) -> Tensor:
             return torch.from_numpy(self.store.images[np.sort(rows[at])])
 
+        options["num_workers"] = self.workers
         return DataLoader(range(len(rows)), batch_size=self.batch_size, collate_fn=collate, **options)
 
 
