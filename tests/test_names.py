@@ -205,7 +205,7 @@ def sweep(command: str, *given: str) -> list[overrides.Job]:
             GlobalHydra.instance().config_loader().load_configuration(command, list(given), run_mode=RunMode.MULTIRUN)
         )
         HydraConfig.instance().set_config(config)
-        message = jobs_module().shared_folder(config)
+        message = jobs_module().shared_folder(overrides.jobs(config))
         return overrides.jobs(config), message
 
 

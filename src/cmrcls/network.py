@@ -63,7 +63,7 @@ def build_network(
         channels = tuple(width * 2**k for k in range(4))
         network: nn.Module = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width)
         return _with(network, Origin("random", *PLAIN))
-    file = Path(weights) if names_file(weights) else None
+    file = Path(weights) if weights and names_file(weights) else None
     named = weights is not None and file is None
 
     def create(pretrained: bool) -> nn.Module:
