@@ -199,6 +199,9 @@ def test_the_normalisation_goes_with_the_weights(tmp_path: Path) -> None:
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "best.ckpt")
     start_from(loaded, tmp_path / "best.ckpt")
     assert torch.equal(loaded.mean, torch.tensor(IMAGENET[0])) and torch.equal(loaded.std, torch.tensor(IMAGENET[1]))
+    asked = Classifier(backbone="resnet10t", pixels=32, normalisation=[0.5, 0.5])
+    start_from(asked, tmp_path / "best.ckpt")
+    assert torch.equal(asked.mean, torch.full((3,), 0.5))  # what is asked for counts
     loaded = Classifier(backbone="resnet10t", pixels=32)
     loaded.load_state_dict(trained.state_dict())
     assert torch.equal(loaded.mean, torch.tensor(IMAGENET[0]))

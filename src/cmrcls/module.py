@@ -331,6 +331,6 @@ def start_from(module: Classifier, source: Path) -> str:
     check_fits(module.network, inner or state, source=name)
     module.network.load_state_dict(inner or state)
     for name in ("mean", "std"):
-        if inner and name in state:
+        if inner and name in state and module.hparams["normalisation"] == "auto":
             getattr(module, name).copy_(state[name])
     return fingerprint_of(inner or state)

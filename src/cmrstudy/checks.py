@@ -278,9 +278,9 @@ def rule(key: str) -> Takes | None:
     return TAKES.get(key)
 
 
-def leaves(node: DictConfig, at: str = "") -> Iterator[tuple[str, DictConfig, Any]]:
+def leaves(node: DictConfig, at: str = "") -> Iterator[tuple[str, DictConfig, str]]:
     """(dotted key, the node that holds it, its name there) of every setting; interpolated ones are not resolved."""
-    for name in node:
+    for name in map(str, node):
         key = f"{at}.{name}".lstrip(".")
         if OmegaConf.is_missing(node, name) or key == "hydra":
             continue
@@ -290,10 +290,10 @@ def leaves(node: DictConfig, at: str = "") -> Iterator[tuple[str, DictConfig, An
             yield from leaves(node[name], key)
 
 
-def _source(cfg: DictConfig, node: DictConfig, name: Any, key: str) -> str:
+def _source(cfg: DictConfig, node: DictConfig, name: str, key: str) -> str:
     """The setting that a value comes from: at the end of a chain of interpolations."""
     while OmegaConf.is_interpolation(node, name):
-        alias = ALIAS.fullmatch(str(OmegaConf.to_container(node, resolve=False)[name]))  # type: ignore[index]
+        alias = ALIAS.fullmatch(str(OmegaConf.to_container(node, resolve=False)[name]))  # type: ignore[index, call-overload]
         if not alias:
             return key
         key = alias[1]
