@@ -28,6 +28,8 @@ TRAINED = ("base", "controlnet", "classifier")
 def main(cfg: DictConfig) -> float | None:
     """Runs one job; a classifier's score goes back to the sweeper that tunes it."""
     commands.prepared(cfg)
+    if cfg.task == "classifier":
+        settle(cfg)
     if cfg.task in TRAINED and cfg.trainer.fast_dev_run:
         return rehearse(cfg)
     with ExitStack() as hold:
@@ -81,6 +83,19 @@ def rehearse(cfg: DictConfig) -> None:
         batches = int(cfg.trainer.fast_dev_run)
         print(f"dry run (trainer.fast_dev_run): {batches} {'batch' if batches == 1 else 'batches'} of everything ran; "
               f"nothing is kept, and {cfg.run_dir} is as it was")  # fmt: skip
+
+
+def settle(cfg: DictConfig) -> None:
+    """A preset's width gives way to a network that has its own, said aloud; one that was asked for is refused later."""
+    from cmrcls.choices import WIDTH, own_width
+
+    model = cfg.model
+    if OmegaConf.is_interpolation(model, "width") and (
+        why := own_width(model.backbone, model.weights, width=model.width)
+    ):
+        model.width = WIDTH
+        if not follows(cfg):
+            print(why)
 
 
 def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
@@ -200,6 +215,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             batch_size=data.autoencoder_batch_size,
             seed=cfg.seed,
             max_repeats=data.max_repeats,
+            workers=data.workers,
         )
         begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
         torch.manual_seed(cfg.seed)
@@ -224,6 +240,8 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             copies=data.copies,
             max_repeats=data.max_repeats,
             seed=cfg.seed,
+            workers=data.workers,
+            val_images=data.val_images,
         )
         ended, second_stage = fit(cfg, folder / "unet", second, latents, limits, most=second.hparams.steps)
     if follows(cfg):
@@ -336,19 +354,22 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from cmrcls.boards import classifier_boards
     from cmrcls.data import predictions
     from cmrcls.module import start_from
+    from cmrcls.network import check_network
 
-    rival, dry = cfg.mitigation, bool(cfg.trainer.fast_dev_run)
+    rival, dry, asked = cfg.mitigation, bool(cfg.trainer.fast_dev_run), cfg.model
     mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
+    check_network(asked.backbone, weights=asked.weights, width=asked.width, pixels=asked.pixels)
     data = instantiate(cfg.data)
     best = folder / "checkpoints" / "best.ckpt"
     with attempt(cfg, folder) as limits:
         data.setup()
+        mitigation.check_groups(rival.name, choices=rival, index=data.index, cohort=data.cohort.name)
         if not follows(cfg):
             tell_size(cfg, data.store.meta["pixels"])
         begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}  # no download for what is replaced
         module = instantiate(cfg.model, groups=data.groups, **begins)
         uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
-        uses(cfg, folder, "model.weights", fingerprint=module.network.started_from, at=None)
+        uses_weights(cfg, folder, module.network.origin)
         if data.synthetic_fingerprint:
             at = cfg.synthetic_set
             known = {"kind": kind_at(at), "origin": origin_at(at)}
@@ -390,7 +411,8 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {
         **metrics,
         "fingerprint": file_hash(best),
-        "started_from": module.network.started_from,
+        "started_from": module.network.origin.started_from,
+        "normalisation": {name: [round(float(v), 6) for v in kept["state_dict"][name]] for name in ("mean", "std")},
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
@@ -409,6 +431,18 @@ def tell_size(cfg: DictConfig, pixels: int) -> None:
             f"synthetic_set={cfg.synthetic_set} is not there yet, so this run's pictures have {pixels} px; if the set will "
             "have others, give its base= or cohort.pixels="
         )
+
+
+def uses_weights(cfg: DictConfig, folder: Path, origin: Any) -> None:
+    """Records what a classifier's network starts from: published weights by name or as a file, or none."""
+    kind, _, mark = origin.started_from.partition(" ")
+    if kind != "file":
+        uses(cfg, folder, "model.weights", fingerprint=origin.started_from, at=None)
+        return
+    uses(cfg, folder, "model.weights", fingerprint=mark, at=cfg.model.weights)
+    if not follows(cfg):
+        head = f"but for {', '.join(origin.fresh)}, which start anew" if origin.fresh else "its last layer, too"
+        print(f"{folder}: starts from the weights of {Path(cfg.model.weights).name}, {head}")
 
 
 def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:

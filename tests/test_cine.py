@@ -230,7 +230,9 @@ def test_a_video_backbone_gives_one_logit_per_class(backbone):
 
 def test_published_weights_are_of_the_backbones_kind(monkeypatch):
     for backbone, weights, right in (("r3d_18", "imagenet", "kinetics"), ("resnet18", "kinetics", "imagenet")):
-        with pytest.raises(ValueError, match=f"'{weights}' are unknown for {backbone}; choose '{right}', or null"):
+        with pytest.raises(
+            ValueError, match=f"'{weights}' are unknown for {backbone}; choose '{right}', a file of weights"
+        ):
             network.build_network(backbone, weights=weights, classes=2)
     real, asked = network.get_model, []
 

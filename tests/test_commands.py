@@ -57,7 +57,7 @@ def test_hydras_own_flags_need_no_experiment(given, tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [("seed", "abc", "seed=abc: it takes a whole number from 0"), ("seed", -1, "seed=-1"), ("seed", 1.5, "seed=1.5"),
-     ("seed", True, "seed=True"), ("seed", None, "seed=None"), ("fold", 5, "fold=5.*0 to 4, or null"),
+     ("seed", True, "seed=true"), ("seed", None, "seed=null"), ("fold", 5, "fold=5.*0 to 4, or null"),
      ("overwrite", "yes", "overwrite=yes: it takes true or false"), ("refresh", 1, "refresh=1: it takes true or false")],
 )  # fmt: skip
 def test_a_setting_of_the_wrong_kind_is_named(key, value, words):

@@ -482,3 +482,41 @@ def test_wrong_labels_are_refused(root):
             Arms(cohort=Sick(), root=root, labels=wrong)
     with pytest.raises(ValueError, match="nobody in the training split has ihd; leave it out of labels="):
         arm(root, cohort=Sick(), labels=["hf", "ihd"])
+
+
+# cohorts whose attributes nobody knows
+
+
+def people(**known: object) -> pd.DataFrame:
+    """Rows of an arm, half of them ill, of whom nothing but `known` is known."""
+    table = pd.DataFrame({"split": ["train"] * 4 + ["val"] * 4, "diagnosis": ["healthy", "hf"] * 4})
+    return table.assign(**{"sex": None, "age_band": None, "bmi_band": None, **known})
+
+
+@pytest.mark.parametrize("name", ["groupdro", "reweight", "oversample", "domain_independent", "last_layer"])
+def test_without_groups_a_mitigation_is_refused(name):
+    for known, why in (
+        ({}, "nobody's sex, age or BMI is known"),
+        ({"sex": "F"}, "all training images are of one group, F"),
+    ):
+        with pytest.raises(ValueError, match=f"mitigation={name}: in cohort acdc {why}.*choose mitigation=none, or"):
+            mitigation.check_groups(name, choices=ALL[name], index=people(**known), cohort="acdc")
+    mitigation.check_groups(name, choices=ALL[name], index=people(sex=["F", "M"] * 4), cohort="acdc")
+
+
+def test_thresholds_need_an_attribute_that_differs_in_validation():
+    def check(**known):
+        mitigation.check_groups("thresholds", choices=ALL["thresholds"], index=people(**known), cohort="acdc")
+
+    with pytest.raises(ValueError, match="sex is known for nobody in the validation split.*choose mitigation=none"):
+        check()
+    with pytest.raises(
+        ValueError, match="sex is F for everybody .*choose mitigation.attribute=age_band, mitigation=none"
+    ):
+        check(sex="F", age_band=["<60", "70+"] * 4)
+    check(sex=["F", "M"] * 4)
+
+
+@pytest.mark.parametrize("name", ["none", "oversample_matched"])
+def test_what_needs_no_groups_goes_on_without(name):
+    mitigation.check_groups(name, choices=ALL[name], index=people(), cohort="acdc")

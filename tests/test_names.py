@@ -58,7 +58,7 @@ def classifier(*given: str) -> str:
             "synthetic-0",
         ),  # of the generator: the classifier has no use for them
         (("base=sd21", "cohort=ukbb"), "synthetic-0-sd21-ukbb"),  # decides the size of the pictures
-        (("+model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
+        (("model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
         (("model.weights=null",), "synthetic-0-model.weights-null"),
     ],
 )
@@ -162,7 +162,7 @@ def test_how_and_where_a_run_is_made_decides_nothing():
 @pytest.mark.parametrize(
     "given",
     ["model.lr=1", "budget=steps", "mitigation=groupdro", "cohort.pixels=32", "trainer.precision=bf16-mixed", "seed=1",
-     "trainer=gpu", "preset=demo", "fold=1", "input=cine", "labels=[mi]", "+model.flips=0"],
+     "trainer=gpu", "preset=demo", "fold=1", "input=cine", "labels=[mi]", "model.flips=0"],
 )  # fmt: skip
 def test_what_decides_a_number_is_a_setting_told_once(given):
     plain = told("train", "experiment=classifier")
@@ -209,7 +209,7 @@ def sweep(command: str, *given: str) -> list[overrides.Job]:
             GlobalHydra.instance().config_loader().load_configuration(command, list(given), run_mode=RunMode.MULTIRUN)
         )
         HydraConfig.instance().set_config(config)
-        message = jobs_module().shared_folder(config)
+        message = jobs_module().shared_folder(overrides.jobs(config))
         return overrides.jobs(config), message
 
 

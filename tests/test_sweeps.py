@@ -367,7 +367,7 @@ def classifier(tmp_path_factory):
 @pytest.mark.slow
 def test_two_processes_give_the_metrics_and_predictions_of_one_in_a_sweep_too(classifier):
     """Without batch norm, whose statistics only GPUs share, and without augmentation, which each process draws anew."""
-    plain = ["-m", "seed=0,1", "model.backbone=test_convnext", "model.width=64", "+model.flips=0", "+model.noise_std=0"]
+    plain = ["-m", "seed=0,1", "model.backbone=test_convnext", "model.width=64", "model.flips=0", "model.noise_std=0"]
     plain += ["data.images_per_epoch=64", "data.batch_size=32", "trainer.max_epochs=2"]
     for name, more in (("one", []), ("two", ["trainer.devices=2", "trainer.strategy=ddp"])):
         ended = classifier(*plain, f"name={name}", *more)

@@ -330,7 +330,7 @@ def test_a_classifier_starts_from_another_and_its_facts_say_from_which(command):
 def test_a_controlnet_starts_from_another_in_every_form(command):
     first, classifier = command("controlnet", "name=control"), command("classifier", "name=other")
     mark = runs.facts(first)["fingerprint"]
-    still = ["model.lr=0", "+model.weight_decay=0"]
+    still = ["model.lr=0", "model.weight_decay=0"]
     for k, source in enumerate((first, first / "controlnet", first / "checkpoints" / "last.ckpt")):
         run_dir = command("controlnet", f"name=control-{k}", f"weights={source}", *still)
         assert runs.facts(run_dir)["fingerprint"] == mark  # lr=0: what it started from

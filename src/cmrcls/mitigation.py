@@ -7,7 +7,7 @@ A mitigation is a choice of each (conf/mitigation): `sampling` (cmrcls.data.Arms
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning as L
@@ -34,6 +34,40 @@ def check_after(after: str, *, attribute: str, constraint: str) -> None:
                                 ("constraint", constraint, CONSTRAINTS)):  # fmt: skip
         if value not in choices:
             raise ValueError(f"mitigation.{key}={value!r} is unknown; choose one of {', '.join(choices)}")
+
+
+def check_groups(name: str, *, choices: Mapping[str, Any], index: pd.DataFrame, cohort: str) -> None:
+    """Raise ValueError where a mitigation needs groups that an arm doesn't have: it would pass for one that does something.
+
+    Args:
+        name: the mitigation's.
+        choices: its sampling, loss, heads, after and attribute.
+        index: the arm's rows.
+        cohort: its name.
+    """
+    train = index[index.split == "train"]
+    domains = sorted(set(group_names(train.assign(diagnosis=None))))
+    grouped = choices["sampling"] == "balanced" or choices["loss"] != LOSSES[0] or choices["heads"] != HEADS[0]
+    remedy = "choose mitigation=none, or a cohort that knows sex, age or BMI"
+    if (grouped or choices["after"] == "last_layer") and len(domains) < 2:
+        who = (
+            f"all training images are of one group, {domains[0]}" if domains[0] else "nobody's sex, age or BMI is known"
+        )
+        raise ValueError(
+            f"mitigation={name}: in cohort {cohort} {who}, so there are no groups to treat alike; {remedy}"
+        )
+    if choices["after"] == "thresholds":
+        axis = choices["attribute"]
+        val = index[index.split == "val"]
+        known = sorted(val[axis].dropna().unique())
+        if len(known) < 2:
+            who = f"is {known[0]} for everybody" if known else "is known for nobody"
+            others = [other for other in AXES if val[other].dropna().nunique() > 1]
+            first = f"mitigation.attribute={others[0]}, " if others else ""
+            raise ValueError(
+                f"mitigation={name}: {axis} {who} in the validation split of cohort {cohort}, so there are no groups with "
+                f"thresholds of their own; choose {first}mitigation=none, or a cohort that knows it"
+            )
 
 
 # what is drawn

@@ -42,15 +42,45 @@ def augment(images: Tensor, *, flips: float, noise_std: float, generator: torch.
     return images + noise_std * noise * (draw[2] < NOISY)
 
 
-def to_input(images: Tensor, *, pixels: int) -> Tensor:
-    """(B, 2, P, P) in [0, 1] -> (B, 3, pixels, pixels): bilinear, channels ED, ES, ED, (x - 0.5) / 0.25.
+def to_input(images: Tensor, *, pixels: int, mean: Tensor | float = 0.5, std: Tensor | float = 0.25) -> Tensor:
+    """(B, 2, P, P) in [0, 1] -> (B, 3, pixels, pixels): bilinear, channels ED, ES, ED, (x - mean) / std.
 
     More than two channels are the frames of a heartbeat: (B, T, P, P) -> (B, 3, T, pixels, pixels), grey.
+
+    Args:
+        images: phases or frames.
+        pixels: side of what the network sees.
+        mean: as the network expects it, a number or (3,).
+        std: the same.
     """
     if images.shape[-1] != pixels:
         images = F.interpolate(images, size=(pixels, pixels), mode="bilinear", antialias=images.shape[-1] > pixels)
-    images = (images - 0.5) / 0.25
-    return ed_es_ed(images) if images.shape[1] == 2 else images[:, None].expand(-1, 3, -1, -1, -1)
+    images = ed_es_ed(images) if images.shape[1] == 2 else images[:, None].expand(-1, 3, -1, -1, -1)
+    each = (-1, *[1] * (images.ndim - 2))
+    mean, std = (value.view(each) if isinstance(value, Tensor) else value for value in (mean, std))
+    return (images - mean) / std
+
+
+def normalised_by(normalisation: str | Sequence[Any], network: Any) -> tuple[Tensor, Tensor]:
+    """(mean, sd), (3,) each, of `normalisation`: "auto" is what the network's weights expect, or [mean, sd] given.
+
+    Raises ValueError for anything else.
+    """
+    wrong = ValueError(
+        f"model.normalisation={normalisation}: give auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25] or "
+        "[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]"
+    )
+    if normalisation == "auto":
+        return torch.tensor(network.origin.mean), torch.tensor(network.origin.std)
+    if isinstance(normalisation, str) or not isinstance(normalisation, Sequence) or len(normalisation) != 2:
+        raise wrong
+    try:
+        mean, std = (torch.tensor(value, dtype=torch.float32).expand(3).clone() for value in normalisation)
+    except (TypeError, ValueError, RuntimeError):
+        raise wrong from None
+    if not (mean.isfinite().all() and (std > 0).all()):
+        raise wrong
+    return mean, std
 
 
 def check_input(backbone: str, *, frames: int) -> None:
@@ -78,7 +108,8 @@ class Classifier(L.LightningModule):
     A video `backbone` (`network.VIDEO`) sees the heartbeat of one slice instead, which a cohort with `cine` gives;
     ValueError where the one meets the other.
 
-    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `plateau_patience`: validated
+    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `normalisation`: see `normalised_by`;
+    it is kept with the weights. `plateau_patience`: validated
     epochs without a better validation loss after which the learning rate is halved. `flips`: probability per axis, 0 switches it off.
     `width`: see `build_network`. `noise_std` in units of the full intensity range. `weight_decay` is AdamW's.
 
@@ -101,6 +132,7 @@ class Classifier(L.LightningModule):
         weights: str | None = None,
         width: int = 64,
         pixels: int = 224,
+        normalisation: str | Sequence[Any] = "auto",
         lr: float = 1e-4,
         weight_decay: float = 0.0,
         plateau_patience: int = 3,
@@ -127,7 +159,11 @@ class Classifier(L.LightningModule):
         self.backbone = backbone
         self.outputs = 2 if len(labels) == 1 else len(labels)
         self._know(groups, loss=loss, heads=heads)
-        self.network = build_network(backbone, weights=weights, classes=self.domains * self.outputs, width=width)
+        classes = self.domains * self.outputs
+        self.network = build_network(backbone, weights=weights, classes=classes, width=width, pixels=pixels)
+        mean, std = normalised_by(normalisation, self.network)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
         last = torch.channels_last_3d if backbone in VIDEO else torch.channels_last
         self.memory_format = last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
@@ -172,7 +208,8 @@ class Classifier(L.LightningModule):
         images = images.float() / 255
         if draws is not None:
             images = augment(images, flips=self.flips, noise_std=self.noise_std, generator=draws)
-        return to_input(images, pixels=self.pixels).contiguous(memory_format=self.memory_format)
+        images = to_input(images, pixels=self.pixels, mean=self.mean, std=self.std)
+        return images.contiguous(memory_format=self.memory_format)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         seed = batch_seed(self.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
@@ -270,7 +307,7 @@ class Classifier(L.LightningModule):
 
 
 def start_from(module: Classifier, source: Path) -> str:
-    """Put another classifier's network into `module` before its first step.
+    """Put another classifier's network, and the normalisation that it has learnt with, into `module` before its first step.
 
     Args:
         module: an untrained one.
@@ -293,4 +330,7 @@ def start_from(module: Classifier, source: Path) -> str:
     inner = {key.partition(".")[2]: value for key, value in state.items() if key.startswith("network.")}
     check_fits(module.network, inner or state, source=name)
     module.network.load_state_dict(inner or state)
+    for name in ("mean", "std"):
+        if inner and name in state and module.hparams["normalisation"] == "auto":
+            getattr(module, name).copy_(state[name])
     return fingerprint_of(inner or state)

@@ -185,10 +185,11 @@ class Images(L.LightningDataModule):
         batch_size: int,
         seed: int,
         max_repeats: float | None = None,
+        workers: int = 0,
     ) -> None:
         super().__init__()
         self.store, self.splits, self.steps, self.batch_size, self.seed = store, splits, steps, batch_size, seed
-        self.max_repeats = max_repeats
+        self.max_repeats, self.workers = max_repeats, workers
 
     def train_dataloader(self) -> DataLoader:
         rows = np.flatnonzero(self.store.index.split.isin(self.splits))
@@ -210,6 +211,7 @@ class Images(L.LightningDataModule):
         def collate(at: list[int]) -> Tensor:
             return torch.from_numpy(self.store.images[np.sort(rows[at])])
 
+        options["num_workers"] = self.workers
         return DataLoader(range(len(rows)), batch_size=self.batch_size, collate_fn=collate, **options)
 
 

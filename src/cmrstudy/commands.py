@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from cmrstudy import paths
+from cmrstudy import checks, paths
 
 HELP = ("-h", "--help")
 COMPOSED = ("--info", "-i", "--cfg", "-c")  # Hydra's own flags that compose a config first
@@ -149,15 +149,9 @@ def prepared(cfg: DictConfig) -> None:
     Raises ValueError naming the setting and what it takes.
     """
     paths.expand(cfg)
-    for key, top in (("seed", 2**32 - 1), ("fold", 4)):
-        value = cfg.get(key)
-        if value is None and key == "fold":
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= top:
-            raise ValueError(f"{key}={value}: it takes a whole number from 0 to {top}{', or null' * (key == 'fold')}")
-    for key in ("overwrite", "refresh", "print_config", "images", "compile", "audit"):
-        if key in cfg and not isinstance(cfg[key], bool) and not (key == "audit" and cfg.get("task") == "share"):
-            raise ValueError(f"{key}={cfg[key]}: it takes true or false")
+    checks.check(cfg)
+    if "audit" in cfg and not isinstance(cfg.audit, bool) and cfg.get("task") != "share":
+        raise ValueError(f"audit={cfg.audit}: it takes true or false")
     if cfg.get("print_config"):
         show(cfg)
 

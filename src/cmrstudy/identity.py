@@ -35,6 +35,8 @@ INPUTS = (  # folders and files that a run is made from: they name a run's folde
     "generator", "synthetic_set", "classifier", "classifiers", "weights", "ckpt_path", "base.weights", "plan.path",
     "audit_generator",
 )  # fmt: skip
+PLACED = ("model.weights",)  # either a name, or a file: then they are inputs, too
+FILES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # how files of weights end
 SCOPE = ("base", "cohort", "cohort.*", "fold")  # what all runs of a study share: parts of every one's name
 ALIAS = re.compile(r"\$\{([\w.]+)\}")  # a value that only repeats another setting
 
@@ -44,9 +46,14 @@ def is_how(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in (*HOW, *WHERE))
 
 
-def is_input(key: str) -> bool:
+def is_input(key: str, value: Any = None) -> bool:
     """Whether a setting is the place of something a run is made from."""
-    return key in INPUTS
+    return key in INPUTS or (key in PLACED and names_file(value))
+
+
+def names_file(value: Any) -> bool:
+    """Whether the value of a setting that takes a name or a file is a file."""
+    return isinstance(value, str) and ("/" in value or "\\" in value or value.lower().endswith(FILES))
 
 
 def in_scope(key: str) -> bool:
@@ -62,6 +69,7 @@ def settings(cfg: DictConfig) -> dict[str, Any]:
     """
     unused = OmegaConf.select(cfg, "unused", default=None) or ()
     leaves = {key: value for key, value in _leaves(cfg) if not (is_how(key) or is_input(key))}
+    leaves |= {key: "a file" for key in PLACED if names_file(leaves.get(key))}  # which one, its fingerprint tells
     return {key: leaves[key] for key in sorted(leaves) if key.split(".")[0] not in unused}
 
 

@@ -10,11 +10,11 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cmrstudy import overrides, runs
+from cmrstudy import checks, overrides, runs
 from cmrstudy.identity import settings
 
 UNFINISHED, INTERRUPTED = 3, 130  # exit statuses of a command whose attempt ended before its run: by time, by a signal
@@ -66,7 +66,8 @@ class Jobs:
             sys.exit(_status(ended))
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        if message := shared_folder(config):
+        jobs = overrides.jobs(config)
+        if message := wrong_setting([job.config for job in jobs] or [config]) or shared_folder(jobs):
             sys.exit(f"error: {message}")
         try:
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -103,10 +104,20 @@ def read(folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def shared_folder(config: Any) -> str | None:
+def wrong_setting(configs: Sequence[Any]) -> str | None:
+    """Why a sweep may not begin: a setting of one of its jobs can't be; None if all can."""
+    for config in configs:
+        try:
+            checks.check(config)
+        except ValueError as error:
+            return f"{error}. No job of the sweep has begun"
+    return None
+
+
+def shared_folder(jobs: Sequence[overrides.Job]) -> str | None:
     """Why a sweep may not begin: two of its jobs would write into one folder; None if none do."""
     first: dict[str, overrides.Job] = {}
-    for job in overrides.jobs(config):
+    for job in jobs:
         place = os.path.realpath(str(job.folder))
         if other := first.setdefault(place, job) is not job and first[place]:
             return _told(other, job)

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cmrstudy import by_base, runs
 from cmrstudy.grammar import parsed
-from cmrstudy.identity import INPUTS, in_scope, is_how, is_input, settings
+from cmrstudy.identity import INPUTS, PLACED, in_scope, is_how, is_input, settings
 
 LONGEST = 96  # characters of the parts of a name; the rest becomes a hash
 NAMELESS = ("experiment", "preset", "trainer", "seed")  # stand elsewhere in the path, or say how a machine computes
@@ -91,7 +91,7 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
         if "${" in str(override.value):
             override = override._replace(value=_own(root, key))
         usual = _own(compose(chosen), key)
-        if is_input(key):
+        if is_input(key, override.value):
             part = _place(key, override.value, usual=usual, scope=_scope(_root_=root))
         elif override.deleted:
             part = f"no-{key}"
@@ -128,6 +128,7 @@ def asked(cfg: DictConfig) -> runs.Asked:
     for key in ("hydra", "experiment", "preset", "logger", "local", "trainer"):
         choices.pop(key, None)
     places = {key: _own(cfg, key) for key in INPUTS}
+    places |= {key: value for key in PLACED if is_input(key, value := _own(cfg, key))}
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     swept = hydra is not None and hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     sweep = (Path(hydra.sweep.dir), int(hydra.job.num)) if swept else None
