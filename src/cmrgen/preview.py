@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from cmrgen.data import Latents
+from cmrgen.portions import BESIDE_TRAINING
 from cmrgen.render import Generator, resized
 from cmrgen.sampler import Sampler
 from cmrstudy.dashboards import log_figure
 from cmrstudy.figures import coloured, image_grid, save
-
-TOGETHER_PIXELS = 2**18  # in one batch: a single image of 512 px, so that the VAE fits beside the training
 
 
 class PreviewGrid(L.Callback):
@@ -34,21 +33,16 @@ class PreviewGrid(L.Callback):
             return
         rows = data.val_rows[np.linspace(0, len(data.val_rows) - 1, min(self.count, len(data.val_rows))).astype(int)]
         masks, real = data.store.masks[data.rows[rows]], data.store.images[data.rows[rows]]
-        generator = Generator(base=module.base, controlnet=module.best, facts={})
-        together = max(1, TOGETHER_PIXELS // module.base.pixels**2)
-        parts = [range(k, min(k + together, len(rows))) for k in range(0, len(rows), together)]
-        synthetic = [
-            generator.images(
-                torch.from_numpy(masks[part]),
-                prompts=data.table.prompt.iloc[rows[part]].tolist(),
-                seeds=list(part),
-                guidance=[self.sampler.guidance] * len(part),
-                sampler=self.sampler,
-            )
-            for part in parts
-        ]
+        generator = Generator(base=module.base, controlnet=module.best, facts={}, budget=BESIDE_TRAINING)
+        synthetic = generator.images(
+            torch.from_numpy(masks),
+            prompts=data.table.prompt.iloc[rows].tolist(),
+            seeds=range(len(rows)),
+            guidance=[self.sampler.guidance] * len(rows),
+            sampler=self.sampler,
+        )
         module.base.release("vae")
-        shown = resized(torch.cat(synthetic), masks.shape[-1]).cpu().numpy()
+        shown = resized(synthetic, masks.shape[-1]).cpu().numpy()
         cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
         n = len(rows)
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
