@@ -16,6 +16,7 @@ from cmrstudy.processes import Launched
 USAGE = """python generate.py generator=<folder of a ControlNet run> [key=value ...]
 
 Draw a synthetic set: plan which subject, mask, prompt and seed each image gets, then render it."""
+FIGURES = "the images of Fig. 3 and 4"
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="generate")
@@ -101,16 +102,28 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     if made is None:
         print(f"{folder}: shard {shard} is finished; the last one joins them")
         return
-    render_sweep(cohort, generator, folder / "sweep", sampler=sampler)
-    runs.finish(
-        folder,
-        images=len(made.index),
-        generator=cfg.generator,
-        fingerprint=made.fingerprint,
-        missing_groups=plan.attrs.get("missing") or [],
-        thin_groups=plan.attrs.get("thin") or [],
-        groups=counts.to_dict("records"),
-    )
+    facts = {
+        "images": len(made.index),
+        "generator": cfg.generator,
+        "fingerprint": made.fingerprint,
+        "missing_groups": plan.attrs.get("missing") or [],
+        "thin_groups": plan.attrs.get("thin") or [],
+        "groups": counts.to_dict("records"),
+    }
+    runs.finish(folder, **facts, left=FIGURES)  # whoever uses the set needs nothing of what follows
+    try:
+        render_sweep(
+            cohort,
+            generator,
+            folder / "sweep",
+            sampler=sampler,
+            batch_size=cfg.batch_size,
+            device=launched.device,
+        )
+    except BaseException:
+        print(f"{folder}: {len(made.index)} images, finished, but for {FIGURES}: the same command draws only them")
+        raise
+    runs.finish(folder, **facts)
     print(f"{folder}: {len(made.index)} images")
 
 

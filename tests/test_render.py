@@ -22,10 +22,11 @@ from cmrdata.synthetic import PROVENANCE, open_synthetic
 from cmrgen import generator as drawing
 from cmrgen.moves import moved
 from cmrgen.plan import balanced
-from cmrgen.render import Generator, as_stored, load_generator, render, save_generator, steps_of
+from cmrgen.render import Generator, as_stored, load_generator, render, render_sweep, save_generator, steps_of
 from cmrgen.sampler import Sampler
 from cmrgen.shards import merge, render_shards
 from cmrstudy import runs
+from cmrstudy.memory import OutOfMemory
 
 PROCESSES = multiprocessing.get_context("fork")  # what torch has loaded is used again; one thread, so it may fork
 
@@ -366,6 +367,72 @@ def test_a_disk_that_fills_up_is_told_and_the_set_continued(cohort, generator, r
     monkeypatch.undo()
     render(plan, **how)
     assert contents(tmp_path) == contents(whole.folder)
+
+
+@pytest.fixture
+def scarce(generator, monkeypatch):
+    """The U-Net fits some rows only; what it was asked for is kept. Whatever is learnt of the memory is forgotten."""
+
+    def patch(rows: int) -> list[int]:
+        forward, tried = type(generator.base.unet).forward, []
+
+        def limited(self, x, *args, **kwargs):
+            tried.append(len(x))
+            if len(x) > rows:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.00 GiB.")
+            return forward(self, x, *args, **kwargs)
+
+        monkeypatch.setattr(type(generator.base.unet), "forward", limited)
+        return tried
+
+    yield patch
+    generator.base.drawing.most = None
+
+
+def test_memory_that_is_too_small_for_a_batch_leaves_the_set_as_it_is_but_for_rounding(
+    cohort, generator, rendered, tmp_path, scarce, capsys
+):
+    plan, whole = rendered
+    tried = scarce(2)  # of an image, with guidance
+    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    out = capsys.readouterr().out
+    assert tried[0] == 4 and set(tried[1:]) == {2}
+    assert out.count("out of memory") == 1 and "2 images together; from now on 1" in out
+    for name in BYTES:
+        if name != "images.u8":
+            assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    assert close(made.images, whole.images)
+
+
+def test_memory_that_is_too_small_for_an_image_is_a_paragraph_and_loses_nothing(
+    cohort, generator, rendered, tmp_path, scarce, monkeypatch
+):
+    plan, whole = rendered
+    scarce(1)
+    with pytest.raises(OutOfMemory, match="drawing images: out of memory with a single image on cpu. precision=bf16"):
+        render(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
+    monkeypatch.undo()
+    generator.base.drawing.most = None
+    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
+    for name in BYTES:
+        assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_the_images_of_fig_3_and_4_come_in_the_batches_that_were_chosen(cohort, generator, tmp_path, scarce):
+    facts = {**generator.facts, "fields": ["sex", "age", "bmi", "diagnosis"]}
+    tried = scarce(10**6)
+    named = Generator(generator.base, generator.controlnet, facts)
+    render_sweep(cohort, named, tmp_path, sampler=Sampler(steps=1), batch_size=3)
+    assert Store.open(tmp_path).meta["settings"]["batch_size"] == 3 and max(tried) == 6
+    assert not {"text"} & set(generator.base._loaded), "the text tower stays beside the U-Net"
+
+
+def test_more_pixels_go_through_in_smaller_portions(cohort, generator, rendered, tmp_path, scarce):
+    plan, whole = rendered
+    tried = scarce(10**6)
+    small = Generator(generator.base, generator.controlnet, generator.facts, budget=32**2)
+    made = render(plan, cohort=cohort, generator=small, folder=tmp_path, **QUICK)
+    assert set(tried) == {2} and close(made.images, whole.images)
 
 
 @pytest.fixture(scope="module")

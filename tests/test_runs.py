@@ -91,6 +91,19 @@ def test_the_same_command_continues_and_resume_reuses(tmp_path, done, resume):
     assert contents(tmp_path) == before
 
 
+def test_what_a_finished_run_has_left_is_gone_on_with_while_others_use_it(tmp_path, capsys):
+    start(tmp_path)
+    work(tmp_path)
+    finish(tmp_path, images=3, left="the figures")
+    assert facts(tmp_path)["images"] == 3 and runs.record(tmp_path).state == "finished"
+    assert start(tmp_path) == "continue" and start(tmp_path, resume=True) == "continue"
+    assert runs.record(tmp_path).state == "finished"  # all the time
+    with pytest.raises(FileExistsError, match="unfinished run; resume=true to continue"):
+        start(tmp_path, resume=False)
+    finish(tmp_path, images=3)
+    assert start(tmp_path, resume=True) == "finished"
+
+
 @pytest.mark.parametrize("done", [False, True])
 def test_resume_names_the_settings_that_differ(tmp_path, done):
     start(tmp_path)

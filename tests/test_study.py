@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import runpy
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import pandas as pd
 import pytest
 import torch
 
+import cmrgen.render
 from cmrstudy import runs
+from cmrstudy.memory import OutOfMemory
 
 ROOT = Path(__file__).parent.parent
 SCOPE = "-cohort.pixels-32-cohort.subjects-200"  # of every name, as the commands below override it
@@ -100,6 +103,32 @@ def test_finished_work_is_reused_and_never_overwritten(command, study, capsys):
     with pytest.raises(SystemExit, match="plan.count"):
         command("generate", f"name=synthetic{SCOPE}", "plan.count=5", "resume=true")
     assert (study / "runs" / f"synthetic{SCOPE}" / "0" / "images.u8").stat().st_mtime_ns == stamp
+
+
+def test_figures_that_fail_after_a_set_leave_it_finished_and_are_drawn_alone_next_time(
+    command, study, capsys, monkeypatch
+):
+    made = study / "runs" / "figures"
+    asked = ["generate", f"generator={study}/runs/controlnet{SCOPE}/0", "name=figures", "plan.count=2"]
+    asked += ["sampler.steps=1", "batch_size=2"]
+
+    def scarce(*_, **__):
+        raise OutOfMemory("drawing images: out of memory with a single image on cuda:0")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(cmrgen.render, "render_sweep", scarce)
+        with pytest.raises(SystemExit, match="drawing images: out of memory"):
+            command(*asked)
+    assert "2 images, finished, but for the images of Fig. 3 and 4: the same" in capsys.readouterr().out
+    assert runs.facts(made / "0")["images"] == 2 and runs.record(made / "0").state == "finished"
+    stamp = (made / "0" / "images.u8").stat().st_mtime_ns
+    command(*asked)
+    assert (made / "0" / "images.u8").stat().st_mtime_ns == stamp
+    sweep = json.loads((made / "0" / "sweep" / "settings.json").read_text())
+    assert sweep["batch_size"] == 2 and (made / "0" / "sweep" / "store.json").exists()
+    assert "left" not in runs.facts(made / "0")
+    with pytest.raises(SystemExit, match="finished run; resume=true"):
+        command(*asked)
 
 
 def test_bad_input_is_one_paragraph_naming_the_thing(command, study):

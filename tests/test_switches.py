@@ -28,6 +28,7 @@ from torch import nn
 import train
 from cmrstudy import runs, training
 from cmrstudy.checkpoints import check_fits, fingerprint_of
+from cmrstudy.memory import OutOfMemory
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -39,6 +40,25 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 # what fit does with them
+
+
+def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedies(tmp_path, monkeypatch):
+    step, done = Stub.training_step, []
+
+    def scarce(self, batch, batch_idx):
+        done.append(1)
+        if len(done) == 9:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.00 GiB.")
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Stub, "training_step", scarce)
+    monkeypatch.setattr(Stub, "lighter", "model.width=8 halves it", raising=False)
+    with pytest.raises(OutOfMemory, match="data.batch_size=2 trainer.accumulate_grad_batches=2 takes") as caught:
+        run(tmp_path)
+    assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
+    assert runs.told(caught.value) == str(caught.value)
+    run(tmp_path)
+    assert len(rows(tmp_path)) > 9  # goes on from the first epoch's checkpoint
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cmrdata.batch import LatentBatch, ed_es_ed
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
 from cmrgen.phases import EVEN, PAPER, checked, three_channels, two_phases
+from cmrgen.portions import DECODED, ENCODED, PROMPTS, Portions, together
 from cmrgen.resampling import resampled
 from cmrstudy.inputs import weights_hash
 from cmrstudy.paths import shipped
@@ -52,7 +53,11 @@ class Base:
         channels: str = EVEN,
     ) -> None:
         self._parts, self._loaded = dict(parts), dict[str, nn.Module]()
-        self._dtypes: dict[str, torch.dtype] = {}
+        self._places, self._dtypes = dict[str, torch.device](), dict[str, torch.dtype]()
+        smaller = "Take a GPU with more memory, or a base of fewer pixels"
+        self.encoding = Portions("encoding images", remedy=smaller)
+        self.decoding = Portions("decoding images", remedy=smaller)
+        self.drawing = Portions("drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}")
         self.embedded: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
@@ -67,12 +72,19 @@ class Base:
     text = property(lambda self: self.part("text"))
 
     def part(self, name: str) -> Any:
-        """A frozen network on the base's device, loaded if it is not."""
+        """A frozen network on the base's device, loaded and moved there if it is not."""
         if name not in self._loaded:
-            network = self._parts[name]().requires_grad_(False).eval()
-            # not diffusers' own .to(), which warns of every change of precision
-            self._loaded[name] = nn.Module.to(network, self.device, self._dtypes.get(name))
+            self._loaded[name] = self._parts[name]().requires_grad_(False).eval()
+            self._places[name] = torch.device("cpu")
+            self._move(name)
+        if self._places[name] != self.device:
+            self._move(name)
         return self._loaded[name]
+
+    def _move(self, name: str) -> None:
+        # not diffusers' own .to(), which warns of every change of precision
+        nn.Module.to(self._loaded[name], self.device, self._dtypes.get(name))
+        self._places[name] = self.device
 
     def release(self, *names: str) -> None:
         """Free the memory of networks that are not needed for now."""
@@ -87,11 +99,15 @@ class Base:
         return (len(self.scale), self.pixels // self.factor, self.pixels // self.factor)
 
     def to(self, device: torch.device | str, **dtypes: torch.dtype) -> Base:
-        """Move what is loaded, and later what will be; `unet=torch.bfloat16` sets the precision of one network."""
+        """Choose the device: a network moves to a GPU when it is next used, so that the others take no memory there.
+
+        `unet=torch.bfloat16` sets the precision of one network.
+        """
         self.device = torch.device(device)
         self._dtypes |= dtypes
-        for name, network in self._loaded.items():
-            nn.Module.to(network, self.device, self._dtypes.get(name))
+        for name in self._loaded:
+            if self.device.type == "cpu" or name in dtypes:
+                self._move(name)
         self.shift, self.scale = self.shift.to(device), self.scale.to(device)
         self.alphas = self.alphas.to(device)
         return self
@@ -99,20 +115,39 @@ class Base:
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
         """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a sample of them."""
-        rgb = as_rgb(images, self.pixels, channels=self.channels).to(self.device, self.vae.dtype)
-        return self.vae.encode(rgb).latent_dist.parameters.float()
+
+        def encoded(some: slice) -> Tensor:
+            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(self.device, self.vae.dtype)
+            return self.vae.encode(rgb).latent_dist.parameters.float()
+
+        most = together(self.pixels, ENCODED)
+        return self.encoding.run(encoded, len(images), together=most, device=self.device)
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
-        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the decoder overshoots."""
-        rgb = self.vae.decode((latents / self.scale + self.shift).to(self.vae.dtype)).sample.float()
-        return (two_phases(rgb, self.channels) + 1) * 127.5
+        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the decoder overshoots.
+
+        In the VAE's own precision, whatever autocast says: bfloat16 would move an image by more than a grey level.
+        """
+
+        def decoded(some: slice) -> Tensor:
+            z = (latents[some] / self.scale + self.shift).to(self.vae.dtype)
+            with torch.autocast(self.device.type, enabled=False):
+                rgb = self.vae.decode(z).sample.float()
+            return (two_phases(rgb, self.channels) + 1) * 127.5
+
+        most = together(self.pixels, DECODED)
+        return self.decoding.run(decoded, len(latents), together=most, device=self.device)
 
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
         if all(prompt in self.embedded for prompt in prompts):
             return torch.stack([self.embedded[prompt] for prompt in prompts]).to(self.device)
+        some = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
+        return torch.cat([self._embedded(part) for part in some])
+
+    def _embedded(self, prompts: Sequence[str]) -> Tensor:
         tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
         if self.pad:  # open_clip fills up with 0; the end token has the highest number, so it comes last
             after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(1, keepdim=True)

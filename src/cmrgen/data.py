@@ -24,7 +24,7 @@ from cmrgen.base import Base, as_control
 from cmrgen.prompts import EMPTY, FIELDS, prompts
 from cmrstudy.continuing import START, EpochDraws, Place
 
-ENCODED_PIXELS = 2**20  # in one batch through the VAE: 4 images of 512 px, about 2 GB
+ENCODED_PIXELS = 2**20  # between two writes of the cache: 4 images of 512 px, through the VAE in portions
 ENCODED_IMAGES = 64  # and no more than this
 PICTURED = 6  # validation images in a preview
 
@@ -234,9 +234,9 @@ def embedded(base: Base, words: list[str], folder: Path) -> torch.Tensor:
     """(n, tokens, width) float32 embeddings of prompts, cached in `folder`; the base then knows them without its tower."""
     path = folder / f"prompts-{fingerprint({'base': base.fingerprint, 'prompts': words, 'version': 1})}.safetensors"
     if not path.exists():
-        some = [base.embed(words[k : k + 64]).float().cpu() for k in range(0, len(words), 64)]
+        context = base.embed(words).float().cpu()
         with writing(folder):
-            write_atomic(path, save({"context": torch.cat(some)}))
+            write_atomic(path, save({"context": context}))
     context = load_file(path)["context"]
     base.embedded |= dict(zip(words, context, strict=True))
     return context

@@ -18,6 +18,7 @@ from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.base import Base, as_control, load_base
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
+from cmrgen.portions import drawn, together
 from cmrgen.prompts import EMPTY
 from cmrgen.sampler import Sampler, scheduler
 from cmrstudy import runs
@@ -34,7 +35,8 @@ READY = nn.Identity()  # one for all, so that compiled networks know it again
 class Generator:
     """A base with a trained ControlNet. `facts` are the training run's: cohort, fields, fingerprints.
 
-    precision: of the networks' arithmetic while denoising (their weights stay as they are).
+    precision: of the networks' arithmetic while denoising (their weights stay as they are). budget: pixels that go
+    through them together, by default what cmrgen.portions says of the device.
     """
 
     base: Base
@@ -42,6 +44,7 @@ class Generator:
     facts: dict[str, Any]
     precision: torch.dtype = torch.float32
     compiled: bool = False
+    budget: int | None = None
     _words: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def to(self, device: torch.device | str) -> Generator:
@@ -63,8 +66,18 @@ class Generator:
             self._words.clear()
         for prompt in dict.fromkeys(prompts):
             if prompt not in self._words:
-                self._words[prompt] = self.base.embed([prompt])[0]
-        return torch.stack([self._words[prompt].to(self.base.device) for prompt in prompts])
+                self._words[prompt] = self.base.embed([prompt])[0].cpu()
+        return torch.stack([self._words[prompt] for prompt in prompts]).to(self.base.device)
+
+    def learn(self, prompts: Sequence[str]) -> None:
+        """Embed what a plan says before its first image, so that the text tower takes no memory beside the U-Net.
+
+        A plan of more than KNOWN_PROMPTS different ones keeps the tower.
+        """
+        wanted = list(dict.fromkeys([EMPTY, *prompts]))
+        if len(wanted) <= KNOWN_PROMPTS:
+            self.embed(wanted)
+            self.base.release("text")
 
     @torch.no_grad()
     def images(
@@ -84,13 +97,44 @@ class Generator:
         guidance: a scale per image, in place of the sampler's own; negatives: what the images shall not show, else
         nothing; strength: of the mask. An image that is not finite becomes black.
         """
-        device, n = self.base.device, len(prompts)
-        context, empty = self.embed(prompts), self.embed(negatives or [EMPTY])
+        n, budget = len(prompts), self.budget or drawn(self.base.device)
+        strengths = [strength] * n if isinstance(strength, int | float) else list(strength)
+
+        def portion(some: slice) -> Tensor:
+            latents = self._latents(
+                masks[some],
+                prompts=prompts[some],
+                seeds=seeds[some],
+                guidance=guidance[some],
+                negatives=negatives[some] if negatives else [EMPTY],
+                strengths=strengths[some],
+                sampler=sampler,
+            )
+            finite = latents.isfinite().flatten(1).all(1)
+            return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
+
+        most = together(self.base.pixels, budget)
+        return self.base.drawing.run(portion, n, together=most, device=self.base.device)
+
+    def _latents(
+        self,
+        masks: Tensor,
+        *,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        guidance: Sequence[float],
+        negatives: Sequence[str],
+        strengths: Sequence[float],
+        sampler: Sampler,
+    ) -> Tensor:
+        """Standardised latents of images that go through the networks together; one negative counts for all."""
+        device = self.base.device
+        context, empty = self.embed(prompts), self.embed(negatives)
         noise = row_noise(seeds, self.base.latent_shape).to(device)
-        strengths = torch.tensor([strength] * n if isinstance(strength, int | float) else list(strength), device=device)
+        strength = torch.tensor(list(strengths), device=device)
         plan, reuse = scheduler(sampler.name, self.base.schedule), sampler.reuse
         with ExitStack() as stack:
-            masked = bool((strengths != 0).any())
+            masked = any(value != 0 for value in strengths)
             if masked:
                 control = stack.enter_context(
                     embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device))
@@ -103,7 +147,7 @@ class Generator:
                 if begin:
                     begin(len(x))
                 at = rows if seen is None else rows[seen]
-                steer = {"control": control[at], "strength": strengths[at]} if masked else {"control": None}
+                steer = {"control": control[at], "strength": strength[at]} if masked else {"control": None}
                 return denoise(self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer).float()
 
             scale = torch.tensor(list(guidance), device=device)
@@ -115,9 +159,7 @@ class Generator:
                 scheduler=plan,
                 steps=sampler.steps,
             )
-            latents = sample(predictor, noise, scheduler=plan, steps=sampler.steps)
-        finite = latents.isfinite().flatten(1).all(1)
-        return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
+            return sample(predictor, noise, scheduler=plan, steps=sampler.steps)
 
 
 def blank(images: Tensor) -> Tensor:

@@ -53,6 +53,23 @@ class Memory:
                 "pip install bitsandbytes, or take memory.optimizer=adamw"
             )
 
+    @property
+    def lighter(self) -> str:
+        """The settings that would take less memory, and their price, as a part of a sentence."""
+        ways = [
+            ("memory.frozen=bfloat16 halves the frozen U-Net", self.frozen == "float32"),
+            (
+                "memory.checkpointing=true computes activations twice instead of keeping them, for the same numbers",
+                not self.checkpointing,
+            ),
+            (
+                "memory.optimizer=adamw8bit has a quarter of AdamW's state (package bitsandbytes)",
+                self.optimizer == "adamw",
+            ),
+        ]
+        less = [way for way, open_ in ways if open_]
+        return "; ".join([*less, "trainer=gpu8 has all of these"] if less else [])
+
     def arrange(self, network: torch.nn.Module) -> None:
         """Prepare a network in place; names and values of its weights stay."""
         if self.channels_last:
@@ -102,6 +119,11 @@ class ControlNetModule(L.LightningModule):
     def best(self) -> ControlNetModel:
         """The network to generate with: the average if there is one."""
         return self.average or self.controlnet
+
+    @property
+    def lighter(self) -> str:
+        """What takes less memory than this training does, and its price."""
+        return self.memory.lighter
 
     def on_fit_start(self) -> None:
         self.base.to(self.device)

@@ -175,6 +175,7 @@ class Images(L.LightningDataModule):
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
+    batch_setting = "data.autoencoder_batch_size"  # where its batch size is set
 
     def __init__(
         self,

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 
 from cmrgen.data import Latents
+from cmrgen.portions import BESIDE_TRAINING
 from cmrgen.render import Generator, as_stored
 from cmrgen.sampler import Sampler
 from cmrstudy.dashboards import log_figure
 from cmrstudy.figures import coloured, image_grid, save
 
-TOGETHER_PIXELS = 2**18  # in one batch: a single image of 512 px, so that the VAE fits beside the training
+LARGE = 2**18  # pixels of an image from which none is drawn before the first checkpoint is safe: a VAE of 512 px
 
 
 class PreviewGrid(L.Callback):
@@ -36,7 +37,7 @@ class PreviewGrid(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
-        large = module.base.pixels**2 >= TOGETHER_PIXELS
+        large = module.base.pixels**2 >= LARGE
         self.postponed = large and trainer.state.fn == "fit" and not _kept(trainer)
         if not self.postponed:
             self.draw(trainer, module)
@@ -51,21 +52,16 @@ class PreviewGrid(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = data.pictured.index.to_numpy()
         masks, real = data.store.masks[rows], data.store.images[rows]
-        generator = Generator(base=module.base, controlnet=module.best, facts={})
-        together = max(1, TOGETHER_PIXELS // module.base.pixels**2)
-        parts = [range(k, min(k + together, len(rows))) for k in range(0, len(rows), together)]
-        synthetic = [
-            generator.images(
-                torch.from_numpy(masks[part]),
-                prompts=data.pictured.prompt.iloc[part].tolist(),
-                seeds=list(part),
-                guidance=[self.sampler.guidance] * len(part),
-                sampler=self.sampler,
-            )
-            for part in parts
-        ]
+        generator = Generator(base=module.base, controlnet=module.best, facts={}, budget=BESIDE_TRAINING)
+        synthetic = generator.images(
+            torch.from_numpy(masks),
+            prompts=data.pictured.prompt.tolist(),
+            seeds=range(len(rows)),
+            guidance=[self.sampler.guidance] * len(rows),
+            sampler=self.sampler,
+        )
         module.base.release("vae")
-        shown = as_stored(torch.cat(synthetic), masks.shape[-1])
+        shown = as_stored(synthetic, masks.shape[-1])
         cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
         n = len(rows)
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]

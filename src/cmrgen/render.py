@@ -40,7 +40,7 @@ def render(
     generator: Generator,
     folder: Path,
     sampler: Sampler,
-    batch_size: int = 24,
+    batch_size: int,
     shard: str | None = None,
     device: torch.device | str | None = None,
 ) -> Store:
@@ -49,7 +49,8 @@ def render(
     Rows without their own `steps` take the sampler's; guidance is each row's. shard: "i/n" draws every n-th
     batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
     A row that is not finite is drawn once more, alone and in float32; then it is left out and listed in failed.csv (row,
-    reason). Equal arguments give equal bytes on a CPU.
+    reason). Equal arguments give equal bytes on a CPU. batch_size: rows between two writes; fewer go through the networks
+    together where their pixels are many, or memory runs out.
     Raises ValueError for a set of another plan or settings, naming them, and when nothing can be drawn; Unwritable.
     """
     check(plan, cohort.subjects, cohort.index)
@@ -84,6 +85,7 @@ def render(
         writer = Writer(folder, pixels=pixels, settings=settings)
         check_room(folder, rows=rows - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
+        generator.learn([*plan.prompt.fillna(""), *plan.negative.fillna("")])
         draw = partial(drawn, generator=generator, sampler=sampler)
         _write(writer, batches, cohort=cohort, draw=draw, steps=sampler.steps)
         return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"), names=cohort.meta.get("names"))

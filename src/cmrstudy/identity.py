@@ -18,7 +18,7 @@ HOW = (  # how a run is made: decides no number
     "images", "shard", "device", "hydra.*", "base.frame", "base.frame.*", "base.drawing", "base.drawing.*", "logger", "logger.*", "local", "local.*", "debug", "debug.*",
     "checkpoint", "checkpoint.*", "callbacks.rich_progress", "callbacks.rich_progress.*", "callbacks.device_stats",
     "callbacks.device_stats.*", "callbacks.lr_monitor", "callbacks.lr_monitor.*", "keep",
-    "*.workers", "*.channels_last", "*.compile", "compile",
+    "*.workers", "*.channels_last", "*.compile", "compile", "memory.checkpointing",
     "trainer._target_", "trainer._convert_", "trainer.accelerator", "trainer.enable_*",
     "trainer.log_every_n_steps", "trainer.profiler", "trainer.max_time", "trainer.detect_anomaly",
     "trainer.num_sanity_val_steps", "trainer.benchmark", "trainer.fast_dev_run",

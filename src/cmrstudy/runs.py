@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from cmrdata.disk import REFUSALS, Unwritable, taken, write_atomic
 from cmrstudy.identity import differing
 from cmrstudy.inputs import Inputs, changed
+from cmrstudy.memory import OutOfMemory
 
 MADE_BY = "cmr-debias"
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
@@ -67,7 +68,7 @@ class AttemptEnded(Exception):
     """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same command continues it."""
 
 
-PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable)
+PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable, OutOfMemory)
 
 
 class Asked(NamedTuple):
@@ -116,7 +117,7 @@ def begin(asked: Asked, *, resume: bool | str = "auto", overwrite: bool = False,
     if record is None or _only_begun(folder):
         _claim(asked, stale=stale)
         return "fresh"
-    done = (folder / "finished.json").exists()
+    done = (folder / "finished.json").exists() and not left(folder)
     state, verb = ("finished", "reuse") if done else ("unfinished", "continue")
     if resume is False or (done and resume != True):  # noqa: E712 ("auto" is true, too)
         raise FileExistsError(
@@ -324,7 +325,10 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def finish(folder: Path, **facts: Any) -> None:
-    """Mark a run as complete, with what a later reader needs to trust it."""
+    """Mark a run as complete, with what a later reader needs to trust it.
+
+    A fact `left` says what is still to be done that no later reader needs: the same command then goes on with that.
+    """
     facts = {**facts, "code": code_version(), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     write_atomic(folder / "finished.json", json.dumps(facts, indent=1, default=str))
 
@@ -335,6 +339,11 @@ def facts(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{folder}: no finished run there; run it, or continue it with the same command")
     return json.loads(path.read_text())
+
+
+def left(folder: Path) -> str | None:
+    """What a run still has to do that nobody who uses it needs, as its `finish` said; None for nothing."""
+    return facts(folder).get("left")
 
 
 def config(folder: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cmrdata.disk import write_atomic
-from cmrstudy import dashboards
+from cmrstudy import dashboards, memory
 from cmrstudy.attempts import Attempt
 from cmrstudy.checkpoints import OURS, Best, Latest, WholeFiles, fingerprint_of, place_of, read, remove_torn, resumable
 from cmrstudy.continuing import Place
@@ -79,9 +80,11 @@ def fit(
 
     Raises:
         ValueError: for settings that Lightning refuses or that a run can't have, and where nothing is trained.
+        cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as `module.lighter`.
         cmrstudy.attempts.Ended: which the attempt turns into runs.AttemptEnded.
     """
     attempt.standing = "before the first step"
+    asked = getattr(data, "batch_size", 1)
     options, given = checked(trainer)
     dry = bool(options.get("fast_dev_run"))
     kept = folder / "checkpoints"
@@ -110,7 +113,16 @@ def fit(
         remove_torn(kept)
     if divide:
         data.batch_size = share(data.batch_size, processes=fitter.num_devices * fitter.num_nodes)
-    with plainly():
+    too_large = partial(
+        memory.of_training,
+        f"{folder}",
+        setting=getattr(data, "batch_setting", "data.batch_size"),
+        batch_size=asked,
+        accumulated=fitter.accumulate_grad_batches,
+        precision=str(options.get("precision") or "32-true"),
+        lighter=getattr(module, "lighter", ""),
+    )
+    with plainly(), memory.told(too_large):
         fitter.fit(module, datamodule=data, ckpt_path=start and start.path, weights_only=True)
     if not fitter.global_step:
         raise ValueError(
