@@ -15,8 +15,6 @@ from cmrgen.sampler import Sampler
 from cmrstudy.dashboards import log_figure
 from cmrstudy.figures import coloured, image_grid, save
 
-LARGE = 2**18  # pixels of an image from which none is drawn before the first checkpoint is safe: a VAE of 512 px
-
 
 class PreviewGrid(L.Callback):
     """Renders validation images of all kinds with the network so far; ED above, ES below.
@@ -37,7 +35,7 @@ class PreviewGrid(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
-        large = module.base.pixels**2 >= LARGE
+        large = module.base.pixels**2 >= BESIDE_TRAINING
         self.postponed = large and trainer.state.fn == "fit" and not _kept(trainer)
         if not self.postponed:
             self.draw(trainer, module)
