@@ -14,7 +14,10 @@ from cmrgen.base import as_control
 from cmrgen.diffusion import denoise, diffusion_loss, row_noise
 from cmrgen.evaluation.alarms import Sample, ranks, shared
 from cmrgen.evaluation.fidelity import FEW
+from cmrgen.portions import drawn, together
 from cmrgen.prompts import prompts
+
+BATCH = 32  # images of the attack that go through the networks together, where their pixels allow
 
 
 class Membership(NamedTuple):
@@ -94,16 +97,18 @@ def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd
 
 @torch.no_grad()
 def diffusion_losses(
-    generator: Any, store: Store, rows: np.ndarray, *, seed: int, timesteps: int = 8, batch: int = 32
+    generator: Any, store: Store, rows: np.ndarray, *, seed: int, timesteps: int = 8, batch: int | None = None
 ) -> np.ndarray:
     """(n,) diffusion loss of store rows under their own mask and prompt, mean over fixed timesteps.
 
     Timesteps lie evenly between little and much noise; each has one noise drawn from `seed`, the same for every image,
-    so that images differ by their own loss only. generator: cmrgen.render.Generator.
+    so that images differ by their own loss only. generator: cmrgen.render.Generator. batch: images together, by default 32
+    or what cmrgen.portions says, a row each.
     """
     base, steps = generator.base, len(generator.base.alphas)
     noises = row_noise([seed * 1009 + k for k in range(timesteps)], base.latent_shape).to(base.device)
     losses = np.zeros(len(rows))
+    batch = batch or min(BATCH, 2 * together(base.pixels, drawn(base.device)))
     for k in range(0, len(rows), batch):
         some = rows[k : k + batch]
         moments = base.moments(torch.from_numpy(store.images[some]))
