@@ -125,7 +125,7 @@ WRONG = [  # experiment or command, setting, value as typed, what the message sa
     ("generate", "sampler.guidance", "strong", "a number"),
     ("generate", "sampler.guides", "mask", "prompt or both"),
     ("generate", "images", "some", "true or false"),
-    ("evaluate", "resamples", "0", "at least 1"),
+    ("evaluate", "resamples", "0", "at least 40"),
     ("evaluate", "fid_images", "-1", "at least 2"),
     ("evaluate", "judge_steps", "200", "2 whole numbers of at least 1 as a list"),
     ("evaluate", "judge_steps", "[200]", "2 whole numbers"),
@@ -187,12 +187,12 @@ def test_each_cohort_of_a_pool_is_checked() -> None:
 def test_the_choices_are_those_of_the_code() -> None:
     from cmrcls import data, mitigation
     from cmrdata.cohort import AXES
-    from cmrgen import plan, prompts, sampler
+    from cmrgen import phases, plan, prompts, sampler
 
     theirs = {
         "budget": data.BUDGETS, "mitigation.sampling": data.SAMPLING, "mitigation.loss": mitigation.LOSSES,
         "mitigation.heads": mitigation.HEADS, "mitigation.after": mitigation.AFTER, "mitigation.attribute": tuple(AXES),
-        "mitigation.constraint": mitigation.CONSTRAINTS, "plan.missing": plan.MISSING, "sampler.name": sampler.SAMPLERS,
+        "mitigation.constraint": mitigation.CONSTRAINTS, "plan.missing": plan.MISSING, "plan.thin": plan.THIN, "channels": (phases.EVEN, phases.PAPER), "sampler.name": sampler.SAMPLERS,
         "sampler.guides": sampler.GUIDES,
     }  # fmt: skip
     for key, names in theirs.items():

@@ -132,7 +132,7 @@ for count in (64, 320):
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells anonymous memory")
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """Five times the images: 8 MiB more of them, as much of masks and of others' masks, in memory of the same size."""
-    freed = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": "1"}  # what is freed goes back at once
+    freed = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "1"}  # what is freed goes back at once
     ran = subprocess.run(
         [sys.executable, "-c", GROWTH, str(tmp_path)],
         capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **freed},

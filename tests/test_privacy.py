@@ -298,10 +298,13 @@ def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
     store = prepare(FakeCohort(count=180), tmp_path)
     made = fake_set(tmp_path / "set", store, count=36)
     looks = SimpleNamespace(features=None)
-    monkeypatch.setattr(sections, "judge", lambda _, images: SimpleNamespace(features=embed(np.array(images))))
+    monkeypatch.setattr(sections, "domain", lambda networks: None)
+    monkeypatch.setattr(sections, "features", lambda of, rows, by, places: embed(of, rows))
     attacked = pd.DataFrame([{"group": "all", **membership(*rng.normal(size=(2, 50)), seed=0)._asdict()}])
     monkeypatch.setattr(sections, "_attacked", lambda *_, **__: attacked)
-    measured = Measured(store, made, None, np.zeros(0, int), looks, looks, tmp_path / "results")  # type: ignore[arg-type]
+    networks = SimpleNamespace(device=torch.device("cpu"))
+    measured = Measured(store, made, networks, np.zeros(0, int), looks, looks, tmp_path / "results")  # type: ignore[arg-type]
+    measured.folder.mkdir()
     section = sections.audit_section(measured, generator="runs/controlnet/0", seed=0)
     names = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"audit.json", "audit.csv", "audit_tests.csv", "audit_sources.csv", "private"} <= names

@@ -7,6 +7,7 @@ uses it. Paths, names and lists of columns are not checked here (tests/test_chec
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -32,7 +33,9 @@ CHOICES = {  # settings that take one of a few words; a test compares them with 
     ),
     "memory.frozen": ("float32", "bfloat16"),
     "memory.optimizer": ("adamw", "adamw8bit"),
+    "channels": ("even", "paper"),
     "plan.missing": ("skip", "error", "borrow"),
+    "plan.thin": ("less", "borrow", "move"),
     "sampler.name": ("ddim", "dpmpp", "unipc"),
     "sampler.guides": ("prompt", "both"),
 }
@@ -154,6 +157,8 @@ TAKES: dict[str, Takes] = {
     "data.workers": whole(0),
     "data.val_images": whole(1),
     "data.copies": whole(1),
+    "data.max_repeats": number(1, null="groups exactly alike"),
+    "harmonise": FLAG, "data.harmonise": FLAG,
     "data.splits": several("train", "extra"),
     "data.fields": several(*FIELDS),
     # cohorts
@@ -197,6 +202,8 @@ TAKES: dict[str, Takes] = {
     "model.unet.ema": Takes(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"),
     "model.prompt_dropout": number(0, 1), "model.unet.prompt_dropout": number(0, 1),
     "model.warmup": whole(0),
+    "channels": choice(*CHOICES["channels"]), "model.autoencoder.order": choice(*CHOICES["channels"]),
+    "base.channels": choice(*CHOICES["channels"]),
     "model.autoencoder.channels": sizes(), "model.unet.channels": sizes(),
     "model.autoencoder.lr": number(above=0), "model.unet.lr": number(above=0),
     "model.autoencoder.kl": number(0),
@@ -218,11 +225,16 @@ TAKES: dict[str, Takes] = {
     "plan.seeds": whole(1),
     "plan.missing": choice(*CHOICES["plan.missing"]),
     "plan.strength": number(0),
-    "plan.augment": FLAG,
+    "plan.thin": choice(*CHOICES["plan.thin"]),
+    "plan.per_person": whole(1, null="no limit"),
+    "plan.per_mask": whole(0, null="masks are never moved"),
     # evaluation
     "judge_steps": sizes(count=2),
     "fid_images": whole(2),
-    "resamples": whole(1),
+    "resamples": whole(40), "permutations": whole(40),
+    "specificity": Takes(lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
+    "device": Takes(lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+                    "auto, cpu, cuda or cuda:<number>"),
     "count": whole(1), "cells": whole(2),
     # Lightning's
     "trainer.devices": Takes(_is_devices, "a number of devices, -1 for all, or a list of their numbers"),
