@@ -111,7 +111,7 @@ SLOW = {"marks": pytest.mark.slow}
         pytest.param("controlnet", "on_validation_batch_start", 1, {}, **SLOW),
         pytest.param("autoencoder", "on_train_batch_end", 3, {}, **SLOW),
         ("autoencoder", "on_train_batch_end", 7, {"accumulate_grad_batches": 2}),
-        ("unet", "on_train_batch_end", 7, {}),
+        pytest.param("unet", "on_train_batch_end", 7, {}, **SLOW),
         pytest.param("unet", "on_train_batch_end", 8, {"accumulate_grad_batches": 2}, **SLOW),
         ("classifier", "on_train_batch_end", 14, {}),  # within the last epoch, whose loss is told
         pytest.param("workers", "on_train_batch_start", 6, {}, **SLOW),
@@ -135,7 +135,7 @@ def test_killed_within_an_epoch_a_training_ends_in_the_same_bits(tmp_path, train
     ("name", "steps", "accumulate"),
     [
         ("autoencoder", 6, 3),
-        ("unet", 9, 2),
+        pytest.param("unet", 9, 2, **SLOW),
         pytest.param("autoencoder", 6, 1, **SLOW),
         pytest.param("unet", 9, 1, **SLOW),
     ],

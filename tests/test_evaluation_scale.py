@@ -129,6 +129,7 @@ for count in (64, 320):
 """
 
 
+@pytest.mark.slow  # seconds
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells anonymous memory")
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
     """Five times the images: 8 MiB more of them, as much of masks and of others' masks, in memory of the same size."""

@@ -265,6 +265,7 @@ def test_inspect_writes_and_prints_what_was_understood(tmp_path, capsys, monkeyp
     assert "case_sources" in pd.read_csv(run / "subjects.csv") and "12" + "07" not in (run / "columns.csv").read_text()
 
 
+@pytest.mark.slow  # seconds
 def test_inspect_of_a_table_that_is_refused_tells_why(tmp_path, capsys):
     folders(tmp_path / "root", "1201", "1202", "1203")
     (tmp_path / "table.csv").write_text(rows("1201", "1202", "1203", code="I10 I509"))

@@ -49,6 +49,7 @@ def test_norms_count_as_on_a_gpu_and_products_in_half():
         assert (x.dtype, nn.GroupNorm(2, 8)(x).dtype) == (torch.bfloat16, torch.float32)
 
 
+@pytest.mark.slow  # seconds
 def test_an_image_through_the_vae_leaves_room_for_training_on_the_smallest_card():
     assert together(computed.PIXELS, ENCODED) == together(computed.PIXELS, DECODED) == 1
     with computed.counting() as counter, torch.no_grad():

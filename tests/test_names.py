@@ -265,6 +265,7 @@ def test_jobs_that_would_share_a_folder_are_refused_with_the_remedy(given, messa
     assert re.search(message, sweep("train", "experiment=classifier", *given)[1])
 
 
+@pytest.mark.slow  # seconds
 def test_the_remedy_works():
     given = ("experiment=classifier", "trainer=auto,gpu")
     remedy = re.search(r"'(name=.*)'", sweep("train", *given)[1])[1]

@@ -292,11 +292,14 @@ def test_attack_compares_groups_of_equal_size(monkeypatch: pytest.MonkeyPatch, t
     assert attack(None, store, seed=0, images=72).members.iloc[0] <= 72
 
 
+@pytest.mark.slow  # seconds
 def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     store = prepare(FakeCohort(count=180), tmp_path)
     made = fake_set(tmp_path / "set", store, count=36)
+    central = store.index.reset_index()[store.index.central.to_numpy()].set_index("subject")["index"]
+    made.index["source_row"] = made.index.subject.map(central)  # nearness is compared among central slices
     looks = SimpleNamespace(features=None)
     monkeypatch.setattr(sections, "domain", lambda networks: None)
     monkeypatch.setattr(sections, "features", lambda of, rows, by, places: embed(of, rows))

@@ -144,6 +144,7 @@ def test_a_base_remembers_its_channels(tmp_path):
 # the tests themselves
 
 
+@pytest.mark.slow  # seconds
 def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     images, subjects = real
     left = np.isin(subjects, np.unique(subjects)[::2])

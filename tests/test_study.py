@@ -51,7 +51,7 @@ def study(command) -> Path:
     folder = command("train", "experiment=controlnet")
     command("generate")
     command("train", "-m", "experiment=classifier", "synthetic=0,36,only", "seed=range(2)")
-    command("evaluate", "name=tiny", "resamples=100")
+    command("evaluate", "name=tiny", "resamples=100", "permutations=40")
     return folder
 
 

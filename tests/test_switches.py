@@ -363,7 +363,9 @@ def test_a_controlnet_starts_from_another_in_every_form(command):
         command("classifier", "name=wrong", f"weights={first}")
 
 
-@pytest.mark.parametrize("debug", ["limit", pytest.param("overfit", marks=pytest.mark.slow), "profile"])
+@pytest.mark.parametrize(
+    "debug", [pytest.param("limit", marks=pytest.mark.slow), pytest.param("overfit", marks=pytest.mark.slow), "profile"]
+)
 def test_a_debug_run_stays_away_from_the_studys_folders(command, debug, place):
     run_dir = command("classifier", f"debug={debug}", "data.batch_size=8")
     assert run_dir.parts[:4] == ("runs", "debug", debug, "classifier") and runs.facts(run_dir)
