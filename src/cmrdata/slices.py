@@ -122,7 +122,7 @@ def stacks(
         if offset == 0:
             if fault := parts[0].faults[frames.steps.tolist().index(0)]:
                 raise ValueError(fault)
-            check_fit([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
+            check_fit(scan.frames[scan.ed], scan.frames[scan.es], labels=(ed, es))
 
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
     notes += turned
