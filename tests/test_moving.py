@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -181,6 +182,17 @@ def test_a_recent_time_proves_nothing(tmp_path):
     assert origin.look({"S": [path]}, earlier)[1] == ["S"]
     later = earlier._replace(looked=stat.st_mtime_ns + 10 * origin.RACY)
     assert origin.look({"S": [path]}, later)[1] == []  # size and an old time are believed
+
+
+def test_an_edit_that_keeps_size_and_an_old_time_is_noticed(tmp_path):
+    path = tmp_path / "labels.nii.gz"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    states, _ = origin.look({"S": [path]})
+    earlier = origin.Origin({}, {}, time.time_ns(), states)
+    path.write_bytes(b"two")
+    os.utime(path, (1, 1))
+    assert origin.look({"S": [path]}, earlier)[1] == ["S"]
 
 
 # two salts

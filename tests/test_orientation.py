@@ -160,7 +160,7 @@ def test_a_turn_is_no_second_interpolation(hearts):
     """Sampled once: a picture that lies at 20 degrees keeps as much fine detail as one that lies straight."""
     scan = hearts[0]
     noise = np.random.default_rng(0).normal(0, 100, (9, 88, 96)).astype(np.float32)
-    noisy = replace(scan, frames=dict.fromkeys(scan.frames, noise))
+    noisy = replace(scan, frames={t: noise + 50 * (scan.labels[t] == LV) for t in scan.frames})
     turned, straight = (
         stacks(noisy, pixels=75, fov_mm=150.0, expand=False, orient=orient)[0][0, 0].astype(float)
         for orient in ("masks", "none")

@@ -1,6 +1,7 @@
 """Labels and image whose headers disagree: the picture tells who is right, and a mirrored mask never goes with a picture."""
 
 import itertools
+import re
 from pathlib import Path
 
 import nibabel
@@ -170,6 +171,83 @@ def test_masks_without_a_header_that_mirror_the_heart_are_refused(folder):
     rejected = acdc(folder.parent).stacks(acdc(folder.parent).subjects()[0].assign(split="val")).rejected
     assert rejected.reason.item().startswith("labels: they fit the picture better with their columns reversed")
     assert THEIRS[LV] == 3
+
+
+def changed(folder: Path, pattern: str, change) -> str:
+    """Why the patient is rejected after a change of the voxels (X, Y, Z) of some of its files."""
+    for path in folder.glob(pattern):
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(change(np.asarray(image.dataobj).astype(np.float32)), image.affine), path)
+    rejected = acdc(folder.parent).stacks(acdc(folder.parent).subjects()[0].assign(split="val")).rejected
+    return rejected.reason.item()
+
+
+NOISE = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "change", "reason"),
+    [("*frame05_gt.nii.gz", lambda a: a[::-1], "labels: .* their columns reversed at ES"),
+     ("*frame02.nii.gz", lambda a: 1000 - a, "image: blood is darker than muscle in 100% of pixel pairs at ED"),
+     ("*frame02.nii.gz", lambda a: NOISE.normal(0, 9, a.shape), "ED image: it shows no heart where its labels are"),
+     ("*frame0?.nii.gz", lambda a: np.roll(a, 40, 0), "ED image: it shows no heart where its labels are"),
+     ("*frame05*.nii.gz", lambda a: a[:, :, ::-1], "ES image: it shows the heart of ED with its slices reversed")],
+)  # fmt: skip
+def test_each_phase_shows_the_heart_of_its_labels(folder, pattern, change, reason):
+    if "slices" in reason:  # of a heart that is not the same in every slice
+        for path in folder.glob("*.nii.gz"):
+            image = nibabel.load(path)
+            voxels = np.asarray(image.dataobj)
+            moved = np.stack([np.roll(voxels[:, :, z], 6 * z, 0) for z in range(voxels.shape[2])], axis=2)
+            nibabel.save(nibabel.Nifti1Image(moved, image.affine), path)
+    assert re.match(reason, changed(folder, pattern, change))
+
+
+def test_a_phase_that_is_the_other_once_more_is_refused(folder):
+    (folder / "patient101_frame05.nii.gz").write_bytes((folder / "patient101_frame02.nii.gz").read_bytes())
+    assert changed(folder, "nothing", None) == "ES image: it is the ED image once more"
+
+
+def fits(cohort: ACDC, table, change) -> float:
+    """Share of patients who are taken after a change of their labels or pictures."""
+    usual = cohort.scan
+
+    def scan(patient, *, neighbours):
+        scan = usual(patient, neighbours=neighbours)
+        change(scan)
+        return scan
+
+    cohort.scan = scan
+    rejected = cohort.stacks(table).rejected
+    del cohort.scan
+    return 1 - len(rejected) / len(table)
+
+
+@pytest.mark.skipif(not Path(REAL).is_dir(), reason=f"no ACDC data in {REAL}; set CMR_ACDC_ROOT")
+def test_real_hearts_of_which_a_part_was_reversed_or_moved_are_noticed(tmp_path):
+    cohort = ACDC(root=REAL, salt_root=tmp_path)
+    table = cohort.subjects()[0].assign(split="val")[1::6]
+
+    def both(scan, axis):
+        for t in (scan.ed, scan.es):
+            scan.labels[t] = np.flip(scan.labels[t], axis)
+
+    def slices(scan):
+        both(scan, 0)
+
+    def one(scan):
+        scan.labels[scan.es] = np.flip(scan.labels[scan.es], 2)
+
+    def systole(scan):
+        one(scan)
+        scan.frames[scan.es] = np.flip(scan.frames[scan.es], 2)
+
+    def away(scan):
+        scan.frames[scan.ed] = np.roll(scan.frames[scan.ed], 30, 1)
+
+    assert fits(cohort, table, lambda scan: None) == 1
+    for change in (slices, one, systole, away):
+        assert fits(cohort, table, change) <= 0.1, change.__name__
 
 
 @pytest.mark.skipif(not Path(REAL).is_dir(), reason=f"no ACDC data in {REAL}; set CMR_ACDC_ROOT")

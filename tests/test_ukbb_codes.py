@@ -177,7 +177,8 @@ def test_illnesses_are_numbers_or_titles(text, code):
 
 
 @pytest.mark.parametrize("text", ["1076 1065", "1076;1065", "10", "107", "heart failure", "cardiomyopathy, other", "1076 heart failure",
-                                  "hypertension|1076", "pulmonary oedema", "12345678", "-1"])  # fmt: skip
+                                  "hypertension|1076", "pulmonary oedema", "12345678", "-1", "congestive cardiac failure",
+                                  "HF", "ccf", "left ventricular dysfunction"])  # fmt: skip
 def test_what_may_hide_heart_failure_is_not_understood(text):
     assert read_illness(text).odd
 

@@ -427,7 +427,11 @@ WITHDRAWN = {
     "withdrawn\n\"17\"\n": {"17"},
     "17,2020-01-01\n18,2020-01-02": {"17", "18"},
     "00017\n1.234e+03\n=\"18\"\n": {"17", "1234", "18"},
-    "": set(), "eid\n": set(), "\n \n": set(),
+    "": set(), "eid\n": set(), "\n \n": set(), "2345678|2020\n2345679|2021": {"2345678", "2345679"},
+    "# withdrawn in 2023\n2345678\n": {"2345678"}, "sep=;\neid;when\n2345678;2020": {"2345678"},
+    "Withdrawn participants\nwhen,eid\n2020,2345678": {"2345678"}, "n,ID\n1,2345678": {"2345678"},
+    '"why","eid"\n"moved, away","2345678"\n"open,2345679\n"x","2345670"': {"2345678", "2345670"},
+    "2345678,\r2345679,0\r\x1a": {"2345678", "2345679"},
 }  # fmt: skip
 
 
@@ -441,6 +445,24 @@ def test_withdrawn_ids_that_may_be_several_are_refused(tmp_path, text):
     with pytest.raises(ValueError, match="cohort.exclude=.*: an id (has|is)") as error:
         read_exclusions(raw(tmp_path, text, "out.csv"))
     assert "345" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["2345678,2345679\n", "2345678 2345679\n", "2345678;2345679;\n", "eid\n2345678,2345679\n", "[2345678, 2345679]",
+     "2345670\n2345678 # left\n", "2345678_2_0\n", '"x"\n"1" 2345678\n', '"","x"\n"1",2345678\n', "- 2345678\n"],
+)  # fmt: skip
+def test_a_withdrawn_participant_is_never_overlooked_in_a_line_that_is_no_id_alone(tmp_path, text):
+    with pytest.raises(ValueError, match="cohort.exclude=.*(line|column)") as error:
+        read_exclusions(raw(tmp_path, text, "out.csv"))
+    assert "2345" not in str(error.value).replace(str(tmp_path), "")
+
+
+def test_one_file_names_the_withdrawn(tmp_path):
+    files = [str(raw(tmp_path, "2345678\n", name)) for name in ("a.txt", "b.txt")]
+    for several in (files, str(tmp_path / "*.txt")):
+        with pytest.raises(ValueError, match=r"cohort\.exclude=.*names 2 files; join them into one"):
+            read_exclusions(several)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "latin-1"])

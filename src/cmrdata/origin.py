@@ -62,7 +62,7 @@ def look(
     """(state of every file, the subjects whose files differ from `earlier`).
 
     A file of the same size and time is taken for the same; where the time differs, or is so recent that it proves
-    nothing, its content decides.
+    nothing, or the file was touched since, its content decides.
     """
     known = earlier.files if earlier else {}
     states = {}
@@ -79,7 +79,8 @@ def _state(path: Path, old: FileState, earlier: Origin | None) -> FileState:
         stat = path.stat()
     except OSError:
         return None
-    if old and earlier and old[:2] == [stat.st_size, stat.st_mtime_ns] and stat.st_mtime_ns < earlier.looked - RACY:
+    touched = max(stat.st_mtime_ns, stat.st_ctime_ns)  # the second is new where a program kept the first
+    if old and earlier and old[:2] == [stat.st_size, stat.st_mtime_ns] and touched < earlier.looked - RACY:
         return old
     return [stat.st_size, stat.st_mtime_ns, check(path, stat.st_size)]
 

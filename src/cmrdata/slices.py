@@ -24,6 +24,7 @@ from cmrdata.protocol import Stacks
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
 CONTRAST = 1.0  # least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
 LOST = 0.1  # largest part of a heart whose voxels may be no numbers
+WIDEST_MM = 240.0  # that both ventricles can measure across in a plane: at most 192 in 70 real hearts
 SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame", "mm")
 
@@ -110,6 +111,12 @@ def stacks(
     expand_here = expand and len(labelled) >= 3
     wanted = range(-reach, reach + 1) if expand_here else (0,)
     offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
+    across = {k: _across(ed[centre + k] | es[centre + k], spacing=scan.spacing) for k in offsets}
+    if across[0] > WIDEST_MM:
+        raise ValueError(
+            f"labels: they reach over {across[0]:.0f} mm, as no heart does: some lie far from it, or pixels are smaller than the header says"
+        )
+    offsets = [k for k in offsets if across[k] <= WIDEST_MM]
     offsets = offsets if basal_first else offsets[::-1]
     turn, turned = pose(annotated, spacing=scan.spacing, affine=scan.affine, centre=centre, basal_first=basal_first,
                         orient=orient)  # fmt: skip
@@ -122,7 +129,7 @@ def stacks(
         if offset == 0:
             if fault := parts[0].faults[frames.steps.tolist().index(0)]:
                 raise ValueError(fault)
-            check_fit([scan.frames[t] for t in (scan.ed, scan.es)], [ed, es], centre=centre)
+            check_fit(scan.frames[scan.ed], scan.frames[scan.es], labels=(ed, es))
 
     notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
     notes += turned
@@ -311,6 +318,12 @@ def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> _Frames:
 def _areas(labels: np.ndarray) -> np.ndarray:
     """(Z, 3) pixels of LV, myocardium and RV in each slice."""
     return np.array([[np.count_nonzero(plane == label) for label in (LV, MYO, RV)] for plane in labels])
+
+
+def _across(mask: np.ndarray, *, spacing: tuple[float, float]) -> float:
+    """Diagonal (mm) of the box around the non-zero part of a mask (Y, X) that has one."""
+    sides = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
+    return math.hypot(*((side[-1] - side[0] + 1) * mm for side, mm in zip(sides, spacing, strict=True)))
 
 
 def _middle(count: int, *, basal_first: bool) -> int:

@@ -268,11 +268,13 @@ def assembled(
     """A scan of frames and labels from one file or several, in the order of voxels of the ED image.
 
     Where the headers of a frame and its labels disagree, `overlay` decides. Raises ValueError as that does, when the
-    pixels of ED and ES differ, and as `Scan`.
+    pixels of ED and ES differ or all their voxels are the same, and as `Scan`.
     """
     first = frames[ed].volume
     if not np.allclose(frames[es].volume.spacing, first.spacing, rtol=SPACINGS):
         raise ValueError(f"ES image: pixels of {_mm(frames[es].volume)} mm, but the ED image has {_mm(first)}")
+    if ed != es and _same(frames[ed].voxels, frames[es].voxels):
+        raise ValueError("ES image: it is the ED image once more")
     notes = [*flags, *first.flags]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for t in labels:
@@ -293,6 +295,14 @@ def assembled(
         t: reordered(frame.voxels, theirs=frame.volume.affine, ours=first.affine) for t, frame in frames.items()
     }
     return Scan(pictures, ed, es, canonical_order, first.spacing, cycle, first.affine, tuple(dict.fromkeys(notes)))
+
+
+def _same(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two frames are one picture; of a constant one something else is said."""
+    middle = len(one) // 2
+    if one.shape != other.shape or not np.array_equal(one[middle], other[middle]) or np.ptp(one[middle]) == 0:
+        return False
+    return np.array_equal(one, other)
 
 
 def _key(affine: np.ndarray | None) -> bytes:

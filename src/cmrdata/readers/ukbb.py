@@ -287,7 +287,7 @@ class UKBB(Cohort):
     def _given(self, setting: str) -> Path:
         """The path of a setting. Raises FileNotFoundError, saying what belongs there, when it is not set or not there."""
         path = getattr(self, setting)
-        if path and Path(path).exists():
+        if isinstance(path, str | Path) and str(path) and Path(path).exists():
             return Path(path)
         variable = f" or set CMR_UKBB_{setting.upper()}" if setting in ("root", "table") else ""
         raise FileNotFoundError(

@@ -110,7 +110,10 @@ def read_illness(text: str) -> Reading:
     if word.lower() in ILLNESS_WORDS:
         return Reading(ILLNESS_WORDS[word.lower()])
     known = re.fullmatch(r"[^\W\d_][^|;\t\n\r]*", word) and not re.search(
-        r"heart fail|o?edema|cardiomyop|\d{4}", word, re.IGNORECASE
+        r"(heart|cardiac|ventric\w*|pump) (fail|insuff|dysf|decomp)|\b(hf|chf|ccf|lvf|hfpef|hfref|hcm|hocm|dcm)\b"
+        r"|heart fail|o?edema|cardiomyop|\d{4}",
+        word,
+        re.IGNORECASE,
     )
     return Reading(word.lower()) if known else Reading(odd="is no illness of coding 6 such as 1076")
 

@@ -6,6 +6,7 @@ it would mean anything.
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 from cmrdata.cohort import CONDITIONS
 from cmrdata.readers.column_report import report, shown_name
 from cmrdata.readers.file_kinds import decoded, table_paths
-from cmrdata.readers.ids import UnclearId, canonical_id
+from cmrdata.readers.ids import QUOTES, UnclearId, canonical_id, id_pattern
 from cmrdata.readers.table_files import TableFile, open_table
 from cmrdata.readers.ukbb_account import (
     array_gaps,
@@ -57,6 +58,7 @@ DIAGNOSIS = {
     "prevalent": "hf",
     "none": "healthy",
 }  # of a state; who got it later or at an unknown time has none
+BLANK = " \t\r\n\x00\x1a,;|\"'\ufeff\u00a0"  # a line of these alone is empty
 PEOPLE_COLUMNS = (
     "sex",
     "age",
@@ -172,25 +174,77 @@ def read_people(
 def read_exclusions(path: str | Path) -> frozenset[str]:
     """Ids of participants who withdrew: the first cell of every line, or the id column where there is a header.
 
-    Raises FileNotFoundError and ValueError naming the setting.
+    Whatever is no id alone is refused, for who is overlooked here stays in the study; so is a second cell that looks
+    like an id where no header tells what it is. Raises FileNotFoundError and ValueError naming the setting, the line and
+    patterns, no id.
     """
-    (path,) = table_paths(path, setting="cohort.exclude")
-    lines = [line for line in decoded(path, setting="cohort.exclude").splitlines() if line.strip()]
-    delimiter = next((mark for mark in "\t;," if lines and mark in lines[0]), ",")
-    rows = [[cell.strip() for cell in line.split(delimiter)] for line in lines]
-    first = [parse_column(cell) for cell in rows[0]] if rows else []
-    place = first.index(ID) if ID in first else 0
-    if rows and (ID in first or not re.search(r"\d", rows[0][0])):
-        rows, lines = rows[1:], lines[1:]
+    files = table_paths(path, setting="cohort.exclude")
+    if len(files) > 1:
+        raise ValueError(f"cohort.exclude={path}: names {len(files)} files; join them into one")
+    lines = [
+        (number, line)
+        for number, line in enumerate(decoded(files[0], setting="cohort.exclude").splitlines(), 1)
+        if line.strip(BLANK) and not re.match(r"\s*(#.*[^\W\d_]|sep=.\s*$)", line)
+    ]
+    delimiter = next((mark for mark in "\t;,|" if any(mark in line for _, line in lines)), ",")
+    rows = [(number, line, _cells_of(line, delimiter)) for number, line in lines]
+    place, width = 0, 0  # of the ids, and how many columns a header names
+    while rows and (headers := [k for k, cell in enumerate(rows[0][2]) if _is_id_name(cell)]):
+        place, width, rows = headers[0], len(rows[0][2]), rows[1:]
+    if rows and not width and not re.search(r"\d", rows[0][2][0]):
+        heading, rows = rows[0][2], rows[1:]
+        later = [k for k, cell in enumerate(rows[0][2]) if _is_id_name(cell)] if rows else []
+        if later:
+            place, width, rows = later[0], len(rows[0][2]), rows[1:]
+        elif len(heading) > 1 and not heading[0]:
+            raise ValueError(
+                f"cohort.exclude={path}: its first column has no name, as row numbers have none; name the ids eid"
+            )
     found = set()
-    for line, row in zip(lines, rows, strict=True):
-        try:
-            if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
-                raise UnclearId("has thousands separators; write ids as they are in the table")
-            found.add(canonical_id(row[place]) if len(row) > place else "")
-        except UnclearId as error:
-            raise ValueError(f"cohort.exclude={path}: an id {error}") from None
+    for number, line, row in rows:
+        if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
+            raise ValueError(
+                f"cohort.exclude={path}: an id has thousands separators; write ids as they are in the table"
+            )
+        cell = row[place] if len(row) > place else ""
+        found.add(name := _withdrawn_id(cell, where=f"cohort.exclude={path}", number=number))
+        others = row[max(width, place + 1) :]
+        if name and any(id_pattern(other) == id_pattern(name) for other in others):
+            raise ValueError(
+                f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; write one id in each "
+                "line, or a header that names the ids eid"
+            )
     return frozenset(found) - {""}
+
+
+def _cells_of(line: str, delimiter: str) -> list[str]:
+    """The cells of a line, quotes kept within it: one that is not closed swallows no further lines."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+    except (csv.Error, StopIteration):
+        return [cell.strip() for cell in line.split(delimiter)]
+
+
+def _is_id_name(cell: str) -> bool:
+    return parse_column(cell) == ID or cell.strip(QUOTES).strip().lower() in (
+        "id",
+        "ids",
+        "participant",
+        "participants",
+    )
+
+
+def _withdrawn_id(cell: str, *, where: str, number: int) -> str:
+    try:
+        name = canonical_id(cell)
+    except UnclearId as error:
+        raise ValueError(f"{where}: an id {error}") from None
+    if name and not re.fullmatch(r"-?[^\W_]+", name):
+        raise ValueError(
+            f"{where}: line {number} is no id alone ({id_pattern(name)[:80]}); write one id in each line, and what else is "
+            "known of it behind a comma"
+        )
+    return name
 
 
 # ---- which columns
