@@ -35,7 +35,7 @@ ITEMS = (
     Item("Participants from folders to arms", "35", "20a", "19", "Who is in the study", ["flow.csv"]),
     Item("Participants' characteristics by split and diagnosis", "36", "20b, 20c", "20, 21a", "Who is in the study", ["baseline.csv"]),
     Item("Image acquisition", "13", "-", "10a", AUTHORS),
-    Item("De-identification", "11", "-", "-", "README, Rules the code keeps"),
+    Item("De-identification", "11", "-", "-", "docs/rules.md"),
     Item("Preprocessing of images", "9", "7", "10a", "docs/cohorts.md and the settings in run.json"),
     Item("Missing data: unknown attributes", "12", "11", "16", "Who is in the study: known of each", ["baseline.csv"]),
     Item("Reference standard: definition and source", "14-16", "8a", "10b, 11", "docs/cohorts.md names the columns; its quality: the authors"),

@@ -105,7 +105,7 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
         f"Settings people change (all others: --cfg job):\n{settings}",
         "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the config and does nothing,\n"
         "  --info defaults shows where it comes from, --shell-completion installs completion.\n"
-        "Docs: README.md, docs/. Paths with odd characters are taken as they are: docs/paths.md.",
+        "Docs: README.md, docs/howto.md, docs/options.md. Paths with odd characters are taken as they are: docs/paths.md.",
     ]
     return "\n\n".join(parts)
 
