@@ -399,17 +399,20 @@ def test_without_a_healthy_validation_subject_the_report_says_so(tmp_path):
 
 
 def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_leaves_zero():
-    row = {"metric": "balanced_accuracy", "axis": "overall", "n": 1200, "positives": 53, "mean": 0.7, "low": 0.6}
+    row = {"metric": "balanced_accuracy", "axis": "overall", "n": 1200, "positives": 53, "mean": 0.7, "low": 0.6,
+           "holds": "subjects", "given": "one split, these 2 seeds"}  # fmt: skip
     table = pd.DataFrame([
         {**row, "arm": "Real", "high": 0.8, "change": np.nan, "change_low": np.nan, "change_high": np.nan},
         {**row, "arm": "Real + 9", "high": 0.8, "change": 0.1, "change_low": 0.01, "change_high": 0.2},
         {**row, "arm": "Synthetic", "high": 0.8, "change": 0.1, "change_low": -0.01, "change_high": 0.2},
     ])  # fmt: skip
-    told = accuracy_answers(table, baseline="Real")
+    told, chance = accuracy_answers(table, baseline="Real"), "the chance of subjects, given one split, these 2 seeds."
     assert told[0] == ("Balanced accuracy: Real 0.700 [0.600, 0.800], Real + 9 0.700 [0.600, 0.800], "
                        "Synthetic 0.700 [0.600, 0.800]; n = 1,200, 53 diseased.")  # fmt: skip
-    assert told[1:] == ["Real + 9 against Real: +0.100 [+0.010, +0.200], more than chance.",
-                        "Synthetic against Real: +0.100 [-0.010, +0.200], within chance."]  # fmt: skip
+    assert told[1:] == [
+        f"Real + 9 against Real: +0.100 [+0.010, +0.200], more than {chance}",
+        f"Synthetic against Real: +0.100 [-0.010, +0.200], within {chance}",
+    ]
 
 
 def test_the_answers_tell_corrected_gaps_and_how_likely_equal_subgroups_are():

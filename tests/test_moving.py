@@ -128,6 +128,7 @@ def labels(root: Path) -> Path:
 
 def test_a_change_is_noticed_when_asked_and_the_old_store_is_named(source, tmp_path, capsys):
     first = store(source, tmp_path / "data")
+    capsys.readouterr()  # what is said of the pictures' size
     assert store(source, tmp_path / "data", refresh=True).folder == first.folder and not capsys.readouterr().out
     file = labels(source)
     size = file.stat().st_size

@@ -97,9 +97,10 @@ def accuracy_answers(rows: pd.DataFrame, *, baseline: str | None) -> list[str]:
     answers = [f"Balanced accuracy: {reached}; n = {first.n:,}, {first.positives:,} diseased."]
     for row in _rows(whole[whole.arm != baseline]):
         if pd.notna(row.change_low):
-            beyond = "more than chance" if row.change_low > 0 or row.change_high < 0 else "within chance"
+            surely = "more than" if row.change_low > 0 or row.change_high < 0 else "within"
+            change = number(row.change, row.change_low, row.change_high, form="+.3f")
             answers.append(
-                f"{row.arm} against {baseline}: {number(row.change, row.change_low, row.change_high, form='+.3f')}, {beyond}."
+                f"{row.arm} against {baseline}: {change}, {surely} the chance of {row.holds}, given {row.given}."
             )
     return answers
 
