@@ -104,6 +104,42 @@ def test_a_setting_changed_in_a_file_is_a_factor_too(tmp_path):
     assert factors(runs_below(tmp_path)) == ["model.lr"] and len(arms(tmp_path)) == 2
 
 
+def test_arms_of_experiments_of_ones_own_have_names_of_their_own(tmp_path):
+    for name, lr in (("a", 3e-5), ("b", 3e-3)):  # experiment=glob(study_*): no command names the key
+        run = write(tmp_path / name, 0, 0) / "run.json"
+        record = json.loads(run.read_text())
+        record["settings"]["model.lr"] = lr
+        run.write_text(json.dumps(record))
+    of = study(runs_below(tmp_path))
+    assert [arm.name for arm in of.arms] == ["Real, lr 3e-05", "Real, lr 0.003"] and of.factors == {
+        "lr": ["3e-05", "0.003"]
+    }
+    assert baseline(of.arms) == "Real, lr 3e-05"
+
+
+def test_arms_of_two_sets_in_folders_of_one_name_have_names_of_their_own(tmp_path):
+    write(tmp_path / "a", 9, 0, synthetic_set="x", made=("f1", "/disk1/runs/synthetic/0", "kind1"))
+    write(tmp_path / "b", 9, 0, synthetic_set="x", made=("f2", "/disk2/runs/synthetic/0", "kind2"))
+    names = arms(tmp_path)
+    assert names == ["Real + 9, set synthetic/0, synthetic set kind1", "Real + 9, set synthetic/0, synthetic set kind2"]
+
+
+def test_close_values_and_keys_that_end_alike_stay_apart(tmp_path):
+    for lr in (0.00012345671, 0.00012345672):
+        write(tmp_path, 0, 0, model__lr=lr, model__pixels=32)
+        write(tmp_path, 0, 0, model__lr=lr, cohort__pixels=32)
+    names = arms(tmp_path)
+    assert len(set(names)) == 4 and any("lr 0.00012345671" in name for name in names)
+    assert {"cohort.pixels", "model.pixels", "lr"} <= set(study(runs_below(tmp_path)).factors)
+
+
+def test_an_arm_is_chosen_by_its_name_whatever_is_in_it(tmp_path):
+    for mean in (0.4, 0.5):
+        write(tmp_path, 0, 0, model__normalisation=[mean, 0.2])
+    name = "Real, normalisation [0.4, 0.2]"
+    assert arms(tmp_path, wanted=[name]) == [name] and baseline(study(runs_below(tmp_path)).arms, name) == name
+
+
 def test_runs_that_differ_in_seed_and_fold_alone_are_one_arm(tmp_path):
     for fold in range(2):
         for seed in range(2):

@@ -101,10 +101,10 @@ def study(of: Iterable[Run], *, shown: str = "stack", wanted: Sequence[str] | No
     arms: dict[tuple[str, ...], list[Run]] = {}
     for run in of:
         arms.setdefault(tuple(repr(_value(run, key)) for key in keys), []).append(run)
-    made = [_arm(some, keys) for some in arms.values()]
+    called = titles(keys)
+    made = _told_apart([_arm(some, called) for some in arms.values()], called)
     made.sort(key=lambda arm: _place(arm, keys))
-    titles = {title(key): _values_in_words(made, key) for key in keys}
-    return Study(_chosen(made, wanted), titles, shown)
+    return Study(_chosen(made, wanted), {called[key]: _values_in_words(made, key) for key in keys}, shown)
 
 
 def factors(of: Sequence[Run]) -> list[str]:
@@ -131,6 +131,12 @@ def title(key: str) -> str:
     return {SYNTHETIC: "synthetic images", SET: "synthetic set"}.get(key, key.rpartition(".")[2])
 
 
+def titles(keys: Sequence[str]) -> dict[str, str]:
+    """Each factor in words; its whole key where another one ends alike (model.pixels beside cohort.pixels)."""
+    short = [title(key) for key in keys]
+    return {key: name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True)}
+
+
 def _value(run: Run, key: str) -> Any:
     """The value of a factor in a run: a group's choice, a setting, or which set it was trained on."""
     if key == SET:
@@ -155,14 +161,32 @@ def _follows(of: Sequence[Run], key: str, known: Sequence[str]) -> bool:
     return True
 
 
-def _arm(of: list[Run], keys: Sequence[str]) -> Arm:
+def _arm(of: list[Run], called: Mapping[str, str]) -> Arm:
+    """An arm of some runs. called: factor -> its title."""
     first = of[0]
-    values = {key: _value(first, key) for key in keys}
+    values = {key: _value(first, key) for key in called}
     number = str(first.record.settings[SYNTHETIC])
     words = [_amount(number)]
-    shown = [key for key in keys if key != SYNTHETIC and _named(first, key)]
-    words += [_in_words(first, key) for key in shown]
+    shown = [key for key in called if key != SYNTHETIC and _named(first, key)]
+    words += [_in_words(first, key, called[key]) for key in shown]
     return Arm(", ".join(words), values, of, not shown)
+
+
+def _told_apart(arms: list[Arm], called: Mapping[str, str]) -> list[Arm]:
+    """The arms under names that differ: experiments of one's own set what no command names, and sets share a folder's name.
+
+    Arms of one name get what they differ in behind it, in the order of the factors.
+    """
+    alike: dict[str, list[Arm]] = {}
+    for arm in arms:
+        alike.setdefault(arm.name, []).append(arm)
+    made = []
+    for arm in arms:
+        others = alike[arm.name]
+        differ = [key for key in called if len({repr(other.values[key]) for other in others}) > 1]
+        words = [f"{called[key]} {_short(arm.values[key])}" for key in differ]
+        made.append(arm._replace(name=", ".join([arm.name, *words]), usual=arm.usual and not words))
+    return made
 
 
 def _amount(synthetic: str) -> str:
@@ -177,13 +201,13 @@ def _named(run: Run, key: str) -> bool:
     return key in run.record.keys or not (key in run.record.choices or key in run.record.settings)
 
 
-def _in_words(run: Run, key: str) -> str:
+def _in_words(run: Run, key: str, called: str) -> str:
     value = _value(run, key)
     if key == SET:
         return f"set {_set_name(run)}"
     if key in run.record.choices:
         return str(value)
-    return f"{title(key)} {_short(value)}"
+    return f"{called} {_short(value)}"
 
 
 def _set_name(run: Run) -> str:
@@ -192,7 +216,7 @@ def _set_name(run: Run) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _values_in_words(arms: Sequence[Arm], key: str) -> list[str]:
@@ -225,8 +249,8 @@ def _chosen(arms: list[Arm], wanted: Sequence[str] | None) -> list[Arm]:
 
 
 def matches(arm: Arm, pattern: str) -> bool:
-    """Whether an arm is meant by a name or a folder, with * for any characters."""
-    return any(fnmatchcase(name, pattern) for name in (arm.name, *arm.groups))
+    """Whether an arm is meant by a name or a folder, with * for any characters; a name itself may hold brackets."""
+    return any(name == pattern or fnmatchcase(name, pattern) for name in (arm.name, *arm.groups))
 
 
 def _listed(arms: Iterable[Arm]) -> str:
