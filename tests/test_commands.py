@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from cmrstudy import commands, processes, runs
+from cmrstudy import commands, paths, processes, runs
 
 ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
@@ -146,3 +147,22 @@ def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypat
 def test_wrong_calls_end_with_one_paragraph(given, words, tmp_path):
     told = ended("train", "experiment=classifier", "preset=smoke", *given, home=tmp_path)
     assert told.returncode == 1 and words in told.stderr and "Traceback" not in told.stderr, told.stderr[-1500:]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["experiment=classifier", "logger=null"], "for none leave it out, or give logger=[]"),
+        (["experiment=classifier", "debug=null"], "debug takes fast, limit"),
+        (["-m", "experiment=classifier", "seed=0,1", "--cfg", "job"], "leave -m out"),
+    ],
+)
+def test_what_hydra_would_answer_with_a_traceback_is_a_sentence(monkeypatch, given, words):
+    monkeypatch.setattr(sys, "argv", ["train.py", *given])
+    with pytest.raises(SystemExit, match=re.escape(words)):
+        commands.begin("train", conf=CONF, about="")
+
+
+def test_multirun_may_stand_anywhere(tmp_path):
+    given = ["experiment=classifier", "-m", "seed=0,1"]
+    assert paths.arguments(given, began=tmp_path) == ["-m", "experiment=classifier", "seed=0,1"]

@@ -210,6 +210,14 @@ def test_a_seed_that_did_not_get_the_published_weights_is_no_seed_of_its_arm(tmp
     )
 
 
+def test_sets_of_another_kind_under_the_usual_path_are_arms_though_no_command_named_them(tmp_path):
+    write(tmp_path / "a", 9, 0, made=("f1", "/disk1/runs/synthetic/0", "kind1"))
+    write(tmp_path / "b", 9, 0, made=("f2", "/disk2/runs/synthetic/0", "kind2"))
+    write(tmp_path / "b", 0, 0)
+    names = arms(tmp_path)
+    assert len(names) == len(set(names)) == 3 and "Real" in names
+
+
 def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
     for seed in range(2):
         write(tmp_path, 9, seed, made=("f1", "runs/synthetic/0", "k"))

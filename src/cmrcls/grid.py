@@ -110,17 +110,24 @@ def study(of: Iterable[Run], *, shown: str = "stack", wanted: Sequence[str] | No
 def factors(of: Sequence[Run]) -> list[str]:
     """The settings, or groups of them, in which the runs differ: first what their commands named, then what files say.
 
-    What a group's choice brings with it is none of its own, such as the loss of a mitigation; all else
-    is, so that arms which differ in more than was asked are named.
+    What a group's choice brings with it is none of its own, such as the loss of a mitigation; all else is, sets of
+    another kind under the same path included, so that arms which differ in more than was asked are named.
     """
     named = {key for run in of for key in run.record.keys}
     chosen = {key for run in of for key in run.record.choices}
     settings = {key for run in of for key in run.record.settings}
-    order = [SYNTHETIC, *sorted(named & chosen), *sorted(named - chosen), *sorted(chosen - named), *sorted(settings)]
+    order = [
+        SYNTHETIC,
+        *sorted(named & chosen),
+        *sorted(named - chosen),
+        *sorted(chosen - named),
+        SET,
+        *sorted(settings),
+    ]
     found: list[str] = []
     for key in dict.fromkeys(order):
         brings = [other for other in found if other in chosen]
-        if key in APART or not _differs(of, key) or (key not in named and _follows(of, key, brings)):
+        if key in APART or not _differs(of, key) or (key not in named and key != SET and _follows(of, key, brings)):
             continue
         found.append(key)
     return found

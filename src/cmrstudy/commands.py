@@ -68,10 +68,15 @@ def begin(command: str, *, conf: Path, about: str) -> None:
         sys.exit(0)
     if command == "train" and not given:
         sys.exit(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more.")
+    if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
+        sys.exit("error: --cfg and --info show the config of one run; leave -m out, and give each setting one value")
     for text in given:
         key, _, option = text.partition("=")
         if key in ("hydra/launcher", "hydra/sweeper") and option in EXTRAS and not _there(EXTRAS[option][0]):
             sys.exit(f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'")
+        if option == "null" and (conf / key).is_dir() and "/" not in key:
+            options = sorted(path.stem for path in (conf / key).glob("*.yaml") if not path.stem.startswith("_"))
+            sys.exit(f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give {key}=[]")
         if command in FROM and key.lstrip("+") == "base":
             sys.exit(f"error: {text}: {command}.py takes the base from {FROM[command].format(option)}")
     if command == "train" and set(given) & set(COMPOSED) and not any(text.startswith("experiment=") for text in given):

@@ -31,6 +31,7 @@ PLACES = (  # settings that are paths
 ABSOLUTE = re.compile(  # quoted, or up to the next character that ends a value
     r"""(?:(?<=[=\[,{:])|^)(?:(['"])(?:[/\\]|~|[A-Za-z]:[/\\])(?:\\.|(?!\1).)*\1|(?:/|\\\\|[A-Za-z]:[/\\]|~/)[^,\]}]*)"""
 )
+MULTIRUN = ("-m", "--multirun")
 FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")  # of Hydra, followed by a folder
 CHECKOUT = Path(__file__).resolve().parents[2]
 OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replace=True)
@@ -89,7 +90,7 @@ def arguments(given: list[str], *, began: Path) -> list[str]:
 
     Exits with what to type where Hydra's grammar refuses an argument that is no path.
     """
-    several = any(flag in given for flag in ("-m", "--multirun"))
+    several = any(flag in given for flag in MULTIRUN)
     made, expects = [], False
     for text in given:
         if expects or text.split("=")[0] in FLAGS[:1] + FLAGS[2:3] and "=" in text:
@@ -100,7 +101,7 @@ def arguments(given: list[str], *, began: Path) -> list[str]:
             continue
         expects = text in FLAGS
         made.append(text if text.startswith("-") or "=" not in text else _override(text, several=several, began=began))
-    return made
+    return sorted(made, key=lambda text: text not in MULTIRUN)  # Hydra's parser takes no flag between overrides
 
 
 def _override(text: str, *, several: bool, began: Path) -> str:
