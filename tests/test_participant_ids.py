@@ -20,7 +20,7 @@ def look(cwd: Path, *words: str) -> subprocess.CompletedProcess:
 def fork(tmp_path) -> Path:
     """A repository with one harmless file."""
     git(tmp_path, "init", "-q")
-    (tmp_path / "a.py").write_text("x = 0.1234567  # 12345678 SYN0001 v1.2345678\n")
+    (tmp_path / "a.py").write_text("x = 0.1234567  # 12345678 SYN0001 v1.2345678 2345678 1048576\n")
     git(tmp_path, "add", "-A")
     git(tmp_path, "-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "one")
     return tmp_path

@@ -427,11 +427,11 @@ WITHDRAWN = {
     "withdrawn\n\"17\"\n": {"17"},
     "17,2020-01-01\n18,2020-01-02": {"17", "18"},
     "00017\n1.234e+03\n=\"18\"\n": {"17", "1234", "18"},
-    "": set(), "eid\n": set(), "\n \n": set(), "2345678|2020\n2345679|2021": {"2345678", "2345679"},
-    "# withdrawn in 2023\n2345678\n": {"2345678"}, "sep=;\neid;when\n2345678;2020": {"2345678"},
-    "Withdrawn participants\nwhen,eid\n2020,2345678": {"2345678"}, "n,ID\n1,2345678": {"2345678"},
-    '"why","eid"\n"moved, away","2345678"\n"open,2345679\n"x","2345670"': {"2345678", "2345670"},
-    "2345678,\r2345679,0\r\x1a": {"2345678", "2345679"},
+    "": set(), "eid\n": set(), "\n \n": set(), "23456|2020\n23459|2021": {"23456", "23459"},
+    "# withdrawn in 2023\n23456\n": {"23456"}, "sep=;\neid;when\n23456;2020": {"23456"},
+    "Withdrawn participants\nwhen,eid\n2020,23456": {"23456"}, "n,ID\n1,23456": {"23456"},
+    '"why","eid"\n"moved, away","23456"\n"open,23459\n"x","23450"': {"23456", "23450"},
+    "23456,\r23459,0\r\x1a": {"23456", "23459"},
 }  # fmt: skip
 
 
@@ -449,8 +449,8 @@ def test_withdrawn_ids_that_may_be_several_are_refused(tmp_path, text):
 
 @pytest.mark.parametrize(
     "text",
-    ["2345678,2345679\n", "2345678 2345679\n", "2345678;2345679;\n", "eid\n2345678,2345679\n", "[2345678, 2345679]",
-     "2345670\n2345678 # left\n", "2345678_2_0\n", '"x"\n"1" 2345678\n', '"","x"\n"1",2345678\n', "- 2345678\n"],
+    ["23456,23459\n", "23456 23459\n", "23456;23459;\n", "eid\n23456,23459\n", "[23456, 23459]",
+     "23450\n23456 # left\n", "23456_2_0\n", '"x"\n"1" 23456\n', '"","x"\n"1",23456\n', "- 23456\n"],
 )  # fmt: skip
 def test_a_withdrawn_participant_is_never_overlooked_in_a_line_that_is_no_id_alone(tmp_path, text):
     with pytest.raises(ValueError, match="cohort.exclude=.*(line|column)") as error:
@@ -459,7 +459,7 @@ def test_a_withdrawn_participant_is_never_overlooked_in_a_line_that_is_no_id_alo
 
 
 def test_one_file_names_the_withdrawn(tmp_path):
-    files = [str(raw(tmp_path, "2345678\n", name)) for name in ("a.txt", "b.txt")]
+    files = [str(raw(tmp_path, "23456\n", name)) for name in ("a.txt", "b.txt")]
     for several in (files, str(tmp_path / "*.txt")):
         with pytest.raises(ValueError, match=r"cohort\.exclude=.*names 2 files; join them into one"):
             read_exclusions(several)
