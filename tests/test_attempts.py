@@ -90,7 +90,7 @@ def check_equal(folder: Path, whole, options: dict[str, Any], metrics: dict[str,
     ],
     ids=lambda value: " ".join(map(str, value.items())) if isinstance(value, dict) else str(value),
 )
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_ends_in_the_same_bits(tmp_path, whole, hook, at, options, every):
     """Weights, optimiser, schedulers, early scores, metrics.csv and what is told in the end."""
     with pytest.raises(Killed):

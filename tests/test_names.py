@@ -231,13 +231,15 @@ def test_any_key_sweeps_into_as_many_folders():
 @pytest.mark.parametrize(
     ("command", "swept"),
     [("train", key) for key in (
-        "model.backbone=resnet18,densenet121", "cohort=acdc,mnms", "trainer.precision=32-true,bf16-mixed",
-        "cohort.hf_scale=1,2", "trainer.max_epochs=1,2", "labels=[hf],[mi]", "synthetic_set=a/x/0,b/y/0,c/z/1",
-        "mitigation=glob(*)", "preset=smoke,demo", "model.weights=null,imagenet",
+        "model.backbone=resnet18,densenet121", "cohort=acdc,mnms", "labels=[hf],[mi]", "synthetic_set=a/x/0,b/y/0,c/z/1",
+        "preset=smoke,demo",
     )] + [("generate", key) for key in (
-        "plan=balanced,copy", "sampler=unipc,ddim", "plan.count=9,99", "generator=runs/controlnet/0,runs/controlnet/1",
-        "sampler.guidance=1,2,4", "batch_size=8,16",
-    )] + [("evaluate", key) for key in ("input=stack,cine", "cohort=acdc,mnms", "resamples=9,99", "seed=0,1")],
+        "plan=balanced,copy", "sampler=unipc,ddim", "generator=runs/controlnet/0,runs/controlnet/1", "sampler.guidance=1,2,4",
+    )] + [("evaluate", key) for key in ("input=stack,cine", "seed=0,1")] + [pytest.param(*of, marks=pytest.mark.slow) for of in (
+        ("train", "trainer.precision=32-true,bf16-mixed"), ("train", "cohort.hf_scale=1,2"), ("train", "trainer.max_epochs=1,2"),
+        ("train", "mitigation=glob(*)"), ("train", "model.weights=null,imagenet"), ("generate", "plan.count=9,99"),
+        ("generate", "batch_size=8,16"), ("evaluate", "cohort=acdc,mnms"), ("evaluate", "resamples=40,99"),
+    )],
 )  # fmt: skip
 def test_whatever_decides_a_number_sweeps_into_folders_apart(command, swept):
     found, message = sweep(command, *["experiment=classifier"] * (command == "train"), swept)
