@@ -223,7 +223,7 @@ class UKBB(Cohort):
         return read_people(given, ids=self._folders.keys(), instance=self.instance, diagnoses=records,
                            tolerated=self.max_rejected, **self.phenotype)  # fmt: skip
 
-    @property
+    @cached_property
     def _foreign(self) -> set[str]:
         """Folders named like a participant's that hold nothing of one and that the table does not know."""
         return {key for key, folder in self._folders.items() if folder.bare} - set(self._rows.index)
