@@ -66,7 +66,12 @@ def command(folder: Path, *words: str) -> Cost:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(words)} failed: {folder / 'log.txt'}")
-    return Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cost = Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    print(
+        f"{cost.seconds:8.1f} s, {cost.processor:8.1f} s of processor, {cost.mib:6.0f} MiB: {' '.join(words[:4])}",
+        flush=True,
+    )
+    return cost
 
 
 def main() -> None:
