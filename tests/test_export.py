@@ -139,9 +139,11 @@ def test_the_stock_pipeline_draws_what_the_phantom_base_draws(tmp_path):
     pipe, masks = stock(export(generator, tmp_path / "model", sampler=Sampler())), hearts(64)
     for guidance in (1.0, 3.0):
         theirs = merged(drawn_by(pipe, masks=masks, guidance=guidance, output="pt"))
-        ours = drawn(generator, masks=masks, prompts=PROMPTS, guidance=guidance, sampler="unipc")
-        other = drawn(generator, masks=masks.flip(0), prompts=PROMPTS, guidance=guidance, sampler="unipc")
-        assert psnr(ours, theirs) > 55 and psnr(other, theirs) < 50 and ours.std() > 0.1
+        how = {"prompts": PROMPTS, "guidance": guidance, "sampler": "unipc"}
+        ours = drawn(generator, masks=masks, **how).clamp(0, 1)  # as the pipeline's are
+        other = drawn(generator, masks=masks.flip(0), **how).clamp(0, 1)
+        # the pipeline cuts each channel off at black and white before they are merged here: 52 dB, not 59
+        assert psnr(ours, theirs) > 50 and psnr(other, theirs) < 40 and ours.std() > 0.1
 
 
 def example(folder: Path) -> str:

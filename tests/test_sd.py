@@ -173,7 +173,7 @@ def test_both_text_routes_embed_alike(models, tmp_path, kind):
 def test_both_text_routes_embed_alike_at_full_size(models, tmp_path, kind):
     config = json.loads((ASSETS / kind / "text_encoder" / "config.json").read_text())
     base = load(models[kind] / "diffusers", kind)
-    base._loaded["text"] = clip_tower(config).requires_grad_(False)
+    base._parts["text"] = lambda: clip_tower(config)
     agree(config, kind, tmp_path, base)
 
 
