@@ -143,7 +143,7 @@ def test_the_stock_pipeline_draws_what_the_phantom_base_draws(tmp_path):
         ours = drawn(generator, masks=masks, **how).clamp(0, 1)  # as the pipeline's are
         other = drawn(generator, masks=masks.flip(0), **how).clamp(0, 1)
         # the pipeline cuts each channel off at black and white before they are merged here: 52 dB, not 59
-        assert psnr(ours, theirs) > 50 and psnr(other, theirs) < 40 and ours.std() > 0.1
+        assert psnr(ours, theirs) > 50 and psnr(other, theirs) < 46 and ours.std() > 0.1
 
 
 def example(folder: Path) -> str:
