@@ -360,7 +360,7 @@ def test_a_controlnet_starts_from_another_in_every_form(command):
     with pytest.raises(FileNotFoundError, match="no ControlNet's run or folder"):
         command("controlnet", "name=wrong", f"weights={classifier}")
     with pytest.raises(FileNotFoundError, match="no classifier's run"):
-        command("classifier", "name=wrong", f"weights={first}")
+        command("classifier", "name=wrong-classifier", f"weights={first}")
 
 
 @pytest.mark.parametrize(
