@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from stub_training import Kill, Killed, Signal, differs, run, state
 
+from cmrdata import disk
 from cmrstudy import attempts, checkpoints
 from cmrstudy.attempts import Attempt, Ended, seconds
 from cmrstudy.continuing import Place
@@ -399,7 +400,7 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(checkpoints.os, "fsync", full)
+        patch.setattr(disk.os, "fsync", full)
         run(tmp_path, steps=1)
     assert last.read_bytes() == before and not list(last.parent.glob(".*"))
 

@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 
 from cmrgen.evaluation import examples
+from cmrgen.rows import STILL
 
 AXES = ["diagnosis", "sex", "age_band", "bmi_band"]
 
 
 def index_of(*people: tuple[str, str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(people, columns=AXES).assign(group="g", prompt="p", source_row=range(len(people)), angle=0.0)
+    return pd.DataFrame(people, columns=AXES).assign(group="g", prompt="p", source_row=range(len(people)), **STILL)
 
 
 def test_the_people_shown_differ_as_much_as_they_can():

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -22,12 +22,14 @@ class Unwritable(OSError):
     """A disk is full or may not be written; the message names the folder, what is needed and the remedy."""
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write beside, then rename: a reader sees the old file or the new one, never half of it, even after a power cut."""
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, beside `path`, that takes its place at the end: a reader sees the old file or the new one,
+    never half of it, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -35,6 +37,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
     sync_entries(path.parent)
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """The whole content of a file, as `replacing` writes it."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def sync_entries(folder: Path) -> None:

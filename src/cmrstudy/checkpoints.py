@@ -9,12 +9,10 @@ that Lightning restarts rightly.
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +23,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cmrdata.disk import sync_entries
+from cmrdata.disk import replacing
 from cmrstudy import dashboards
 from cmrstudy.attempts import Attempt
 from cmrstudy.continuing import Place, batch_seed, seed_globally
@@ -186,17 +184,8 @@ class WholeFiles(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            with suppress(OSError):
-                temporary.unlink()
-        sync_entries(target.parent)
+        with replacing(target) as file:
+            torch.save(checkpoint, file)
 
 
 def remove_torn(folder: Path) -> None:

@@ -4,10 +4,12 @@ to say when nothing is found there."""
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 
 FOREIGN = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+found"}  # folders beside data, never data
@@ -170,3 +172,16 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "nowhere" if entry.is_symlink() and not entry.is_file() and not os.path.exists(entry.path) else "file"
     except OSError:
         return "folder"
+
+
+def images_and_tables(
+    root: Path | None, *, image: re.Pattern[str], table: str
+) -> tuple[list[Path], list[Path], list[str]]:
+    """(images, tables, what was passed over on the way) below a root, each image by its own folder and not by a link."""
+    walk = Walk(root) if root and root.is_dir() else None
+    images: list[Path] = []
+    tables: list[Path] = []
+    for folder, _, files in walk or ():
+        images += [folder / name for name in files if image.fullmatch(name)]
+        tables += [folder / name for name in files if fnmatch(name, table)]
+    return straight_only(images), sorted(tables), counted(walk.passed) if walk else []

@@ -31,7 +31,7 @@ from cmrdata.readers.challenge import (
     still,
 )
 from cmrdata.readers.column_report import report
-from cmrdata.readers.folders import Walk, counted, nothing_in, somewhere_else, straight_only
+from cmrdata.readers.folders import images_and_tables, nothing_in, somewhere_else
 from cmrdata.readers.mnms import LABEL_MAP, READERS
 from cmrdata.readers.rows import Row, Rows, account, read_rows, require_match
 from cmrdata.slices import Scan
@@ -99,14 +99,10 @@ class MnMs2(Challenge):
     @cached_property
     def _walked(self) -> tuple[list[tuple[str, tuple[Path, str]]], list[Path], list[str]]:
         """(code and place of each patient's images, tables, what was passed over on the way)."""
-        walk = Walk(self.root) if self.root and self.root.is_dir() else ()
-        paths, tables = [], []
-        for folder, _, files in walk:
-            paths += [folder / name for name in files if IMAGE.fullmatch(name)]
-            tables += [folder / name for name in files if fnmatch(name, TABLE)]
-        stems = {(path.parent, path.name.partition("_SA_")[0]) for path in straight_only(paths)}
+        paths, tables, passed = images_and_tables(self.root, image=IMAGE, table=TABLE)
+        stems = {(path.parent, path.name.partition("_SA_")[0]) for path in paths}
         images = [(_digits(code), (folder, code)) for folder, code in stems]
-        return images, sorted(tables), counted(walk.passed) if isinstance(walk, Walk) else []
+        return images, tables, passed
 
     @cached_property
     def _table(self) -> Rows:

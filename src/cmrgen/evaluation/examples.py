@@ -7,14 +7,15 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from cmrdata.batch import PHASES
 from cmrdata.store import Store
 from cmrgen.evaluation.measured import Measured
 from cmrgen.prompts import DISEASE, SEX
+from cmrgen.rows import is_moved
 from cmrstudy.figures import coloured, image_grid, save
 from cmrstudy.report import Section
 
 COUNT = 3
-PHASES = ("ED", "ES")
 
 
 def examples_section(measured: Measured) -> Section:
@@ -55,8 +56,7 @@ def different(index: pd.DataFrame, count: int) -> list[int]:
     """
     axes = [axis for axis in ("diagnosis", "sex", "age_band", "bmi_band") if axis in index]
     values = index[axes].fillna("").astype(str).reset_index(drop=True)
-    unmoved = _unmoved(index)
-    first = values.assign(moved=~unmoved, healthy=index.diagnosis.astype(str).to_numpy() == "healthy")
+    first = values.assign(moved=is_moved(index).to_numpy(), healthy=index.diagnosis.astype(str).to_numpy() == "healthy")
     kinds = first.sort_values(["moved", "healthy"], kind="stable").drop_duplicates(axes)
     chosen: list[int] = []
     while len(chosen) < min(count, len(kinds)):
@@ -71,15 +71,6 @@ def different(index: pd.DataFrame, count: int) -> list[int]:
 def is_phantom(cohort: Store) -> bool:
     """Whether a cohort's images are drawn by this program, so that they are nobody's."""
     return str(cohort.meta["settings"].get("cohort", "")).startswith("phantom")
-
-
-def _unmoved(index: pd.DataFrame) -> np.ndarray:
-    """Which images keep their mask as it was, so that the real image fits it."""
-    still = np.ones(len(index), bool)
-    for column, value in (("angle", 0.0), ("zoom", 1.0), ("dy", 0.0), ("dx", 0.0)):
-        if column in index:
-            still &= (index[column] == value).to_numpy()
-    return still
 
 
 def _cells(cohort: Store, synthetic: Store, k: int, *, with_real: bool) -> list[np.ndarray]:
