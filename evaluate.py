@@ -43,7 +43,10 @@ def main(cfg: DictConfig) -> None:
             with runs.attempt(asked.folder):
                 study = evaluate(cfg, asked.folder, found)
                 runs.finish(
-                    asked.folder, rests_on=rests_on(finished, cfg), study=study, command=paths.shareable(sys.argv)
+                    asked.folder,
+                    rests_on=rests_on(finished, cfg),
+                    study=study,
+                    command=paths.shareable(sys.argv),
                 )
         board(cfg, asked.folder)
         show(asked.folder, runs.facts(asked.folder)["study"])
@@ -58,13 +61,16 @@ def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
 
 
 def claim(asked: runs.Asked, now: dict[str, str]) -> bool:
-    """Whether there is something to measure. A finished evaluation is replaced by one of the same study that has grown."""
+    """Whether there is something to measure. A finished evaluation is replaced by one of the same
+    study that has grown."""
     folder, earlier = asked.folder, runs.record(asked.folder)
     if earlier and earlier.state == "finished" and not asked.option("overwrite", False):
         before = earlier.facts["rests_on"]
         other = [line for line in differing(earlier.settings, asked.settings) if not _adds(line)]
         other += [
-            f"{name} {'has changed' if name in now else 'is gone'}" for name in before if now.get(name) != before[name]
+            f"{name} {'has changed' if name in now else 'is gone'}"
+            for name in before
+            if now.get(name) != before[name]
         ]
         if other:
             raise FileExistsError(
@@ -84,13 +90,15 @@ def claim(asked: runs.Asked, now: dict[str, str]) -> bool:
 
 
 def _adds(line: str) -> bool:
-    """Whether a difference of settings only asks for more: audit false -> true, a backbone's weights given."""
+    """Whether a difference of settings only asks for more: audit false -> true, a backbone's
+    weights given."""
     key, _, change = line.partition(" ")
     return key.split(".")[0] in ADDED and change.split(" -> ")[0] in ("False", "None")
 
 
 def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
-    """Measure, draw and write everything below `folder`; what a reader must know of the study, in sentences."""
+    """Measure, draw and write everything below `folder`; what a reader must know of the study, in
+    sentences."""
     from hydra.utils import instantiate
 
     from cmrcls import grid, participants
@@ -112,31 +120,49 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     check_cohort(cfg, cohort, found, kept, left_out)
     study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
     sentences = grid.sentences(grid.cells(study)) + left_out
-    drawn = figures.save(figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics")
+    drawn = figures.save(
+        figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics"
+    )
     done = study.finished()
     fold = done[0][1].fold if done else cfg.fold
     sections = [
         participants.section(
-            stores(fold), study, folder=folder, sentence=split_sentence(stores(fold)), drawn=drawn[0], fold=fold
+            stores(fold),
+            study,
+            folder=folder,
+            sentence=split_sentence(stores(fold)),
+            drawn=drawn[0],
+            fold=fold,
         )
     ]
     if done:
-        sections += fairness_sections(cfg, folder, cohort, stores, source.name, study, sentences, facts)
+        sections += fairness_sections(
+            cfg, folder, cohort, stores, source.name, study, sentences, facts
+        )
     else:
-        sections.append(Section("Fairness", warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."]))
+        sections.append(
+            Section(
+                "Fairness",
+                warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."],
+            )
+        )
     if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
         examples, *further = synthetic_sections(cfg, folder, cohort, study, facts)
         sections = [examples, *sections, *further]
     else:
         sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
     items = checklist(folder)
-    items.attrs["caption"] = "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found"
+    items.attrs["caption"] = (
+        "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found"
+    )
     write_tables(items, folder, "checklist", items.attrs["caption"])
     told = "What only the authors know is theirs to write; numbers are those of the checklists' published items."
     sections.append(Section("Where is what a reviewer looks for?", [told], tables=[items]))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
-    page = report_html(sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences)
+    page = report_html(
+        sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences
+    )
     runs.write_atomic(folder / "report.html", page)
     return sentences
 
@@ -156,13 +182,25 @@ def fairness_sections(
     from cmrcls.sections import fairness
     from cmrstudy.report import sourced
 
-    studies = read(study, stores, baseline_arm=cfg.baseline, axes=list(cfg.axes), subjects=set(cohort.subjects.subject))
+    studies = read(
+        study,
+        stores,
+        baseline_arm=cfg.baseline,
+        axes=list(cfg.axes),
+        subjects=set(cohort.subjects.subject),
+    )
     done = [run for _, run in study.finished()]
     steps = sorted({run.record.facts["steps"] for run in done})
     count = f"{len(done)}, {'/'.join(map(str, steps))} optimiser steps"
     marks = [
-        *(f"split fingerprint {mark}" for mark in sorted({run.record.facts["split_fingerprint"] for run in done})),
-        *(f"synthetic set {mark}" for mark in sorted({run.fingerprint("synthetic_set") for run in done} - {None})),
+        *(
+            f"split fingerprint {mark}"
+            for mark in sorted({run.record.facts["split_fingerprint"] for run in done})
+        ),
+        *(
+            f"synthetic set {mark}"
+            for mark in sorted({run.fingerprint("synthetic_set") for run in done} - {None})
+        ),
         *(f"factor {title}: {', '.join(values)}" for title, values in study.factors.items()),
     ]
     facts["classifier runs"] = [count, *marks]
@@ -177,12 +215,17 @@ def fairness_sections(
         specificity=cfg.specificity,
         seed=cfg.seed,
     )
-    missing = [] if sentences[0].startswith("All") and len(sentences) == 1 else [" ".join(sentences)]
+    missing = (
+        [] if sentences[0].startswith("All") and len(sentences) == 1 else [" ".join(sentences)]
+    )
     varied = [factors_sentence(study)] if study.factors else []
     sections[0] = sections[0]._replace(
         paragraphs=[*varied, *sections[0].paragraphs], warnings=[*missing, *sections[0].warnings]
     )
-    return [part._replace(sources=[f"classifier runs: {count}", *marks, *sourced(part.sources)]) for part in sections]
+    return [
+        part._replace(sources=[f"classifier runs: {count}", *marks, *sourced(part.sources)])
+        for part in sections
+    ]
 
 
 def factors_sentence(study: Any) -> str:
@@ -207,16 +250,22 @@ def folds(cfg: DictConfig, cohort: Any) -> Callable[[int | None], Any]:
     return of
 
 
-def check_cohort(cfg: DictConfig, cohort: Any, found: list[Any], kept: list[Any], left_out: list[str]) -> None:
+def check_cohort(
+    cfg: DictConfig, cohort: Any, found: list[Any], kept: list[Any], left_out: list[str]
+) -> None:
     """Raise ValueError where finished runs are there and none of them may be used."""
-    if any(run.record.state == "finished" for run in found) and not any(run.record.state == "finished" for run in kept):
+    if any(run.record.state == "finished" for run in found) and not any(
+        run.record.state == "finished" for run in kept
+    ):
         raise ValueError(
             f"none of the finished runs below {cfg.classifiers} can be evaluated with cohort {cohort.folder.name}: "
             f"{' '.join(left_out)} Give evaluate.py their cohort's settings, or other classifiers="
         )
 
 
-def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, facts: dict[str, Any]) -> list[Any]:
+def synthetic_sections(
+    cfg: DictConfig, folder: Path, cohort: Any, study: Any, facts: dict[str, Any]
+) -> list[Any]:
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.synthetic import open_synthetic
     from cmrgen.evaluation import measured, sections
@@ -228,7 +277,12 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
 
     made = open_synthetic(cfg.synthetic_set, cohort)
     if not len(made.index):
-        return [Section("Synthetic images", warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."])]
+        return [
+            Section(
+                "Synthetic images",
+                warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."],
+            )
+        ]
     places = measured.places(cohort, "judges", folder=folder)
     steps = tuple(cfg.judge_steps)
     networks = judges(cohort, *places, steps=steps, seed=cfg.seed, device=device(cfg.device))
@@ -246,8 +300,10 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
         if {run.fingerprint("synthetic_set") for run in arm.runs} - {None, made.fingerprint}
     ]
     if others:
-        told = (f"This and Table 1 are of the set in {cfg.synthetic_set}; in Table 2 {', '.join(others)} were trained on "
-                "another one, or on several.")  # fmt: skip
+        told = (
+            f"This and Table 1 are of the set in {cfg.synthetic_set}; in Table 2 {', '.join(others)} were trained on "
+            "another one, or on several."
+        )
         shown[0] = shown[0]._replace(warnings=[told, *shown[0].warnings])
     return [
         examples_section(found),
@@ -255,7 +311,14 @@ def synthetic_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any, f
         sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
         two_sample_section(found, seed=cfg.seed, steps=cfg.judge_steps[1]),
         *(
-            [sections.audit_section(found, generator=cfg.audit_generator, base_weights=cfg.base.weights, seed=cfg.seed)]
+            [
+                sections.audit_section(
+                    found,
+                    generator=cfg.audit_generator,
+                    base_weights=cfg.base.weights,
+                    seed=cfg.seed,
+                )
+            ]
             if cfg.audit
             else []
         ),

@@ -1,4 +1,5 @@
-"""Render a synthetic set: `python generate.py generator=runs/controlnet/0 plan=balanced plan.count=4000`."""
+"""Render a synthetic set: `python generate.py generator=runs/controlnet/0 plan=balanced
+plan.count=4000`."""
 
 from __future__ import annotations
 
@@ -33,7 +34,8 @@ def main(cfg: DictConfig) -> None:
 
 
 def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
-    """The set's folder, None if it is done; held against other processes, but for those that draw other shards of it."""
+    """The set's folder, None if it is done; held against other processes, but for those that draw
+    other shards of it."""
     if cfg.shard == "0/1":
         hold.enter_context(runs.held(Path(cfg.run_dir)))
     elif cfg.overwrite:
@@ -65,7 +67,9 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     check_settings(cfg)
     cohort = prepare(instantiate(cfg.cohort), cfg.data_root)
     check_cohort(trained, cohort, named=f"generator={cfg.generator}")  # before gigabytes of weights
-    generator = load_generator(cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision)
+    generator = load_generator(
+        cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision
+    )
     if (side := cohort.meta["pixels"]) > generator.base.pixels:
         scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
@@ -73,8 +77,17 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
-        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind, seed=seed_at(cfg.generator))
-    plan = instantiate(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
+        runs.uses(
+            folder,
+            "generator",
+            fingerprint=mark,
+            at=cfg.generator,
+            kind=kind,
+            seed=seed_at(cfg.generator),
+        )
+    plan = instantiate(cfg.plan, _partial_=True)(
+        index=cohort.index, fields=generator.facts["fields"]
+    )
     rows.check(plan, cohort.subjects, cohort.index)
     counts = rows.summary(plan, cohort.index)
     if launched.first:
@@ -121,14 +134,17 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
             device=launched.device,
         )
     except BaseException:
-        print(f"{folder}: {len(made.index)} images, finished, but for {FIGURES}: the same command draws only them")
+        print(
+            f"{folder}: {len(made.index)} images, finished, but for {FIGURES}: the same command draws only them"
+        )
         raise
     runs.finish(folder, **facts)
     print(f"{folder}: {len(made.index)} images")
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Raise ValueError where the generator is of another cohort, before this one is prepared for nothing."""
+    """Raise ValueError where the generator is of another cohort, before this one is prepared for
+    nothing."""
     trained = by_base.recorded(cfg.generator).get("cohort")
     if trained and trained != cfg.cohort.name:
         raise ValueError(

@@ -1,4 +1,5 @@
-"""Inspect a cohort; train a base, a ControlNet or a classifier; export. `python train.py` alone lists the experiments."""
+"""Inspect a cohort; train a base, a ControlNet or a classifier; export. `python train.py` alone
+lists the experiments."""
 
 from __future__ import annotations
 
@@ -42,7 +43,12 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
     """The job itself, in its claimed folder."""
     tasks = {"base": train_base, "controlnet": train_controlnet, "classifier": train_classifier}
     trains = cfg.task in tasks
-    tasks |= {"inspect": inspect_cohort, "export": export_generator, "share": share_set, "explain": explain_classifier}
+    tasks |= {
+        "inspect": inspect_cohort,
+        "export": export_generator,
+        "share": share_set,
+        "explain": explain_classifier,
+    }
     tasks["withdraw"] = withdraw_participants
     if trains and not follows(cfg):
         print(intention(cfg), flush=True)
@@ -81,12 +87,15 @@ def rehearse(cfg: DictConfig) -> None:
             print(report.read_text())
     if not follows(cfg):
         batches = int(cfg.trainer.fast_dev_run)
-        print(f"dry run (trainer.fast_dev_run): {batches} {'batch' if batches == 1 else 'batches'} of everything ran; "
-              f"nothing is kept, and {cfg.run_dir} is as it was")  # fmt: skip
+        print(
+            f"dry run (trainer.fast_dev_run): {batches} {'batch' if batches == 1 else 'batches'} of everything ran; "
+            f"nothing is kept, and {cfg.run_dir} is as it was"
+        )
 
 
 def settle(cfg: DictConfig) -> None:
-    """A preset's width gives way to a network that has its own, said aloud; one that was asked for is refused later."""
+    """A preset's width gives way to a network that has its own, said aloud; one that was asked for
+    is refused later."""
     from cmrcls.choices import WIDTH, own_width
 
     model = cfg.model
@@ -99,7 +108,8 @@ def settle(cfg: DictConfig) -> None:
 
 
 def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
-    """The run's folder, None if it is done. The first process of a run claims and holds it; the others find it claimed."""
+    """The run's folder, None if it is done. The first process of a run claims and holds it; the
+    others find it claimed."""
     folder = Path(cfg.run_dir)
     if follows(cfg):
         return None if (folder / "finished.json").exists() else folder
@@ -124,7 +134,8 @@ def follows(cfg: DictConfig) -> bool:
 
 
 def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Tables of who is in the cohort and who is not, what of its tables was understood, and Fig. 1; nothing is prepared."""
+    """Tables of who is in the cohort and who is not, what of its tables was understood, and Fig. 1;
+    nothing is prepared."""
     from hydra.utils import instantiate
     from rich.console import Console
 
@@ -148,8 +159,10 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         *inspection.changes(cohort, Path(cfg.data_root)),
     ]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
-        notes.append(f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
-                     "(cohort.max_rejected)")  # fmt: skip
+        notes.append(
+            f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would stop here "
+            "(cohort.max_rejected)"
+        )
     inspection.show(console, *inspection.summary(subjects, rejected), notes=notes)
     if subjects.empty:
         raise ValueError(
@@ -161,7 +174,8 @@ def inspect_cohort(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def withdraw_participants(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Takes withdrawn participants out of everything below data_root and the runs; nothing printed names them."""
+    """Takes withdrawn participants out of everything below data_root and the runs; nothing printed
+    names them."""
     import pandas as pd
     from hydra.utils import instantiate
     from rich.console import Console
@@ -217,7 +231,9 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             max_repeats=data.max_repeats,
             workers=data.workers,
         )
-        begun, stage = fit(cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps)
+        begun, stage = fit(
+            cfg, folder / "autoencoder", first, images, limits, most=first.hparams.steps
+        )
         torch.manual_seed(cfg.seed)
         sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
         second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
@@ -243,7 +259,9 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             workers=data.workers,
             val_images=data.val_images,
         )
-        ended, second_stage = fit(cfg, folder / "unet", second, latents, limits, most=second.hparams.steps)
+        ended, second_stage = fit(
+            cfg, folder / "unet", second, latents, limits, most=second.hparams.steps
+        )
     if follows(cfg):
         return {}
     base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
@@ -262,7 +280,9 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "unet_steps": ended.global_step,
         "base_fingerprint": base.weights_hash(folder / "base"),
     }
-    pretrain.write_card(folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts)
+    pretrain.write_card(
+        folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts
+    )
     return facts
 
 
@@ -283,7 +303,11 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
         module = instantiate(cfg.model)
         if not follows(cfg):
-            scale.tell(scale.for_a_base(store.meta["pixels"], module.base.pixels, own=cfg.base.frame.pixels))
+            scale.tell(
+                scale.for_a_base(
+                    store.meta["pixels"], module.base.pixels, own=cfg.base.frame.pixels
+                )
+            )
         data = instantiate(cfg.data, _partial_=True)(base=module.base)
         uses(cfg, folder, "base.weights", fingerprint=module.base.fingerprint, at=cfg.base.weights)
         tell_draws(cfg, folder, data.training)
@@ -292,7 +316,9 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             sampler=instantiate(cfg.sampler),
             allow_real_images=bool(OmegaConf.select(cfg, "logger.allow_real_images")),
         )
-        _, metrics = fit(cfg, folder, module, data, limits, callbacks=[preview], start_from=start_from)
+        _, metrics = fit(
+            cfg, folder, module, data, limits, callbacks=[preview], start_from=start_from
+        )
     if follows(cfg):
         return {}
     facts = {
@@ -342,7 +368,11 @@ def share_set(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     made = Store.open(cfg.synthetic_set)
     uses(cfg, folder, "synthetic_set", fingerprint=made.fingerprint, at=cfg.synthetic_set)
     written = share(made, folder, formats=list(cfg.formats), audit=cfg.audit)
-    return {"set": made.fingerprint, "images": len(made.index), "folders": [str(path) for path in written]}
+    return {
+        "set": made.fingerprint,
+        "images": len(made.index),
+        "folders": [str(path) for path in written],
+    }
 
 
 def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
@@ -363,18 +393,24 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     best = folder / "checkpoints" / "best.ckpt"
     with attempt(cfg, folder) as limits:
         data.setup()
-        mitigation.check_groups(rival.name, choices=rival, index=data.index, cohort=data.cohort.name)
+        mitigation.check_groups(
+            rival.name, choices=rival, index=data.index, cohort=data.cohort.name
+        )
         if not follows(cfg):
             tell_size(cfg, data.store.meta["pixels"])
-        begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}  # no download for what is replaced
+        # no download for what is replaced
+        begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}
         module = instantiate(cfg.model, groups=data.groups, **begins)
         uses(cfg, folder, "cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
         uses_weights(cfg, folder, module.network.origin)
         if data.synthetic_fingerprint:
             at = cfg.synthetic_set
             known = {"kind": kind_at(at), "origin": origin_at(at)}
-            uses(cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, **known)
-        # the batch is divided among processes, as Draws divides the draws; each validates and predicts on everything
+            uses(
+                cfg, folder, "synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, **known
+            )
+        # the batch is divided among processes, as Draws divides the draws; each validates and
+        # predicts on everything
         fitted, metrics = fit(
             cfg,
             folder,
@@ -391,14 +427,18 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
             return {"predictions": len(predictions(data.index, outputs, labels=data.labels))}
         if fitted.strategy.reduce_boolean_decision(not best.exists(), all=False):
             if fitted.is_global_zero:
-                print(f"{folder}: no validation chose an epoch, so the last weights are kept as best.ckpt and predict")
+                print(
+                    f"{folder}: no validation chose an epoch, so the last weights are kept as best.ckpt and predict"
+                )
             fitted.save_checkpoint(best, weights_only=True)
         kept = torch.load(best, map_location="cpu", weights_only=True)
         module.load_state_dict(kept["state_dict"])
         if rival.after == "last_layer":
             mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
             if fitted.is_global_zero:  # repeating it changes nothing
-                fitted.strategy.checkpoint_io.save_checkpoint({**kept, "state_dict": module.state_dict()}, best)
+                fitted.strategy.checkpoint_io.save_checkpoint(
+                    {**kept, "state_dict": module.state_dict()}, best
+                )
         outputs = fitted.predict(module, datamodule=data)
     if fitted.is_global_zero:
         table = predictions(data.index, outputs, labels=data.labels)
@@ -412,7 +452,9 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **metrics,
         "fingerprint": file_hash(best),
         "started_from": module.network.origin.started_from,
-        "normalisation": {name: [round(float(v), 6) for v in kept["state_dict"][name]] for name in ("mean", "std")},
+        "normalisation": {
+            name: [round(float(v), 6) for v in kept["state_dict"][name]] for name in ("mean", "std")
+        },
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
@@ -422,7 +464,8 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
 
 def tell_size(cfg: DictConfig, pixels: int) -> None:
-    """What a classifier's network enlarges, and a set that was named and can't say yet how large its pictures are."""
+    """What a classifier's network enlarges, and a set that was named and can't say yet how large
+    its pictures are."""
     from cmrdata import scale
 
     scale.tell(scale.for_a_classifier(pixels, cfg.model.pixels))
@@ -434,19 +477,25 @@ def tell_size(cfg: DictConfig, pixels: int) -> None:
 
 
 def uses_weights(cfg: DictConfig, folder: Path, origin: Any) -> None:
-    """Records what a classifier's network starts from: published weights by name or as a file, or none."""
+    """Records what a classifier's network starts from: published weights by name or as a file, or
+    none."""
     kind, _, mark = origin.started_from.partition(" ")
     if kind != "file":
         uses(cfg, folder, "model.weights", fingerprint=origin.started_from, at=None)
         return
     uses(cfg, folder, "model.weights", fingerprint=mark, at=cfg.model.weights)
     if not follows(cfg):
-        head = f"but for {', '.join(origin.fresh)}, which start anew" if origin.fresh else "its last layer, too"
+        head = (
+            f"but for {', '.join(origin.fresh)}, which start anew"
+            if origin.fresh
+            else "its last layer, too"
+        )
         print(f"{folder}: starts from the weights of {Path(cfg.model.weights).name}, {head}")
 
 
 def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
-    """Where a finished classifier looks; the pictures show real images and stay in the run's folder."""
+    """Where a finished classifier looks; the pictures show real images and stay in the run's
+    folder."""
     import numpy as np
     import torch
     from hydra.utils import instantiate
@@ -457,31 +506,52 @@ def explain_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     run = Path(cfg.classifier)
     made, config = runs.record(run), OmegaConf.create(runs.config(run))
     if made is None or made.state != "finished":
-        raise FileNotFoundError(f"classifier={run}: no finished classifier there; train it, or give another folder")
+        raise FileNotFoundError(
+            f"classifier={run}: no finished classifier there; train it, or give another folder"
+        )
     uses(cfg, folder, "classifier", fingerprint=made.facts["fingerprint"], at=run)
     if cfg.cohort._target_ == config.cohort._target_:  # where it lies now, if it has moved
-        moved = {key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)}
+        moved = {
+            key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)
+        }
         config.data.cohort.update(moved)
     data = instantiate(config.data, root=cfg.data_root)
     data.setup()
     if data.store.fingerprint != made.inputs["cohort"]["fingerprint"]:
-        raise ValueError(f"{run}: its cohort {config.cohort.name} has changed since; train the classifier again")
+        raise ValueError(
+            f"{run}: its cohort {config.cohort.name} has changed since; train the classifier again"
+        )
     module = instantiate(config.model, groups=data.groups, weights=None, compile=False)
     best = torch.load(run / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
-    explained = explain(module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells)
+    explained = explain(
+        module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells
+    )
     subject = data.index.subject[explained.images.row].to_numpy()
-    tables = {"explain": by_subgroup(explained.images), "explain_images": explained.images.assign(subject=subject)}
+    tables = {
+        "explain": by_subgroup(explained.images),
+        "explain_images": explained.images.assign(subject=subject),
+    }
     for name, table in tables.items():
         runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
     for disease in module.labels:
-        figures.save(pictured(explained, data, disease, count=cfg.count), folder / f"explain_{disease}")
+        figures.save(
+            pictured(explained, data, disease, count=cfg.count), folder / f"explain_{disease}"
+        )
     if cfg.keep:
         np.savez(folder / "maps.npz", maps=explained.maps)
     print(f"{folder}: the figures show real images; they stay there")
     heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
-    shares = {"heart_share": heart.share.round(4).to_dict(), "heart_area": heart.area.round(4).to_dict()}
-    return {"classifier": str(run), "layer": explained.layer, "cells": explained.maps.shape[-1], **shares}
+    shares = {
+        "heart_share": heart.share.round(4).to_dict(),
+        "heart_area": heart.area.round(4).to_dict(),
+    }
+    return {
+        "classifier": str(run),
+        "layer": explained.layer,
+        "cells": explained.maps.shape[-1],
+        **shares,
+    }
 
 
 def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
@@ -491,7 +561,8 @@ def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
 
 
 def tell_draws(cfg: DictConfig, folder: Path, table: Any) -> None:
-    """How often an image of each group is drawn, before hours go by; whole in draws.csv. Told by a run's first process."""
+    """How often an image of each group is drawn, before hours go by; whole in draws.csv. Told by a
+    run's first process."""
     from cmrgen.repeats import draws_by_group, draws_text
 
     if table.empty or follows(cfg):
@@ -506,7 +577,10 @@ def attempt(cfg: DictConfig, folder: Path) -> Any:
     from cmrstudy.attempts import Attempt
 
     max_time = cfg.trainer.max_time
-    return Attempt(folder, max_time=OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time)
+    return Attempt(
+        folder,
+        max_time=OmegaConf.to_container(max_time) if OmegaConf.is_config(max_time) else max_time,
+    )
 
 
 def fit(
@@ -523,7 +597,8 @@ def fit(
     divide: bool = False,
     **trainer: Any,
 ) -> tuple[Any, dict[str, Any]]:
-    """cmrstudy.training.fit with what the config says. `most`: steps at most. `start_from`: takes the module and weights."""
+    """cmrstudy.training.fit with what the config says. `most`: steps at most. `start_from`: takes
+    the module and weights."""
     from hydra.utils import instantiate
 
     from cmrstudy import training
@@ -541,7 +616,10 @@ def fit(
         attempt=limits,
         seed=cfg.seed,
         loggers=[] if cfg.trainer.fast_dev_run else loggers(cfg, folder),
-        callbacks=[*callbacks, *training.accepted(instantiate(cfg.get("callbacks"), _convert_="all"))],
+        callbacks=[
+            *callbacks,
+            *training.accepted(instantiate(cfg.get("callbacks"), _convert_="all")),
+        ],
         settings=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
         minutes=cfg.checkpoint.minutes,
         steps=cfg.checkpoint.steps,
@@ -551,12 +629,15 @@ def fit(
         weights=(lambda: start_from(module, weights)) if weights and start_from else None,
     )
     if fitted.global_step < most and fitted.is_global_zero and not cfg.trainer.fast_dev_run:
-        print(f"{folder}: {fitted.global_step:,} of {most:,} steps, as trainer.max_epochs and trainer.max_steps say")
+        print(
+            f"{folder}: {fitted.global_step:,} of {most:,} steps, as trainer.max_epochs and trainer.max_steps say"
+        )
     return fitted, metrics
 
 
 def loggers(cfg: DictConfig, folder: Path) -> list[Any]:
-    """One per name. What they write lies in `folder`, so that the two trainings of a base stay apart."""
+    """One per name. What they write lies in `folder`, so that the two trainings of a base stay
+    apart."""
     from hydra.utils import instantiate
 
     return [

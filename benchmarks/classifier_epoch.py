@@ -1,14 +1,18 @@
-"""How fast the classifier gets its images: an epoch of loading and augmentation by our arm and batch-wise augmentation,
-against loaders that prepare one file at a time (classifier_loaders.py), and how long a training epoch waits for it.
+"""How fast the classifier gets its images: an epoch of loading and augmentation by our arm and
+batch-wise augmentation, against loaders that prepare one file at a time (classifier_loaders.py),
+and how long a training epoch waits for it.
 
     OMP_NUM_THREADS=1 python benchmarks/classifier_epoch.py > docs/results/classifier_epoch.md
     python benchmarks/classifier_epoch.py --workers 0 --training demo --peers TorchIO      a quick look
 
-Loading: the same images of the phantom at 120 px, from the page cache, to augmented batches of 64 at 224 px (random flips,
-noise); the loaders take turns, each one epoch a turn; medians over `--repeats` turns, of the ratio too. Workers live on
-from turn to turn, as they do between epochs. Ours draws and gathers in the workers and augments in the main process.
+Loading: the same images of the phantom at 120 px, from the page cache, to augmented batches of 64
+    at 224 px (random flips,
+noise); the loaders take turns, each one epoch a turn; medians over `--repeats` turns, of the ratio
+too. Workers live on from turn to turn, as they do between epochs. Ours draws and gathers in the
+workers and augments in the main process.
 
-Training: an epoch in Lightning's loop; "waits" is the time until the loader hands a batch over, "prepares" what our
+Training: an epoch in Lightning's loop; "waits" is the time until the loader hands a batch over,
+    "prepares" what our
 module does with it before the step (Lightning's profile).
 """
 
@@ -92,8 +96,12 @@ def timed(epochs: dict[str, Epoch], *, images: int, repeats: int) -> dict[str, l
 def loading(data: Arms, *, peers: list[str], workers: list[int], repeats: int) -> None:
     """The table of loading and augmentation, and what ours spends its time on."""
     rows = data.index[data.index.split == "train"]
-    print(f"## Loading and augmentation\n\n{len(rows)} images a turn, medians of {repeats} turns.\n")
-    print("| workers | loader | ms/image (range) | images/s | ours is faster by |\n|---|---|---|---|---|")
+    print(
+        f"## Loading and augmentation\n\n{len(rows)} images a turn, medians of {repeats} turns.\n"
+    )
+    print(
+        "| workers | loader | ms/image (range) | images/s | ours is faster by |\n|---|---|---|---|---|"
+    )
     for count in workers:
         with tempfile.TemporaryDirectory() as folder:
             place = Path(folder)
@@ -105,15 +113,21 @@ def loading(data: Arms, *, peers: list[str], workers: list[int], repeats: int) -
                 epochs[name] = PEERS[name](files, workers=count, batch=BATCH, **cache)
             taken = timed(epochs, images=len(files), repeats=repeats)
         for name, each in taken.items():
-            ratios = statistics.median(their / own for their, own in zip(each, taken["ours"], strict=True))
+            ratios = statistics.median(
+                their / own for their, own in zip(each, taken["ours"], strict=True)
+            )
             told = "" if name == "ours" else f"{ratios:.1f}"
             middle = statistics.median(each)
-            print(f"| {count} | {name} | {middle:.2f} ({min(each):.2f} to {max(each):.2f}) | {1e3 / middle:.0f} | {told} |", flush=True)  # fmt: skip
+            print(
+                f"| {count} | {name} | {middle:.2f} ({min(each):.2f} to {max(each):.2f}) | {1e3 / middle:.0f} | {told} |",
+                flush=True,
+            )
     parts(data, repeats=max(repeats, 5))
 
 
 def parts(data: Arms, *, repeats: int) -> None:
-    """What a batch costs in its parts, and the upsampling alone: nothing that gives 224 px can be faster."""
+    """What a batch costs in its parts, and the upsampling alone: nothing that gives 224 px can be
+    faster."""
     fetch = data._images("train").__getitems__
     positions = list(range(BATCH))
     raw = fetch(positions)["image"]
@@ -158,10 +172,18 @@ class Waited:
 def training(root: str, *, size: str, runs: list[tuple[str, int]]) -> None:
     """A row per option and number of workers."""
     wanted = SIZES[size]
-    print(f"| {size}: {wanted['pixels']} px, width {wanted['width']}, {wanted['images']} images | workers | images/s | "
-          "waits | prepares | steps |\n|---|---|---|---|---|---|")  # fmt: skip
+    print(
+        f"| {size}: {wanted['pixels']} px, width {wanted['width']}, {wanted['images']} images | workers | images/s | "
+        "waits | prepares | steps |\n|---|---|---|---|---|---|"
+    )
     for option, count in runs:
-        data = arms(root, pixels=wanted["stored"], subjects=60, images_per_epoch=wanted["images"], workers=count)
+        data = arms(
+            root,
+            pixels=wanted["stored"],
+            subjects=60,
+            images_per_epoch=wanted["images"],
+            workers=count,
+        )
         print(f"| {option} | {count} | {shares(data, size=size, option=option)} |", flush=True)
     print()
 
@@ -172,14 +194,23 @@ def shares(data: Arms, *, size: str, option: str) -> str:
     L.seed_everything(0, verbose=False)
     loader, profile = Waited(data.train_dataloader()), SimpleProfiler()
     trainer = L.Trainer(
-        accelerator="cpu", precision=given.pop("precision", "32-true"), max_epochs=2, limit_val_batches=1,
-        gradient_clip_val=1.0, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, profiler=profile,
-    )  # fmt: skip
+        accelerator="cpu",
+        precision=given.pop("precision", "32-true"),
+        max_epochs=2,
+        limit_val_batches=1,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        profiler=profile,
+    )
     module = Classifier(pixels=wanted["pixels"], width=wanted["width"], **given)
     trainer.fit(module, loader, data.val_dataloader())
     n, moves = len(loader), profile.recorded_durations[MOVE]
-    wait, step = (sum(each[len(each) // 2 :]) for each in (loader.seconds, profile.recorded_durations[STEP]))
+    wait, step = (
+        sum(each[len(each) // 2 :]) for each in (loader.seconds, profile.recorded_durations[STEP])
+    )
     prepare = sum(moves[len(moves) // 2 :][:n])  # the one behind is of validation
     whole = wait + prepare + step
     wait, prepare, step = (100 * part / whole for part in (wait, prepare, step))
@@ -197,37 +228,59 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", type=int, default=80, help="of the phantom, nine images of a training subject")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--subjects", type=int, default=80, help="of the phantom, nine images of a training subject"
+    )
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 2])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers", nargs="*", choices=list(PEERS), default=list(PEERS))
     parser.add_argument("--training", nargs="*", choices=list(SIZES), default=list(SIZES))
     parser.add_argument(
-        "--options", nargs="*", choices=list(OPTIONS)[1:], default=[name for name in list(OPTIONS)[1:] if name != "compile"],
+        "--options",
+        nargs="*",
+        choices=list(OPTIONS)[1:],
+        default=[name for name in list(OPTIONS)[1:] if name != "compile"],
         help="beside plain float32; compile takes minutes on a CPU",
-    )  # fmt: skip
+    )
     return parser.parse_args()
 
 
 def main() -> None:
     asked, cpu = arguments(), torch.device("cpu")
-    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "lightning", "torchio", "monai"))
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "lightning", "torchio", "monai")
+    )
     rates = [product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)]
-    print(f"# An epoch of the classifier\n\n`{' '.join(['python', *sys.argv])}`, {date.today()}, {hardware(cpu)}, "
-          f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; {packages}. Matrix products reach "
-          f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bf16.\n", flush=True)  # fmt: skip
+    print(
+        f"# An epoch of the classifier\n\n`{' '.join(['python', *sys.argv])}`, {date.today()}, {hardware(cpu)}, "
+        f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; {packages}. Matrix products reach "
+        f"{rates[0]:.0f} GFLOP/s in float32, {rates[1]:.0f} in bf16.\n",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as root:
-        loading(arms(root, pixels=CROP, subjects=asked.subjects), peers=asked.peers, workers=asked.workers,
-                repeats=asked.repeats)  # fmt: skip
+        loading(
+            arms(root, pixels=CROP, subjects=asked.subjects),
+            peers=asked.peers,
+            workers=asked.workers,
+            repeats=asked.repeats,
+        )
         options = asked.options
         if asked.training:
             print("## Training\n")
         if slow := [option for option in options if "bf16" in option and rates[1] < rates[0] / 2]:
-            print(f"Left out on this processor, whose bf16 is slower than its float32: {'; '.join(slow)}.\n")
+            print(
+                f"Left out on this processor, whose bf16 is slower than its float32: {'; '.join(slow)}.\n"
+            )
         for size in asked.training:
             runs = [("float32", count) for count in asked.workers]
-            training(root, size=size, runs=runs + [(option, 0) for option in options if option not in slow])
+            training(
+                root,
+                size=size,
+                runs=runs + [(option, 0) for option in options if option not in slow],
+            )
 
 
 if __name__ == "__main__":

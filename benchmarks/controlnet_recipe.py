@@ -1,7 +1,9 @@
-"""The peer of controlnet_step.py: the training loop of diffusers' examples/controlnet/train_controlnet.py, on a cohort.
+"""The peer of controlnet_step.py: the training loop of diffusers'
+examples/controlnet/train_controlnet.py, on a cohort.
 
-As there: VAE, text tower and U-Net frozen in the run's precision and always at hand, each image and mask prepared when it
-is drawn, image and prompt encoded in every step, AdamW on the ControlNet's single-precision weights, norms clipped to 1.
+As there: VAE, text tower and U-Net frozen in the run's precision and always at hand, each image and
+mask prepared when it is drawn, image and prompt encoded in every step, AdamW on the ControlNet's
+single-precision weights, norms clipped to 1.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ LR = 1e-5  # paper 2.2
 
 @dataclass
 class Setting:
-    """What the arms share. dtype: bfloat16 means mixed precision. warm: steps before the clock starts."""
+    """What the arms share. dtype: bfloat16 means mixed precision. warm: steps before the clock
+    starts."""
 
     base: Base
     data: Latents
@@ -63,7 +66,9 @@ class Recipe:
         """(images in [-1, 1], masks in [0, 1], prompts)."""
         data, side = self.at.data, self.at.base.pixels
         centre, tensor = transforms.CenterCrop(side), transforms.ToTensor()
-        image = transforms.Compose([transforms.Resize(side), centre, tensor, transforms.Normalize([0.5], [0.5])])
+        image = transforms.Compose(
+            [transforms.Resize(side), centre, tensor, transforms.Normalize([0.5], [0.5])]
+        )
         nearest = transforms.Resize(side, interpolation=transforms.InterpolationMode.NEAREST)
         mask = transforms.Compose([nearest, centre, tensor])
 
@@ -77,7 +82,11 @@ class Recipe:
             return images, masks, data.table.prompt.iloc[data.train_rows[at]].tolist()
 
         draws = EvenDraws(data.table.iloc[data.train_rows], draws=size * steps, seed=0)
-        return iter(DataLoader(range(len(data.train_rows)), sampler=draws, batch_size=size, collate_fn=collate))  # type: ignore[arg-type]
+        return iter(
+            DataLoader(
+                range(len(data.train_rows)), sampler=draws, batch_size=size, collate_fn=collate
+            )
+        )  # type: ignore[arg-type]
 
     def loss(self, images: Tensor, masks: Tensor, words: list[str]) -> Tensor:
         base, device, dtype = self.at.base, self.at.device, self.at.dtype
@@ -86,11 +95,17 @@ class Recipe:
             latents = (latents - base.shift) * base.scale
             context = base.embed(words)
         noise = torch.randn_like(latents)
-        t = torch.randint(0, self.schedule.config.num_train_timesteps, (len(latents),), device=device)
+        t = torch.randint(
+            0, self.schedule.config.num_train_timesteps, (len(latents),), device=device
+        )
         noisy = self.schedule.add_noise(latents, noise, t).to(dtype)
         with nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype):
             down, middle = self.controlnet(
-                noisy, t, encoder_hidden_states=context, controlnet_cond=masks.to(device, dtype), return_dict=False
+                noisy,
+                t,
+                encoder_hidden_states=context,
+                controlnet_cond=masks.to(device, dtype),
+                return_dict=False,
             )
         predicted = self.unet(
             noisy,

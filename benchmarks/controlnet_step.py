@@ -1,12 +1,14 @@
-"""How fast a ControlNet learns: images/s of our training, on cached moments and prompt embeddings, against the standard
-recipe, which encodes images and prompts in every step (controlnet_recipe.py).
+"""How fast a ControlNet learns: images/s of our training, on cached moments and prompt embeddings,
+against the standard recipe, which encodes images and prompts in every step (controlnet_recipe.py).
 
     python benchmarks/controlnet_step.py                       # the small base at 64 px
-    python benchmarks/controlnet_step.py --base sd21-random --device cuda --precision bf16 --batch 1 8 --memory half fast
+    python benchmarks/controlnet_step.py --base sd21-random --device cuda --precision bf16 --batch 1
+    8 --memory half fast
     python benchmarks/controlnet_step.py --full > docs/results/gpu.md              # all of it, on a GPU, as Markdown
 
-Same networks, images, prompts, batch and precision; the arms take turns, each for `--steps` optimiser steps after some
-that do not count; medians over `--repeats` turns, of the ratio too. sd21-random is Stable Diffusion 2.1's architecture with random weights.
+Same networks, images, prompts, batch and precision; the arms take turns, each for `--steps`
+optimiser steps after some that do not count; medians over `--repeats` turns, of the ratio too.
+sd21-random is Stable Diffusion 2.1's architecture with random weights.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ class Clock(L.Callback):
         self.at, self.losses, self.times = at, list[float](), list[float]()
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, *_: Any) -> None:
-        self.losses.append(float(outputs["loss"]))  # waits for the device, as a progress bar does, and the recipe
+        # waits for the device, as a progress bar does, and the recipe
+        self.losses.append(float(outputs["loss"]))
         if len(self.losses) in (self.at.warm, self.at.warm + self.at.steps):
             self.times.append(now(self.at.device))
 
@@ -83,22 +86,33 @@ def our_module(at: Setting, memory: dict[str, Any]) -> ControlNetModule:
 
 
 def ours(at: Setting, memory: dict[str, Any], batch: int) -> tuple[float, float, list[float]]:
-    """One turn of our training, by the trainer that train.py uses: (seconds of the steps, peak GiB, losses)."""
+    """One turn of our training, by the trainer that train.py uses: (seconds of the steps, peak GiB,
+    losses)."""
     with peak_memory(at.device) as peak:
         module, clock = our_module(at, memory), Clock(at)
         at.data.batch_size, at.data.images_per_epoch = batch, batch * (at.warm + at.steps)
         L.Trainer(
-            accelerator=at.device.type, devices=1, precision="32-true" if at.dtype == torch.float32 else "bf16-mixed",
-            max_epochs=1, gradient_clip_val=1.0, logger=False, callbacks=[clock], enable_checkpointing=False,
-            enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
-        ).fit(module, datamodule=at.data)  # fmt: skip
+            accelerator=at.device.type,
+            devices=1,
+            precision="32-true" if at.dtype == torch.float32 else "bf16-mixed",
+            max_epochs=1,
+            gradient_clip_val=1.0,
+            logger=False,
+            callbacks=[clock],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+        ).fit(module, datamodule=at.data)
     at.base.release("unet")
     return clock.times[1] - clock.times[0], peak.gib, clock.losses
 
 
 def our_flops(at: Setting, memory: dict[str, Any]) -> float:
-    """Counted operations of a step on one image, the optimiser's left out; those done twice count twice."""
-    module = our_module(at, {**memory, "compile": False})  # the counter does not see into compiled code
+    """Counted operations of a step on one image, the optimiser's left out; those done twice count
+    twice."""
+    # the counter does not see into compiled code
+    module = our_module(at, {**memory, "compile": False})
     module.to(at.device).on_fit_start()
     batch = {name: value.to(at.device) for name, value in at.data.dataset.__getitems__([0]).items()}
     with FlopCounterMode(display=False) as counter:
@@ -108,9 +122,13 @@ def our_flops(at: Setting, memory: dict[str, Any]) -> float:
 
 
 def random_sd21(device: torch.device) -> Base:
-    """Stable Diffusion 2.1 as load_base would give it, with random weights, the same ones whenever they are made."""
+    """Stable Diffusion 2.1 as load_base would give it, with random weights, the same ones whenever
+    they are made."""
     folder = HOUSE / "assets" / "sd21"
-    config = {p: json.loads((folder / p / "config.json").read_text()) for p in ("vae", "unet", "text_encoder")}
+    config = {
+        p: json.loads((folder / p / "config.json").read_text())
+        for p in ("vae", "unet", "text_encoder")
+    }
 
     def made(kind: Callable[[Any], torch.nn.Module], part: str) -> torch.nn.Module:
         torch.manual_seed(0)
@@ -137,18 +155,28 @@ def memory_presets() -> dict[str, dict[str, Any]]:
     """conf/memory as train.py composes it."""
     names = sorted(path.stem for path in (HOUSE / "conf" / "memory").glob("*.yaml"))
     with initialize_config_dir(str(HOUSE / "conf"), version_base="1.3"):
-        return {n: dict(compose("train", ["experiment=controlnet", f"memory={n}"]).memory) for n in names}
+        return {
+            n: dict(compose("train", ["experiment=controlnet", f"memory={n}"]).memory)
+            for n in names
+        }
 
 
-def measured(at: Setting, *, batches: list[int], presets: dict[str, dict[str, Any]], repeats: int) -> list[Arm]:
-    """The recipe and our training with each preset, in turns; a preset that this machine cannot run is left out."""
-    kinds: dict[str, tuple[Callable[[int], Any], float]] = {"recipe": (partial(recipe, at), recipe_flops(at))}
+def measured(
+    at: Setting, *, batches: list[int], presets: dict[str, dict[str, Any]], repeats: int
+) -> list[Arm]:
+    """The recipe and our training with each preset, in turns; a preset that this machine cannot run
+    is left out."""
+    kinds: dict[str, tuple[Callable[[int], Any], float]] = {
+        "recipe": (partial(recipe, at), recipe_flops(at))
+    }
     for name, memory in presets.items():
         try:
             kinds[f"ours, {name}"] = (partial(ours, at, memory), our_flops(at, memory))
         except ValueError as error:
             print(f"memory={name} left out: {error}\n", flush=True)
-    arms = [Arm(name, batch, run, flops) for batch in batches for name, (run, flops) in kinds.items()]
+    arms = [
+        Arm(name, batch, run, flops) for batch in batches for name, (run, flops) in kinds.items()
+    ]
     for _ in progress.each(range(repeats), "turns", total=repeats, unit="turns"):
         for arm in arms:
             arm.turn()
@@ -163,7 +191,9 @@ def table(arms: list[Arm], *, steps: int, rate: float) -> str:
     for arm in arms:
         peer = next(other for other in arms if (other.name, other.batch) == ("recipe", arm.batch))
         images, middle = arm.batch * steps, statistics.median(arm.seconds)
-        ratio = statistics.median(theirs / own for theirs, own in zip(peer.seconds, arm.seconds, strict=True))
+        ratio = statistics.median(
+            theirs / own for theirs, own in zip(peer.seconds, arm.seconds, strict=True)
+        )
         achieved = arm.flops * images / middle
         lines.append(
             f"| {arm.batch} | {arm.name} | {images / middle:.3g} ({images / max(arm.seconds):.3g} to "
@@ -174,22 +204,37 @@ def table(arms: list[Arm], *, steps: int, rate: float) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--base", choices=["small", "sd21-random"], default="small")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--precision", choices=list(DTYPES), default="fp32")
     parser.add_argument("--batch", type=int, nargs="+", default=[8])
-    parser.add_argument("--memory", nargs="+", help="presets of conf/memory; else plain in fp32, half in bf16")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--warm", type=int, default=3, help="steps before the clock starts, at least 1")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--subjects", type=int, default=60, help="of the phantom, nine images of a training subject")
     parser.add_argument(
-        "--full", action="store_true", help="SD 2.1, cuda, bf16, batch 1 and 8, every preset, 200 steps"
+        "--memory", nargs="+", help="presets of conf/memory; else plain in fp32, half in bf16"
+    )
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument(
+        "--warm", type=int, default=3, help="steps before the clock starts, at least 1"
+    )
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--subjects", type=int, default=60, help="of the phantom, nine images of a training subject"
+    )
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="SD 2.1, cuda, bf16, batch 1 and 8, every preset, 200 steps",
     )
     asked = parser.parse_args()
     if asked.full:
-        asked.base, asked.device, asked.precision, asked.batch = "sd21-random", "cuda", "bf16", [1, 8]
+        asked.base, asked.device, asked.precision, asked.batch = (
+            "sd21-random",
+            "cuda",
+            "bf16",
+            [1, 8],
+        )
     return asked
 
 
@@ -222,8 +267,10 @@ def main() -> None:
             at.steps = 200
             _, peak, losses = ours(at, presets["half"], 8)
             first, last = (sum(part) / len(part) for part in (losses[:20], losses[-20:]))
-            print(f"\n{len(losses)} steps of batch 8 on cached latents: loss {first:.4f} (first 20) to {last:.4f} (last 20), "
-                  f"peak {peak:.2f} GiB.")  # fmt: skip
+            print(
+                f"\n{len(losses)} steps of batch 8 on cached latents: loss {first:.4f} (first 20) to {last:.4f} (last 20), "
+                f"peak {peak:.2f} GiB."
+            )
 
 
 if __name__ == "__main__":

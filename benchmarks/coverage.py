@@ -1,4 +1,5 @@
-"""How often the 95 % intervals and tests of cmrcls.disparities are right, in simulated studies whose truth is known.
+"""How often the 95 % intervals and tests of cmrcls.disparities are right, in simulated studies
+whose truth is known.
 
 python benchmarks/coverage.py [--studies 100] [--out docs/results/coverage.csv] [--only SETTING]
 python benchmarks/coverage.py --show
@@ -6,12 +7,14 @@ python benchmarks/coverage.py --page
 
 Studies are added to the file setting by setting; the command continues where it was stopped.
 
-A study: 18 subgroups (2 sexes x 3 ages x 3 BMI bands, of the sizes in SHARES), two arms, S seeds each. The score of
-subject i in arm a and seed s is normal: a mean by subgroup, label and arm, plus parts of the subject (sd 1), subject and
-arm (0.5), seed (by label, common to all subgroups), seed and sex, age, BMI band (by label) and the single prediction; it
-decides "diseased" above 0. So the true rates over subjects and seeds are normal tails. In the truth `equal` no subgroup
-differs from another; in `unequal` each axis moves the mean. With several sets a part of the set (by label, common; and by
-band) is added. Fewer than three replicates: the truth is that of these very classifiers, as their intervals say.
+A study: 18 subgroups (2 sexes x 3 ages x 3 BMI bands, of the sizes in SHARES), two arms, S seeds
+each. The score of subject i in arm a and seed s is normal: a mean by subgroup, label and arm, plus
+parts of the subject (sd 1), subject and arm (0.5), seed (by label, common to all subgroups), seed
+and sex, age, BMI band (by label) and the single prediction; it decides "diseased" above 0. So the
+true rates over subjects and seeds are normal tails. In the truth `equal` no subgroup differs from
+another; in `unequal` each axis moves the mean. With several sets a part of the set (by label,
+common; and by band) is added. Fewer than three replicates: the truth is that of these very
+classifiers, as their intervals say.
 """
 
 from __future__ import annotations
@@ -34,11 +37,14 @@ from cmrcls.study import Study, axes_of
 from cmrdata.cohort import AXES
 
 SHARES = {"sex": (0.52, 0.48), "age_band": (0.3, 0.45, 0.25), "bmi_band": (0.4, 0.42, 0.18)}
-MOVED = {  # truth -> axis -> by how much its bands move the mean score of the diseased; half of it the healthy's, the other way
+# truth -> axis -> by how much its bands move the mean score of the diseased; half of it the
+# healthy's, the other way
+MOVED = {
     "equal": {"sex": (0, 0), "age_band": (0, 0, 0), "bmi_band": (0, 0, 0)},
     "unequal": {"sex": (-0.15, 0.15), "age_band": (0.25, 0, -0.25), "bmi_band": (0, 0, 0.4)},
 }
-ARMS = {  # mean of the diseased, of the healthy; share of MOVED; sd of the single prediction and of the seed
+# mean of the diseased, of the healthy; share of MOVED; sd of the single prediction and of the seed
+ARMS = {
     "Real": (0.9, -0.9, 1.0, 0.8, 0.3),
     "Real + 4000": (1.0, -0.95, 0.6, 0.5, 0.2),
 }
@@ -47,7 +53,10 @@ RESAMPLES = 400
 GIVEN = 0.2  # share of studies with an interval, below which its coverage isn't shown
 FEWEST = 40  # studies of a setting that is shown
 SHOWN = ("balanced_accuracy", "sensitivity", "selection_rate")  # single rates that are judged
-GAPS = {"balanced_accuracy": ("gap", "balanced_accuracy"), "demographic_parity": ("selection gap", "selection_rate")}
+GAPS = {
+    "balanced_accuracy": ("gap", "balanced_accuracy"),
+    "demographic_parity": ("selection gap", "selection_rate"),
+}
 Truth = dict[str, dict[str, np.ndarray]]  # axis -> rate -> (K,)
 
 
@@ -78,12 +87,15 @@ SETTINGS = [
 
 
 def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, Truth]]:
-    """A study, and the truth by arm, axis and rate; of these classifiers where replicates are too few."""
+    """A study, and the truth by arm, axis and rate; of these classifiers where replicates are too
+    few."""
     n = of.subjects
     codes = {axis: rng.choice(len(shares), n, p=shares) for axis, shares in SHARES.items()}
     label = (rng.random(n) < of.prevalence).astype(int)
     label[:2] = 0, 1
-    subjects = pd.DataFrame({"label": label, **{axis: np.array(AXES[axis])[code] for axis, code in codes.items()}})
+    subjects = pd.DataFrame(
+        {"label": label, **{axis: np.array(AXES[axis])[code] for axis, code in codes.items()}}
+    )
     band = 0.0 if of.truth == "equal" and of.seeds < 3 else SEED_BAND
     person, runs, score, truths = SUBJECT * rng.standard_normal(n), [], [], {}
     for arm, facts in ARMS.items():
@@ -95,10 +107,14 @@ def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, T
             several = of.sets and arm != "Real"
             of_set = _moves(rng, SET * bool(several), SET_BAND * bool(several))
             for seed in range(of.seeds):
-                moved = {key: of_set[key] + part for key, part in _moves(rng, seed_sd, band).items()}
+                moved = {
+                    key: of_set[key] + part for key, part in _moves(rng, seed_sd, band).items()
+                }
                 mean = _mean(facts, of.truth, codes, label) + _at(moved, codes, label)
                 score.append(mean + person + own + single * rng.standard_normal(n))
-                runs.append((arm, "0" if arm != "Real" else "", str(k) if arm != "Real" else "", str(seed)))
+                runs.append(
+                    (arm, "0" if arm != "Real" else "", str(k) if arm != "Real" else "", str(seed))
+                )
                 ends.append(moved if of.seeds < 3 else of_set)
         truths[arm] = _truth(of, arm, facts, ends, seed_sd, band)
     scores = np.stack(score, axis=1)
@@ -110,25 +126,36 @@ def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, T
 def _moves(rng: np.random.Generator, common: float, band: float) -> dict[str, np.ndarray]:
     """By label, and by label and band of each axis."""
     moves = {"": common * rng.standard_normal(2)}
-    return moves | {axis: band * rng.standard_normal((len(shares), 2)) for axis, shares in SHARES.items()}
+    return moves | {
+        axis: band * rng.standard_normal((len(shares), 2)) for axis, shares in SHARES.items()
+    }
 
 
-def _at(moved: dict[str, np.ndarray], codes: dict[str, np.ndarray], label: np.ndarray | int) -> np.ndarray:
+def _at(
+    moved: dict[str, np.ndarray], codes: dict[str, np.ndarray], label: np.ndarray | int
+) -> np.ndarray:
     return moved[""][label] + sum(moved[axis][code, label] for axis, code in codes.items())
 
 
-def _mean(facts: tuple[float, ...], truth: str, codes: dict[str, np.ndarray], label: np.ndarray | int) -> np.ndarray:
+def _mean(
+    facts: tuple[float, ...], truth: str, codes: dict[str, np.ndarray], label: np.ndarray | int
+) -> np.ndarray:
     moved = sum(np.array(MOVED[truth][axis])[code] for axis, code in codes.items()) * facts[2]
     return np.where(label == 1, facts[0] + moved, facts[1] - moved / 2)
 
 
 def _truth(
-    of: Setting, arm: str, facts: tuple[float, ...], ends: list[dict[str, np.ndarray]], seed_sd: float, band: float
+    of: Setting,
+    arm: str,
+    facts: tuple[float, ...],
+    ends: list[dict[str, np.ndarray]],
+    seed_sd: float,
+    band: float,
 ) -> Truth:
     """The true rates of an arm in all subgroups."""
-    cells = pd.MultiIndex.from_product([range(len(s)) for s in SHARES.values()], names=list(SHARES)).to_frame(
-        index=False
-    )
+    cells = pd.MultiIndex.from_product(
+        [range(len(s)) for s in SHARES.values()], names=list(SHARES)
+    ).to_frame(index=False)
     share = np.prod([np.array(s)[cells[axis]] for axis, s in SHARES.items()], axis=0)
     codes = {axis: cells[axis].to_numpy() for axis in SHARES}
     given_sets = 1 <= of.sets < 3 and arm != "Real"
@@ -155,8 +182,8 @@ def _truth(
 
 
 def judged(study: Study, truth: dict[str, Truth], *, seed: int) -> pd.DataFrame:
-    """Every interval and test beside the truth: quantity, subgroups, value (true), estimate, low, high, p, and of gaps
-    the observed value and what equal subgroups would give."""
+    """Every interval and test beside the truth: quantity, subgroups, value (true), estimate, low,
+    high, p, and of gaps the observed value and what equal subgroups would give."""
     found = measure(study, resamples=RESAMPLES, permutations=RESAMPLES, seed=seed)
     real, more = ARMS
     rows = [*_rates(found.subgroups, truth, {a.title: a.names for a in axes_of(study.subjects)})]
@@ -166,31 +193,78 @@ def judged(study: Study, truth: dict[str, Truth], *, seed: int) -> pd.DataFrame:
         name, rate = GAPS[row.measure]
         of = {arm: truth[arm][row.axis][rate] for arm in ARMS}
         value, k = {arm: float(np.ptp(true)) for arm, true in of.items()}, len(of[real])
-        rows.append({"quantity": f"{name}, {row.arm}", "subgroups": k, "value": value[row.arm], "estimate": row.corrected,
-                     "low": row.low, "high": row.high, "p": row.p, "observed": row.difference,
-                     "expected": row.expected, "between_sd": row.between_sd, "true_sd": of[row.arm].std(ddof=1)})  # fmt: skip
+        rows.append(
+            {
+                "quantity": f"{name}, {row.arm}",
+                "subgroups": k,
+                "value": value[row.arm],
+                "estimate": row.corrected,
+                "low": row.low,
+                "high": row.high,
+                "p": row.p,
+                "observed": row.difference,
+                "expected": row.expected,
+                "between_sd": row.between_sd,
+                "true_sd": of[row.arm].std(ddof=1),
+            }
+        )
         if row.arm == more:
-            rows.append({"quantity": f"{name} change", "subgroups": k, "value": value[more] - value[real],
-                         "estimate": row.change, "low": row.change_low, "high": row.change_high})  # fmt: skip
+            rows.append(
+                {
+                    "quantity": f"{name} change",
+                    "subgroups": k,
+                    "value": value[more] - value[real],
+                    "estimate": row.change,
+                    "low": row.change_low,
+                    "high": row.change_high,
+                }
+            )
             if value[real] > 1e-6:
-                rows.append({"quantity": f"{name} reduction", "subgroups": k, "value": 1 - value[more] / value[real],
-                             "low": row.reduction_low, "high": row.reduction_high})  # fmt: skip
+                rows.append(
+                    {
+                        "quantity": f"{name} reduction",
+                        "subgroups": k,
+                        "value": 1 - value[more] / value[real],
+                        "low": row.reduction_low,
+                        "high": row.reduction_high,
+                    }
+                )
     for row in found.worst.itertuples():
         of = {arm: float(truth[arm][row.axis]["balanced_accuracy"].min()) for arm in ARMS}
         k = len(truth[real][row.axis]["balanced_accuracy"])
-        rows.append({"quantity": f"worst, {row.arm}", "subgroups": k, "value": of[row.arm], "estimate": row.corrected,
-                     "low": row.low, "high": row.high, "p": row.p, "observed": row.observed,
-                     "expected": row.expected})  # fmt: skip
+        rows.append(
+            {
+                "quantity": f"worst, {row.arm}",
+                "subgroups": k,
+                "value": of[row.arm],
+                "estimate": row.corrected,
+                "low": row.low,
+                "high": row.high,
+                "p": row.p,
+                "observed": row.observed,
+                "expected": row.expected,
+            }
+        )
         if row.arm == more:
-            rows.append({"quantity": "worst change", "subgroups": k, "value": of[more] - of[real], "estimate": row.change,
-                         "low": row.change_low, "high": row.change_high})  # fmt: skip
+            rows.append(
+                {
+                    "quantity": "worst change",
+                    "subgroups": k,
+                    "value": of[more] - of[real],
+                    "estimate": row.change,
+                    "low": row.change_low,
+                    "high": row.change_high,
+                }
+            )
     for row in found.tests.itertuples():
         k = len(truth[real][row.axis]["balanced_accuracy"])
         rows.append({"quantity": f"test of {row.measure}", "subgroups": k, "p": row.p})
     return pd.DataFrame(rows)
 
 
-def _rates(table: pd.DataFrame, truth: dict[str, Truth], names: dict[str, list[str]]) -> list[dict[str, object]]:
+def _rates(
+    table: pd.DataFrame, truth: dict[str, Truth], names: dict[str, list[str]]
+) -> list[dict[str, object]]:
     """Single rates, and differences between arms."""
     rows: list[dict[str, object]] = []
     real, more = ARMS
@@ -198,31 +272,65 @@ def _rates(table: pd.DataFrame, truth: dict[str, Truth], names: dict[str, list[s
         place = names[row["axis"]].index(row["subgroup"])
         true = {arm: truth[arm][row["axis"]][row["metric"]][place] for arm in ARMS}
         about = {"subgroups": len(names[row["axis"]])}
-        rows.append({**about, "quantity": f"{row['metric']}, {row['arm']}", "value": true[row["arm"]],
-                     "estimate": row["mean"], "low": row["low"], "high": row["high"]})  # fmt: skip
+        rows.append(
+            {
+                **about,
+                "quantity": f"{row['metric']}, {row['arm']}",
+                "value": true[row["arm"]],
+                "estimate": row["mean"],
+                "low": row["low"],
+                "high": row["high"],
+            }
+        )
         if row["arm"] == more:
-            rows.append({**about, "quantity": f"{row['metric']} change", "value": true[more] - true[real],
-                         "estimate": row["change"], "low": row["change_low"], "high": row["change_high"]})  # fmt: skip
+            rows.append(
+                {
+                    **about,
+                    "quantity": f"{row['metric']} change",
+                    "value": true[more] - true[real],
+                    "estimate": row["change"],
+                    "low": row["change_low"],
+                    "high": row["change_high"],
+                }
+            )
     return rows
 
 
 def summed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of one study, per quantity and number of subgroups: counts and sums that can be added up over studies."""
+    """Of one study, per quantity and number of subgroups: counts and sums that can be added up over
+    studies."""
     given = rows.low.notna()
     rows = rows.reindex(columns=[*rows.columns, *(c for c in ("p",) if c not in rows)])
     rows = rows.assign(
-        studies=1.0, numbers=1.0, given=given.astype(float),
-        held=(given & (rows.low <= rows.value + 1e-9) & (rows.value <= rows.high + 1e-9)).astype(float),
+        studies=1.0,
+        numbers=1.0,
+        given=given.astype(float),
+        held=(given & (rows.low <= rows.value + 1e-9) & (rows.value <= rows.high + 1e-9)).astype(
+            float
+        ),
         below=(given & (rows.high < rows.value - 1e-9)).astype(float),
         above=(given & (rows.low > rows.value + 1e-9)).astype(float),
-        width=np.where(given, rows.high - rows.low, 0.0), tested=rows.p.notna().astype(float),
+        width=np.where(given, rows.high - rows.low, 0.0),
+        tested=rows.p.notna().astype(float),
         significant=(rows.p <= 0.05).astype(float),
-    )  # fmt: skip
+    )
     means = [
-        column for column in ("value", "estimate", "observed", "expected", "between_sd", "true_sd") if column in rows
+        column
+        for column in ("value", "estimate", "observed", "expected", "between_sd", "true_sd")
+        if column in rows
     ]
     keys = ["quantity", "subgroups"]
-    counted = ["numbers", "given", "held", "below", "above", "width", "tested", "significant", *means]
+    counted = [
+        "numbers",
+        "given",
+        "held",
+        "below",
+        "above",
+        "width",
+        "tested",
+        "significant",
+        *means,
+    ]
     return rows.groupby(keys, sort=False)[counted].sum(min_count=1).assign(studies=1).reset_index()
 
 
@@ -251,19 +359,26 @@ def _add(out: Path, more: pd.DataFrame) -> None:
     whole = pd.concat([pd.read_csv(out), more], ignore_index=True) if out.exists() else more
     columns = whole.columns.drop(["setting", "quantity", "subgroups"])
     whole = (
-        whole.groupby(["setting", "quantity", "subgroups"], sort=False)[list(columns)].sum(min_count=1).reset_index()
+        whole.groupby(["setting", "quantity", "subgroups"], sort=False)[list(columns)]
+        .sum(min_count=1)
+        .reset_index()
     )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, whole.to_csv(index=False, float_format="%.8g"))
 
 
 def shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Per setting, quantity and number of subgroups: coverage of the intervals that were given, and so on."""
+    """Per setting, quantity and number of subgroups: coverage of the intervals that were given, and
+    so on."""
     n, given = table.numbers, table.given.where(table.given > 0)
     result = table[["setting", "quantity", "subgroups", "studies"]].assign(
-        given=table.given / n, coverage=table.held / given, below=table.below / given, above=table.above / given,
-        width=table.width / given, significant=table.significant / table.tested.where(table.tested > 0),
-    )  # fmt: skip
+        given=table.given / n,
+        coverage=table.held / given,
+        below=table.below / given,
+        above=table.above / given,
+        width=table.width / given,
+        significant=table.significant / table.tested.where(table.tested > 0),
+    )
     return result.assign(
         **{
             c: table[c] / n
@@ -281,16 +396,23 @@ def page(table: pd.DataFrame) -> str:
     def cell(at: tuple[str, int], *quantities: str, of: str = "coverage") -> str:
         few = [of == "coverage" and rates["given"].get((*at, one), 0) < GIVEN for one in quantities]
         told = [
-            np.nan if is_few else rates[of].get((*at, one), np.nan) for one, is_few in zip(quantities, few, strict=True)
+            np.nan if is_few else rates[of].get((*at, one), np.nan)
+            for one, is_few in zip(quantities, few, strict=True)
         ]
         return " / ".join("-" if pd.isna(value) else f"{value:.3f}".lstrip("0") for value in told)
 
-    lines = ["| truth, subjects, prevalence, seeds, sets | studies | subgroups | gap above 0 | selection gap above 0 | worst p <= .05 | observed gap | corrected gap | gap change | worst |",
-             "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    further = ["| truth, subjects, prevalence, seeds, sets | studies | subgroups | true gap | observed | corrected | gap held | selection gap held | gap change held | worst held | worst change held |",
-               "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    single = ["| truth, subjects, prevalence, seeds, sets | studies | balanced accuracy | sensitivity | selection rate | balanced accuracy, change |",
-              "|---|---|---|---|---|---|"]  # fmt: skip
+    lines = [
+        "| truth, subjects, prevalence, seeds, sets | studies | subgroups | gap above 0 | selection gap above 0 | worst p <= .05 | observed gap | corrected gap | gap change | worst |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    further = [
+        "| truth, subjects, prevalence, seeds, sets | studies | subgroups | true gap | observed | corrected | gap held | selection gap held | gap change held | worst held | worst change held |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    single = [
+        "| truth, subjects, prevalence, seeds, sets | studies | balanced accuracy | sensitivity | selection rate | balanced accuracy, change |",
+        "|---|---|---|---|---|---|",
+    ]
     for setting, part in table.groupby("setting", sort=False):
         studies = int(part.studies.max())
         if studies < FEWEST:
@@ -307,7 +429,10 @@ def page(table: pd.DataFrame) -> str:
                 cell(at, f"selection gap, {real}", f"selection gap, {more}", of=of)
                 for of in ("significant", "coverage")
             ]
-            worst = [cell(at, f"worst, {real}", f"worst, {more}", of=of) for of in ("significant", "coverage")]
+            worst = [
+                cell(at, f"worst, {real}", f"worst, {more}", of=of)
+                for of in ("significant", "coverage")
+            ]
             if str(setting).startswith("equal"):
                 lines.append(
                     f"{about}| {k} | {gaps[0]} | {selection[0]} | {worst[0]} | {gaps[1]} | {gaps[2]} | {cell(at, 'gap change')} | {worst[1]} |"
@@ -323,9 +448,15 @@ def page(table: pd.DataFrame) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--studies", type=int, default=100)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "docs" / "results" / "coverage.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).parent.parent / "docs" / "results" / "coverage.csv",
+    )
     parser.add_argument("--only", default="")
     parser.add_argument("--show", action="store_true")
     parser.add_argument("--page", action="store_true")
@@ -334,17 +465,26 @@ def main() -> None:
         print(page(pd.read_csv(options.out)))
         return
     if options.show:
-        with pd.option_context("display.width", 250, "display.max_rows", None, "display.max_columns", None):
+        with pd.option_context(
+            "display.width", 250, "display.max_rows", None, "display.max_columns", None
+        ):
             print(shown(pd.read_csv(options.out)).round(3).to_string(index=False))
         return
     for of in SETTINGS:
         if not of.name.startswith(options.only):
             continue
-        before = pd.read_csv(options.out).query("setting == @of.name") if options.out.exists() else pd.DataFrame()
+        before = (
+            pd.read_csv(options.out).query("setting == @of.name")
+            if options.out.exists()
+            else pd.DataFrame()
+        )
         done = int(before.studies.max()) if len(before) else 0
         start = time.perf_counter()
         run(of, studies=options.studies, done=done, out=options.out)
-        print(f"{of.name}: {max(0, options.studies - done)} studies, {time.perf_counter() - start:.0f} s", flush=True)
+        print(
+            f"{of.name}: {max(0, options.studies - done)} studies, {time.perf_counter() - start:.0f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""How long the fairness part of a report takes, and in how much memory, for a large grid of runs of made-up predictions.
+"""How long the fairness part of a report takes, and in how much memory, for a large grid of runs of
+made-up predictions.
 
-python benchmarks/evaluate_grid.py [--folder /tmp/grid] [--folds 5] [--rivals 3] [--seeds 8] [--subjects 25480] [--draws 2000]
+python benchmarks/evaluate_grid.py [--folder /tmp/grid] [--folds 5] [--rivals 3] [--seeds 8]
+[--subjects 25480] [--draws 2000]
 
-The runs are written once (4 arms x rivals x seeds x folds, each with its predictions of validation and test) and kept in
-the folder; each later call measures reading and the sections again.
+The runs are written once (4 arms x rivals x seeds x folds, each with its predictions of validation
+and test) and kept in the folder; each later call measures reading and the sections again.
 """
 
 from __future__ import annotations
@@ -32,8 +34,15 @@ RIVALS = ("none", "groupdro", "oversample", "reweight", "last_layer", "threshold
 def people(count: int, rng: np.random.Generator) -> pd.DataFrame:
     """Subjects with a label (4 % diseased), the axes, and how ill each looks."""
     label = (rng.random(count) < 0.04).astype(int)
-    table = pd.DataFrame({"subject": [f"SYN{k:06d}" for k in range(count)], "row": range(count), "disease": "hf",
-                          "label": label, "source": "phantom"})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "subject": [f"SYN{k:06d}" for k in range(count)],
+            "row": range(count),
+            "disease": "hf",
+            "label": label,
+            "source": "phantom",
+        }
+    )
     for axis, bands in AXES.items():
         table[axis] = rng.choice(bands, count)
     return table.assign(score=1.5 * label + rng.standard_normal(count))
@@ -46,17 +55,25 @@ def written(folder: Path, options: argparse.Namespace) -> None:
     part = rng.permutation(np.arange(options.subjects) % options.folds)
     for fold in range(options.folds):
         own = everybody.assign(split=np.where(part == fold, "test", "train"))
-        own.loc[(part == (fold + 1) % options.folds) & (rng.random(options.subjects) < 0.8), "split"] = "val"
+        own.loc[
+            (part == (fold + 1) % options.folds) & (rng.random(options.subjects) < 0.8), "split"
+        ] = "val"
         own = own[own.split != "train"]
         for arm, rival, seed in product(ARMS, RIVALS[: options.rivals], range(options.seeds)):
             run = folder / f"synthetic-{arm}-{rival}-fold-{fold}" / str(seed)
             if (run / "finished.json").exists():
                 continue
             settings = {"synthetic": arm, "seed": seed, "fold": fold, "input.name": "stack"}
-            runs.begin(runs.Asked(run, {"task": "classifier"}, settings, {"mitigation": rival}, ["mitigation"], {}))
+            runs.begin(
+                runs.Asked(
+                    run, {"task": "classifier"}, settings, {"mitigation": rival}, ["mitigation"], {}
+                )
+            )
             score = own.score + 0.6 * rng.standard_normal(len(own)) + 0.2 * rng.standard_normal()
             probability = 1 / (1 + np.exp(-1.5 * (score - 0.75)))
-            table = own.drop(columns="score").assign(probability=probability, predicted=(probability > 0.5).astype(int))
+            table = own.drop(columns="score").assign(
+                probability=probability, predicted=(probability > 0.5).astype(int)
+            )
             table.to_csv(run / "predictions.csv", index=False)
             runs.finish(run, steps=1, split_fingerprint=f"fold {fold}", training_images=1)
 
@@ -79,9 +96,17 @@ def spent(start: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--folder", type=Path, default=Path("/tmp/evaluate_grid"))
-    for name, usual in (("folds", 5), ("rivals", 3), ("seeds", 8), ("subjects", 25480), ("draws", 2000)):
+    for name, usual in (
+        ("folds", 5),
+        ("rivals", 3),
+        ("seeds", 8),
+        ("subjects", 25480),
+        ("draws", 2000),
+    ):
         parser.add_argument(f"--{name}", type=int, default=usual)
     options = parser.parse_args()
     name = f"{options.subjects}-{options.folds}-{options.rivals}-{options.seeds}"
@@ -92,7 +117,14 @@ def main() -> None:
     found = read(of, stores(options))
     told.append(f"read: {spent(start)}")
     out = options.folder / "out"
-    fairness(found, {}, folder=out, pictures=out / "figures", resamples=options.draws, permutations=options.draws)
+    fairness(
+        found,
+        {},
+        folder=out,
+        pictures=out / "figures",
+        resamples=options.draws,
+        permutations=options.draws,
+    )
     told.append(f"with the sections: {spent(start)}")
     print("; ".join(told))
 

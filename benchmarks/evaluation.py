@@ -3,9 +3,11 @@
     python benchmarks/evaluation.py --share 0.02          # of the paper's study: 25,480 subjects, 4,000 synthetic images
     python benchmarks/evaluation.py --share 1 --rows 9    # all of it, nine images also of held-out subjects: hours
 
-The index is the phantom's own. Its images are some dozen painted ones, mapped again and again into as much address
-space as the study's file would take: read as a real file is, and no disk holds the 31 GB. Memory is told in two
-numbers: resident (also pages of mapped files, which the kernel takes back when others need them) and anonymous (what
+The index is the phantom's own. Its images are some dozen painted ones, mapped again and again into
+as much address space as the study's file would take: read as a real file is, and no disk holds the
+31 GB. Memory is told in two
+numbers: resident (also pages of mapped files, which the kernel takes back when others need them)
+    and anonymous (what
 must be there).
 """
 
@@ -43,12 +45,17 @@ MAP_FIXED, NO_RESERVE = 0x10, 0x4000  # of Linux
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--share", type=float, default=0.02, help="of the paper's subjects and synthetic images")
+    parser.add_argument(
+        "--share", type=float, default=0.02, help="of the paper's subjects and synthetic images"
+    )
     parser.add_argument("--subjects", type=int, help="instead of the share")
     parser.add_argument("--images", type=int, help="synthetic images instead of the share")
     parser.add_argument("--pixels", type=int, default=224)
     parser.add_argument(
-        "--rows", type=int, default=1, help="images of a held-out subject, 1 to 9; a training subject has 9"
+        "--rows",
+        type=int,
+        default=1,
+        help="images of a held-out subject, 1 to 9; a training subject has 9",
     )
     parser.add_argument("--steps", type=int, nargs=2, default=(10, 10), help="of both judges")
     parser.add_argument("--device", default="cpu")
@@ -56,10 +63,15 @@ def main() -> None:
     asked = parser.parse_args()
     subjects = asked.subjects or round(asked.share * PAPER[0])
     images = asked.images or round(asked.share * PAPER[1])
-    print(f"{hardware(torch.device(asked.device))}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    print(
+        f"{hardware(torch.device(asked.device))}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cohort, made = study(folder, subjects=subjects, images=images, pixels=asked.pixels, rows=asked.rows)
+        cohort, made = study(
+            folder, subjects=subjects, images=images, pixels=asked.pixels, rows=asked.rows
+        )
         held = int(cohort.index.split.isin(("val", "test")).sum())
         print(
             f"{len(cohort.index):,} images of {subjects:,} subjects ({held:,} held out), {images:,} synthetic, "
@@ -85,7 +97,8 @@ def main() -> None:
 
 @contextmanager
 def told(what: str, *, count: int = 0, unit: str = "image") -> Iterator[None]:
-    """Says how long the block took, also in seconds of a core (others may keep the machine busy), and its peaks of memory."""
+    """Says how long the block took, also in seconds of a core (others may keep the machine busy),
+    and its peaks of memory."""
     peaks, over, begun = np.zeros(2), threading.Event(), (time.perf_counter(), time.process_time())
 
     def watch() -> None:
@@ -114,7 +127,9 @@ def memory() -> tuple[float, float]:
     return anonymous, resident
 
 
-def study(folder: Path, *, subjects: int, images: int, pixels: int, rows: int) -> tuple[Store, Store]:
+def study(
+    folder: Path, *, subjects: int, images: int, pixels: int, rows: int
+) -> tuple[Store, Store]:
     """A cohort and a synthetic set of this size, without files of this size."""
     people = with_groups(Phantom(subjects=subjects).people)
     people["split"] = split(people, seed=0)
@@ -137,10 +152,17 @@ def study(folder: Path, *, subjects: int, images: int, pixels: int, rows: int) -
     for name, table in (("cohort", index), ("set", plan)):
         store = Store(folder / name)
         store.folder.mkdir()
-        vars(store)["meta"] = {"settings": settings, "fingerprint": name, "pixels": pixels, "rows": len(table)}
+        vars(store)["meta"] = {
+            "settings": settings,
+            "fingerprint": name,
+            "pixels": pixels,
+            "rows": len(table),
+        }
         vars(store)["index"] = table
         for kind, file in enumerate(("images", "masks")):
-            vars(store)[file] = tiled([(pools[pool][kind], count) for pool, count in parts[name]], pixels=pixels)
+            vars(store)[file] = tiled(
+                [(pools[pool][kind], count) for pool, count in parts[name]], pixels=pixels
+            )
         found.append(store)
     return found[0], found[1]
 
@@ -165,7 +187,8 @@ def painted(folder: Path, *, pixels: int, seed: int) -> tuple[Path, Path]:
 
 
 def tiled(parts: list[tuple[Path, int]], *, pixels: int) -> np.ndarray:
-    """(rows, 2, P, P) uint8: so many images of each file, again and again, as if one file held them all."""
+    """(rows, 2, P, P) uint8: so many images of each file, again and again, as if one file held them
+    all."""
     row, total = 2 * pixels**2, sum(count for _, count in parts)
     space = mmap.mmap(-1, total * row, flags=mmap.MAP_PRIVATE | NO_RESERVE)
     libc = ctypes.CDLL(None, use_errno=True)
@@ -186,7 +209,8 @@ def tiled(parts: list[tuple[Path, int]], *, pixels: int) -> np.ndarray:
 
 
 def _page(place: int) -> int:
-    """The start of the memory page from which a file can be mapped: an image at an edge may be two halves."""
+    """The start of the memory page from which a file can be mapped: an image at an edge may be two
+    halves."""
     return -(-place // mmap.PAGESIZE) * mmap.PAGESIZE
 
 

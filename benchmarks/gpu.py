@@ -1,10 +1,12 @@
-"""What a GPU does with this program, in under eight minutes: one command for the day a card is lent.
+"""What a GPU does with this program, in under eight minutes: one command for the day a card is
+lent.
 
     python benchmarks/gpu.py --out gpu.md               # on a GPU, Stable Diffusion 2.1's architecture, random weights
     python benchmarks/gpu.py --tiny --out gpu.md        # the rehearsal, on a CPU, with the small base
 
-No network and no weights are needed. Each part runs in a process of its own with its own limit of seconds, in the order of
-their worth, and its lines are in the file as soon as it ends; what fails or takes too long is written down there, too.
+No network and no weights are needed. Each part runs in a process of its own with its own limit of
+seconds, in the order of their worth, and its lines are in the file as soon as it ends; what fails
+or takes too long is written down there, too.
 """
 
 from __future__ import annotations
@@ -97,9 +99,7 @@ def images(generator: Generator, count: int, *, steps: int) -> Tensor:
 def apart(a: Tensor, b: Tensor) -> str:
     """How far two sets of images are from each other."""
     levels = (a.cpu().int() - b.cpu().int()).abs()
-    return (
-        f"{100 * (levels <= 1).float().mean():.2f} % of pixels within a grey level, at most {int(levels.max())} apart"
-    )
+    return f"{100 * (levels <= 1).float().mean():.2f} % of pixels within a grey level, at most {int(levels.max())} apart"
 
 
 def exactness(at: Setting) -> list[str]:
@@ -132,12 +132,22 @@ class Clock(L.Callback):
 
 
 def trained(
-    at: Setting, base: Base, memory: dict[str, Any], *, precision: str, batch: int, steps: int, **more: Any
+    at: Setting,
+    base: Base,
+    memory: dict[str, Any],
+    *,
+    precision: str,
+    batch: int,
+    steps: int,
+    **more: Any,
 ) -> ControlNetModule:
-    """A ControlNet after some steps of Lightning's trainer, on random latents of the base's shape."""
+    """A ControlNet after some steps of Lightning's trainer, on random latents of the base's
+    shape."""
     draw = torch.Generator().manual_seed(0)
     channels, height, width = base.latent_shape
-    base.embedded.setdefault("", torch.randn(base.tokenizer.context_length, _width(base), generator=draw))
+    base.embedded.setdefault(
+        "", torch.randn(base.tokenizer.context_length, _width(base), generator=draw)
+    )
     rows = [
         LatentBatch(
             moments=torch.randn(batch, 2 * channels, height, width, generator=draw),
@@ -165,7 +175,8 @@ def trained(
 
 
 def presets(at: Setting) -> list[str]:
-    """Peak memory and seconds of a step for each preset of the trainer; beside them what was computed."""
+    """Peak memory and seconds of a step for each preset of the trainer; beside them what was
+    computed."""
     import memory as computed
 
     lines = [
@@ -193,7 +204,9 @@ def presets(at: Setting) -> list[str]:
             except Exception as error:
                 took = f"{type(error).__name__}: {' '.join(str(error).split())[:120]} | "
             told = "-" if at.tiny else f"{computed.training(of, batch_size=batch)[0].peak:.2f}"
-            lines.append(f"| `trainer={name}` | {batch} | {took} | {told} | {computed.CARDS[name]} GB |")
+            lines.append(
+                f"| `trainer={name}` | {batch} | {took} | {told} | {computed.CARDS[name]} GB |"
+            )
             print("\n".join(lines[-1:]), file=sys.stderr, flush=True)
             base = None  # type: ignore[assignment]
             if at.device.type == "cuda":
@@ -204,7 +217,10 @@ def presets(at: Setting) -> list[str]:
 def drawing(at: Setting) -> list[str]:
     """Images/s and peak memory of drawing by images asked for together, and in both precisions."""
     generator = at.generator(at.base())
-    lines = ["| drawing, DDIM, guidance 4 | steps | precision | images/s | peak GiB |", "|---|---|---|---|---|"]
+    lines = [
+        "| drawing, DDIM, guidance 4 | steps | precision | images/s | peak GiB |",
+        "|---|---|---|---|---|",
+    ]
     for name, precision in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
         for count in (1, 8, 24):
             of = replace(generator, precision=precision)
@@ -213,7 +229,9 @@ def drawing(at: Setting) -> list[str]:
                 begun = now(at.device)
                 images(of, count, steps=at.draw_steps)
                 took = now(at.device) - begun
-            lines.append(f"| {count} together | {at.draw_steps} | {name} | {count / took:.2f} | {peak.gib:.2f} |")
+            lines.append(
+                f"| {count} together | {at.draw_steps} | {name} | {count / took:.2f} | {peak.gib:.2f} |"
+            )
     return lines
 
 
@@ -225,11 +243,18 @@ def too_small(at: Setting) -> list[str]:
     with redirect_stdout(said):
         if at.device.type == "cuda":
             torch.cuda.empty_cache()
-            room = torch.cuda.memory_allocated() + 1.2 * 2**30  # the weights, and no more than seven rows
-            torch.cuda.set_per_process_memory_fraction(room / torch.cuda.get_device_properties(at.device).total_memory)
+            # the weights, and no more than seven rows
+            room = torch.cuda.memory_allocated() + 1.2 * 2**30
+            torch.cuda.set_per_process_memory_fraction(
+                room / torch.cuda.get_device_properties(at.device).total_memory
+            )
             again = images(generator, 8, steps=2)
         else:
-            with patch.object(type(generator.base.unet), "forward", _scarce(type(generator.base.unet).forward, rows=4)):
+            with patch.object(
+                type(generator.base.unet),
+                "forward",
+                _scarce(type(generator.base.unet).forward, rows=4),
+            ):
                 again = images(generator, 8, steps=2)
     lines = ["| memory for less than 8 images together | |", "|---|---|"]
     lines += [f"| said | {line} |" for line in said.getvalue().splitlines()]
@@ -246,24 +271,50 @@ def _scarce(forward: Callable[..., Any], *, rows: int) -> Callable[..., Any]:
 
 
 def chain(at: Setting) -> list[str]:
-    """The commands themselves on the smoke study: a training ended in its middle and resumed, one that was not, a set."""
+    """The commands themselves on the smoke study: a training ended in its middle and resumed, one
+    that was not, a set."""
     where = "gpu" if at.device.type == "cuda" else "auto"
     lines = ["| command | s |", "|---|---|"]
     with tempfile.TemporaryDirectory() as place:
-        common = ["preset=smoke", f"preset.runs={place}/runs", f"data_root={place}/data", "cohort.subjects=200"]
-        train = ["train.py", "experiment=controlnet", f"trainer={where}", "trainer.max_epochs=2", *common]
+        common = [
+            "preset=smoke",
+            f"preset.runs={place}/runs",
+            f"data_root={place}/data",
+            "cohort.subjects=200",
+        ]
+        train = [
+            "train.py",
+            "experiment=controlnet",
+            f"trainer={where}",
+            "trainer.max_epochs=2",
+            *common,
+        ]
         commands = [
             [*train, "name=whole"],
             [*train, "name=resumed", "trainer.max_time=00:00:00:01", "checkpoint.steps=1"],
             [*train, "name=resumed"],
-            ["generate.py", f"generator={place}/runs/whole/0", "name=set", "precision=bf16-mixed", *common],
+            [
+                "generate.py",
+                f"generator={place}/runs/whole/0",
+                "name=set",
+                "precision=bf16-mixed",
+                *common,
+            ],
         ]
         for command in commands:
             begun = time.perf_counter()
-            done = subprocess.run([sys.executable, *command], cwd=HOUSE, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                [sys.executable, *command], cwd=HOUSE, capture_output=True, text=True, check=False
+            )
             shown = " ".join(part for part in command if place not in part)
-            told = "" if not done.returncode else f", exit status {done.returncode}: {done.stderr.strip()[-160:]}"
-            lines.append(f"| `{shown}`{' '.join(told.split())} | {time.perf_counter() - begun:.0f} |")
+            told = (
+                ""
+                if not done.returncode
+                else f", exit status {done.returncode}: {done.stderr.strip()[-160:]}"
+            )
+            lines.append(
+                f"| `{shown}`{' '.join(told.split())} | {time.perf_counter() - begun:.0f} |"
+            )
         from safetensors.torch import load_file
 
         files = [Path(place) / "runs" / n / "0" / "controlnet" for n in ("whole", "resumed")]
@@ -284,14 +335,20 @@ PARTS: dict[str, tuple[Callable[[Setting], list[str]], int]] = {
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("gpu.md"))
     parser.add_argument(
-        "--tiny", action="store_true", help="the small base and few steps; on a CPU where there is no GPU"
+        "--tiny",
+        action="store_true",
+        help="the small base and few steps; on a CPU where there is no GPU",
     )
     parser.add_argument("--part", choices=list(PARTS), help="this one alone, printed")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    parser.add_argument("--slack", type=float, default=1.0, help="times the limits of seconds, for a slow machine")
+    parser.add_argument(
+        "--slack", type=float, default=1.0, help="times the limits of seconds, for a slow machine"
+    )
     return parser.parse_args()
 
 
@@ -301,7 +358,9 @@ def main() -> None:
     if device.type == "cpu" and not asked.tiny:
         sys.exit("no GPU here: --tiny rehearses on the CPU")
     if asked.part:
-        at = Setting(device, asked.tiny, steps=2 if asked.tiny else 12, draw_steps=2 if asked.tiny else 20)
+        at = Setting(
+            device, asked.tiny, steps=2 if asked.tiny else 12, draw_steps=2 if asked.tiny else 20
+        )
         print("\n".join(PARTS[asked.part][0](at)))
         return
     head = f"# On a GPU\n\n`python benchmarks/gpu.py{' --tiny' * asked.tiny}`, {date.today()}, {hardware(device)}, "
@@ -310,7 +369,9 @@ def main() -> None:
         begun, limit = time.perf_counter(), PARTS[name][1] * asked.slack
         command = [sys.executable, __file__, "--part", name, *["--tiny"] * asked.tiny]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit, check=False
+            )
             text, state = done.stdout.strip(), "" if not done.returncode else "failed"
             notes = done.stderr.strip()[-600:] if done.returncode else ""
         except subprocess.TimeoutExpired as late:
@@ -319,7 +380,8 @@ def main() -> None:
         took = f"{time.perf_counter() - begun:.0f} s{', ' + state if state else ''}"
         with asked.out.open("a") as file:
             file.write(
-                f"\n## {name.replace('_', ' ')} ({took})\n\n{text}\n" + (f"\n```\n{notes}\n```\n" if notes else "")
+                f"\n## {name.replace('_', ' ')} ({took})\n\n{text}\n"
+                + (f"\n```\n{notes}\n```\n" if notes else "")
             )
         print(f"{name}: {took}", flush=True)
 

@@ -1,4 +1,5 @@
-"""What the benchmarks ask of the machine: the time, the peak of memory, the rate of matrix products, its name."""
+"""What the benchmarks ask of the machine: the time, the peak of memory, the rate of matrix
+products, its name."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ def now(device: torch.device) -> float:
 
 
 class peak_memory:
-    """Within the block, `gib` becomes the peak: allocated on a GPU, else resident of this process."""
+    """Within the block, `gib` becomes the peak: allocated on a GPU, else resident of this
+    process."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda, self.gib = device.type == "cuda", 0.0

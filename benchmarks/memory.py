@@ -1,11 +1,13 @@
-"""What Stable Diffusion 2.1 takes of a GPU's memory, computed on any machine in a minute: nothing is calculated, only shapes.
+"""What Stable Diffusion 2.1 takes of a GPU's memory, computed on any machine in a minute: nothing
+is calculated, only shapes.
 
     python benchmarks/memory.py > docs/results/memory.md
 
-Fake tensors have shapes and no values, so the true networks run at their true sizes. A counter adds up the storage that is
-alive after every operation; its highest value is the peak. Autocast is that of GPUs: matrix products and convolutions in
-bfloat16, norms in float32. It is a lower bound: no CUDA context, no workspaces of cuDNN, no gaps of the allocator, for
-which `ROOM` is left. Attention is counted as fused (flash or memory-efficient), as PyTorch chooses by itself on GPUs.
+Fake tensors have shapes and no values, so the true networks run at their true sizes. A counter adds
+up the storage that is alive after every operation; its highest value is the peak. Autocast is that
+of GPUs: matrix products and convolutions in bfloat16, norms in float32. It is a lower bound: no
+CUDA context, no workspaces of cuDNN, no gaps of the allocator, for which `ROOM` is left. Attention
+is counted as fused (flash or memory-efficient), as PyTorch chooses by itself on GPUs.
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ HOUSE = Path(__file__).parents[1]
 GIB = 2**30
 ROOM = 0.7  # GiB of a card that the count leaves: CUDA's context (0.3 to 0.5), workspaces, gaps
 PIXELS, TOKENS, WIDTH = 512, 77, 1024
-STATE = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}  # bytes a weight; bitsandbytes keeps a float for 256 of them
+# bytes a weight; bitsandbytes keeps a float for 256 of them
+STATE = {"adamw": 8.0, "adamw8bit": 2 * (1 + 4 / 256)}
 CARDS = {"gpu": 16, "gpu12": 12, "gpu8": 8}  # trainer -> GB, as its name or comment promises
-DRAWINGS = ((1, 8), (4, 8), (8, 16), (24, 48))  # images together, GB of the smallest card that draws so many
+# images together, GB of the smallest card that draws so many
+DRAWINGS = ((1, 8), (4, 8), (8, 16), (24, 48))
 JUDGED = 256  # images, two phases each, through the segmenter
 
 
@@ -58,7 +62,8 @@ def limit(gigabytes: int) -> float:
 
 
 class Counter(TorchDispatchMode):
-    """Bytes of all storage made within that is still alive (`now`), and their highest value (`peak`)."""
+    """Bytes of all storage made within that is still alive (`now`), and their highest value
+    (`peak`)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +73,10 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+            if (
+                isinstance(tensor, Tensor)
+                and (storage := tensor.untyped_storage()) not in self.known
+            ):
                 size = storage.nbytes()
                 self.known[storage] = size
                 weakref.finalize(storage, self._freed, size)
@@ -90,7 +98,8 @@ class Counter(TorchDispatchMode):
 
 @contextmanager
 def counting() -> Iterator[Counter]:
-    """Fake tensors and their counter; norms under autocast as on a GPU, where they take and give float32."""
+    """Fake tensors and their counter; norms under autocast as on a GPU, where they take and give
+    float32."""
 
     def in_float32(norm: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def called(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -128,7 +137,9 @@ class Shapes(Base):
 
 def base() -> Base:
     """Stable Diffusion 2.1 with weights that have shapes alone."""
-    schedule = json.loads((HOUSE / "assets" / "sd21" / "scheduler" / "scheduler_config.json").read_text())
+    schedule = json.loads(
+        (HOUSE / "assets" / "sd21" / "scheduler" / "scheduler_config.json").read_text()
+    )
     return Shapes(
         parts={
             "vae": lambda: AutoencoderKL.from_config(configured("vae")),
@@ -161,7 +172,8 @@ def forward(unet: nn.Module, controlnet: nn.Module, rows: int, *, autocast: bool
 
 
 def drawing(images: int, *, autocast: bool) -> Peak:
-    """A portion of a set: U-Net and ControlNet with two rows an image (guidance), then the VAE, whose weights stay."""
+    """A portion of a set: U-Net and ControlNet with two rows an image (guidance), then the VAE,
+    whose weights stay."""
     with counting() as counter, torch.no_grad():
         frozen = base()
         unet, vae = frozen.unet, frozen.vae
@@ -174,7 +186,8 @@ def drawing(images: int, *, autocast: bool) -> Peak:
 
 
 def coding() -> dict[str, Peak]:
-    """What fills a cache before a training: the VAE's two halves and the text tower, each alone on the card."""
+    """What fills a cache before a training: the VAE's two halves and the text tower, each alone on
+    the card."""
     peaks = {}
     with counting() as counter, torch.no_grad():
         frozen = base()
@@ -240,7 +253,8 @@ def presets() -> dict[str, Training]:
 
 
 def training(of: Training, *, batch_size: int | None = None) -> tuple[Peak, Peak]:
-    """The second of a step's batches, when gradients and AdamW's moments are there; and a preview between two steps."""
+    """The second of a step's batches, when gradients and AdamW's moments are there; and a preview
+    between two steps."""
     autocast, memory = of.precision == "bf16-mixed", of.memory
     with counting() as counter:
         frozen = base()
@@ -248,7 +262,9 @@ def training(of: Training, *, batch_size: int | None = None) -> tuple[Peak, Peak
         unet = frozen.unet
         if memory["frozen"] == "bfloat16":
             _cast(unet, torch.bfloat16)
-        arrange = Memory(checkpointing=memory["checkpointing"], channels_last=memory["channels_last"])
+        arrange = Memory(
+            checkpointing=memory["checkpointing"], channels_last=memory["channels_last"]
+        )
         for network in (unet, controlnet):
             arrange.arrange(network)
         count = sum(p.numel() for p in controlnet.parameters())
@@ -276,7 +292,9 @@ def _cast(network: nn.Module, dtype: torch.dtype) -> None:
     for part in network.modules():
         for name, weight in list(part._parameters.items()):
             if weight is not None:
-                part._parameters[name] = nn.Parameter(weight.detach().to(dtype), requires_grad=weight.requires_grad)
+                part._parameters[name] = nn.Parameter(
+                    weight.detach().to(dtype), requires_grad=weight.requires_grad
+                )
 
 
 def report() -> Iterator[str]:

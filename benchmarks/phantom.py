@@ -1,8 +1,10 @@
-"""How fast the phantom paints: images/s of `Phantom.stacks` at 64 px, against the same images painted one at a time.
+"""How fast the phantom paints: images/s of `Phantom.stacks` at 64 px, against the same images
+painted one at a time.
 
     python benchmarks/phantom.py
 
-An image is an ED/ES stack with its masks. The peer is the same program with blocks of one image; the bytes are equal.
+An image is an ED/ES stack with its masks. The peer is the same program with blocks of one image;
+the bytes are equal.
 """
 
 from __future__ import annotations
@@ -40,7 +42,11 @@ def seconds(source: phantom.Phantom, *, workers: int, block: int) -> float:
 def main() -> None:
     source = phantom.Phantom(subjects=SUBJECTS, pixels=64)
     images = SUBJECTS * len(phantom.OFFSETS)
-    arms = {"one at a time": (1, 1), "one thread": (1, phantom.BLOCK), "two threads": (2, phantom.BLOCK)}
+    arms = {
+        "one at a time": (1, 1),
+        "one thread": (1, phantom.BLOCK),
+        "two threads": (2, phantom.BLOCK),
+    }
     source.stacks(source.people.assign(split="test"))  # warm up
     times: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(REPEATS):  # in turns, so that a busy machine slows all of them
@@ -50,8 +56,10 @@ def main() -> None:
     print(f"Phantom.stacks, {images} images of 2 x 64 x 64 px, median of {REPEATS} (range)")
     for name, taken in times.items():
         middle = statistics.median(taken)
-        print(f"{name:14} {images / middle:6.0f} images/s ({images / max(taken):.0f}..{images / min(taken):.0f})  "
-              f"{peer / middle:5.2f} x one at a time")  # fmt: skip
+        print(
+            f"{name:14} {images / middle:6.0f} images/s ({images / max(taken):.0f}..{images / min(taken):.0f})  "
+            f"{peer / middle:5.2f} x one at a time"
+        )
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""How fast UK Biobank folders become stacks: against gunzip alone, TorchIO and MONAI, in one run and in turns.
+"""How fast UK Biobank folders become stacks: against gunzip alone, TorchIO and MONAI, in one run
+and in turns.
 
-    python benchmarks/prepare.py --tree data/benchmark [--subjects 40] [--workers 1] [--repeats 3] [--peers torchio,monai]
+    python benchmarks/prepare.py --tree data/benchmark [--subjects 40] [--workers 1] [--repeats 3]
+    [--peers torchio,monai]
     python benchmarks/prepare.py --memory --tree data/benchmark     peak memory with 40 subjects and with ten times as many
     python benchmarks/prepare.py --scale                            the tables of 25,480 subjects x 9, without images
 
-The tree is drawn once (208 x 187 x 10 x 50: sa float32 with whole numbers up to 4095, seg_sa float64; about 35 MB and ten
-seconds a subject) and kept for the next run. Peers: `uv pip install -e '.[bench]'`.
+The tree is drawn once (208 x 187 x 10 x 50: sa float32 with whole numbers up to 4095, seg_sa
+float64; about 35 MB and ten seconds a subject) and kept for the next run. Peers: `uv pip install -e
+'.[bench]'`.
 
 limit     both files unpacked with isal, piece by piece into nothing
 ours      `UKBB.stacks`, from the folder to uint8 stacks and masks of 120 x 120
@@ -13,8 +16,9 @@ TorchIO   the reference's chain: load both files, ES by LV volume, central slice
           the mask, RescaleIntensity
 MONAI     loading the same two files and nothing else
 
-A training subject gives nine stacks, one of validation or test its central one. Several workers are threads for the limit
-and ours, as in `cmrdata.store.prepare`, and processes for the peers, as in their loaders.
+A training subject gives nine stacks, one of validation or test its central one. Several workers are
+threads for the limit and ours, as in `cmrdata.store.prepare`, and processes for the peers, as in
+their loaders.
 """
 
 from __future__ import annotations
@@ -56,7 +60,9 @@ Arm = Callable[[list[str]], Iterable[object]]  # does its work with each of some
 
 
 def cohort(tree: Path, secrets: Path) -> UKBB:
-    return UKBB(root=tree, table=tree / "table.csv", pixels=CROP, controls_per_case=None, salt_root=secrets)
+    return UKBB(
+        root=tree, table=tree / "table.csv", pixels=CROP, controls_per_case=None, salt_root=secrets
+    )
 
 
 def gunzip(folder: str) -> None:
@@ -72,12 +78,16 @@ def torchio_chain(folder: str, *, nine: bool) -> int:
     image = tio.ScalarImage(Path(folder) / "sa.nii.gz").data  # (T, X, Y, Z)
     mask = tio.LabelMap(Path(folder) / "seg_sa.nii.gz").data
     es, centre = int((mask == 1).flatten(1).sum(1).argmin()), mask.shape[3] // 2
-    chain = tio.Compose([tio.CropOrPad((CROP, CROP, 1), mask_name="mask"), tio.RescaleIntensity((0, 1))])
+    chain = tio.Compose(
+        [tio.CropOrPad((CROP, CROP, 1), mask_name="mask"), tio.RescaleIntensity((0, 1))]
+    )
     steps = (-1, 0, 1) if nine else (0,)
     found = [
         chain(
             tio.Subject(
-                image=tio.ScalarImage(tensor=image[[i, (es + i) % len(image)], :, :, centre + j, None]),
+                image=tio.ScalarImage(
+                    tensor=image[[i, (es + i) % len(image)], :, :, centre + j, None]
+                ),
                 mask=tio.LabelMap(tensor=mask[[0, es], :, :, centre + j, None]),
             )
         )
@@ -95,9 +105,15 @@ def monai_load(folder: str) -> int:
 
 
 def arms(
-    source: UKBB, folders: list[str], peers: Sequence[str], *, threads: Executor, processes: Executor
+    source: UKBB,
+    folders: list[str],
+    peers: Sequence[str],
+    *,
+    threads: Executor,
+    processes: Executor,
 ) -> dict[str, Arm]:
-    subjects = dict(zip(folders, source.subjects()[0].subject, strict=True))  # both in the order of the names
+    # both in the order of the names
+    subjects = dict(zip(folders, source.subjects()[0].subject, strict=True))
 
     def ours(folder: str, *, split: str) -> None:
         stacks = source.stacks(pd.DataFrame({"subject": [subjects[folder]], "split": [split]}))
@@ -116,15 +132,19 @@ def arms(
     return found
 
 
-def timed(folders: list[str], work: dict[str, Arm], *, together: int, repeats: int) -> dict[str, list[float]]:
-    """Seconds per subject of each arm in each repeat; arms take turns every few subjects, for a shared machine's load drifts."""
+def timed(
+    folders: list[str], work: dict[str, Arm], *, together: int, repeats: int
+) -> dict[str, list[float]]:
+    """Seconds per subject of each arm in each repeat; arms take turns every few subjects, for a
+    shared machine's load drifts."""
     for name, arm in work.items():  # imports are done, and every file is in the page cache
         list(arm(folders if name == "limit" else folders[:together]))
     taken = {name: [0.0] * repeats for name in work}
     shuffled = random.Random(0)
     for repeat in range(repeats):
         for start in range(0, len(folders), together):
-            for name in shuffled.sample(list(work), len(work)):  # or one would always follow whoever empties the caches
+            # or one would always follow whoever empties the caches
+            for name in shuffled.sample(list(work), len(work)):
                 begun = time.perf_counter()
                 list(work[name](folders[start : start + together]))
                 taken[name][repeat] += (time.perf_counter() - begun) / len(folders)
@@ -139,7 +159,8 @@ def report(taken: dict[str, list[float]]) -> None:
     for name, seconds in taken.items():
         mine, kind = middle[name], name.partition(", ")[2]
         peers = [
-            middle.get(peer) if name.startswith("ours") else None for peer in (f"TorchIO, {kind}", "MONAI, loading")
+            middle.get(peer) if name.startswith("ours") else None
+            for peer in (f"TorchIO, {kind}", "MONAI, loading")
         ]
         ratios = [f"{peer / mine:.2f}" if peer else "" for peer in peers]
         share = f"{100 * middle['limit'] / mine:.0f}" if name == "ours, training" else ""
@@ -149,10 +170,15 @@ def report(taken: dict[str, list[float]]) -> None:
 
 def machine(*packages: str) -> None:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.machine())
+    model = next(
+        (line.partition(": ")[2] for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
     versions = ", ".join(f"{package} {version(package)}" for package in packages)
-    print(f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; "
-          f"Python {platform.python_version()}, {versions}")  # fmt: skip
+    print(
+        f"{model}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; "
+        f"Python {platform.python_version()}, {versions}"
+    )
 
 
 def installed(wanted: Sequence[str]) -> list[str]:
@@ -163,7 +189,9 @@ def installed(wanted: Sequence[str]) -> list[str]:
             importlib.import_module(name)
             found.append(name)
         except ImportError as error:
-            print(f"{PEERS[name]} is not measured: {error}. Install it with uv pip install -e '.[bench]'")
+            print(
+                f"{PEERS[name]} is not measured: {error}. Install it with uv pip install -e '.[bench]'"
+            )
     return found
 
 
@@ -171,7 +199,10 @@ def memory(tree: Path, workers: int) -> None:
     """Peak memory of a process that prepares `tree`, and of one that prepares ten times as many."""
     for place in (tree, copied(tree, TEN)):
         command = [sys.executable, __file__, "--prepare", str(place), "--workers", str(workers)]
-        print(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(), flush=True)
+        print(
+            subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip(),
+            flush=True,
+        )
 
 
 def prepare_and_tell(tree: Path, workers: int) -> None:
@@ -182,8 +213,10 @@ def prepare_and_tell(tree: Path, workers: int) -> None:
     with tempfile.TemporaryDirectory(dir=tree.parent) as out:
         store = prepare(cohort(tree, Path(out)), out, workers=workers)
         seconds = time.perf_counter() - begun
-        print(f"{store.meta['subjects']:4} subjects, {len(store.index):5} stacks, {workers} workers: peak {peak():4.0f} MiB "
-              f"({before:.0f} after imports), {seconds:.0f} s in all")  # fmt: skip
+        print(
+            f"{store.meta['subjects']:4} subjects, {len(store.index):5} stacks, {workers} workers: peak {peak():4.0f} MiB "
+            f"({before:.0f} after imports), {seconds:.0f} s in all"
+        )
 
 
 def main() -> None:
@@ -191,10 +224,16 @@ def main() -> None:
     parser.add_argument("--subjects", type=int, default=40)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--tree", type=Path, default=Path("data/benchmark"), help="folder for the drawn subjects")
-    parser.add_argument("--peers", default=",".join(PEERS), help="of torchio, monai; empty for none")
+    parser.add_argument(
+        "--tree", type=Path, default=Path("data/benchmark"), help="folder for the drawn subjects"
+    )
+    parser.add_argument(
+        "--peers", default=",".join(PEERS), help="of torchio, monai; empty for none"
+    )
     parser.add_argument("--memory", action="store_true", help="measure memory instead of speed")
-    parser.add_argument("--scale", action="store_true", help="simulate the tables of 25,480 subjects instead")
+    parser.add_argument(
+        "--scale", action="store_true", help="simulate the tables of 25,480 subjects instead"
+    )
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.prepare:
@@ -213,9 +252,13 @@ def main() -> None:
         ThreadPoolExecutor(given.workers) as threads,
         ProcessPoolExecutor(given.workers, multiprocessing.get_context("spawn")) as processes,
     ):
-        work = arms(cohort(tree, Path(secrets)), folders, peers, threads=threads, processes=processes)
+        work = arms(
+            cohort(tree, Path(secrets)), folders, peers, threads=threads, processes=processes
+        )
         taken = timed(folders, work, together=2 * given.workers, repeats=given.repeats)
-    print(f"\n{len(folders)} subjects, {given.workers} workers, median of {given.repeats}, files in the page cache")
+    print(
+        f"\n{len(folders)} subjects, {given.workers} workers, median of {given.repeats}, files in the page cache"
+    )
     machine("isal", "nibabel", "numpy", *peers)
     report(taken)
 

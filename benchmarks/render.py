@@ -1,16 +1,19 @@
-"""How fast a set is drawn, and how well: images/s of `Generator.images` against the stock pipeline, one way at a time.
+"""How fast a set is drawn, and how well: images/s of `Generator.images` against the stock pipeline,
+one way at a time.
 
-    python benchmarks/render.py --generator runs/controlnet/0 [--images 96] [--repeats 4] [--seeds 3] [--batch 24]
+    python benchmarks/render.py --generator runs/controlnet/0 [--images 96] [--repeats 4] [--seeds
+    3] [--batch 24]
 
-The peer is the reference's path: diffusers' own StableDiffusionControlNetPipeline on the exported generator, batch 1, DDIM
-with 20 steps, guidance 4, the prompt encoded for every image. Every arm draws the same masks, prompts and seeds of a phantom
-cohort; arms take turns, each `--images` / `--repeats` images a turn, and a first batch does not count. On one CPU thread the
-clock is the process's own, so that other programs on the machine do not count; else it is the wall's.
+The peer is the reference's path: diffusers' own StableDiffusionControlNetPipeline on the exported
+generator, batch 1, DDIM with 20 steps, guidance 4, the prompt encoded for every image. Every arm
+draws the same masks, prompts and seeds of a phantom cohort; arms take turns, each `--images` /
+`--repeats` images a turn, and a first batch does not count. On one CPU thread the clock is the
+process's own, so that other programs on the machine do not count; else it is the wall's.
 
-Quality stands in the same row. Dice: of the masks asked for and what a segmenter, trained on the cohort's real images, finds.
-Frechet distance: to those real images in the features of the cohort's own attribute network. The peer is drawn with
-`--seeds` sets of seeds; a way is as good when both numbers are no worse than its mean by more than twice their standard
-deviation over these sets.
+Quality stands in the same row. Dice: of the masks asked for and what a segmenter, trained on the
+cohort's real images, finds. Frechet distance: to those real images in the features of the cohort's
+own attribute network. The peer is drawn with `--seeds` sets of seeds; a way is as good when both
+numbers are no worse than its mean by more than twice their standard deviation over these sets.
 """
 
 from __future__ import annotations
@@ -53,7 +56,8 @@ from cmrgen.sampler import Sampler
 PIXELS = 64
 DDIM = {"name": "ddim", "steps": 20, "guidance": 4.0}
 UNIPC = {"name": "unipc", "steps": 8, "guidance": 4.0}
-Draw = Callable[[pd.DataFrame, Tensor], Tensor]  # rows of a plan and their masks -> (n, 2, P, P) grey levels
+# rows of a plan and their masks -> (n, 2, P, P) grey levels
+Draw = Callable[[pd.DataFrame, Tensor], Tensor]
 
 
 @dataclass
@@ -70,7 +74,9 @@ class Arm:
     seconds: list[float] = field(default_factory=list)
     images: list[np.ndarray] = field(default_factory=list)
 
-    def turn(self, rows: pd.DataFrame, masks: Tensor, device: torch.device, *, counts: bool = True) -> None:
+    def turn(
+        self, rows: pd.DataFrame, masks: Tensor, device: torch.device, *, counts: bool = True
+    ) -> None:
         rows, made = rows.iloc[: self.most].assign(seed=rows.seed + self.shift), []
         begun = clock(device)
         for k in range(0, len(rows), self.batch):
@@ -85,21 +91,33 @@ class Arm:
 
 
 def clock(device: torch.device) -> float:
-    return time.process_time() if device.type == "cpu" and torch.get_num_threads() == 1 else now(device)
+    return (
+        time.process_time()
+        if device.type == "cpu" and torch.get_num_threads() == 1
+        else now(device)
+    )
 
 
 def stock(generator: Generator, folder: Path, device: torch.device) -> Draw:
     """The reference's path, image by image."""
     export(generator, folder, parts="pipeline", sampler=Sampler(**DDIM))
-    pipe = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True).to(device)
+    pipe = StableDiffusionControlNetPipeline.from_pretrained(folder, local_files_only=True).to(
+        device
+    )
     pipe.set_progress_bar_config(disable=True)
 
     def draw(rows: pd.DataFrame, masks: Tensor) -> Tensor:
         made = [
-            pipe(row.prompt, image=as_control(mask[None], generator.base.pixels), num_inference_steps=DDIM["steps"],
-                 guidance_scale=DDIM["guidance"], generator=torch.Generator().manual_seed(row.seed), output_type="pt").images
+            pipe(
+                row.prompt,
+                image=as_control(mask[None], generator.base.pixels),
+                num_inference_steps=DDIM["steps"],
+                guidance_scale=DDIM["guidance"],
+                generator=torch.Generator().manual_seed(row.seed),
+                output_type="pt",
+            ).images
             for row, mask in zip(rows.itertuples(), masks, strict=True)
-        ]  # fmt: skip
+        ]
         rgb = torch.cat(made).float()
         return two_phases(rgb, generator.base.channels) * 255
 
@@ -112,24 +130,41 @@ def embedded_in_every_step(controlnet: Any, control: Tensor) -> Iterator[Tensor]
 
 
 def ours(generator: Generator, *, cached: bool = True, once: bool = True, **how: Any) -> Draw:
-    """`Generator.images`, with or without the prompts kept and the mask embedded once. `how`: of the sampler."""
+    """`Generator.images`, with or without the prompts kept and the mask embedded once. `how`: of
+    the sampler."""
     sampler = Sampler(**how)
 
     def draw(rows: pd.DataFrame, masks: Tensor) -> Tensor:
         if not cached:
             generator._words.clear()
-        kept = nullcontext() if once else patch("cmrgen.generator.embedded_once", embedded_in_every_step)
+        kept = (
+            nullcontext()
+            if once
+            else patch("cmrgen.generator.embedded_once", embedded_in_every_step)
+        )
         with kept:
-            return generator.images(masks, prompts=rows.prompt.tolist(), seeds=rows.seed.tolist(),
-                                    guidance=[sampler.guidance] * len(rows), sampler=sampler)  # fmt: skip
+            return generator.images(
+                masks,
+                prompts=rows.prompt.tolist(),
+                seeds=rows.seed.tolist(),
+                guidance=[sampler.guidance] * len(rows),
+                sampler=sampler,
+            )
 
     return draw
 
 
-def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device: torch.device) -> list[Arm]:
+def arms_of(
+    generator: Generator, peer: Draw, *, batch: int, seeds: int, device: torch.device
+) -> list[Arm]:
     """The peer with several seeds, then each way on top of another."""
-    loop, kept, once, many, few = ("our loop, nothing kept", "prompts embedded once a set", "mask embedded once an image",
-                                   f"batch {batch}", "UniPC, 8 steps")  # fmt: skip
+    loop, kept, once, many, few = (
+        "our loop, nothing kept",
+        "prompts embedded once a set",
+        "mask embedded once an image",
+        f"batch {batch}",
+        "UniPC, 8 steps",
+    )
     brief: dict[str, Any] = {"judged": False, "most": 8}  # which draw what `many` draws
     first: dict[str, Any] = {"interval": (0, 0.5)}
     arms = [Arm(f"stock pipeline, seeds {k}", peer, 1, shift=k * 1_000_003) for k in range(seeds)]
@@ -138,34 +173,63 @@ def arms_of(generator: Generator, peer: Draw, *, batch: int, seeds: int, device:
         Arm(kept, ours(generator, once=False, **DDIM), 1, loop, **brief),
         Arm(once, ours(generator, **DDIM), 1, kept, **brief),
         Arm(many, ours(generator, **DDIM), batch, once),
-        Arm("DPM-Solver++, 10 steps", ours(generator, **{**UNIPC, "name": "dpmpp", "steps": 10}), batch, many),
+        Arm(
+            "DPM-Solver++, 10 steps",
+            ours(generator, **{**UNIPC, "name": "dpmpp", "steps": 10}),
+            batch,
+            many,
+        ),
         Arm(few, ours(generator, **UNIPC), batch, many),
         Arm("guidance 2", ours(generator, **{**UNIPC, "guidance": 2.0}), batch, few),
-        Arm("guidance 2 towards mask and prompt", ours(generator, **{**UNIPC, "guidance": 2.0}, guides="both"), batch, few),
+        Arm(
+            "guidance 2 towards mask and prompt",
+            ours(generator, **{**UNIPC, "guidance": 2.0}, guides="both"),
+            batch,
+            few,
+        ),
         Arm("guidance 4 in the first half", ours(generator, **UNIPC, **first), batch, few),
-        Arm("guidance 4 in the second half", ours(generator, **UNIPC, interval=(0.5, 1)), batch, few),
+        Arm(
+            "guidance 4 in the second half", ours(generator, **UNIPC, interval=(0.5, 1)), batch, few
+        ),
         Arm("UniPC, 5 steps", ours(generator, **{**UNIPC, "steps": 5}), batch, few),
         Arm("no guidance", ours(generator, **{**UNIPC, "guidance": 1.0}), batch, few),
         Arm("features used twice", ours(generator, **UNIPC, reuse=2), batch, few),
-        Arm("guidance in the first half, features used twice", ours(generator, **UNIPC, **first, reuse=2), batch, few),
-        Arm("no ControlNet (strength 0)", ours(generator, **UNIPC, strength=0.0), batch, few, judged=False),
-    ]  # fmt: skip
+        Arm(
+            "guidance in the first half, features used twice",
+            ours(generator, **UNIPC, **first, reuse=2),
+            batch,
+            few,
+        ),
+        Arm(
+            "no ControlNet (strength 0)",
+            ours(generator, **UNIPC, strength=0.0),
+            batch,
+            few,
+            judged=False,
+        ),
+    ]
     if device.type == "cuda":
         half = replace(generator, precision=torch.bfloat16)
         arms.append(Arm("bfloat16", ours(half, **UNIPC), batch, few))
     return arms
 
 
-def drawn(arms: list[Arm], plan: pd.DataFrame, masks: Tensor, *, repeats: int, device: torch.device) -> None:
+def drawn(
+    arms: list[Arm], plan: pd.DataFrame, masks: Tensor, *, repeats: int, device: torch.device
+) -> None:
     """Every arm in turns, after one that does not count."""
     for arm in arms:
         arm.turn(plan.iloc[: arm.batch], masks[: arm.batch], device, counts=False)
-    for part in progress.each(np.array_split(np.arange(len(plan)), repeats), "turns", total=repeats, unit="turns"):
+    for part in progress.each(
+        np.array_split(np.arange(len(plan)), repeats), "turns", total=repeats, unit="turns"
+    ):
         for arm in arms:
             arm.turn(plan.iloc[part], masks[torch.from_numpy(part)], device)
 
 
-def quality(arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, steps: tuple[int, int]) -> pd.DataFrame:
+def quality(
+    arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, steps: tuple[int, int]
+) -> pd.DataFrame:
     """Dice and Frechet distance of each arm that is judged; attrs: the real images' own."""
     networks = judges(cohort, folder, steps=steps)
     real = np.flatnonzero((cohort.index.split == "train") & cohort.index.central)
@@ -173,8 +237,10 @@ def quality(arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, step
     rows = {}
     for arm in (arm for arm in arms if arm.judged):
         found = judge(networks, np.concatenate(arm.images), masks.numpy())
-        rows[arm.name] = {"dice": np.nanmean(dice(found.areas)),
-                          "frechet": frechet_distance(seen.features, found.features)}  # fmt: skip
+        rows[arm.name] = {
+            "dice": np.nanmean(dice(found.areas)),
+            "frechet": frechet_distance(seen.features, found.features),
+        }
     table = pd.DataFrame(rows).T
     table.attrs["real"] = float(np.nanmean(dice(seen.areas)))
     return table
@@ -209,15 +275,25 @@ def report(arms: list[Arm], scores: pd.DataFrame, *, images: int) -> str:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--generator", default="runs/controlnet/0", help="a finished ControlNet run")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--generator", default="runs/controlnet/0", help="a finished ControlNet run"
+    )
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--repeats", type=int, default=4)
-    parser.add_argument("--seeds", type=int, default=3, help="sets of seeds of the peer, at least 2")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="sets of seeds of the peer, at least 2"
+    )
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--subjects", type=int, default=300, help="of the phantom cohort")
     parser.add_argument(
-        "--judge-steps", type=int, nargs=2, default=(250, 400), help="of segmenter and attribute network"
+        "--judge-steps",
+        type=int,
+        nargs=2,
+        default=(250, 400),
+        help="of segmenter and attribute network",
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     return parser.parse_args()
@@ -230,7 +306,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         peer = stock(generator, Path(root) / "stock", device)
         generator.to(device)
-        cohort = prepare(Phantom(subjects=asked.subjects, hf_scale=20.0, pixels=PIXELS, controls_per_case=1), root)
+        cohort = prepare(
+            Phantom(subjects=asked.subjects, hf_scale=20.0, pixels=PIXELS, controls_per_case=1),
+            root,
+        )
         plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"])
         masks = torch.from_numpy(cohort.masks[plan.source_row.to_numpy()])
         print(
@@ -240,11 +319,16 @@ def main() -> None:
         )
         arms = arms_of(generator, peer, batch=asked.batch, seeds=asked.seeds, device=device)
         drawn(arms, plan, masks, repeats=asked.repeats, device=device)
-        if device.type == "cuda":  # last, for it changes the networks; each batch size compiles once, uncounted
+        # last, for it changes the networks; each batch size compiles once, uncounted
+        if device.type == "cuda":
             few = next(arm for arm in arms if arm.name == "UniPC, 8 steps")
-            arms.append(Arm("torch.compile", ours(generator.compile(), **UNIPC), asked.batch, few.name))
+            arms.append(
+                Arm("torch.compile", ours(generator.compile(), **UNIPC), asked.batch, few.name)
+            )
             drawn(arms[-1:], plan, masks, repeats=asked.repeats, device=device)
-        scores = quality(arms, cohort, masks, folder=Path(root) / "judges", steps=tuple(asked.judge_steps))
+        scores = quality(
+            arms, cohort, masks, folder=Path(root) / "judges", steps=tuple(asked.judge_steps)
+        )
         print(report(arms, scores, images=asked.images), flush=True)
 
 

@@ -1,4 +1,5 @@
-"""Seconds for everything but the images of 25,480 subjects x 9: folders, table, split, index, sampling weights and plan.
+"""Seconds for everything but the images of 25,480 subjects x 9: folders, table, split, index,
+sampling weights and plan.
 
 python benchmarks/scale.py
 """
@@ -47,21 +48,31 @@ def main() -> None:
 
 
 def write_names(people: pd.DataFrame, folder: Path) -> None:
-    """A tree in UK Biobank's layout in which all is as it should be but the images, of which there are only names."""
+    """A tree in UK Biobank's layout in which all is as it should be but the images, of which there
+    are only names."""
     for subject in people.subject:
         (folder / subject).mkdir()
         for name in ("sa.nii.gz", "seg_sa.nii.gz"):
             (folder / subject / name).touch()
     failing = people.diagnosis == "hf"
-    columns = {"eid": people.subject, "31-0.0": (people.sex == "M").astype(int), "34-0.0": 2015 - people.age.astype(int),
-               "52-0.0": 6, "53-2.0": "2015-06-15", "21001-2.0": people.bmi, "41270-0.0": np.where(failing, "I500", "I10"),
-               "41280-0.0": "2010-01-01"}  # fmt: skip
+    columns = {
+        "eid": people.subject,
+        "31-0.0": (people.sex == "M").astype(int),
+        "34-0.0": 2015 - people.age.astype(int),
+        "52-0.0": 6,
+        "53-2.0": "2015-06-15",
+        "21001-2.0": people.bmi,
+        "41270-0.0": np.where(failing, "I500", "I10"),
+        "41280-0.0": "2010-01-01",
+    }
     pd.DataFrame(columns).to_csv(folder / "table.csv", index=False)
 
 
 def expanded(subjects: pd.DataFrame) -> pd.DataFrame:
     """The index of a store: nine rows of each subject, with its attributes."""
-    grid = pd.MultiIndex.from_product([subjects.subject, (-1, 0, 1), (-1, 0, 1)], names=["subject", "slice", "frame"])
+    grid = pd.MultiIndex.from_product(
+        [subjects.subject, (-1, 0, 1), (-1, 0, 1)], names=["subject", "slice", "frame"]
+    )
     index = grid.to_frame(index=False).assign(flags="", lo=0.0, hi=1.0, ed_frame=0, es_frame=18)
     index["central"] = (index.slice == 0) & (index.frame == 0)
     return index.join(subjects.set_index("subject"), on="subject")

@@ -1,10 +1,11 @@
-"""UK Biobank's size, simulated: 50,000 folders and a table of 20,000 columns; each command's seconds and memory.
+"""UK Biobank's size, simulated: 50,000 folders and a table of 20,000 columns; each command's
+seconds and memory.
 
 python benchmarks/ukbb_scale.py --folder /data/scale --subjects 50000 --columns 20000
 
-A few small phantom cines are drawn; every folder holds links to one of them, so what is measured is everything but
-the unpacking of pictures, for which benchmarks/prepare.py is there. Of the last two commands the second is run with
-folders and table renamed: it would fail if it asked for either.
+A few small phantom cines are drawn; every folder holds links to one of them, so what is measured is
+everything but the unpacking of pictures, for which benchmarks/prepare.py is there. Of the last two
+commands the second is run with folders and table renamed: it would fail if it asked for either.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def tree(folder: Path, *, subjects: int, columns: int) -> tuple[Path, Path]:
         write_ukbb(phantom, drawn, count=DRAWN, pixels=64, mm=3.0, slices=5, frames=50)
         people = [path for path in sorted(drawn.iterdir()) if path.is_dir()]
         for number in range(subjects):
-            shutil.copytree(people[number % DRAWN], place / f"SYN{number:07d}", copy_function=os.link)
+            shutil.copytree(
+                people[number % DRAWN], place / f"SYN{number:07d}", copy_function=os.link
+            )
         unfinished = table.with_suffix(".unfinished")
         write(unfinished, rows=subjects, columns=columns)
         unfinished.rename(table)
@@ -57,16 +60,25 @@ def tree(folder: Path, *, subjects: int, columns: int) -> tuple[Path, Path]:
 def command(folder: Path, *words: str) -> Cost:
     """Run a command of the project."""
     begun = time.perf_counter()
-    places = [f"data_root={folder / 'data'}", f"preset.runs={folder / 'runs'}", "preset=smoke", "cohort=ukbb"]
+    places = [
+        f"data_root={folder / 'data'}",
+        f"preset.runs={folder / 'runs'}",
+        "preset=smoke",
+        "cohort=ukbb",
+    ]
     with (folder / "log.txt").open("a") as log:
         log.write(f"\n$ {' '.join(words)}\n")
         log.flush()
-        process = subprocess.Popen([sys.executable, *words, *places], cwd=ROOT, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            [sys.executable, *words, *places], cwd=ROOT, stdout=log, stderr=log
+        )
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(words)} failed: {folder / 'log.txt'}")
-    cost = Cost(time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    cost = Cost(
+        time.perf_counter() - begun, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    )
     print(
         f"{cost.seconds:8.1f} s, {cost.processor:8.1f} s of processor, {cost.mib:6.0f} MiB: {' '.join(words[:4])}",
         flush=True,
@@ -90,8 +102,12 @@ def main() -> None:
             given.folder, "train.py", "experiment=inspect", "volumes=false", results, *source
         )
     }
-    costs["inspect, every volume read"] = command(given.folder, "train.py", "experiment=inspect", results, *source)
-    costs["inspect again"] = command(given.folder, "train.py", "experiment=inspect", results, *source)
+    costs["inspect, every volume read"] = command(
+        given.folder, "train.py", "experiment=inspect", results, *source
+    )
+    costs["inspect again"] = command(
+        given.folder, "train.py", "experiment=inspect", results, *source
+    )
     costs["first command: prepares the store"] = command(given.folder, *train, *source)
     away = [path.rename(path.with_name(f"{path.name}.away")) for path in (place, table)]
     try:

@@ -1,4 +1,5 @@
-"""Seconds and memory to read a simulated UK Biobank table: 20,000 columns, of which some 540 are in use.
+"""Seconds and memory to read a simulated UK Biobank table: 20,000 columns, of which some 540 are in
+use.
 
 python benchmarks/ukbb_table.py --rows 5000 --columns 20000 --formats csv,csv.gz,parquet
 """
@@ -21,8 +22,19 @@ from cmrdata.readers.ukbb_table import read_table
 
 ARRAY = 259  # of fields 41270 and 41280, as in today's releases
 FILLERS = ("", "", "", "1", "-1", "26.4173", "2012-03-04", "NA", "1001", "some words")
-USED = ("31-0.0", "34-0.0", "52-0.0", "53-2.0", "54-2.0", "21003-2.0", "21001-2.0", "21002-2.0", "50-2.0",
-        "21000-0.0", "22189-0.0")  # fmt: skip
+USED = (
+    "31-0.0",
+    "34-0.0",
+    "52-0.0",
+    "53-2.0",
+    "54-2.0",
+    "21003-2.0",
+    "21001-2.0",
+    "21002-2.0",
+    "50-2.0",
+    "21000-0.0",
+    "22189-0.0",
+)
 
 
 def header(columns: int) -> list[str]:
@@ -47,12 +59,28 @@ def write(path: Path, *, rows: int, columns: int, seed: int = 0) -> None:
             for name in place:
                 if name.startswith(("41270-", "41280-")):
                     cells[place[name]] = ""
-            facts = ("0", "1950", "6", "2016-05-20", "11025", "66", "27.41", "80", "171", "1001", "-2.5")
+            facts = (
+                "0",
+                "1950",
+                "6",
+                "2016-05-20",
+                "11025",
+                "66",
+                "27.41",
+                "80",
+                "171",
+                "1001",
+                "-2.5",
+            )
             for name, text in zip(USED, facts, strict=True):
                 cells[place[name]] = text
             for k in range(rng.randrange(0, 30)):
-                cells[place[f"41270-0.{k}"]] = f"{rng.choice('EIJK')}{rng.randrange(10, 99)}{rng.randrange(9)}"
-                cells[place[f"41280-0.{k}"]] = f"20{rng.randrange(10, 22)}-0{rng.randrange(1, 9)}-1{rng.randrange(9)}"
+                cells[place[f"41270-0.{k}"]] = (
+                    f"{rng.choice('EIJK')}{rng.randrange(10, 99)}{rng.randrange(9)}"
+                )
+                cells[place[f"41280-0.{k}"]] = (
+                    f"20{rng.randrange(10, 22)}-0{rng.randrange(1, 9)}-1{rng.randrange(9)}"
+                )
             cells[0] = f"SYN{number:07d}"
             file.write(",".join(cells) + "\n")
 

@@ -20,14 +20,20 @@ BYTES = 40e6  # of a subject, about
 
 
 def make_tree(folder: Path, count: int) -> Path:
-    """`count` phantom subjects below `folder`, each half by its own process; an existing tree of that size is taken."""
+    """`count` phantom subjects below `folder`, each half by its own process; an existing tree of
+    that size is taken."""
     tree = folder / f"ukbb-{count}"
     if (tree / "table.csv").exists():
         return tree
     begun = time.perf_counter()
-    free, needed = shutil.disk_usage(folder.parent if not folder.exists() else folder).free, count * BYTES
+    free, needed = (
+        shutil.disk_usage(folder.parent if not folder.exists() else folder).free,
+        count * BYTES,
+    )
     if free < needed:
-        sys.exit(f"{folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; give --tree or fewer --subjects")
+        sys.exit(
+            f"{folder}: {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB needed; give --tree or fewer --subjects"
+        )
     halves = [tree.with_name(f"{tree.name}-{k}") for k in range(2)]
     for path in (tree, *halves):
         shutil.rmtree(path, ignore_errors=True)
@@ -50,8 +56,14 @@ def make_tree(folder: Path, count: int) -> Path:
 
 def _draw(folder: Path, count: int, seed: int) -> None:
     if count:
-        write_ukbb(Phantom(subjects=count, seed=seed, design="uniform"), folder, count=count, pixels=PIXELS, slices=SLICES,
-                   frames=FRAMES)  # fmt: skip
+        write_ukbb(
+            Phantom(subjects=count, seed=seed, design="uniform"),
+            folder,
+            count=count,
+            pixels=PIXELS,
+            slices=SLICES,
+            frames=FRAMES,
+        )
 
 
 def copied(tree: Path, times: int) -> Path:
@@ -64,5 +76,7 @@ def copied(tree: Path, times: int) -> Path:
     for k in range(times):
         for subject in table.eid:
             shutil.copytree(tree / subject, larger / f"{subject}{k}", copy_function=os.link)
-    pd.concat([table.assign(eid=table.eid + str(k)) for k in range(times)]).to_csv(larger / "table.csv", index=False)
+    pd.concat([table.assign(eid=table.eid + str(k)) for k in range(times)]).to_csv(
+        larger / "table.csv", index=False
+    )
     return larger

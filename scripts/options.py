@@ -14,7 +14,9 @@ from pathlib import Path
 HOUSE = Path(__file__).parents[1]
 CONF, PAGE = HOUSE / "conf", HOUSE / "docs" / "options.md"
 COMMANDS = ("train", "generate", "evaluate")
-SETTING = re.compile(r"^(?P<indent> *)(?P<key>[\w.-]+):(?: +(?P<value>[^#]*?))? *(?:# (?P<comment>.*))?$")
+SETTING = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w.-]+):(?: +(?P<value>[^#]*?))? *(?:# (?P<comment>.*))?$"
+)
 INTRODUCTION = """# Every setting
 
 Made from `conf/` by `scripts/options.py`; change the comments there. A setting is given as `key=value`, a choice as `group=option`, a new key
@@ -24,11 +26,14 @@ option. `...` stands for a value that is computed from other settings; `--cfg jo
 
 
 def first_comment(lines: Sequence[str]) -> str:
-    return next((line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), "")
+    return next(
+        (line.lstrip("# ") for line in lines if line.startswith("#") and "@package" not in line), ""
+    )
 
 
 def settings(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """(dotted key, default, comment) of every leaf; a comment behind a key with leaves of its own goes with the first."""
+    """(dotted key, default, comment) of every leaf; a comment behind a key with leaves of its own
+    goes with the first."""
     parents: list[tuple[int, str]] = []
     inherited = ""
     for k, line in enumerate(lines):
@@ -55,7 +60,10 @@ def settings(lines: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 
 
 def table(rows: Sequence[tuple[str, str, str]]) -> str:
-    lines = [f"| `{key}` | `{default}` | {comment.replace('|', chr(92) + '|')} |" for key, default, comment in rows]
+    lines = [
+        f"| `{key}` | `{default}` | {comment.replace('|', chr(92) + '|')} |"
+        for key, default, comment in rows
+    ]
     return "\n".join(["| setting | default | |", "|---|---|---|", *lines])
 
 
@@ -63,20 +71,32 @@ def page() -> str:
     parts = [INTRODUCTION]
     for command in COMMANDS:
         lines = (CONF / f"{command}.yaml").read_text().splitlines()
-        own = [row for row in settings(lines) if not row[0].startswith(("hydra", "name", "run_dir", "task", "unused"))]
+        own = [
+            row
+            for row in settings(lines)
+            if not row[0].startswith(("hydra", "name", "run_dir", "task", "unused"))
+        ]
         parts.append(f"## {command}.py\n\n{first_comment(lines)}\n\n{table(own)}")
-    for folder in sorted(path for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "local")):
+    for folder in sorted(
+        path for path in CONF.iterdir() if path.is_dir() and path.name not in ("hydra", "local")
+    ):
         parts.append(f"## {folder.name}=\n")
         for path in sorted(folder.glob("*.yaml")):
             if path.stem.startswith("_"):
                 continue
             lines = path.read_text().splitlines()
             prefix = "" if any("@package _global_" in line for line in lines) else f"{folder.name}."
-            rows = [(f"{prefix}{key}", default, comment) for key, default, comment in settings(lines)]
+            rows = [
+                (f"{prefix}{key}", default, comment) for key, default, comment in settings(lines)
+            ]
             told = first_comment(lines)
             parts.append(
                 "\n\n".join(
-                    [f"### {folder.name}={path.stem}", *([told] if told else []), *([table(rows)] if rows else [])]
+                    [
+                        f"### {folder.name}={path.stem}",
+                        *([told] if told else []),
+                        *([table(rows)] if rows else []),
+                    ]
                 )
             )
     launchers = sorted((CONF / "hydra" / "launcher").glob("*.yaml"))

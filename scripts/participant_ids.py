@@ -1,10 +1,12 @@
-"""Looks for what could be a UK Biobank participant's id in files or in the whole history, as UKB-Git-Audit-Tool does.
+"""Looks for what could be a UK Biobank participant's id in files or in the whole history, as
+UKB-Git-Audit-Tool does.
 
     python scripts/participant_ids.py               every file that git tracks
     python scripts/participant_ids.py FILE ...      these (pre-commit calls it so)
     python scripts/participant_ids.py --history     every version of every file on any branch, and every file name
 
-An id has seven digits. Exit status 1 tells that there are some; each is shown with its place, and only its first two digits.
+An id has seven digits. Exit status 1 tells that there are some; each is shown with its place, and
+only its first two digits.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-ID = re.compile(r"(?<![\w.+-])[1-9]\d{6}(?![\w.])|(?<=_)[1-9]\d{6}(?=_)|(?<![\d.])[1-9]\d{6}(?=_2\d{4}_)")
+ID = re.compile(
+    r"(?<![\w.+-])[1-9]\d{6}(?![\w.])|(?<=_)[1-9]\d{6}(?=_)|(?<![\d.])[1-9]\d{6}(?=_2\d{4}_)"
+)
 HARMLESS = {"requirements.lock"}  # versions and dates of other people's packages
 
 
@@ -25,7 +29,8 @@ def git(*words: str) -> bytes:
 
 
 def is_id(number: str) -> bool:
-    """Whether it may be somebody's: neither digits in a row nor a power of two, which people make up."""
+    """Whether it may be somebody's: neither digits in a row nor a power of two, which people make
+    up."""
     return number[:6] not in "0123456789" and int(number).bit_count() > 1
 
 
@@ -50,8 +55,12 @@ def tracked() -> Iterator[tuple[str, bytes]]:
 
 def history() -> Iterator[tuple[str, bytes]]:
     """(name, content) of every blob that any commit has."""
-    listed = [line.split(" ", 1) for line in git("rev-list", "--objects", "--all").decode().splitlines()]
-    process = subprocess.Popen(["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    listed = [
+        line.split(" ", 1) for line in git("rev-list", "--objects", "--all").decode().splitlines()
+    ]
+    process = subprocess.Popen(
+        ["git", "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert process.stdin and process.stdout
     for entry in listed:
         process.stdin.write(f"{entry[0]}\n".encode())
@@ -65,7 +74,9 @@ def history() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="*")
     parser.add_argument("--history", action="store_true")
     asked = parser.parse_args()
@@ -80,7 +91,10 @@ def main() -> None:
     if places:
         sys.exit(
             "\n".join(
-                [*places, f"{len(places)} places could be participants' ids: take them out before they are pushed"]
+                [
+                    *places,
+                    f"{len(places)} places could be participants' ids: take them out before they are pushed",
+                ]
             )
         )
 

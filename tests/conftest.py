@@ -1,4 +1,5 @@
-"""One thread (two on busy cores are slower than one), and a tiny untrained base that takes a second to make."""
+"""One thread (two on busy cores are slower than one), and a tiny untrained base that takes a second
+to make."""
 
 from __future__ import annotations
 

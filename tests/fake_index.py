@@ -25,17 +25,20 @@ PLANS: dict[str, Callable[..., pd.DataFrame]] = {
 
 
 def fake_people() -> pd.DataFrame:
-    """A subject table with a split, ill and healthy of every age and BMI; every 15th is neither case nor control."""
+    """A subject table with a split, ill and healthy of every age and BMI; every 15th is neither
+    case nor control."""
     rng = np.random.default_rng(5)
     ill = rng.random(300) < 0.3
-    people = pd.DataFrame({
-        "subject": [f"SYN{k:04d}" for k in range(300)],
-        "source": "phantom",
-        "sex": np.where(rng.random(300) < 0.4 + 0.2 * ill, "M", "F"),
-        "age": rng.normal(64 + 3 * ill, 8).clip(45, 82).round(2),
-        "bmi": rng.normal(27, 4, 300).clip(18, 45).round(2),
-        "diagnosis": np.where(ill, "hf", "healthy").astype(object),
-    })  # fmt: skip
+    people = pd.DataFrame(
+        {
+            "subject": [f"SYN{k:04d}" for k in range(300)],
+            "source": "phantom",
+            "sex": np.where(rng.random(300) < 0.4 + 0.2 * ill, "M", "F"),
+            "age": rng.normal(64 + 3 * ill, 8).clip(45, 82).round(2),
+            "bmi": rng.normal(27, 4, 300).clip(18, 45).round(2),
+            "diagnosis": np.where(ill, "hf", "healthy").astype(object),
+        }
+    )
     people.loc[::15, "diagnosis"] = None
     people.loc[people.index % 9 == 0, "conditions"] = "mi;af"
     table = with_groups(people)
@@ -43,7 +46,8 @@ def fake_people() -> pd.DataFrame:
 
 
 def fake_index(people: pd.DataFrame) -> pd.DataFrame:
-    """The index of a store of these people: nine rows of a train or extra subject, one of the others."""
+    """The index of a store of these people: nine rows of a train or extra subject, one of the
+    others."""
     rows = [
         {**person, "slice": j, "frame": i, "central": j == i == 0, "flags": ""}
         for person in people.to_dict("records")

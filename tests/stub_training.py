@@ -1,4 +1,5 @@
-"""A two-layer network that draws everything a real one does, and what ends its training at a chosen place."""
+"""A two-layer network that draws everything a real one does, and what ends its training at a chosen
+place."""
 
 from __future__ import annotations
 
@@ -22,7 +23,9 @@ COUNT, BATCH = 22, 4  # an epoch of six batches, the last one half full
 
 class Draws(EpochDraws):
     def drawn(self) -> torch.Tensor:
-        return torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        return torch.randperm(
+            self.count, generator=torch.Generator().manual_seed(self.seed + self.epoch)
+        )
 
 
 class Rows(Dataset):
@@ -45,7 +48,9 @@ class Data(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         sampler = Draws(COUNT, seed=3, begin=self.begin, batch_size=self.batch_size)
-        return DataLoader(Rows(), sampler=sampler, batch_size=self.batch_size, num_workers=self.workers)
+        return DataLoader(
+            Rows(), sampler=sampler, batch_size=self.batch_size, num_workers=self.workers
+        )
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader(Rows(), batch_size=8)
@@ -57,7 +62,9 @@ class Stub(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.network = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1))
+        self.network = nn.Sequential(
+            nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 1)
+        )
         self.seen: list[list[float]] = []
 
     def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -69,7 +76,8 @@ class Stub(L.LightningModule):
     def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
         loss = (self.network(batch)[:, 0] - batch.sum(1)).square().mean()
         self.log("val_loss", loss)
-        self.log("val_score", (-loss).exp() * (1 + self.current_epoch % 2))  # better in every second epoch
+        # better in every second epoch
+        self.log("val_score", (-loss).exp() * (1 + self.current_epoch % 2))
 
     def predict_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
         return self.network(batch)
@@ -79,7 +87,9 @@ class Stub(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=0.05)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5, threshold=1.0)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, patience=0, factor=0.5, threshold=1.0
+        )
         plain = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)
         validates = self.trainer.limit_val_batches != 0
         configs = [{"scheduler": plain, "interval": "step"}]
@@ -117,15 +127,28 @@ class Signal(L.Callback):
             os.kill(os.getpid(), self.number)
 
 
-OPTIONS = {"accelerator": "cpu", "devices": 1, "max_epochs": 4, "enable_progress_bar": False, "max_steps": -1,
-           "enable_model_summary": False, "num_sanity_val_steps": 0, "log_every_n_steps": 1,
-           "gradient_clip_val": 1.0}  # fmt: skip
+OPTIONS = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "max_epochs": 4,
+    "enable_progress_bar": False,
+    "max_steps": -1,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+    "gradient_clip_val": 1.0,
+}
 
 
 def run(
-    folder: Path, *callbacks: L.Callback, workers: int = 0, attempt: Attempt | None = None, **options: Any
+    folder: Path,
+    *callbacks: L.Callback,
+    workers: int = 0,
+    attempt: Attempt | None = None,
+    **options: Any,
 ) -> tuple[L.Trainer, Stub, dict[str, Any]]:
-    """One attempt at training the stub in `folder`; options of fit by name, all others the trainer's."""
+    """One attempt at training the stub in `folder`; options of fit by name, all others the
+    trainer's."""
     quiet()
     names = ("minutes", "steps", "monitor", "ckpt_path", "weights", "loggers")
     own = {name: options.pop(name) for name in names if name in options}
@@ -146,7 +169,10 @@ def run(
 
 def state(folder: Path) -> dict[str, Any]:
     """What a run left: last.ckpt whole, the weights of best.ckpt, and the rows of its metrics."""
-    last, best = (torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True) for name in ("last", "best"))
+    last, best = (
+        torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        for name in ("last", "best")
+    )
     metrics = (folder / "log" / "metrics.csv").read_text()
     for callback in last["callbacks"].values():  # where the folder is, and what is only shown
         for key in (
@@ -160,16 +186,30 @@ def state(folder: Path) -> dict[str, Any]:
             callback.pop(key, None)
     for key in [key for key in last["loops"]["fit_loop"] if "val_loop" in key]:
         del last["loops"]["fit_loop"][key]  # counts the tries of a validation
-    return {"last": last, "best": {key: best[key] for key in ("epoch", "global_step", "state_dict")}, "csv": metrics}
+    return {
+        "last": last,
+        "best": {key: best[key] for key in ("epoch", "global_step", "state_dict")},
+        "csv": metrics,
+    }
 
 
 def differs(a: Any, b: Any, at: str = "") -> list[str]:
     """Where two nested states differ in any bit."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return [line for key in {**a, **b} for line in differs(a.get(key), b.get(key), f"{at}.{key}")]
+        return [
+            line for key in {**a, **b} for line in differs(a.get(key), b.get(key), f"{at}.{key}")
+        ]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
-        return [line for k, (x, y) in enumerate(zip(a, b, strict=True)) for line in differs(x, y, f"{at}.{k}")]
+        return [
+            line
+            for k, (x, y) in enumerate(zip(a, b, strict=True))
+            for line in differs(x, y, f"{at}.{k}")
+        ]
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return [] if torch.equal(a, b) else [f"{at}: {a.flatten()[:3].tolist()} {b.flatten()[:3].tolist()}"]
+        return (
+            []
+            if torch.equal(a, b)
+            else [f"{at}: {a.flatten()[:3].tolist()} {b.flatten()[:3].tolist()}"]
+        )
     same = a == b or (a != a and b != b)
     return [] if same else [f"{at}: {a!r} {b!r}"]

@@ -21,7 +21,8 @@ ED, ES, FRAMES = 2, 5, 8  # counted from 1
 
 
 def write(path: Path, array: np.ndarray) -> None:
-    """(..., Z, Y, X) as a NIfTI file of 1.5 mm pixels, columns to the patient's left, rows to the back, base first."""
+    """(..., Z, Y, X) as a NIfTI file of 1.5 mm pixels, columns to the patient's left, rows to the
+    back, base first."""
     nibabel.save(nibabel.Nifti1Image(array.T, np.diag([-1.5, -1.5, -10, 1])), path)
 
 
@@ -55,7 +56,11 @@ def read(made: ACDC, split: str):
 
 
 def test_flat_and_nested_roots_give_the_same(tmp_path):
-    places = {"flat": ("", ""), "nested": ("training", "testing"), "below": ("database/training", "database/testing")}
+    places = {
+        "flat": ("", ""),
+        "nested": ("training", "testing"),
+        "below": ("database/training", "database/testing"),
+    }
     for root, (first, second) in places.items():
         for number in range(101, 105):
             patient(tmp_path / root / (first if number < 103 else second), number)
@@ -81,7 +86,9 @@ def test_groups_become_diagnoses_and_the_rest_is_extra(tmp_path):
         "HCM": "",
         "RV": "",
     }
-    assert set(people.split[["HCM", "RV"]]) == {"extra"} and "extra" not in set(people.split[["DCM", "MINF", "NOR"]])
+    assert set(people.split[["HCM", "RV"]]) == {"extra"} and "extra" not in set(
+        people.split[["DCM", "MINF", "NOR"]]
+    )
     assert people.sex.isna().all() and people.age.isna().all()
     index = store.index
     assert (index.ed_frame == ED - 1).all() and (index.es_frame == ES - 1).all()  # counted from 0
@@ -91,12 +98,24 @@ def test_groups_become_diagnoses_and_the_rest_is_extra(tmp_path):
 
 @pytest.mark.parametrize(
     ("lines", "bmi"),
-    [("Height: 180\nWeight: 81", 25), ("Height:1.8\nWeight :81", 25), ("Height: 180", None), ("Weight: 81", None),
-     ("Height: 0\nWeight: 81", None), ("Height: tall\nWeight: 81", None), ("Height: 180\nWeight: 810", None),
-     ("Height: nan\nWeight: 81", None), ("", None)],
-)  # fmt: skip
+    [
+        ("Height: 180\nWeight: 81", 25),
+        ("Height:1.8\nWeight :81", 25),
+        ("Height: 180", None),
+        ("Weight: 81", None),
+        ("Height: 0\nWeight: 81", None),
+        ("Height: tall\nWeight: 81", None),
+        ("Height: 180\nWeight: 810", None),
+        ("Height: nan\nWeight: 81", None),
+        ("", None),
+    ],
+)
 def test_bmi_is_derived_where_it_can_be(tmp_path, lines, bmi):
-    patient(tmp_path / "acdc", 101, info=f"ED:{ED}\nES : {ES}\nGroup: NOR\n# a note: with colons: in it\n\n{lines}\n")
+    patient(
+        tmp_path / "acdc",
+        101,
+        info=f"ED:{ED}\nES : {ES}\nGroup: NOR\n# a note: with colons: in it\n\n{lines}\n",
+    )
     table, rejected = cohort(tmp_path / "acdc").subjects()
     assert rejected.empty
     assert table.bmi[0] == pytest.approx(bmi) if bmi else np.isnan(table.bmi[0])
@@ -116,7 +135,9 @@ def test_the_cine_gives_neighbouring_frames_to_training_subjects(tmp_path):
     assert found["without"].index["flags"].tolist() == [""] * 3
     same = found["with"].index.frame == 0  # ED and ES are counted from 1: the cine's are the files'
     for part in ("images", "masks"):
-        np.testing.assert_array_equal(getattr(found["with"], part)[same], getattr(found["without"], part))
+        np.testing.assert_array_equal(
+            getattr(found["with"], part)[same], getattr(found["without"], part)
+        )
     assert read(cohort(tmp_path / "with"), "extra")[2].images.shape[0] == 9
 
 
@@ -134,7 +155,10 @@ def short(folder: Path) -> None:
 
 def other_heart(folder: Path) -> None:
     patient(folder.parent / "other", 104, cine=True)
-    shutil.move(folder.parent / "other" / "patient104" / "patient104_4d.nii.gz", folder / "patient101_4d.nii.gz")
+    shutil.move(
+        folder.parent / "other" / "patient104" / "patient104_4d.nii.gz",
+        folder / "patient101_4d.nii.gz",
+    )
     shutil.rmtree(folder.parent / "other")
 
 
@@ -145,12 +169,20 @@ def shifted(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil",
-    [lambda f: (f / "patient101_4d.nii.gz").write_bytes(b""), short, other_heart, shifted,
-     lambda f: write(f / "patient101_4d.nii.gz", np.ones((5, 88, 108), np.int16)),
-     lambda f: (f / "Info.cfg").write_text((f / "Info.cfg").read_text().replace("NbFrame: 8", "NbFrame: 9"))],
-)  # fmt: skip
+    [
+        lambda f: (f / "patient101_4d.nii.gz").write_bytes(b""),
+        short,
+        other_heart,
+        shifted,
+        lambda f: write(f / "patient101_4d.nii.gz", np.ones((5, 88, 108), np.int16)),
+        lambda f: (f / "Info.cfg").write_text(
+            (f / "Info.cfg").read_text().replace("NbFrame: 8", "NbFrame: 9")
+        ),
+    ],
+)
 def test_a_cine_that_cannot_be_used_costs_the_neighbours_and_not_the_patient(tmp_path, spoil):
-    """ED and ES come from their own files in every split, so that a split does not decide who is in the cohort."""
+    """ED and ES come from their own files in every split, so that a split does not decide who is in
+    the cohort."""
     alone = read(cohort(patient(tmp_path / "alone", 101).parent), "train")[2]
     folder = patient(tmp_path / "acdc", 101, cine=True)
     spoil(folder)
@@ -195,17 +227,31 @@ FAULTS = {
     "Info.cfg is missing": lambda f: (f / "Info.cfg").unlink(),
     "Info.cfg lacks ES": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nGroup: NOR\n"),
     "Info.cfg: ED is '0'": lambda f: (f / "Info.cfg").write_text(f"ED: 0\nES: {ES}\nGroup: NOR\n"),
-    "Info.cfg: ED and ES are the same frame": lambda f: (f / "Info.cfg").write_text(f"ED: {ES}\nES: {ES}\nGroup: NOR\n"),
-    "unknown pathology 'ABC'": lambda f: (f / "Info.cfg").write_text(f"ED: {ED}\nES: {ES}\nGroup: ABC\n"),
-    "ED labels: unknown labels 7": lambda f: relabel(f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)),
-    "ES labels: labels are not integers: 0.5": lambda f: relabel(f, ES, lambda m: m.astype(np.float32) / 2),
+    "Info.cfg: ED and ES are the same frame": lambda f: (f / "Info.cfg").write_text(
+        f"ED: {ES}\nES: {ES}\nGroup: NOR\n"
+    ),
+    "unknown pathology 'ABC'": lambda f: (f / "Info.cfg").write_text(
+        f"ED: {ED}\nES: {ES}\nGroup: ABC\n"
+    ),
+    "ED labels: unknown labels 7": lambda f: relabel(
+        f, ED, lambda m: np.where(m == 3, 7, m).astype(np.uint8)
+    ),
+    "ES labels: labels are not integers: 0.5": lambda f: relabel(
+        f, ES, lambda m: m.astype(np.float32) / 2
+    ),
     "labels measure 4 x 88 x 108, the ED image 5": lambda f: relabel(f, ED, lambda m: m[1:]),
     "ED labels: no LV cavity and no myocardium": lambda f: relabel(f, ED, np.zeros_like),
     "ES labels: LV and RV look swapped": lambda f: relabel(f, ES, lambda m: THEIRS[m]),
-    "ED image: 4 axes, expected 3": lambda f: write(f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)),
-    "ED labels: the LV cavity is smaller": lambda f: relabel(f, ED, lambda m: np.where((m == 3) & (m.cumsum(1) > 40), 2, m)),
-    "constant image": lambda f: [write(p, np.ones((5, 88, 108), np.int16)) for p in f.glob("*frame0?.nii.gz")],
-}  # fmt: skip
+    "ED image: 4 axes, expected 3": lambda f: write(
+        f / f"{f.name}_frame{ED:02d}.nii.gz", np.ones((2, 5, 6, 7), np.int16)
+    ),
+    "ED labels: the LV cavity is smaller": lambda f: relabel(
+        f, ED, lambda m: np.where((m == 3) & (m.cumsum(1) > 40), 2, m)
+    ),
+    "constant image": lambda f: [
+        write(p, np.ones((5, 88, 108), np.int16)) for p in f.glob("*frame0?.nii.gz")
+    ],
+}
 
 
 @pytest.mark.parametrize("reason", FAULTS)
@@ -229,7 +275,9 @@ def test_case_14_31_no_patient_is_named_in_a_store(tmp_path):
     ) as error:
         prepare(cohort(tmp_path / "acdc"), tmp_path / "data")
     store = prepare(cohort(tmp_path / "acdc", max_rejected=0.4), tmp_path / "data")
-    assert len(store.subjects) == 2 and not re.search(r"patient\d", everything(store) + str(error.value))
+    assert len(store.subjects) == 2 and not re.search(
+        r"patient\d", everything(store) + str(error.value)
+    )
 
 
 def test_case_17_a_time_axis_elsewhere_is_told_by_nbframe(tmp_path):
@@ -249,7 +297,10 @@ def test_the_ejection_fraction_can_decide(tmp_path):
         patient(tmp_path / "acdc", number)  # all eject 1 - 0.7 ** 2
     table, rejected = cohort(tmp_path / "acdc", label="ef", ef_above=45).subjects()
     assert rejected.empty and table.ef.to_numpy() == pytest.approx(0.5, abs=0.03)
-    assert table.pathology.tolist() == ["DCM", "NOR", "HCM"] and table.diagnosis.tolist() == ["healthy"] * 3
+    assert (
+        table.pathology.tolist() == ["DCM", "NOR", "HCM"]
+        and table.diagnosis.tolist() == ["healthy"] * 3
+    )
     relabel(tmp_path / "acdc" / "patient103", ES, np.zeros_like)
     table, rejected = cohort(tmp_path / "acdc", label="ef").subjects()
     assert rejected.reason.tolist() == ["ES labels: no LV cavity and no myocardium labelled"]
@@ -259,11 +310,19 @@ def test_the_ejection_fraction_can_decide(tmp_path):
 def test_the_split_does_not_depend_on_the_salt(tmp_path):
     for number in range(101, 113):
         patient(tmp_path / "acdc", number)
-    stores = [prepare(cohort(tmp_path / "acdc", salt_root=tmp_path / salt), tmp_path / salt) for salt in "ab"]
+    stores = [
+        prepare(cohort(tmp_path / "acdc", salt_root=tmp_path / salt), tmp_path / salt)
+        for salt in "ab"
+    ]
     assert not set(stores[0].subjects.subject) & set(stores[1].subjects.subject)
     assert stores[0].subjects.split.tolist() == stores[1].subjects.split.tolist()
-    assert stores[0].fingerprint == stores[1].fingerprint and stores[0].meta["names"] != stores[1].meta["names"]
-    assert (stores[0].folder / "images.u8").read_bytes() == (stores[1].folder / "images.u8").read_bytes()
+    assert (
+        stores[0].fingerprint == stores[1].fingerprint
+        and stores[0].meta["names"] != stores[1].meta["names"]
+    )
+    assert (stores[0].folder / "images.u8").read_bytes() == (
+        stores[1].folder / "images.u8"
+    ).read_bytes()
 
 
 def held(cohort) -> str:
@@ -282,10 +341,14 @@ def test_changed_files_are_other_data(tmp_path):
 @pytest.mark.parametrize("root", [None, "nowhere", "empty"])
 def test_a_missing_root_says_what_is_expected(tmp_path, root):
     (tmp_path / "empty").mkdir()
-    made = ACDC(root=root and tmp_path / root, salt_root=tmp_path / "salted")  # making it touches no file
+    # making it touches no file
+    made = ACDC(root=root and tmp_path / root, salt_root=tmp_path / "salted")
     with pytest.raises(FileNotFoundError) as error:
         made.subjects()
-    assert all(word in str(error.value) for word in (root or "not set", "Info.cfg", "cohort.root=", "CMR_ACDC_ROOT"))
+    assert all(
+        word in str(error.value)
+        for word in (root or "not set", "Info.cfg", "cohort.root=", "CMR_ACDC_ROOT")
+    )
     assert "\n" not in str(error.value) and not (tmp_path / "salted").exists()
 
 

@@ -13,7 +13,9 @@ from cmrdata.prepare import prepare
 from cmrdata.readers.acdc import ACDC
 from cmrdata.store import Store
 
-REAL = Path(os.environ.get("CMR_ACDC_ROOT") or Path(__file__).parents[2] / "shared" / "data" / "acdc")
+REAL = Path(
+    os.environ.get("CMR_ACDC_ROOT") or Path(__file__).parents[2] / "shared" / "data" / "acdc"
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,8 @@ def test_real_patients_are_all_read(real):
     assert real.meta["subjects"] == len(real.subjects) and real.meta["rejected"] == 0
     assert real.index.groupby("subject").size().isin((1, 3, 9)).all()
     assert (real.index["flags"].isin(("", "mask_reused", "handedness_assumed"))).all()
-    assert (real.index["flags"] == "handedness_assumed").mean() < 0.1  # the headers tell nothing, nearly all masks do
+    # the headers tell nothing, nearly all masks do
+    assert (real.index["flags"] == "handedness_assumed").mean() < 0.1
     assert set(np.unique(real.masks)) == {0, 1, 2, 3}
     assert not re.search(r"patient\d", everything(real))
 
@@ -37,7 +40,12 @@ def test_the_shared_70_patients_are_14_healthy_and_28_with_reduced_ef(real):
     if len(real.subjects) != 70:
         pytest.skip(f"{len(real.subjects)} patients in {REAL}, not the shared selection of 70")
     assert real.subjects.diagnosis.value_counts().to_dict() == {"reduced_ef": 28, "healthy": 14}
-    assert real.subjects.split.value_counts().to_dict() == {"extra": 28, "train": 26, "test": 9, "val": 7}
+    assert real.subjects.split.value_counts().to_dict() == {
+        "extra": 28,
+        "train": 26,
+        "test": 9,
+        "val": 7,
+    }
     assert len(real.index) == (26 + 28) * 3 + 9 + 7
 
 
@@ -55,8 +63,14 @@ def test_real_crops_are_centred_upright_and_well_exposed(real):
 
 
 def test_real_ejection_fractions_agree_with_the_groups(real, tmp_path):
-    """The challenge's own bounds: DCM and MINF below 40 %, NOR above 50 %, by the challenge's measurement of them."""
+    """The challenge's own bounds: DCM and MINF below 40 %, NOR above 50 %, by the challenge's
+    measurement of them."""
     table, rejected = ACDC(root=REAL, salt_root=tmp_path, label="ef").subjects()
     percent = 100 * table.set_index("pathology").ef
-    assert rejected.empty and percent["DCM"].max() < 40 and percent["NOR"].min() > 50 and percent["HCM"].min() > 50
+    assert (
+        rejected.empty
+        and percent["DCM"].max() < 40
+        and percent["NOR"].min() > 50
+        and percent["HCM"].min() > 50
+    )
     assert percent["MINF"].max() < 45 and (percent["MINF"] < 40).mean() > 0.8

@@ -1,4 +1,5 @@
-"""Adherence per group, contraction, diversity over seeds: by hand, in simulation, and with what bad images leave behind."""
+"""Adherence per group, contraction, diversity over seeds: by hand, in simulation, and with what bad
+images leave behind."""
 
 from __future__ import annotations
 
@@ -15,7 +16,15 @@ from cmrdata.batch import LABELS, LV, MYO, RV
 from cmrdata.cohort import with_groups
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.evaluation import adherence, contraction, diversity, estimates, judges, measured, sections
+from cmrgen.evaluation import (
+    adherence,
+    contraction,
+    diversity,
+    estimates,
+    judges,
+    measured,
+    sections,
+)
 from cmrgen.evaluation import figures_adherence as pictures
 from cmrgen.evaluation.adherence import Seen
 from cmrgen.evaluation.areas import areas
@@ -33,13 +42,22 @@ def seen(table: pd.DataFrame, *, wrong: float = 0.0, seed: int = 0) -> Seen:
     masks[:, :, 2:6, 2:6], masks[:, :, 1, 2:6], masks[:, :, 2:6, 0] = LV, MYO, RV
     segmented, errs = masks.copy(), rng.random(len(table)) < wrong
     segmented[errs, :, 4:6, 2:6] = 0
-    columns = {"sex": table.sex, "age_band": table.age_band, "bmi_band": table.bmi_band, "diagnosis": table.label}
+    columns = {
+        "sex": table.sex,
+        "age_band": table.age_band,
+        "bmi_band": table.bmi_band,
+        "diagnosis": table.label,
+    }
     predicted = {axis: np.array(column, object) for axis, column in columns.items()}
     for values in predicted.values():
-        values[errs] = np.array(["M" if v == "F" else "F" if v == "M" else "none" for v in values[errs]], object)
+        values[errs] = np.array(
+            ["M" if v == "F" else "F" if v == "M" else "none" for v in values[errs]], object
+        )
     others = adherence.derangement(len(table), seed=0)
     flat = np.zeros((len(table), 2), bool)
-    return Seen(table, areas(segmented, masks), predicted, flat, others, areas(segmented, masks[others]))
+    return Seen(
+        table, areas(segmented, masks), predicted, flat, others, areas(segmented, masks[others])
+    )
 
 
 # --- estimates
@@ -48,10 +66,16 @@ def seen(table: pd.DataFrame, *, wrong: float = 0.0, seed: int = 0) -> Seen:
 def test_mean_of_independent_images_is_students() -> None:
     values = np.random.default_rng(0).normal(size=30)
     found = estimates.mean(np.append(values, np.nan), np.append(np.arange(30), 0))
-    assert found[:3] == pytest.approx((values.mean(), *stats.t.interval(0.95, 29, values.mean(), stats.sem(values))))
+    assert found[:3] == pytest.approx(
+        (values.mean(), *stats.t.interval(0.95, 29, values.mean(), stats.sem(values)))
+    )
     assert found.n == 30 and found.subjects == 30
     one = estimates.mean(values, np.zeros(30))
-    assert one.value == pytest.approx(values.mean()) and np.isnan([one.low, one.high]).all() and one.subjects == 1
+    assert (
+        one.value == pytest.approx(values.mean())
+        and np.isnan([one.low, one.high]).all()
+        and one.subjects == 1
+    )
     assert np.isnan(estimates.mean(np.array([np.nan]), np.zeros(1)).value)
 
 
@@ -93,7 +117,11 @@ def test_intervals_hold_what_they_promise() -> None:
         residual = values - values.mean()
         half = estimates.influence(residual + 1.96 * (residual**2 - sd**2) / (2 * sd), who)
         limit = values.mean() + 1.96 * sd
-        hits += [share.low <= 0.8 <= share.high, mean.low <= 0 <= mean.high, limit - half <= 1.96 <= limit + half]
+        hits += [
+            share.low <= 0.8 <= share.high,
+            mean.low <= 0 <= mean.high,
+            limit - half <= 1.96 <= limit + half,
+        ]
     assert ((hits / 600 > 0.92) & (hits / 600 < 0.985)).all(), hits / 600
 
 
@@ -113,16 +141,31 @@ def test_difference_of_shares_is_newcombes() -> None:
 def test_by_group_counts_images_subjects_and_marks_few() -> None:
     table = people(144)
     twice = pd.concat([table.iloc[:72]] * 2, ignore_index=True)
-    rows = adherence.by_group(seen(table), seen(twice, wrong=0.3)).set_index(["axis", "subgroup", "metric"])
+    rows = adherence.by_group(seen(table), seen(twice, wrong=0.3)).set_index(
+        ["axis", "subgroup", "metric"]
+    )
     whole = rows.loc[("all", "all", "sex_accuracy")]
-    assert (whole.real, whole.real_n, whole.real_subjects, whole.synthetic_n, whole.synthetic_subjects) == (
+    assert (
+        whole.real,
+        whole.real_n,
+        whole.real_subjects,
+        whole.synthetic_n,
+        whole.synthetic_subjects,
+    ) == (
         1,
         144,
         144,
         144,
         72,
     )
-    assert whole.synthetic_low < whole.synthetic < whole.synthetic_high < 1 == whole.real > whole.real_low
+    assert (
+        whole.synthetic_low
+        < whole.synthetic
+        < whole.synthetic_high
+        < 1
+        == whole.real
+        > whole.real_low
+    )
     assert whole.difference == pytest.approx(whole.synthetic - 1) and whole.difference_high < 0
     assert len(rows.loc["group"]) == 36 * 5 and rows.loc["group"].few.all() and not whole.few
     assert rows.loc[("sex", "F", "dice")].synthetic_n == 72 and (rows.loc["sex"].real_n == 72).all()
@@ -137,17 +180,27 @@ def test_a_group_without_images_and_an_unknown_axis_are_named_not_averaged() -> 
     fake = fake[fake.group != "F/<60/hf"].reset_index(drop=True)
     rows = adherence.by_group(seen(real), seen(fake)).set_index(["axis", "subgroup", "metric"])
     absent = rows.loc[("group", "F/<60/hf", "dice")]
-    assert np.isnan(absent.synthetic) and absent.synthetic_n == 0 and absent.real_n > 0 and absent.few
+    assert (
+        np.isnan(absent.synthetic) and absent.synthetic_n == 0 and absent.real_n > 0 and absent.few
+    )
     assert "bmi_accuracy" not in rows.index.get_level_values("metric")
-    assert "occur on one side only" in " ".join(adherence.adherence(seen(real), seen(fake)).attrs["warnings"])
+    assert "occur on one side only" in " ".join(
+        adherence.adherence(seen(real), seen(fake)).attrs["warnings"]
+    )
 
 
 def test_confusion_adds_up() -> None:
     table = people(144)
     found = adherence.confusion(seen(table), seen(table, wrong=1.0))
-    assert set(found.axis) == {"sex", "age_band", "bmi_band", "diagnosis"} and set(found[found.axis == "sex"].n) == {72}
-    real, fake = (found[(found.axis == "sex") & (found.images == name)] for name in ("real", "synthetic"))
-    assert (real[real.asked == real.seen].share == 1).all() and (fake[fake.asked == fake.seen].share == 0).all()
+    assert set(found.axis) == {"sex", "age_band", "bmi_band", "diagnosis"} and set(
+        found[found.axis == "sex"].n
+    ) == {72}
+    real, fake = (
+        found[(found.axis == "sex") & (found.images == name)] for name in ("real", "synthetic")
+    )
+    assert (real[real.asked == real.seen].share == 1).all() and (
+        fake[fake.asked == fake.seen].share == 0
+    ).all()
     assert (found[found.axis == "sex"].groupby(["asked", "images"]).share.sum() == 1).all()
 
 
@@ -167,7 +220,11 @@ def test_faults_names_flat_images_empty_segmentations_and_absent_structures() ->
 
 def test_area_change_by_hand() -> None:
     cavity = np.array([[8, 4], [4, 8], [0, 0]])
-    assert contraction.area_change(cavity).tolist() == [50, -100, pytest.approx(np.nan, nan_ok=True)]
+    assert contraction.area_change(cavity).tolist() == [
+        50,
+        -100,
+        pytest.approx(np.nan, nan_ok=True),
+    ]
     masks = np.zeros((1, 2, 4, 4), np.uint8)
     masks[0, 0, :2], masks[0, 1, 0], masks[0, :, 3] = LV, LV, RV
     side = Seen(people(1), areas(masks, masks), {})
@@ -176,13 +233,17 @@ def test_area_change_by_hand() -> None:
 
 def test_agreement_is_bland_and_altmans_for_independent_images() -> None:
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({"subject": np.arange(4000), "label": np.arange(4000) % 2, "mask": rng.normal(50, 8, 4000)})
+    table = pd.DataFrame(
+        {"subject": np.arange(4000), "label": np.arange(4000) % 2, "mask": rng.normal(50, 8, 4000)}
+    )
     table["segmented"] = table["mask"] + rng.normal(-3, 5, 4000)
     table.loc[0, "segmented"], table.loc[1, "mask"], table.loc[1, "segmented"] = np.nan, 2.0, -1.0
     found = contraction.agreement(table, table[:30])
     row, apart = found.iloc[0], (table.segmented - table["mask"]).dropna()
     sd = apart.std()
-    assert row.bias == pytest.approx(apart.mean()) and row.upper - row.lower == pytest.approx(2 * 1.96 * sd)
+    assert row.bias == pytest.approx(apart.mean()) and row.upper - row.lower == pytest.approx(
+        2 * 1.96 * sd
+    )
     assert row.bias_high - row.bias == pytest.approx(1.96 * sd / np.sqrt(len(apart)), rel=0.01)
     theirs = 1.96 * sd * np.sqrt((1 + 1.96**2 / 2) / len(apart))  # Bland & Altman 1999, 2.4
     assert row.upper_high - row.upper == pytest.approx(theirs, rel=0.1)
@@ -192,7 +253,11 @@ def test_agreement_is_bland_and_altmans_for_independent_images() -> None:
         "diseased",
     ] * 2
     told = " ".join(found.attrs["warnings"])
-    assert "1 of 4000 real images have no LV" in told and "larger at ES" in told and "synthetic healthy (14)" in told
+    assert (
+        "1 of 4000 real images have no LV" in told
+        and "larger at ES" in told
+        and "synthetic healthy (14)" in told
+    )
     nothing = contraction.agreement(table[:0], table[:1])
     assert np.isnan(nothing.bias).all() and (nothing.n == 0).all()
 
@@ -211,25 +276,43 @@ def networks(store: Store, tmp_path_factory: pytest.TempPathFactory) -> judges.J
 
 
 def test_layers_give_a_distance(store: Store, networks: judges.Judges) -> None:
-    vectors = judges.layers(networks, np.concatenate([store.images[:3], store.images[:1], store.images[:1] // 2]))
+    vectors = judges.layers(
+        networks, np.concatenate([store.images[:3], store.images[:1], store.images[:1] // 2])
+    )
     apart = ((vectors[:, None] - vectors[None]) ** 2).sum(-1).numpy()
-    assert apart[0, 3] == pytest.approx(0, abs=1e-6) and (apart[0, 1:3] > 0.01).all() and np.allclose(apart, apart.T)
+    assert (
+        apart[0, 3] == pytest.approx(0, abs=1e-6)
+        and (apart[0, 1:3] > 0.01).all()
+        and np.allclose(apart, apart.T)
+    )
     x = judges._sized(judges.signed(store.images[:1], vectors.device))
     first = networks.attributes.trunk[0](x)[0]
-    unit = (first / first.norm(dim=0, keepdim=True).clamp(min=1e-12)).flatten(1)  # a layer by hand: unit over channels
-    assert float((vectors[0, : unit.numel()] ** 2).sum()) == pytest.approx(float((unit**2).sum(0).mean()), rel=1e-4)
+    # a layer by hand: unit over channels
+    unit = (first / first.norm(dim=0, keepdim=True).clamp(min=1e-12)).flatten(1)
+    assert float((vectors[0, : unit.numel()] ** 2).sum()) == pytest.approx(
+        float((unit**2).sum(0).mean()), rel=1e-4
+    )
 
 
 def test_bundles_share_what_they_say() -> None:
-    index = pd.DataFrame({"subject": list("aaabbcd"), "source_row": [0, 0, 1, 2, 2, 3, 4], "prompt": "p", "seed": [1, 2, 3, 4, 4, 5, 6],
-                          "group": ["g"] * 5 + ["h"] * 2}, index=range(10, 17))  # fmt: skip
+    index = pd.DataFrame(
+        {
+            "subject": list("aaabbcd"),
+            "source_row": [0, 0, 1, 2, 2, 3, 4],
+            "prompt": "p",
+            "seed": [1, 2, 3, 4, 4, 5, 6],
+            "group": ["g"] * 5 + ["h"] * 2,
+        },
+        index=range(10, 17),
+    )
     [(who, rows)] = diversity.seed_bundles(index, seed=0)
     assert who == "a" and rows.tolist() == [0, 1]  # b has one seed twice: the same image
     [(who, rows)] = diversity.subject_bundles(index, seed=0)
     assert who == "a" and set(index.source_row.iloc[rows]) == {0, 1}
     pairs = diversity.group_bundles(index, seed=0)
     assert len(pairs) == 2 and all(
-        index.subject.iloc[rows].nunique() == 2 and index.group.iloc[rows].nunique() == 1 for _, rows in pairs
+        index.subject.iloc[rows].nunique() == 2 and index.group.iloc[rows].nunique() == 1
+        for _, rows in pairs
     )
     drawn = np.concatenate([rows for _, rows in diversity.group_bundles(people(300), seed=1)])
     assert len(set(drawn)) == len(drawn)
@@ -259,8 +342,14 @@ def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path
     made = fake_set(tmp_path / "set", store, count=150)
     found = measured.measure(store, made, networks, tmp_path / "out", seed=0)
     parts = sections.shown_sections(found, missing=["F/<60/obese/hf"], seed=0)
-    assert "1 groups have no training subject" in parts[0].warnings[0] and "no sweep folder" in parts[2].warnings[0]
-    assert all(made.fingerprint in str(part.sources) and store.fingerprint in str(part.sources) for part in parts)
+    assert (
+        "1 groups have no training subject" in parts[0].warnings[0]
+        and "no sweep folder" in parts[2].warnings[0]
+    )
+    assert all(
+        made.fingerprint in str(part.sources) and store.fingerprint in str(part.sources)
+        for part in parts
+    )
     assert (
         "Dice of" in parts[0].answers[0]
         and "contract by" in parts[1].answers[0]
@@ -285,11 +374,15 @@ def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path
 
 
 @pytest.mark.slow
-def test_measuring_again_changes_no_byte(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
+def test_measuring_again_changes_no_byte(
+    store: Store, networks: judges.Judges, tmp_path: Path
+) -> None:
     made = fake_set(tmp_path / "set", store, count=40)
     written = []
     for name in ("a", "b"):
-        sections.shown_sections(measured.measure(store, made, networks, tmp_path / name, seed=0), missing=[], seed=0)
+        sections.shown_sections(
+            measured.measure(store, made, networks, tmp_path / name, seed=0), missing=[], seed=0
+        )
         files = sorted((tmp_path / name).rglob("*.*"))
         written.append({path.relative_to(tmp_path / name): path.read_bytes() for path in files})
     assert written[0] == written[1] and len(written[0]) > 20
@@ -309,13 +402,19 @@ def test_sections_of_a_black_set_warn_and_do_not_fail(
     assert "40 of 40 synthetic images are flat" in " ".join(shown.warnings)
     whole = pd.read_csv(tmp_path / "out" / "adherence.csv").set_index("metric").synthetic
     assert (whole.dropna() == 0).all()
-    assert "40 of 40 synthetic images have no LV cavity" in " ".join(contracted.tables[0].attrs["warnings"])
+    assert "40 of 40 synthetic images have no LV cavity" in " ".join(
+        contracted.tables[0].attrs["warnings"]
+    )
     assert contracted.answers == []
 
 
-def test_a_set_of_one_image_is_told_not_measured(store: Store, networks: judges.Judges, tmp_path: Path) -> None:
+def test_a_set_of_one_image_is_told_not_measured(
+    store: Store, networks: judges.Judges, tmp_path: Path
+) -> None:
     made = fake_set(tmp_path / "set", store, count=1)
-    [section] = sections.shown_sections(measured.measure(store, made, networks, tmp_path, seed=0), missing=[], seed=0)
+    [section] = sections.shown_sections(
+        measured.measure(store, made, networks, tmp_path, seed=0), missing=[], seed=0
+    )
     assert "holds 1 images" in section.warnings[0] and not section.tables
 
 
@@ -333,8 +432,19 @@ def test_pictures_show_every_band_and_limit() -> None:
         pictures.diversity(diversity.diversity(spread), spread),
     ]
     words = [" | ".join(text.get_text() for text in figure.findobj(Text)) for figure in drawn]
-    assert all(name in words[0] for name in ("All images", "Age 70+", "Obese", "Diseased", "Diagnosis as asked"))
-    assert "Condition, synthetic" in words[1] and "100 %\n72" in words[1] and "nothing to compare" in words[2]
+    assert all(
+        name in words[0]
+        for name in ("All images", "Age 70+", "Obese", "Diseased", "Diagnosis as asked")
+    )
+    assert (
+        "Condition, synthetic" in words[1]
+        and "100 %\n72" in words[1]
+        and "nothing to compare" in words[2]
+    )
     real, fake = contraction.pairs(seen(table)), contraction.pairs(seen(table, wrong=0.5))
-    limits = pictures.bland_altman({"real": real, "synthetic": fake}, contraction.agreement(real, fake), unit="%")
-    assert "synthetic images (n = 144)" in " | ".join(text.get_text() for text in limits.findobj(Text))
+    limits = pictures.bland_altman(
+        {"real": real, "synthetic": fake}, contraction.agreement(real, fake), unit="%"
+    )
+    assert "synthetic images (n = 144)" in " | ".join(
+        text.get_text() for text in limits.findobj(Text)
+    )

@@ -1,4 +1,5 @@
-"""Two-sample tests of the audit: exact, blind to the mix of groups and to repeated images, and without false alarms."""
+"""Two-sample tests of the audit: exact, blind to the mix of groups and to repeated images, and
+without false alarms."""
 
 from __future__ import annotations
 
@@ -7,13 +8,24 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cmrgen.evaluation.alarms import Sample, _hypergeometric, _nearest, _ranks, holm, nearest, ranks, shared
+from cmrgen.evaluation.alarms import (
+    Sample,
+    _hypergeometric,
+    _nearest,
+    _ranks,
+    holm,
+    nearest,
+    ranks,
+    shared,
+)
 from cmrgen.evaluation.membership import membership
 from cmrgen.evaluation.privacy import Side, set_tests, single_copies, with_alarms
 from cmrgen.evaluation.verdicts import membership_verdict, verdicts
 
 
-def sample(values: np.ndarray, groups: np.ndarray | str = "a", people: np.ndarray | None = None) -> Sample:
+def sample(
+    values: np.ndarray, groups: np.ndarray | str = "a", people: np.ndarray | None = None
+) -> Sample:
     groups = np.full(len(values), groups) if isinstance(groups, str) else groups
     return Sample(values, groups, np.arange(len(values)) if people is None else people)
 
@@ -23,21 +35,28 @@ def test_nearest_by_hand() -> None:
     values, own = np.arange(60.0), np.isin(np.arange(60), [59, 58, *range(18)])
     found = _nearest(values, np.zeros(60, int), own, level=0.05)
     chance = stats.hypergeom(60, 3, 20)
-    assert found.observed == 2 and found.expected == pytest.approx(1) and found.p == pytest.approx(chance.sf(1))
+    assert (
+        found.observed == 2
+        and found.expected == pytest.approx(1)
+        and found.p == pytest.approx(chance.sf(1))
+    )
     assert found.alarm_from == 3 and chance.sf(2) <= 0.05 < chance.sf(1)
 
 
 def test_chances_are_hypergeometric() -> None:
     total, marked, drawn = np.array([30, 7, 5]), np.array([4, 2, 5]), np.array([11, 6, 0])
     found = _hypergeometric(total, marked, drawn)
-    wanted = [stats.hypergeom.pmf(np.arange(6), *row) for row in zip(total, marked, drawn, strict=True)]
+    wanted = [
+        stats.hypergeom.pmf(np.arange(6), *row) for row in zip(total, marked, drawn, strict=True)
+    ]
     assert found == pytest.approx(np.array(wanted))
 
 
 def test_nearest_of_two_groups_adds_their_chances() -> None:
     values, groups = np.r_[10.0, 9, np.zeros(18), 8, np.zeros(19)], np.repeat([0, 1], 20)
     own = np.isin(np.arange(40), [0, 2, 3, 20, 21])
-    found = _nearest(np.r_[values], groups, own, level=0.05)  # the nearest 2 of 40: both of the first group
+    # the nearest 2 of 40: both of the first group
+    found = _nearest(np.r_[values], groups, own, level=0.05)
     assert found.observed == 1 and found.expected == pytest.approx(2 * 3 / 20)
     assert found.p == pytest.approx(stats.hypergeom(20, 2, 3).sf(0))
 
@@ -49,7 +68,9 @@ def test_ranks_are_mann_whitneys_with_ties() -> None:
     peer = stats.mannwhitneyu(
         values[own], values[~own], alternative="greater", use_continuity=False, method="asymptotic"
     )
-    assert found.p == pytest.approx(peer.pvalue) and found.nearer == pytest.approx(peer.statistic / 25 / 35)
+    assert found.p == pytest.approx(peer.pvalue) and found.nearer == pytest.approx(
+        peer.statistic / 25 / 35
+    )
     assert found.ct == pytest.approx(stats.norm.ppf(peer.pvalue))
 
 
@@ -57,7 +78,9 @@ def test_another_mix_of_groups_is_no_evidence_and_a_nearer_group_is() -> None:
     rng = np.random.default_rng(1)
     first, second = np.repeat(["near", "far"], (300, 20)), np.repeat(["near", "far"], (60, 400))
     level = {"near": 3.0, "far": 0.0}
-    kinds = [sample(rng.normal(size=len(g)) + [level[name] for name in g], g) for g in (first, second)]
+    kinds = [
+        sample(rng.normal(size=len(g)) + [level[name] for name in g], g) for g in (first, second)
+    ]
     assert nearest(*kinds, seed=0).p > 0.05 and ranks(*kinds, seed=0).p > 0.05
     mixed = [sample(kind.value) for kind in kinds]
     assert nearest(*mixed, seed=0).p < 1e-6 and ranks(*mixed, seed=0).ct < -10
@@ -78,26 +101,41 @@ def test_images_of_one_person_are_one_piece_of_evidence() -> None:
 
 
 def test_groups_that_one_side_lacks_are_left_out_and_counted() -> None:
-    first, second = sample(np.arange(6.0), np.array(list("aabbcc"))), sample(np.arange(4.0), np.array(list("bbdd")))
+    first, second = (
+        sample(np.arange(6.0), np.array(list("aabbcc"))),
+        sample(np.arange(4.0), np.array(list("bbdd"))),
+    )
     left, right, counts = shared(first, second)
-    assert left.group.tolist() == ["b", "b"] and right.group.tolist() == ["b", "b"] and counts == (2, 2, 2, 4)
+    assert (
+        left.group.tolist() == ["b", "b"]
+        and right.group.tolist() == ["b", "b"]
+        and counts == (2, 2, 2, 4)
+    )
     nobody = shared(first.part(np.arange(2)), second)
-    assert np.isnan(nearest(*nobody[:2], seed=0)).all() and np.isnan(ranks(*nobody[:2], seed=0)).all()
+    assert (
+        np.isnan(nearest(*nobody[:2], seed=0)).all() and np.isnan(ranks(*nobody[:2], seed=0)).all()
+    )
 
 
 def test_holm_by_hand() -> None:
-    assert holm(np.array([0.01, np.nan, 0.04, 0.03])) == pytest.approx([0.03, np.nan, 0.06, 0.06], nan_ok=True)
+    assert holm(np.array([0.01, np.nan, 0.04, 0.03])) == pytest.approx(
+        [0.03, np.nan, 0.06, 0.06], nan_ok=True
+    )
 
 
 @pytest.mark.slow  # 60 sets each
 @pytest.mark.parametrize("size", [36, 216, 720])
 def test_harmless_sets_rarely_raise_an_alarm_and_copies_do(size: int) -> None:
-    """Images of a source alike, groups of different levels, another mix, few held-out people; and planted copies."""
+    """Images of a source alike, groups of different levels, another mix, few held-out people; and
+    planted copies."""
     rng = np.random.default_rng(size)
     levels, alarms, repeats = rng.normal(size=12), 0, 60
     mix = np.repeat(np.arange(12), [120, 60, 40, 30, 20, 10, 5, 5, 4, 3, 2, 1])
     for _ in range(repeats):
-        made, held = harmless(rng, levels, np.arange(size) % 12), harmless(rng, levels, mix, sources=300)
+        made, held = (
+            harmless(rng, levels, np.arange(size) % 12),
+            harmless(rng, levels, mix, sources=300),
+        )
         alarms += bool(both_measures(made, held).alarm.any())
     assert alarms <= 9  # 5 % are expected; 9 of 60 lie beyond 99.8 %
 
@@ -109,24 +147,43 @@ def test_planted_copies_are_all_called(size: int) -> None:
     before = both_measures(made, held).set_index(["measure", "test"])
     made.similarity[:planted], made.excess[:planted] = 9.0, 9.0
     called = single_copies(made.excess, held.excess)
-    assert called.copies is not None and called.copies[:planted].all() and called.copies.sum() <= planted + 1
+    assert (
+        called.copies is not None
+        and called.copies[:planted].all()
+        and called.copies.sum() <= planted + 1
+    )
     after = both_measures(made, held).set_index(["measure", "test"])
     assert after.alarm["sight", "copies"] and not before.alarm["sight", "copies"]
     assert after.value["sight", "nearest"] > before.value["sight", "nearest"]
 
 
-def harmless(rng: np.random.Generator, levels: np.ndarray, groups: np.ndarray, *, sources: int = 30) -> Side:
-    people = rng.permutation(np.arange(len(groups)) % sources) if sources < len(groups) else np.arange(len(groups))
+def harmless(
+    rng: np.random.Generator, levels: np.ndarray, groups: np.ndarray, *, sources: int = 30
+) -> Side:
+    people = (
+        rng.permutation(np.arange(len(groups)) % sources)
+        if sources < len(groups)
+        else np.arange(len(groups))
+    )
     own = rng.normal(size=len(groups))
     value = levels[groups] + own[people] + 0.4 * rng.normal(size=len(groups))
-    return Side(groups, people, value, value, rng.normal(size=len(groups)) + own[people], np.ones(len(groups), bool))
+    return Side(
+        groups,
+        people,
+        value,
+        value,
+        rng.normal(size=len(groups)) + own[people],
+        np.ones(len(groups), bool),
+    )
 
 
 def both_measures(made: Side, held: Side) -> pd.DataFrame:
     rows = []
     for measure in ("sight", "features"):
         called = single_copies(made.excess, held.excess)
-        rows += [{"measure": measure, **row} for row in set_tests(made, held, called=called, seed=0)]
+        rows += [
+            {"measure": measure, **row} for row in set_tests(made, held, called=called, seed=0)
+        ]
     return with_alarms(pd.DataFrame(rows))
 
 
@@ -144,20 +201,34 @@ def test_only_central_slices_are_compared() -> None:
 def test_words_say_what_was_tested_and_what_not() -> None:
     rng = np.random.default_rng(4)
     held = harmless(rng, np.zeros(12), np.arange(240) % 12, sources=240)
-    groups = pd.DataFrame({"measure": "sight", "group": ["all", "a", "b"], "p_holm": [np.nan, 0.001, 0.5],
-                           "few": False})  # fmt: skip
+    groups = pd.DataFrame(
+        {
+            "measure": "sight",
+            "group": ["all", "a", "b"],
+            "p_holm": [np.nan, 0.001, 0.5],
+            "few": False,
+        }
+    )
     source = pd.DataFrame({"measure": ["sight"], "n": [0]})
     quiet = both_measures(held._replace(person=np.arange(240)), held)
     loud = both_measures(held._replace(similarity=held.similarity + 3), held)
-    for table, start in ((quiet, "By what is seen: no evidence that"), (loud, "By what is seen: the set lies nearer")):
+    for table, start in (
+        (quiet, "By what is seen: no evidence that"),
+        (loud, "By what is seen: the set lies nearer"),
+    ):
         said = verdicts(table[table.measure == "sight"], groups, source)
         assert said[0].startswith(start) and "240 source subjects, 240 held-out people" in said[0]
         row = table.iloc[0]
-        assert f"{row.value:.1f} are the set's, {row.by_chance:.1f} by chance at equal mix of groups" in said[0]
+        assert (
+            f"{row.value:.1f} are the set's, {row.by_chance:.1f} by chance at equal mix of groups"
+            in said[0]
+        )
         assert ("By itself in a." in said[0]) == table.alarm[0]
     few = both_measures(harmless(rng, np.zeros(12), np.arange(36) % 12, sources=3), held)
-    assert "one image of each of fewer than 10 source subjects" in verdicts(few, groups, source.iloc[[0, 0]].assign(
-        measure=["sight", "features"]))[0]  # fmt: skip
+    assert (
+        "one image of each of fewer than 10 source subjects"
+        in verdicts(few, groups, source.iloc[[0, 0]].assign(measure=["sight", "features"]))[0]
+    )
 
 
 def test_membership_is_judged_within_groups() -> None:
@@ -167,6 +238,10 @@ def test_membership_is_judged_within_groups() -> None:
     x, y = level + rng.normal(size=240) - 0.6, level + rng.normal(size=240)
     blind, apart = membership(x, y, seed=0), membership(x, y, seed=0, groups=(groups, groups))
     assert apart.p < 1e-4 < blind.p and apart.auc == blind.auc
-    assert membership_verdict(apart._asdict()).startswith("By the generator's loss: training images can be told from")
+    assert membership_verdict(apart._asdict()).startswith(
+        "By the generator's loss: training images can be told from"
+    )
     quiet = membership_verdict(membership(y, y[::-1], seed=0)._asdict())
-    assert quiet.startswith("By the generator's loss: no evidence that") and "chance .5, p = " in quiet
+    assert (
+        quiet.startswith("By the generator's loss: no evidence that") and "chance .5, p = " in quiet
+    )

@@ -1,4 +1,5 @@
-"""What a command says before it begins: the length in steps, whatever is combined, and nothing it doesn't know."""
+"""What a command says before it begins: the length in steps, whatever is combined, and nothing it
+doesn't know."""
 
 from __future__ import annotations
 
@@ -18,9 +19,16 @@ def said(command: str, *overrides: str) -> str:
 
 
 def test_a_generators_training_is_told_in_steps_of_the_optimiser():
-    options = ["experiment=controlnet", "preset=demo", "data.images_per_epoch=100", "data.batch_size=8"]
+    options = [
+        "experiment=controlnet",
+        "preset=demo",
+        "data.images_per_epoch=100",
+        "data.batch_size=8",
+    ]
     told = said("train", *options, "trainer.accumulate_grad_batches=2", "trainer.max_epochs=3")
-    assert told.startswith("controlnet: cohort phantom at 64 px of 165 mm, base assets/phantom-base, ")
+    assert told.startswith(
+        "controlnet: cohort phantom at 64 px of 165 mm, base assets/phantom-base, "
+    )
     assert (
         "3 epochs of 100 images, 16 a step: 21 steps" in told
         and "-> runs/demo/controlnet" in told
@@ -38,13 +46,20 @@ def test_a_generators_training_is_told_in_steps_of_the_optimiser():
 )
 def test_a_classifier_says_its_arm(synthetic, words):
     told = said(
-        "train", "experiment=classifier", "preset=smoke", f"synthetic={synthetic}", "fold=2", "mitigation=groupdro"
+        "train",
+        "experiment=classifier",
+        "preset=smoke",
+        f"synthetic={synthetic}",
+        "fold=2",
+        "mitigation=groupdro",
     )
     assert words in told and "resnet18 from random weights" in told
     assert "fold 2" in told and "mitigation groupdro" in told
 
 
 def test_a_base_and_a_set_are_told_too():
-    assert "3 steps of the autoencoder and 3 steps of the unet" in said("train", "experiment=base", "preset=smoke")
+    assert "3 steps of the autoencoder and 3 steps of the unet" in said(
+        "train", "experiment=base", "preset=smoke"
+    )
     told = said("generate", "preset=smoke", "generator=runs/x/0", "sampler.steps=5")
     assert "generator runs/x/0, unipc in 5 steps, guidance 2" in told

@@ -1,4 +1,5 @@
-"""An attempt ends, a run finishes: killed or told to end anywhere, a training continues as if nothing had been."""
+"""An attempt ends, a run finishes: killed or told to end anywhere, a training continues as if
+nothing had been."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ from cmrstudy.runs import AttemptEnded
 PLAIN: dict[str, Any] = {}
 HALF = {"val_check_interval": 0.5}
 ACCUMULATE = {"accumulate_grad_batches": 2, "val_check_interval": 3}
-STEPS = {"max_epochs": -1, "max_steps": 20}  # Lightning restarts loops otherwise where steps are counted
+# Lightning restarts loops otherwise where steps are counted
+STEPS = {"max_epochs": -1, "max_steps": 20}
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +39,10 @@ def in_a_terminal():
     """Signals as there; behind a shell or nohup some are ignored."""
     before = {
         number: signal.signal(number, handler)
-        for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL))
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGHUP, signal.SIG_DFL),
+        )
     }
     yield
     for number, handler in before.items():
@@ -87,7 +92,8 @@ def check_equal(folder: Path, whole, options: dict[str, Any], metrics: dict[str,
         ("on_train_batch_end", 10, {"limit_train_batches": 4}),
         ("on_train_batch_start", 6, {"num_sanity_val_steps": 2}),
         ("on_validation_end", 0, {"check_val_every_n_epoch": 2}),
-        ("on_train_batch_end", 14, {"check_val_every_n_epoch": 2}),  # the plateau looks at the epoch before
+        # the plateau looks at the epoch before
+        ("on_train_batch_end", 14, {"check_val_every_n_epoch": 2}),
     ],
     ids=lambda value: " ".join(map(str, value.items())) if isinstance(value, dict) else str(value),
 )
@@ -112,7 +118,9 @@ def test_workers_that_fetch_ahead_fetch_the_same(tmp_path, whole):
 @pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": "ten"}, {"steps": -1}], ids=str)
 def test_an_impossible_interval_is_named(tmp_path, wrong):
     ((name, value),) = wrong.items()
-    with pytest.raises(ValueError, match=f"checkpoint.{name}={value}: give a number above 0, or null"):
+    with pytest.raises(
+        ValueError, match=f"checkpoint.{name}={value}: give a number above 0, or null"
+    ):
         run(tmp_path, **wrong)
 
 
@@ -148,10 +156,14 @@ def test_after_some_minutes_a_checkpoint_is_due_in_validation_too(tmp_path, whol
 
     with pytest.raises(Killed):
         run(tmp_path, Clock(), Kill("on_train_batch_end", 5), minutes=3)
-    assert checkpoints.place_of(torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)) == Place(0, 5)
+    assert checkpoints.place_of(
+        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    ) == Place(0, 5)
     with pytest.raises(Killed):
         run(tmp_path, Clock(), Kill("on_validation_end", 0), minutes=7)
-    assert checkpoints.place_of(torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)) == Place(0, 6)
+    assert checkpoints.place_of(
+        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    ) == Place(0, 6)
     _, _, metrics = run(tmp_path)
     check_equal(tmp_path, whole, PLAIN, metrics)
 
@@ -161,7 +173,9 @@ def test_an_early_stop_stays_one_when_the_process_dies_after_it(tmp_path):
         return EarlyStopping("val_loss", patience=1, min_delta=9)
 
     trainer, _, told = run(tmp_path / "whole", early(), max_epochs=9)
-    assert trainer.current_epoch == 2 and told["stopped"].startswith("stopped early, after 2 of 9 epochs: Monitored")
+    assert trainer.current_epoch == 2 and told["stopped"].startswith(
+        "stopped early, after 2 of 9 epochs: Monitored"
+    )
     with pytest.raises(Killed):
         run(tmp_path / "parts", early(), Kill("on_fit_end", 0), max_epochs=9)
     again, module, metrics = run(tmp_path / "parts", early(), max_epochs=9)
@@ -178,8 +192,11 @@ def test_a_moved_run_keeps_its_best_epoch(tmp_path, whole):
 
 
 def test_a_checkpoint_of_lightnings_own_callback_continues_with_the_next_epochs_draws(tmp_path):
-    """Written at an epoch's end, after which Lightning itself loses an epoch where steps are counted."""
-    keep = ModelCheckpoint(tmp_path / "own", filename="{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+    """Written at an epoch's end, after which Lightning itself loses an epoch where steps are
+    counted."""
+    keep = ModelCheckpoint(
+        tmp_path / "own", filename="{epoch}", save_top_k=-1, auto_insert_metric_name=False
+    )
     _, whole, _ = run(tmp_path / "first", keep, **STEPS)
     trainer, module, _ = run(tmp_path / "second", ckpt_path=tmp_path / "own" / "1.ckpt", **STEPS)
     assert trainer.global_step == 20 and len(module.seen) == 8 and module.seen == whole.seen[12:]
@@ -199,19 +216,25 @@ def test_a_checkpoint_of_lightnings_own_callback_continues_with_the_next_epochs_
         ("SIGINT", "on_train_batch_end", 8, STEPS, "at step 9 of 20, in epoch 2"),
     ],
 )
-def test_a_signal_ends_the_attempt_and_loses_nothing(tmp_path, whole, monkeypatch, name, hook, at, options, where):
+def test_a_signal_ends_the_attempt_and_loses_nothing(
+    tmp_path, whole, monkeypatch, name, hook, at, options, where
+):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with pytest.raises(AttemptEnded) as ended:
         run(tmp_path, Signal(number, hook, at), **options)
-    assert str(ended.value) == (f"{tmp_path}: {name} ended this attempt {where}; the same command continues there")
-    assert isinstance(ended.value.__cause__, KeyboardInterrupt)  # the process, not only the run, was told to end
+    assert str(ended.value) == (
+        f"{tmp_path}: {name} ended this attempt {where}; the same command continues there"
+    )
+    # the process, not only the run, was told to end
+    assert isinstance(ended.value.__cause__, KeyboardInterrupt)
     assert signal.getsignal(number) is before
     trainer, module, metrics = run(tmp_path, **options)
     check_equal(tmp_path, whole, options, metrics)
     if "accumulate_grad_batches" not in options:
-        assert f"at step {trainer.global_step - len(module.seen)}" in str(ended.value)  # nothing is trained twice
+        # nothing is trained twice
+        assert f"at step {trainer.global_step - len(module.seen)}" in str(ended.value)
 
 
 def test_a_second_interrupt_ends_at_once(tmp_path, capfd):
@@ -223,11 +246,16 @@ def test_a_second_interrupt_ends_at_once(tmp_path, capfd):
 
     with pytest.raises(SystemExit):  # Lightning's way with a KeyboardInterrupt
         run(tmp_path, Twice())
-    assert "ends after this step, with a checkpoint; Ctrl-C again ends at once" in capfd.readouterr().err
+    assert (
+        "ends after this step, with a checkpoint; Ctrl-C again ends at once"
+        in capfd.readouterr().err
+    )
 
 
 def test_a_signal_before_or_after_the_training_ends_at_once(tmp_path):
-    with pytest.raises(AttemptEnded, match="SIGTERM ended this attempt before the first step; the same command"):
+    with pytest.raises(
+        AttemptEnded, match="SIGTERM ended this attempt before the first step; the same command"
+    ):
         run(tmp_path, Signal(signal.SIGTERM, "setup", 0))
     with (
         pytest.raises(AttemptEnded, match="SIGTERM ended this attempt after the training"),
@@ -261,13 +289,16 @@ def refuse() -> None:
 
 @pytest.fixture
 def submitit(tmp_path):
-    """Puts a handler where submitit has its own; what it is called with, and whether a checkpoint was there by then."""
+    """Puts a handler where submitit has its own; what it is called with, and whether a checkpoint
+    was there by then."""
     calls: list[tuple[str, bool]] = []
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
 
     def handle(number: signal.Signals, then=lambda: None) -> list[tuple[str, bool]]:
         def handler(got: int, frame: object) -> None:
-            calls.append((signal.Signals(got).name, (tmp_path / "checkpoints" / "last.ckpt").exists()))
+            calls.append(
+                (signal.Signals(got).name, (tmp_path / "checkpoints" / "last.ckpt").exists())
+            )
             then()
 
         signal.signal(number, handler)
@@ -311,7 +342,9 @@ def test_slurms_own_warning_queues_the_job_again(tmp_path, monkeypatch, job, arr
     if array:
         monkeypatch.setenv("SLURM_ARRAY_JOB_ID", array)
         monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
-    with pytest.raises(AttemptEnded, match="SIGUSR1 ended .*SLURM has queued the job again, which continues there"):
+    with pytest.raises(
+        AttemptEnded, match="SIGUSR1 ended .*SLURM has queued the job again, which continues there"
+    ):
         run(tmp_path / "run", Signal(signal.SIGUSR1, "on_train_batch_end", 2))
     assert (tmp_path / "asked").read_text() == f"requeue {'8_3' if array else '7'}\n"
     (tmp_path / "refuse").touch()
@@ -344,16 +377,25 @@ def test_max_time_is_an_attempts_and_each_gets_further(tmp_path, whole):
         except AttemptEnded as ended:
             told.append(str(ended))
             assert ended.__cause__ is None  # a sweep goes on to its next run
-    assert all(f"trainer.max_time=00:00:00:00 ended this attempt at step {k + 1}, in" in told[k] for k in range(24))
+    assert all(
+        f"trainer.max_time=00:00:00:00 ended this attempt at step {k + 1}, in" in told[k]
+        for k in range(24)
+    )
     assert len(told) == 24  # the last one before the last validation
     check_equal(tmp_path, whole, PLAIN, metrics)
 
 
 def test_max_time_has_lightnings_forms_and_names_itself_otherwise():
-    assert seconds(None) is None and seconds("01:00:02:03") == 86523 and seconds({"hours": 1.5}) == 5400
+    assert (
+        seconds(None) is None
+        and seconds("01:00:02:03") == 86523
+        and seconds({"hours": 1.5}) == 5400
+    )
     assert seconds(timedelta(minutes=1)) == 60
     for wrong in ("2h", "00:02:00", {"hour": 1}, 60):
-        with pytest.raises(ValueError, match=r"trainer.max_time=.*as 00:03:30:00, or as \{hours: 3.5\}"):
+        with pytest.raises(
+            ValueError, match=r"trainer.max_time=.*as 00:03:30:00, or as \{hours: 3.5\}"
+        ):
             seconds(wrong)
 
 
@@ -410,7 +452,9 @@ def test_a_damaged_checkpoint_names_itself_and_the_remedy(tmp_path):
         run(tmp_path, Kill("on_train_batch_end", 3), steps=1)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"last.ckpt \(delete it, and the training begins anew\): damaged"):
+    with pytest.raises(
+        ValueError, match=r"last.ckpt \(delete it, and the training begins anew\): damaged"
+    ):
         run(tmp_path)
 
 
@@ -433,12 +477,16 @@ run(Path({folder!r}), Slow(), steps=1)
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_by_the_system_at_random_moments(tmp_path, whole, seed):
     draws = torch.Generator().manual_seed(seed)
-    script = SCRIPT.format(path=[str(Path(__file__).parent), *sys.path], folder=str(tmp_path), seconds=0.1)
+    script = SCRIPT.format(
+        path=[str(Path(__file__).parent), *sys.path], folder=str(tmp_path), seconds=0.1
+    )
     last, kills = tmp_path / "checkpoints" / "last.ckpt", 0
     while kills < 4:
         with subprocess.Popen([sys.executable, "-c", script]) as process:
             written = last.stat().st_mtime_ns if last.exists() else 0
-            while process.poll() is None and (not last.exists() or last.stat().st_mtime_ns == written):
+            while process.poll() is None and (
+                not last.exists() or last.stat().st_mtime_ns == written
+            ):
                 time.sleep(0.01)
             time.sleep(float(torch.rand((), generator=draws)))
             if process.poll() is None:

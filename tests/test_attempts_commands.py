@@ -1,4 +1,5 @@
-"""train.py itself, killed and told to end: what it leaves in the end is what an uninterrupted run leaves."""
+"""train.py itself, killed and told to end: what it leaves in the end is what an uninterrupted run
+leaves."""
 
 from __future__ import annotations
 
@@ -17,12 +18,28 @@ import torch
 from cmrstudy import runs
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["preset=smoke", "preset.runs=runs", f"preset.base={ROOT / 'assets' / 'phantom-base'}", "cohort.subjects=120",
-         "trainer.accelerator=cpu", "trainer.enable_progress_bar=false", "checkpoint.steps=2"]  # fmt: skip
+SMALL = [
+    "preset=smoke",
+    "preset.runs=runs",
+    f"preset.base={ROOT / 'assets' / 'phantom-base'}",
+    "cohort.subjects=120",
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "checkpoint.steps=2",
+]
 COMMANDS = {
-    "classifier": ["data.batch_size=8", "trainer.max_epochs=6", "trainer.accumulate_grad_batches=2"],
+    "classifier": [
+        "data.batch_size=8",
+        "trainer.max_epochs=6",
+        "trainer.accumulate_grad_batches=2",
+    ],
     "controlnet": ["data.batch_size=2", "data.images_per_epoch=16", "trainer.max_epochs=2"],
-    "base": ["model.autoencoder.steps=12", "model.unet.steps=30", "data.copies=2", "trainer.accumulate_grad_batches=2"],
+    "base": [
+        "model.autoencoder.steps=12",
+        "model.unet.steps=30",
+        "data.copies=2",
+        "trainer.accumulate_grad_batches=2",
+    ],
 }
 pytestmark = pytest.mark.slow
 
@@ -34,7 +51,14 @@ def place(tmp_path_factory) -> Path:
 
 def begin(place: Path, experiment: str, *more: str, log: Path | None = None) -> subprocess.Popen:
     """The command, in a group of its own."""
-    command = [sys.executable, str(ROOT / "train.py"), f"experiment={experiment}", *SMALL, *COMMANDS[experiment], *more]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        f"experiment={experiment}",
+        *SMALL,
+        *COMMANDS[experiment],
+        *more,
+    ]
     environment = {**os.environ, "HOME": str(place), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     with (log or place / "log.txt").open("w") as out:
         return subprocess.Popen(
@@ -52,7 +76,9 @@ def begin(place: Path, experiment: str, *more: str, log: Path | None = None) -> 
 
 def made(place: Path, experiment: str, *more: str) -> Path:
     """The folder of an uninterrupted run, or one carried to its end."""
-    name = next((word.removeprefix("name=") for word in more if word.startswith("name=")), experiment)
+    name = next(
+        (word.removeprefix("name=") for word in more if word.startswith("name=")), experiment
+    )
     with begin(place, experiment, *more) as process:
         assert process.wait(600) == 0, (place / "log.txt").read_text()
     return place / "runs" / name / "0"
@@ -62,7 +88,9 @@ def checkpoints(run: Path) -> dict[str, int]:
     return {path.as_posix(): path.stat().st_mtime_ns for path in run.rglob("last.ckpt")}
 
 
-def until_new(run: Path, process: subprocess.Popen, before: dict[str, int], seconds: float = 300) -> None:
+def until_new(
+    run: Path, process: subprocess.Popen, before: dict[str, int], seconds: float = 300
+) -> None:
     """Waits for the next checkpoint, or for the end."""
     end = time.monotonic() + seconds
     while process.poll() is None and checkpoints(run) == before:
@@ -77,8 +105,16 @@ def same(a: Path, b: Path) -> None:
         for key in ("finished", "command", "code"):
             of.pop(key, None)
     assert facts[0] == facts[1]
-    for name in ("predictions.csv", "draws.csv", "log/metrics.csv", "autoencoder/log/metrics.csv", "unet/log/metrics.csv", "controlnet/diffusion_pytorch_model.safetensors",
-                 "base/vae/diffusion_pytorch_model.safetensors", "base/unet/diffusion_pytorch_model.safetensors"):  # fmt: skip
+    for name in (
+        "predictions.csv",
+        "draws.csv",
+        "log/metrics.csv",
+        "autoencoder/log/metrics.csv",
+        "unet/log/metrics.csv",
+        "controlnet/diffusion_pytorch_model.safetensors",
+        "base/vae/diffusion_pytorch_model.safetensors",
+        "base/unet/diffusion_pytorch_model.safetensors",
+    ):
         assert (a / name).exists() == (b / name).exists()
         if (a / name).exists() and (a / name).suffix == ".csv":
             assert (a / name).read_text() == (b / name).read_text(), name
@@ -128,7 +164,8 @@ def test_a_dry_run_leaves_an_unfinished_run_as_it_was(place):
         made(place, "classifier", "name=dry", "trainer.fast_dev_run=true", *more)
         told = (place / "log.txt").read_text()
         assert (
-            "dry run (trainer.fast_dev_run): 1 batch of everything ran; nothing is kept, and runs/dry/0 is as" in told
+            "dry run (trainer.fast_dev_run): 1 batch of everything ran; nothing is kept, and runs/dry/0 is as"
+            in told
         )
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     finished = made(place, "classifier", "name=dry", "resume=true")

@@ -1,4 +1,5 @@
-"""Our three trainings continue exactly within an epoch; every optimiser step counts, and each batch draws its own noise."""
+"""Our three trainings continue exactly within an epoch; every optimiser step counts, and each batch
+draws its own noise."""
 
 from __future__ import annotations
 
@@ -47,28 +48,62 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
 
     def controlnet() -> tuple[Any, ...]:
         torch.manual_seed(0)
-        module = ControlNetModule(base={"weights": str(tiny_base)}, lr=1e-3, ema=0.9, gamma=5.0, seed=3)
-        latents = Latents(cohort=COHORT, root=str(root), base=module.base, batch_size=2, images_per_epoch=12,
-                          val_images=4, seed=3)  # fmt: skip
+        module = ControlNetModule(
+            base={"weights": str(tiny_base)}, lr=1e-3, ema=0.9, gamma=5.0, seed=3
+        )
+        latents = Latents(
+            cohort=COHORT,
+            root=str(root),
+            base=module.base,
+            batch_size=2,
+            images_per_epoch=12,
+            val_images=4,
+            seed=3,
+        )
         return module, latents, {"max_epochs": 2}
 
     def autoencoder() -> tuple[Any, ...]:
         torch.manual_seed(0)
         module = pretrain.AutoencoderModule(channels=(8, 8, 16), steps=6, augment=True, seed=3)
-        return module, pretrain.Images(store, splits=["train"], steps=6, batch_size=2, seed=3), {"max_steps": 6}
+        return (
+            module,
+            pretrain.Images(store, splits=["train"], steps=6, batch_size=2, seed=3),
+            {"max_steps": 6},
+        )
 
     def unet() -> tuple[Any, ...]:
         torch.manual_seed(0)
         module = pretrain.UnetModule(channels=(16, 16, 32), latent=8, steps=9, seed=3)
         module.setup_base(base := load_base(weights=str(tiny_base)))
-        latents = Latents(cohort=COHORT, root=str(root), base=base, batch_size=2, images_per_epoch=12, val_images=4)
+        latents = Latents(
+            cohort=COHORT,
+            root=str(root),
+            base=base,
+            batch_size=2,
+            images_per_epoch=12,
+            val_images=4,
+        )
         return module, latents, {"max_steps": 9}
 
     def classifier(workers: int = 0) -> tuple[Any, ...]:
         torch.manual_seed(0)
-        arms = Arms(cohort=FakeCohort(), root=root, batch_size=8, images_per_epoch=44, seed=3, workers=workers)
+        arms = Arms(
+            cohort=FakeCohort(),
+            root=root,
+            batch_size=8,
+            images_per_epoch=44,
+            seed=3,
+            workers=workers,
+        )
         arms.setup()
-        model = {"width": 8, "pixels": 16, "lr": 1e-3, "plateau_patience": 1, "loss": "groupdro", "seed": 3}
+        model = {
+            "width": 8,
+            "pixels": 16,
+            "lr": 1e-3,
+            "plateau_patience": 1,
+            "loss": "groupdro",
+            "seed": 3,
+        }
         return Classifier(groups=arms.groups, **model), arms, {"max_epochs": 3}
 
     return {
@@ -80,7 +115,9 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
     }
 
 
-def train(folder: Path, made: Made, *callbacks: L.Callback, **options: Any) -> tuple[L.Trainer, Any, dict[str, Any]]:
+def train(
+    folder: Path, made: Made, *callbacks: L.Callback, **options: Any
+) -> tuple[L.Trainer, Any, dict[str, Any]]:
     quiet()
     module, data, own = made()
     monitor = "val_balanced_accuracy" if isinstance(module, Classifier) else None
@@ -115,11 +152,15 @@ SLOW = {"marks": pytest.mark.slow}
         pytest.param("unet", "on_train_batch_end", 8, {"accumulate_grad_batches": 2}, **SLOW),
         ("classifier", "on_train_batch_end", 14, {}),  # within the last epoch, whose loss is told
         pytest.param("workers", "on_train_batch_start", 6, {}, **SLOW),
-        pytest.param("classifier", "on_validation_batch_start", 4, {"val_check_interval": 0.5}, **SLOW),
+        pytest.param(
+            "classifier", "on_validation_batch_start", 4, {"val_check_interval": 0.5}, **SLOW
+        ),
         pytest.param("workers", "on_train_batch_end", 9, {"accumulate_grad_batches": 2}, **SLOW),
     ],
 )
-def test_killed_within_an_epoch_a_training_ends_in_the_same_bits(tmp_path, trainings, name, hook, at, options):
+def test_killed_within_an_epoch_a_training_ends_in_the_same_bits(
+    tmp_path, trainings, name, hook, at, options
+):
     made = trainings[name]
     whole, module, metrics = train(tmp_path / "whole", made, **options)
     with pytest.raises(Killed):
@@ -140,21 +181,34 @@ def test_killed_within_an_epoch_a_training_ends_in_the_same_bits(tmp_path, train
         pytest.param("unet", 9, 1, **SLOW),
     ],
 )
-def test_a_base_trains_for_its_steps_however_many_batches_make_one(tmp_path, trainings, name, steps, accumulate):
+def test_a_base_trains_for_its_steps_however_many_batches_make_one(
+    tmp_path, trainings, name, steps, accumulate
+):
     trainer, _, metrics = train(tmp_path, trainings[name], accumulate_grad_batches=accumulate)
     assert trainer.global_step == steps and "stopped" not in metrics
     if name == "autoencoder":  # validated once, at its end
-        assert trainer.fit_loop.total_batch_idx + 1 == steps * accumulate and metrics["val_psnr"] > 0
+        assert (
+            trainer.fit_loop.total_batch_idx + 1 == steps * accumulate and metrics["val_psnr"] > 0
+        )
         assert trainer.fit_loop.epoch_progress.current.processed == 1
 
 
-def noise_of(monkeypatch, module: Any, batches: int, *, ranks: int, accumulate: int) -> list[torch.Tensor]:
+def noise_of(
+    monkeypatch, module: Any, batches: int, *, ranks: int, accumulate: int
+) -> list[torch.Tensor]:
     """What the batches of one optimiser step draw for their noise, in every process."""
     drawn: list[torch.Tensor] = []
-    monkeypatch.setattr(module, "_trainer", type("T", (), {"accumulate_grad_batches": accumulate, "global_step": 5})())
+    monkeypatch.setattr(
+        module,
+        "_trainer",
+        type("T", (), {"accumulate_grad_batches": accumulate, "global_step": 5})(),
+    )
     monkeypatch.setattr(type(module), "log", lambda *_, **__: None)
     monkeypatch.setattr(
-        module, "_loss", lambda *given, **_: drawn.append(torch.randn(4, generator=given[-1])), raising=False
+        module,
+        "_loss",
+        lambda *given, **_: drawn.append(torch.randn(4, generator=given[-1])),
+        raising=False,
     )
     for rank in range(ranks):
         monkeypatch.setattr(type(module), "global_rank", rank)
@@ -171,14 +225,18 @@ def test_batches_and_processes_of_one_step_draw_noise_of_their_own(monkeypatch, 
     assert len(drawn) == 6 == len({tuple(noise.tolist()) for noise in drawn})
 
 
-def test_batches_and_processes_of_one_step_sample_and_move_latents_of_their_own(monkeypatch, trainings, store):
+def test_batches_and_processes_of_one_step_sample_and_move_latents_of_their_own(
+    monkeypatch, trainings, store
+):
     """The same images in every batch: the autoencoder's loss tells what was drawn."""
     module, losses = trainings["autoencoder"]()[0], []
     monkeypatch.setattr(type(module), "log_dict", lambda *_, **__: None)
     images = torch.from_numpy(store.images[:2].copy())
     for rank in (0, 1):
         monkeypatch.setattr(type(module), "global_rank", rank)
-        losses += [float(module.training_step(images, batch_idx).detach()) for batch_idx in (0, 1, 2)]
+        losses += [
+            float(module.training_step(images, batch_idx).detach()) for batch_idx in (0, 1, 2)
+        ]
     assert len(set(losses)) == 6
     monkeypatch.setattr(type(module), "global_rank", 0)
     assert float(module.training_step(images, 0).detach()) == losses[0]
@@ -188,7 +246,9 @@ def test_even_draws_are_torchs_own_and_go_on_anywhere(store):
     table = store.index[store.index.split == "train"]
     sampler = EvenDraws(table, draws=50, seed=2)
     sampler.set_epoch(4)
-    theirs = WeightedRandomSampler(sampler.weights, 50, generator=torch.Generator().manual_seed(200006 + 4))
+    theirs = WeightedRandomSampler(
+        sampler.weights, 50, generator=torch.Generator().manual_seed(200006 + 4)
+    )
     assert (whole := list(sampler)) == list(theirs)
     part = EvenDraws(table, draws=50, seed=2, begin=Place(4, 3), batch_size=8)
     assert list(part) == whole[24:] and len(part) == 50

@@ -43,10 +43,15 @@ def pooled(network: Any) -> nn.Module:
 @pytest.mark.parametrize("nested", [False, True])
 def test_swav_without_prefix_and_heads(residual: nn.Module, nested: bool, tmp_path: Path) -> None:
     state = {f"module.{k}": v for k, v in residual.state_dict().items() if not k.startswith("fc.")}
-    state |= {"module.projection_head.0.weight": torch.zeros(4, 2048), "module.prototypes.weight": torch.zeros(3, 4)}
+    state |= {
+        "module.projection_head.0.weight": torch.zeros(4, 2048),
+        "module.prototypes.weight": torch.zeros(3, 4),
+    }
     torch.save({"state_dict": state, "epoch": 800} if nested else state, tmp_path / "swav.pth.tar")
     by = extractor("swav", tmp_path / "swav.pth.tar", device="cpu")
-    assert by.width == 2048 and np.allclose(extracted(by, IMAGES), expected(pooled(residual), "swav"), atol=1e-5)
+    assert by.width == 2048 and np.allclose(
+        extracted(by, IMAGES), expected(pooled(residual), "swav"), atol=1e-5
+    )
 
 
 def test_radimagenet_as_a_sequence(residual: nn.Module, tmp_path: Path) -> None:
@@ -62,16 +67,23 @@ def test_radimagenet_as_a_sequence(residual: nn.Module, tmp_path: Path) -> None:
 
 
 def test_dinov2_as_published(tmp_path: Path) -> None:
-    """At the published grid of positions, timm's network; at 224 px the same weights with resampled positions."""
+    """At the published grid of positions, timm's network; at 224 px the same weights with resampled
+    positions."""
     torch.manual_seed(0)
-    published = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0, depth=2).eval()
+    published = timm.create_model(
+        "vit_small_patch14_dinov2", pretrained=False, num_classes=0, depth=2
+    ).eval()
     state = {**published.state_dict(), "mask_token": torch.zeros(1, 384)}
     assert state["pos_embed"].shape == (1, 1 + 37 * 37, 384)
     torch.save(state, tmp_path / "dinov2_vits14_pretrain.pth")
     by = extractor("dinov2", tmp_path / "dinov2_vits14_pretrain.pth", device="cpu")
     assert by.width == 384
-    small = timm.create_model("vit_small_patch14_dinov2", pretrained=False, num_classes=0, depth=2, img_size=224).eval()
-    small.load_state_dict(timm.models.vision_transformer.checkpoint_filter_fn(published.state_dict(), small))
+    small = timm.create_model(
+        "vit_small_patch14_dinov2", pretrained=False, num_classes=0, depth=2, img_size=224
+    ).eval()
+    small.load_state_dict(
+        timm.models.vision_transformer.checkpoint_filter_fn(published.state_dict(), small)
+    )
     assert np.allclose(extracted(by, IMAGES), expected(small, "dinov2"), atol=1e-5)
 
 
@@ -81,17 +93,28 @@ def test_inception_from_a_local_file(classes: int, suffix: str, tmp_path: Path) 
     network = Inception3(num_classes=classes, aux_logits=False, init_weights=False)
     state, path = network.state_dict(), tmp_path / f"weights.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    found = extracted(extractor("inception", path, device="cpu"), np.zeros((1, 2, 16, 16), np.uint8))
+    found = extracted(
+        extractor("inception", path, device="cpu"), np.zeros((1, 2, 16, 16), np.uint8)
+    )
     assert found.shape == (1, 2048) and np.isfinite(found).all()
 
 
 def test_wrong_weights_are_named(residual: nn.Module, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no SwAV weights here; give the published swav_800ep_pretrain"):
+    with pytest.raises(
+        FileNotFoundError, match="no SwAV weights here; give the published swav_800ep_pretrain"
+    ):
         extractor("swav", tmp_path / "absent.pth")
-    with pytest.raises(ValueError, match="'vgg' is unknown; there is inception, dinov2, swav, radimagenet"):
+    with pytest.raises(
+        ValueError, match="'vgg' is unknown; there is inception, dinov2, swav, radimagenet"
+    ):
         extractor("vgg", tmp_path)
-    torch.save({k: v for k, v in residual.state_dict().items() if k != "layer1.0.conv1.weight"}, tmp_path / "part.pt")
-    with pytest.raises(ValueError, match=r'part.pt holds other weights than SwAV.*Missing.*"layer1.0.conv1.weight"'):
+    torch.save(
+        {k: v for k, v in residual.state_dict().items() if k != "layer1.0.conv1.weight"},
+        tmp_path / "part.pt",
+    )
+    with pytest.raises(
+        ValueError, match=r'part.pt holds other weights than SwAV.*Missing.*"layer1.0.conv1.weight"'
+    ):
         extractor("swav", tmp_path / "part.pt")
     for name in ("inception", "dinov2"):
         torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "other.pt")
@@ -142,7 +165,9 @@ def test_features_are_computed_once_per_rows_and_weights(tmp_path: Path) -> None
     assert Store.open(store.folder).fingerprint == store.fingerprint
 
 
-def test_an_interrupted_making_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_making_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, rows = prepare(FakeCohort(count=36), tmp_path), np.arange(100)
     begun, ended = by_means(), by_means()
     real = backbones.extracted
@@ -162,14 +187,21 @@ def test_an_interrupted_making_is_continued(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_published_inception_pools() -> None:
-    """Average pools do not count the padding; the last block's pool is a maximum of the block's input."""
+    """Average pools do not count the padding; the last block's pool is a maximum of the block's
+    input."""
     network = Inception3(num_classes=10, aux_logits=False, init_weights=False).eval()
     published_pools(network)
     given: dict[str, torch.Tensor] = {}
     for name in ("Mixed_5b", "Mixed_7c"):
         block = getattr(network, name)
-        block.branch_pool.conv.register_forward_pre_hook(lambda _, x, name=name: given.update({name: x[0]}))
+        block.branch_pool.conv.register_forward_pre_hook(
+            lambda _, x, name=name: given.update({name: x[0]})
+        )
         x = torch.randn(1, {"Mixed_5b": 192, "Mixed_7c": 2048}[name], 5, 5)
         block(x)
-        pooled = F.avg_pool2d(x, 3, 1, 1, count_include_pad=False) if name == "Mixed_5b" else F.max_pool2d(x, 3, 1, 1)
+        pooled = (
+            F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+            if name == "Mixed_5b"
+            else F.max_pool2d(x, 3, 1, 1)
+        )
         assert torch.allclose(given[name], pooled, atol=1e-5)

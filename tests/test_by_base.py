@@ -1,4 +1,5 @@
-"""Pictures are as large as their base wants them, in every command of a study, and drawn as it wants; a typed setting wins."""
+"""Pictures are as large as their base wants them, in every command of a study, and drawn as it
+wants; a typed setting wins."""
 
 from __future__ import annotations
 
@@ -33,7 +34,10 @@ def write(path: Path, content: dict) -> None:
 
 def record(run: Path, *, pixels: int, fov_mm: float, cohort: str = "ukbb", **facts: object) -> None:
     """A run's record of its settings, and of a generator where `facts` are given."""
-    write(run / "run.json", {"settings": {"cohort.pixels": pixels, "cohort.fov_mm": fov_mm, "cohort.name": cohort}})
+    write(
+        run / "run.json",
+        {"settings": {"cohort.pixels": pixels, "cohort.fov_mm": fov_mm, "cohort.name": cohort}},
+    )
     if facts:
         write(run / "controlnet" / "generator.json", {"pixels": pixels, "fov_mm": fov_mm, **facts})
 
@@ -45,7 +49,8 @@ def record(run: Path, *, pixels: int, fov_mm: float, cohort: str = "ukbb", **fac
         (("cohort=ukbb", "base=sd21"), (128, 230.4)),  # of the scans' own 1.8 mm
         (("cohort=ukbb", "base=sd15"), (128, 230.4)),
         (("cohort=acdc", "base=sd21"), (128, 192.0)),
-        (("cohort=mnms", "base=sd21"), (128, 165.0)),  # finer scans: never less than the small frame
+        # finer scans: never less than the small frame
+        (("cohort=mnms", "base=sd21"), (128, 165.0)),
         (("base=sd21",), (128, 165.0)),  # the phantom has no pixels of its own
         (("cohort=pooled", "base=sd21"), (128, 192.0)),  # the coarsest member's
         (("cohort=pooled", "cohort.of=[mnms,ukbb]", "base=sd21"), (128, 230.4)),
@@ -63,7 +68,9 @@ def test_an_inspection_looks_at_what_the_base_wants():
 
 def test_a_pools_members_are_cut_as_the_pool():
     cohort = composed("train", "experiment=controlnet", "cohort=pooled", "base=sd21").cohort
-    assert {(cohort.cohorts[name].pixels, cohort.cohorts[name].fov_mm) for name in cohort.cohorts} == {(128, 192.0)}
+    assert {
+        (cohort.cohorts[name].pixels, cohort.cohorts[name].fov_mm) for name in cohort.cohorts
+    } == {(128, 192.0)}
 
 
 def test_a_small_base_gives_its_own_pixels_and_is_not_asked_for_the_next_base(home):
@@ -79,7 +86,8 @@ def test_what_follows_takes_the_size_from_its_inputs(home):
     scope = ("cohort=ukbb",)
     assert frame("generate", *scope) == (64, 165.0)
     assert frame("generate", *scope, f"generator={generator}") == (128, 230.4)
-    write(made / "store.json", {"pixels": 96, "fov_mm": 200.0})  # a set without a run, as a colleague gives it
+    # a set without a run, as a colleague gives it
+    write(made / "store.json", {"pixels": 96, "fov_mm": 200.0})
     for command, *given in (("train", "experiment=classifier"), ("evaluate",)):
         assert frame(command, *given, *scope, f"synthetic_set={made}") == (96, 200.0)
     record(made, pixels=128, fov_mm=230.4)
@@ -98,15 +106,22 @@ def test_an_evaluation_without_a_set_takes_the_size_that_all_its_classifiers_hav
     assert frame("evaluate", "cohort=ukbb") == (128, 230.4)
     record(home / "runs/classifier/synthetic-0-ukbb/0", pixels=64, fov_mm=165.0)
     assert frame("evaluate", "cohort=ukbb") == (64, 165.0)  # they differ: what is usual
-    assert frame("evaluate", "cohort=ukbb", "classifiers=runs/classifier/synthetic-0-sd21-ukbb") == (128, 230.4)
+    assert frame(
+        "evaluate", "cohort=ukbb", "classifiers=runs/classifier/synthetic-0-sd21-ukbb"
+    ) == (128, 230.4)
 
 
 def test_the_base_is_a_part_of_the_names_of_a_studys_runs():
     scope = ("cohort=ukbb", "base=sd21")
     assert composed("train", "experiment=controlnet", *scope).name == "controlnet-sd21-ukbb"
     trained = composed("train", "experiment=classifier", *scope)
-    assert (trained.name, trained.synthetic_set) == ("classifier/synthetic-0-sd21-ukbb", "runs/synthetic-sd21-ukbb/0")
-    by_set = composed("train", "experiment=classifier", "cohort=ukbb", "synthetic_set=runs/synthetic-sd21-ukbb/0")
+    assert (trained.name, trained.synthetic_set) == (
+        "classifier/synthetic-0-sd21-ukbb",
+        "runs/synthetic-sd21-ukbb/0",
+    )
+    by_set = composed(
+        "train", "experiment=classifier", "cohort=ukbb", "synthetic_set=runs/synthetic-sd21-ukbb/0"
+    )
     assert by_set.name == trained.name
 
 
@@ -124,7 +139,8 @@ def drawn(command: str, *given: str) -> tuple:
         ((), ("unipc", 8, 2.0, "both")),
         (("preset=demo",), ("unipc", 8, 2.5, "both")),
         (("base=sd21",), ("unipc", 20, 4.0, "prompt")),
-        (("base=sd15", "preset=acdc"), ("unipc", 20, 4.0, "prompt")),  # the preset's is a small base's
+        # the preset's is a small base's
+        (("base=sd15", "preset=acdc"), ("unipc", 20, 4.0, "prompt")),
         (("base=sd21", "sampler=ddim"), ("ddim", 20, 4.0, "prompt")),
         (("sampler=dpmpp",), ("dpmpp", 10, 2.0, "both")),
         (("base=sd21", "sampler=dpmpp", "sampler.guidance=1.5"), ("dpmpp", 20, 1.5, "prompt")),
@@ -140,12 +156,19 @@ def test_generate_and_export_draw_as_the_generators_base_wants(home):
     own = composed("train", "experiment=controlnet", "base=sd21").base.drawing
     record(run, pixels=128, fov_mm=165.0, cohort="phantom", drawing=dict(own))
     plain = composed("generate")
-    assert (plain.batch_size, plain.precision) == (24, "32-true") and drawn("generate") == ("unipc", 8, 2.0, "both")
+    assert (plain.batch_size, plain.precision) == (24, "32-true") and drawn("generate") == (
+        "unipc",
+        8,
+        2.0,
+        "both",
+    )
     cfg = composed("generate", f"generator={run}")
     assert (cfg.batch_size, cfg.precision) == (4, "bf16-mixed") and cfg.plan.guidance == 4.0
     assert drawn("generate", f"generator={run}") == ("unipc", 20, 4.0, "prompt")
     assert drawn("train", "experiment=export", f"generator={run}") == ("unipc", 20, 4.0, "prompt")
-    typed = composed("generate", f"generator={run}", "batch_size=9", "precision=32-true", "sampler.guidance=3")
+    typed = composed(
+        "generate", f"generator={run}", "batch_size=9", "precision=32-true", "sampler.guidance=3"
+    )
     assert (typed.batch_size, typed.precision, typed.plan.guidance) == (9, "32-true", 3)
 
 
@@ -158,7 +181,10 @@ def test_a_damaged_record_is_no_record(home):
 @pytest.mark.parametrize("given", ["base=sd21", "+base=sd21"])
 def test_a_base_typed_where_none_is_taken_is_answered(given, monkeypatch, home):
     monkeypatch.setattr("sys.argv", ["generate.py", given])
-    with pytest.raises(SystemExit, match="base=sd21: generate.py takes the base from generator=runs/controlnet-sd21/0"):
+    with pytest.raises(
+        SystemExit,
+        match="base=sd21: generate.py takes the base from generator=runs/controlnet-sd21/0",
+    ):
         commands.begin("generate", conf=Path(commands.__file__).parents[2] / "conf", about="")
 
 
@@ -167,9 +193,14 @@ def test_a_base_typed_where_none_is_taken_is_answered(given, monkeypatch, home):
 
 def test_what_is_enlarged_is_told_once(capsys):
     assert scale.for_a_base(64, 64, own=64) is None and scale.for_a_classifier(224, 224) is None
-    assert scale.for_a_base(128, 512, own=128) == "pictures of 128 px are enlarged 4 times to the 512 px of the base"
+    assert (
+        scale.for_a_base(128, 512, own=128)
+        == "pictures of 128 px are enlarged 4 times to the 512 px of the base"
+    )
     assert "by itself it takes cohort.pixels=128" in scale.for_a_base(64, 512, own=128)
-    assert "synthetic images will be enlarged 2 times and lack detail" in scale.for_a_base(128, 64, own=64)
+    assert "synthetic images will be enlarged 2 times and lack detail" in scale.for_a_base(
+        128, 64, own=64
+    )
     for _ in range(2):
         scale.tell(scale.for_a_classifier(64, 224))
     assert capsys.readouterr().out.count("enlarged 3.5 times to model.pixels=224") == 1
@@ -178,9 +209,14 @@ def test_what_is_enlarged_is_told_once(capsys):
 def test_the_scans_own_pixels_are_compared_with_the_pictures():
     mm = pd.Series([1.5, 1.8, 1.8, 2.0, None])
     assert scale.of_scans(pd.Series([None, None], dtype=float), pixels=64, fov_mm=165.0) is None
-    assert scale.of_scans(mm, pixels=64, fov_mm=165.0).endswith("2.58 mm (64 px of 165 mm): none is enlarged")
+    assert scale.of_scans(mm, pixels=64, fov_mm=165.0).endswith(
+        "2.58 mm (64 px of 165 mm): none is enlarged"
+    )
     told = scale.of_scans(mm, pixels=128, fov_mm=230.4)
-    assert "1.80 mm a pixel (1.50 to 2.00)" in told and "1 of 4 subjects are enlarged, up to 1.1 times" in told
+    assert (
+        "1.80 mm a pixel (1.50 to 2.00)" in told
+        and "1 of 4 subjects are enlarged, up to 1.1 times" in told
+    )
     fewer = int(told.split("cohort.pixels=")[1].split()[0])
     assert scale.of_scans(mm, pixels=fewer, fov_mm=230.4).endswith("none is enlarged")
 

@@ -1,4 +1,5 @@
-"""The four commands as processes of their own, three ways to the same tables; and a sweep over keys of anybody's choice."""
+"""The four commands as processes of their own, three ways to the same tables; and a sweep over keys
+of anybody's choice."""
 
 from __future__ import annotations
 
@@ -67,7 +68,9 @@ def test_the_chain_writes_its_tables(plain):
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_killed_at_random_and_continued_by_the_same_commands_it_gives_the_same_tables(plain, tmp_path, seed):
+def test_killed_at_random_and_continued_by_the_same_commands_it_gives_the_same_tables(
+    plain, tmp_path, seed
+):
     rng = np.random.default_rng(seed)
     place, killed = tmp_path / "study", 0
     place.mkdir()
@@ -105,7 +108,14 @@ def test_a_sweep_over_any_keys_becomes_one_report_that_names_its_factors(plain, 
     shutil.copytree(plain[0], place)
     shutil.rmtree(place / "results")
     shutil.rmtree(place / "runs" / "classifier")
-    sweep = ["train.py", "-m", "experiment=classifier", "budget=epochs,steps", "model.lr=1e-4,3e-4", "seed=range(3)"]
+    sweep = [
+        "train.py",
+        "-m",
+        "experiment=classifier",
+        "budget=epochs,steps",
+        "model.lr=1e-4,3e-4",
+        "seed=range(3)",
+    ]
     finish([*sweep, "synthetic=36"], place)
     runs = [path.parent for path in (place / "runs" / "classifier").glob("*/*/finished.json")]
     assert len(runs) == 12 and len({run.parent.name for run in runs}) == 4

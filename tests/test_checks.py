@@ -1,4 +1,5 @@
-"""Wrong values of settings: told in one paragraph by the setting's name, with what it takes, before anything begins."""
+"""Wrong values of settings: told in one paragraph by the setting's name, with what it takes, before
+anything begins."""
 
 from __future__ import annotations
 
@@ -18,15 +19,64 @@ from cmrstudy import checks, commands, jobs
 CONF = Path(__file__).parents[1] / "conf"
 TRAINED = ("classifier", "controlnet", "base")
 FREE = (  # settings that are not checked by their value alone, and why
-    "task", "name", "unused", "run_dir", "data_root", "synthetic_set", "generator", "classifier*", "weights", "ckpt_path",
-    "input.*", "mitigation.name", "arms", "baseline", "axes", "audit*", "backbones.*", "base.*", "shard", "stale",  # names, paths
-    "logger.*", "logger", "callbacks", "debug", "local", "preset.*", "cohort.*._target_", "*._target_", "*._convert_",
-    "cohort.name", "cohort.root", "cohort.table", "plan.path", "data.cohort", "data.root", "data.synthetic_set",
-    "data.synthetic", "data.budget", "data.labels", "data.sampling", "model.base", "model.memory", "precision",
-    "sampler.interval", "plan.guidance", "plan.negative", "model.unet._target_",  # told by who uses them
-    "trainer.accelerator", "trainer.strategy", "trainer.precision", "trainer.max_time", "trainer.val_check_interval",
-    "trainer.profiler", "trainer.callbacks",  # told by cmrstudy.training, cmrstudy.attempts or Lightning
-)  # fmt: skip
+    "task",
+    "name",
+    "unused",
+    "run_dir",
+    "data_root",
+    "synthetic_set",
+    "generator",
+    "classifier*",
+    "weights",
+    "ckpt_path",
+    # names, paths
+    "input.*",
+    "mitigation.name",
+    "arms",
+    "baseline",
+    "axes",
+    "audit*",
+    "backbones.*",
+    "base.*",
+    "shard",
+    "stale",
+    "logger.*",
+    "logger",
+    "callbacks",
+    "debug",
+    "local",
+    "preset.*",
+    "cohort.*._target_",
+    "*._target_",
+    "*._convert_",
+    "cohort.name",
+    "cohort.root",
+    "cohort.table",
+    "plan.path",
+    "data.cohort",
+    "data.root",
+    "data.synthetic_set",
+    "data.synthetic",
+    "data.budget",
+    "data.labels",
+    "data.sampling",
+    "model.base",
+    "model.memory",
+    "precision",
+    # told by who uses them
+    "sampler.interval",
+    "plan.guidance",
+    "plan.negative",
+    "model.unet._target_",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.precision",
+    "trainer.max_time",
+    "trainer.val_check_interval",
+    # told by cmrstudy.training, cmrstudy.attempts or Lightning
+    "trainer.profiler",
+    "trainer.callbacks",
+)
 
 
 def composed(command: str, *given: str):
@@ -42,9 +92,16 @@ def usual() -> dict[str, str]:
 
 
 WRONG = [  # experiment or command, setting, value as typed, what the message says that it takes
-    *[(task, "seed", value, "a whole number from 0 to 4294967295")
-      for task in (*TRAINED, "generate", "evaluate") for value in ("-1", "abc", "1.5", "4294967296", "null", "true")],
-    *[(task, "fold", value, "a whole number from 0 to 4, or null") for task in ("classifier", "evaluate") for value in ("5", "-1", "a")],
+    *[
+        (task, "seed", value, "a whole number from 0 to 4294967295")
+        for task in (*TRAINED, "generate", "evaluate")
+        for value in ("-1", "abc", "1.5", "4294967296", "null", "true")
+    ],
+    *[
+        (task, "fold", value, "a whole number from 0 to 4, or null")
+        for task in ("classifier", "evaluate")
+        for value in ("5", "-1", "a")
+    ],
     ("classifier", "resume", "maybe", "auto, true or false"),
     ("classifier", "overwrite", "1", "true or false"),
     ("classifier", "stale", "use", "keep, or null"),
@@ -53,17 +110,33 @@ WRONG = [  # experiment or command, setting, value as typed, what the message sa
     ("classifier", "synthetic", "-5", "a number of images (0 for none), or only"),
     ("classifier", "synthetic", "all", "or only"),
     ("classifier", "synthetic", "1.5", "a number of images"),
-    ("classifier", "labels", "hf", "a list of one or more of hf, mi, ihd, af, each once, such as [hf]"),
+    (
+        "classifier",
+        "labels",
+        "hf",
+        "a list of one or more of hf, mi, ihd, af, each once, such as [hf]",
+    ),
     ("classifier", "labels", "[hf,hf]", "each once"),
     ("classifier", "labels", "[]", "a list of one or more"),
     ("classifier", "budget", "time", "epochs or steps"),
-    *[("classifier", "data.batch_size", value, "a whole number of at least 1") for value in ("0", "-1", "many", "null", "6.5")],
+    *[
+        ("classifier", "data.batch_size", value, "a whole number of at least 1")
+        for value in ("0", "-1", "many", "null", "6.5")
+    ],
     ("classifier", "data.images_per_epoch", "0", "at least 1, or null (one pass over the images)"),
     ("classifier", "data.workers", "-1", "a whole number of at least 0"),
     ("classifier", "data.workers", "auto", "a whole number of at least 0"),
-    *[("classifier", "model.lr", value, "a number of at least 0") for value in ("-1e-4", "fast", "null", "nan", "inf")],
+    *[
+        ("classifier", "model.lr", value, "a number of at least 0")
+        for value in ("-1e-4", "fast", "null", "nan", "inf")
+    ],
     ("classifier", "preset.classifier_lr", "-1", "as model.lr it takes a number"),
-    ("classifier", "preset.classifier_epochs", "0", "as trainer.max_epochs it takes a whole number of at least 1"),
+    (
+        "classifier",
+        "preset.classifier_epochs",
+        "0",
+        "as trainer.max_epochs it takes a whole number of at least 1",
+    ),
     ("classifier", "model.weight_decay", "-1", "a number of at least 0"),
     ("classifier", "model.width", "0", "a whole number of at least 1"),
     ("classifier", "model.pixels", "-224", "a whole number of at least 1"),
@@ -130,7 +203,7 @@ WRONG = [  # experiment or command, setting, value as typed, what the message sa
     ("evaluate", "judge_steps", "200", "2 whole numbers of at least 1 as a list"),
     ("evaluate", "judge_steps", "[200]", "2 whole numbers"),
     ("evaluate", "audit", "perhaps", "true or false"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("task", "key", "value", "takes"), WRONG)
@@ -147,18 +220,31 @@ def test_a_wrong_value_is_told_with_what_the_setting_takes(
 
 
 @pytest.mark.parametrize("task", [*TRAINED, "generate", "evaluate"])
-def test_the_usual_values_of_every_experiment_and_preset_are_right(task: str, usual: dict[str, str]) -> None:
+def test_the_usual_values_of_every_experiment_and_preset_are_right(
+    task: str, usual: dict[str, str]
+) -> None:
     checks.check(OmegaConf.create(usual[task]))
     for preset in ("demo", "smoke", "acdc"):
         given = [f"experiment={task}"] if task in TRAINED else []
         cohort = ["cohort=acdc"] if preset == "acdc" else []
-        checks.check(composed("train" if task in TRAINED else task, f"preset={preset}", *given, *cohort))
+        checks.check(
+            composed("train" if task in TRAINED else task, f"preset={preset}", *given, *cohort)
+        )
 
 
-@pytest.mark.parametrize("given", [
-    ["cohort=ukbb", "base=sd21", "trainer=gpu8"], ["input=cine"], ["cohort=pooled", "input=cine"], ["trainer=ddp", "debug=fast"],
-    ["mitigation=groupdro"], ["mitigation=thresholds", "debug=overfit"], ["synthetic=only", "debug=profile"], ["cohort=mnms2"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["cohort=ukbb", "base=sd21", "trainer=gpu8"],
+        ["input=cine"],
+        ["cohort=pooled", "input=cine"],
+        ["trainer=ddp", "debug=fast"],
+        ["mitigation=groupdro"],
+        ["mitigation=thresholds", "debug=overfit"],
+        ["synthetic=only", "debug=profile"],
+        ["cohort=mnms2"],
+    ],
+)
 def test_the_options_of_the_groups_are_right(given: list[str]) -> None:
     task = "controlnet" if "base=sd21" in given else "classifier"
     checks.check(composed("train", f"experiment={task}", *given))
@@ -169,7 +255,11 @@ def test_no_setting_is_forgotten(task: str, usual: dict[str, str]) -> None:
     """Each has a rule here, or stands in FREE: whoever adds one decides."""
     keys = [key for key, *_ in checks.leaves(OmegaConf.create(usual[task]))]
     assert len(keys) > 20
-    assert not [key for key in keys if checks.rule(key) is None and not any(fnmatchcase(key, free) for free in FREE)]
+    assert not [
+        key
+        for key in keys
+        if checks.rule(key) is None and not any(fnmatchcase(key, free) for free in FREE)
+    ]
 
 
 def test_settings_that_an_experiment_does_not_use_are_not_looked_at() -> None:
@@ -180,8 +270,17 @@ def test_settings_that_an_experiment_does_not_use_are_not_looked_at() -> None:
 
 
 def test_each_cohort_of_a_pool_is_checked() -> None:
-    with pytest.raises(ValueError, match="cohort.cohorts.acdc.max_rejected=2: it takes a number from 0 to 1"):
-        checks.check(composed("train", "experiment=classifier", "cohort=pooled", "cohort.cohorts.acdc.max_rejected=2"))
+    with pytest.raises(
+        ValueError, match="cohort.cohorts.acdc.max_rejected=2: it takes a number from 0 to 1"
+    ):
+        checks.check(
+            composed(
+                "train",
+                "experiment=classifier",
+                "cohort=pooled",
+                "cohort.cohorts.acdc.max_rejected=2",
+            )
+        )
 
 
 def test_the_choices_are_those_of_the_code() -> None:
@@ -190,11 +289,19 @@ def test_the_choices_are_those_of_the_code() -> None:
     from cmrgen import phases, plan, prompts, sampler
 
     theirs = {
-        "budget": data.BUDGETS, "mitigation.sampling": data.SAMPLING, "mitigation.loss": mitigation.LOSSES,
-        "mitigation.heads": mitigation.HEADS, "mitigation.after": mitigation.AFTER, "mitigation.attribute": tuple(AXES),
-        "mitigation.constraint": mitigation.CONSTRAINTS, "plan.missing": plan.MISSING, "plan.thin": plan.THIN, "channels": (phases.EVEN, phases.PAPER), "sampler.name": sampler.SAMPLERS,
+        "budget": data.BUDGETS,
+        "mitigation.sampling": data.SAMPLING,
+        "mitigation.loss": mitigation.LOSSES,
+        "mitigation.heads": mitigation.HEADS,
+        "mitigation.after": mitigation.AFTER,
+        "mitigation.attribute": tuple(AXES),
+        "mitigation.constraint": mitigation.CONSTRAINTS,
+        "plan.missing": plan.MISSING,
+        "plan.thin": plan.THIN,
+        "channels": (phases.EVEN, phases.PAPER),
+        "sampler.name": sampler.SAMPLERS,
         "sampler.guides": sampler.GUIDES,
-    }  # fmt: skip
+    }
     for key, names in theirs.items():
         assert set(checks.CHOICES[key]) == set(names), key
     assert checks.FIELDS == prompts.FIELDS and checks.DIAGNOSES == data.DISEASES
@@ -213,10 +320,14 @@ def multirun(*given: str) -> str:
         return str(caught.value.code)
 
 
-@pytest.mark.parametrize(("swept", "told"), [
-    ("seed=0,1,-1", "seed=-1: it takes"), ("seed=0,abc", "seed=abc: it takes"),
-    ("model.lr=1e-3,-1e-3", "model.lr=-0.001: it takes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("swept", "told"),
+    [
+        ("seed=0,1,-1", "seed=-1: it takes"),
+        ("seed=0,abc", "seed=abc: it takes"),
+        ("model.lr=1e-3,-1e-3", "model.lr=-0.001: it takes"),
+    ],
+)
 def test_a_sweep_with_a_wrong_value_begins_no_job(swept: str, told: str) -> None:
     message = multirun("experiment=classifier", "preset=smoke", swept)
     assert message.startswith(f"error: {told}") and "No job of the sweep has begun" in message

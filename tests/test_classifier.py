@@ -20,8 +20,13 @@ from cmrcls.module import Classifier, augment, balanced_accuracy, to_input
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
-         "enable_checkpointing": False}  # fmt: skip
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,9 @@ def linear(**options) -> Classifier:
 # network
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "resnet10t", "convnext_atto", "efficientnet_b0"])
+@pytest.mark.parametrize(
+    "backbone", ["resnet18", "densenet121", "resnet10t", "convnext_atto", "efficientnet_b0"]
+)
 def test_a_backbone_gives_one_logit_per_class(backbone):
     with torch.device("meta"):  # shapes only
         net = network.build_network(backbone, weights=None, classes=2)
@@ -65,11 +72,15 @@ def test_a_backbone_gives_one_logit_per_class(backbone):
 
 
 def test_unknown_names_are_refused():
-    with pytest.raises(ValueError, match="'resnet19' is unknown; choose one of resnet18, densenet121, .*of timm"):
+    with pytest.raises(
+        ValueError, match="'resnet19' is unknown; choose one of resnet18, densenet121, .*of timm"
+    ):
         network.build_network("resnet19", weights=None, classes=2)
     with pytest.raises(ValueError, match="'convnext_tinny' is unknown; .*convnext_tiny"):
         network.build_network("convnext_tinny", weights=None, classes=2)
-    with pytest.raises(ValueError, match="coatnet_0_224: No pretrained weights exist .* Set weights=null"):
+    with pytest.raises(
+        ValueError, match="coatnet_0_224: No pretrained weights exist .* Set weights=null"
+    ):
         network.build_network("coatnet_0_224", weights="imagenet", classes=2)
     with pytest.raises(ValueError, match="'imagnet' are unknown"):
         network.build_network("resnet18", weights="imagnet", classes=2)
@@ -113,7 +124,8 @@ def test_flips_keep_shape_and_noise_is_reproducible():
     mirrored = augment(images, flips=1, noise_std=0)
     assert torch.equal(mirrored, images.flip(-1, -2))
     once, again, other = (
-        augment(images, flips=0.5, noise_std=0.05, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+        augment(images, flips=0.5, noise_std=0.05, generator=torch.Generator().manual_seed(seed))
+        for seed in (3, 3, 4)
     )
     assert once.shape == images.shape and torch.equal(once, again) and not torch.equal(once, other)
     L.seed_everything(5, verbose=False)
@@ -124,7 +136,10 @@ def test_flips_keep_shape_and_noise_is_reproducible():
 
 def test_half_the_images_get_noise_and_both_phases_flip_together():
     images = torch.rand(1000, 1, 6, 6).expand(-1, 2, -1, -1)
-    noise = augment(images, flips=0, noise_std=0.05, generator=torch.Generator().manual_seed(0)) - images
+    noise = (
+        augment(images, flips=0, noise_std=0.05, generator=torch.Generator().manual_seed(0))
+        - images
+    )
     noisy = noise.flatten(1).abs().sum(1) > 0
     assert 0.44 < noisy.float().mean() < 0.56
     assert noise[noisy].std().item() == pytest.approx(0.05, rel=0.02)
@@ -146,7 +161,9 @@ def test_augmentation_only_in_training(monkeypatch):
     image = torch.randint(0, 256, (4, 2, 16, 16), dtype=torch.uint8)
     batch = {"image": image, "label": torch.tensor([0, 1, 0, 1]), "row": torch.arange(4)}
     used = []
-    monkeypatch.setattr(model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1])
+    monkeypatch.setattr(
+        model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1]
+    )
     model.train()
     model.training_step(model.on_after_batch_transfer(batch, 0), 0)
     model.eval()
@@ -160,14 +177,19 @@ def test_augmentation_is_a_function_of_seed_step_batch_and_process(monkeypatch):
     """Not of what was drawn before: a continued training augments as an uninterrupted one."""
     used: list[torch.Tensor] = []
 
-    def augmented(seed: int = 0, step: int = 0, batch_idx: int = 0, rank: int = 0, before: int = 0) -> torch.Tensor:
+    def augmented(
+        seed: int = 0, step: int = 0, batch_idx: int = 0, rank: int = 0, before: int = 0
+    ) -> torch.Tensor:
         model = linear(seed=seed)
-        monkeypatch.setattr(model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1])
+        monkeypatch.setattr(
+            model, "_loss", lambda given, _: (used.append(given["image"]), torch.tensor(0.0))[::-1]
+        )
         monkeypatch.setattr(Classifier, "global_step", step)
         monkeypatch.setattr(Classifier, "global_rank", rank)
         torch.rand(before)
         model.training_step(
-            {"image": torch.full((3, 2, 16, 16), 9, dtype=torch.uint8), "label": torch.zeros(3)}, batch_idx
+            {"image": torch.full((3, 2, 16, 16), 9, dtype=torch.uint8), "label": torch.zeros(3)},
+            batch_idx,
         )
         return used[-1]
 
@@ -199,14 +221,21 @@ def test_validation_pools_the_epoch(root, store):
     table = predictions(arms.index, trainer.predict(model, arms))
     val = table[table.split == "val"]
     assert len(val) == (store.index.split == "val").sum()
-    assert logged == pytest.approx(balanced_accuracy_score(val.label, val.probability > 0.5), abs=1e-6)
+    assert logged == pytest.approx(
+        balanced_accuracy_score(val.label, val.probability > 0.5), abs=1e-6
+    )
 
 
 def test_logits_reach_cross_entropy_without_a_softmax():
-    """A softmax before cross-entropy bounds the loss below by 0.31; logits of a sure network give 0."""
+    """A softmax before cross-entropy bounds the loss below by 0.31; logits of a sure network give
+    0."""
     model = Classifier(pixels=16)
     model.network = nn.Identity()  # the batch below holds the logits
-    batch = {"image": torch.tensor([[40.0, 0.0], [0.0, 40.0]]), "label": torch.tensor([0, 1]), "row": torch.arange(2)}
+    batch = {
+        "image": torch.tensor([[40.0, 0.0], [0.0, 40.0]]),
+        "label": torch.tensor([0, 1]),
+        "row": torch.arange(2),
+    }
     loss, logits = model._loss(batch, "training")
     assert loss.item() < 1e-6 and logits.max() == 40
     assert model.predict_step(batch, 0)["probability"].tolist() == pytest.approx([0, 1])
@@ -230,7 +259,9 @@ def test_learning_rate_halves_after_three_epochs_without_improvement(root, store
 
     model = linear(lr=8e-4)
     model.network = Constant()
-    L.Trainer(max_epochs=8, limit_train_batches=1, callbacks=[watch := Watch()], **QUIET).fit(model, arm(root))
+    L.Trainer(max_epochs=8, limit_train_batches=1, callbacks=[watch := Watch()], **QUIET).fit(
+        model, arm(root)
+    )
     assert watch.rates == pytest.approx([8e-4, 8e-4, 8e-4, 8e-4, 4e-4, 4e-4, 4e-4, 2e-4])
 
 
@@ -251,7 +282,10 @@ def test_the_best_epoch_predicts_and_not_the_last(root, store, tmp_path):
     trainer.fit(model, arms)
     assert trainer.callback_metrics["val_balanced_accuracy"] == 0.5
     assert not predictions(arms.index, trainer.predict(model, arms)).predicted.any()
-    best = predictions(arms.index, trainer.predict(model, arms, ckpt_path=tmp_path / "best.ckpt", weights_only=True))
+    best = predictions(
+        arms.index,
+        trainer.predict(model, arms, ckpt_path=tmp_path / "best.ckpt", weights_only=True),
+    )
     val = best[best.split == "val"]
     found = balanced_accuracy_score(val.label, val.predicted)
     assert found == pytest.approx(float(keep.best_model_score)) and found > 0.9
@@ -282,7 +316,8 @@ def test_weight_decay_is_decoupled_and_none_by_default(decay, smaller):
     model = linear(lr=0.1, weight_decay=decay)
     before = model.network[1].weight.detach().clone()
     optimiser = model.configure_optimizers()["optimizer"]
-    model.network(torch.zeros(1, 3, 16, 16)).sum().backward()  # the weights have no gradient, the bias has
+    # the weights have no gradient, the bias has
+    model.network(torch.zeros(1, 3, 16, 16)).sum().backward()
     optimiser.step()
     assert torch.allclose(model.network[1].weight, before * (0.95 if smaller else 1))
 
@@ -302,14 +337,18 @@ def test_without_weight_decay_the_optimiser_is_adam():
 
 
 def test_layout_in_memory_changes_the_speed_only():
-    plain, last = (Classifier(width=8, pixels=32, channels_last=value).eval() for value in (False, True))
+    plain, last = (
+        Classifier(width=8, pixels=32, channels_last=value).eval() for value in (False, True)
+    )
     last.load_state_dict(plain.state_dict())
     image = torch.randint(0, 256, (3, 2, 16, 16), dtype=torch.uint8)
     batch = {"image": image, "label": torch.zeros(3).long(), "row": torch.arange(3)}
     seen = last.on_after_batch_transfer(batch, 0)["image"]
     assert seen.is_contiguous(memory_format=torch.channels_last)
     assert last.network.conv1.weight.is_contiguous(memory_format=torch.channels_last)
-    assert torch.allclose(last(seen), plain(plain.on_after_batch_transfer(batch, 0)["image"]), atol=1e-5)
+    assert torch.allclose(
+        last(seen), plain(plain.on_after_batch_transfer(batch, 0)["image"]), atol=1e-5
+    )
 
 
 @pytest.mark.slow
@@ -321,14 +360,24 @@ def test_a_compiled_network_predicts_the_same_and_is_refitted(root, store):
         if refit:
             for model in (plain, compiled):
                 refit_last_layer(model, trainer, arms, seed=0)
-        one, two = (predictions(arms.index, trainer.predict(model, arms)).probability for model in (plain, compiled))
+        one, two = (
+            predictions(arms.index, trainer.predict(model, arms)).probability
+            for model in (plain, compiled)
+        )
         assert np.allclose(one, two, atol=1e-4)
 
 
 def test_nan_loss_is_told_plainly():
     model = linear()
-    batch = {"image": torch.full((2, 3, 16, 16), torch.nan), "label": torch.tensor([0, 1]), "row": torch.arange(2)}
-    with pytest.raises(FloatingPointError, match=r"training loss is nan at epoch 0, step 0; lower lr \(now 0.0001\)"):
+    batch = {
+        "image": torch.full((2, 3, 16, 16), torch.nan),
+        "label": torch.tensor([0, 1]),
+        "row": torch.arange(2),
+    }
+    with pytest.raises(
+        FloatingPointError,
+        match=r"training loss is nan at epoch 0, step 0; lower lr \(now 0.0001\)",
+    ):
         model._loss(batch, "training")
 
 
@@ -340,17 +389,33 @@ def test_a_learnable_problem_is_learnt(root, store):
     table = predictions(arms.index, trainer.predict(model, arms))
     test = table[table.split == "test"]
     assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
-    assert list(table.columns) == ["subject", "row", "source", "split", "disease", "label", "probability", "predicted", "sex",
-                                   "age_band", "bmi_band", "group"]  # fmt: skip
+    assert list(table.columns) == [
+        "subject",
+        "row",
+        "source",
+        "split",
+        "disease",
+        "label",
+        "probability",
+        "predicted",
+        "sex",
+        "age_band",
+        "bmi_band",
+        "group",
+    ]
     assert (table.disease == "hf").all() and (table.predicted == (table.probability > 0.5)).all()
     assert table.subject.is_unique and table.source.eq("fake").all()
 
 
-def test_a_checkpoint_loads_without_hydra_and_without_a_download(root, store, tmp_path, monkeypatch):
+def test_a_checkpoint_loads_without_hydra_and_without_a_download(
+    root, store, tmp_path, monkeypatch
+):
     real = network.get_model
     monkeypatch.setattr(network, "get_model", lambda name, weights=None: real(name))
     model = Classifier(weights="imagenet", pixels=16, flips=0.0, lr=3e-4)
-    trainer = L.Trainer(max_steps=1, limit_val_batches=1, num_sanity_val_steps=0, default_root_dir=tmp_path, **QUIET)
+    trainer = L.Trainer(
+        max_steps=1, limit_val_batches=1, num_sanity_val_steps=0, default_root_dir=tmp_path, **QUIET
+    )
     trainer.fit(model, arm(root, batch_size=4))
     trainer.save_checkpoint(tmp_path / "one.ckpt")
 
@@ -360,7 +425,11 @@ def test_a_checkpoint_loads_without_hydra_and_without_a_download(root, store, tm
 
     monkeypatch.setattr(network, "get_model", refuse)
     loaded = Classifier.load_from_checkpoint(tmp_path / "one.ckpt", map_location="cpu")
-    assert (loaded.hparams.lr, loaded.hparams.flips, model.hparams.weights) == (3e-4, 0.0, "imagenet")
+    assert (loaded.hparams.lr, loaded.hparams.flips, model.hparams.weights) == (
+        3e-4,
+        0.0,
+        "imagenet",
+    )
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
 
@@ -383,7 +452,9 @@ def test_real_arm_is_the_balanced_training_stacks(root, store):
     index = arm(root).index
     train = index[index.split == "train"]
     balanced = store.subjects[(store.subjects.split == "train") & store.subjects.balanced]
-    assert set(train.subject) == set(balanced.subject) and (train.groupby("subject").size() == 9).all()
+    assert (
+        set(train.subject) == set(balanced.subject) and (train.groupby("subject").size() == 9).all()
+    )
     assert train.real.all() and abs(train.label.mean() - 0.5) < 0.02
     held_out = index[index.split.isin(["val", "test"])]
     assert held_out.subject.is_unique and not set(held_out.subject) & set(train.subject)
@@ -414,7 +485,9 @@ def test_arms_are_nested_and_share_their_evaluation(root, store, made):
 
 
 def test_every_arm_has_the_fingerprint_of_the_same_split(root, store, made, tmp_path):
-    found = {arm(root, synthetic=n, synthetic_set=made.folder).split_fingerprint for n in (0, 36, "only")}
+    found = {
+        arm(root, synthetic=n, synthetic_set=made.folder).split_fingerprint for n in (0, 36, "only")
+    }
     found.add(arm(root, sampling="balanced", seed=5).split_fingerprint)
     assert len(found) == 1
     assert arm(tmp_path, cohort=FakeCohort(seed=1)).split_fingerprint not in found
@@ -435,13 +508,18 @@ def test_a_batch_holds_the_rows_it_names(root, store, made):
     arms = arm(root, synthetic=36, synthetic_set=made.folder, batch_size=50)
     seen = []
     for batch in arms.train_dataloader():
-        for image, label, row in zip(batch["image"].numpy(), batch["label"], batch["row"], strict=True):
+        for image, label, row in zip(
+            batch["image"].numpy(), batch["label"], batch["row"], strict=True
+        ):
             known = arms.index.loc[int(row)]
             stored = (store if known.real else made).images[known.stored]
             assert np.array_equal(image, stored) and known.label == label
             seen.append(int(row))
     assert sorted(seen) == np.flatnonzero(arms.index.split == "train").tolist()
-    assert batch["image"].dtype == torch.uint8 and batch["label"].dtype == batch["row"].dtype == torch.int64
+    assert (
+        batch["image"].dtype == torch.uint8
+        and batch["label"].dtype == batch["row"].dtype == torch.int64
+    )
 
 
 def test_workers_fetch_the_same(root, store):
@@ -455,15 +533,22 @@ def test_arms_take_equal_steps(root, store, made, images):
     options = {"images_per_epoch": images, "synthetic_set": made.folder}
     loaders = [arm(root, synthetic=n, **options).train_dataloader() for n in (0, 36, "only")]
     rows = [[batch["row"] for batch in loader] for loader in loaders]
-    assert [len(part) for part in rows] == [-(-images // 32)] * 3 == [len(loader) for loader in loaders]
+    assert (
+        [len(part) for part in rows]
+        == [-(-images // 32)] * 3
+        == [len(loader) for loader in loaders]
+    )
     assert all(sum(map(len, part)) == images for part in rows)
-    counts = torch.bincount(torch.cat(rows[2]))[-72:]  # 72 synthetic images: drawn equally often, within one
+    # 72 synthetic images: drawn equally often, within one
+    counts = torch.bincount(torch.cat(rows[2]))[-72:]
     assert counts.max() - counts.min() <= 1
 
 
 def test_order_is_seeded(root, store):
     def rows(seed: int) -> list[int]:
-        return torch.cat([batch["row"] for batch in arm(root, seed=seed).train_dataloader()]).tolist()
+        return torch.cat(
+            [batch["row"] for batch in arm(root, seed=seed).train_dataloader()]
+        ).tolist()
 
     assert rows(0) == rows(0) != rows(1)
 
@@ -472,12 +557,17 @@ def test_unknown_attributes_stay_missing(tmp_path):
     arms = arm(tmp_path, cohort=FakeCohort(count=40, unknown=("sex", "age", "bmi")))
     trainer = L.Trainer(**QUIET)
     table = predictions(arms.index, trainer.predict(linear(), arms))
-    assert table[["sex", "age_band", "bmi_band"]].isna().all(axis=None) and set(table.group) == {"healthy", "hf"}
+    assert table[["sex", "age_band", "bmi_band"]].isna().all(axis=None) and set(table.group) == {
+        "healthy",
+        "hf",
+    }
     assert set(table.split) == {"val", "test"}
 
 
 def test_wrong_arms_are_refused(root, store, made, tmp_path):
-    with pytest.raises(ValueError, match=r"synthetic=4000: the set .* holds 72 images; .*plan.count=4000"):
+    with pytest.raises(
+        ValueError, match=r"synthetic=4000: the set .* holds 72 images; .*plan.count=4000"
+    ):
         arm(root, synthetic=4000, synthetic_set=made.folder)
     with pytest.raises(ValueError, match="synthetic=2000: synthetic_set is missing"):
         Arms(cohort=FakeCohort(), root=root, synthetic=2000)
@@ -497,9 +587,15 @@ def test_an_image_that_could_not_be_drawn_costs_its_arm_nothing_else(root, store
     some = fake_set(tmp_path / "some", store, count=71, lost=1)  # row 0 of 72 is in failed.csv
     arms = arm(root, synthetic=72, synthetic_set=some.folder)
     assert (~arms.index.real).sum() == 71
-    assert re.search("synthetic=72: 1 images of the set .* could not be drawn .* has 71", capsys.readouterr().out)
-    assert (~arm(root, synthetic=71, synthetic_set=some.folder).index.real).sum() == 71 and not capsys.readouterr().out
-    with pytest.raises(ValueError, match="synthetic=73: the set .* holds 71 images; ask for at most that many"):
+    assert re.search(
+        "synthetic=72: 1 images of the set .* could not be drawn .* has 71", capsys.readouterr().out
+    )
+    assert (
+        ~arm(root, synthetic=71, synthetic_set=some.folder).index.real
+    ).sum() == 71 and not capsys.readouterr().out
+    with pytest.raises(
+        ValueError, match="synthetic=73: the set .* holds 71 images; ask for at most that many"
+    ):
         arm(root, synthetic=73, synthetic_set=some.folder)  # more than were planned
     many = fake_set(tmp_path / "many", store, count=60, lost=12)
     with pytest.raises(ValueError, match="synthetic=72: the set .* holds 60 images"):
@@ -510,9 +606,13 @@ def test_one_class_arms_are_told(tmp_path):
     cohort = FakeCohort(count=40)
     listed, rejected = cohort.subjects()
     cohort.subjects = lambda: (listed, rejected)
-    roots = iter(tmp_path / str(k) for k in range(9))  # a store opens unread: each table has its own
-    listed["split"] = np.resize(["train", "train", "val", "test"], len(listed))  # val rows are healthy, test rows sick
-    with pytest.warns(UserWarning, match="all 10 validation subjects have label 0; val_balanced_accuracy is NaN"):
+    # a store opens unread: each table has its own
+    roots = iter(tmp_path / str(k) for k in range(9))
+    # val rows are healthy, test rows sick
+    listed["split"] = np.resize(["train", "train", "val", "test"], len(listed))
+    with pytest.warns(
+        UserWarning, match="all 10 validation subjects have label 0; val_balanced_accuracy is NaN"
+    ):
         arms = arm(next(roots), cohort=cohort)
     logged = L.Trainer(**QUIET).validate(linear(), arms, verbose=False)[0]
     assert np.isnan(logged["val_balanced_accuracy"]) and np.isfinite(logged["val_loss"])
@@ -544,13 +644,22 @@ def test_what_else_a_cohort_knows_reaches_the_predictions_where_it_can_be_compar
     arms = arm(tmp_path, cohort=Sited(count=72))
     made = fake_set(tmp_path / "set", arms.store, count=6)
     both = arm(tmp_path, cohort=Sited(count=72), synthetic=6, synthetic_set=made.folder)
-    assert arms.further == both.further == ["site"] and both.index.site[~both.index.real].isna().all()
-    outputs = [{"row": torch.from_numpy(np.flatnonzero(arms.index.split == "test")), "probability": torch.zeros(15)}]
+    assert (
+        arms.further == both.further == ["site"] and both.index.site[~both.index.real].isna().all()
+    )
+    outputs = [
+        {
+            "row": torch.from_numpy(np.flatnonzero(arms.index.split == "test")),
+            "probability": torch.zeros(15),
+        }
+    ]
     outputs[0]["probability"] = torch.zeros(len(outputs[0]["row"]))
     table = predictions(arms.index, outputs)
     assert table.columns[-1] == "site" and set(table.site.dropna()) == {"a", "b"}
     pd.testing.assert_series_equal(
-        table.set_index("subject").site, arms.store.subjects.set_index("subject").site[table.subject], check_dtype=False
+        table.set_index("subject").site,
+        arms.store.subjects.set_index("subject").site[table.subject],
+        check_dtype=False,
     )
 
 

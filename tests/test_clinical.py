@@ -24,13 +24,16 @@ from cmrcls.study import Study, Tuned
 
 
 def judged(*, subjects=800, runs=3, seed=0, shift=0.0, folds: int | None = None) -> Study:
-    """Runs that tell disease well, with a validation of their own; `shift` of the test's logarithmic odds."""
+    """Runs that tell disease well, with a validation of their own; `shift` of the test's
+    logarithmic odds."""
     r = np.random.default_rng(seed)
     label = (r.random(subjects) < 0.2).astype(int)
     odds = 2 * label[:, None] - 1 + r.standard_normal((subjects, runs))
     rows = [("Real", "", "", str(k)) for k in range(runs)]
     fold = {} if folds is None else {"fold": np.arange(subjects) % folds}
-    one = study_of((odds > 0).astype(int), rows, label=label, sex=r.choice(["F", "M"], subjects), **fold)
+    one = study_of(
+        (odds > 0).astype(int), rows, label=label, sex=r.choice(["F", "M"], subjects), **fold
+    )
     tuned = []
     for _ in range(runs):
         parts = {}
@@ -52,7 +55,9 @@ def test_the_threshold_is_the_lowest_that_keeps_the_specificity_on_validation(sp
         healthy = tuned.probability[tuned.label == 0]
         assert (healthy <= row.threshold).mean() >= specificity > (healthy < row.threshold).mean()
         who = np.ones(800, bool) if folds is None else (one.subjects.fold == row.fold).to_numpy()
-        assert (chosen.study.decision[who, row.run] == (one.probability[who, row.run] > row.threshold)).all()
+        assert (
+            chosen.study.decision[who, row.run] == (one.probability[who, row.run] > row.threshold)
+        ).all()
 
 
 def test_the_test_subjects_choose_nothing():
@@ -64,7 +69,9 @@ def test_the_test_subjects_choose_nothing():
 
 def test_a_specificity_that_is_none_is_refused_by_name():
     for value in (0, 1, 90):
-        with pytest.raises(ValueError, match=f"specificity={value}: it takes a share between 0 and 1"):
+        with pytest.raises(
+            ValueError, match=f"specificity={value}: it takes a share between 0 and 1"
+        ):
             at_specificity(judged(), value)
     with pytest.raises(ValueError, match="specificity=None: it takes"):
         check_specificity(None)
@@ -92,31 +99,44 @@ def test_the_operating_table_has_every_subgroup_and_tells_its_interval():
     overall = table[(table.subgroup == "Overall")].set_index("metric")["mean"]
     assert 0.86 < overall.specificity < 0.94
     p, sens, spec = 0.2, overall.sensitivity, overall.specificity
-    assert overall.ppv == pytest.approx(p * sens / (p * sens + (1 - p) * (1 - spec)), abs=0.03)  # Bayes, at 20 %
+    # Bayes, at 20 %
+    assert overall.ppv == pytest.approx(p * sens / (p * sens + (1 - p) * (1 - spec)), abs=0.03)
     assert threshold_cells(thresholds).chosen.tolist() == [3]
 
 
 def test_recalibration_mends_a_shift_of_training():
-    """Trained at another prevalence, odds are shifted in validation and test alike; the fit on validation takes it out."""
+    """Trained at another prevalence, odds are shifted in validation and test alike; the fit on
+    validation takes it out."""
     one = judged()
     odds = lambda p: np.log(p / (1 - p))  # noqa: E731
     off = lambda p: 1 / (1 + np.exp(-(odds(p) + 2.0)))  # noqa: E731
     moved = one._replace(
         probability=off(one.probability),
-        validation=[{fold: Tuned(t.label, off(t.probability)) for fold, t in run.items()} for run in one.validation],
+        validation=[
+            {fold: Tuned(t.label, off(t.probability)) for fold, t in run.items()}
+            for run in one.validation
+        ],
     )
     mended = recalibrated(moved).probability
-    assert abs(moved.probability.mean() - 0.2) > 0.15 and abs(mended.mean() - one.subjects.label.mean()) < 0.03
+    assert (
+        abs(moved.probability.mean() - 0.2) > 0.15
+        and abs(mended.mean() - one.subjects.label.mean()) < 0.03
+    )
     np.testing.assert_allclose(mended, recalibrated(one).probability, atol=1e-3)
-    assert (np.argsort(mended[:, 0]) == np.argsort(moved.probability[:, 0])).all()  # the order stays
+    # the order stays
+    assert (np.argsort(mended[:, 0]) == np.argsort(moved.probability[:, 0])).all()
 
 
 def test_net_benefit_by_hand_and_of_treating_everybody():
     label = np.array([1, 1, 0, 0, 0])
-    given = Predicted(label, np.zeros((5, 2)), np.array([[0.9, 1], [0.1, 1], [0.6, 1], [0.2, 1], [0.1, 1]]))
+    given = Predicted(
+        label, np.zeros((5, 2)), np.array([[0.9, 1], [0.1, 1], [0.6, 1], [0.2, 1], [0.1, 1]])
+    )
     value = scored(net_benefit(0.5), given).value
     assert value[0] == pytest.approx((1 - 1) / 5)
-    assert scored(net_benefit(0.2), given).value.tolist() == pytest.approx([(1 - 2 * 0.25) / 5, (2 - 3 * 0.25) / 5])
+    assert scored(net_benefit(0.2), given).value.tolist() == pytest.approx(
+        [(1 - 2 * 0.25) / 5, (2 - 3 * 0.25) / 5]
+    )
 
 
 def test_the_decision_curve_of_a_good_classifier_beats_everybody_and_nobody():

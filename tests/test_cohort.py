@@ -26,7 +26,10 @@ from cmrdata.cohort import (
 )
 from cmrdata.pseudonyms import hashed, read_salt
 
-AGE, BMI = dict(zip(AGE_BANDS, (50, 65, 75), strict=True)), dict(zip(BMI_BANDS, (20, 27, 35), strict=True))
+AGE, BMI = (
+    dict(zip(AGE_BANDS, (50, 65, 75), strict=True)),
+    dict(zip(BMI_BANDS, (20, 27, 35), strict=True)),
+)
 CELLS = list(product(SEXES, AGE_BANDS, BMI_BANDS, ("healthy", "hf")))
 
 
@@ -34,22 +37,34 @@ def table(counts: list[int], *, undiagnosed: int = 0) -> pd.DataFrame:
     """counts[k] subjects of the k-th of the 36 groups, then some without a diagnosis."""
     cells = [cell for cell, count in zip(CELLS, counts, strict=False) for _ in range(count)]
     cells += [("F", "<60", "normal", None)] * undiagnosed
-    return with_groups(pd.DataFrame({
-        "subject": [f"SYN{k:04d}" for k in range(len(cells))],
-        "source": "made",
-        "sex": [sex for sex, *_ in cells],
-        "age": [AGE[age] for _, age, *_ in cells],
-        "bmi": [BMI[bmi] for _, _, bmi, _ in cells],
-        "diagnosis": [diagnosis for *_, diagnosis in cells],
-    }))  # fmt: skip
+    return with_groups(
+        pd.DataFrame(
+            {
+                "subject": [f"SYN{k:04d}" for k in range(len(cells))],
+                "source": "made",
+                "sex": [sex for sex, *_ in cells],
+                "age": [AGE[age] for _, age, *_ in cells],
+                "bmi": [BMI[bmi] for _, _, bmi, _ in cells],
+                "diagnosis": [diagnosis for *_, diagnosis in cells],
+            }
+        )
+    )
 
 
 @pytest.mark.parametrize(
     ("band", "value", "expected"),
-    [(age_band, 59.99, "<60"), (age_band, 60, "60-70"), (age_band, 69.99, "60-70"), (age_band, 70, "70+"),
-     (bmi_band, 15, "normal"), (bmi_band, 24.99, "normal"), (bmi_band, 25, "overweight"),
-     (bmi_band, 29.99, "overweight"), (bmi_band, 30, "obese")],
-)  # fmt: skip
+    [
+        (age_band, 59.99, "<60"),
+        (age_band, 60, "60-70"),
+        (age_band, 69.99, "60-70"),
+        (age_band, 70, "70+"),
+        (bmi_band, 15, "normal"),
+        (bmi_band, 24.99, "normal"),
+        (bmi_band, 25, "overweight"),
+        (bmi_band, 29.99, "overweight"),
+        (bmi_band, 30, "obese"),
+    ],
+)
 def test_a_band_begins_at_its_lower_edge(band, value, expected):
     assert band(pd.Series([value])).tolist() == [expected]
 
@@ -67,7 +82,11 @@ def test_sex_age_bmi_and_diagnosis_make_36_groups():
 
 
 def test_missing_attributes_leave_the_group_name():
-    people = table([1]).drop(columns=["age_band", "bmi_band", "label", "group"]).assign(sex=None, age=np.nan)
+    people = (
+        table([1])
+        .drop(columns=["age_band", "bmi_band", "label", "group"])
+        .assign(sex=None, age=np.nan)
+    )
     assert with_groups(people).group.tolist() == ["normal/healthy"]
 
 
@@ -78,10 +97,14 @@ def test_axes_without_two_values_are_not_known():
 
 @pytest.mark.parametrize(
     ("column", "value", "words"),
-    [("sex", "Female", ("'sex'", "Female", "F, M")), ("diagnosis", "asthma", ("'diagnosis'", "asthma", "healthy")),
-     ("age", 150, ("SYN0000", "age 150", "missing")), ("bmi", 4, ("SYN0000", "bmi 4", "missing")),
-     ("subject", "SYN0001", ("SYN0001", "twice", "keep one"))],
-)  # fmt: skip
+    [
+        ("sex", "Female", ("'sex'", "Female", "F, M")),
+        ("diagnosis", "asthma", ("'diagnosis'", "asthma", "healthy")),
+        ("age", 150, ("SYN0000", "age 150", "missing")),
+        ("bmi", 4, ("SYN0000", "bmi 4", "missing")),
+        ("subject", "SYN0001", ("SYN0001", "twice", "keep one")),
+    ],
+)
 def test_an_impossible_value_is_named_with_its_remedy(column, value, words):
     people = table([2]).drop(columns=["label"]).astype({column: object})
     people.loc[0, column] = value
@@ -96,7 +119,9 @@ def test_a_missing_column_is_named():
 
 
 @settings(max_examples=10, deadline=None)
-@given(counts=st.lists(st.integers(0, 12), min_size=36, max_size=36), seed=st.integers(0, 2**32 - 1))
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=36, max_size=36), seed=st.integers(0, 2**32 - 1)
+)
 def test_the_split_is_stratified_and_exact(counts, seed):
     people = table(
         [*counts[:35], counts[35] + (-sum(counts)) % 25], undiagnosed=7
@@ -137,13 +162,25 @@ def test_a_split_is_repeatable_and_blind_to_names():
 @given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
 def test_every_group_has_the_same_weight(names):
     groups = pd.Series(names)
-    mass = pd.Series(balancing_weights(pd.DataFrame({"group": groups, **dict.fromkeys(AXES)}))).groupby(groups).sum()
+    mass = (
+        pd.Series(balancing_weights(pd.DataFrame({"group": groups, **dict.fromkeys(AXES)})))
+        .groupby(groups)
+        .sum()
+    )
     np.testing.assert_allclose(mass, 1 / groups.nunique())
 
 
-@given(st.lists(st.tuples(st.sampled_from("FM"), st.sampled_from([22.0, 33.0, None])), min_size=2, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("FM"), st.sampled_from([22.0, 33.0, None])),
+        min_size=2,
+        max_size=60,
+    )
+)
 def test_who_lacks_an_attribute_weighs_as_an_average_subject(rows):
-    people = pd.DataFrame(rows, columns=["sex", "bmi"]).assign(source="made", age=65, diagnosis="hf")
+    people = pd.DataFrame(rows, columns=["sex", "bmi"]).assign(
+        source="made", age=65, diagnosis="hf"
+    )
     people.insert(0, "subject", [f"SYN{k:04d}" for k in range(len(people))])
     people = with_groups(people)
     weights, full = balancing_weights(people), whole(people)
@@ -154,8 +191,18 @@ def test_who_lacks_an_attribute_weighs_as_an_average_subject(rows):
     assert full.all() == (people.bmi.notna().all() or people.bmi.isna().all())
 
 
-@pytest.mark.parametrize(("weight", "height", "bmi"), [(81, 180, 25), (81, 1.8, 25), (None, 180, None), (81, 0, None),
-                                                       (810, 180, None), ("tall", 180, None), (81, -3, None)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("weight", "height", "bmi"),
+    [
+        (81, 180, 25),
+        (81, 1.8, 25),
+        (None, 180, None),
+        (81, 0, None),
+        (810, 180, None),
+        ("tall", 180, None),
+        (81, -3, None),
+    ],
+)
 def test_bmi_comes_from_kilograms_and_centimetres_or_metres(weight, height, bmi):
     found = bmi_of(pd.Series([weight]), pd.Series([height])).item()
     assert found == pytest.approx(bmi) if bmi else np.isnan(found)
@@ -165,7 +212,9 @@ def test_conditions_are_codes_in_their_order():
     people = table([2] * 36).drop(columns="conditions").assign(conditions="mi;af")
     assert set(with_groups(people).conditions) == {"mi;af"}
     for odd in ("af;mi", "stroke", "mi;mi"):
-        with pytest.raises(ValueError, match=f"'conditions' holds .*{odd}.*mi, ihd, af in this order"):
+        with pytest.raises(
+            ValueError, match=f"'conditions' holds .*{odd}.*mi, ihd, af in this order"
+        ):
             with_groups(people.assign(conditions=odd))
 
 
@@ -199,6 +248,10 @@ def test_a_hash_hides_the_id_and_needs_the_salt(tmp_path):
     salt = read_salt(tmp_path / "data")
     assert salt == read_salt(tmp_path / "data")
     assert (tmp_path / "data" / "salt").stat().st_mode & 0o077 == 0
-    assert hashed("SYN0001", salt) == hashed(" SYN0001\n", salt) != hashed("SYN0001", read_salt(tmp_path / "other"))
+    assert (
+        hashed("SYN0001", salt)
+        == hashed(" SYN0001\n", salt)
+        != hashed("SYN0001", read_salt(tmp_path / "other"))
+    )
     assert hashed("SYN0001", salt) != hashed("SYN0002", salt)
     assert len(hashed("SYN0001", salt)) == 17 and "SYN" not in hashed("SYN0001", salt)

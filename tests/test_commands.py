@@ -1,4 +1,5 @@
-"""Help, wrong calls and switches of the commands: one paragraph with the remedy, never a traceback."""
+"""Help, wrong calls and switches of the commands: one paragraph with the remedy, never a
+traceback."""
 
 from __future__ import annotations
 
@@ -18,28 +19,42 @@ ROOT = Path(__file__).parents[1]
 CONF = ROOT / "conf"
 
 
-def ended(command: str, *given: str, home: Path | None = None, **environment: str) -> subprocess.CompletedProcess:
+def ended(
+    command: str, *given: str, home: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess:
     where = {"CMR_HOME": str(home)} if home else {}
-    return subprocess.run([sys.executable, str(ROOT / f"{command}.py"), *given], capture_output=True, text=True, timeout=120,
-                          env={**os.environ, **where, **environment})  # fmt: skip
+    return subprocess.run(
+        [sys.executable, str(ROOT / f"{command}.py"), *given],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **where, **environment},
+    )
 
 
 @pytest.mark.parametrize("command", ["train", "generate", "evaluate"])
 def test_help_tells_groups_and_settings_from_the_config_itself(command):
     text = commands.help_text(command, conf=CONF, about="USAGE")
     lines = text.splitlines()
-    assert text.startswith("USAGE") and any(line.startswith("  cohort=") and "ukbb" in line for line in lines)
+    assert text.startswith("USAGE") and any(
+        line.startswith("  cohort=") and "ukbb" in line for line in lines
+    )
     settings = [line for line in lines if line.startswith("  ") and "=" in line.split()[0]]
     assert len(settings) > len(commands.SETTINGS[command])
     if command == "train":
-        assert all(f"experiment={path.stem} " in text for path in (CONF / "experiment").glob("*.yaml"))
+        assert all(
+            f"experiment={path.stem} " in text for path in (CONF / "experiment").glob("*.yaml")
+        )
     assert not [line for line in lines if "_here_" in line or "@package" in line]
 
 
 def test_every_choice_of_the_help_is_a_choice_of_the_command():
     for command in ("train", "generate", "evaluate"):
         for group, options in commands._groups(command, CONF):
-            assert options == sorted(path.stem for path in (CONF / group).glob("*.yaml")), (command, group)
+            assert options == sorted(path.stem for path in (CONF / group).glob("*.yaml")), (
+                command,
+                group,
+            )
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -49,7 +64,9 @@ def test_help_needs_no_experiment_and_leaves_no_trace(flag, tmp_path):
     assert not (tmp_path / "home").exists()
 
 
-@pytest.mark.parametrize("given", [("--info", "defaults"), ("--info",), ("--hydra-help",), ("--cfg", "job")])
+@pytest.mark.parametrize(
+    "given", [("--info", "defaults"), ("--info",), ("--hydra-help",), ("--cfg", "job")]
+)
 def test_hydras_own_flags_need_no_experiment(given, tmp_path):
     told = ended("train", *given, home=tmp_path)
     assert told.returncode == 0 and "Traceback" not in told.stderr
@@ -57,18 +74,29 @@ def test_hydras_own_flags_need_no_experiment(given, tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value", "words"),
-    [("seed", "abc", "seed=abc: it takes a whole number from 0"), ("seed", -1, "seed=-1"), ("seed", 1.5, "seed=1.5"),
-     ("seed", True, "seed=true"), ("seed", None, "seed=null"), ("fold", 5, "fold=5.*0 to 4, or null"),
-     ("overwrite", "yes", "overwrite=yes: it takes true or false"), ("refresh", 1, "refresh=1: it takes true or false")],
-)  # fmt: skip
+    [
+        ("seed", "abc", "seed=abc: it takes a whole number from 0"),
+        ("seed", -1, "seed=-1"),
+        ("seed", 1.5, "seed=1.5"),
+        ("seed", True, "seed=true"),
+        ("seed", None, "seed=null"),
+        ("fold", 5, "fold=5.*0 to 4, or null"),
+        ("overwrite", "yes", "overwrite=yes: it takes true or false"),
+        ("refresh", 1, "refresh=1: it takes true or false"),
+    ],
+)
 def test_a_setting_of_the_wrong_kind_is_named(key, value, words):
-    cfg = OmegaConf.create({"seed": 0, "fold": None, "overwrite": False, "refresh": False, key: value})
+    cfg = OmegaConf.create(
+        {"seed": 0, "fold": None, "overwrite": False, "refresh": False, key: value}
+    )
     with pytest.raises(ValueError, match=words):
         commands.prepared(cfg)
 
 
 def test_a_config_is_printed_where_asked(capsys):
-    cfg = OmegaConf.create({"seed": 0, "data_root": "~/x", "copy": "${data_root}", "print_config": True})
+    cfg = OmegaConf.create(
+        {"seed": 0, "data_root": "~/x", "copy": "${data_root}", "print_config": True}
+    )
     commands.prepared(cfg)
     out = capsys.readouterr().out
     assert f"copy: {Path.home()}/x" in out and "${" not in out
@@ -82,7 +110,9 @@ def test_a_launcher_whose_package_is_missing_names_its_extra(monkeypatch):
         ("hydra/sweeper=tune", "cluster"),
     ):
         monkeypatch.setattr(sys, "argv", ["train.py", "-m", "experiment=classifier", option])
-        with pytest.raises(SystemExit, match=f"error: {option} needs the extra {extra}: pip install"):
+        with pytest.raises(
+            SystemExit, match=f"error: {option} needs the extra {extra}: pip install"
+        ):
             commands.begin("train", conf=CONF, about="")
 
 
@@ -104,13 +134,19 @@ def of(module: str, name: str, text: str) -> Exception:
             MisconfigurationException("No supported gpu\n backend found!"),
             "No supported gpu backend found; trainer=auto takes",
         ),
-        (ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available."), "extra loggers: pip install"),
+        (
+            ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available."),
+            "extra loggers: pip install",
+        ),
         (ModuleNotFoundError("No module named 'mlflow'"), "extra loggers"),
         (
             of("wandb.errors.errors", "UsageError", "No API key configured."),
             "wandb login.*WANDB_API_KEY.*WANDB_MODE=offline",
         ),
-        (RuntimeError("... EADDRINUSE, message: address already in use"), "port .* is in use; set another MASTER_PORT"),
+        (
+            RuntimeError("... EADDRINUSE, message: address already in use"),
+            "port .* is in use; set another MASTER_PORT",
+        ),
     ],
 )
 def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
@@ -128,7 +164,10 @@ def test_a_bug_stays_a_traceback():
 def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     trainer = SimpleNamespace(devices=1, num_nodes=1)
-    assert processes.together(trainer, lambda: Path("x")) == Path("x") and "SLURM_NTASKS" not in os.environ
+    assert (
+        processes.together(trainer, lambda: Path("x")) == Path("x")
+        and "SLURM_NTASKS" not in os.environ
+    )
 
 
 @pytest.mark.slow
@@ -146,7 +185,9 @@ def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypat
 )
 def test_wrong_calls_end_with_one_paragraph(given, words, tmp_path):
     told = ended("train", "experiment=classifier", "preset=smoke", *given, home=tmp_path)
-    assert told.returncode == 1 and words in told.stderr and "Traceback" not in told.stderr, told.stderr[-1500:]
+    assert told.returncode == 1 and words in told.stderr and "Traceback" not in told.stderr, (
+        told.stderr[-1500:]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""Preparation in processes of their own: killed at any moment, two at once, and on a disk with a limit."""
+"""Preparation in processes of their own: killed at any moment, two at once, and on a disk with a
+limit."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
 from cmrdata.pseudonyms import read_salt
 
-PROCESSES = multiprocessing.get_context("forkserver")  # a clean parent: threads and forks do not mix
+# a clean parent: threads and forks do not mix
+PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["cmrdata.synthetic", "pytest", "pyarrow.parquet"])
 CHUNK = 4
 COUNT = 48
@@ -31,7 +33,8 @@ WAITING = "waiting for another process that is writing"
 
 @dataclass
 class Slow(FakeCohort):
-    """Takes `seconds` a subject, notes in the file `log` whom it was asked for, and cannot read every seventh.
+    """Takes `seconds` a subject, notes in the file `log` whom it was asked for, and cannot read
+    every seventh.
 
     Half-way it waits until the file `gate` is there.
     """
@@ -51,7 +54,12 @@ class Slow(FakeCohort):
         images, masks, index, _ = super().stacks(subjects)
         bad = subjects.subject[subjects.subject.str[3:].astype(int) % 7 == 0]
         good = ~index.subject.isin(bad).to_numpy()
-        return Stacks(images[good], masks[good], index[good], pd.DataFrame({"subject": bad, "reason": "no labels"}))
+        return Stacks(
+            images[good],
+            masks[good],
+            index[good],
+            pd.DataFrame({"subject": bad, "reason": "no labels"}),
+        )
 
     def asked(self) -> Counter[str]:
         return Counter(self.log.read_text().split()) if self.log.exists() else Counter()
@@ -62,14 +70,20 @@ def work(cohort: Slow, root: Path, said: Path, limit: int | None) -> None:
     module.CHUNK = CHUNK
     if limit is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    with said.open("a", buffering=1) as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    with (
+        said.open("a", buffering=1) as file,
+        contextlib.redirect_stdout(file),
+        contextlib.redirect_stderr(file),
+    ):
         try:
             prepare(cohort, root, workers=2)
         except Unwritable as error:
             print(f"Unwritable: {error}")
 
 
-def begin(cohort: Slow, root: Path, *, said: Path, limit: int | None = None) -> multiprocessing.process.BaseProcess:
+def begin(
+    cohort: Slow, root: Path, *, said: Path, limit: int | None = None
+) -> multiprocessing.process.BaseProcess:
     process = PROCESSES.Process(target=work, args=(cohort, root, said, limit))
     process.start()
     return process
@@ -111,7 +125,9 @@ def whole(tmp_path_factory) -> dict[str, bytes]:
     return contents(root)
 
 
-@pytest.mark.parametrize(("seed", "kills"), [(0, 4), *(pytest.param(k, 60, marks=pytest.mark.slow) for k in (1, 2, 3))])
+@pytest.mark.parametrize(
+    ("seed", "kills"), [(0, 4), *(pytest.param(k, 60, marks=pytest.mark.slow) for k in (1, 2, 3))]
+)
 def test_killed_at_any_moment_it_loses_nothing_that_was_finished(tmp_path, whole, seed, kills):
     rng, killed, rounds, safe = np.random.default_rng(seed), 0, 0, set()
     root = tmp_path / "0"
@@ -119,7 +135,11 @@ def test_killed_at_any_moment_it_loses_nothing_that_was_finished(tmp_path, whole
         cohort = Slow(COUNT, log=tmp_path / f"log{killed}", seconds=0.01)
         process = begin(cohort, root, said=tmp_path / "said")
         goal = rng.integers(0, 20)  # how many it may begin to read, however slow this machine is
-        until(lambda cohort=cohort, goal=goal, p=process: cohort.asked().total() >= goal or not p.is_alive())
+        until(
+            lambda cohort=cohort, goal=goal, p=process: (
+                cohort.asked().total() >= goal or not p.is_alive()
+            )
+        )
         process.join(rng.uniform(0, 0.1))
         process.kill()
         process.join()
@@ -182,13 +202,20 @@ def test_a_file_that_may_not_grow_is_told_plainly_and_continued(tmp_path, whole)
     limited.join()
     assert limited.exitcode == 0
     told = said.read_text()
-    assert "Unwritable: " in told and "File too large" in told and "data_root=" in told and "MB are needed" in told
+    assert (
+        "Unwritable: " in told
+        and "File too large" in told
+        and "data_root=" in told
+        and "MB are needed" in told
+    )
     safe = finished(root)
     again = Slow(COUNT, log=tmp_path / "again")
     process = begin(again, root, said=said)
     process.join()
     assert contents(root) == whole
-    assert len(safe) > COUNT / 4 and set(again.asked()) == {f"SYN{k:04d}" for k in range(COUNT)} - safe
+    assert (
+        len(safe) > COUNT / 4 and set(again.asked()) == {f"SYN{k:04d}" for k in range(COUNT)} - safe
+    )
 
 
 def salted(folder: Path, start: float, answers: Path) -> None:
@@ -200,7 +227,9 @@ def salted(folder: Path, start: float, answers: Path) -> None:
 def test_processes_that_first_need_a_salt_at_once_get_the_same(tmp_path):
     start, answers = time.monotonic() + 1, tmp_path / "answers"
     answers.mkdir()
-    several = [PROCESSES.Process(target=salted, args=(tmp_path / "data", start, answers)) for _ in range(6)]
+    several = [
+        PROCESSES.Process(target=salted, args=(tmp_path / "data", start, answers)) for _ in range(6)
+    ]
     for process in several:
         process.start()
     for process in several:

@@ -1,4 +1,5 @@
-"""Noising, targets, weights, guidance and sampling against their formulas, with networks of two lines."""
+"""Noising, targets, weights, guidance and sampling against their formulas, with networks of two
+lines."""
 
 import pytest
 import torch
@@ -39,14 +40,18 @@ def test_noising_and_velocity_are_a_rotation_that_inverts(a, seed):
     x, v = noised(x0, noise, a), velocity(x0, noise, a)
     torch.testing.assert_close(clean_from_velocity(x, v, a), x0, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close((1 - a).sqrt() * x + a.sqrt() * v, noise, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(x.square() + v.square(), x0.square() + noise.square(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        x.square() + v.square(), x0.square() + noise.square(), atol=1e-4, rtol=1e-4
+    )
 
 
 def test_at_the_ends_there_is_only_image_or_only_noise():
     x0, noise = drawn(2, 1, *SHAPE)
     one, zero = torch.ones(1, 1, 1, 1), torch.zeros(1, 1, 1, 1)
     assert torch.equal(noised(x0, noise, one), x0) and torch.equal(noised(x0, noise, zero), noise)
-    assert torch.equal(velocity(x0, noise, one), noise) and torch.equal(velocity(x0, noise, zero), -x0)
+    assert torch.equal(velocity(x0, noise, one), noise) and torch.equal(
+        velocity(x0, noise, zero), -x0
+    )
 
 
 def test_a_latent_has_the_mean_and_spread_its_moments_say():
@@ -54,8 +59,12 @@ def test_a_latent_has_the_mean_and_spread_its_moments_say():
     shift, scale = torch.tensor([1.0, 2.0]).view(2, 1, 1), torch.tensor([0.5, 4.0]).view(2, 1, 1)
     moments = torch.cat([mean, logvar]).view(1, 4, 1, 1).expand(1, 4, 200, 200)
     z = latent(moments, drawn(1, 2, 200, 200), shift=shift, scale=scale)[0]
-    torch.testing.assert_close(z.mean((1, 2)), (mean - shift.flatten()) * scale.flatten(), atol=0.05, rtol=0)
-    torch.testing.assert_close(z.std((1, 2)), (logvar / 2).exp() * scale.flatten(), atol=0, rtol=0.02)
+    torch.testing.assert_close(
+        z.mean((1, 2)), (mean - shift.flatten()) * scale.flatten(), atol=0.05, rtol=0
+    )
+    torch.testing.assert_close(
+        z.std((1, 2)), (logvar / 2).exp() * scale.flatten(), atol=0, rtol=0.02
+    )
 
 
 def test_a_latent_is_never_the_cached_mean():
@@ -69,7 +78,11 @@ def test_a_latent_is_never_the_cached_mean():
 @pytest.mark.parametrize("logvar", [-1e4, 1e4])
 def test_an_absurd_variance_stays_finite(logvar):
     moments = torch.cat([torch.zeros(1, *SHAPE), torch.full((1, *SHAPE), logvar)], 1)
-    assert latent(moments, drawn(1, *SHAPE), shift=torch.zeros(1), scale=torch.ones(1)).isfinite().all()
+    assert (
+        latent(moments, drawn(1, *SHAPE), shift=torch.zeros(1), scale=torch.ones(1))
+        .isfinite()
+        .all()
+    )
 
 
 def knows(x0: torch.Tensor, prediction: str):
@@ -99,7 +112,12 @@ def test_the_loss_is_the_weighted_mean_square_of_each_sample_alone():
     x0, noise = drawn(2, 4, *SHAPE)
     t = torch.tensor([10, 300, 700, 999])
     kind = {"alphas": ALPHAS, "prediction": "v_prediction"}
-    ones = lambda x, t: velocity(x0, noise, ALPHAS[t].view(-1, 1, 1, 1)) + torch.arange(4.0).view(-1, 1, 1, 1)  # noqa: E731
+
+    def ones(x, t):
+        return velocity(x0, noise, ALPHAS[t].view(-1, 1, 1, 1)) + torch.arange(4.0).view(
+            -1, 1, 1, 1
+        )
+
     plain = diffusion_loss(ones, x0, noise, t, gamma=None, **kind)
     torch.testing.assert_close(plain, torch.tensor([0.0, 1, 4, 9]), atol=1e-5, rtol=1e-5)
     weights = loss_weight(ALPHAS[t], prediction="v_prediction", gamma=5)
@@ -108,12 +126,22 @@ def test_the_loss_is_the_weighted_mean_square_of_each_sample_alone():
 
 @pytest.mark.parametrize(
     ("a", "prediction", "expected"),
-    [(0.5, "v_prediction", 1 / 2), (0.5, "epsilon", 1), (0.9, "v_prediction", 5 / 10), (0.9, "epsilon", 5 / 9),
-     (0.2, "v_prediction", 0.25 / 1.25), (0.2, "epsilon", 1), (0.0, "v_prediction", 0.05), (0.0, "epsilon", 0.05)],
-)  # fmt: skip
+    [
+        (0.5, "v_prediction", 1 / 2),
+        (0.5, "epsilon", 1),
+        (0.9, "v_prediction", 5 / 10),
+        (0.9, "epsilon", 5 / 9),
+        (0.2, "v_prediction", 0.25 / 1.25),
+        (0.2, "epsilon", 1),
+        (0.0, "v_prediction", 0.05),
+        (0.0, "epsilon", 0.05),
+    ],
+)
 def test_min_snr_weight_at_known_noise(a, prediction, expected):
     """SNR = a / (1 - a); gamma 5; the floor of 0.05 at pure noise."""
-    assert loss_weight(torch.tensor([a]), prediction=prediction, gamma=5).item() == pytest.approx(expected, rel=1e-5)
+    assert loss_weight(torch.tensor([a]), prediction=prediction, gamma=5).item() == pytest.approx(
+        expected, rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("prediction", ["v_prediction", "epsilon"])
@@ -148,7 +176,11 @@ def test_each_of_n_equal_bins_gets_one_timestep(n):
 @few
 @given(n=st.integers(1, 64), steps=st.integers(1, 1000), seed=st.integers(0, 99))
 def test_timesteps_stay_in_range_for_any_batch(n, steps, seed):
-    t = stratified_timesteps(n, steps=steps, generator=torch.Generator().manual_seed(seed)).sort().values
+    t = (
+        stratified_timesteps(n, steps=steps, generator=torch.Generator().manual_seed(seed))
+        .sort()
+        .values
+    )
     low = torch.arange(n) * steps / n
     assert ((t >= low.floor() - 1e-3) & (t <= (low + steps / n).ceil())).all() and t.max() < steps
 
@@ -185,15 +217,26 @@ def test_guidance_extrapolates_each_row_from_the_empty_prompt(scale):
 
 
 def test_bare_guidance_starts_from_what_sees_neither_prompt_nor_mask():
-    x, words, empty, s = drawn(3, *SHAPE), drawn(3, 5, 6), drawn(1, 5, 6, seed=1), torch.tensor([3.0, 1.0, 2.0])
+    x, words, empty, s = (
+        drawn(3, *SHAPE),
+        drawn(3, 5, 6),
+        drawn(1, 5, 6, seed=1),
+        torch.tensor([3.0, 1.0, 2.0]),
+    )
 
     def predict(x, t, words, rows, masked):
         assert masked.tolist() == [False, False, True, True, True]
-        return x + words.mean((1, 2)).view(-1, 1, 1, 1) + 10 * masked.view(-1, 1, 1, 1) * (rows + 1).view(-1, 1, 1, 1)
+        return (
+            x
+            + words.mean((1, 2)).view(-1, 1, 1, 1)
+            + 10 * masked.view(-1, 1, 1, 1) * (rows + 1).view(-1, 1, 1, 1)
+        )
 
     got = guided(predict, prompt=words, empty=empty, scale=s, bare=True)(x, torch.tensor(7))
     seen, free = words.mean((1, 2)) + torch.tensor([10.0, 20.0, 30.0]), empty.mean()
-    torch.testing.assert_close(got, x + torch.where(s == 1, seen, free + s * (seen - free)).view(-1, 1, 1, 1))
+    torch.testing.assert_close(
+        got, x + torch.where(s == 1, seen, free + s * (seen - free)).view(-1, 1, 1, 1)
+    )
 
 
 @few
@@ -217,7 +260,12 @@ def test_row_noise_is_standard_normal_and_leaves_the_global_generator_alone():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_recovers_the_image_a_perfect_predictor_knows(name):
     x0 = drawn(2, *SHAPE, seed=3)
-    got = sample(knows(x0, "v_prediction"), row_noise([1, 2], SHAPE), scheduler=scheduler(name, SCHEDULE), steps=8)
+    got = sample(
+        knows(x0, "v_prediction"),
+        row_noise([1, 2], SHAPE),
+        scheduler=scheduler(name, SCHEDULE),
+        steps=8,
+    )
     torch.testing.assert_close(got, x0, atol=1e-3, rtol=1e-3)
 
 
@@ -233,7 +281,9 @@ def test_every_sampler_follows_the_flow_of_a_gaussian(name):
 
     z = row_noise(range(4), SHAPE)
     errors = [
-        (sample(predict, z, scheduler=scheduler(name, SCHEDULE), steps=steps) - (mu + sd * z)).abs().max()
+        (sample(predict, z, scheduler=scheduler(name, SCHEDULE), steps=steps) - (mu + sd * z))
+        .abs()
+        .max()
         for steps in (10, 80)
     ]
     assert errors[1] < 0.1 and errors[1] < errors[0]
@@ -247,7 +297,10 @@ def test_an_unknown_sampler_is_refused_by_name():
 def test_the_average_follows_its_formula_and_leaves_no_graph():
     average = torch.nn.Linear(3, 2).requires_grad_(False)
     current = torch.nn.Linear(3, 2)
-    wanted = [0.9 * a + 0.1 * c.detach() for a, c in zip(average.parameters(), current.parameters(), strict=True)]
+    wanted = [
+        0.9 * a + 0.1 * c.detach()
+        for a, c in zip(average.parameters(), current.parameters(), strict=True)
+    ]
     kept = [c.detach().clone() for c in current.parameters()]
     (current(torch.ones(1, 3)).sum() * 2).backward()
     ema_update(average.parameters(), current.parameters(), 0.9)
@@ -266,12 +319,22 @@ def test_a_decay_of_one_keeps_and_of_zero_replaces(decay, wanted):
 
 @pytest.mark.parametrize(
     ("interval", "steps", "inside"),
-    [((0.25, 0.75), 8, [2, 3, 4, 5]), ((0.0, 0.5), 5, [0, 1, 2]), ((0.5, 1.0), 4, [2, 3]), ((0.3, 0.3), 4, [])],
+    [
+        ((0.25, 0.75), 8, [2, 3, 4, 5]),
+        ((0.0, 0.5), 5, [0, 1, 2]),
+        ((0.5, 1.0), 4, [2, 3]),
+        ((0.3, 0.3), 4, []),
+    ],
 )
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_the_inner_predictor_is_asked_in_its_share_of_the_steps(name, interval, steps, inside):
     asked, plan = [], scheduler(name, SCHEDULE)
     arms = {arm: lambda x, t, arm=arm: (asked.append(arm), x)[1] for arm in ("inside", "outside")}
-    sample(within(interval, **arms, scheduler=plan, steps=steps), drawn(1, *SHAPE), scheduler=plan, steps=steps)
+    sample(
+        within(interval, **arms, scheduler=plan, steps=steps),
+        drawn(1, *SHAPE),
+        scheduler=plan,
+        steps=steps,
+    )
     assert asked == ["inside" if k in inside else "outside" for k in range(steps)]
     assert within((0, 1), **arms, scheduler=plan, steps=steps) is arms["inside"]

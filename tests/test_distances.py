@@ -14,7 +14,9 @@ from cmrgen.evaluation.distances import NEAREST, frechet_distance, kernel_distan
 
 def sqrtm_form(x: np.ndarray, y: np.ndarray) -> float:
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
-    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real))
+    return float(
+        ((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(a + b - 2 * scipy.linalg.sqrtm(a @ b).real)
+    )
 
 
 def eigenvalue_form(x: np.ndarray, y: np.ndarray) -> float:
@@ -28,7 +30,9 @@ def features(n: int, d: int, seed: int, rank: int | None = None) -> np.ndarray:
     return rng.normal(size=(n, rank or d)) @ rng.normal(size=(rank or d, d)) + rng.normal(size=d)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(200, 300, 16), (40, 300, 16), (300, 17, 16), (3, 200, 16)])
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(200, 300, 16), (40, 300, 16), (300, 17, 16), (3, 200, 16)]
+)
 def test_frechet_distance_equals_both_scipy_forms(n: int, m: int, d: int) -> None:
     x, y = features(n, d, 0), features(m, d, 1)
     assert frechet_distance(x, y) == pytest.approx(eigenvalue_form(x, y), rel=1e-6)
@@ -36,7 +40,9 @@ def test_frechet_distance_equals_both_scipy_forms(n: int, m: int, d: int) -> Non
         assert frechet_distance(x, y) == pytest.approx(sqrtm_form(x, y), rel=1e-6)
 
 
-@pytest.mark.parametrize(("n", "m", "d", "rank"), [(30, 50, 64, None), (100, 100, 24, 5), (200, 8, 24, 3)])
+@pytest.mark.parametrize(
+    ("n", "m", "d", "rank"), [(30, 50, 64, None), (100, 100, 24, 5), (200, 8, 24, 3)]
+)
 def test_frechet_distance_of_singular_covariances(n: int, m: int, d: int, rank: int | None) -> None:
     x, y = features(n, d, 0, rank), features(m, d, 1, rank)
     a, b = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
@@ -91,7 +97,8 @@ def test_frechet_distance_equals_torchmetrics(n: int, m: int, d: int) -> None:
 
 
 @pytest.mark.skipif(
-    tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 18), reason="pytorch-fid needs scipy < 1.18"
+    tuple(map(int, scipy.__version__.split(".")[:2])) >= (1, 18),
+    reason="pytorch-fid needs scipy < 1.18",
 )
 def test_frechet_distance_equals_pytorch_fid() -> None:
     peer = pytest.importorskip("pytorch_fid.fid_score").calculate_frechet_distance
@@ -108,10 +115,17 @@ def test_kernel_distance_by_hand() -> None:
     x, y = features(4, 3, 0), features(5, 3, 1)
 
     def mean(a: np.ndarray, b: np.ndarray, same: bool) -> float:
-        terms = [(u @ v / 3 + 1) ** 3 for i, u in enumerate(a) for j, v in enumerate(b) if not (same and i == j)]
+        terms = [
+            (u @ v / 3 + 1) ** 3
+            for i, u in enumerate(a)
+            for j, v in enumerate(b)
+            if not (same and i == j)
+        ]
         return float(np.mean(terms))
 
-    assert kid(x, y)[0] == pytest.approx(mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False))
+    assert kid(x, y)[0] == pytest.approx(
+        mean(x, x, True) + mean(y, y, True) - 2 * mean(x, y, False)
+    )
 
 
 @pytest.mark.slow
@@ -119,7 +133,9 @@ def test_kernel_distance_equals_torchmetrics() -> None:
     from torchmetrics.image.kid import KernelInceptionDistance
 
     x, y = features(60, 16, 0), features(60, 16, 1)
-    metric = KernelInceptionDistance(feature=Given(16), subsets=1, subset_size=60).set_dtype(torch.float64)
+    metric = KernelInceptionDistance(feature=Given(16), subsets=1, subset_size=60).set_dtype(
+        torch.float64
+    )
     metric.update(torch.from_numpy(x), real=True)
     metric.update(torch.from_numpy(y), real=False)
     assert kid(x, y)[0] == pytest.approx(float(metric.compute()[0]), rel=1e-6)
@@ -138,7 +154,8 @@ def test_kernel_distance_leaves_out_one_subject_at_a_time() -> None:
 
 
 def test_kernel_distance_interval_covers_the_truth() -> None:
-    """Samples of finite populations of rectified features, whose distance is known; nominal 95 %."""
+    """Samples of finite populations of rectified features, whose distance is known; nominal 95
+    %."""
     rng = np.random.default_rng(1)
     layer = rng.normal(size=(10, 64)) / 3
     a, b = (np.maximum((rng.normal(size=(1000, 10)) + shift) @ layer, 0) for shift in (0, 0.3))
@@ -162,14 +179,18 @@ def test_neighbours_equal_their_definitions() -> None:
     assert NEAREST == {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
     assert found["precision"] == np.mean([any(apart[:, j] <= reach(x, 3)) for j in range(30)])
     assert found["recall"] == np.mean([any(apart[i] <= reach(y, 3)) for i in range(40)])
-    assert found["density"] == pytest.approx(sum((apart[i] <= r).sum() for i, r in enumerate(reach(x, 5))) / (5 * 30))
+    assert found["density"] == pytest.approx(
+        sum((apart[i] <= r).sum() for i, r in enumerate(reach(x, 5))) / (5 * 30)
+    )
     assert found["coverage"] == np.mean([any(apart[i] <= r) for i, r in enumerate(reach(x, 5))])
 
 
 def test_neighbours_tell_a_copy_a_collapse_and_a_stranger() -> None:
     x = features(200, 6, 0)
-    copy, one, far = (neighbours(x @ x.T, x @ y.T, y @ y.T) for y in (
-        x + 1e-3, x[:1] + 1e-3 * features(200, 6, 1), x + 100))  # fmt: skip
+    copy, one, far = (
+        neighbours(x @ x.T, x @ y.T, y @ y.T)
+        for y in (x + 1e-3, x[:1] + 1e-3 * features(200, 6, 1), x + 100)
+    )
     assert copy["precision"] == copy["recall"] == copy["coverage"] == 1
     assert one["recall"] < 0.05 and one["coverage"] < 0.2
     assert set(far.values()) == {0.0}

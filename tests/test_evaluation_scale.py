@@ -1,4 +1,5 @@
-"""An evaluation fits any cohort: on one device, in memory that images do not fill, beside stores that are closed."""
+"""An evaluation fits any cohort: on one device, in memory that images do not fill, beside stores
+that are closed."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def test_a_selection_reads_its_rows_and_nothing_else() -> None:
     array = np.arange(40, dtype=np.uint8).reshape(10, 1, 2, 2)
     chosen = Selection(array, np.array([7, 1, 1, 4]))
     assert chosen.shape == (4, 1, 2, 2) and len(chosen) == 4
-    assert np.array_equal(chosen[1:3], array[[1, 1]]) and np.array_equal(chosen[np.array([3, 0])][0:9], array[[4, 7]])
+    assert np.array_equal(chosen[1:3], array[[1, 1]]) and np.array_equal(
+        chosen[np.array([3, 0])][0:9], array[[4, 7]]
+    )
     assert isinstance(chosen[np.array([3])], Selection)
     for whole in (lambda: chosen[0], lambda: np.asarray(chosen), lambda: list(chosen)):  # type: ignore[call-overload]
         with pytest.raises(TypeError, match="a slice or an array of places"):
@@ -42,9 +45,19 @@ def test_a_selection_reads_its_rows_and_nothing_else() -> None:
 
 @pytest.mark.parametrize(("pixels", "count"), [(64, 600), (224, 50), (2048, 3)])
 def test_slices_cover_all_rows_once_and_hold_as_many_pixels(pixels: int, count: int) -> None:
-    parts = list(slices(np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (count, 2, pixels, pixels), (0,) * 4)))
-    assert np.concatenate([np.arange(part.start, part.stop) for part in parts]).tolist() == list(range(count))
-    assert max(part.stop - part.start for part in parts) * pixels**2 <= max(selection.PIXELS, pixels**2)
+    parts = list(
+        slices(
+            np.lib.stride_tricks.as_strided(
+                np.zeros(1, np.uint8), (count, 2, pixels, pixels), (0,) * 4
+            )
+        )
+    )
+    assert np.concatenate([np.arange(part.start, part.stop) for part in parts]).tolist() == list(
+        range(count)
+    )
+    assert max(part.stop - part.start for part in parts) * pixels**2 <= max(
+        selection.PIXELS, pixels**2
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +86,10 @@ def test_judging_in_slices_is_judging_at_once(
     labels[3], labels[4, 1] = 0, 0
     monkeypatch.setattr(selection, "PIXELS", 16**2 * 13)  # six slices
     look = judges.judge(
-        networks, Selection(given.images, place), Selection(store.masks, rows), others=Selection(store.masks, others)
+        networks,
+        Selection(given.images, place),
+        Selection(store.masks, rows),
+        others=Selection(store.masks, others),
     )
     for counts, right in ((look.areas, masks), (look.shuffled, store.masks[others])):
         for got, expected in zip(counts, areas(labels, right), strict=True):
@@ -87,14 +103,18 @@ def test_judging_in_slices_is_judging_at_once(
     assert np.allclose(judges.domain(networks).extract(images), wanted, atol=1e-5)
 
 
-def test_the_audit_finds_the_same_whatever_a_slice_holds(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_audit_finds_the_same_whatever_a_slice_holds(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     people = np.arange(180) // 9
     queries, own = np.array(store.images[5:180:25]), np.full(7, -1)
     whole = likeness.by_sight(np.array(store.images[:180]), people)(queries, own)
     monkeypatch.setattr(selection, "PIXELS", 16**2 * 7)
     rows = np.arange(180)
     some = likeness.by_sight(Selection(store.images, rows), people)(everything(queries), own)
-    assert np.array_equal(whole.row, some.row) and np.allclose(whole.similarity, some.similarity, atol=1e-4)
+    assert np.array_equal(whole.row, some.row) and np.allclose(
+        whole.similarity, some.similarity, atol=1e-4
+    )
 
 
 GROWTH = """
@@ -130,16 +150,26 @@ for count in (64, 320):
 
 
 @pytest.mark.slow  # seconds
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells anonymous memory")
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="only Linux tells anonymous memory"
+)
 def test_memory_does_not_grow_with_the_images(tmp_path: Path) -> None:
-    """Five times the images: 8 MiB more of them, as much of masks and of others' masks, in memory of the same size."""
-    freed = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "1"}  # what is freed goes back at once
+    """Five times the images: 8 MiB more of them, as much of masks and of others' masks, in memory
+    of the same size."""
+    # what is freed goes back at once
+    freed = {"MALLOC_MMAP_THRESHOLD_": str(2**20), "MALLOC_ARENA_MAX": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", GROWTH, str(tmp_path)],
-        capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", **freed},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **freed},
+    )
     assert ran.returncode == 0, ran.stderr
-    few, many = (list(map(float, line.split()[1:])) for line in ran.stdout.splitlines() if line.startswith("MIB"))
+    few, many = (
+        list(map(float, line.split()[1:]))
+        for line in ran.stdout.splitlines()
+        if line.startswith("MIB")
+    )
     assert many[1] - few[1] == 8
     assert many[0] - few[0] < 6, (few, many)
 
@@ -153,10 +183,14 @@ def test_one_function_says_where_networks_run(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device("auto") == device("cpu") == torch.device("cpu")
     assert capsys.readouterr().out == "evaluation: networks run on the CPU\n" * 2
-    with pytest.raises(ValueError, match=r"device=cuda: torch .* finds no GPU here; device=auto takes the CPU"):
+    with pytest.raises(
+        ValueError, match=r"device=cuda: torch .* finds no GPU here; device=auto takes the CPU"
+    ):
         device("cuda")
     for word in ("gpu", "cuda:x", "cpu:1", ""):
-        with pytest.raises(ValueError, match=f"device={word}: it takes auto, cpu, cuda or cuda:<number>"):
+        with pytest.raises(
+            ValueError, match=f"device={word}: it takes auto, cpu, cuda or cuda:<number>"
+        ):
             device(word)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -176,11 +210,16 @@ def test_nothing_else_in_an_evaluation_looks_for_a_gpu() -> None:
 
 
 @pytest.mark.parametrize("where", ["meta"])
-def test_everything_is_asked_of_the_networks_device(store: Store, networks: judges.Judges, where: str) -> None:
-    """On a device that computes nothing, whatever stays on the CPU by mistake meets what does not."""
+def test_everything_is_asked_of_the_networks_device(
+    store: Store, networks: judges.Judges, where: str
+) -> None:
+    """On a device that computes nothing, whatever stays on the CPU by mistake meets what does
+    not."""
     moved = judges.Judges(networks.segmenter, networks.attributes, {})
     assert moved.device == torch.device("cpu")
-    other = judges.Judges(judges.Segmenter(8).to(where), judges.AttributeNet(["sex"], 8).to(where), {})
+    other = judges.Judges(
+        judges.Segmenter(8).to(where), judges.AttributeNet(["sex"], 8).to(where), {}
+    )
     assert other.device.type == where
     assert judges.layers(other, store.images[:3]).device.type == where
     assert likeness._sized(store.images[:3], likeness.FINE, where).device.type == where
@@ -191,7 +230,8 @@ def test_everything_is_asked_of_the_networks_device(store: Store, networks: judg
 
 @pytest.fixture
 def closed(store: Store, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The store's own folder refuses every new file and folder, as a disk mounted for reading does."""
+    """The store's own folder refuses every new file and folder, as a disk mounted for reading
+    does."""
     inner_mkdir, inner_file = Path.mkdir, tempfile.TemporaryFile
 
     def refuse(path: object) -> None:
@@ -216,7 +256,9 @@ def test_a_closed_store_is_evaluated_and_what_is_kept_lies_beside_the_report(
     store: Store, closed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, report = sorted(closed.rglob("*")), tmp_path / "results" / "study"
-    networks = judges.judges(store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8))
+    networks = judges.judges(
+        store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8)
+    )
     by, places = judges.domain(networks), measured.places(store, "features", folder=report)
     rows = np.arange(0, 40, 3)
     first = np.array(features(store, rows, by, places=places))
@@ -224,24 +266,42 @@ def test_a_closed_store_is_evaluated_and_what_is_kept_lies_beside_the_report(
     private = report.parent / "private"
     told = capsys.readouterr().out
     assert (
-        told.count(f"{closed / 'judges'} cannot be written (Read-only file system): judges are kept in {private}") == 1
+        told.count(
+            f"{closed / 'judges'} cannot be written (Read-only file system): judges are kept in {private}"
+        )
+        == 1
     )
     assert f"domain features are kept in {private / 'features'}" in told
-    assert (private / "judges" / ".gitignore").read_text() == (private / "features" / ".gitignore").read_text() == "*\n"
-    assert len(list((private / "judges").glob("*.safetensors"))) == 2 and sorted(closed.rglob("*")) == before
-    again = judges.judges(store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8))
+    assert (
+        (private / "judges" / ".gitignore").read_text()
+        == (private / "features" / ".gitignore").read_text()
+        == "*\n"
+    )
+    assert (
+        len(list((private / "judges").glob("*.safetensors"))) == 2
+        and sorted(closed.rglob("*")) == before
+    )
+    again = judges.judges(
+        store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8)
+    )
     assert again.card == networks.card and judges.domain(again).sha256 == by.sha256
     assert np.array_equal(features(store, rows, judges.domain(again), places=places), first)
     assert "trained" not in capsys.readouterr().out
 
 
-def test_what_a_closed_store_holds_already_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_closed_store_holds_already_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, other = tmp_path / "own", tmp_path / "other"
     own.mkdir()
     (own / "a").write_text("")
-    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    monkeypatch.setattr(
+        tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied"))
+    )
     assert settled([own, other], "a", what="things") == own
-    with pytest.raises(Unwritable, match=rf"{own} cannot be written \(denied\); {other} .*: things have no place"):
+    with pytest.raises(
+        Unwritable, match=rf"{own} cannot be written \(denied\); {other} .*: things have no place"
+    ):
         settled([own, other], "a", "b", what="things")
 
 
@@ -252,7 +312,12 @@ def test_features_of_other_networks_and_rows_are_other_files(
         judges.domain(networks),
         judges.domain(networks._replace(attributes=judges.AttributeNet(["sex"], 8).eval())),
     )
-    asked = [(np.arange(9), by), (np.arange(8), by), (np.arange(9)[::-1], by), (np.arange(9), other)]
+    asked = [
+        (np.arange(9), by),
+        (np.arange(8), by),
+        (np.arange(9)[::-1], by),
+        (np.arange(9), other),
+    ]
     for _ in range(2):
         for rows, network in asked:
             kept = features(store, rows, network, places=[tmp_path])

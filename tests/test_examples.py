@@ -1,4 +1,5 @@
-"""The pictures that open a report: people as different as the set has them, and nobody's heart beside them."""
+"""The pictures that open a report: people as different as the set has them, and nobody's heart
+beside them."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ AXES = ["diagnosis", "sex", "age_band", "bmi_band"]
 
 
 def index_of(*people: tuple[str, str, str, str]) -> pd.DataFrame:
-    return pd.DataFrame(people, columns=AXES).assign(group="g", prompt="p", source_row=range(len(people)), **STILL)
+    return pd.DataFrame(people, columns=AXES).assign(
+        group="g", prompt="p", source_row=range(len(people)), **STILL
+    )
 
 
 def test_the_people_shown_differ_as_much_as_they_can():
@@ -42,20 +45,26 @@ def test_who_is_alike_is_shown_once_and_unknown_attributes_are_no_difference():
 
 
 def test_an_image_whose_mask_was_not_moved_is_taken_first():
-    index = index_of(("hf", "F", "<60", "normal"), ("hf", "F", "<60", "normal")).assign(angle=[5.0, 0.0])
+    index = index_of(("hf", "F", "<60", "normal"), ("hf", "F", "<60", "normal")).assign(
+        angle=[5.0, 0.0]
+    )
     assert examples.different(index, 1) == [1]
 
 
 @pytest.mark.parametrize(("name", "real"), [("phantom", True), ("acdc", False), ("pooled", False)])
 def test_real_participants_are_never_shown(tmp_path, monkeypatch, name, real):
     shown = {}
-    monkeypatch.setattr(examples, "image_grid", lambda rows, named, titles: shown.update(rows=rows, titles=titles))
+    monkeypatch.setattr(
+        examples, "image_grid", lambda rows, named, titles: shown.update(rows=rows, titles=titles)
+    )
     monkeypatch.setattr(examples, "save", lambda figure, path: [path.with_suffix(".png")])
     images, masks = np.full((2, 2, 8, 8), 77, np.uint8), np.zeros((2, 2, 8, 8), np.uint8)
     cohort = SimpleNamespace(images=images, masks=masks, meta={"settings": {"cohort": name}})
     people = index_of(("hf", "F", "<60", "normal"), ("healthy", "M", "70+", "obese"))
     synthetic = SimpleNamespace(images=images * 0, masks=masks, index=people)
-    section = examples.examples_section(SimpleNamespace(cohort=cohort, made=synthetic, folder=tmp_path))
+    section = examples.examples_section(
+        SimpleNamespace(cohort=cohort, made=synthetic, folder=tmp_path)
+    )
     assert any((cell == 77).any() for row in shown["rows"] for cell in row) == real
     assert len(shown["titles"]) == len(shown["rows"][0]) == (6 if real else 4)
     assert ("not shown" in section.paragraphs[0]) != real

@@ -48,19 +48,27 @@ def around(network: nn.Module, **options) -> Classifier:
 
 
 def bright_means(label: int) -> Classifier:
-    """The more bright pixels, the surer of `label`, whatever the image: its evidence is where the square is."""
+    """The more bright pixels, the surer of `label`, whatever the image: its evidence is where the
+    square is."""
     convolution, head = nn.Conv2d(3, 1, 1), nn.Linear(1, 2)
     nn.init.zeros_(convolution.weight)
     convolution.weight.data[0, 0] = 1.0  # of channel ED
-    nn.init.constant_(convolution.bias, -0.3)  # squares reach 0.35 or more, the background stays below -1
+    # squares reach 0.35 or more, the background stays below -1
+    nn.init.constant_(convolution.bias, -0.3)
     head.weight.data = torch.tensor([[0.0], [1.0]] if label else [[1.0], [0.0]])
     nn.init.zeros_(head.bias)
-    return around(nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head))
+    return around(
+        nn.Sequential(convolution, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    )
 
 
 def a_batch(n: int = 6, pixels: int = 16) -> dict[str, torch.Tensor]:
     images = torch.randint(
-        0, 256, (n, 2, pixels, pixels), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+        0,
+        256,
+        (n, 2, pixels, pixels),
+        dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(0),
     )
     return {"image": images, "label": torch.zeros(n, dtype=torch.long), "row": torch.arange(n)}
 
@@ -71,12 +79,17 @@ def a_batch(n: int = 6, pixels: int = 16) -> dict[str, torch.Tensor]:
 def two_layers(classes: int = 2) -> nn.Sequential:
     torch.manual_seed(1)
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)
+        nn.Conv2d(3, 4, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(4, classes),
     )
 
 
 def test_equals_a_grad_cam_computed_by_hand():
-    """Behind a global mean and a linear layer, the gradient of the log-odds is the weights' difference / cells."""
+    """Behind a global mean and a linear layer, the gradient of the log-odds is the weights'
+    difference / cells."""
     network = two_layers()
     model, batch = around(network).eval(), a_batch()
     logits, maps = grad_cam(model, batch, layer=network[1])
@@ -87,7 +100,11 @@ def test_equals_a_grad_cam_computed_by_hand():
         expected = (weight[:, None, None] * channels).sum(1)
         out = network(x)
     assert maps.shape == (6, 1, 8, 8)
-    assert torch.allclose(maps[:, 0], expected, atol=1e-6) and (expected > 0).any() and (expected < 0).any()
+    assert (
+        torch.allclose(maps[:, 0], expected, atol=1e-6)
+        and (expected > 0).any()
+        and (expected < 0).any()
+    )
     assert torch.allclose(logits[:, 0], out[:, 1] - out[:, 0], atol=1e-6)
 
 
@@ -104,15 +121,21 @@ def test_several_diseases_have_a_map_each():
 
 @pytest.mark.parametrize(
     ("backbone", "pixels", "layer", "side"),
-    [("resnet18", 224, "layer4", 7), ("resnet18", 64, "layer2", 8), ("densenet121", 224, "features", 7),
-     ("convnext_atto", 224, "norm_pre", 7)],
-)  # fmt: skip
+    [
+        ("resnet18", 224, "layer4", 7),
+        ("resnet18", 64, "layer2", 8),
+        ("densenet121", 224, "features", 7),
+        ("convnext_atto", 224, "norm_pre", 7),
+    ],
+)
 def test_the_last_feature_map_is_found(backbone, pixels, layer, side):
     with torch.device("meta"):  # shapes only
         network = build_network(backbone, weights=None, classes=2).eval()
     hooked = {}
     name = last_map(network, pixels=pixels)
-    network.get_submodule(name).register_forward_hook(lambda *given: hooked.update(shape=given[2].shape))
+    network.get_submodule(name).register_forward_hook(
+        lambda *given: hooked.update(shape=given[2].shape)
+    )
     network(torch.zeros(1, 3, pixels, pixels, device="meta"))
     assert name == layer and hooked["shape"][2:] == (side, side)
 
@@ -121,7 +144,9 @@ def test_the_last_feature_map_is_found(backbone, pixels, layer, side):
 def test_a_transformer_is_refused_with_the_remedy(backbone):
     with torch.device("meta"):
         network = build_network(backbone, weights=None, classes=2).eval()
-    with pytest.raises(ValueError, match=r"Transformer ends in features of shape \(.*explain a run of resnet18"):
+    with pytest.raises(
+        ValueError, match=r"Transformer ends in features of shape \(.*explain a run of resnet18"
+    ):
         last_map(network, pixels=224)
 
 
@@ -148,7 +173,10 @@ def test_batch_size_does_not_matter_and_the_module_stays_as_it_was(backbone):
     with as_judge(model):
         layer = model.network.get_submodule(last_map(model.network, pixels=64, cells=4))
         together = grad_cam(model, batch, layer=layer)[1]
-        one = [grad_cam(model, {k: v[i : i + 1] for k, v in batch.items()}, layer=layer)[1] for i in range(5)]
+        one = [
+            grad_cam(model, {k: v[i : i + 1] for k, v in batch.items()}, layer=layer)[1]
+            for i in range(5)
+        ]
     assert torch.allclose(together, torch.cat(one), atol=1e-5 * together.abs().max())
     assert model.training and all(p.requires_grad for p in model.parameters())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
@@ -170,7 +198,9 @@ def test_shares_of_known_maps():
     assert found["LV"][:2] == pytest.approx([1, 4 / 64]) and found["heart"][0] == pytest.approx(1)
     assert found["RV"][2] == pytest.approx(0.25) and found["outside"][2] == pytest.approx(0.75)
     for place in WHERE:  # a uniform map gives the area; an empty one has no shares
-        assert found[place][1] == pytest.approx(found[f"{place}_area"][1]) and np.isnan(found[place][3])
+        assert found[place][1] == pytest.approx(found[f"{place}_area"][1]) and np.isnan(
+            found[place][3]
+        )
     assert sum(found[place][:3] for place in PLACES) == pytest.approx(np.ones(3))
     assert found["LV_ideal"] == pytest.approx(np.ones(4))  # as fine as the mask
     coarse = shares(torch.ones(4, 2, 2), masks)
@@ -213,7 +243,8 @@ def test_masks_are_those_of_the_images_whatever_else_the_arm_holds(root, tmp_pat
 
 def test_without_evidence_for_the_predicted_class_there_is_no_map(root):
     model = bright_means(1)
-    model.network[4].bias.data = torch.tensor([100.0, 0.0])  # always health, though all evidence is of disease
+    # always health, though all evidence is of disease
+    model.network[4].bias.data = torch.tensor([100.0, 0.0])
     explained = explain(model, arm(root))
     table = by_subgroup(explained.images)
     assert not explained.maps.any() and (explained.images.predicted == 0).all()
@@ -226,7 +257,9 @@ def test_the_table_does_not_depend_on_the_batch_size(root):
     torch.manual_seed(0)
     model = around(two_layers())
     few, many = (by_subgroup(explain(model, arm(root, batch_size=size)).images) for size in (5, 64))
-    assert few.equals(many) or np.allclose(few.select_dtypes("number"), many.select_dtypes("number"), equal_nan=True)
+    assert few.equals(many) or np.allclose(
+        few.select_dtypes("number"), many.select_dtypes("number"), equal_nan=True
+    )
 
 
 def test_the_table_sums_up_each_subgroup(root):
@@ -235,16 +268,24 @@ def test_the_table_sums_up_each_subgroup(root):
     table = by_subgroup(images).set_index(["axis", "subgroup", "place"])
     women = images.heart[images.sex == "F"].dropna()
     row = table.loc[("sex", "Female", "heart")]
-    assert row.n + row.blank == (images.sex == "F").sum() and row.share == pytest.approx(women.mean())
+    assert row.n + row.blank == (images.sex == "F").sum() and row.share == pytest.approx(
+        women.mean()
+    )
     low, high = stats.t.interval(0.95, len(women) - 1, women.mean(), stats.sem(women))
-    assert (row.low, row.high) == pytest.approx((max(low, 0), min(high, 1))) and low < row.share < high
+    assert (row.low, row.high) == pytest.approx(
+        (max(low, 0), min(high, 1))
+    ) and low < row.share < high
     assert row.times_area == pytest.approx(row.share / row.area)
     assert row.sd == pytest.approx(women.std())
     for axis in ("sex", "age_band", "bmi_band", "diagnosis", "outcome"):
         part = table.loc[axis].xs("heart", level="place")
         assert (part.n + part.blank).sum() == len(images)
     assert set(table.loc["outcome"].index.get_level_values(0)) == {
-        "True positive", "False positive", "False negative", "True negative"}  # fmt: skip
+        "True positive",
+        "False positive",
+        "False negative",
+        "True negative",
+    }
 
 
 def test_the_surest_are_shown_and_nobody_is_named(root):
@@ -253,9 +294,13 @@ def test_the_surest_are_shown_and_nobody_is_named(root):
     for outcome, positions in picks.items():
         of = explained.images[explained.images.outcome == outcome]
         sure = (of.probability - 0.5).abs()
-        assert len(positions) == min(2, len(of)) and sorted(sure[positions]) == sorted(sure.nlargest(2))
+        assert len(positions) == min(2, len(of)) and sorted(sure[positions]) == sorted(
+            sure.nlargest(2)
+        )
     figure = pictured(explained, arm(root), "hf", count=2)
     figure.draw_without_rendering()
     texts = [text.get_text() for text in figure.findobj(Text)]
-    assert any("on the heart" in text for text in texts) and not any("SYN" in text for text in texts)
+    assert any("on the heart" in text for text in texts) and not any(
+        "SYN" in text for text in texts
+    )
     assert "subject" not in explained.images

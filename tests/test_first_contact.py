@@ -1,4 +1,5 @@
-"""A cohort met for the first time: whose ids don't match, whose table is of another kind, what its columns were taken for."""
+"""A cohort met for the first time: whose ids don't match, whose table is of another kind, what its
+columns were taken for."""
 
 import os
 import shutil
@@ -39,7 +40,8 @@ def folders(root: Path, *names: str) -> Path:
 
 def rows(*ids: str, code: str = "I10") -> str:
     return HEADER + "".join(
-        f"{name},0,1950,5,{VISIT},27,{'I500' if k % 3 == 0 else code},{BEFORE}\n" for k, name in enumerate(ids)
+        f"{name},0,1950,5,{VISIT},27,{'I500' if k % 3 == 0 else code},{BEFORE}\n"
+        for k, name in enumerate(ids)
     )
 
 
@@ -66,8 +68,19 @@ WAYS = {
 def test_ids_match_however_folders_and_tables_write_them(tmp_path, way, named):
     ids = ["1201", "1202", "1203"]
     folders(tmp_path / "root", *map(named.format, ids))
-    made = cohort(tmp_path, rows(*(WAYS[way].format(name).replace('"', '""') if way == "excel" else WAYS[way].format(name) for name in ids))
-                  .replace('=""', '"=""').replace('"",0', '""",0'))  # fmt: skip
+    made = cohort(
+        tmp_path,
+        rows(
+            *(
+                WAYS[way].format(name).replace('"', '""')
+                if way == "excel"
+                else WAYS[way].format(name)
+                for name in ids
+            )
+        )
+        .replace('=""', '"=""')
+        .replace('"",0', '""",0'),
+    )
     (tmp_path / "gone.txt").write_text(f"{int(ids[2]):e}\n")
     table, rejected = made.subjects()
     assert rejected.empty and table.diagnosis.tolist() == ["hf", "healthy", "healthy"]
@@ -84,10 +97,14 @@ def test_ids_that_do_not_match_are_told_by_pattern(tmp_path, matching):
         made.subjects()
     text = str(error.value)
     assert f"{matching or 'none'} of the 4 image folders have a row in cohort.table" in text
-    assert "4 digits (3), 3 letters 2 digits (1) in cohort.root" in text and "3 letters '_' 5 digits" in text
+    assert (
+        "4 digits (3), 3 letters 2 digits (1) in cohort.root" in text
+        and "3 letters '_' 5 digits" in text
+    )
     assert not any(name in text for name in ("1201", "1202", "12345", "SYN04"))
     assert (
-        cohort(tmp_path, max_rejected=1).subjects()[1].reason.tolist() == ["no row in the table"] * 3
+        cohort(tmp_path, max_rejected=1).subjects()[1].reason.tolist()
+        == ["no row in the table"] * 3
         if matching
         else True
     )
@@ -95,7 +112,9 @@ def test_ids_that_do_not_match_are_told_by_pattern(tmp_path, matching):
 
 def test_folders_that_may_be_two_people_are_refused(tmp_path):
     folders(tmp_path / "root", "17", "017", "18", "18_2_0")
-    with pytest.raises(ValueError, match="1 participants' ids stand there with leading zeros and without"):
+    with pytest.raises(
+        ValueError, match="1 participants' ids stand there with leading zeros and without"
+    ):
         cohort(tmp_path, rows("17")).subjects()
 
 
@@ -103,22 +122,43 @@ def test_a_list_of_withdrawn_participants_that_matches_nobody_says_so(tmp_path):
     folders(tmp_path / "root", "1201", "1202", "1203")
     (tmp_path / "gone.txt").write_text("9001\n9002\n")
     made = cohort(tmp_path, rows("1201", "1202", "1203"), exclude=tmp_path / "gone.txt")
-    assert len(made.subjects()[0]) == 3 and made.notes()[0] == "none of the 2 ids in cohort.exclude has an image folder"
+    assert (
+        len(made.subjects()[0]) == 3
+        and made.notes()[0] == "none of the 2 ids in cohort.exclude has an image folder"
+    )
     (tmp_path / "gone.txt").write_text("90" + "00001\n90" + "00002\n")
     with pytest.raises(
-        ValueError, match="can't be these participants': ids are 7 digits there, 4 digits in cohort.root"
+        ValueError,
+        match="can't be these participants': ids are 7 digits there, 4 digits in cohort.root",
     ):
         cohort(tmp_path, exclude=tmp_path / "gone.txt").subjects()
 
 
 @pytest.mark.parametrize(
     ("table", "words"),
-    [(rows("1201", "1202", "1203", code="I10 I509"), "the diagnoses of 2 of 3 participants are not understood whole"),
-     (rows("1201", "1202", "1203").replace(VISIT, "2016"), "field 53 .Date of attending assessment centre. is not understood"),
-     (rows("1201", "1202", "1203").replace("53-2.0", "53-0.0"), "field 53 .* of visit 2 not found, so that none of 1 participants"),
-     (rows("1201", "1202", "1203").replace(BEFORE, "2019-01-01").replace(",I10,", ",I509,"), "nobody is case or control .*incident 3"),
-     (rows("1201", "1202", "1203").replace(BEFORE, "1900-01-01"), "of nobody with heart failure it is known whether before the visit")],
-)  # fmt: skip
+    [
+        (
+            rows("1201", "1202", "1203", code="I10 I509"),
+            "the diagnoses of 2 of 3 participants are not understood whole",
+        ),
+        (
+            rows("1201", "1202", "1203").replace(VISIT, "2016"),
+            "field 53 .Date of attending assessment centre. is not understood",
+        ),
+        (
+            rows("1201", "1202", "1203").replace("53-2.0", "53-0.0"),
+            "field 53 .* of visit 2 not found, so that none of 1 participants",
+        ),
+        (
+            rows("1201", "1202", "1203").replace(BEFORE, "2019-01-01").replace(",I10,", ",I509,"),
+            "nobody is case or control .*incident 3",
+        ),
+        (
+            rows("1201", "1202", "1203").replace(BEFORE, "1900-01-01"),
+            "of nobody with heart failure it is known whether before the visit",
+        ),
+    ],
+)
 def test_a_table_whose_labels_would_mean_nothing_stops_the_study(tmp_path, table, words):
     folders(tmp_path / "root", "1201", "1202", "1203")
     made = cohort(tmp_path, table)
@@ -133,7 +173,11 @@ def test_settings_name_the_sources_and_nothing_of_paths(tmp_path):
     usual = cohort(tmp_path, rows("1201", "1202", "1203")).settings
     assert cohort(tmp_path, source=["hospital"]).settings == usual  # as a list or not
     (tmp_path / "records.csv").write_text("eid,code,date\n1202,I500,2012-01-01\n")
-    for change in ({"source": ["hospital", "death"]}, {"level": "main"}, {"diagnoses": tmp_path / "records.csv"}):
+    for change in (
+        {"source": ["hospital", "death"]},
+        {"level": "main"},
+        {"diagnoses": tmp_path / "records.csv"},
+    ):
         assert cohort(tmp_path, **change).settings != usual
     assert str(tmp_path) not in str(cohort(tmp_path, diagnoses=tmp_path / "records.csv").settings)
     table, _ = cohort(tmp_path, diagnoses=tmp_path / "records.csv").subjects()
@@ -148,9 +192,14 @@ def test_several_tables_are_given_as_a_list_or_pattern(tmp_path):
             "\n".join(",".join([line[0], *line[max(1, part.start) : part.stop]]) for line in lines)
         )
     for table in ([tmp_path / "a.csv", str(tmp_path / "b.csv")], str(tmp_path / "?.csv")):
-        assert cohort(tmp_path, table=table).subjects()[0].diagnosis.tolist() == ["hf", "healthy", "healthy"]
+        assert cohort(tmp_path, table=table).subjects()[0].diagnosis.tolist() == [
+            "hf",
+            "healthy",
+            "healthy",
+        ]
     with pytest.raises(
-        FileNotFoundError, match=r"cohort.table=.*c.csv: there is no such file; .*Expected is a CSV, TSV or Parquet"
+        FileNotFoundError,
+        match=r"cohort.table=.*c.csv: there is no such file; .*Expected is a CSV, TSV or Parquet",
     ):
         cohort(tmp_path, table=[tmp_path / "a.csv", tmp_path / "c.csv"]).subjects()
     with pytest.raises(FileNotFoundError, match="cohort.diagnoses=nowhere: there is no such file"):
@@ -162,15 +211,30 @@ def test_several_tables_are_given_as_a_list_or_pattern(tmp_path):
 
 def test_acdcs_info_files_are_accounted_for(tmp_path):
     patient(tmp_path / "acdc", 101)
-    patient(tmp_path / "acdc", 102, info="ED: 2\nES: 5\nGroup: MINF\nHeight: 184,0 cm\nNbFrame: 8\nWeight: 95 kg\n")
-    patient(tmp_path / "acdc", 103, info="\ufeffED: 2\nES: last\nGroup: ABC\nHeight: tall\nNbFrame: 8\nWeight: \n")
+    patient(
+        tmp_path / "acdc",
+        102,
+        info="ED: 2\nES: 5\nGroup: MINF\nHeight: 184,0 cm\nNbFrame: 8\nWeight: 95 kg\n",
+    )
+    patient(
+        tmp_path / "acdc",
+        103,
+        info="\ufeffED: 2\nES: last\nGroup: ABC\nHeight: tall\nNbFrame: 8\nWeight: \n",
+    )
     made = ACDC(root=tmp_path / "acdc", salt_root=tmp_path / "salted")
     report = made.columns().set_index("field")
     assert list(made.columns()) == list(REPORT_COLUMNS) and set(report.file) == {"Info.cfg"}
     counts = report[["rows", "understood", "missing", "not_understood"]].T.to_dict("list")
-    assert counts["ED"] == [3, 3, 0, 0] and counts["ES"] == [3, 2, 0, 1] and counts["Group"] == [3, 2, 0, 1]
+    assert (
+        counts["ED"] == [3, 3, 0, 0]
+        and counts["ES"] == [3, 2, 0, 1]
+        and counts["Group"] == [3, 2, 0, 1]
+    )
     assert counts["Height"] == [3, 2, 0, 1] and counts["Weight"] == [3, 2, 1, 0]
-    assert report.example["Height"] == "a+" and "1 is none of DCM, MINF, NOR, HCM, RV" in report.note["Group"]
+    assert (
+        report.example["Height"] == "a+"
+        and "1 is none of DCM, MINF, NOR, HCM, RV" in report.note["Group"]
+    )
     table, rejected = made.subjects()
     assert table.bmi.round(2).tolist() == [25.0, 28.06] and len(rejected) == 1
 
@@ -178,18 +242,36 @@ def test_acdcs_info_files_are_accounted_for(tmp_path):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "latin-1"])
 def test_mnms_tables_are_accounted_for(tmp_path, delimiter, encoding):
-    root = mnms(tmp_path / "OpenDataset", {"SYN001": {}, "SYN002": {"Sex": "Mujer", "Age": "52 years", "Height": "1,80 m", "Weight": "81,0"},
-                                           "SYN003": {"Sex": "1", "Age": "-1", "Height": "180 cm", "Weight": "eighty"}})  # fmt: skip
+    root = mnms(
+        tmp_path / "OpenDataset",
+        {
+            "SYN001": {},
+            "SYN002": {"Sex": "Mujer", "Age": "52 years", "Height": "1,80 m", "Weight": "81,0"},
+            "SYN003": {"Sex": "1", "Age": "-1", "Height": "180 cm", "Weight": "eighty"},
+        },
+    )
     table = pd.read_csv(root / NAME, dtype=str)
     table.to_csv(root / NAME, index=False, sep=delimiter, encoding=encoding)
     made = MnMs(root=root, salt_root=tmp_path / "salted")
     people = made.subjects()[0]
-    assert people.sex.fillna("").tolist() == ["F", "", ""] and people.age.fillna(0).tolist() == [52, 52, 0]
+    assert people.sex.fillna("").tolist() == ["F", "", ""] and people.age.fillna(0).tolist() == [
+        52,
+        52,
+        0,
+    ]
     assert people.bmi.round(3).fillna(0).tolist() == [25, 25, 0]
     report = made.columns().set_index("field")
     counts = report[["rows", "understood", "missing", "not_understood"]].T.to_dict("list")
-    assert counts["sex"] == [3, 1, 0, 2] and counts["age"] == [3, 2, 1, 0] and counts["weight"] == [3, 2, 0, 1]
-    assert report.example["code"] == "" and report.column["site"] == "Centre" and "SYN" not in report.to_csv()
+    assert (
+        counts["sex"] == [3, 1, 0, 2]
+        and counts["age"] == [3, 2, 1, 0]
+        and counts["weight"] == [3, 2, 0, 1]
+    )
+    assert (
+        report.example["code"] == ""
+        and report.column["site"] == "Centre"
+        and "SYN" not in report.to_csv()
+    )
 
 
 def test_challenge_tables_that_lack_columns_or_are_of_others_say_so(tmp_path):
@@ -209,7 +291,9 @@ def test_challenge_tables_that_lack_columns_or_are_of_others_say_so(tmp_path):
         MnMs(root=root, salt_root=tmp_path / "salted").subjects()
     root = mnms2(tmp_path / "MnM2", {"001": "NOR", "002": "XYZ"})
     made = MnMs2(root=root, salt_root=tmp_path / "salted")
-    assert made.columns().set_index("field").loc["pathology", ["understood", "not_understood", "example"]].tolist() == [
+    assert made.columns().set_index("field").loc[
+        "pathology", ["understood", "not_understood", "example"]
+    ].tolist() == [
         1,
         1,
         "a+",
@@ -235,8 +319,18 @@ def inspected(folder: Path, *overrides: str) -> Path:
     shutil.rmtree(run, ignore_errors=True)
     run.mkdir()
     with initialize_config_dir(str(HOUSE / "conf"), version_base="1.3"):
-        cfg = compose("train", overrides=["experiment=inspect", "cohort=ukbb", f"cohort.root={folder / 'root'}",
-                                          f"data_root={folder / 'data'}", "volumes=false", *overrides], return_hydra_config=True)  # fmt: skip
+        cfg = compose(
+            "train",
+            overrides=[
+                "experiment=inspect",
+                "cohort=ukbb",
+                f"cohort.root={folder / 'root'}",
+                f"data_root={folder / 'data'}",
+                "volumes=false",
+                *overrides,
+            ],
+            return_hydra_config=True,
+        )
     HydraConfig.instance().set_config(cfg)
     train.inspect_cohort(cfg, run)
     return run
@@ -249,10 +343,14 @@ def test_inspect_writes_and_prints_what_was_understood(tmp_path, capsys, monkeyp
     (tmp_path / "table.csv").write_text(
         rows(*names).replace(f"1207,0,1950,5,{VISIT},27", f"1207,2,1950,5,{VISIT},[b]fat")
     )
-    run = inspected(tmp_path, f"cohort.table={tmp_path / 'table.csv'}", "cohort.source=[hospital,death]")
+    run = inspected(
+        tmp_path, f"cohort.table={tmp_path / 'table.csv'}", "cohort.source=[hospital,death]"
+    )
     report = pd.read_csv(run / "columns.csv", keep_default_na=False)
     assert list(report) == list(REPORT_COLUMNS)
-    assert report.set_index("field").loc["31-0.0", ["rows", "understood", "not_understood", "example"]].tolist() == [
+    assert report.set_index("field").loc[
+        "31-0.0", ["rows", "understood", "not_understood", "example"]
+    ].tolist() == [
         24,
         23,
         1,
@@ -262,7 +360,10 @@ def test_inspect_writes_and_prints_what_was_understood(tmp_path, capsys, monkeyp
     assert "Columns in use" in printed and "[a]a+" in printed  # no markup
     assert "- diagnoses (death): field 40001" in printed and "- site: field 54" in printed
     assert {"subjects.csv", "rejected.csv", "columns.csv"} <= {path.name for path in run.iterdir()}
-    assert "case_sources" in pd.read_csv(run / "subjects.csv") and "12" + "07" not in (run / "columns.csv").read_text()
+    assert (
+        "case_sources" in pd.read_csv(run / "subjects.csv")
+        and "12" + "07" not in (run / "columns.csv").read_text()
+    )
 
 
 @pytest.mark.slow  # seconds
@@ -293,9 +394,20 @@ def test_the_command_ends_with_a_paragraph_and_a_status(tmp_path):
     folders(tmp_path / "root", "1201", "1202", "1203")
     (tmp_path / "table.csv").write_text(rows("UKB_12345", "UKB_12346"))
     ended = subprocess.run(
-        [sys.executable, str(HOUSE / "train.py"), "experiment=inspect", "cohort=ukbb", f"cohort.root={tmp_path / 'root'}",
-         f"cohort.table={tmp_path / 'table.csv'}", f"data_root={tmp_path / 'data'}", f"run_dir={tmp_path / 'run'}"],
-        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(HOUSE / "src")},
-    )  # fmt: skip
+        [
+            sys.executable,
+            str(HOUSE / "train.py"),
+            "experiment=inspect",
+            "cohort=ukbb",
+            f"cohort.root={tmp_path / 'root'}",
+            f"cohort.table={tmp_path / 'table.csv'}",
+            f"data_root={tmp_path / 'data'}",
+            f"run_dir={tmp_path / 'run'}",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(HOUSE / "src")},
+    )
     assert ended.returncode == 1 and "Traceback" not in ended.stderr
     assert "ids are 4 digits in cohort.root, 3 letters '_' 5 digits in the table" in ended.stderr

@@ -1,4 +1,5 @@
-"""Data folders as people keep them: links followed once, foreign folders passed over, nobody counted who is none."""
+"""Data folders as people keep them: links followed once, foreign folders passed over, nobody
+counted who is none."""
 
 import os
 import shutil
@@ -24,8 +25,15 @@ def test_each_folder_is_entered_once_and_straight_ways_go_first(tmp_path):
     (tmp_path / "__MACOSX").mkdir()
     (tmp_path / ".hidden").mkdir()
     walk = Walk(tmp_path)
-    assert [folder.relative_to(tmp_path).as_posix() for folder, _, _ in walk] == [".", "b", "b/inner"]
-    assert walk.passed == {"link# leading nowhere": 1, "foreign folder# passed over (hidden, logs, derivatives ...)": 2}
+    assert [folder.relative_to(tmp_path).as_posix() for folder, _, _ in walk] == [
+        ".",
+        "b",
+        "b/inner",
+    ]
+    assert walk.passed == {
+        "link# leading nowhere": 1,
+        "foreign folder# passed over (hidden, logs, derivatives ...)": 2,
+    }
 
 
 @LAYOUTS
@@ -49,9 +57,12 @@ def test_a_farm_of_links_beside_the_data_is_no_second_copy(layout, own, tmp_path
     usual = people(layout, own)[0]
     farm = own / layout / "all"
     farm.mkdir()
-    for folder in [path for path in patients(own / layout).iterdir() if path.is_dir() and path != farm]:
+    for folder in [
+        path for path in patients(own / layout).iterdir() if path.is_dir() and path != farm
+    ]:
         (farm / folder.name).symlink_to(folder)
-    for path in list((own / layout).rglob("*.nii.gz")) if layout != "ukbb" else ():  # there a folder is a participant
+    # there a folder is a participant
+    for path in list((own / layout).rglob("*.nii.gz")) if layout != "ukbb" else ():
         if not (farm / path.name).exists():
             (farm / path.name).symlink_to(path)
     table, rejected, _ = people(layout, own)
@@ -79,7 +90,9 @@ def test_a_patient_behind_a_broken_link_is_rejected_or_told(layout, own):  # noq
     table, rejected, notes = people(layout, own)
     assert len(table) == 2
     if layout in ("ukbb", "acdc"):  # the folder's name says that this is a patient
-        assert len(rejected) == 1 and ("cannot be read" in rejected.reason[0] or "leads nowhere" in rejected.reason[0])
+        assert len(rejected) == 1 and (
+            "cannot be read" in rejected.reason[0] or "leads nowhere" in rejected.reason[0]
+        )
     else:
         assert "1 link leading nowhere" in notes and "rows of the table without images: 1" in notes
 
@@ -107,7 +120,9 @@ def test_a_participant_without_images_is_rejected_where_the_table_knows_it(own):
     shutil.rmtree(folder)
     folder.mkdir()
     table, rejected, _ = people("ukbb", own)
-    assert len(table) == 2 and rejected.reason.str.startswith("image: sa.nii.gz is missing").tolist() == [True]
+    assert len(table) == 2 and rejected.reason.str.startswith(
+        "image: sa.nii.gz is missing"
+    ).tolist() == [True]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

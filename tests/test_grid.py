@@ -1,4 +1,5 @@
-"""Arms and factors of a study from what its runs recorded, unsound runs by name, and what is missing."""
+"""Arms and factors of a study from what its runs recorded, unsound runs by name, and what is
+missing."""
 
 from __future__ import annotations
 
@@ -18,7 +19,13 @@ from cmrdata.cohort import AXES
 from cmrstudy import runs
 from cmrstudy.inputs import kind_at, origin_at
 
-USUAL = {"model.lr": 1e-3, "budget": "epochs", "mitigation.loss": "mean", "mitigation.eta": 0.01, "input.name": "stack"}
+USUAL = {
+    "model.lr": 1e-3,
+    "budget": "epochs",
+    "mitigation.loss": "mean",
+    "mitigation.eta": 0.01,
+    "input.name": "stack",
+}
 LOSS = {"none": "mean", "groupdro": "groupdro", "reweight": "weighted"}
 
 
@@ -36,13 +43,29 @@ def write(
     weights: str = "imagenet 1",
     **other: Any,
 ) -> Path:
-    """A run below `folder`, named as the command would. made: fingerprint, place and kind of its synthetic set."""
+    """A run below `folder`, named as the command would. made: fingerprint, place and kind of its
+    synthetic set."""
     given = {key.replace("__", "."): value for key, value in other.items()}
-    keys = [*given, *(["mitigation"] if mitigation != "none" else []), *(["synthetic"] if arm != 0 else [])]
-    parts = [f"{key}-{value}" for key, value in given.items()] + [mitigation] * (mitigation != "none")
-    name = "-".join(["synthetic", str(arm), *parts, *([f"fold-{fold}"] if fold is not None else [])])
+    keys = [
+        *given,
+        *(["mitigation"] if mitigation != "none" else []),
+        *(["synthetic"] if arm != 0 else []),
+    ]
+    parts = [f"{key}-{value}" for key, value in given.items()] + [mitigation] * (
+        mitigation != "none"
+    )
+    name = "-".join(
+        ["synthetic", str(arm), *parts, *([f"fold-{fold}"] if fold is not None else [])]
+    )
     run = folder / name / str(seed)
-    settings = {**USUAL, "mitigation.loss": LOSS[mitigation], **given, "synthetic": arm, "seed": seed, "fold": fold}
+    settings = {
+        **USUAL,
+        "mitigation.loss": LOSS[mitigation],
+        **given,
+        "synthetic": arm,
+        "seed": seed,
+        "fold": fold,
+    }
     asked = runs.Asked(run, {"task": "classifier"}, settings, {"mitigation": mitigation}, keys, {})
     runs.begin(asked)
     runs.uses(run, "cohort", fingerprint=cohort, at=None)
@@ -52,9 +75,21 @@ def write(
     if state == "finished":
         runs.finish(run, steps=3, split_fingerprint="s")
         subjects = [f"SYN{k:04d}" for k in range(8)]
-        table = pd.DataFrame({"subject": subjects, "row": range(8), "split": "test", "disease": "hf", "label": [0, 1] * 4,
-                              "probability": 0.4, "predicted": 0, "source": "a"})  # fmt: skip
-        table.assign(**{axis: bands[0] for axis, bands in AXES.items()}).to_csv(run / "predictions.csv", index=False)
+        table = pd.DataFrame(
+            {
+                "subject": subjects,
+                "row": range(8),
+                "split": "test",
+                "disease": "hf",
+                "label": [0, 1] * 4,
+                "probability": 0.4,
+                "predicted": 0,
+                "source": "a",
+            }
+        )
+        table.assign(**{axis: bands[0] for axis, bands in AXES.items()}).to_csv(
+            run / "predictions.csv", index=False
+        )
     if state == "failed":
         (run / "failed.json").write_text(json.dumps({"told": told}))
     return run
@@ -76,23 +111,40 @@ def test_arms_have_the_papers_names_and_order(tmp_path):
             write(tmp_path, arm, 0, mitigation=mitigation)
     of = study(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == [
-        "Real", "Real + 180", "Real + 4000", "Synthetic",
-        "Real, groupdro", "Real + 180, groupdro", "Real + 4000, groupdro", "Synthetic, groupdro",
-    ]  # fmt: skip
-    assert of.factors == {"synthetic images": ["0", "180", "4000", "only"], "mitigation": ["none", "groupdro"]}
+        "Real",
+        "Real + 180",
+        "Real + 4000",
+        "Synthetic",
+        "Real, groupdro",
+        "Real + 180, groupdro",
+        "Real + 4000, groupdro",
+        "Synthetic, groupdro",
+    ]
+    assert of.factors == {
+        "synthetic images": ["0", "180", "4000", "only"],
+        "mitigation": ["none", "groupdro"],
+    }
 
 
 def test_any_swept_key_is_a_factor_and_what_follows_from_one_is_none(tmp_path):
     for lr in (1e-3, 3e-4):
         for budget in ("epochs", "steps"):
             for seed in range(2):
-                changed = ({"model__lr": lr} if lr != 1e-3 else {}) | ({"budget": budget} if budget != "epochs" else {})
+                changed = ({"model__lr": lr} if lr != 1e-3 else {}) | (
+                    {"budget": budget} if budget != "epochs" else {}
+                )
                 write(tmp_path, 0, seed, **changed)
     write(tmp_path, 0, 0, mitigation="groupdro", mitigation__eta=0.1)
     found = runs_below(tmp_path)
-    assert factors(found) == ["mitigation", "budget", "mitigation.eta", "model.lr"]  # not the loss that it brings
-    assert arms(tmp_path) == ["Real", "Real, lr 0.0003", "Real, budget steps", "Real, budget steps, lr 0.0003",
-                              "Real, groupdro, eta 0.1"]  # fmt: skip
+    # not the loss that it brings
+    assert factors(found) == ["mitigation", "budget", "mitigation.eta", "model.lr"]
+    assert arms(tmp_path) == [
+        "Real",
+        "Real, lr 0.0003",
+        "Real, budget steps",
+        "Real, budget steps, lr 0.0003",
+        "Real, groupdro, eta 0.1",
+    ]
     assert all(len(arm.runs) == 2 for arm in study(found).arms[:4])
 
 
@@ -105,7 +157,8 @@ def test_a_setting_changed_in_a_file_is_a_factor_too(tmp_path):
 
 
 def test_arms_of_experiments_of_ones_own_have_names_of_their_own(tmp_path):
-    for name, lr in (("a", 3e-5), ("b", 3e-3)):  # experiment=glob(study_*): no command names the key
+    # experiment=glob(study_*): no command names the key
+    for name, lr in (("a", 3e-5), ("b", 3e-3)):
         run = write(tmp_path / name, 0, 0) / "run.json"
         record = json.loads(run.read_text())
         record["settings"]["model.lr"] = lr
@@ -121,7 +174,10 @@ def test_arms_of_two_sets_in_folders_of_one_name_have_names_of_their_own(tmp_pat
     write(tmp_path / "a", 9, 0, synthetic_set="x", made=("f1", "/disk1/runs/synthetic/0", "kind1"))
     write(tmp_path / "b", 9, 0, synthetic_set="x", made=("f2", "/disk2/runs/synthetic/0", "kind2"))
     names = arms(tmp_path)
-    assert names == ["Real + 9, set synthetic/0, synthetic set kind1", "Real + 9, set synthetic/0, synthetic set kind2"]
+    assert names == [
+        "Real + 9, set synthetic/0, synthetic set kind1",
+        "Real + 9, set synthetic/0, synthetic set kind2",
+    ]
 
 
 def test_close_values_and_keys_that_end_alike_stay_apart(tmp_path):
@@ -137,7 +193,10 @@ def test_an_arm_is_chosen_by_its_name_whatever_is_in_it(tmp_path):
     for mean in (0.4, 0.5):
         write(tmp_path, 0, 0, model__normalisation=[mean, 0.2])
     name = "Real, normalisation [0.4, 0.2]"
-    assert arms(tmp_path, wanted=[name]) == [name] and baseline(study(runs_below(tmp_path)).arms, name) == name
+    assert (
+        arms(tmp_path, wanted=[name]) == [name]
+        and baseline(study(runs_below(tmp_path)).arms, name) == name
+    )
 
 
 def test_runs_that_differ_in_seed_and_fold_alone_are_one_arm(tmp_path):
@@ -152,9 +211,19 @@ def test_arms_are_chosen_by_name_or_folder(tmp_path):
     for arm in (0, 9, "only"):
         write(tmp_path, arm, 0)
         write(tmp_path, arm, 0, mitigation="reweight")
-    assert arms(tmp_path, wanted=["Real", "synthetic-only*"]) == ["Real", "Synthetic", "Synthetic, reweight"]
-    assert arms(tmp_path, wanted="*reweight") == ["Real, reweight", "Real + 9, reweight", "Synthetic, reweight"]
-    with pytest.raises(ValueError, match="arms=Reel: no such arm. There are 'Real' .synthetic-0.; 'Real \\+ 9'"):
+    assert arms(tmp_path, wanted=["Real", "synthetic-only*"]) == [
+        "Real",
+        "Synthetic",
+        "Synthetic, reweight",
+    ]
+    assert arms(tmp_path, wanted="*reweight") == [
+        "Real, reweight",
+        "Real + 9, reweight",
+        "Synthetic, reweight",
+    ]
+    with pytest.raises(
+        ValueError, match="arms=Reel: no such arm. There are 'Real' .synthetic-0.; 'Real \\+ 9'"
+    ):
         arms(tmp_path, wanted=["Reel"])
 
 
@@ -197,7 +266,10 @@ def test_runs_of_a_set_that_was_made_anew_are_left_out_by_name(tmp_path):
     (place / "store.json").write_text('{"fingerprint": "new"}')
     names, told = kept(tmp_path)
     assert names == ["synthetic-9/2"]
-    assert "synthetic-9/0, synthetic-9/1: trained on an earlier set" in told[0] and "overwrite=true" in told[0]
+    assert (
+        "synthetic-9/0, synthetic-9/1: trained on an earlier set" in told[0]
+        and "overwrite=true" in told[0]
+    )
 
 
 def test_a_seed_that_did_not_get_the_published_weights_is_no_seed_of_its_arm(tmp_path):
@@ -206,7 +278,8 @@ def test_a_seed_that_did_not_get_the_published_weights_is_no_seed_of_its_arm(tmp
     write(tmp_path, 9, 0, weights="random")  # a whole arm without: nothing to mix
     names, told = kept(tmp_path)
     assert (
-        names == ["synthetic-0/0", "synthetic-0/2", "synthetic-9/0"] and "synthetic-0/1: began from random" in told[0]
+        names == ["synthetic-0/0", "synthetic-0/2", "synthetic-9/0"]
+        and "synthetic-0/1: began from random" in told[0]
     )
 
 
@@ -225,20 +298,31 @@ def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
     of = study(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == ["Real + 9"]
     (one,) = read(of, stores)
-    assert one.runs.to_numpy().tolist() == [["Real + 9", "unknown", "0", "0"], ["Real + 9", "unknown", "0", "1"],
-                                            ["Real + 9", "unknown", "1", "0"]]  # fmt: skip
+    assert one.runs.to_numpy().tolist() == [
+        ["Real + 9", "unknown", "0", "0"],
+        ["Real + 9", "unknown", "0", "1"],
+        ["Real + 9", "unknown", "1", "0"],
+    ]
     write(tmp_path, 9, 0, synthetic_set="c", made=("f3", "runs/synthetic-copy/0", "other"))
     assert arms(tmp_path) == ["Real + 9, set synthetic/0", "Real + 9, set synthetic-copy/0"]
 
 
 def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
-    """Two generators of seeds 4 and 7, the first with two sets; nobody knows what made the fourth."""
+    """Two generators of seeds 4 and 7, the first with two sets; nobody knows what made the
+    fourth."""
     for name, seed, generator in (("a", 0, 4), ("b", 1, 4), ("c", 5, 7)):
         place = tmp_path / "sets" / name
         runs.begin(runs.Asked(place, {}, {"seed": seed}, {}, [], {}))
         runs.uses(place, "generator", fingerprint=f"g{generator}", at="nowhere", seed=generator)
-        run = write(tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k"))
-        told = {"fingerprint": f"set {name}", "at": str(place), "kind": "k", "origin": origin_at(place)}
+        run = write(
+            tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k")
+        )
+        told = {
+            "fingerprint": f"set {name}",
+            "at": str(place),
+            "kind": "k",
+            "origin": origin_at(place),
+        }
         runs.uses(run, "synthetic_set", **told)
         shutil.rmtree(place)  # the classifier's run remembers
     write(tmp_path / "runs", 9, 0, synthetic_set="d", made=("set d", str(tmp_path / "gone"), "k"))
@@ -254,7 +338,12 @@ def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
 def test_folds_of_a_plan_are_one_kind_though_their_cohorts_differ(tmp_path):
     def made(name: str, fold: int) -> str | None:
         asked = runs.Asked(
-            tmp_path / name, {}, {"plan.count": 9, "seed": 0, "fold": fold, "cohort.fold": fold}, {}, [], {}
+            tmp_path / name,
+            {},
+            {"plan.count": 9, "seed": 0, "fold": fold, "cohort.fold": fold},
+            {},
+            [],
+            {},
         )
         runs.begin(asked)
         runs.uses(asked.folder, "cohort", fingerprint=f"c{fold}", at=None)
@@ -265,13 +354,17 @@ def test_folds_of_a_plan_are_one_kind_though_their_cohorts_differ(tmp_path):
 
 def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
     def made(name: str, seed: int, generator: str, **settings: Any) -> str | None:
-        asked = runs.Asked(tmp_path / name, {}, {"plan.count": 9, "seed": seed, **settings}, {}, [], {})
+        asked = runs.Asked(
+            tmp_path / name, {}, {"plan.count": 9, "seed": seed, **settings}, {}, [], {}
+        )
         runs.begin(asked)
         runs.uses(asked.folder, "generator", fingerprint=generator, at=None, kind="g")
         return kind_at(asked.folder)
 
     one = made("a", 0, "f1")
-    assert one == made("b", 1, "f1") == made("c", 0, "f2") != made("d", 0, "f1", **{"plan.count": 8})
+    assert (
+        one == made("b", 1, "f1") == made("c", 0, "f2") != made("d", 0, "f1", **{"plan.count": 8})
+    )
     assert kind_at(tmp_path / "nowhere") is None
 
 
@@ -307,7 +400,9 @@ def test_predictions_of_runs_in_another_order_are_put_in_one(tmp_path):
 def test_a_table_without_a_column_is_named_by_its_run(tmp_path):
     path = write(tmp_path, 0, 0) / "predictions.csv"
     pd.read_csv(path).drop(columns="predicted").to_csv(path, index=False)
-    with pytest.raises(ValueError, match=r"synthetic-0/0: predictions.csv lacks the columns \['predicted'\]"):
+    with pytest.raises(
+        ValueError, match=r"synthetic-0/0: predictions.csv lacks the columns \['predicted'\]"
+    ):
         read(study(runs_below(tmp_path)), stores)
 
 
@@ -329,7 +424,12 @@ def test_the_cells_of_a_study_are_the_product_of_what_occurs(tmp_path):
     (tmp_path / "odd" / "0" / "run.json").write_text('{"made_by": "another program"}')
     found = table(tmp_path)
     assert len(found) == 4 * 3 and not found.duplicated(["arm", "fold", "seed"]).any()
-    assert found.state.value_counts().to_dict() == {"finished": 5, "absent": 5, "failed": 1, "unfinished": 1}
+    assert found.state.value_counts().to_dict() == {
+        "finished": 5,
+        "absent": 5,
+        "failed": 1,
+        "unfinished": 1,
+    }
     assert missing(found) == [
         "synthetic-2000 seeds 1 (failed: loss is nan), 2 (never begun)",
         "synthetic-only seeds 0, 1 (never begun), 2 (unfinished)",

@@ -1,4 +1,5 @@
-"""House rules: import floors, configs that compose and fit what they configure, light starts, no participant ids."""
+"""House rules: import floors, configs that compose and fit what they configure, light starts, no
+participant ids."""
 
 import ast
 import inspect
@@ -24,9 +25,22 @@ PLANS = sorted(path.stem for path in (CONF / "plan").glob("*.yaml"))
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 INPUTS = sorted(path.stem for path in (CONF / "input").glob("*.yaml"))
 MITIGATIONS = sorted(path.stem for path in (CONF / "mitigation").glob("*.yaml"))
-GROUPS = ("preset", "cohort", "base", "sampler", "trainer", "memory", "logger", "callbacks", "debug")
-CHOICES = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
-VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]  # each choice is in one of them
+GROUPS = (
+    "preset",
+    "cohort",
+    "base",
+    "sampler",
+    "trainer",
+    "memory",
+    "logger",
+    "callbacks",
+    "debug",
+)
+CHOICES = [
+    [f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS
+]
+# each choice is in one of them
+VARIANTS = [[of[k % len(of)] for of in CHOICES] for k in range(max(map(len, CHOICES)))]
 KNOW_HYDRA = ("cmrstudy/overrides.py", "cmrstudy/grammar.py")  # beside the commands
 FORBIDDEN = {
     "cmrdata": {"cmrstudy", "cmrgen", "cmrcls", "hydra"},
@@ -47,7 +61,9 @@ def imported(path: Path) -> set[str]:
     return {name.split(".")[0] for name in names}
 
 
-@pytest.mark.parametrize("path", sorted(SRC.glob("*/**/*.py")), ids=lambda p: p.relative_to(SRC).as_posix())
+@pytest.mark.parametrize(
+    "path", sorted(SRC.glob("*/**/*.py")), ids=lambda p: p.relative_to(SRC).as_posix()
+)
 def test_imports_go_down_and_never_to_hydra(path):
     package = path.relative_to(SRC).parts[0]
     allowed = {"hydra"} if path.relative_to(SRC).as_posix() in KNOW_HYDRA else set()
@@ -55,16 +71,20 @@ def test_imports_go_down_and_never_to_hydra(path):
 
 
 def test_the_floors_are_all_of_src_and_only_commands_import_hydra():
-    assert {path.name for path in SRC.iterdir() if path.is_dir() and not path.name.endswith(".egg-info")} == set(
-        FORBIDDEN
-    )
+    assert {
+        path.name for path in SRC.iterdir() if path.is_dir() and not path.name.endswith(".egg-info")
+    } == set(FORBIDDEN)
     users = {path.stem for path in HOUSE.glob("*.py") if "hydra" in imported(path)}
     assert users == set(COMMANDS)
 
 
 def python(*args: str, cwd: Path = HOUSE) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, "COLUMNS": "120"}
+        [sys.executable, *args],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "120"},
     )
 
 
@@ -86,13 +106,21 @@ def test_starting_a_command_imports_nothing_heavy():
 def test_without_arguments_train_lists_every_experiment():
     listed = python("train.py")
     assert listed.returncode == 1 and "python train.py experiment=<name>" in listed.stderr
-    lines = {name: line for line in listed.stderr.splitlines() for name in EXPERIMENTS if f"experiment={name} " in line}
+    lines = {
+        name: line
+        for line in listed.stderr.splitlines()
+        for name in EXPERIMENTS
+        if f"experiment={name} " in line
+    }
     assert set(lines) == set(EXPERIMENTS)
-    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines.values())  # each says what it does
+    # each says what it does
+    assert all(len(line.split(maxsplit=1)[1]) > 20 for line in lines.values())
 
 
 def test_showing_a_config_leaves_no_trace(tmp_path):
-    shown = python(str(HOUSE / "train.py"), "experiment=controlnet", "--cfg", "job", "--resolve", cwd=tmp_path)
+    shown = python(
+        str(HOUSE / "train.py"), "experiment=controlnet", "--cfg", "job", "--resolve", cwd=tmp_path
+    )
     assert shown.returncode == 0, shown.stderr
     assert yaml.safe_load(shown.stdout)["run_dir"] == "runs/controlnet/0"
     assert list(tmp_path.iterdir()) == []
@@ -119,14 +147,19 @@ def targets(node: Any, at: str = "") -> Iterator[tuple[str, dict]]:
 
 
 def fits(config: dict[str, Any]) -> None:
-    """Every _target_ exists and takes the keys given, and all it cannot do without unless our code supplies it."""
+    """Every _target_ exists and takes the keys given, and all it cannot do without unless our code
+    supplies it."""
     for at, node in targets(config):
         parameters = inspect.signature(get_object(node["_target_"])).parameters
         keys = set(node) - {"_target_", "_convert_", "_partial_"}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-            assert keys <= set(parameters), f"{at}: {node['_target_']} takes no {keys - set(parameters)}"
+            assert keys <= set(parameters), (
+                f"{at}: {node['_target_']} takes no {keys - set(parameters)}"
+            )
         needed = {
-            n for n, p in parameters.items() if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            n
+            for n, p in parameters.items()
+            if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         }
         assert needed - keys <= {"index", "base"}, f"{at}: {node['_target_']} lacks {needed - keys}"
 
@@ -151,7 +184,9 @@ COMPOSED = [
 def test_every_experiment_composes_and_fits(empty, experiment, variant):
     config = composed("train", f"experiment={experiment}", *variant)
     assert config["task"] == experiment
-    assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(f"{config['name']}/0")
+    assert config["run_dir"] == f"results/{config['name']}" or config["run_dir"].endswith(
+        f"{config['name']}/0"
+    )
     if "model" not in config:  # nothing is trained
         del config["trainer"]["max_epochs"]
     assert "=" not in config["run_dir"] and "???" not in yaml.safe_dump(config)
@@ -174,9 +209,14 @@ def test_evaluation_composes_and_fits(empty, overrides):
 
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
 def test_a_rival_composes_fits_and_has_folders_of_its_own(empty, mitigation):
-    config = composed("train", "experiment=classifier", f"mitigation={mitigation}", "synthetic=2000", "fold=3")
+    config = composed(
+        "train", "experiment=classifier", f"mitigation={mitigation}", "synthetic=2000", "fold=3"
+    )
     fits(config)
-    assert config["name"] == "classifier/synthetic-2000" + f"-{mitigation}" * (mitigation != "none") + "-fold-3"
+    assert (
+        config["name"]
+        == "classifier/synthetic-2000" + f"-{mitigation}" * (mitigation != "none") + "-fold-3"
+    )
     assert config["cohort"]["fold"] == 3 and config["synthetic_set"] == "runs/synthetic-fold-3/0"
 
 
@@ -208,9 +248,14 @@ def test_every_file_in_conf_is_composed_by_a_test_above():
 
 @pytest.mark.parametrize(
     ("command", "key"),
-    [("train", "sead"), ("train", "data.bath_size"), ("train", "trainer.max_epoch"), ("train", "cohort.subject"),
-     ("generate", "plan.cuont")],
-)  # fmt: skip
+    [
+        ("train", "sead"),
+        ("train", "data.bath_size"),
+        ("train", "trainer.max_epoch"),
+        ("train", "cohort.subject"),
+        ("generate", "plan.cuont"),
+    ],
+)
 def test_a_mistyped_key_fails_by_name(empty, command, key):
     given = ["experiment=controlnet"] if command == "train" else []
     with pytest.raises(ConfigCompositionException) as error:
@@ -222,7 +267,9 @@ def test_a_mistyped_key_fails_by_name(empty, command, key):
 def test_a_mistyped_choice_fails_with_the_ones_there_are(empty, choice):
     group, name = choice.split("=")
     given = [] if group == "experiment" else ["experiment=controlnet"]
-    with pytest.raises(Exception, match=f"(?s){name}.*Available options.*{'base' if group == 'experiment' else ''}"):
+    with pytest.raises(
+        Exception, match=f"(?s){name}.*Available options.*{'base' if group == 'experiment' else ''}"
+    ):
         composed("train", *given, choice)
 
 
@@ -232,19 +279,30 @@ def test_a_machines_own_settings_hold_and_the_command_line_wins(empty, monkeypat
     (own / "local").mkdir(parents=True)
     (own / "local" / "default.yaml").write_text(text)
     (own / "local" / "train.yaml").write_text(
-        "\n".join(line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   "))
+        "\n".join(
+            line.removeprefix("#   ") for line in text.splitlines() if line.startswith("#   ")
+        )
         .replace("slurm", "basic")
         .replace("hydra: {launcher: {partition: gpu, timeout_min: 600}}", "")
     )
     searched = f"hydra.searchpath=[file://{own}]"
-    for command, given in (("train", ["experiment=classifier"]), ("generate", []), ("evaluate", [])):
+    for command, given in (
+        ("train", ["experiment=classifier"]),
+        ("generate", []),
+        ("evaluate", []),
+    ):
         config = composed(command, *given, searched)
         assert config["data_root"] == "/scratch/me/cmr-data"
         assert composed(command, *given, searched, "data_root=x")["data_root"] == "x"
     config = composed("train", "experiment=classifier", searched)
     assert config["run_dir"].startswith("/scratch/me/cmr-runs/classifier/synthetic-0/")
     assert config["trainer"]["accelerator"] == "gpu" and "wandb" in config["logger"]
-    assert composed("train", "experiment=classifier", searched, "trainer=auto")["trainer"]["accelerator"] == "auto"
+    assert (
+        composed("train", "experiment=classifier", searched, "trainer=auto")["trainer"][
+            "accelerator"
+        ]
+        == "auto"
+    )
 
 
 def test_an_experiment_is_required(empty):

@@ -1,4 +1,5 @@
-"""Ids: the same person however a file writes the number, nobody else's, and only patterns are ever told."""
+"""Ids: the same person however a file writes the number, nobody else's, and only patterns are ever
+told."""
 
 import pytest
 from hypothesis import given
@@ -11,23 +12,70 @@ NUMBER = "234" + "5678"  # no participant-like number in the sources
 
 @pytest.mark.parametrize(
     "text",
-    [NUMBER, f" {NUMBER} ", f"{NUMBER}.0", f"{NUMBER}.", f"{NUMBER}.00", f'"{NUMBER}"', f"'{NUMBER}", f'="{NUMBER}"', f"00{NUMBER}",
-     "2.345678e+06", "2.345678E+06", "2.3456780e+06", f"\ufeff{NUMBER}", f"{NUMBER}\u00a0", f"“{NUMBER}”", int(NUMBER), float(NUMBER),
-     "２３４５６７８", f"{NUMBER}\t"],
-)  # fmt: skip
+    [
+        NUMBER,
+        f" {NUMBER} ",
+        f"{NUMBER}.0",
+        f"{NUMBER}.",
+        f"{NUMBER}.00",
+        f'"{NUMBER}"',
+        f"'{NUMBER}",
+        f'="{NUMBER}"',
+        f"00{NUMBER}",
+        "2.345678e+06",
+        "2.345678E+06",
+        "2.3456780e+06",
+        f"\ufeff{NUMBER}",
+        f"{NUMBER}\u00a0",
+        f"“{NUMBER}”",
+        int(NUMBER),
+        float(NUMBER),
+        "２３４５６７８",
+        f"{NUMBER}\t",
+    ],
+)
 def test_an_id_is_the_same_however_it_is_written(text):
     assert canonical_id(text) == NUMBER
 
 
-@pytest.mark.parametrize(("text", "name"), [("17", "17"), (17.0, "17"), ("SYN0001", "SYN0001"), ("SYN0001.0", "SYN0001"), ("0017", "17"),
-                                            ("0", "0"), ("000", "0"), ("1e5", "1e5"), ("-3", "-3"), ("", ""),
-                                            ("NA", ""), ("nan", ""), ("  ", ""), ("A1.5", "A1.5")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("17", "17"),
+        (17.0, "17"),
+        ("SYN0001", "SYN0001"),
+        ("SYN0001.0", "SYN0001"),
+        ("0017", "17"),
+        ("0", "0"),
+        ("000", "0"),
+        ("1e5", "1e5"),
+        ("-3", "-3"),
+        ("", ""),
+        ("NA", ""),
+        ("nan", ""),
+        ("  ", ""),
+        ("A1.5", "A1.5"),
+    ],
+)
 def test_canonical_ids(text, name):
     assert canonical_id(text) == name
 
 
-@pytest.mark.parametrize("text", ["2.35E+06", "2.35e+06", "2.34568e+06", "2E+06", "2e+06", "2,345,678", "2 345 678", "2.345.678", "2'345'678",
-                                  "2.3456785e+06"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2.35E+06",
+        "2.35e+06",
+        "2.34568e+06",
+        "2E+06",
+        "2e+06",
+        "2,345,678",
+        "2 345 678",
+        "2.345.678",
+        "2'345'678",
+        "2.3456785e+06",
+    ],
+)
 def test_a_number_that_may_be_several_is_refused_by_pattern(text):
     with pytest.raises(UnclearId) as error:
         canonical_id(text)
@@ -37,10 +85,17 @@ def test_a_number_that_may_be_several_is_refused_by_pattern(text):
 @given(st.integers(1_000, 9_999_999), st.integers(0, 3))
 def test_every_form_of_a_number_is_the_number_or_refused(number, zeros):
     name = str(number)
-    assert {canonical_id(form) for form in (name, f"{number}.0", f" {number}", "0" * zeros + name, f'"{number}"')} == {
-        name
-    }
-    for form in (f"{number:e}", f"{number:.2e}", f"{number:g}", f"{number:,}", f"{float(number)!r}"):
+    assert {
+        canonical_id(form)
+        for form in (name, f"{number}.0", f" {number}", "0" * zeros + name, f'"{number}"')
+    } == {name}
+    for form in (
+        f"{number:e}",
+        f"{number:.2e}",
+        f"{number:g}",
+        f"{number:,}",
+        f"{float(number)!r}",
+    ):
         try:
             assert canonical_id(form) == name
         except UnclearId:

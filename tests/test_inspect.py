@@ -1,4 +1,5 @@
-"""Looking at a cohort: every subject is either listed with its groups and frames or rejected with a reason, nothing is kept twice."""
+"""Looking at a cohort: every subject is either listed with its groups and frames or rejected with a
+reason, nothing is kept twice."""
 
 import json
 from pathlib import Path
@@ -17,7 +18,8 @@ from cmrstudy.inspection import FIRST, groups, inspect, summary
 
 
 class Watched(FakeCohort):
-    """Remembers whom it was asked to read; every tenth subject is damaged; stops after `patience` chunks."""
+    """Remembers whom it was asked to read; every tenth subject is damaged; stops after `patience`
+    chunks."""
 
     patience = 10**9
 
@@ -25,12 +27,19 @@ class Watched(FakeCohort):
         if self.patience == 0:
             raise KeyboardInterrupt
         self.patience -= 1
-        self.splits = {**getattr(self, "splits", {}), **dict(zip(subjects.subject, subjects.split, strict=True))}
+        self.splits = {
+            **getattr(self, "splits", {}),
+            **dict(zip(subjects.subject, subjects.split, strict=True)),
+        }
         self.asked = [*getattr(self, "asked", []), *subjects.subject]
         damaged = subjects.subject.str[-1] == "7"
         made = super().stacks(subjects[~damaged])
         made.index[["ed_frame", "es_frame"]] = [0, 9]
-        return made._replace(rejected=pd.DataFrame({"subject": subjects.subject[damaged], "reason": "constant image"}))
+        return made._replace(
+            rejected=pd.DataFrame(
+                {"subject": subjects.subject[damaged], "reason": "constant image"}
+            )
+        )
 
 
 def test_every_subject_is_listed_or_rejected(tmp_path):
@@ -40,13 +49,17 @@ def test_every_subject_is_listed_or_rejected(tmp_path):
     assert tuple(subjects.columns[: len(FIRST)]) == FIRST
     assert (subjects.ed_frame == 0).all() and (subjects.es_frame == 9).all()
     assert set(subjects.split) == {"train", "val", "test"}
-    assert set(subjects.age_band) <= set(AXES["age_band"]) and set(subjects.bmi_band) <= set(AXES["bmi_band"])
+    assert set(subjects.age_band) <= set(AXES["age_band"]) and set(subjects.bmi_band) <= set(
+        AXES["bmi_band"]
+    )
 
 
 def test_the_split_is_the_one_preparation_makes(tmp_path):
     looked = Watched(144)
     subjects = inspect(looked, tmp_path / "c")[0]
-    assert {row.subject: row.split for row in subjects.itertuples()}.items() <= looked.splits.items()
+    assert {
+        row.subject: row.split for row in subjects.itertuples()
+    }.items() <= looked.splits.items()
     shown = inspect(FakeCohort(144), tmp_path / "a")[0].set_index("subject").split
     made = prepare(FakeCohort(144), tmp_path / "b").subjects.set_index("subject").split
     assert shown.loc[made.index].to_list() == made.to_list()
@@ -105,12 +118,19 @@ def test_a_cohort_that_knows_nothing_has_one_group(tmp_path):
 def test_the_phantom_tells_its_frames_and_states(tmp_path):
     subjects, rejected = inspect(Phantom(subjects=60, hf_scale=20, pixels=16), tmp_path)
     assert rejected.empty and set(subjects.es_frame) == {ES_FRAME}
-    assert subjects.state.map({"prevalent": "hf", "none": "healthy"}).to_list() == subjects.diagnosis.to_list()
+    assert (
+        subjects.state.map({"prevalent": "hf", "none": "healthy"}).to_list()
+        == subjects.diagnosis.to_list()
+    )
 
 
 def pool(*members: FakeCohort, **change) -> Pooled:
-    return Pooled(cohorts={f"c{k}": m for k, m in enumerate(members)}, of=[f"c{k}" for k in range(len(members))],
-                  pixels=16, **change)  # fmt: skip
+    return Pooled(
+        cohorts={f"c{k}": m for k, m in enumerate(members)},
+        of=[f"c{k}" for k in range(len(members))],
+        pixels=16,
+        **change,
+    )
 
 
 class Named(FakeCohort):
@@ -118,7 +138,9 @@ class Named(FakeCohort):
 
     def subjects(self):
         table, rejected = super().subjects()
-        return table.assign(subject=self.name + table.subject, source=self.name, site=self.name), rejected
+        return table.assign(
+            subject=self.name + table.subject, source=self.name, site=self.name
+        ), rejected
 
     def stacks(self, subjects):
         made = super().stacks(subjects.assign(subject=subjects.subject.str[len(self.name) :]))
@@ -145,14 +167,21 @@ def test_a_mixed_chunk_comes_back_in_the_order_asked_for():
     made = cohort.stacks(table)
     assert made.index.subject.drop_duplicates().tolist() == table.subject.tolist()
     again = cohort.stacks(table.iloc[[5]])
-    np.testing.assert_array_equal(made.images[made.index.subject == table.subject.iloc[5]], again.images)
+    np.testing.assert_array_equal(
+        made.images[made.index.subject == table.subject.iloc[5]], again.images
+    )
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"of": ["c0", "c9"]}, "names c9; it takes c0, c1"), ({"of": []}, "name one or more"),
-     ({"of": ["c0", "c0"]}, "each once"), ({"of": ["c0", "c1"]}, "share a name"), ({"of": ["c0"], "pixels": 32}, "16 pixels")],
-)  # fmt: skip
+    [
+        ({"of": ["c0", "c9"]}, "names c9; it takes c0, c1"),
+        ({"of": []}, "name one or more"),
+        ({"of": ["c0", "c0"]}, "each once"),
+        ({"of": ["c0", "c1"]}, "share a name"),
+        ({"of": ["c0"], "pixels": 32}, "16 pixels"),
+    ],
+)
 def test_a_pool_that_cannot_be_is_refused(change, words):
     given = {"cohorts": {"c0": FakeCohort(), "c1": FakeCohort()}, "pixels": 16, **change}
     with pytest.raises(ValueError, match=words):
@@ -162,4 +191,12 @@ def test_a_pool_that_cannot_be_is_refused(change, words):
 def test_notes_hold_plain_values(tmp_path):
     inspect(Watched(20), tmp_path)
     for line in Path(next(tmp_path.glob("*.jsonl"))).read_text().splitlines():
-        assert set(json.loads(line)) <= {"subject", "ed_frame", "es_frame", "mm", "flags", "reason", "files"}
+        assert set(json.loads(line)) <= {
+            "subject",
+            "ed_frame",
+            "es_frame",
+            "mm",
+            "flags",
+            "reason",
+            "files",
+        }

@@ -1,4 +1,5 @@
-"""What `make` does before anything is installed: told in words, and half a .venv made anew. With made-up tools."""
+"""What `make` does before anything is installed: told in words, and half a .venv made anew. With
+made-up tools."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ esac
 
 @pytest.fixture
 def place(tmp_path: Path):
-    """A folder with the script and made-up tools on an otherwise nearly empty PATH; `log` has what uv was asked."""
+    """A folder with the script and made-up tools on an otherwise nearly empty PATH; `log` has what
+    uv was asked."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(ROOT / "scripts" / "venv.sh", tmp_path / "scripts")
     (tmp_path / "requirements.lock").write_text("")
@@ -50,7 +52,9 @@ def tool(path: Path, text: str) -> None:
 def python(place: Path, version: tuple[int, int] = (3, 11), *, venv: str = "exit 1") -> None:
     tool(
         place / "bin" / "python3",
-        PYTHON.format(real=sys.executable, version=version, major=version[0], minor=version[1], venv=venv),
+        PYTHON.format(
+            real=sys.executable, version=version, major=version[0], minor=version[1], venv=venv
+        ),
     )
 
 
@@ -70,8 +74,13 @@ esac
 
 
 def run(place: Path, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["sh", "scripts/venv.sh"], cwd=place, capture_output=True, text=True,
-                          env={"PATH": str(place / "bin"), **environment})  # fmt: skip
+    return subprocess.run(
+        ["sh", "scripts/venv.sh"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        env={"PATH": str(place / "bin"), **environment},
+    )
 
 
 def calls(place: Path) -> list[str]:
@@ -98,7 +107,8 @@ def test_a_half_made_environment_is_made_anew(place):
     assert "half made" in ended.stdout and not (place / ".venv" / "left").exists()
     assert calls(place)[0].startswith("venv") and "-c requirements.lock" in calls(place)[1]
     (place / ".venv" / "kept").write_text("")
-    assert run(place, TORCH="gpu").returncode == 0 and (place / ".venv" / "kept").exists()  # a whole one stays
+    # a whole one stays
+    assert run(place, TORCH="gpu").returncode == 0 and (place / ".venv" / "kept").exists()
 
 
 def test_what_is_no_environment_is_not_removed(place):
@@ -112,21 +122,33 @@ def test_what_is_no_environment_is_not_removed(place):
 def test_a_python_without_venv_is_told_and_leaves_nothing_half_made(place):
     python(place, venv="mkdir -p .venv/bin; exit 1")
     ended = run(place)
-    assert ended.returncode == 1 and "apt install python3-venv" in ended.stderr and not (place / ".venv").exists()
+    assert (
+        ended.returncode == 1
+        and "apt install python3-venv" in ended.stderr
+        and not (place / ".venv").exists()
+    )
 
 
 @pytest.mark.skipif(os.path.exists("/proc/driver/nvidia"), reason="has an NVIDIA GPU")
 @pytest.mark.parametrize(
     ("given", "fails", "backends"),
-    [({}, "never", [True]), ({}, "torch-backend=cpu", [True, False]), ({"TORCH": "gpu"}, "never", [False]),
-     ({"TORCH": "cpu"}, "never", [True])],
-)  # fmt: skip
-def test_the_cpu_build_is_taken_where_there_is_surely_no_gpu_or_it_was_asked_for(place, given, fails, backends):
+    [
+        ({}, "never", [True]),
+        ({}, "torch-backend=cpu", [True, False]),
+        ({"TORCH": "gpu"}, "never", [False]),
+        ({"TORCH": "cpu"}, "never", [True]),
+    ],
+)
+def test_the_cpu_build_is_taken_where_there_is_surely_no_gpu_or_it_was_asked_for(
+    place, given, fails, backends
+):
     python(place)
     uv(place, fails=fails)
     ended = run(place, **given)
     installs = [call for call in calls(place) if call.startswith("pip install")]
-    assert ended.returncode == 0 and ["--torch-backend=cpu" in call for call in installs] == backends, ended.stderr
+    assert (
+        ended.returncode == 0 and ["--torch-backend=cpu" in call for call in installs] == backends
+    ), ended.stderr
 
 
 def test_a_build_that_was_asked_for_and_cannot_be_had_is_an_error(place):

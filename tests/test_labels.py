@@ -42,9 +42,13 @@ def label_file(path: Path, array: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("dtype", ["<f8", ">f8", "<f4", "<i2", "u1"])
-@pytest.mark.parametrize(("height", "width", "off"), [(160, 200, 0), (159, 199, 9e-4), (159, 198, 0)])
+@pytest.mark.parametrize(
+    ("height", "width", "off"), [(160, 200, 0), (159, 199, 9e-4), (159, 198, 0)]
+)
 def test_case_10_labels_of_all_frames_are_those_of_each(tmp_path, dtype, height, width, off):
-    truth = np.stack([heart(squeeze=squeeze) for squeeze in (1, 0.8, 0.6)] + [np.zeros_like(heart())])
+    truth = np.stack(
+        [heart(squeeze=squeeze) for squeeze in (1, 0.8, 0.6)] + [np.zeros_like(heart())]
+    )
     truth = truth[..., :height, :width]
     source = np.array([0, 2, 7, 200])[truth].astype(dtype)
     if source.dtype.kind == "f":
@@ -57,7 +61,9 @@ def test_case_10_labels_of_all_frames_are_those_of_each(tmp_path, dtype, height,
 
 
 @given(
-    values=st.lists(st.sampled_from([-256, -255, -1, 0, 1, 2, 254, 255, 256, 257, 300, 65536]), min_size=1),
+    values=st.lists(
+        st.sampled_from([-256, -255, -1, 0, 1, 2, 254, 255, 256, 257, 300, 65536]), min_size=1
+    ),
     known=st.sets(st.sampled_from([-1, 1, 2, 254, 255, 256, 300])),
     dtype=st.sampled_from([np.int32, np.float32, np.float64]),
 )
@@ -71,9 +77,17 @@ def test_case_10_what_a_byte_cannot_hold_is_no_other_label(values, known, dtype)
         assert check_labels(array, mapping=mapping).tolist() == [mapping[value] for value in values]
 
 
-@pytest.mark.parametrize(("odd", "words"), [(0.4, "not integers: 0.4"), (np.nan, "not integers: nan"),
-                                            (4, "unknown labels 4, expected 0, 1, 2, 3"), (-1, "unknown labels -1"),
-                                            (257, "unknown labels 257"), (np.inf, "not integers: inf")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (0.4, "not integers: 0.4"),
+        (np.nan, "not integers: nan"),
+        (4, "unknown labels 4, expected 0, 1, 2, 3"),
+        (-1, "unknown labels -1"),
+        (257, "unknown labels 257"),
+        (np.inf, "not integers: inf"),
+    ],
+)
 def test_case_10_an_odd_label_in_any_frame_is_named(tmp_path, odd, words):
     source = np.stack([heart()] * 3).astype(float)
     source[2, 4, 0, 0] = odd
@@ -88,10 +102,17 @@ def test_a_heart_passes_for_a_heart():
 
 @pytest.mark.parametrize(
     ("order", "words"),
-    [((0, RV, MYO, LV), "LV and RV look swapped: myocardium borders .* of the LV and 100% of the RV"),
-     ((0, MYO, LV, RV), "do not look like a heart"), ((0, 0, MYO, RV), "no LV cavity"), ((0, LV, 0, RV), "no myocardium"),
-     ((0, 0, 0, 0), "no LV cavity and no myocardium")],
-)  # fmt: skip
+    [
+        (
+            (0, RV, MYO, LV),
+            "LV and RV look swapped: myocardium borders .* of the LV and 100% of the RV",
+        ),
+        ((0, MYO, LV, RV), "do not look like a heart"),
+        ((0, 0, MYO, RV), "no LV cavity"),
+        ((0, LV, 0, RV), "no myocardium"),
+        ((0, 0, 0, 0), "no LV cavity and no myocardium"),
+    ],
+)
 def test_case_11_other_label_orders_are_noticed(order, words):
     with pytest.raises(ValueError, match=words):
         check_topology(np.array(order, np.uint8)[heart()])

@@ -1,4 +1,5 @@
-"""Stable Diffusion 2.1 stays within the cards that the presets are named after, computed from its true shapes."""
+"""Stable Diffusion 2.1 stays within the cards that the presets are named after, computed from its
+true shapes."""
 
 import importlib.util
 import sys
@@ -55,7 +56,10 @@ def test_an_image_through_the_vae_leaves_room_for_training_on_the_smallest_card(
     with computed.counting() as counter, torch.no_grad():
         base = computed.base()
         base.part("vae")
-        latents, images = torch.randn(3, *base.latent_shape), torch.zeros(3, 2, 512, 512, dtype=torch.uint8)
+        latents, images = (
+            torch.randn(3, *base.latent_shape),
+            torch.zeros(3, 2, 512, 512, dtype=torch.uint8),
+        )
         for work in (lambda: base.images(latents), lambda: base.moments(images)):
             peak = counter.measured(work)
             assert 0.3 < peak.peak - peak.standing < 0.9  # GiB; three together take 2.3

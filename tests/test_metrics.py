@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peers
 
-from cmrcls.metrics import METRICS, Predicted, balanced_accuracy, mean_of, reliability, scored, scores
+from cmrcls.metrics import (
+    METRICS,
+    Predicted,
+    balanced_accuracy,
+    mean_of,
+    reliability,
+    scored,
+    scores,
+)
 
 
 def random_runs(seed, *, n=60, runs=3, ties=False):
@@ -39,7 +47,9 @@ def expected(label, p, weights=None):
             "auprc": peers.average_precision_score(label, p, **keep),
             "brier": peers.brier_score_loss(label, p, **keep),
             "ece": sum(
-                abs(np.average(p[b], weights=w[b]) - np.average(label[b], weights=w[b])) * mass / w.sum()
+                abs(np.average(p[b], weights=w[b]) - np.average(label[b], weights=w[b]))
+                * mass
+                / w.sum()
                 for mass, b in bins
                 if mass
             ),
@@ -61,7 +71,8 @@ def test_every_metric_equals_sklearn(seed, ties):
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
 def test_an_influence_is_how_much_a_subject_more_moves_a_metric(seed, ties):
-    """The derivative by a subject's weight, from sklearn's sample weights; influences of all subjects add up to nothing."""
+    """The derivative by a subject's weight, from sklearn's sample weights; influences of all
+    subjects add up to nothing."""
     label, probability, rng = random_runs(seed, n=25, runs=1, ties=ties)
     one = rng.integers(25)
     little = 1e-6
@@ -123,7 +134,9 @@ def test_calibration_by_hand():
     label, p = np.array([0, 1, 1, 1]), np.array([0.1, 0.1, 0.95, 1.0])
     mean, share, count = reliability(label, p)
     assert count.tolist() == [0, 2, 0, 0, 0, 0, 0, 0, 0, 2]
-    assert (mean[1], share[1], share[9]) == (pytest.approx(0.1), 0.5, 1.0) and mean[9] == pytest.approx(0.975)
+    assert (mean[1], share[1], share[9]) == (pytest.approx(0.1), 0.5, 1.0) and mean[
+        9
+    ] == pytest.approx(0.975)
     found = scored("ece", predicted(label, p[:, None])).value.item()
     assert found == pytest.approx(0.5 * 0.4 + 0.5 * 0.025)
 

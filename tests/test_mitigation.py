@@ -23,22 +23,32 @@ from cmrcls.module import Classifier
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
 
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False,
-         "enable_checkpointing": False}  # fmt: skip
+QUIET = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "enable_checkpointing": False,
+}
 CONF = Path(__file__).parents[1] / "conf" / "mitigation"
 NONE = yaml.safe_load((CONF / "none.yaml").read_text())
-ALL = {path.stem: {**NONE, **yaml.safe_load(path.read_text())} for path in sorted(CONF.glob("*.yaml"))}
+ALL = {
+    path.stem: {**NONE, **yaml.safe_load(path.read_text())} for path in sorted(CONF.glob("*.yaml"))
+}
 
 
 @dataclass
 class BiasedCohort(FakeCohort):
-    """Ten of eleven training women are healthy and as many men ill; in the other splits sex tells nothing.
+    """Ten of eleven training women are healthy and as many men ill; in the other splits sex tells
+    nothing.
 
-    The middle of the image shows the disease faintly (its sign and noise as strong), a corner each shows the sexes.
+    The middle of the image shows the disease faintly (its sign and noise as strong), a corner each
+    shows the sexes.
     """
 
     name: str = "biased"
-    counts = {"train": (200, 20), "val": (40, 40), "test": (150, 150)}  # per sex: as the bias has it, against it
+    # per sex: as the bias has it, against it
+    counts = {"train": (200, 20), "val": (40, 40), "test": (150, 150)}
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         rows = [
@@ -49,7 +59,12 @@ class BiasedCohort(FakeCohort):
             for _ in range(count)
         ]
         table = pd.DataFrame(rows).sample(frac=1, random_state=self.seed).reset_index(drop=True)
-        table = table.assign(subject=[f"SYN{k:04d}" for k in range(len(table))], source="fake", age=np.nan, bmi=np.nan)
+        table = table.assign(
+            subject=[f"SYN{k:04d}" for k in range(len(table))],
+            source="fake",
+            age=np.nan,
+            bmi=np.nan,
+        )
         return table, pd.DataFrame({"subject": [], "reason": []}, dtype=object)
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
@@ -62,14 +77,26 @@ class BiasedCohort(FakeCohort):
             image[:, corner, corner] += 60
             images.append(image.clip(0, 255).astype(np.uint8))
         index = pd.DataFrame(
-            {"subject": subjects.subject.to_list(), "slice": 0, "frame": 0, "central": True, "flags": ""}
+            {
+                "subject": subjects.subject.to_list(),
+                "slice": 0,
+                "frame": 0,
+                "central": True,
+                "flags": "",
+            }
         )
         pixels = np.stack(images)
-        return Stacks(pixels, np.zeros_like(pixels), index, pd.DataFrame({"subject": [], "reason": []}, dtype=object))
+        return Stacks(
+            pixels,
+            np.zeros_like(pixels),
+            index,
+            pd.DataFrame({"subject": [], "reason": []}, dtype=object),
+        )
 
 
 class Sick(FakeCohort):
-    """With infarctions (every third), and fibrillation in one training subject only, whose age is unknown."""
+    """With infarctions (every third), and fibrillation in one training subject only, whose age is
+    unknown."""
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table, rejected = super().subjects()
@@ -99,16 +126,25 @@ def arm(root: Path, **options) -> Arms:
 def small(arms: Arms, chosen: dict, **options) -> Classifier:
     """The classifier of a mitigation around eight hidden units."""
     model = Classifier(
-        width=8, pixels=16, loss=chosen["loss"], heads=chosen["heads"], groups=arms.groups,
+        width=8,
+        pixels=16,
+        loss=chosen["loss"],
+        heads=chosen["heads"],
+        groups=arms.groups,
         **{"eta": chosen["eta"], "lr": 3e-3, "flips": 0.0, "labels": arms.labels, **options},
-    )  # fmt: skip
+    )
     model.network = nn.Sequential(
-        nn.Flatten(), nn.Linear(3 * 16 * 16, 8), nn.Tanh(), nn.Linear(8, model.outputs * model.domains)
+        nn.Flatten(),
+        nn.Linear(3 * 16 * 16, 8),
+        nn.Tanh(),
+        nn.Linear(8, model.outputs * model.domains),
     )
     return model
 
 
-def study(root: Path, name: str, *, steps: int, eta: float | None = None, **options) -> pd.DataFrame:
+def study(
+    root: Path, name: str, *, steps: int, eta: float | None = None, **options
+) -> pd.DataFrame:
     """Predictions of a mitigation, put together as train.py does."""
     chosen = ALL[name] if eta is None else {**ALL[name], "eta": eta}
     L.seed_everything(0, verbose=False)
@@ -145,7 +181,13 @@ def test_the_problem_is_biased(plain):
 
 @pytest.mark.parametrize(
     ("name", "eta"),
-    [("oversample", None), ("reweight", None), ("groupdro", 0.1), ("domain_independent", None), ("last_layer", None)],
+    [
+        ("oversample", None),
+        ("reweight", None),
+        ("groupdro", 0.1),
+        ("domain_independent", None),
+        ("last_layer", None),
+    ],
 )
 def test_the_worst_group_gains(root, plain, name, eta):
     table = study(root, name, steps=150, eta=eta)
@@ -161,20 +203,32 @@ def gap(table: pd.DataFrame, attribute: str = "sex") -> float:
 def test_thresholds_close_the_gap_and_leave_the_probabilities(plain, root):
     table = mitigation.group_thresholds(plain, attribute="sex", seed=0)
     assert gap(table) < 0.5 * gap(plain)
-    assert table.probability.equals(plain.probability) and not table.predicted.equals(plain.predicted)
-    assert study(root, "thresholds", steps=150).equals(table)  # seeded, from training to the last decision
+    assert table.probability.equals(plain.probability) and not table.predicted.equals(
+        plain.predicted
+    )
+    # seeded, from training to the last decision
+    assert study(root, "thresholds", steps=150).equals(table)
 
 
 def scores(count: int = 4000) -> pd.DataFrame:
-    """Predictions of a classifier that finds men likelier ill; of the fourth band nobody in validation is."""
+    """Predictions of a classifier that finds men likelier ill; of the fourth band nobody in
+    validation is."""
     rng = np.random.default_rng(0)
-    table = pd.DataFrame({
-        "subject": [f"SYN{k:04d}" for k in range(count)], "split": rng.choice(["val", "test"], count), "disease": "hf",
-        "label": rng.integers(0, 2, count), "sex": rng.choice(["F", "M"], count),
-        "age_band": rng.choice(["<60", "60-70", "70+", None], count), "bmi_band": None,
-    })  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "subject": [f"SYN{k:04d}" for k in range(count)],
+            "split": rng.choice(["val", "test"], count),
+            "disease": "hf",
+            "label": rng.integers(0, 2, count),
+            "sex": rng.choice(["F", "M"], count),
+            "age_band": rng.choice(["<60", "60-70", "70+", None], count),
+            "bmi_band": None,
+        }
+    )
     table.loc[(table.age_band == "70+") & (table.split == "val"), "label"] = 0
-    table["probability"] = rng.normal(0.35 + 0.15 * table.label + 0.25 * (table.sex == "M"), 0.1).clip(0, 1)
+    table["probability"] = rng.normal(
+        0.35 + 0.15 * table.label + 0.25 * (table.sex == "M"), 0.1
+    ).clip(0, 1)
     return table.assign(predicted=(table.probability > 0.5).astype(int))
 
 
@@ -200,7 +254,9 @@ def test_a_group_without_both_classes_keeps_the_common_threshold_and_is_named():
     with pytest.warns(UserWarning, match=r"age_band 70\+, unknown keep the common threshold 0.5"):
         after = mitigation.group_thresholds(before, attribute="age_band", seed=0)
     kept = before.age_band.isna() | (before.age_band == "70+")
-    assert (after.predicted == before.predicted)[kept].all() and (after.predicted != before.predicted)[~kept].any()
+    assert (after.predicted == before.predicted)[kept].all() and (
+        after.predicted != before.predicted
+    )[~kept].any()
     with pytest.warns(UserWarning, match="bmi_band unknown keeps .* two groups or more"):
         assert mitigation.group_thresholds(before, attribute="bmi_band", seed=0).equals(before)
 
@@ -208,10 +264,18 @@ def test_a_group_without_both_classes_keeps_the_common_threshold_and_is_named():
 def test_unknown_choices_are_refused_before_training(root):
     mitigation.check_after("nothing", attribute="sex", constraint="equalized_odds")
     for wrong in ({"after": "retrain"}, {"attribute": "height"}, {"constraint": "parity"}):
-        (key, value), given = next(iter(wrong.items())), {"after": "nothing", "attribute": "sex", **wrong}
-        with pytest.raises(ValueError, match=f"mitigation.{key}='{value}' is unknown; choose one of"):
-            mitigation.check_after(given["after"], attribute=given["attribute"],
-                                   constraint=given.get("constraint", "equalized_odds"))  # fmt: skip
+        (key, value), given = (
+            next(iter(wrong.items())),
+            {"after": "nothing", "attribute": "sex", **wrong},
+        )
+        with pytest.raises(
+            ValueError, match=f"mitigation.{key}='{value}' is unknown; choose one of"
+        ):
+            mitigation.check_after(
+                given["after"],
+                attribute=given["attribute"],
+                constraint=given.get("constraint", "equalized_odds"),
+            )
     for key, value in (("loss", "focal"), ("heads", "two")):
         with pytest.raises(ValueError, match=f"{key}='{value}' is unknown; choose one of"):
             Classifier(**{key: value})
@@ -252,7 +316,9 @@ def test_balanced_draws_are_balanced_and_as_many(root):
 @pytest.mark.parametrize("sampling", ["all", "balanced"])
 def test_a_resumed_run_draws_what_an_uninterrupted_one_draws(root, sampling):
     first = [drawn(arms := arm(root, sampling=sampling), epoch=0).index, drawn(arms, epoch=1).index]
-    assert drawn(arm(root, sampling=sampling), epoch=1).index.equals(first[1]) and not first[0].equals(first[1])
+    assert drawn(arm(root, sampling=sampling), epoch=1).index.equals(first[1]) and not first[
+        0
+    ].equals(first[1])
     assert not drawn(arm(root, sampling=sampling, seed=1)).index.equals(first[0])
 
 
@@ -279,7 +345,9 @@ def test_matched_arms_draw_real_images_of_the_same_groups(root, made):
     assert arms.index.real.all() and len(arms.index) == len(synthetic.index)
     more = arms.index.iloc[len(real) :]
     pd.testing.assert_frame_equal(arms.index.iloc[: len(real)], real)
-    assert (more.split == "train").all() and set(more.stored) <= set(real.stored[real.split == "train"])
+    assert (more.split == "train").all() and set(more.stored) <= set(
+        real.stored[real.split == "train"]
+    )
     wanted = synthetic.index[~synthetic.index.real].group.value_counts()
     pd.testing.assert_series_equal(more.group.value_counts().sort_index(), wanted.sort_index())
     assert arms.synthetic_fingerprint == synthetic.synthetic_fingerprint == made.fingerprint
@@ -292,15 +360,25 @@ def test_matched_arms_draw_real_images_of_the_same_groups(root, made):
 def test_matched_arms_need_a_number(root, made):
     for synthetic in (0, "only"):
         with pytest.raises(ValueError, match=f"synthetic={synthetic} with sampling=matched"):
-            Arms(cohort=FakeCohort(), root=root, synthetic=synthetic, synthetic_set=made.folder, sampling="matched")
+            Arms(
+                cohort=FakeCohort(),
+                root=root,
+                synthetic=synthetic,
+                synthetic_set=made.folder,
+                sampling="matched",
+            )
 
 
 def test_matched_groups_without_preferred_rows_take_others_and_without_any_are_named():
     train = pd.DataFrame({"group": list("aaabb")}, index=[3, 5, 6, 8, 9])
     preferred = pd.Series(False, index=range(12))
     preferred[[3, 5]] = True
-    with pytest.warns(UserWarning, match=r"no real training image of c \(2\); as many are left out"):
-        rows = mitigation.matched_rows(pd.Series(list("aaaaabbbcc")), train, preferred=preferred, seed=0)
+    with pytest.warns(
+        UserWarning, match=r"no real training image of c \(2\); as many are left out"
+    ):
+        rows = mitigation.matched_rows(
+            pd.Series(list("aaaaabbbcc")), train, preferred=preferred, seed=0
+        )
     assert np.bincount(rows, minlength=10)[[3, 5]].tolist() in ([2, 3], [3, 2])
     assert sorted(np.bincount(rows, minlength=10)[[8, 9]]) == [1, 2] and len(rows) == 8
 
@@ -308,11 +386,18 @@ def test_matched_groups_without_preferred_rows_take_others_and_without_any_are_n
 def test_budget_by_steps_gives_every_arm_the_real_arms_steps(root, made):
     def steps(**options) -> int:
         return len(
-            arm(root, cohort=FakeCohort(), synthetic_set=made.folder, batch_size=8, **options).train_dataloader()
+            arm(
+                root, cohort=FakeCohort(), synthetic_set=made.folder, batch_size=8, **options
+            ).train_dataloader()
         )
 
-    arms = ({}, {"synthetic": 36}, {"synthetic": "only"}, {"synthetic": 36, "sampling": "balanced"},
-            {"synthetic": 36, "sampling": "matched"})  # fmt: skip
+    arms = (
+        {},
+        {"synthetic": 36},
+        {"synthetic": "only"},
+        {"synthetic": 36, "sampling": "balanced"},
+        {"synthetic": 36, "sampling": "matched"},
+    )
     real = steps()
     assert {steps(budget="steps", **options) for options in arms} == {real}
     by_pass = [steps(**options) for options in arms]
@@ -333,9 +418,16 @@ def test_group_weights_give_every_group_equal_mass(root):
     assert weight.groupby(train.group).sum().to_numpy() == pytest.approx(110)
     balanced = arm(root, sampling="balanced").groups
     assert [fact["weight"] for fact in balanced] == pytest.approx([1, 1, 1, 1])  # once is enough
-    losses, group = torch.rand(len(train)), torch.from_numpy(pd.factorize(train.group, sort=True)[0])
-    ours = mitigation.weighted_mean(losses, group, weight=torch.tensor([fact["weight"] for fact in facts]))
-    assert ours.item() == pytest.approx(pd.Series(losses.numpy()).groupby(group.numpy()).mean().mean(), rel=1e-5)
+    losses, group = (
+        torch.rand(len(train)),
+        torch.from_numpy(pd.factorize(train.group, sort=True)[0]),
+    )
+    ours = mitigation.weighted_mean(
+        losses, group, weight=torch.tensor([fact["weight"] for fact in facts])
+    )
+    assert ours.item() == pytest.approx(
+        pd.Series(losses.numpy()).groupby(group.numpy()).mean().mean(), rel=1e-5
+    )
 
 
 def test_the_robust_loss_follows_the_worst_group():
@@ -354,7 +446,11 @@ def test_the_robust_loss_follows_the_worst_group():
 
 
 def test_the_robust_loss_is_the_same_in_two_processes():
-    losses, group, start = torch.rand(8), torch.tensor([0, 1, 1, 3, 0, 3, 3, 3]), torch.full((4,), 0.25)
+    losses, group, start = (
+        torch.rand(8),
+        torch.tensor([0, 1, 1, 3, 0, 3, 3, 3]),
+        torch.full((4,), 0.25),
+    )
     loss, weight = mitigation.robust_mean(losses, group, weight=start, eta=0.5)
     halves = [(losses[k::2], group[k::2]) for k in (0, 1)]
     sums = sum(torch.zeros(4).index_add(0, g, x) for x, g in halves)
@@ -362,7 +458,11 @@ def test_the_robust_loss_is_the_same_in_two_processes():
     parts = []
     for x, g in halves:
         answers = iter([counts, sums, torch.tensor([2.0])])
-        parts.append(mitigation.robust_mean(x, g, weight=start, eta=0.5, total=lambda _, told=answers: next(told)))
+        parts.append(
+            mitigation.robust_mean(
+                x, g, weight=start, eta=0.5, total=lambda _, told=answers: next(told)
+            )
+        )
     assert (parts[0][0] + parts[1][0]).item() / 2 == pytest.approx(loss.item())
     assert all(torch.allclose(part[1], weight) for part in parts)
 
@@ -397,8 +497,14 @@ def test_a_head_learns_from_its_own_domain_and_predictions_take_the_mean(root):
 def test_every_mitigation_goes_with_every_arm(root, made, name, synthetic):
     if name == "oversample_matched" and synthetic != 36:
         pytest.skip("has no meaning, see above")
-    table = study(root, name, steps=2, cohort=FakeCohort(), synthetic=synthetic, synthetic_set=made.folder)
-    assert table.probability.between(0, 1).all() and set(table.predicted) <= {0, 1} and set(table.disease) == {"hf"}
+    table = study(
+        root, name, steps=2, cohort=FakeCohort(), synthetic=synthetic, synthetic_set=made.folder
+    )
+    assert (
+        table.probability.between(0, 1).all()
+        and set(table.predicted) <= {0, 1}
+        and set(table.disease) == {"hf"}
+    )
 
 
 # last layer
@@ -409,11 +515,14 @@ def test_the_refitted_layer_is_the_mean_of_regressions(root):
     model, trainer = small(arms, NONE), L.Trainer(**QUIET)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     mitigation.refit_last_layer(model, trainer, arms, seed=3)
-    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    changed = [
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    ]
     assert changed == ["network.3.weight", "network.3.bias"]
     once = model.network[3].weight.detach().clone()
     assert torch.allclose(once[0], -once[1])
-    mitigation.refit_last_layer(model, trainer, arms, seed=3)  # from what it left: the features are the same
+    # from what it left: the features are the same
+    mitigation.refit_last_layer(model, trainer, arms, seed=3)
     assert torch.equal(once, model.network[3].weight)
     test = predictions(arms.index, trainer.predict(model, arms)).query("split == 'test'")
     assert test.groupby("sex").predicted.mean().between(0.3, 0.7).all()
@@ -440,11 +549,17 @@ def test_a_network_without_a_last_linear_layer_is_not_refitted(root):
 # several diseases
 
 
-@pytest.mark.parametrize("name", ["none", "groupdro", "domain_independent", "last_layer", "thresholds"])
+@pytest.mark.parametrize(
+    "name", ["none", "groupdro", "domain_independent", "last_layer", "thresholds"]
+)
 def test_several_diseases_are_predicted_side_by_side(root, name):
     table = study(root, name, steps=3, cohort=Sick(), labels=["hf", "mi"])
     hf, mi = (table[table.disease == disease].reset_index(drop=True) for disease in ("hf", "mi"))
-    assert len(hf) == len(mi) == 80 and hf.subject.equals(mi.subject) and not hf.probability.equals(mi.probability)
+    assert (
+        len(hf) == len(mi) == 80
+        and hf.subject.equals(mi.subject)
+        and not hf.probability.equals(mi.probability)
+    )
     assert (hf.label == hf.group.str.endswith("/hf")).all()
     assert (mi.label == (mi.subject.str[3:].astype(int) % 3 == 0)).all()
 
@@ -458,7 +573,9 @@ def test_one_other_disease_is_told_from_its_absence(root):
 
 
 def test_several_diseases_are_scored_by_those_that_validation_has(root):
-    with pytest.warns(UserWarning, match="have label 0 for af; val_balanced_accuracy leaves it out"):
+    with pytest.warns(
+        UserWarning, match="have label 0 for af; val_balanced_accuracy leaves it out"
+    ):
         arms = arm(root, cohort=Sick(), labels=["hf", "mi", "af"])
     logged = L.Trainer(**QUIET).validate(small(arms, NONE), arms, verbose=False)[0]
     assert np.isnan(logged["val_balanced_accuracy_af"])
@@ -472,7 +589,9 @@ def test_several_diseases_are_scored_by_those_that_validation_has(root):
 def test_several_diseases_are_binary_losses():
     logits, label = torch.randn(5, 3), torch.randint(0, 2, (5, 3))
     expected = -(label * logits.sigmoid().log() + (1 - label) * (1 - logits.sigmoid()).log())
-    assert torch.allclose(mitigation.sample_losses(logits, label, reduction="none"), expected.mean(1), atol=1e-6)
+    assert torch.allclose(
+        mitigation.sample_losses(logits, label, reduction="none"), expected.mean(1), atol=1e-6
+    )
     assert torch.allclose(mitigation.sample_losses(logits, label), expected.mean(), atol=1e-6)
 
 
@@ -480,7 +599,9 @@ def test_wrong_labels_are_refused(root):
     for wrong in ([], ["hf", "hf"], ["copd"], "hf"):
         with pytest.raises(ValueError, match="give a list of one or more of hf, mi, ihd, af"):
             Arms(cohort=Sick(), root=root, labels=wrong)
-    with pytest.raises(ValueError, match="nobody in the training split has ihd; leave it out of labels="):
+    with pytest.raises(
+        ValueError, match="nobody in the training split has ihd; leave it out of labels="
+    ):
         arm(root, cohort=Sick(), labels=["hf", "ihd"])
 
 
@@ -493,25 +614,36 @@ def people(**known: object) -> pd.DataFrame:
     return table.assign(**{"sex": None, "age_band": None, "bmi_band": None, **known})
 
 
-@pytest.mark.parametrize("name", ["groupdro", "reweight", "oversample", "domain_independent", "last_layer"])
+@pytest.mark.parametrize(
+    "name", ["groupdro", "reweight", "oversample", "domain_independent", "last_layer"]
+)
 def test_without_groups_a_mitigation_is_refused(name):
     for known, why in (
         ({}, "nobody's sex, age or BMI is known"),
         ({"sex": "F"}, "all training images are of one group, F"),
     ):
-        with pytest.raises(ValueError, match=f"mitigation={name}: in cohort acdc {why}.*choose mitigation=none, or"):
+        with pytest.raises(
+            ValueError, match=f"mitigation={name}: in cohort acdc {why}.*choose mitigation=none, or"
+        ):
             mitigation.check_groups(name, choices=ALL[name], index=people(**known), cohort="acdc")
-    mitigation.check_groups(name, choices=ALL[name], index=people(sex=["F", "M"] * 4), cohort="acdc")
+    mitigation.check_groups(
+        name, choices=ALL[name], index=people(sex=["F", "M"] * 4), cohort="acdc"
+    )
 
 
 def test_thresholds_need_an_attribute_that_differs_in_validation():
     def check(**known):
-        mitigation.check_groups("thresholds", choices=ALL["thresholds"], index=people(**known), cohort="acdc")
+        mitigation.check_groups(
+            "thresholds", choices=ALL["thresholds"], index=people(**known), cohort="acdc"
+        )
 
-    with pytest.raises(ValueError, match="sex is known for nobody in the validation split.*choose mitigation=none"):
+    with pytest.raises(
+        ValueError, match="sex is known for nobody in the validation split.*choose mitigation=none"
+    ):
         check()
     with pytest.raises(
-        ValueError, match="sex is F for everybody .*choose mitigation.attribute=age_band, mitigation=none"
+        ValueError,
+        match="sex is F for everybody .*choose mitigation.attribute=age_band, mitigation=none",
     ):
         check(sex="F", age_band=["<60", "70+"] * 4)
     check(sex=["F", "M"] * 4)

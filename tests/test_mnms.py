@@ -1,4 +1,5 @@
-"""M&Ms from made files: tables as they come, frames that must be found, patients that must not be named."""
+"""M&Ms from made files: tables as they come, frames that must be found, patients that must not be
+named."""
 
 import shutil
 from pathlib import Path
@@ -19,8 +20,18 @@ from cmrdata.readers.mnms import MnMs
 ED, ES, FRAMES = 7, 3, 8  # counted from 0: the frame behind ED is the first
 UPRIGHT = np.diag([-1.5, -1.5, -10.0, 1.0])
 NAME = "211230_M&Ms_Dataset_information_diagnosis_opendataset.csv"
-ROW = {"VendorName": "Siemens", "Vendor": "A", "Centre": "1", "ED": str(ED), "ES": str(ES), "Age": "52",
-       "Pathology": "NOR", "Sex": "F", "Height": "180", "Weight": "81"}  # fmt: skip
+ROW = {
+    "VendorName": "Siemens",
+    "Vendor": "A",
+    "Centre": "1",
+    "ED": str(ED),
+    "ES": str(ES),
+    "Age": "52",
+    "Pathology": "NOR",
+    "Sex": "F",
+    "Height": "180",
+    "Weight": "81",
+}
 
 
 def write(path: Path, array: np.ndarray, affine: np.ndarray = UPRIGHT) -> None:
@@ -30,7 +41,8 @@ def write(path: Path, array: np.ndarray, affine: np.ndarray = UPRIGHT) -> None:
 
 
 def made(seed: int, squeeze: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
-    """(cine, labels) int16 and uint8 (T, Z, Y, X), labelled at ED and ES alone; every frame has noise of its own."""
+    """(cine, labels) int16 and uint8 (T, Z, Y, X), labelled at ED and ES alone; every frame has
+    noise of its own."""
     size = {"size_mm": (132, 162), "centre": (66, 96)}
     labels = np.zeros((FRAMES, 5, 88, 108), np.uint8)
     labels[ED], labels[ES] = heart(**size), heart(**size, squeeze=squeeze)
@@ -39,8 +51,16 @@ def made(seed: int, squeeze: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
     return (frames + noise).clip(0).astype(np.int16), labels
 
 
-def mnms(root: Path, rows: dict[str, dict], *, parts: dict[str, str] | None = None, squeeze: float = 0.7, flat=False):
-    """Files of the patients `rows` (code -> cells that differ from ROW) below the folders `parts`, and the table."""
+def mnms(
+    root: Path,
+    rows: dict[str, dict],
+    *,
+    parts: dict[str, str] | None = None,
+    squeeze: float = 0.7,
+    flat=False,
+):
+    """Files of the patients `rows` (code -> cells that differ from ROW) below the folders `parts`,
+    and the table."""
     for number, code in enumerate(rows):
         folder = root / (parts or {}).get(code, "Training/Labeled") / ("" if flat else code)
         for ending, array in zip(("sa", "sa_gt"), made(number, squeeze), strict=True):
@@ -70,7 +90,12 @@ def test_repackaged_folders_give_the_same(tmp_path):
     codes = ["SYN001", "SYN002", "SYN003"]
     parts = dict(zip(codes, ("Training/Labeled", "Validation", "Testing"), strict=True))
     official = mnms(tmp_path / "official", dict.fromkeys(codes, {}), parts=parts)
-    loose = mnms(tmp_path / "loose", dict.fromkeys(codes, {}), parts=dict.fromkeys(codes, "images"), flat=True)
+    loose = mnms(
+        tmp_path / "loose",
+        dict.fromkeys(codes, {}),
+        parts=dict.fromkeys(codes, "images"),
+        flat=True,
+    )
     (loose / "images" / "._SYN001_sa.nii.gz").write_bytes(b"a Mac's shadow file")
     (loose / "images" / "SYN002_sa.nii").write_bytes(b"left behind by unpacking")
     table, rejected, stacks = read(cohort(official))
@@ -83,29 +108,63 @@ def test_repackaged_folders_give_the_same(tmp_path):
 
 @pytest.mark.parametrize(
     "header",
-    [None, "External code;Vendor Name;Vendor;Center;ED;ES;AGE;Pathology;Sex;Height;Weight",
-     "\ufeffexternal_code,vendorname,vendor,Centre,Ed,Es,Age,Diagnosis,Gender,Height (cm),Weight (kg)"],
-)  # fmt: skip
+    [
+        None,
+        "External code;Vendor Name;Vendor;Center;ED;ES;AGE;Pathology;Sex;Height;Weight",
+        "\ufeffexternal_code,vendorname,vendor,Centre,Ed,Es,Age,Diagnosis,Gender,Height (cm),Weight (kg)",
+    ],
+)
 def test_columns_are_found_by_name_and_empty_rows_are_none(tmp_path, header):
     root = one(tmp_path, Centre="5", Age="61.0")
     if header:
         comma = ";" if ";" in header else ","
-        cells = ["syn001 ", "Siemens", "A", "5", str(ED), str(ES), " 61", "nor", "female", "180", "81"]
-        (root / NAME).write_text("\n".join([header, comma.join(cells), comma * 10, "", ""]), encoding="utf-8")
+        cells = [
+            "syn001 ",
+            "Siemens",
+            "A",
+            "5",
+            str(ED),
+            str(ES),
+            " 61",
+            "nor",
+            "female",
+            "180",
+            "81",
+        ]
+        (root / NAME).write_text(
+            "\n".join([header, comma.join(cells), comma * 10, "", ""]), encoding="utf-8"
+        )
     table, rejected = cohort(root).subjects()
     assert rejected.empty and len(table) == 1
     row = table.iloc[0]
-    assert (row.sex, row.age, row.site, row.vendor, row.pathology) == ("F", 61, "5", "Siemens", "NOR")
-    assert (row.diagnosis, row.source, row.label_source) == ("healthy", "mnms", "manual") and "ef" not in table
+    assert (row.sex, row.age, row.site, row.vendor, row.pathology) == (
+        "F",
+        61,
+        "5",
+        "Siemens",
+        "NOR",
+    )
+    assert (row.diagnosis, row.source, row.label_source) == (
+        "healthy",
+        "mnms",
+        "manual",
+    ) and "ef" not in table
     assert row.bmi == pytest.approx(25)
 
 
 @pytest.mark.parametrize(
     ("cells", "sex", "age", "bmi"),
-    [({"Height": "1.8"}, "F", 52, 25), ({"Height": ""}, "F", 52, None), ({"Weight": "NA"}, "F", 52, None),
-     ({"Weight": "810"}, "F", 52, None), ({"Sex": "M", "Age": ""}, "M", None, 25), ({"Sex": "", "Age": "-1"}, None, None, 25),
-     ({"Sex": "unknown", "Age": "adult"}, None, None, 25), ({"Height": "inf", "Age": "inf"}, "F", None, None)],
-)  # fmt: skip
+    [
+        ({"Height": "1.8"}, "F", 52, 25),
+        ({"Height": ""}, "F", 52, None),
+        ({"Weight": "NA"}, "F", 52, None),
+        ({"Weight": "810"}, "F", 52, None),
+        ({"Sex": "M", "Age": ""}, "M", None, 25),
+        ({"Sex": "", "Age": "-1"}, None, None, 25),
+        ({"Sex": "unknown", "Age": "adult"}, None, None, 25),
+        ({"Height": "inf", "Age": "inf"}, "F", None, None),
+    ],
+)
 def test_case_20_21_24_what_is_not_known_stays_missing(tmp_path, cells, sex, age, bmi):
     table, rejected = cohort(one(tmp_path, **cells)).subjects()
     row = table.iloc[0]
@@ -119,10 +178,14 @@ def test_the_newest_table_that_knows_the_pathology_counts(tmp_path):
     table = pd.read_csv(root / NAME, dtype=str)
     old = root / "201014_M&Ms_Dataset_Information_-_opendataset.csv"
     table.drop(columns=["Pathology", "Unnamed: 0"]).assign(Centre="9").to_csv(old, index=False)
-    table.drop(columns="Pathology").to_csv(root / "991231_M&Ms_Dataset_information.csv", index=False)
+    table.drop(columns="Pathology").to_csv(
+        root / "991231_M&Ms_Dataset_information.csv", index=False
+    )
     assert cohort(root).subjects()[0][["pathology", "site"]].iloc[0].tolist() == ["DCM", "1"]
     (root / NAME).unlink()
-    with pytest.raises(ValueError, match="no column Pathology; use the table of release 211230, or cohort.label=ef"):
+    with pytest.raises(
+        ValueError, match="no column Pathology; use the table of release 211230, or cohort.label=ef"
+    ):
         cohort(root).subjects()
     assert cohort(root, label="ef", ef_above=45).subjects()[0].diagnosis.tolist() == ["healthy"]
 
@@ -141,11 +204,15 @@ def test_case_27_files_and_rows_without_each_other_are_told(tmp_path):
 def test_a_patient_in_two_places_or_rows_is_refused(tmp_path):
     root = one(tmp_path)
     shutil.copytree(root / "Training" / "Labeled", root / "Testing")
-    with pytest.raises(ValueError, match="1 patients in two places; give one copy of the data") as error:
+    with pytest.raises(
+        ValueError, match="1 patients in two places; give one copy of the data"
+    ) as error:
         cohort(root).subjects()
     assert "SYN" not in str(error.value)
     shutil.rmtree(root / "Testing")
-    (root / NAME).write_text((root / NAME).read_text() + (root / NAME).read_text().splitlines()[1] + "\n")
+    (root / NAME).write_text(
+        (root / NAME).read_text() + (root / NAME).read_text().splitlines()[1] + "\n"
+    )
     with pytest.raises(ValueError, match="1 codes with two rows"):
         cohort(root).subjects()
 
@@ -154,7 +221,8 @@ def test_a_patient_in_two_places_or_rows_is_refused(tmp_path):
 def test_a_missing_root_says_what_is_expected(tmp_path, root):
     if root == "no table":
         (mnms(tmp_path / root, {"SYN001": {}}) / NAME).unlink()
-    found = MnMs(root=root and tmp_path / root, salt_root=tmp_path / "salted")  # making it touches no file
+    # making it touches no file
+    found = MnMs(root=root and tmp_path / root, salt_root=tmp_path / "salted")
     with pytest.raises(FileNotFoundError) as error:
         found.subjects()
     wanted = ("cohort.root=", "CMR_MNMS_ROOT", ".csv" if root == "no table" else root or "not set")
@@ -167,10 +235,17 @@ def test_a_missing_root_says_what_is_expected(tmp_path, root):
 
 @pytest.mark.parametrize(
     ("cells", "flags"),
-    [({}, ""), ({"ED": "7.0", "ES": "3.0"}, ""), ({"ED": "8", "ES": "4"}, "frames_from_labels"),  # counted from 1
-     ({"ED": "", "ES": ""}, "frames_from_labels"), ({"ED": "7", "ES": "5"}, "frames_from_labels"),
-     ({"ED": "30", "ES": "-1"}, "frames_from_labels"), ({"ED": "7.5", "ES": "inf"}, "frames_from_labels")],
-)  # fmt: skip
+    # counted from 1
+    [
+        ({}, ""),
+        ({"ED": "7.0", "ES": "3.0"}, ""),
+        ({"ED": "8", "ES": "4"}, "frames_from_labels"),
+        ({"ED": "", "ES": ""}, "frames_from_labels"),
+        ({"ED": "7", "ES": "5"}, "frames_from_labels"),
+        ({"ED": "30", "ES": "-1"}, "frames_from_labels"),
+        ({"ED": "7.5", "ES": "inf"}, "frames_from_labels"),
+    ],
+)
 def test_case_03_frames_count_from_0_and_hold_labels(tmp_path, cells, flags):
     stacks = read(cohort(one(tmp_path, **cells)))[2]
     assert stacks.rejected.empty
@@ -181,7 +256,10 @@ def test_case_03_frames_count_from_0_and_hold_labels(tmp_path, cells, flags):
 def test_case_04_neighbours_in_time_wrap_and_reuse_the_masks(tmp_path):
     root = one(tmp_path)
     stacks = read(cohort(root), "train")[2]
-    assert stacks.index["flags"].tolist() == ["mask_reused", "", "mask_reused"] * 3 and len(stacks.index) == 9
+    assert (
+        stacks.index["flags"].tolist() == ["mask_reused", "", "mask_reused"] * 3
+        and len(stacks.index) == 9
+    )
     path = root / "Training" / "Labeled" / "SYN001" / "SYN001_sa.nii.gz"
     cine = made(0)[0]
     write(path, np.roll(cine, -1, axis=0))  # every frame one earlier: offset 0 shows what 1 did
@@ -193,13 +271,21 @@ def test_case_04_neighbours_in_time_wrap_and_reuse_the_masks(tmp_path):
 
 def test_case_29_unlabelled_subjects_are_no_empty_hearts(tmp_path):
     codes = ("SYN001", "SYN002", "SYN003")
-    root = mnms(tmp_path / "OpenDataset", dict.fromkeys(codes, {}), parts={"SYN002": "Training/Unlabeled"})
+    root = mnms(
+        tmp_path / "OpenDataset", dict.fromkeys(codes, {}), parts={"SYN002": "Training/Unlabeled"}
+    )
     empty = root / "Training" / "Labeled" / "SYN003" / "SYN003_sa_gt.nii.gz"
     write(empty, np.zeros((FRAMES, 5, 88, 108), np.uint8))
     table, rejected, stacks = read(found := cohort(root))
-    assert len(table) == 2 and rejected.empty and found.notes() == ["unlabelled subjects left out: 1"]
-    assert len(stacks.index) == 1 and stacks.rejected.reason.tolist() == ["unlabelled (empty label file)"]
-    assert cohort(root, label="ef").subjects()[1].reason.tolist() == ["unlabelled (empty label file)"]
+    assert (
+        len(table) == 2 and rejected.empty and found.notes() == ["unlabelled subjects left out: 1"]
+    )
+    assert len(stacks.index) == 1 and stacks.rejected.reason.tolist() == [
+        "unlabelled (empty label file)"
+    ]
+    assert cohort(root, label="ef").subjects()[1].reason.tolist() == [
+        "unlabelled (empty label file)"
+    ]
 
 
 def paths(root: Path) -> tuple[Path, Path]:
@@ -223,13 +309,21 @@ FAULTS = {
     "labels: 3 axes, expected 4": lambda r: relabel(r, lambda m: m[ED]),
     "cine: 8 frames, but labels for 9": lambda r: relabel(r, lambda m: np.concatenate([m, m[:1]])),
     "labels: 7 frames hold any": lambda r: relabel(r, marked_everywhere),
-    "ED labels: unknown labels 7": lambda r: relabel(r, lambda m: np.where(m == RV, 7, m).astype(np.uint8)),
-    "ED labels: LV and RV look swapped": lambda r: relabel(r, lambda m: np.array([0, 3, 2, 1], np.uint8)[m]),
-    "ED labels: the LV cavity is smaller than at ES": lambda r: relabel(r, lambda m: m[[0, 1, 2, ED, 4, 5, 6, ES]]),
+    "ED labels: unknown labels 7": lambda r: relabel(
+        r, lambda m: np.where(m == RV, 7, m).astype(np.uint8)
+    ),
+    "ED labels: LV and RV look swapped": lambda r: relabel(
+        r, lambda m: np.array([0, 3, 2, 1], np.uint8)[m]
+    ),
+    "ED labels: the LV cavity is smaller than at ES": lambda r: relabel(
+        r, lambda m: m[[0, 1, 2, ED, 4, 5, 6, ES]]
+    ),
     "labels measure 4 x 88 x 108, the ED image 5": lambda r: relabel(r, lambda m: m[:, 1:]),
-    "unknown pathology 'XYZ'": lambda r: (r / NAME).write_text((r / NAME).read_text().replace("HCM", "XYZ")),
+    "unknown pathology 'XYZ'": lambda r: (r / NAME).write_text(
+        (r / NAME).read_text().replace("HCM", "XYZ")
+    ),
     "constant image": lambda r: write(paths(r)[0], np.ones((FRAMES, 5, 88, 108), np.int16)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("reason", FAULTS)
@@ -258,7 +352,9 @@ def test_case_02_10_float_labels_and_another_affine_are_taken_as_they_are(tmp_pa
     write(labels, np.asarray(nibabel.load(labels).dataobj).T, np.diag([-1.5, -1.5, -8.0, 1]))
     other = read(cohort(root))[2]
     np.testing.assert_array_equal(other.masks, plain.masks)
-    assert plain.index["flags"].tolist() == [""] and other.index["flags"].tolist() == ["affine_mismatch"]
+    assert plain.index["flags"].tolist() == [""] and other.index["flags"].tolist() == [
+        "affine_mismatch"
+    ]
 
 
 def test_case_12_mirrored_files_are_set_upright_by_their_headers(tmp_path):

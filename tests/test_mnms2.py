@@ -1,4 +1,5 @@
-"""M&Ms-2 from made files: ED and ES without a frame number, found again in the cine or left without neighbours."""
+"""M&Ms-2 from made files: ED and ES without a frame number, found again in the cine or left without
+neighbours."""
 
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from cmrdata.readers.mnms2 import MnMs2
 def mnms2(root: Path, diseases: dict[str, str], *, squeeze: float = 0.7, cine: bool = True) -> Path:
     for number, code in enumerate(diseases):
         frames, labels = made(number, squeeze)
-        parts = {f"{phase}{end}": array[t] for phase, t in (("ED", ED), ("ES", ES))
-                 for end, array in (("", frames), ("_gt", labels))}  # fmt: skip
+        parts = {
+            f"{phase}{end}": array[t]
+            for phase, t in (("ED", ED), ("ES", ES))
+            for end, array in (("", frames), ("_gt", labels))
+        }
         for part, array in (parts | ({"CINE": frames} if cine else {})).items():
             write(root / "dataset" / code / f"{code}_SA_{part}.nii.gz", array)
     lines = [f"{int(code)},{disease},SIEMENS,Aera,1.5" for code, disease in diseases.items()]
@@ -34,7 +38,8 @@ def cohort(root: Path, **options) -> MnMs2:
 def test_a_missing_root_says_what_is_expected(tmp_path, root):
     if root == "no table":
         (mnms2(tmp_path / root, {"001": "NOR"}) / "dataset_information.csv").unlink()
-    found = MnMs2(root=root and tmp_path / root, salt_root=tmp_path / "salted")  # making it touches no file
+    # making it touches no file
+    found = MnMs2(root=root and tmp_path / root, salt_root=tmp_path / "salted")
     with pytest.raises(FileNotFoundError) as error:
         found.subjects()
     wanted = ("cohort.root=", "CMR_MNMS2_ROOT", ".csv" if root == "no table" else root or "not set")
@@ -44,13 +49,24 @@ def test_a_missing_root_says_what_is_expected(tmp_path, root):
 def test_codes_get_their_zeros_and_empty_rows_are_none(tmp_path):
     root = mnms2(tmp_path / "MnM2", {"001": "NOR", "020": "HCM", "300": "TRI"})
     table, rejected, stacks = read(found := cohort(root))
-    assert rejected.empty and table.pathology.tolist() == ["NOR", "HCM", "TRI"] and found.notes() == []
-    assert table.diagnosis.fillna("-").tolist() == ["healthy", "-", "-"] and set(table.vendor) == {"SIEMENS"}
+    assert (
+        rejected.empty and table.pathology.tolist() == ["NOR", "HCM", "TRI"] and found.notes() == []
+    )
+    assert table.diagnosis.fillna("-").tolist() == ["healthy", "-", "-"] and set(table.vendor) == {
+        "SIEMENS"
+    }
     assert table[["sex", "age", "bmi"]].isna().all(axis=None) and stacks.rejected.empty
-    text = (root / "dataset_information.csv").read_text().replace("\n20,", "\n20.0,").replace("\n300,", "\n299,")
+    text = (
+        (root / "dataset_information.csv")
+        .read_text()
+        .replace("\n20,", "\n20.0,")
+        .replace("\n300,", "\n299,")
+    )
     (root / "dataset_information.csv").write_text(text)
     table, rejected = (other := cohort(root)).subjects()
-    assert table.pathology.tolist() == ["NOR", "HCM"] and rejected.reason.tolist() == ["no row in the table"]
+    assert table.pathology.tolist() == ["NOR", "HCM"] and rejected.reason.tolist() == [
+        "no row in the table"
+    ]
     assert other.notes() == ["rows of the table without images: 1"]
 
 
@@ -67,12 +83,18 @@ def test_neighbours_come_from_the_cine_where_the_frames_are_found_in_it(tmp_path
     assert central.index["flags"].tolist() == ["frames_unknown"]
 
 
-@pytest.mark.parametrize("cine", ["none", "another heart", "another size", "two frames", "ED twice"])
+@pytest.mark.parametrize(
+    "cine", ["none", "another heart", "another size", "two frames", "ED twice"]
+)
 def test_there_are_no_neighbours_in_a_cine_that_lacks_the_frames(tmp_path, cine):
     root = mnms2(tmp_path / "MnM2", {"001": "NOR"}, cine=cine != "none")
     frames = made(0)[0]
-    others = {"another heart": made(9)[0], "another size": frames[:, :, :70], "two frames": frames[[ED, ES]],
-              "ED twice": frames[[ED, ED, 0]]}  # fmt: skip
+    others = {
+        "another heart": made(9)[0],
+        "another size": frames[:, :, :70],
+        "two frames": frames[[ED, ES]],
+        "ED twice": frames[[ED, ED, 0]],
+    }
     if cine in others:
         write(root / "dataset" / "001" / "001_SA_CINE.nii.gz", others[cine])
     stacks = read(cohort(root), "train")[2]
@@ -84,16 +106,21 @@ def test_a_dilated_ventricle_is_a_case_where_it_fails(tmp_path):
     strong = cohort(mnms2(tmp_path / "strong", {"001": "LV", "002": "NOR"}), name="strong")
     assert weak.subjects()[0].diagnosis.tolist() == ["reduced_ef", "healthy"]
     assert strong.subjects()[0].diagnosis.fillna("-").tolist() == ["-", "healthy"]
-    assert cohort(tmp_path / "weak", label="ef").subjects()[0].diagnosis.tolist() == ["reduced_ef"] * 2
+    assert (
+        cohort(tmp_path / "weak", label="ef").subjects()[0].diagnosis.tolist() == ["reduced_ef"] * 2
+    )
 
 
 @pytest.mark.parametrize(
     ("part", "array", "reason"),
-    [("ES_gt", np.zeros((5, 88, 108), np.uint8), "ES labels: no LV cavity and no myocardium"),
-     ("ED", np.ones((4, 5, 88, 108), np.int16), "ED image: 4 axes, expected 3"),
-     ("ES", np.ones((5, 70, 108), np.int16), "a frame measures 5 x 70 x 108"),
-     ("ES", None, "ES image: file is missing"), ("ED_gt", b"", "ED labels: file is empty")],
-)  # fmt: skip
+    [
+        ("ES_gt", np.zeros((5, 88, 108), np.uint8), "ES labels: no LV cavity and no myocardium"),
+        ("ED", np.ones((4, 5, 88, 108), np.int16), "ED image: 4 axes, expected 3"),
+        ("ES", np.ones((5, 70, 108), np.int16), "a frame measures 5 x 70 x 108"),
+        ("ES", None, "ES image: file is missing"),
+        ("ED_gt", b"", "ED labels: file is empty"),
+    ],
+)
 def test_a_faulty_patient_of_mnms2_is_rejected(tmp_path, part, array, reason):
     root = mnms2(tmp_path / "MnM2", {"001": "NOR", "002": "LV"})
     path = root / "dataset" / "001" / f"001_SA_{part}.nii.gz"

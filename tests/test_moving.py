@@ -1,4 +1,5 @@
-"""Stores that open without their source, are compared when asked, and work with another salt, place or owner."""
+"""Stores that open without their source, are compared when asked, and work with another salt, place
+or owner."""
 
 from __future__ import annotations
 
@@ -31,7 +32,15 @@ SMALL = {"pixels": 16, "max_rejected": 1.0}
 def hearts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Fifteen patients in ACDC's layout."""
     root = tmp_path_factory.mktemp("hearts") / "acdc"
-    write_acdc(Phantom(subjects=15, hf_share=0.5, seed=3), root, count=15, pixels=64, mm=3.0, slices=5, frames=8)
+    write_acdc(
+        Phantom(subjects=15, hf_share=0.5, seed=3),
+        root,
+        count=15,
+        pixels=64,
+        mm=3.0,
+        slices=5,
+        frames=8,
+    )
     return root
 
 
@@ -63,21 +72,27 @@ def untouched(monkeypatch: pytest.MonkeyPatch):
     return arm
 
 
-def test_a_second_opening_touches_neither_table_nor_folders_nor_salt(source, tmp_path, untouched, monkeypatch):
+def test_a_second_opening_touches_neither_table_nor_folders_nor_salt(
+    source, tmp_path, untouched, monkeypatch
+):
     first = store(source, tmp_path / "data")
     untouched()
     looked: list[str] = []
     for name in ("stat", "scandir", "open"):
         inner = getattr(os, name)
         monkeypatch.setattr(
-            os, name, lambda path, *a, inner=inner, **k: looked.append(str(path)) or inner(path, *a, **k)
+            os,
+            name,
+            lambda path, *a, inner=inner, **k: looked.append(str(path)) or inner(path, *a, **k),
         )
     assert store(source, tmp_path / "data").folder == first.folder
     assert not [path for path in looked if str(source) in path]
 
 
 @pytest.mark.parametrize("where", ["gone", "null"])
-def test_an_unmounted_or_unnamed_source_is_told_and_the_store_opens(source, tmp_path, capsys, where):
+def test_an_unmounted_or_unnamed_source_is_told_and_the_store_opens(
+    source, tmp_path, capsys, where
+):
     first = store(source, tmp_path / "data")
     shutil.rmtree(source)
     (tmp_path / "data" / "salt").unlink()
@@ -85,7 +100,8 @@ def test_an_unmounted_or_unnamed_source_is_told_and_the_store_opens(source, tmp_
     assert again.folder == first.folder
     out = capsys.readouterr().out
     assert "opened as made on 20" in out and "its source is not there (cohort.root=" in out
-    assert store(source, tmp_path / "data").folder == first.folder and not capsys.readouterr().out  # where it was
+    # where it was
+    assert store(source, tmp_path / "data").folder == first.folder and not capsys.readouterr().out
 
 
 def test_without_a_store_a_missing_source_is_the_readers_own_error(tmp_path):
@@ -95,7 +111,14 @@ def test_without_a_store_a_missing_source_is_the_readers_own_error(tmp_path):
 
 def test_other_settings_are_not_opened_for_these(source, tmp_path):
     first = store(source, tmp_path / "data")
-    for changed in ({"pixels": 18}, {"label": "ef"}, {"fold": 1}, {"ef_below": 30.0}, {"seed": 1}, {"reach": 0}):
+    for changed in (
+        {"pixels": 18},
+        {"label": "ef"},
+        {"fold": 1},
+        {"ef_below": 30.0},
+        {"seed": 1},
+        {"reach": 0},
+    ):
         other = store(source, tmp_path / "data", **changed)
         assert other.folder != first.folder and other.fingerprint != first.fingerprint, changed
 
@@ -118,7 +141,9 @@ def test_another_source_of_the_same_settings_has_a_store_of_its_own(source, tmp_
     assert other.fingerprint != first.fingerprint and len(other.subjects) == len(first.subjects) - 1
     assert store(source, tmp_path / "data").folder == first.folder
     assert store(other_root, tmp_path / "data").folder == other.folder
-    with pytest.raises(ValueError, match="2 stores below .* fit: .*root=.*source.*Name one by its root="):
+    with pytest.raises(
+        ValueError, match="2 stores below .* fit: .*root=.*source.*Name one by its root="
+    ):
         store(None, tmp_path / "data")
 
 
@@ -129,7 +154,10 @@ def labels(root: Path) -> Path:
 def test_a_change_is_noticed_when_asked_and_the_old_store_is_named(source, tmp_path, capsys):
     first = store(source, tmp_path / "data")
     capsys.readouterr()  # what is said of the pictures' size
-    assert store(source, tmp_path / "data", refresh=True).folder == first.folder and not capsys.readouterr().out
+    assert (
+        store(source, tmp_path / "data", refresh=True).folder == first.folder
+        and not capsys.readouterr().out
+    )
     file = labels(source)
     size = file.stat().st_size
     volume = gzip.decompress(file.read_bytes())
@@ -138,9 +166,13 @@ def test_a_change_is_noticed_when_asked_and_the_old_store_is_named(source, tmp_p
     assert store(source, tmp_path / "data").folder == first.folder  # nobody asked
     renewed = store(source, tmp_path / "data", refresh=True)
     assert renewed.fingerprint != first.fingerprint
-    assert f"{first.folder}: its source has changed, {renewed.folder.name} takes its place" in capsys.readouterr().out
+    assert (
+        f"{first.folder}: its source has changed, {renewed.folder.name} takes its place"
+        in capsys.readouterr().out
+    )
     assert store(source, tmp_path / "data").folder == renewed.folder
-    assert fingerprint_at(first.folder) == renewed.fingerprint  # what runs that rest on the old one learn
+    # what runs that rest on the old one learn
+    assert fingerprint_at(first.folder) == renewed.fingerprint
 
 
 def test_an_inspection_says_that_a_store_was_made_of_other_files(source, tmp_path):
@@ -148,7 +180,9 @@ def test_an_inspection_says_that_a_store_was_made_of_other_files(source, tmp_pat
     assert changes(cohort(source, tmp_path / "data"), tmp_path / "data") == []
     labels(source).write_bytes(labels(source).read_bytes()[:-9])
     (told,) = changes(cohort(source, tmp_path / "data"), tmp_path / "data")
-    assert told.startswith(f"{first.folder} was made of other files (1 subjects differ); refresh=true")
+    assert told.startswith(
+        f"{first.folder} was made of other files (1 subjects differ); refresh=true"
+    )
 
 
 def test_files_that_were_only_touched_or_copied_are_the_same(source, tmp_path):
@@ -156,7 +190,10 @@ def test_files_that_were_only_touched_or_copied_are_the_same(source, tmp_path):
     for path in source.rglob("*.nii.gz"):
         os.utime(path, (1, 1))
     assert store(source, tmp_path / "data", refresh=True).folder == first.folder
-    assert store(Path(shutil.copytree(source, tmp_path / "copy")), tmp_path / "data").folder == first.folder
+    assert (
+        store(Path(shutil.copytree(source, tmp_path / "copy")), tmp_path / "data").folder
+        == first.folder
+    )
 
 
 @pytest.mark.parametrize("kind", [".nii.gz", ".nii", ".cfg", ".big"])
@@ -177,7 +214,8 @@ def test_a_recent_time_proves_nothing(tmp_path):
     path.write_text("ED: 1")
     states, _ = origin.look({"S": [path]})
     stat = path.stat()
-    earlier = origin.Origin({}, {}, stat.st_mtime_ns, states)  # looked at in the moment it was written
+    # looked at in the moment it was written
+    earlier = origin.Origin({}, {}, stat.st_mtime_ns, states)
     path.write_text("ED: 2")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert origin.look({"S": [path]}, earlier)[1] == ["S"]
@@ -213,17 +251,26 @@ def test_a_set_made_with_one_salt_works_with_the_other(source, tmp_path):
     made = fake_set(tmp_path / "set", a, count=12)
     here, there = open_synthetic(made.folder, a), open_synthetic(made.folder, b)
     assert set(there.index.subject) <= set(b.subjects.subject)
-    assert (b.index.subject[there.index.source_row].to_numpy() == there.index.subject.to_numpy()).all()
-    pd.testing.assert_frame_equal(here.index.drop(columns="subject"), there.index.drop(columns="subject"))
+    assert (
+        b.index.subject[there.index.source_row].to_numpy() == there.index.subject.to_numpy()
+    ).all()
+    pd.testing.assert_frame_equal(
+        here.index.drop(columns="subject"), there.index.drop(columns="subject")
+    )
 
 
 def test_rows_that_disagree_with_their_names_or_are_not_there_are_refused(source, tmp_path):
     a, b = (store(source, tmp_path / name) for name in "ab")
     rows = pd.DataFrame({"subject": a.index.subject[[3, 5]].to_numpy(), "source_row": [3, 5]})
     for names in (a.meta["names"], None):
-        assert named_by_rows(rows, b, names=names, what="x").subject.tolist() == b.index.subject[[3, 5]].tolist()
+        assert (
+            named_by_rows(rows, b, names=names, what="x").subject.tolist()
+            == b.index.subject[[3, 5]].tolist()
+        )
     with pytest.raises(ValueError, match="x: 1 rows name another subject"):
-        named_by_rows(rows.assign(source_row=[3, len(a.index) - 1]), a, names=a.meta["names"], what="x")
+        named_by_rows(
+            rows.assign(source_row=[3, len(a.index) - 1]), a, names=a.meta["names"], what="x"
+        )
     with pytest.raises(ValueError, match="x: it names rows that the cohort's store does not have"):
         named_by_rows(rows.assign(source_row=[3, len(a.index)]), a, names=None, what="x")
 
@@ -250,7 +297,9 @@ def test_a_data_root_that_may_not_be_written_gives_its_stores(source, tmp_path, 
 
 def test_two_participants_of_one_name_are_refused_with_the_remedy(tmp_path, monkeypatch):
     monkeypatch.setattr(pseudonyms, "hashed", lambda identifier, salt: "S1")
-    with pytest.raises(ValueError, match="1 participants would share another's name.*a new salt gives new names"):
+    with pytest.raises(
+        ValueError, match="1 participants would share another's name.*a new salt gives new names"
+    ):
         pseudonyms.renamed(["SYN0001", "SYN0002"], tmp_path)
 
 

@@ -41,16 +41,26 @@ def classifier(*given: str) -> str:
         ((), "synthetic-0"),
         (("synthetic=2000", "seed=3"), "synthetic-2000"),
         (("synthetic=only", "mitigation=groupdro"), "synthetic-only-groupdro"),
-        (("mitigation=none", "budget=epochs", "model.backbone=resnet18"), "synthetic-0"),  # the experiment's own
+        # the experiment's own
+        (("mitigation=none", "budget=epochs", "model.backbone=resnet18"), "synthetic-0"),
         (("budget=steps", "model.lr=3e-4"), "synthetic-0-budget-steps-model.lr-0.0003"),
-        (("model.lr=3e-4", "budget=steps"), "synthetic-0-budget-steps-model.lr-0.0003"),  # in whatever order
-        (("model.lr=0.0003", "budget='steps'"), "synthetic-0-budget-steps-model.lr-0.0003"),  # however it is typed
+        # in whatever order
+        (("model.lr=3e-4", "budget=steps"), "synthetic-0-budget-steps-model.lr-0.0003"),
+        # however it is typed
+        (("model.lr=0.0003", "budget='steps'"), "synthetic-0-budget-steps-model.lr-0.0003"),
         (('budget="steps"', "model.lr=.0003"), "synthetic-0-budget-steps-model.lr-0.0003"),
         (("input=cine", "fold=3"), "synthetic-0-cine-fold-3"),
-        (("cohort=acdc", "cohort.pixels=128", "fold=1"), "synthetic-0-acdc-cohort.pixels-128-fold-1"),
+        (
+            ("cohort=acdc", "cohort.pixels=128", "fold=1"),
+            "synthetic-0-acdc-cohort.pixels-128-fold-1",
+        ),
         (("mitigation.eta=0.1",), "synthetic-0-mitigation.eta-0.1"),
         (("labels=[hf,mi]",), "synthetic-0-labels-hf+mi"),
-        (("model.compile=true", "data_root=/tmp/x", "resume=true", "logger=tensorboard"), "synthetic-0"),  # how, where
+        # how, where
+        (
+            ("model.compile=true", "data_root=/tmp/x", "resume=true", "logger=tensorboard"),
+            "synthetic-0",
+        ),
         (("cohort=ukbb", "cohort.root=/data/ukbb", "cohort.table=/data/t.csv"), "synthetic-0-ukbb"),
         (("preset=demo", "preset.runs=/tmp/runs"), "synthetic-0"),
         (
@@ -58,7 +68,10 @@ def classifier(*given: str) -> str:
             "synthetic-0",
         ),  # of the generator: the classifier has no use for them
         (("base=sd21", "cohort=ukbb"), "synthetic-0-sd21-ukbb"),  # decides the size of the pictures
-        (("model.noise_std=0", "~model.plateau_patience"), "synthetic-0-model.noise_std-0-no-model.plateau_patience"),
+        (
+            ("model.noise_std=0", "~model.plateau_patience"),
+            "synthetic-0-model.noise_std-0-no-model.plateau_patience",
+        ),
         (("model.weights=null",), "synthetic-0-model.weights-null"),
     ],
 )
@@ -69,7 +82,10 @@ def test_a_name_says_what_differs_from_the_experiments_own(given, wanted):
 def test_a_presets_own_values_name_nothing_and_others_do():
     assert classifier("preset=demo", "model.lr=1e-3") == "synthetic-0"  # what the preset has anyway
     assert classifier("preset=study", "model.lr=1e-3") == "synthetic-0-model.lr-0.001"
-    assert classifier("preset=demo", "preset.classifier_epochs=9") == "synthetic-0-preset.classifier_epochs-9"
+    assert (
+        classifier("preset=demo", "preset.classifier_epochs=9")
+        == "synthetic-0-preset.classifier_epochs-9"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,9 +117,13 @@ def test_the_chain_finds_its_folders_by_cohort_and_fold():
 
 
 def test_evaluations_of_other_settings_have_folders_of_their_own_and_added_parts_have_not():
-    assert name("evaluate", "preset=demo") == name("evaluate", "preset=demo", "audit=true") == "demo"
+    assert (
+        name("evaluate", "preset=demo") == name("evaluate", "preset=demo", "audit=true") == "demo"
+    )
     assert name("evaluate", "preset=demo", "input=cine") == "demo-cine"
-    assert name("evaluate", "preset=demo", "cohort=acdc", "axes=[source]") == "demo-axes-source-acdc"
+    assert (
+        name("evaluate", "preset=demo", "cohort=acdc", "axes=[source]") == "demo-axes-source-acdc"
+    )
 
 
 ODD = [
@@ -131,12 +151,27 @@ def test_no_two_values_share_a_name_and_every_name_is_safe_on_every_file_system(
     names = [overrides._joined({"key": f"key-{overrides._shown(value)}"}) for value in ODD]
     assert len({one.lower() for one in names}) == len(ODD)
     for one in names:
-        assert len(one) <= overrides.LONGEST and re.fullmatch(r"[A-Za-z0-9._+-]+", one) and one[-1] not in ".-"
+        assert (
+            len(one) <= overrides.LONGEST
+            and re.fullmatch(r"[A-Za-z0-9._+-]+", one)
+            and one[-1] not in ".-"
+        )
 
 
 def test_values_that_are_alike_in_hydras_grammar_are_one_and_others_are_not():
-    assert overrides._shown(1e-4) == overrides._shown(0.0001) == "0.0001" and overrides._shown(1.0) == "1"
-    assert len({overrides._shown(v) for v in (True, None, "x", 0.3, 0.30000000001, [1, 2], {"a": 1}, {"a": 2})}) == 8
+    assert (
+        overrides._shown(1e-4) == overrides._shown(0.0001) == "0.0001"
+        and overrides._shown(1.0) == "1"
+    )
+    assert (
+        len(
+            {
+                overrides._shown(v)
+                for v in (True, None, "x", 0.3, 0.30000000001, [1, 2], {"a": 1}, {"a": 2})
+            }
+        )
+        == 8
+    )
 
 
 # the settings that identify a run
@@ -147,10 +182,17 @@ def told(command: str, *given: str) -> dict:
 
 
 HOW = [
-    "data_root=/other", "trainer.enable_model_summary=true", "trainer.accelerator=cpu", "model.compile=true",
-    "cohort.root=/moved", "logger=tensorboard", "overwrite=true", "resume=false", "stale=keep",
+    "data_root=/other",
+    "trainer.enable_model_summary=true",
+    "trainer.accelerator=cpu",
+    "model.compile=true",
+    "cohort.root=/moved",
+    "logger=tensorboard",
+    "overwrite=true",
+    "resume=false",
+    "stale=keep",
     "trainer.log_every_n_steps=1",
-]  # fmt: skip
+]
 
 
 def test_how_and_where_a_run_is_made_decides_nothing():
@@ -161,9 +203,21 @@ def test_how_and_where_a_run_is_made_decides_nothing():
 
 @pytest.mark.parametrize(
     "given",
-    ["model.lr=1", "budget=steps", "mitigation=groupdro", "cohort.pixels=32", "trainer.precision=bf16-mixed", "seed=1",
-     "trainer=gpu", "preset=demo", "fold=1", "input=cine", "labels=[mi]", "model.flips=0"],
-)  # fmt: skip
+    [
+        "model.lr=1",
+        "budget=steps",
+        "mitigation=groupdro",
+        "cohort.pixels=32",
+        "trainer.precision=bf16-mixed",
+        "seed=1",
+        "trainer=gpu",
+        "preset=demo",
+        "fold=1",
+        "input=cine",
+        "labels=[mi]",
+        "model.flips=0",
+    ],
+)
 def test_what_decides_a_number_is_a_setting_told_once(given):
     plain = told("train", "experiment=classifier")
     lines = differing(plain, told("train", "experiment=classifier", given))
@@ -188,11 +242,20 @@ def test_true_is_not_one_in_a_comparison():
 
 
 def test_what_a_command_asks_of_its_folder_is_read_from_what_was_typed():
-    cfg = composed("train", "experiment=classifier", "model.lr=3e-4", "mitigation=groupdro", "synthetic=9", "seed=2")
+    cfg = composed(
+        "train",
+        "experiment=classifier",
+        "model.lr=3e-4",
+        "mitigation=groupdro",
+        "synthetic=9",
+        "seed=2",
+    )
     asked = overrides.asked(cfg)
     assert asked.folder == Path("runs/classifier/synthetic-9-groupdro-model.lr-0.0003/2")
     assert asked.keys == ["mitigation", "model.lr", "synthetic"]
-    assert asked.choices["mitigation"] == "groupdro" and not {"preset", "trainer", "hydra"} & set(asked.choices)
+    assert asked.choices["mitigation"] == "groupdro" and not {"preset", "trainer", "hydra"} & set(
+        asked.choices
+    )
     assert asked.places["synthetic_set"] == "runs/synthetic/0"
     assert asked.config["model"]["lr"] == 3e-4
 
@@ -206,7 +269,9 @@ def sweep(command: str, *given: str) -> list[overrides.Job]:
         from hydra.types import RunMode
 
         config = (
-            GlobalHydra.instance().config_loader().load_configuration(command, list(given), run_mode=RunMode.MULTIRUN)
+            GlobalHydra.instance()
+            .config_loader()
+            .load_configuration(command, list(given), run_mode=RunMode.MULTIRUN)
         )
         HydraConfig.instance().set_config(config)
         message = jobs_module().shared_folder(overrides.jobs(config))
@@ -230,17 +295,41 @@ def test_any_key_sweeps_into_as_many_folders():
 
 @pytest.mark.parametrize(
     ("command", "swept"),
-    [("train", key) for key in (
-        "model.backbone=resnet18,densenet121", "cohort=acdc,mnms", "labels=[hf],[mi]", "synthetic_set=a/x/0,b/y/0,c/z/1",
-        "preset=smoke,demo",
-    )] + [("generate", key) for key in (
-        "plan=balanced,copy", "sampler=unipc,ddim", "generator=runs/controlnet/0,runs/controlnet/1", "sampler.guidance=1,2,4",
-    )] + [("evaluate", key) for key in ("input=stack,cine", "seed=0,1")] + [pytest.param(*of, marks=pytest.mark.slow) for of in (
-        ("train", "trainer.precision=32-true,bf16-mixed"), ("train", "cohort.hf_scale=1,2"), ("train", "trainer.max_epochs=1,2"),
-        ("train", "mitigation=glob(*)"), ("train", "model.weights=null,imagenet"), ("generate", "plan.count=9,99"),
-        ("generate", "batch_size=8,16"), ("evaluate", "cohort=acdc,mnms"), ("evaluate", "resamples=40,99"),
-    )],
-)  # fmt: skip
+    [
+        ("train", key)
+        for key in (
+            "model.backbone=resnet18,densenet121",
+            "cohort=acdc,mnms",
+            "labels=[hf],[mi]",
+            "synthetic_set=a/x/0,b/y/0,c/z/1",
+            "preset=smoke,demo",
+        )
+    ]
+    + [
+        ("generate", key)
+        for key in (
+            "plan=balanced,copy",
+            "sampler=unipc,ddim",
+            "generator=runs/controlnet/0,runs/controlnet/1",
+            "sampler.guidance=1,2,4",
+        )
+    ]
+    + [("evaluate", key) for key in ("input=stack,cine", "seed=0,1")]
+    + [
+        pytest.param(*of, marks=pytest.mark.slow)
+        for of in (
+            ("train", "trainer.precision=32-true,bf16-mixed"),
+            ("train", "cohort.hf_scale=1,2"),
+            ("train", "trainer.max_epochs=1,2"),
+            ("train", "mitigation=glob(*)"),
+            ("train", "model.weights=null,imagenet"),
+            ("generate", "plan.count=9,99"),
+            ("generate", "batch_size=8,16"),
+            ("evaluate", "cohort=acdc,mnms"),
+            ("evaluate", "resamples=40,99"),
+        )
+    ],
+)
 def test_whatever_decides_a_number_sweeps_into_folders_apart(command, swept):
     found, message = sweep(command, *["experiment=classifier"] * (command == "train"), swept)
     if command == "evaluate" and swept == "seed=0,1":
@@ -260,7 +349,10 @@ def test_whatever_decides_a_number_sweeps_into_folders_apart(command, swept):
         (("data_root=a,b",), "data_root decides no number of this run.*-\\${data_root}'"),
         (("sampler.guidance=1,2",), "sampler.guidance decides no number of this run"),
         (("trainer=auto,gpu",), "would share .*\\${hydra:runtime.choices.trainer}"),
-        (("seed=0,0",), "two jobs of this sweep are the same run, runs/classifier/synthetic-0/0; give each once"),
+        (
+            ("seed=0,0",),
+            "two jobs of this sweep are the same run, runs/classifier/synthetic-0/0; give each once",
+        ),
     ],
 )
 def test_jobs_that_would_share_a_folder_are_refused_with_the_remedy(given, message):
@@ -284,13 +376,20 @@ def test_no_two_groups_have_an_option_of_one_name():
     groups = [
         path
         for path in CONF.iterdir()
-        if path.is_dir() and path.name not in ("hydra", "preset", "experiment", "model", "local", "debug")
+        if path.is_dir()
+        and path.name not in ("hydra", "preset", "experiment", "model", "local", "debug")
     ]
     options = [(option.stem, group.name) for group in groups for option in group.glob("*.yaml")]
-    alike = {stem for stem, _ in options if len({group for other, group in options if other == stem}) > 1}
-    assert not alike - {"none", "ddp", "gpu"}, "a folder named by a choice would not say of which group"
+    alike = {
+        stem for stem, _ in options if len({group for other, group in options if other == stem}) > 1
+    }
+    assert not alike - {"none", "ddp", "gpu"}, (
+        "a folder named by a choice would not say of which group"
+    )
 
 
 def test_interpolated_copies_of_a_setting_are_left_out():
-    cfg = OmegaConf.create({"a": {"x": 1}, "b": {"y": "${a.x}", "z": "${a}", "w": "is ${a.x}"}, "unused": None})
+    cfg = OmegaConf.create(
+        {"a": {"x": 1}, "b": {"y": "${a.x}", "z": "${a}", "w": "is ${a.x}"}, "unused": None}
+    )
     assert settings(cfg) == {"a.x": 1, "b.w": "is 1"}

@@ -1,4 +1,5 @@
-"""One orientation: however a file lies and whatever its header says, the heart is shown the same way."""
+"""One orientation: however a file lies and whatever its header says, the heart is shown the same
+way."""
 
 import itertools
 import math
@@ -25,46 +26,66 @@ from cmrdata.readers.ukbb import UKBB
 from cmrdata.slices import Grid, Scan, stacks
 
 FRAMES = 4
-OBLIQUE = np.array([[-0.70, 0.16, -0.64], [-0.51, -0.72, 0.55], [0.46, -0.67, -0.58]])  # columns x, y, z of a scanner
+# columns x, y, z of a scanner
+OBLIQUE = np.array([[-0.70, 0.16, -0.64], [-0.51, -0.72, 0.55], [0.46, -0.67, -0.58]])
 CROP = {"pixels": 64, "fov_mm": 150.0, "expand": True}
 ONE = {**CROP, "expand": False}
-ORDERS = list(itertools.product((False, True), (1, -1), (1, -1), (1, -1)))  # swapped in the plane, reversed x, y, z
+# swapped in the plane, reversed x, y, z
+ORDERS = list(itertools.product((False, True), (1, -1), (1, -1), (1, -1)))
 
 
 @pytest.fixture(scope="module")
 def hearts(tmp_path_factory) -> list[Scan]:
-    """Three phantoms as their files hold them, the third ill; the header is a true one's (oblique), of RAS mm."""
+    """Three phantoms as their files hold them, the third ill; the header is a true one's (oblique),
+    of RAS mm."""
     root = tmp_path_factory.mktemp("hearts") / "tree"
-    write_ukbb(Phantom(subjects=12, seed=3, design="uniform", hf_share=0.5), root, count=3, pixels=(96, 88), mm=2.0,
-               slices=9, frames=FRAMES)  # fmt: skip
+    write_ukbb(
+        Phantom(subjects=12, seed=3, design="uniform", hf_share=0.5),
+        root,
+        count=3,
+        pixels=(96, 88),
+        mm=2.0,
+        slices=9,
+        frames=FRAMES,
+    )
     es, found = end_systole(FRAMES), []
     for folder in sorted(root.glob("SYN*")):
-        frames, labels = (dict(enumerate(np.asarray(nibabel.load(folder / f"{stem}.nii.gz").dataobj).T))
-                          for stem in ("sa", "seg_sa"))  # fmt: skip
+        frames, labels = (
+            dict(enumerate(np.asarray(nibabel.load(folder / f"{stem}.nii.gz").dataobj).T))
+            for stem in ("sa", "seg_sa")
+        )
         labels = {t: labels[t].astype(np.uint8) for t in labels}
-        found.append(Scan(frames, 0, es, labels, (2.0, 2.0), FRAMES, placed(OBLIQUE, (2.0, 2.0, 10.0))))
+        found.append(
+            Scan(frames, 0, es, labels, (2.0, 2.0), FRAMES, placed(OBLIQUE, (2.0, 2.0, 10.0)))
+        )
     return found
 
 
 def placed(axes: np.ndarray, mm: tuple[float, ...]) -> np.ndarray:
-    """The affine of directions (columns x, y, z) and sides; the columns are made exactly orthogonal."""
+    """The affine of directions (columns x, y, z) and sides; the columns are made exactly
+    orthogonal."""
     x, y, z = axes.T
     z = z if abs(np.linalg.det(axes)) < 1e-6 else np.cross(x, y) * np.sign(np.linalg.det(axes))
     y = np.cross(z, x) * np.sign(np.cross(z, x) @ y)
     affine = np.eye(4)
-    affine[:3, :3] = np.array([x / np.linalg.norm(x), y / np.linalg.norm(y), z / np.linalg.norm(z)]).T * mm
+    affine[:3, :3] = (
+        np.array([x / np.linalg.norm(x), y / np.linalg.norm(y), z / np.linalg.norm(z)]).T * mm
+    )
     return affine
 
 
 def laid(scan: Scan, swap: bool, x: int, y: int, z: int, *, header: str) -> Scan:
-    """The same heart in another order of voxels; its header rewritten with it ("kept true"), left ("stale") or "lost"."""
+    """The same heart in another order of voxels; its header rewritten with it ("kept true"), left
+    ("stale") or "lost"."""
 
     def turned(volume: np.ndarray) -> np.ndarray:
         volume = volume.swapaxes(1, 2) if swap else volume
         return np.ascontiguousarray(volume[::z, ::y, ::x])
 
     columns = [1, 0, 2, 3] if swap else [0, 1, 2, 3]
-    affine = {"lost": None, "stale": scan.affine, "true": scan.affine[:, columns] * [x, y, z, 1]}[header]
+    affine = {"lost": None, "stale": scan.affine, "true": scan.affine[:, columns] * [x, y, z, 1]}[
+        header
+    ]
     return replace(
         scan,
         frames={t: turned(frame) for t, frame in scan.frames.items()},
@@ -79,11 +100,14 @@ def same(one, other, *, different: float = 0.002) -> None:
     assert one[0].shape == other[0].shape
     assert (np.abs(one[0].astype(int) - other[0]) > 1).mean() < different
     assert (one[1] != other[1]).mean() < different
-    assert [(row["slice"], row["frame"]) for row in one[2]] == [(row["slice"], row["frame"]) for row in other[2]]
+    assert [(row["slice"], row["frame"]) for row in one[2]] == [
+        (row["slice"], row["frame"]) for row in other[2]
+    ]
 
 
 def direction(mask: np.ndarray) -> float:
-    """Degrees from the columns' to the rows' direction of the line from the RV's centre to the LV's."""
+    """Degrees from the columns' to the rows' direction of the line from the RV's centre to the
+    LV's."""
     lv, rv = (np.argwhere(mask == label).mean(axis=0) for label in (LV, RV))
     return math.degrees(math.atan2(*(lv - rv)))
 
@@ -105,7 +129,8 @@ def test_the_canonical_view_is_the_radiological_one(hearts):
         assert u < x and v < y  # the RV to the left and a little higher
         middles.append(images[4, 0])
     far = np.mean(middles, axis=0)
-    assert far[:12, 8:30].mean() > far[10:24, 50:].mean() + 50  # chest wall above left, lung on the right
+    # chest wall above left, lung on the right
+    assert far[:12, 8:30].mean() > far[10:24, 50:].mean() + 50
     assert far[-8:].mean() > far[10:24, 50:].mean() + 50  # liver below
 
 
@@ -144,11 +169,19 @@ def test_a_heart_turned_in_the_plane_is_turned_back(hearts, degrees, number):
     scan = hearts[number]
 
     def turned(volume: np.ndarray, order: int) -> np.ndarray:
-        return ndimage.rotate(volume, degrees, axes=(2, 1), reshape=False, order=order, mode="nearest")
+        return ndimage.rotate(
+            volume, degrees, axes=(2, 1), reshape=False, order=order, mode="nearest"
+        )
 
-    other = replace(scan, frames={t: turned(frame, 1) for t, frame in scan.frames.items()},
-                    labels={t: turned(labels, 0) for t, labels in scan.labels.items()}, affine=None)  # fmt: skip
-    usual, again = (stacks(one, **{**CROP, "expand": False, "fov_mm": 110.0}) for one in (scan, other))
+    other = replace(
+        scan,
+        frames={t: turned(frame, 1) for t, frame in scan.frames.items()},
+        labels={t: turned(labels, 0) for t, labels in scan.labels.items()},
+        affine=None,
+    )
+    usual, again = (
+        stacks(one, **{**CROP, "expand": False, "fov_mm": 110.0}) for one in (scan, other)
+    )
     assert direction(again[1][0, 0]) == pytest.approx(direction(usual[1][0, 0]), abs=4)
     for label in (LV, MYO, RV):
         one, two = (result[1][0] == label for result in (usual, again))
@@ -157,7 +190,8 @@ def test_a_heart_turned_in_the_plane_is_turned_back(hearts, degrees, number):
 
 
 def test_a_turn_is_no_second_interpolation(hearts):
-    """Sampled once: a picture that lies at 20 degrees keeps as much fine detail as one that lies straight."""
+    """Sampled once: a picture that lies at 20 degrees keeps as much fine detail as one that lies
+    straight."""
     scan = hearts[0]
     noise = np.random.default_rng(0).normal(0, 100, (9, 88, 96)).astype(np.float32)
     noisy = replace(scan, frames={t: noise + 50 * (scan.labels[t] == LV) for t in scan.frames})
@@ -172,7 +206,8 @@ def test_a_turn_is_no_second_interpolation(hearts):
 
 
 def reference(planes: np.ndarray, grid: Grid) -> np.ndarray:
-    """Separable triangles, as wide as the coarser of the two grids: what an unturned crop has always been."""
+    """Separable triangles, as wide as the coarser of the two grids: what an unturned crop has
+    always been."""
 
     def weights(at: np.ndarray, n: int, step: float) -> np.ndarray:
         full = np.clip(1 - np.abs(at[:, None] - np.arange(-20, n + 20)) / max(1, step), 0, None)
@@ -207,9 +242,16 @@ def test_a_quarter_turn_of_file_and_grid_cancels(quarter):
     back = np.linalg.matrix_power(np.array([[0.0, -1.0], [1.0, 0.0]]), quarter)
     spacing = (1.5, 1.2)
     one = Grid.around(mask, spacing=spacing, pixels=48, fov_mm=120, turn=turn)
-    two = Grid.around(np.rot90(mask, quarter), spacing=spacing[:: -1 if quarter % 2 else 1], pixels=48, fov_mm=120,
-                      turn=back @ turn)  # fmt: skip
-    np.testing.assert_allclose(two.image(np.rot90(plane, quarter)[None]), one.image(plane[None]), atol=1e-2)
+    two = Grid.around(
+        np.rot90(mask, quarter),
+        spacing=spacing[:: -1 if quarter % 2 else 1],
+        pixels=48,
+        fov_mm=120,
+        turn=back @ turn,
+    )
+    np.testing.assert_allclose(
+        two.image(np.rot90(plane, quarter)[None]), one.image(plane[None]), atol=1e-2
+    )
     np.testing.assert_array_equal(two.labels(np.rot90(mask, quarter)), one.labels(mask))
 
 
@@ -218,7 +260,9 @@ def test_shrinking_a_turned_plane_averages_and_does_not_alias():
     mask = np.zeros((400, 400), bool)
     mask[150:250, 150:250] = True
     turn = np.array([[math.cos(0.4), math.sin(0.4)], [-math.sin(0.4), math.cos(0.4)]])
-    shrunk = Grid.around(mask, spacing=(0.5, 0.5), pixels=32, fov_mm=64, turn=turn).image(stripes[None])
+    shrunk = Grid.around(mask, spacing=(0.5, 0.5), pixels=32, fov_mm=64, turn=turn).image(
+        stripes[None]
+    )
     np.testing.assert_allclose(shrunk, 0.5, atol=0.02)
 
 
@@ -227,7 +271,9 @@ def test_shrinking_a_turned_plane_averages_and_does_not_alias():
 
 def test_a_heart_without_rv_is_flagged_and_the_header_decides(hearts):
     scan = hearts[0]
-    bare = replace(scan, labels={t: np.where(labels == RV, 0, labels) for t, labels in scan.labels.items()})
+    bare = replace(
+        scan, labels={t: np.where(labels == RV, 0, labels) for t, labels in scan.labels.items()}
+    )
     for order in ((False, -1, -1, 1), (True, 1, -1, 1), (False, -1, 1, 1)):
         result = stacks(laid(bare, *order, header="true"), **CROP)
         assert flags(result) == {"rv_missing"}
@@ -236,7 +282,9 @@ def test_a_heart_without_rv_is_flagged_and_the_header_decides(hearts):
 
 def test_es_decides_where_ed_has_no_rv_and_other_slices_where_the_centre_has_none(hearts):
     def turned(*labels: np.ndarray) -> float:
-        found = pose(labels, spacing=(2, 2), affine=None, centre=4, basal_first=True, orient="masks")
+        found = pose(
+            labels, spacing=(2, 2), affine=None, centre=4, basal_first=True, orient="masks"
+        )
         assert found.flags == ()
         return math.degrees(math.atan2(found.turn[0, 1], found.turn[0, 0]))
 
@@ -250,7 +298,9 @@ def test_es_decides_where_ed_has_no_rv_and_other_slices_where_the_centre_has_non
 
 def test_a_heart_whose_sides_are_alike_is_assumed_upright_and_flagged():
     result = stacks(made_scan(heart(depth=9)), **CROP)
-    assert flags(result) == {"handedness_assumed"} and direction(result[1][0, 0]) == pytest.approx(20, abs=3)
+    assert flags(result) == {"handedness_assumed"} and direction(result[1][0, 0]) == pytest.approx(
+        20, abs=3
+    )
     told = replace(made_scan(heart(depth=9)), affine=np.diag([-1.5, -1.5, -10, 1]))
     assert flags(stacks(told, **CROP)) == set()
 
@@ -295,23 +345,28 @@ def test_case_12_a_plane_turned_by_little_flips_nothing(degrees):
     c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     for axes in PLACES:
         assert (
-            header_turn(placed(axes @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), (1.4, 1.4, 9))) == np.eye(2)
+            header_turn(placed(axes @ np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]), (1.4, 1.4, 9)))
+            == np.eye(2)
         ).all()
 
 
 @pytest.mark.parametrize(
     "columns",
-    [[(1.5, 0, 0), (0, 1.5, 0), (0, 0, 10)],  # all positive: nobody knew
-     [(1, 0, 0), (0, 1, 0), (0, 0, 1)], [(0, 0, 0), (0, 1.5, 0), (0, 0, 10)],
-     [(1.5, 0.3, 0), (1.5, 0.2, 0), (0, 0, 10)],  # not at right angles
-     [(np.nan, 0, 0), (0, 1.5, 0), (0, 0, 10)]],
-)  # fmt: skip
+    [
+        [(1.5, 0, 0), (0, 1.5, 0), (0, 0, 10)],  # all positive: nobody knew
+        [(1, 0, 0), (0, 1, 0), (0, 0, 1)],
+        [(0, 0, 0), (0, 1.5, 0), (0, 0, 10)],
+        [(1.5, 0.3, 0), (1.5, 0.2, 0), (0, 0, 10)],  # not at right angles
+        [(np.nan, 0, 0), (0, 1.5, 0), (0, 0, 10)],
+    ],
+)
 def test_case_12_an_affine_that_tells_nothing_turns_nothing(columns, hearts):
     affine = np.eye(4)
     affine[:3, :3] = np.array(columns).T
     assert (header_turn(affine) == np.eye(2)).all() and (header_turn(None) == np.eye(2)).all()
     for scan in hearts:
-        assert flags(stacks(replace(scan, affine=affine), **CROP)) == set()  # nor is it an accusation
+        # nor is it an accusation
+        assert flags(stacks(replace(scan, affine=affine), **CROP)) == set()
 
 
 def test_a_file_made_ras_canonical_is_turned_back(hearts):
@@ -335,9 +390,16 @@ def test_orient_is_a_setting_and_one_of_three():
         ACDC(root=None, orient="head")
     with pytest.raises(ValueError, match="cohort.orient is 'up'"):
         pose([heart()], spacing=(1, 1), affine=None, centre=0, basal_first=True, orient="up")
-    with pytest.raises(ValueError, match="cohort two has orient=none, the pool masks; give all the same"):
-        Pooled(cohorts={"one": ACDC(root=None, name="one"), "two": ACDC(root=None, name="two", orient="none")},
-               of=["one", "two"])  # fmt: skip
+    with pytest.raises(
+        ValueError, match="cohort two has orient=none, the pool masks; give all the same"
+    ):
+        Pooled(
+            cohorts={
+                "one": ACDC(root=None, name="one"),
+                "two": ACDC(root=None, name="two", orient="none"),
+            },
+            of=["one", "two"],
+        )
 
 
 # real hearts
@@ -365,7 +427,8 @@ def test_real_hearts_point_one_way_and_none_is_called_mirrored(real):
 
 
 def test_real_hearts_laid_otherwise_give_the_same_picture(real):
-    """Every real heart in one of the 16 orders, without a header; the few whose masks are not certain stay as they are."""
+    """Every real heart in one of the 16 orders, without a header; the few whose masks are not
+    certain stay as they are."""
     unsure = 0
     for number, scan in enumerate(real):
         order = ORDERS[number % len(ORDERS)]

@@ -1,4 +1,5 @@
-"""No participant's id is in this repository, and a script would find one in a name, a text or the history."""
+"""No participant's id is in this repository, and a script would find one in a name, a text or the
+history."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ ID = "10" + "12345"  # never in one piece in this file
 
 
 def look(cwd: Path, *words: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, str(SCRIPT), *words], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), *words], cwd=cwd, capture_output=True, text=True
+    )
 
 
 @pytest.fixture

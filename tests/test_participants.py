@@ -63,7 +63,9 @@ def test_whoever_was_rejected_once_and_read_later_is_counted_once(tmp_path):
 
 def run(synthetic: Any, images: int, *, state: str = "finished", **settings: Any) -> Any:
     facts = {"training_images": images} if state == "finished" else {}
-    record = SimpleNamespace(state=state, facts=facts, settings={"synthetic": synthetic, **settings})
+    record = SimpleNamespace(
+        state=state, facts=facts, settings={"synthetic": synthetic, **settings}
+    )
     return SimpleNamespace(record=record)
 
 
@@ -75,14 +77,20 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
         SimpleNamespace(name="Real + 36", runs=[run(36, real + 36), run(36, 0, state="failed")]),
         SimpleNamespace(name="Synthetic", runs=[run("only", 500)]),
         SimpleNamespace(
-            name="Real + 36, oversample_matched", runs=[run(36, real + 36, **{"data.sampling": "matched"})]
+            name="Real + 36, oversample_matched",
+            runs=[run(36, real + 36, **{"data.sampling": "matched"})],
         ),
         SimpleNamespace(name="Real + 99", runs=[run(99, 0, state="failed")]),
     ]
     table = flow(store, SimpleNamespace(arms=arms), rejected=rejected([]))
     own = table[table.step == "arm"].set_index("part")
     assert list(own.index) == ["Real", "Real + 36", "Synthetic", "Real + 36, oversample_matched"]
-    assert own.synthetic_images.tolist() == [0, 36, 500, 0] and own.real_images.tolist() == [real, real, 0, real + 36]
+    assert own.synthetic_images.tolist() == [0, 36, 500, 0] and own.real_images.tolist() == [
+        real,
+        real,
+        0,
+        real + 36,
+    ]
     assert own.participants["Synthetic"] == 0
 
 
@@ -90,7 +98,9 @@ def test_reasons_are_told_without_what_is_one_participants_own():
     assert in_general("frame 12 of 50 is 208 x 187") == in_general("frame 3 of 25 is 180 x 200")
     assert "SYN" not in in_general("file 'SYN0007/sa.nii.gz' is damaged")
     assert (
-        in_general("/home/me/SYN0007/sa.nii.gz: damaged") == in_general("SYN0009/la.nii.gz: damaged") == "... damaged"
+        in_general("/home/me/SYN0007/sa.nii.gz: damaged")
+        == in_general("SYN0009/la.nii.gz: damaged")
+        == "... damaged"
     )
     assert in_general("neither ED nor ES") == "neither ED nor ES"
 
@@ -120,7 +130,9 @@ def test_a_hidden_count_cannot_be_told_from_the_others():
     """Where one level of a variable is hidden another one is, too, unless nobody else is there."""
     people = fake_people()
     table = baseline(people)
-    for _, part in table[table.variable.isin(["Sex", "Age band", "BMI band"])].groupby(["variable", "split", "label"]):
+    for _, part in table[table.variable.isin(["Sex", "Age band", "BMI band"])].groupby(
+        ["variable", "split", "label"]
+    ):
         shown = part[part["count"].fillna(1) > 0]
         assert part.hidden.sum() != 1 or len(shown) == 1
 
@@ -145,15 +157,23 @@ def test_a_cohort_without_attributes_has_a_table_too(tmp_path):
 def test_the_section_writes_its_tables(tmp_path):
     store = cohort(tmp_path)
     rejected(["damaged"] * 12).to_csv(tmp_path / "rejected.csv", index=False)
-    shown = section(store, None, folder=tmp_path / "out", sentence="s", drawn=tmp_path / "fig.png", fold=2)
+    shown = section(
+        store, None, folder=tmp_path / "out", sentence="s", drawn=tmp_path / "fig.png", fold=2
+    )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         f"{n}.{k}" for n in ("flow", "baseline") for k in ("csv", "md", "tex")
     }
-    assert "not usable: damaged" in shown.tables[0][""].tolist() and "fold 2" in shown.tables[1].attrs["caption"]
-    page = (tmp_path / "out" / "flow.md").read_text() + (tmp_path / "out" / "baseline.md").read_text()
+    assert (
+        "not usable: damaged" in shown.tables[0][""].tolist()
+        and "fold 2" in shown.tables[1].attrs["caption"]
+    )
+    page = (tmp_path / "out" / "flow.md").read_text() + (
+        tmp_path / "out" / "baseline.md"
+    ).read_text()
     assert "SYN0" not in page and "BAD" not in page
     for name in ("flow", "baseline"):
-        assert names_persons(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == ""  # so dashboards get it
+        # so dashboards get it
+        assert names_persons(pd.read_csv(tmp_path / "out" / f"{name}.csv")) == ""
 
 
 def test_nobody_rejected_is_an_empty_table(tmp_path):

@@ -1,4 +1,5 @@
-"""The phantom's people, hearts and pictures, and their round trip through files in UK Biobank's layout."""
+"""The phantom's people, hearts and pictures, and their round trip through files in UK Biobank's
+layout."""
 
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from scipy import ndimage
 from cmrdata.batch import LABELS, LV, MYO, RV
 from cmrdata.cohort import with_groups
 from cmrdata.readers import phantom as module
-from cmrdata.readers.phantom import ES_FRAME, FRAMES, PREVALENCE, Phantom, attributes, heart_size, paint, volume_curve
+from cmrdata.readers.phantom import (
+    ES_FRAME,
+    FRAMES,
+    PREVALENCE,
+    Phantom,
+    attributes,
+    heart_size,
+    paint,
+    volume_curve,
+)
 from cmrdata.readers.phantom_tree import end_systole, write_ukbb
 from cmrdata.slices import Scan, check_labels, check_topology, stacks
 from cmrdata.volumes import read_volume
@@ -27,7 +37,9 @@ def central(phantom: Phantom):
 def sizes(phantom: Phantom, frame: float) -> tuple[np.ndarray, ...]:
     """LV radius, epicardial radius and RV depth of everyone's central slice, in mm."""
     still = np.zeros(len(phantom.people), np.float32)
-    return heart_size({name: phantom.anatomy[name].to_numpy() for name in phantom.anatomy}, still, still + frame)
+    return heart_size(
+        {name: phantom.anatomy[name].to_numpy() for name in phantom.anatomy}, still, still + frame
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +68,12 @@ def test_bytes_depend_on_the_seed_alone(monkeypatch):
 
     some = table.iloc[[7, 3, 11, 4]]  # neither together nor in order
     part = phantom.stacks(some)
-    rows = np.concatenate([np.flatnonzero(whole.index.subject == subject) for subject in some.subject])
-    assert np.array_equal(part.images, whole.images[rows]) and np.array_equal(part.masks, whole.masks[rows])
+    rows = np.concatenate(
+        [np.flatnonzero(whole.index.subject == subject) for subject in some.subject]
+    )
+    assert np.array_equal(part.images, whole.images[rows]) and np.array_equal(
+        part.masks, whole.masks[rows]
+    )
     assert part.index.equals(whole.index.iloc[rows].reset_index(drop=True))
     monkeypatch.setattr(module, "BLOCK", 1)  # one image at a time
     alone = phantom.stacks(table)
@@ -79,13 +95,21 @@ def test_training_subjects_give_nine_stacks_and_others_the_central_one():
 
 @pytest.mark.parametrize("scale", [1.0, 4.5])
 def test_disease_is_as_frequent_in_each_subgroup_as_in_the_paper(scale):
-    people = attributes(40_000, np.random.default_rng(0), design="natural", hf_scale=scale, hf_share=None)
-    people = with_groups(people.assign(subject=[str(k) for k in range(len(people))], source="phantom"))
+    people = attributes(
+        40_000, np.random.default_rng(0), design="natural", hf_scale=scale, hf_share=None
+    )
+    people = with_groups(
+        people.assign(subject=[str(k) for k in range(len(people))], source="phantom")
+    )
     for axis, levels in PREVALENCE.items():
         for level, percent in levels.items():
             ill = people.label[people[axis] == level].astype(float)
             wanted = percent * scale / 100
-            assert ill.mean() == pytest.approx(wanted, abs=4 * np.sqrt(wanted / len(ill))), (axis, level, len(ill))
+            assert ill.mean() == pytest.approx(wanted, abs=4 * np.sqrt(wanted / len(ill))), (
+                axis,
+                level,
+                len(ill),
+            )
 
 
 def test_the_uniform_design_has_equal_cells():
@@ -107,7 +131,9 @@ def test_fresh_subjects_are_all_in_the_test_split():
     )
     assert (more.split[200:] == "test").all() and more.subject.is_unique
     sizes = [table.split[:200].value_counts().to_dict() for table in (plain, more)]
-    assert sizes[1]["test"] == pytest.approx(40, abs=1) and sizes[0] == pytest.approx(sizes[1], abs=1)
+    assert sizes[1]["test"] == pytest.approx(40, abs=1) and sizes[0] == pytest.approx(
+        sizes[1], abs=1
+    )
 
 
 def test_fresh_subjects_leave_the_others_as_they_were():
@@ -136,7 +162,8 @@ def test_impossible_people_are_refused(wrong, words):
 
 
 def test_healthy_hearts_measure_what_the_literature_says(healthy):
-    """Petersen 2017 through the bullet model: 52 and 47 mm, area change 51-54 %; MESA walls 6.3 and 5.3 mm."""
+    """Petersen 2017 through the bullet model: 52 and 47 mm, area change 51-54 %; MESA walls 6.3 and
+    5.3 mm."""
     male = (healthy.people.sex == "M").to_numpy()
     (ed, outer, _), (es, outer_es, _) = sizes(healthy, 0), sizes(healthy, ES_FRAME)
     change = 1 - (es / ed) ** 2
@@ -144,19 +171,22 @@ def test_healthy_hearts_measure_what_the_literature_says(healthy):
         assert 2 * ed[who].mean() == pytest.approx(diameter, abs=2)
         assert (outer - ed)[who].mean() == pytest.approx(wall, abs=0.8)
         assert 0.45 < change[who].mean() < 0.60
-    assert ed[~male].mean() < ed[male].mean() - 1 and (outer_es - es > 1.2 * (outer - ed)).all()  # walls thicken
+    # walls thicken
+    assert ed[~male].mean() < ed[male].mean() - 1 and (outer_es - es > 1.2 * (outer - ed)).all()
 
 
 def test_failing_hearts_contract_less_but_overlap_with_healthy_ones(mixed):
     ill = (mixed.people.diagnosis == "hf").to_numpy()
     change = 1 - (sizes(mixed, ES_FRAME)[0] / sizes(mixed, 0)[0]) ** 2
     assert change[ill].mean() < change[~ill].mean() - 0.1
-    assert 0.15 < (change[ill] > np.quantile(change[~ill], 0.25)).mean() < 0.6  # preserved ejection fraction
+    # preserved ejection fraction
+    assert 0.15 < (change[ill] > np.quantile(change[~ill], 0.25)).mean() < 0.6
 
 
 def test_the_myocardium_keeps_its_volume(mixed):
     (ed, outer, _), (es, outer_es, _) = sizes(mixed, 0), sizes(mixed, ES_FRAME)
-    length = 1 - 0.30 * (1 - volume_curve(np.float32(ES_FRAME), mixed.anatomy.ef.to_numpy()))  # of that at ED
+    # of that at ED
+    length = 1 - 0.30 * (1 - volume_curve(np.float32(ES_FRAME), mixed.anatomy.ef.to_numpy()))
     assert (outer_es**2 - es**2) * length == pytest.approx(outer**2 - ed**2, rel=1e-4)
 
 
@@ -179,7 +209,8 @@ def test_every_central_mask_is_a_heart(mixed):
             assert all((mask == label).any() for label in LABELS.values())
             grown = ndimage.binary_dilation(mask == LV)
             assert np.isin(mask[grown], (LV, MYO)).mean() > 0.99  # enclosed
-            assert np.nonzero(mask == RV)[1].mean() < np.nonzero(mask == LV)[1].mean() - 5  # RV on the left
+            # RV on the left
+            assert np.nonzero(mask == RV)[1].mean() < np.nonzero(mask == LV)[1].mean() - 5
     areas = (masks == LV).sum(axis=(2, 3)) * MM**2
     assert np.sqrt(areas[:, 0] * 4 / np.pi) == pytest.approx(2 * sizes(mixed, 0)[0], rel=0.05)
     assert (areas[:, 1] < areas[:, 0]).all()
@@ -206,16 +237,23 @@ def test_fat_shows_bmi_and_muscle_shows_age(healthy):
     """Measured in noise-free pictures; the chest wall lies above the heart."""
     people, anatomy = healthy.people, healthy.anatomy
     still = np.zeros(len(people))
-    signal, mask = paint(anatomy, slices=still, frames=still, pixels=80, fov_mm=80 * MM)  # to the skin
+    # to the skin
+    signal, mask = paint(anatomy, slices=still, frames=still, pixels=80, fov_mm=80 * MM)
     ring = np.array(
-        [ndimage.binary_dilation(m, iterations=4) & ~ndimage.binary_dilation(m, iterations=2) for m in mask > 0]
+        [
+            ndimage.binary_dilation(m, iterations=4) & ~ndimage.binary_dilation(m, iterations=2)
+            for m in mask > 0
+        ]
     )
-    rim = np.array([image[where].mean() for image, where in zip(signal, ring, strict=True)])  # 5..10 mm off the heart
+    # 5..10 mm off the heart
+    rim = np.array([image[where].mean() for image, where in zip(signal, ring, strict=True)])
     column = signal[:, :18, 26:34]  # outside of the lung, where the ribs are level
     muscle = ((column > 0.2) & (column < 0.5)).sum(axis=(1, 2)) / 8 * MM
     for sex in "FM":
         here = (people.sex == sex).to_numpy()
-        table = pd.DataFrame({"bmi": people.bmi, "age": people.age, "rim": rim, "muscle": muscle})[here]
+        table = pd.DataFrame({"bmi": people.bmi, "age": people.age, "rim": rim, "muscle": muscle})[
+            here
+        ]
         table = table.join(anatomy[here], rsuffix="_truth").corr()
         assert table.bmi.fat > 0.7 and table.age.muscle_truth < -0.6
         assert table.bmi.rim > 0.6 and table.age.muscle < -0.6
@@ -246,14 +284,23 @@ def test_the_tree_has_the_files_of_ukbb_cardiac(people, tree):
         for phase in ("ED", "ES")
     }
     folder = tree / "SYN000001"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.nii.gz" for name in wanted)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"{name}.nii.gz" for name in wanted
+    )
     arrays = {}
     for name, (dtype, shape) in wanted.items():
         image = nibabel.load(folder / f"{name}.nii.gz")
         zooms = image.header.get_zooms()
-        assert image.get_data_dtype() == dtype and image.shape == shape and int(image.header["sform_code"]) == 1
-        assert zooms[:3] == pytest.approx((1.83, 1.83, 10)) and all(0.6 / 50 <= zoom <= 1.5 / 50 for zoom in zooms[3:])
-        assert nibabel.aff2axcodes(image.affine) == ("L", "P", "I")  # columns to the left, rows to the back, base first
+        assert (
+            image.get_data_dtype() == dtype
+            and image.shape == shape
+            and int(image.header["sform_code"]) == 1
+        )
+        assert zooms[:3] == pytest.approx((1.83, 1.83, 10)) and all(
+            0.6 / 50 <= zoom <= 1.5 / 50 for zoom in zooms[3:]
+        )
+        # columns to the left, rows to the back, base first
+        assert nibabel.aff2axcodes(image.affine) == ("L", "P", "I")
         arrays[name] = np.asarray(image.dataobj)
     sa, seg = arrays["sa"], arrays["seg_sa"]
     assert np.array_equal(sa, np.rint(sa)) and sa.min() >= 0 and 1000 < sa.max() <= 4095
@@ -264,15 +311,23 @@ def test_the_tree_has_the_files_of_ukbb_cardiac(people, tree):
         clipped = sa[..., t].clip(*np.percentile(sa, (1, 99)).astype(np.float32))
         assert np.array_equal(arrays[f"sa_{phase}"], clipped)
     for t in (0, ES_FRAME):
-        x, y = (np.nonzero(seg[..., t] == RV)[k].mean() - np.nonzero(seg[..., t] == LV)[k].mean() for k in (0, 1))
+        x, y = (
+            np.nonzero(seg[..., t] == RV)[k].mean() - np.nonzero(seg[..., t] == LV)[k].mean()
+            for k in (0, 1)
+        )
         assert x < -8 and abs(y) < -x  # the RV on the left: x is the first axis
 
 
 def test_the_table_says_who_they_are(people, tree):
     table = pd.read_csv(tree / "table.csv", dtype=str, keep_default_na=False)
     fields = ["eid", "31-0.0", "34-0.0", "52-0.0", "53-2.0", "21003-2.0", "21001-2.0"]
-    assert table.columns.to_list() == [*fields, *(f"{f}-0.{k}" for f in (41270, 41280) for k in range(3))]
-    for row, person in zip(table.to_dict("records"), people.people.head(2).itertuples(), strict=True):
+    assert table.columns.to_list() == [
+        *fields,
+        *(f"{f}-0.{k}" for f in (41270, 41280) for k in range(3)),
+    ]
+    for row, person in zip(
+        table.to_dict("records"), people.people.head(2).itertuples(), strict=True
+    ):
         assert row["eid"] == person.subject and row["31-0.0"] == {"F": "0", "M": "1"}[person.sex]
         assert float(row["21001-2.0"]) == person.bmi and int(row["21003-2.0"]) == int(person.age)
         visit = pd.Timestamp(row["53-2.0"])
@@ -284,19 +339,26 @@ def test_the_table_says_who_they_are(people, tree):
 
 
 def test_a_tree_read_again_gives_the_phantoms_stacks(people, tree):
-    """All nine stacks; the crop follows the mask's box, so pictures may be shifted by whole pixels."""
+    """All nine stacks; the crop follows the mask's box, so pictures may be shifted by whole
+    pixels."""
     for subject in people.people.subject[:2]:
         cine, spacing = read_volume(tree / subject / "sa.nii.gz")
-        seg = check_labels(read_volume(tree / subject / "seg_sa.nii.gz")[0], mapping={k: k for k in range(4)})
+        seg = check_labels(
+            read_volume(tree / subject / "seg_sa.nii.gz")[0], mapping={k: k for k in range(4)}
+        )
         check_topology(seg[0])
-        scan = Scan(dict(enumerate(cine)), 0, ES_FRAME, dict(enumerate(seg)), spacing, cycle=len(cine))
+        scan = Scan(
+            dict(enumerate(cine)), 0, ES_FRAME, dict(enumerate(seg)), spacing, cycle=len(cine)
+        )
         images, masks, rows = stacks(scan, pixels=64, fov_mm=165.0, expand=True, orient="none")
         truth = people.stacks(people.people[people.people.subject == subject].assign(split="train"))
         assert [(row["slice"], row["frame"]) for row in rows] == list(
             zip(truth.index.slice, truth.index.frame, strict=True)
         )
         assert all(row["flags"] == "" for row in rows)
-        for image, mask, true_image, true_mask in zip(images, masks, truth.images, truth.masks, strict=True):
+        for image, mask, true_image, true_mask in zip(
+            images, masks, truth.images, truth.masks, strict=True
+        ):
             shift = best_shift(mask, true_mask)
             assert max(map(abs, shift)) <= 3
             moved, seen = (np.roll(v, shift, axis=(1, 2))[:, 4:-4, 4:-4] for v in (mask, image))
@@ -320,7 +382,8 @@ def test_slices_beyond_the_apex_are_empty(people, tmp_path):
     write_ukbb(people, tmp_path, count=1, slices=11, frames=4, pixels=64, mm=3.0)
     seg = read_volume(tmp_path / "SYN000000" / "seg_sa.nii.gz")[0]
     area = (seg[0] == LV).sum(axis=(1, 2))
-    assert seg.shape == (4, 11, 64, 64) and seg[:, 0].any() and not seg[:, 9:].any()  # offsets 4 and 5
+    # offsets 4 and 5
+    assert seg.shape == (4, 11, 64, 64) and seg[:, 0].any() and not seg[:, 9:].any()
     assert area[5] > area[6] > area[7] > area[8] > 0 and area[4] >= area[5]  # from base to apex
     cine = read_volume(tmp_path / "SYN000000" / "sa.nii.gz")[0]
     assert np.isfinite(cine).all() and cine[:, 9:].std() > 0
@@ -332,7 +395,9 @@ def test_end_systole_is_found_at_any_number_of_frames():
         assert abs(end_systole(frames) / frames - ES_FRAME / FRAMES) <= 0.5 / frames + 1e-9
 
 
-@pytest.mark.parametrize("wrong", [{"count": 7}, {"count": 0}, {"slices": 0}, {"frames": 1}, {"mm": 0}, {"pixels": 4}])
+@pytest.mark.parametrize(
+    "wrong", [{"count": 7}, {"count": 0}, {"slices": 0}, {"frames": 1}, {"mm": 0}, {"pixels": 4}]
+)
 def test_impossible_trees_are_refused(people, tmp_path, wrong):
     with pytest.raises(ValueError, match="count is|cannot be drawn"):
         write_ukbb(people, tmp_path / "tree", **wrong)

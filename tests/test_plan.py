@@ -1,4 +1,5 @@
-"""Plans as tables with properties: balanced, repeatable, from training subjects' masks only, and honest about each row."""
+"""Plans as tables with properties: balanced, repeatable, from training subjects' masks only, and
+honest about each row."""
 
 import inspect
 from functools import partial
@@ -48,7 +49,9 @@ def missing_groups(index: pd.DataFrame) -> list[str]:
 
 
 @few
-@given(count=st.integers(1, 400), seed=st.integers(0, 99), missing=st.sampled_from(["skip", "borrow"]))
+@given(
+    count=st.integers(1, 400), seed=st.integers(0, 99), missing=st.sampled_from(["skip", "borrow"])
+)
 def test_every_prefix_holds_each_group_equally_often(lacking, count, seed, missing):
     plan = balanced(lacking, count=count, seed=seed, missing=missing)
     assert len(plan) == count and plan.row.tolist() == list(range(count))
@@ -64,7 +67,9 @@ def test_every_prefix_holds_each_group_equally_often(lacking, count, seed, missi
 @given(short=st.integers(1, 150), more=st.integers(1, 150), seed=st.integers(0, 99))
 @pytest.mark.parametrize("plan_of", [partial(balanced, missing="borrow"), copy, random_prompt])
 def test_a_longer_plan_begins_with_the_shorter(lacking, plan_of, short, more, seed):
-    longer, shorter = (plan_of(lacking, count=count, seed=seed, per_mask=0) for count in (short + more, short))
+    longer, shorter = (
+        plan_of(lacking, count=count, seed=seed, per_mask=0) for count in (short + more, short)
+    )
     assert longer.head(short).to_csv(index=False) == shorter.to_csv(index=False)
 
 
@@ -110,10 +115,14 @@ def test_subjects_take_turns_and_no_mask_repeats_before_all_have_served(index):
         own = train[train.group == group]
         people, masks = own.subject.nunique(), len(own)
         uses = rows.subject.tolist()
-        for k in range(0, min(len(uses), masks) - people + 1, people):  # all have nine masks: nine whole rounds
+        # all have nine masks: nine whole rounds
+        for k in range(0, min(len(uses), masks) - people + 1, people):
             assert len(set(uses[k : k + people])) == people
         assert rows.source_row.head(masks).is_unique
-        assert rows.source_row.iloc[masks:].tolist() == rows.source_row.head(max(0, len(rows) - masks)).tolist()
+        assert (
+            rows.source_row.iloc[masks:].tolist()
+            == rows.source_row.head(max(0, len(rows) - masks)).tolist()
+        )
     assert (summary(plan).masks > summary(plan).subjects).any()
 
 
@@ -126,8 +135,15 @@ def test_a_balanced_plan_weighs_groups_equally_and_copy_does_not(index):
     even = balanced(index, count=len(index.group[index.split == "train"].unique()) * 4)
     assert np.ptp(balancing_weights(even)) < 1e-12
     drawn = copy(index, count=400)
-    shares = index[(index.split == "train") & index.diagnosis.notna()].group.value_counts(normalize=True)
-    assert np.abs(drawn.group.value_counts(normalize=True).reindex(shares.index, fill_value=0) - shares).max() < 0.06
+    shares = index[(index.split == "train") & index.diagnosis.notna()].group.value_counts(
+        normalize=True
+    )
+    assert (
+        np.abs(
+            drawn.group.value_counts(normalize=True).reindex(shares.index, fill_value=0) - shares
+        ).max()
+        < 0.06
+    )
 
 
 def test_subjects_who_lack_an_attribute_stand_for_no_group(index):
@@ -136,9 +152,9 @@ def test_subjects_who_lack_an_attribute_stand_for_no_group(index):
     index.loc[index.subject.isin(lacking), ["bmi", "bmi_band"]] = None
     index["group"] = group_names(index)
     plan = balanced(index, count=80)
-    assert not set(plan.subject) & set(lacking) and set(plan.group) | set(plan.attrs["missing"]) == possible_groups(
-        index
-    )
+    assert not set(plan.subject) & set(lacking) and set(plan.group) | set(
+        plan.attrs["missing"]
+    ) == possible_groups(index)
     assert plan.group.value_counts().max() - plan.group.value_counts().min() <= 1
 
 
@@ -147,7 +163,9 @@ def test_groups_without_a_training_subject_are_named(lacking):
     assert set(GONE) <= set(absent)
     plan = balanced(lacking, count=40)
     assert plan.attrs["missing"] == absent and not set(plan.group) & set(absent)
-    with pytest.raises(ValueError, match=f"belongs to {len(absent)} groups: .*plan.missing=skip.*borrow") as error:
+    with pytest.raises(
+        ValueError, match=f"belongs to {len(absent)} groups: .*plan.missing=skip.*borrow"
+    ) as error:
         balanced(lacking, count=40, missing="error")
     assert ", ".join(absent) in str(error.value)
 
@@ -185,15 +203,26 @@ def test_a_borrower_of_another_diagnosis_has_none_of_the_lenders_conditions(inde
 @pytest.mark.parametrize(
     ("group", "others", "nearest"),
     [
-        ("F/<60/obese/hf", ["F/<60/obese/healthy", "M/70+/normal/hf"], "M/70+/normal/hf"),  # the diagnosis last of all
-        ("F/<60/obese/hf", ["F/<60/obese/healthy", "M/70+/normal/reduced_ef"], "M/70+/normal/reduced_ef"),
-        ("F/<60/obese/hf", ["F/60-70/normal/hf", "F/70+/obese/hf"], "F/70+/obese/hf"),  # fewest attributes first
-        ("F/<60/obese/hf", ["F/70+/obese/hf", "F/60-70/obese/hf"], "F/60-70/obese/hf"),  # then the nearer band
+        # the diagnosis last of all
+        ("F/<60/obese/hf", ["F/<60/obese/healthy", "M/70+/normal/hf"], "M/70+/normal/hf"),
+        (
+            "F/<60/obese/hf",
+            ["F/<60/obese/healthy", "M/70+/normal/reduced_ef"],
+            "M/70+/normal/reduced_ef",
+        ),
+        # fewest attributes first
+        ("F/<60/obese/hf", ["F/60-70/normal/hf", "F/70+/obese/hf"], "F/70+/obese/hf"),
+        # then the nearer band
+        ("F/<60/obese/hf", ["F/70+/obese/hf", "F/60-70/obese/hf"], "F/60-70/obese/hf"),
         ("F/60-70/normal/hf", ["M/60-70/normal/hf", "F/70+/normal/hf"], "F/70+/normal/hf"),
-        ("F/60-70/normal/hf", ["F/70+/normal/hf", "F/60-70/overweight/hf"], "F/60-70/overweight/hf"),
+        (
+            "F/60-70/normal/hf",
+            ["F/70+/normal/hf", "F/60-70/overweight/hf"],
+            "F/60-70/overweight/hf",
+        ),
         ("normal/hf", ["obese/hf", "normal/healthy"], "obese/hf"),
     ],
-)  # fmt: skip
+)
 def test_the_nearest_group(group, others, nearest):
     assert nearest_group(group, others) == nearest_group(group, others[::-1]) == nearest
 
@@ -207,11 +236,16 @@ def test_what_is_no_group_is_refused_with_the_words_there_are(name):
 def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
     table = index.assign(sex=None, age=np.nan, age_band=None, conditions="")
     table["group"] = table.bmi_band + "/" + table.diagnosis
-    assert possible_groups(table) == {f"{b}/{d}" for b in ("normal", "overweight", "obese") for d in ("healthy", "hf")}
+    assert possible_groups(table) == {
+        f"{b}/{d}" for b in ("normal", "overweight", "obese") for d in ("healthy", "hf")
+    }
     plan = balanced(table, count=12)
     assert plan.group.value_counts().tolist() == [2] * 6
-    assert set(plan.prompt) == {f"{b} BMI, {d}" for b in ("normal", "overweight", "obese")
-                                for d in ("healthy", "with heart failure")}  # fmt: skip
+    assert set(plan.prompt) == {
+        f"{b} BMI, {d}"
+        for b in ("normal", "overweight", "obese")
+        for d in ("healthy", "with heart failure")
+    }
 
 
 @pytest.mark.parametrize(
@@ -224,7 +258,11 @@ def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
         (sweep, {"attribute": "height"}, "plan.attribute=height.*sex, age, bmi, diagnosis"),
         (sweep, {"values": [1]}, "plan.values=.*without plan.attribute"),
         (sweep, {"attribute": "sex", "values": ["F", "X"]}, r"sex takes F, M; correct \['X'\]"),
-        (sweep, {"attribute": "age", "values": [60, 300, "old"]}, r"numbers from 0 to 120; correct \[300, 'old'\]"),
+        (
+            sweep,
+            {"attribute": "age", "values": [60, 300, "old"]},
+            r"numbers from 0 to 120; correct \[300, 'old'\]",
+        ),
         (sweep, {"attribute": "bmi", "values": []}, "empty list"),
         (sweep, {"seeds": 0}, "plan.seeds=0"),
         (sweep, {"source_row": 99999}, "plan.source_row=99999.*0 to"),
@@ -240,13 +278,17 @@ def test_bad_settings_are_refused_by_name(index, plan_of, options, words):
 def test_half_masks_never_serve(index, subjects, name):
     train = index[(index.split == "train") & index.diagnosis.notna()]
     half = index.index.isin(train.index[::2])
-    index = index.assign(flags=np.where(half, "seen;ed_unlabelled;central_moved", "ed_unlabelled_not"))
+    index = index.assign(
+        flags=np.where(half, "seen;ed_unlabelled;central_moved", "ed_unlabelled_not")
+    )
     plan = PLANS[name](index)
     assert not index.loc[plan.source_row, "flags"].str.contains("seen").any()
     row = train.index[0]
     plan.loc[3, ["subject", "source_row"]] = [index.subject[row], row]
     plan.loc[3, list(ATTRIBUTES)] = index.loc[row, list(ATTRIBUTES)]
-    with pytest.raises(ValueError, match=f"'source_row' is {row} in row 3: no image may come from this mask"):
+    with pytest.raises(
+        ValueError, match=f"'source_row' is {row} in row 3: no image may come from this mask"
+    ):
         check(plan.assign(borrowed=""), subjects, index)
 
 
@@ -264,13 +306,18 @@ def test_fig_3_varies_bmi_and_fig_4_the_seed_and_nothing_else(index, subjects):
     for _, part in three.groupby("source_row"):
         varied = {column for column in part if part[column].astype(str).nunique() > 1}
         assert varied == {"row", "bmi", "bmi_band", "prompt", "group", "borrowed"}
-        assert part.bmi_band.tolist() == bmi_band(part.bmi).tolist() == ["normal", "overweight", "obese"]
+        assert (
+            part.bmi_band.tolist()
+            == bmi_band(part.bmi).tolist()
+            == ["normal", "overweight", "obese"]
+        )
         assert part.prompt.tolist() == [prompt(row) for _, row in part.iterrows()]
         assert [g.split("/")[2] for g in part.group] == part.bmi_band.tolist()
     assert {column for column in four if four[column].astype(str).nunique() > 1} == {"row", "seed"}
     assert four.seed.is_unique and set(four.label) == {1} and set(four.sex) == {"M"}
-    assert [(p.sex.iloc[0], p.age_band.iloc[0]) for _, p in three.groupby("source_row", sort=False)] == [
-        ("F", "60-70"), ("M", "70+")]  # fmt: skip
+    assert [
+        (p.sex.iloc[0], p.age_band.iloc[0]) for _, p in three.groupby("source_row", sort=False)
+    ] == [("F", "60-70"), ("M", "70+")]
 
 
 @pytest.mark.parametrize("where", ["test", "val", "extra"])
@@ -278,7 +325,9 @@ def test_a_plan_with_a_subject_of_another_split_is_refused(index, subjects, wher
     plan = balanced(index, count=20)
     stray = index[index.split == where].iloc[0]
     plan.loc[7, ["subject", "source_row"]] = [stray.subject, stray.name]
-    with pytest.raises(ValueError, match=f"subject {stray.subject}: masks come from the {where} split.*first at 7"):
+    with pytest.raises(
+        ValueError, match=f"subject {stray.subject}: masks come from the {where} split.*first at 7"
+    ):
         check(plan, subjects, index)
 
 
@@ -286,7 +335,9 @@ def test_a_plan_without_a_column_or_with_a_stranger_is_refused(index, subjects):
     plan = balanced(index, count=5)
     with pytest.raises(ValueError, match=r"lacks the columns \['prompt', 'seed'\].*plan=custom"):
         check(plan.drop(columns=["prompt", "seed"]), subjects, index)
-    with pytest.raises(ValueError, match="'gudance' .for 'guidance'.*, 'z'; a plan has row, subject"):
+    with pytest.raises(
+        ValueError, match="'gudance' .for 'guidance'.*, 'z'; a plan has row, subject"
+    ):
         check(plan.assign(gudance=1, z=2), subjects, index)
     with pytest.raises(ValueError, match="no rows"):
         check(plan.head(0), subjects, index)
@@ -296,10 +347,15 @@ def test_a_plan_without_a_column_or_with_a_stranger_is_refused(index, subjects):
 
 def test_a_mask_that_is_not_the_named_training_subjects_is_refused(index, subjects):
     plan = balanced(index, count=20)
-    others = {split: index.index[index.split == split][0] for split in ("train", "val", "test", "extra")}
+    others = {
+        split: index.index[index.split == split][0] for split in ("train", "val", "test", "extra")
+    }
     for stray in others.values():
         plan.loc[[7, 9], "source_row"] = stray
-        with pytest.raises(ValueError, match=f"'source_row' is {stray} in rows 7, 9: that mask is another subject's"):
+        with pytest.raises(
+            ValueError,
+            match=f"'source_row' is {stray} in rows 7, 9: that mask is another subject's",
+        ):
             check(plan, subjects, index)
     moved_over = index.assign(split=index.split.where(index.index != others["train"], "test"))
     plan.loc[[7, 9], ["subject", "source_row"]] = [index.subject[others["train"]], others["train"]]
@@ -320,9 +376,17 @@ def test_a_mask_that_is_not_the_named_training_subjects_is_refused(index, subjec
         ("conditions", "af;mi", "is 'af;mi' in rows 2, 4: it takes mi, ihd, af, joined by ;"),
         ("age", 300.0, "is .*300.0.* in rows 2, 4: it takes numbers from 0 to 120, or nothing"),
         ("bmi", 5.0, "in rows 2, 4: it takes numbers from 12 to 70"),
-        ("age_band", "old", "is 'old' in rows .*2.*: the row's other columns say .*it takes <60, 60-70, 70."),
+        (
+            "age_band",
+            "old",
+            "is 'old' in rows .*2.*: the row's other columns say .*it takes <60, 60-70, 70.",
+        ),
         ("label", 7, "is 7 in rows 2, 4: the row's other columns say [01]"),
-        ("group", "X/60-70/obese/hf", "is 'X/60-70/obese/hf' in rows 2, 4: the row's other columns say '[FM]/"),
+        (
+            "group",
+            "X/60-70/obese/hf",
+            "is 'X/60-70/obese/hf' in rows 2, 4: the row's other columns say '[FM]/",
+        ),
         ("borrowed", "F/60-70/obese/hf", "in rows 2, 4: the row's other columns say ''"),
         ("prompt", None, "is empty in rows 2, 4: it takes text"),
         ("negative", float("nan"), "is empty in rows 2, 4: it takes text"),
@@ -334,8 +398,10 @@ def test_a_mask_that_is_not_the_named_training_subjects_is_refused(index, subjec
         ("zoom", 1.2, "in rows 2, 4: it takes numbers from 0.95 to 1.05 .anatomical limits"),
         ("dx", -0.1, "in rows 2, 4: it takes numbers from -0.03 to 0.03 .anatomical limits"),
     ],
-)  # fmt: skip
-def test_a_row_that_cannot_be_drawn_is_refused_by_column_and_row(index, subjects, column, value, words):
+)
+def test_a_row_that_cannot_be_drawn_is_refused_by_column_and_row(
+    index, subjects, column, value, words
+):
     plan = balanced(index, count=6).assign(steps=8)
     check(plan, subjects, index)
     plan[column] = plan[column].astype(object)
@@ -349,13 +415,20 @@ def test_random_prompts_are_independent_of_the_mask_but_for_the_diagnosis(index,
     plan = random_prompt(index, count=2000, seed=seed)
     check(plan, subjects, index)
     own = index.loc[plan.source_row].reset_index(drop=True)
-    assert plan.diagnosis.tolist() == own.diagnosis.tolist() and plan.conditions.tolist() == own.conditions.tolist()
+    assert (
+        plan.diagnosis.tolist() == own.diagnosis.tolist()
+        and plan.conditions.tolist() == own.conditions.tolist()
+    )
     for axis, levels in {**AXES, "diagnosis": ("healthy", "hf")}.items():
         shares = plan[axis].value_counts(normalize=True)
         expected = (
-            {"<60": 0.25, "60-70": 0.25, "70+": 0.5} if axis == "age_band" else dict.fromkeys(levels, 1 / len(levels))
+            {"<60": 0.25, "60-70": 0.25, "70+": 0.5}
+            if axis == "age_band"
+            else dict.fromkeys(levels, 1 / len(levels))
         )
-        assert set(shares.index) == set(levels) and all(abs(shares[k] - v) < 0.05 for k, v in expected.items())
+        assert set(shares.index) == set(levels) and all(
+            abs(shares[k] - v) < 0.05 for k, v in expected.items()
+        )
         if axis != "diagnosis":  # the same whatever the mask's subject, and whatever the diagnosis
             for other in (own[axis], plan.diagnosis):
                 within = pd.crosstab(other, plan[axis], normalize="index")
@@ -379,30 +452,66 @@ def test_random_prompts_say_nothing_a_cohort_does_not_know(index):
 
 @pytest.mark.parametrize(
     ("attribute", "values", "shown"),
-    [("sex", None, ["F", "M"]), ("age", [50, 61.5, 88], [50.0, 61.5, 88.0]), ("age", None, [55.0, 65.0, 75.0]),
-     ("bmi", None, [22.0, 27.5, 34.0]), ("diagnosis", None, ["healthy", "hf"])],
-)  # fmt: skip
-def test_a_sweep_varies_one_attribute_of_one_mask_and_seed(index, subjects, attribute, values, shown):
+    [
+        ("sex", None, ["F", "M"]),
+        ("age", [50, 61.5, 88], [50.0, 61.5, 88.0]),
+        ("age", None, [55.0, 65.0, 75.0]),
+        ("bmi", None, [22.0, 27.5, 34.0]),
+        ("diagnosis", None, ["healthy", "hf"]),
+    ],
+)
+def test_a_sweep_varies_one_attribute_of_one_mask_and_seed(
+    index, subjects, attribute, values, shown
+):
     plan = sweep(index, like="F/60-70/obese/hf", attribute=attribute, values=values)
     check(plan, subjects, index)
-    assert plan[attribute].tolist() == shown and plan.source_row.nunique() == plan.seed.nunique() == 1
-    follows = {"age": {"age_band"}, "bmi": {"bmi_band"}, "diagnosis": {"label", "conditions"}}.get(attribute, set())
+    assert (
+        plan[attribute].tolist() == shown and plan.source_row.nunique() == plan.seed.nunique() == 1
+    )
+    follows = {"age": {"age_band"}, "bmi": {"bmi_band"}, "diagnosis": {"label", "conditions"}}.get(
+        attribute, set()
+    )
     varied = {column for column in plan if plan[column].astype(str).nunique() > 1}
-    assert varied <= {"row", attribute, "group", "prompt", "borrowed"} | follows and {"prompt", "group"} <= varied
+    assert (
+        varied <= {"row", attribute, "group", "prompt", "borrowed"} | follows
+        and {"prompt", "group"} <= varied
+    )
     own = index.loc[plan.source_row[0]]
     assert own.central and own.group == "F/60-70/obese/hf"
 
 
 def test_a_sweep_crosses_values_seeds_guidance_and_steps(index, subjects):
     row = int(index.index[index.split == "train"][50])
-    plan = sweep(index, source_row=row, attribute="sex", seeds=3, guidance=[1, 4], steps=[4, 8, 20], negative="blur")
+    plan = sweep(
+        index,
+        source_row=row,
+        attribute="sex",
+        seeds=3,
+        guidance=[1, 4],
+        steps=[4, 8, 20],
+        negative="blur",
+    )
     check(plan, subjects, index)
-    assert len(plan) == 2 * 3 * 2 * 3 and set(plan.source_row) == {row} and set(plan.negative) == {"blur"}
+    assert (
+        len(plan) == 2 * 3 * 2 * 3
+        and set(plan.source_row) == {row}
+        and set(plan.negative) == {"blur"}
+    )
     assert not plan.duplicated(["sex", "seed", "guidance", "steps"]).any()
-    assert set(plan.guidance) == {1.0, 4.0} and set(plan.steps) == {4, 8, 20} and plan.seed.nunique() == 3
+    assert (
+        set(plan.guidance) == {1.0, 4.0}
+        and set(plan.steps) == {4, 8, 20}
+        and plan.seed.nunique() == 3
+    )
     seeds = sweep(index, seeds=4)
-    assert "steps" not in seeds and {c for c in seeds if seeds[c].astype(str).nunique() > 1} == {"row", "seed"}
-    assert sweep(index, seeds=2, seed=3).seed.tolist() == sweep(index, seeds=4, seed=3).seed.tolist()[:2]
+    assert "steps" not in seeds and {c for c in seeds if seeds[c].astype(str).nunique() > 1} == {
+        "row",
+        "seed",
+    }
+    assert (
+        sweep(index, seeds=2, seed=3).seed.tolist()
+        == sweep(index, seeds=4, seed=3).seed.tolist()[:2]
+    )
 
 
 @pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
@@ -419,7 +528,11 @@ def test_augmenting_moves_masks_within_limits_and_nothing_else(index, subjects, 
 
 def test_negative_guidance_and_strength_are_every_rows(index):
     plan = balanced(index, count=4, negative="noise", guidance=3, strength=0.5)
-    assert set(plan.negative) == {"noise"} and set(plan.guidance) == {3.0} and set(plan.strength) == {0.5}
+    assert (
+        set(plan.negative) == {"noise"}
+        and set(plan.guidance) == {3.0}
+        and set(plan.strength) == {0.5}
+    )
 
 
 def pose(**changed: float) -> pd.DataFrame:
@@ -452,7 +565,8 @@ def test_a_mask_that_is_not_moved_keeps_its_bytes(disc):
 def test_a_mask_turns_scales_and_shifts_as_its_row_says(disc):
     turned = moved(disc, pose(angle=10))[0]
     y, x = centre(turned[0], 3)
-    assert abs(y + 40 * np.sin(np.radians(10))) < 0.5 and abs(x - 40 * np.cos(np.radians(10))) < 0.5  # up: y is down
+    # up: y is down
+    assert abs(y + 40 * np.sin(np.radians(10))) < 0.5 and abs(x - 40 * np.cos(np.radians(10))) < 0.5
     assert (turned[1] == LV).sum() == pytest.approx((disc[0, 1] == LV).sum(), rel=0.02)
     for zoom in (0.95, 1.05):
         grown = moved(disc, pose(zoom=zoom))[0]
@@ -462,7 +576,9 @@ def test_a_mask_turns_scales_and_shifts_as_its_row_says(disc):
     for phase in (0, 1):
         assert np.allclose(centre(shifted[phase], LV), (3, -2), atol=0.2)
     edge = np.full((1, 2, 64, 64), LV, np.uint8)
-    assert (moved(edge, pose(dy=0.03))[0, :, 0] == 0).all() and (moved(edge, pose(dy=0.03))[0, :, -1] == LV).all()
+    assert (moved(edge, pose(dy=0.03))[0, :, 0] == 0).all() and (
+        moved(edge, pose(dy=0.03))[0, :, -1] == LV
+    ).all()
 
 
 def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
@@ -478,7 +594,9 @@ def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
 
 @pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt", "sweep", "custom"])
 def test_config_files_hold_what_their_plan_takes(name):
-    config = yaml.safe_load((Path(__file__).parents[1] / "conf" / "plan" / f"{name}.yaml").read_text())
+    config = yaml.safe_load(
+        (Path(__file__).parents[1] / "conf" / "plan" / f"{name}.yaml").read_text()
+    )
     module, _, function = config.pop("_target_").removeprefix("cmrgen.").partition(".")
     plan_of = getattr({"plan": plans, "sweeps": sweeps, "custom": custom_plan}[module], function)
     takes = inspect.signature(plan_of).parameters
@@ -487,5 +605,9 @@ def test_config_files_hold_what_their_plan_takes(name):
     )
     assert function == name and set(config) == keys - {"fields"}  # which generate.py gives
     for key, parameter in takes.items():
-        if key in config and not str(config[key]).startswith(("$", "???")) and parameter.default is not parameter.empty:
+        if (
+            key in config
+            and not str(config[key]).startswith(("$", "???"))
+            and parameter.default is not parameter.empty
+        ):
             assert key == "attribute" or config[key] == parameter.default

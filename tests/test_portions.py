@@ -1,4 +1,5 @@
-"""However many images are asked for, so many go through a network together; where even they don't fit, fewer do."""
+"""However many images are asked for, so many go through a network together; where even they don't
+fit, fewer do."""
 
 from types import SimpleNamespace
 
@@ -72,14 +73,20 @@ def test_what_does_not_fit_is_halved_once_and_for_all_with_a_sentence(capsys):
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1]
     out = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in out] == ["drawing images"] * 2
-    assert "8 images together; from now on 4" in out[0] and "4 images together; from now on 2" in out[1]
+    assert (
+        "8 images together; from now on 4" in out[0]
+        and "4 images together; from now on 2" in out[1]
+    )
     tried.clear()
     assert stage.run(forward, 4, together=8, device=CPU).tolist() == list(range(4))
     assert tried == [2, 2] and not capsys.readouterr().out
 
 
 def test_where_one_image_is_too_much_the_remedy_is_a_paragraph():
-    stage, (forward, _) = Portions("decoding images", remedy="Take another base"), scarce(0, real_error())
+    stage, (forward, _) = (
+        Portions("decoding images", remedy="Take another base"),
+        scarce(0, real_error()),
+    )
     with pytest.raises(
         OutOfMemory, match="decoding images: out of memory with a single image on cpu. Take another"
     ) as e:
@@ -97,7 +104,9 @@ def test_other_errors_and_those_of_an_inner_stage_pass():
 
 def test_nothing_asked_is_nothing_done():
     forward, tried = scarce(1)
-    assert len(Portions("x", remedy="").run(forward, 0, together=4, device=CPU)) == 0 and tried == [0]
+    assert len(Portions("x", remedy="").run(forward, 0, together=4, device=CPU)) == 0 and tried == [
+        0
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +147,15 @@ def test_a_network_moves_to_a_device_when_it_is_used_and_back_at_once(tiny_base)
     vae = base.vae
     base.to("meta")
     assert next(vae.parameters()).device == CPU and base.scale.device.type == "meta"
-    assert next(base.unet.parameters()).device.type == "meta" and next(vae.parameters()).device == CPU
+    assert (
+        next(base.unet.parameters()).device.type == "meta" and next(vae.parameters()).device == CPU
+    )
     assert next(base.vae.parameters()).device.type == "meta"
     other = load_base(weights=str(tiny_base)).to("cpu", unet=torch.bfloat16)
-    assert other.unet.dtype == torch.bfloat16 and other.to("cpu", unet=torch.float32).unet.dtype == torch.float32
+    assert (
+        other.unet.dtype == torch.bfloat16
+        and other.to("cpu", unet=torch.float32).unet.dtype == torch.float32
+    )
 
 
 def test_decoding_stays_in_the_vaes_precision_under_autocast(base):
@@ -155,13 +169,22 @@ def test_decoding_stays_in_the_vaes_precision_under_autocast(base):
 @pytest.mark.parametrize(
     ("batch", "accumulated", "says"),
     [
-        (8, 2, "data.batch_size=4 trainer.accumulate_grad_batches=4 takes about half, for as many images a step"),
+        (
+            8,
+            2,
+            "data.batch_size=4 trainer.accumulate_grad_batches=4 takes about half, for as many images a step",
+        ),
         (3, 1, "data.batch_size=1 takes about half;"),
         (1, 2, r"bf16-mixed\. memory.checkpointing=true keeps less"),
     ],
 )
 def test_a_training_step_that_does_not_fit_names_what_takes_less(batch, accumulated, says):
-    how = {"setting": "data.batch_size", "batch_size": batch, "accumulated": accumulated, "precision": "bf16-mixed"}
+    how = {
+        "setting": "data.batch_size",
+        "batch_size": batch,
+        "accumulated": accumulated,
+        "precision": "bf16-mixed",
+    }
     with (
         pytest.raises(OutOfMemory, match=says) as caught,
         told(lambda: of_training("runs/x", **how, lighter="memory.checkpointing=true keeps less")),
@@ -173,6 +196,13 @@ def test_a_training_step_that_does_not_fit_names_what_takes_less(batch, accumula
 
 
 def test_budgets_are_what_the_table_was_computed_for():
-    """docs/results/memory.md is of these; whoever changes one computes it anew (benchmarks/memory.py)."""
-    budgets = (portions.ENCODED, portions.DECODED, portions.BESIDE_TRAINING, portions.DRAWN, portions.OFF_GPU)
+    """docs/results/memory.md is of these; whoever changes one computes it anew
+    (benchmarks/memory.py)."""
+    budgets = (
+        portions.ENCODED,
+        portions.DECODED,
+        portions.BESIDE_TRAINING,
+        portions.DRAWN,
+        portions.OFF_GPU,
+    )
     assert budgets == (2**18, 2**18, 2**18, 2**20, 2)

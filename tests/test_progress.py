@@ -1,4 +1,5 @@
-"""Progress: bars on a terminal, few plain lines in a log file, one look for all, and trainings told by the epoch."""
+"""Progress: bars on a terminal, few plain lines in a log file, one look for all, and trainings told
+by the epoch."""
 
 from __future__ import annotations
 
@@ -33,7 +34,15 @@ class Clock:
 def told(*, units: int, seconds: float, done: int = 0, **options) -> list[str]:
     """The lines of a loop that takes so many seconds, evenly."""
     clock, lines = Clock(), []
-    shown = Lines("prepare acdc", total=units, unit="subjects", done=done, write=lines.append, clock=clock, **options)
+    shown = Lines(
+        "prepare acdc",
+        total=units,
+        unit="subjects",
+        done=done,
+        write=lines.append,
+        clock=clock,
+        **options,
+    )
     for _ in range(units - done):
         clock.now += seconds / (units - done)
         shown.advance()
@@ -47,7 +56,10 @@ def test_a_loop_of_seconds_is_one_line():
 
 def test_a_loop_of_minutes_is_told_each_tenth():
     lines = told(units=1000, seconds=100)
-    assert len(lines) == 10 and lines[0] == "prepare acdc: 100 of 1,000 subjects, 0:10, about 1:30 left"
+    assert (
+        len(lines) == 10
+        and lines[0] == "prepare acdc: 100 of 1,000 subjects, 0:10, about 1:30 left"
+    )
     assert lines[-1] == "prepare acdc: 1,000 subjects in 1:40"
 
 
@@ -56,7 +68,9 @@ def test_a_day_in_a_log_file_is_some_kilobytes(hours):
     lines = told(units=40_000, seconds=3600.0 * hours)
     assert 20 < len(lines) < 200 and sum(len(line) + 1 for line in lines) < 15_000
     waits = [spoken(line) for line in lines]
-    assert max(b - a for a, b in zip(waits, waits[1:], strict=False)) <= max(120, 0.06 * 3600 * hours)
+    assert max(b - a for a, b in zip(waits, waits[1:], strict=False)) <= max(
+        120, 0.06 * 3600 * hours
+    )
 
 
 def spoken(line: str) -> int:
@@ -92,7 +106,13 @@ def test_each_gives_the_items_and_tells_of_them(capsys):
 
 
 def test_times_are_spelt_as_clocks_do():
-    assert [spell(s) for s in (0, 7.4, 61, 3600, 36_723)] == ["0:00", "0:07", "1:01", "1:00:00", "10:12:03"]
+    assert [spell(s) for s in (0, 7.4, 61, 3600, 36_723)] == [
+        "0:00",
+        "0:07",
+        "1:01",
+        "1:00:00",
+        "10:12:03",
+    ]
 
 
 LOOP = """
@@ -113,7 +133,9 @@ def test_a_terminal_gets_a_bar_with_a_second_one_below_it_and_lines_above():
     environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100", "PYTHONPATH": str(SRC)}
     environment.pop("LOCAL_RANK", None)
     code = [sys.executable, "-c", textwrap.dedent(LOOP)]
-    ended = subprocess.run(code, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, check=True)
+    ended = subprocess.run(
+        code, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, check=True
+    )
     os.close(theirs)
     text = b""
     while True:
@@ -123,7 +145,12 @@ def test_a_terminal_gets_a_bar_with_a_second_one_below_it_and_lines_above():
             break
     os.close(ours)
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text.decode())
-    assert ended.returncode == 0 and "━" in shown and "40/40 subjects" in shown and "8/8 steps" in shown
+    assert (
+        ended.returncode == 0
+        and "━" in shown
+        and "40/40 subjects" in shown
+        and "8/8 steps" in shown
+    )
     assert "a line between\r\n" in shown
 
 
@@ -137,13 +164,19 @@ def test_a_pipe_gets_a_line(tmp_path):
     )
     assert ended.stdout == "a line between\n"
     lines = ended.stderr.splitlines()
-    assert lines[0].startswith("within: 8 steps in 0:0") and lines[1].startswith("prepare acdc: 40 subjects in 0:0")
+    assert lines[0].startswith("within: 8 steps in 0:0") and lines[1].startswith(
+        "prepare acdc: 40 subjects in 0:0"
+    )
     assert len(lines) == 2 and "\r" not in ended.stderr and "\x1b" not in ended.stderr
 
 
 def test_only_this_module_draws_bars():
     files = [path for path in SRC.rglob("*.py") if path.name != "progress.py"]
-    assert not [path for path in files if re.search(r"\btqdm\(|rich\.progress|import tqdm", path.read_text())]
+    assert not [
+        path
+        for path in files
+        if re.search(r"\btqdm\(|rich\.progress|import tqdm", path.read_text())
+    ]
 
 
 # trainings
@@ -154,7 +187,12 @@ def trained(*, epochs: int, batches: int, seconds: float, **options) -> list[str
     clock, lines = Clock(), []
     callback = EpochLines(clock=clock, write=lines.append)
     trainer = SimpleNamespace(
-        max_epochs=epochs, current_epoch=0, global_step=0, num_training_batches=batches, callback_metrics={}, **options
+        max_epochs=epochs,
+        current_epoch=0,
+        global_step=0,
+        num_training_batches=batches,
+        callback_metrics={},
+        **options,
     )
     callback._trainer = trainer
     for epoch in range(epochs):
@@ -178,13 +216,19 @@ def test_an_epoch_is_a_line_with_its_metrics():
 
 def test_a_long_epoch_shows_that_it_goes_on():
     lines = trained(epochs=1, batches=1000, seconds=1.0)
-    assert 8 < len(lines) < 20 and lines[0].startswith("epoch 1 of 1: ") and "of 1,000 batches" in lines[0]
+    assert (
+        8 < len(lines) < 20
+        and lines[0].startswith("epoch 1 of 1: ")
+        and "of 1,000 batches" in lines[0]
+    )
 
 
 def test_only_the_first_process_tells():
     callback = EpochLines(write=lambda line: pytest.fail(line))
     callback.disable()
-    trainer = SimpleNamespace(max_epochs=1, current_epoch=0, global_step=0, num_training_batches=3, callback_metrics={})
+    trainer = SimpleNamespace(
+        max_epochs=1, current_epoch=0, global_step=0, num_training_batches=3, callback_metrics={}
+    )
     callback._trainer = trainer
     callback.on_train_epoch_start(trainer)
     callback.on_train_batch_end(trainer)
@@ -194,7 +238,12 @@ def test_only_the_first_process_tells():
 def test_a_bar_of_ones_own_a_terminal_and_silence_want_no_lines(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     assert len(epoch_lines([])) == 1 and len(epoch_lines([], bars=True)) == 1
-    assert epoch_lines([], bars=False) == [] == epoch_lines([TQDMProgressBar()]) == epoch_lines([RichProgressBar()])
+    assert (
+        epoch_lines([], bars=False)
+        == []
+        == epoch_lines([TQDMProgressBar()])
+        == epoch_lines([RichProgressBar()])
+    )
     monkeypatch.setattr("cmrstudy.epoch_lines.on_terminal", lambda stream: True)
     assert epoch_lines([]) == []
 

@@ -23,20 +23,33 @@ def said(*row) -> str:
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
-    [(("M", 74, 22, "hf"), "Male, age in 70s, normal BMI, with heart failure"),
-     (("F", 45.3, 27, "healthy"), "Female, age in 40s, overweight BMI, healthy"),
-     (("F", 66, 40, "reduced_ef"), "Female, age in 60s, obese BMI, with reduced ejection fraction")],
-)  # fmt: skip
+    [
+        (("M", 74, 22, "hf"), "Male, age in 70s, normal BMI, with heart failure"),
+        (("F", 45.3, 27, "healthy"), "Female, age in 40s, overweight BMI, healthy"),
+        (
+            ("F", 66, 40, "reduced_ef"),
+            "Female, age in 60s, obese BMI, with reduced ejection fraction",
+        ),
+    ],
+)
 def test_a_subject_in_words(row, sentence):
     assert said(*row) == sentence
 
 
 @pytest.mark.parametrize(
     ("diagnosis", "conditions", "words"),
-    [("hf", "mi;ihd;af", "with heart failure, myocardial infarction, ischemic heart disease, atrial fibrillation"),
-     ("hf", "", "with heart failure"), ("healthy", "", "healthy"), ("healthy", "af", "with atrial fibrillation"),
-     (None, "mi", "with myocardial infarction")],
-)  # fmt: skip
+    [
+        (
+            "hf",
+            "mi;ihd;af",
+            "with heart failure, myocardial infarction, ischemic heart disease, atrial fibrillation",
+        ),
+        ("hf", "", "with heart failure"),
+        ("healthy", "", "healthy"),
+        ("healthy", "af", "with atrial fibrillation"),
+        (None, "mi", "with myocardial infarction"),
+    ],
+)
 def test_conditions_follow_the_diagnosis_and_end_health(diagnosis, conditions, words):
     row = people(("M", 74, 22, diagnosis)).assign(conditions=conditions)
     assert prompt(row.iloc[0]) == prompts(row).item() == f"Male, age in 70s, normal BMI, {words}"
@@ -52,8 +65,10 @@ def test_age_is_worded_as_it_is_banded(age, decade, band):
     assert people(("F", age, 22, "hf")).age_band.item() == band
 
 
-@pytest.mark.parametrize(("bmi", "word"), [(16, "normal"), (24.99, "normal"), (25, "overweight"), (29.99, "overweight"),
-                                           (30, "obese")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("bmi", "word"),
+    [(16, "normal"), (24.99, "normal"), (25, "overweight"), (29.99, "overweight"), (30, "obese")],
+)
 def test_bmi_is_worded_as_it_is_banded(bmi, word):
     assert f", {word} BMI," in said("F", 65, bmi, "hf")
     assert people(("F", 65, bmi, "hf")).bmi_band.item() == word
@@ -75,11 +90,19 @@ def test_a_prompt_says_what_is_known_and_nothing_else(rows):
         assert sentence == prompt(row)
         clauses = sentence.split(", ") if sentence else []
         assert len(clauses) == row[["sex", "age", "bmi", "diagnosis"]].notna().sum()
-        assert [c for c in clauses if c.endswith(" BMI")] == ([f"{row.bmi_band} BMI"] if pd.notna(row.bmi_band) else [])
-        decade = [int(c.removeprefix("age in ").removesuffix("s")) for c in clauses if c.startswith("age in")]
+        assert [c for c in clauses if c.endswith(" BMI")] == (
+            [f"{row.bmi_band} BMI"] if pd.notna(row.bmi_band) else []
+        )
+        decade = [
+            int(c.removeprefix("age in ").removesuffix("s"))
+            for c in clauses
+            if c.startswith("age in")
+        ]
         if pd.notna(row.age):
             assert decade == [row.age // 10 * 10]
-            assert {"<60": decade[0] < 60, "60-70": decade[0] == 60, "70+": decade[0] >= 70}[row.age_band]
+            assert {"<60": decade[0] < 60, "60-70": decade[0] == 60, "70+": decade[0] >= 70}[
+                row.age_band
+            ]
         assert ("healthy" in clauses) == (row.diagnosis == "healthy")
 
 
@@ -94,7 +117,10 @@ def test_an_unknown_attribute_drops_its_clause():
 def test_a_cohort_that_knows_no_sex_and_no_age():
     """ACDC: BMI and diagnosis only."""
     table = people((None, None, 24, "healthy"), (None, None, 31, "reduced_ef"))
-    assert prompts(table).tolist() == ["normal BMI, healthy", "obese BMI, with reduced ejection fraction"]
+    assert prompts(table).tolist() == [
+        "normal BMI, healthy",
+        "obese BMI, with reduced ejection fraction",
+    ]
 
 
 def test_fields_choose_and_order_the_clauses():
@@ -105,7 +131,13 @@ def test_fields_choose_and_order_the_clauses():
 
 
 def test_every_attribute_has_its_own_words_and_rows_keep_their_index():
-    cells = [(s, a, b, d) for s in "FM" for a in (55, 65, 75) for b in (22, 27, 33) for d in ("healthy", "hf")]
+    cells = [
+        (s, a, b, d)
+        for s in "FM"
+        for a in (55, 65, 75)
+        for b in (22, 27, 33)
+        for d in ("healthy", "hf")
+    ]
     table = people(*cells).iloc[::-1]
     words = prompts(table)
     assert words.index.equals(table.index) and words.nunique() == table.group.nunique() == 36

@@ -1,4 +1,5 @@
-"""Synthetic images differ from real ones by what is new in them alone: no shortcut by grey levels, blur or phase."""
+"""Synthetic images differ from real ones by what is new in them alone: no shortcut by grey levels,
+blur or phase."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from cmrdata.readers.phantom import Phantom
 from cmrdata.slices import _grey
 from cmrgen.base import as_rgb
 from cmrgen.evaluation.measured import Measured
-from cmrgen.evaluation.two_sample import DRAWS, LEAST, NETWORK, TRIVIAL, Side, auc, halved, two_sample
+from cmrgen.evaluation.two_sample import (
+    DRAWS,
+    LEAST,
+    NETWORK,
+    TRIVIAL,
+    Side,
+    auc,
+    halved,
+    two_sample,
+)
 from cmrgen.evaluation.two_sample_section import comparable, two_sample_section
 from cmrgen.phases import CHANNELS, checked, three_channels, two_phases
 from cmrgen.render import as_stored
@@ -34,9 +44,14 @@ def real() -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothed(images: np.ndarray) -> np.ndarray:
-    """What enlarging eightfold and shrinking by unrelated filters did: [1/6, 2/3, 1/6] along each axis."""
-    large = torch.nn.functional.interpolate(torch.from_numpy(images).float(), size=(512, 512), mode="bilinear")
-    small = torch.nn.functional.interpolate(large, size=images.shape[-2:], mode="bilinear", antialias=True)
+    """What enlarging eightfold and shrinking by unrelated filters did: [1/6, 2/3, 1/6] along each
+    axis."""
+    large = torch.nn.functional.interpolate(
+        torch.from_numpy(images).float(), size=(512, 512), mode="bilinear"
+    )
+    small = torch.nn.functional.interpolate(
+        large, size=images.shape[-2:], mode="bilinear", antialias=True
+    )
     return small.round().clamp(0, 255).to(torch.uint8).numpy()
 
 
@@ -51,7 +66,9 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("pixels", [64, 65, 72, 100, 128, 512])
 def test_a_real_image_comes_back_from_the_bases_size_as_it_was(real, pixels, channels):
     images = real[0][:12]
-    drawn = (two_phases(as_rgb(torch.from_numpy(images), pixels, channels=channels), channels) + 1) * 127.5
+    drawn = (
+        two_phases(as_rgb(torch.from_numpy(images), pixels, channels=channels), channels) + 1
+    ) * 127.5
     assert drawn.shape[-1] == pixels
     assert psnr(as_stored(drawn, 64), images) > 60
     assert psnr(as_stored(drawn.round(), 64), images) > 40  # a decoder's 8 bits in between
@@ -83,23 +100,35 @@ def test_a_black_or_white_picture_stays_one():
 
 def test_real_images_keep_their_bytes_and_drawn_ones_get_real_ones_ends(real):
     assert np.array_equal(stretched(real[0]), real[0])
-    drawn = 40 + 0.6 * real[0].astype(np.float32) + np.random.default_rng(0).normal(0, 2, real[0].shape)
+    drawn = (
+        40 + 0.6 * real[0].astype(np.float32) + np.random.default_rng(0).normal(0, 2, real[0].shape)
+    )
     found = stretched(drawn)
     clipped = lambda images: ((images == 0) | (images == 255)).mean((1, 2, 3))  # noqa: E731
-    assert np.abs(clipped(found) - clipped(real[0])).max() < 0.02 and (clipped(np.rint(drawn)) == 0).all()
+    assert (
+        np.abs(clipped(found) - clipped(real[0])).max() < 0.02
+        and (clipped(np.rint(drawn)) == 0).all()
+    )
     assert np.array_equal(stretched(found), found)
 
 
 def test_drawn_grey_levels_are_stretched_as_read_ones(real):
-    """The readers' own function, whose percentiles lie between two pixels' values, gives the same but for a last digit."""
-    scan = 300 + 3.7 * real[0].astype(np.float32) + np.random.default_rng(1).normal(0, 3, real[0].shape)
+    """The readers' own function, whose percentiles lie between two pixels' values, gives the same
+    but for a last digit."""
+    scan = (
+        300
+        + 3.7 * real[0].astype(np.float32)
+        + np.random.default_rng(1).normal(0, 3, real[0].shape)
+    )
     read = _grey(scan.astype(np.float32), pair=[0, 1])[0]
     assert np.abs(stretched(scan).astype(int) - read).max() <= 2
 
 
 def test_a_picture_of_nothing_is_not_blown_up():
     faint = 100 + np.random.default_rng(0).normal(0, 0.3, (1, 2, 32, 32))
-    half = np.concatenate([faint[:, :1], 60 + 50 * np.random.default_rng(1).random((1, 1, 32, 32))], 1)
+    half = np.concatenate(
+        [faint[:, :1], 60 + 50 * np.random.default_rng(1).random((1, 1, 32, 32))], 1
+    )
     for images in (faint, half):
         assert np.array_equal(stretched(images), np.rint(images).astype(np.uint8))
 
@@ -129,11 +158,16 @@ def test_a_base_remembers_its_channels(tmp_path):
     from cmrgen import pretrain
     from cmrgen.base import load_base, save_base
 
-    networks = pretrain.AutoencoderModule(channels=(8, 8)).vae, pretrain.UnetModule(channels=(16, 16), latent=8).unet
+    networks = (
+        pretrain.AutoencoderModule(channels=(8, 8)).vae,
+        pretrain.UnetModule(channels=(16, 16), latent=8).unet,
+    )
     images = torch.randint(0, 256, (4, 2, 16, 16), dtype=torch.uint8)
     marks = set()
     for channels in CHANNELS:
-        made = pretrain.assemble(*networks, pretrain.text_tower(0), pixels=16, images=images, channels=channels)
+        made = pretrain.assemble(
+            *networks, pretrain.text_tower(0), pixels=16, images=images, channels=channels
+        )
         save_base(made, tmp_path / channels, text_config=pretrain.TEXT)
         found = load_base(weights=str(tmp_path / channels))
         assert found.channels == channels
@@ -151,14 +185,26 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     n = min(left.sum(), (~left).sum())
     a, b = Side(images[left][:n], subjects[left][:n]), Side(images[~left][:n], subjects[~left][:n])
     same = two_sample(a, b, seed=0, steps=20).set_index("test")
-    assert list(same.index) == [NETWORK, *TRIVIAL] and list(same.columns) == ["auc", "low", "high", "n"]
-    assert ((same.low <= 0.5) & (same.high >= 0.5)).sum() >= len(same) - 1  # seven intervals of 95 %
-    blurred = two_sample(a, b._replace(images=smoothed(b.images)), seed=0, steps=20).set_index("test")
+    assert list(same.index) == [NETWORK, *TRIVIAL] and list(same.columns) == [
+        "auc",
+        "low",
+        "high",
+        "n",
+    ]
+    # seven intervals of 95 %
+    assert ((same.low <= 0.5) & (same.high >= 0.5)).sum() >= len(same) - 1
+    blurred = two_sample(a, b._replace(images=smoothed(b.images)), seed=0, steps=20).set_index(
+        "test"
+    )
     assert (blurred.high[["gradient", "fine detail"]] < 0.4).all() and blurred.low[NETWORK] > 0.6
     assert blurred.low["detail ratio ED/ES"] < 0.5 < blurred.high["detail ratio ED/ES"]
     uneven = b.images.copy()
     uneven[:, 0] = smoothed(b.images)[:, 0]
-    ratio = two_sample(a, b._replace(images=uneven), seed=0, steps=2).set_index("test").loc["detail ratio ED/ES"]
+    ratio = (
+        two_sample(a, b._replace(images=uneven), seed=0, steps=2)
+        .set_index("test")
+        .loc["detail ratio ED/ES"]
+    )
     assert ratio.high < 0.1
 
 
@@ -180,8 +226,12 @@ def test_an_intervals_width_follows_the_subjects_not_the_images():
     scores, kind = rng.normal(size=40), np.arange(40) % 2 == 0
     subjects, parts = np.arange(40).astype(str), np.zeros(40, int)
     once = auc(scores, kind, subjects, parts=parts, seed=0)
-    many = auc(*(np.repeat(x, 9) for x in (scores, kind, subjects)), parts=np.zeros(360, int), seed=0)
-    assert many.value == pytest.approx(once.value) and many.high - many.low > 0.9 * (once.high - once.low)
+    many = auc(
+        *(np.repeat(x, 9) for x in (scores, kind, subjects)), parts=np.zeros(360, int), seed=0
+    )
+    assert many.value == pytest.approx(once.value) and many.high - many.low > 0.9 * (
+        once.high - once.low
+    )
     from sklearn.metrics import roc_auc_score
 
     assert once.value == pytest.approx(roc_auc_score(kind, scores))
@@ -202,10 +252,14 @@ def test_intervals_of_a_trivial_test_hold_one_half_as_often_as_they_say():
 
 def test_a_mix_has_equally_many_of_each_group():
     left, right = ["a"] * 5 + ["b"] * 2 + [None], ["b"] * 4 + ["a"] * 3 + ["c"]
-    rows = equal_mix(pd.Series(left, dtype=object), pd.Series(right, dtype=object), np.random.default_rng(0))
+    rows = equal_mix(
+        pd.Series(left, dtype=object), pd.Series(right, dtype=object), np.random.default_rng(0)
+    )
     for side, at in zip((left, right), rows, strict=True):
         assert sorted(side[k] for k in at) == ["a", "a", "a", "b", "b"] and len(set(at)) == 5
-    assert [len(x) for x in equal_mix(np.array(["a"]), np.array(["b"]), np.random.default_rng(0))] == [0, 0]
+    assert [
+        len(x) for x in equal_mix(np.array(["a"]), np.array(["b"]), np.random.default_rng(0))
+    ] == [0, 0]
 
 
 # harmonised arms
@@ -223,8 +277,13 @@ def test_harmonising_brings_grey_levels_and_most_of_the_sharpness_back(real):
         for x in (drawn, matched)
     )
     assert (before[["gradient", "fine detail", "sd of grey values"]] < 0.1).all()
-    assert (after[["mean grey value", "sd of grey values"]] - 0.5).abs().max() < 0.15 and after["gradient"] > 0.2
-    detail = [TRIVIAL["fine detail"](x).mean() / TRIVIAL["fine detail"](images[left]).mean() for x in (drawn, matched)]
+    assert (after[["mean grey value", "sd of grey values"]] - 0.5).abs().max() < 0.15 and after[
+        "gradient"
+    ] > 0.2
+    detail = [
+        TRIVIAL["fine detail"](x).mean() / TRIVIAL["fine detail"](images[left]).mean()
+        for x in (drawn, matched)
+    ]
     assert detail[0] < 0.6 and 0.8 < detail[1] < 1.05  # clipping keeps it from being restored whole
     same = match(images, images)(images)
     assert np.abs(same.astype(int) - images).mean() < 1
@@ -245,7 +304,9 @@ def test_an_arm_is_harmonised_in_its_synthetic_training_images_alone(study, caps
         data = Arms(**how, **settings)
         data.setup()
         rows = np.arange(len(data.index))
-        return data._of(rows).__getitems__(rows.tolist())["image"].numpy(), data.index.real.to_numpy(bool)
+        return data._of(rows).__getitems__(rows.tolist())[
+            "image"
+        ].numpy(), data.index.real.to_numpy(bool)
 
     (plain, real), (matched, _) = arm(synthetic=36), arm(synthetic=36, harmonise=True)
     assert np.array_equal(matched[real], plain[real]) and (~real).sum() == 36
@@ -264,12 +325,25 @@ def test_the_report_tests_the_set_and_the_real_images_of_its_masks(study, tmp_pa
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
     found = Measured(cohort, made, None, held, None, None, tmp_path)  # type: ignore[arg-type]
     compared = comparable(found, seed=0)
-    mix = [store.index.group.iloc[rows].value_counts() for store, rows in
-           ((cohort, compared.real), (made, compared.synthetic))]  # fmt: skip
+    mix = [
+        store.index.group.iloc[rows].value_counts()
+        for store, rows in ((cohort, compared.real), (made, compared.synthetic))
+    ]
     assert mix[0].sort_index().equals(mix[1].sort_index()) and set(compared.real) <= set(held)
     section = two_sample_section(found, seed=0, steps=2)
-    table, floor = (pd.read_csv(tmp_path / f"{name}.csv") for name in ("two_sample", "two_sample_real"))
-    assert list(table.columns) == ["test", "auc", "low", "high", "n"] and list(table.test) == [NETWORK, *TRIVIAL]
-    assert (table.n == len(compared.real)).all() and floor.test.equals(table.test) and floor.auc.notna().all()
-    assert (tmp_path / "figures" / "fig_two_sample.png").exists() and "Floor" in " ".join(section.paragraphs)
+    table, floor = (
+        pd.read_csv(tmp_path / f"{name}.csv") for name in ("two_sample", "two_sample_real")
+    )
+    assert list(table.columns) == ["test", "auc", "low", "high", "n"] and list(table.test) == [
+        NETWORK,
+        *TRIVIAL,
+    ]
+    assert (
+        (table.n == len(compared.real)).all()
+        and floor.test.equals(table.test)
+        and floor.auc.notna().all()
+    )
+    assert (tmp_path / "figures" / "fig_two_sample.png").exists() and "Floor" in " ".join(
+        section.paragraphs
+    )
     assert len(section.answers) == 1 and "AUC" in section.answers[0]

@@ -1,4 +1,5 @@
-"""From a plan to a set: the same bytes whatever interrupts it, and only from this cohort's training subjects."""
+"""From a plan to a set: the same bytes whatever interrupts it, and only from this cohort's training
+subjects."""
 
 import contextlib
 import copy
@@ -22,13 +23,22 @@ from cmrdata.synthetic import PROVENANCE, open_synthetic
 from cmrgen import generator as drawing
 from cmrgen.moves import moved
 from cmrgen.plan import balanced
-from cmrgen.render import Generator, as_stored, load_generator, render, render_sweep, save_generator, steps_of
+from cmrgen.render import (
+    Generator,
+    as_stored,
+    load_generator,
+    render,
+    render_sweep,
+    save_generator,
+    steps_of,
+)
 from cmrgen.sampler import Sampler
 from cmrgen.shards import merge, render_shards
 from cmrstudy import runs
 from cmrstudy.memory import OutOfMemory
 
-PROCESSES = multiprocessing.get_context("fork")  # what torch has loaded is used again; one thread, so it may fork
+# what torch has loaded is used again; one thread, so it may fork
+PROCESSES = multiprocessing.get_context("fork")
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +54,12 @@ def generator(tiny_base) -> Generator:
     torch.manual_seed(1)
     module = ControlNetModule(base={"weights": str(tiny_base)})
     zeros = [module.controlnet.controlnet_mid_block, *module.controlnet.controlnet_down_blocks]
-    for layer in (*zeros, module.controlnet.controlnet_cond_embedding.conv_out):  # as training would leave them
+    # as training would leave them
+    for layer in (*zeros, module.controlnet.controlnet_cond_embedding.conv_out):
         torch.nn.init.normal_(layer.weight, std=0.3)
-    return Generator(base=module.base, controlnet=module.controlnet.eval(), facts={"fingerprint": "made up"})
+    return Generator(
+        base=module.base, controlnet=module.controlnet.eval(), facts={"fingerprint": "made up"}
+    )
 
 
 QUICK = {"sampler": Sampler(steps=2), "batch_size": 2}
@@ -100,10 +113,14 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     )
     pd.testing.assert_frame_equal(made.index[plan.columns], plan, check_dtype=False)
     assert np.array_equal(made.masks, cohort.masks[plan.source_row.to_numpy()])
-    assert made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
+    assert (
+        made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
+    )
     assert made.meta["missing_groups"] == plan.attrs["missing"]
     assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
-    kept = pd.read_csv(made.folder / "plan.csv").fillna({"conditions": "", "borrowed": "", "negative": ""})
+    kept = pd.read_csv(made.folder / "plan.csv").fillna(
+        {"conditions": "", "borrowed": "", "negative": ""}
+    )
     pd.testing.assert_frame_equal(kept, plan, check_dtype=False)
 
 
@@ -126,7 +143,9 @@ def test_an_interrupted_set_continues_to_the_same_bytes(
         assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
-def test_bytes_torn_by_a_kill_are_dropped(cohort, generator, rendered, tmp_path, stop_after, monkeypatch):
+def test_bytes_torn_by_a_kill_are_dropped(
+    cohort, generator, rendered, tmp_path, stop_after, monkeypatch
+):
     plan, whole = rendered
     stop_after(1)
     with pytest.raises(Stopped):
@@ -157,11 +176,15 @@ def test_another_set_into_the_same_folder_is_refused(
     other = {
         "plan": {"plan": balanced(cohort.index, count=6, seed=1)},
         "steps": {"sampler": Sampler(steps=3)},
-        "generator": {"generator": Generator(generator.base, generator.controlnet, {"fingerprint": "another"})},
+        "generator": {
+            "generator": Generator(generator.base, generator.controlnet, {"fingerprint": "another"})
+        },
     }[change]
     drawn = stop_after(0)
     with pytest.raises(ValueError, match=f"begun with other settings .*{change}"):
-        render(**{"plan": plan, "generator": generator, **QUICK, **other}, cohort=cohort, folder=folder)
+        render(
+            **{"plan": plan, "generator": generator, **QUICK, **other}, cohort=cohort, folder=folder
+        )
     assert contents(folder) == before and not drawn
 
 
@@ -169,7 +192,8 @@ def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_aft
     plan, whole = rendered
     drawn, before = stop_after(0), contents(whole.folder)
     assert (
-        render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint == whole.fingerprint
+        render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint
+        == whole.fingerprint
     )
     assert not drawn and contents(whole.folder) == before
 
@@ -183,7 +207,11 @@ def test_nothing_is_written_for_a_plan_that_leaks(cohort, generator, tmp_path):
 
 
 def test_a_set_of_another_cohort_is_refused(cohort, rendered, tmp_path):
-    other = prepare(Phantom(subjects=40, hf_scale=20, pixels=32, seed=3, controls_per_case=0.3), tmp_path, workers=1)
+    other = prepare(
+        Phantom(subjects=40, hf_scale=20, pixels=32, seed=3, controls_per_case=0.3),
+        tmp_path,
+        workers=1,
+    )
     with pytest.raises(ValueError, match="made from another cohort"):
         open_synthetic(rendered[1].folder, other)
 
@@ -195,49 +223,88 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 
 @pytest.fixture(scope="module")
 def mixed(cohort) -> pd.DataFrame:
-    """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not to show."""
+    """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not
+    to show."""
     plan = balanced(cohort.index, count=6, per_mask=0)
     last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
     plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
-    return plan.assign(guidance=[1.0, 2.0, 4.0, 1.0, 3.0, 3.0], strength=[0.0, 1.0, 0.5, 1.0, 1.0, 1.0],
-                       steps=[2, 3, 2, 2, 3, 3])  # fmt: skip
+    return plan.assign(
+        guidance=[1.0, 2.0, 4.0, 1.0, 3.0, 3.0],
+        strength=[0.0, 1.0, 0.5, 1.0, 1.0, 1.0],
+        steps=[2, 3, 2, 2, 3, 3],
+    )
 
 
 @pytest.fixture(scope="module")
 def drawn_mixed(cohort, generator, mixed, tmp_path_factory) -> Store:
     folder = tmp_path_factory.mktemp("mixed") / "0"
-    return render(mixed, cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6})
+    return render(
+        mixed, cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6}
+    )
 
 
-def test_every_row_is_drawn_as_it_says_whatever_its_batch(cohort, generator, mixed, drawn_mixed, tmp_path):
+def test_every_row_is_drawn_as_it_says_whatever_its_batch(
+    cohort, generator, mixed, drawn_mixed, tmp_path
+):
     assert drawn_mixed.index.steps.tolist() == [2, 3, 2, 2, 3, 3]
     masks = moved(cohort.masks[mixed.source_row.to_numpy()], mixed)
-    assert np.array_equal(drawn_mixed.masks, masks) and (masks != cohort.masks[mixed.source_row.to_numpy()]).any()
+    assert (
+        np.array_equal(drawn_mixed.masks, masks)
+        and (masks != cohort.masks[mixed.source_row.to_numpy()]).any()
+    )
     for size in (1, 4):
-        made = render(mixed, cohort=cohort, generator=generator, folder=tmp_path / str(size),
-                      **{**QUICK, "batch_size": size})  # fmt: skip
+        made = render(
+            mixed,
+            cohort=cohort,
+            generator=generator,
+            folder=tmp_path / str(size),
+            **{**QUICK, "batch_size": size},
+        )
         assert close(made.images, drawn_mixed.images), size
     for k, row in enumerate(mixed.itertuples()):
-        alone = generator.images(torch.from_numpy(masks[[k]]), prompts=[row.prompt], negatives=[row.negative],
-                                 seeds=[row.seed], guidance=[row.guidance], strength=row.strength,
-                                 sampler=Sampler(steps=int(drawn_mixed.index.steps[k])))  # fmt: skip
+        alone = generator.images(
+            torch.from_numpy(masks[[k]]),
+            prompts=[row.prompt],
+            negatives=[row.negative],
+            seeds=[row.seed],
+            guidance=[row.guidance],
+            strength=row.strength,
+            sampler=Sampler(steps=int(drawn_mixed.index.steps[k])),
+        )
         assert close(as_stored(alone, 32)[0], drawn_mixed.images[k]), k
 
 
 def test_rows_without_steps_of_their_own_take_the_samplers(mixed):
     assert steps_of(mixed.drop(columns="steps"), 8).tolist() == [8] * 6
-    assert steps_of(mixed.assign(steps=[np.nan, 3, 2, np.nan, 3, 3]), 8).tolist() == [8, 3, 2, 8, 3, 3]
+    assert steps_of(mixed.assign(steps=[np.nan, 3, 2, np.nan, 3, 3]), 8).tolist() == [
+        8,
+        3,
+        2,
+        8,
+        3,
+        3,
+    ]
 
 
 @pytest.mark.parametrize(
     ("row", "change"),
-    [(1, {"guidance": 6.0}), (2, {"strength": 1.5}), (0, {"steps": 4}), (4, {"negative": "Male"}), (3, {"dx": -0.02})],
+    [
+        (1, {"guidance": 6.0}),
+        (2, {"strength": 1.5}),
+        (0, {"steps": 4}),
+        (4, {"negative": "Male"}),
+        (3, {"dx": -0.02}),
+    ],
 )
-def test_a_column_changes_its_own_row_alone(cohort, generator, mixed, drawn_mixed, tmp_path, row, change):
+def test_a_column_changes_its_own_row_alone(
+    cohort, generator, mixed, drawn_mixed, tmp_path, row, change
+):
     other = mixed.copy()
     for column, value in change.items():
         other.loc[row, column] = value
-    made = render(other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6})
+    made = render(
+        other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6}
+    )
     rest = [k for k in range(6) if k != row]
     assert (made.images[row] != drawn_mixed.images[row]).mean() > 0.002
     assert close(made.images[rest], drawn_mixed.images[rest])
@@ -257,7 +324,9 @@ def test_shards_join_to_the_bytes_of_one_process(cohort, generator, rendered, tm
     ends = [render_shards(plan, shard=f"{k}/3", **how) for k in order]
     assert ends[:2] == [None, None] and ends[2].fingerprint == whole.fingerprint
     joined = contents(tmp_path)
-    assert {name: data for name, data in joined.items() if not name.startswith("shard-")} == contents(whole.folder)
+    assert {
+        name: data for name, data in joined.items() if not name.startswith("shard-")
+    } == contents(whole.folder)
     assert merge(tmp_path, 3).fingerprint == whole.fingerprint and contents(tmp_path) == joined
 
 
@@ -267,7 +336,9 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
     plan, _ = rendered
     how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
     render(plan, shard="0/2", **how)
-    with pytest.raises(ValueError, match=r"1 of 2 shards are missing: shard-1-of-2 \(not begun\).*shard=1/2"):
+    with pytest.raises(
+        ValueError, match=r"1 of 2 shards are missing: shard-1-of-2 \(not begun\).*shard=1/2"
+    ):
         merge(tmp_path, 2)
     render(plan.assign(guidance=1.0), shard="1/2", **how)
     with pytest.raises(ValueError, match="shard-1-of-2 differs from shard-0-of-2 in plan"):
@@ -281,7 +352,11 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
     with pytest.raises(ValueError, match=r"shard-0-of-1 \(unfinished, 2 images\)"):
         merge(tmp_path, 1)
     assert not (tmp_path / "store.json").exists()
-    for shard, told in (("2/2", "i from 0 to n-1"), ("first", "give i/n"), ("0/9", "the plan is 3 batches")):
+    for shard, told in (
+        ("2/2", "i from 0 to n-1"),
+        ("first", "give i/n"),
+        ("0/9", "the plan is 3 batches"),
+    ):
         with pytest.raises(ValueError, match=told):
             render(plan, shard=shard, **how)
 
@@ -307,15 +382,23 @@ def spoil(monkeypatch):
     return patch
 
 
-def test_an_image_that_is_not_finite_is_drawn_once_more(cohort, generator, rendered, tmp_path, spoil):
+def test_an_image_that_is_not_finite_is_drawn_once_more(
+    cohort, generator, rendered, tmp_path, spoil
+):
     plan, whole = rendered
     asked = spoil({plan.seed[3]}, 1)
     made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
-    assert asked == [plan.seed[3]] and close(made.images, whole.images) and not (tmp_path / "failed.csv").exists()
+    assert (
+        asked == [plan.seed[3]]
+        and close(made.images, whole.images)
+        and not (tmp_path / "failed.csv").exists()
+    )
 
 
 @pytest.mark.parametrize("bad", [[0, 1], [1, 4]])
-def test_what_stays_not_finite_is_left_out_and_listed(cohort, generator, rendered, tmp_path, spoil, capsys, bad):
+def test_what_stays_not_finite_is_left_out_and_listed(
+    cohort, generator, rendered, tmp_path, spoil, capsys, bad
+):
     plan, whole = rendered
     spoil({plan.seed[k] for k in bad}, 99)
     how = {"cohort": cohort, "generator": generator, **QUICK}
@@ -335,8 +418,12 @@ def test_what_stays_not_finite_is_left_out_and_listed(cohort, generator, rendere
 def test_weights_that_draw_nothing_are_blamed_at_once(cohort, generator, rendered, tmp_path, spoil):
     plan, _ = rendered
     spoil(set(plan.seed), 99)
-    with pytest.raises(ValueError, match="none of the first 5 images is finite.*weights of generator made up"):
-        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 5})
+    with pytest.raises(
+        ValueError, match="none of the first 5 images is finite.*weights of generator made up"
+    ):
+        render(
+            plan, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 5}
+        )
     assert not (tmp_path / "store.json").exists()
 
 
@@ -346,12 +433,16 @@ def test_a_disk_that_is_too_small_is_told_before_any_image(
     drawn = stop_after(0)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 20_000, 20_000))
-    with pytest.raises(Unwritable, match=r"5 images of 32 px: 0.0 MB, but only 0.0 MB are free.*run_dir="):
+    with pytest.raises(
+        Unwritable, match=r"5 images of 32 px: 0.0 MB, but only 0.0 MB are free.*run_dir="
+    ):
         render(rendered[0], cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert "5 images of 32 px: 0.0 MB in" in capsys.readouterr().out and not drawn
 
 
-def test_a_disk_that_fills_up_is_told_and_the_set_continued(cohort, generator, rendered, tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_is_told_and_the_set_continued(
+    cohort, generator, rendered, tmp_path, monkeypatch
+):
     plan, whole = rendered
     how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
     append = Writer.append
@@ -362,7 +453,10 @@ def test_a_disk_that_fills_up_is_told_and_the_set_continued(cohort, generator, r
         append(self, *args, **kwargs)
 
     monkeypatch.setattr(Writer, "append", full)
-    with pytest.raises(Unwritable, match="No space left on device; 5 images of 32 px: .*Free some space.*resume=true"):
+    with pytest.raises(
+        Unwritable,
+        match="No space left on device; 5 images of 32 px: .*Free some space.*resume=true",
+    ):
         render(plan, **how)
     monkeypatch.undo()
     render(plan, **how)
@@ -371,7 +465,8 @@ def test_a_disk_that_fills_up_is_told_and_the_set_continued(cohort, generator, r
 
 @pytest.fixture
 def scarce(generator, monkeypatch):
-    """The U-Net fits some rows only; what it was asked for is kept. Whatever is learnt of the memory is forgotten."""
+    """The U-Net fits some rows only; what it was asked for is kept. Whatever is learnt of the
+    memory is forgotten."""
 
     def patch(rows: int) -> list[int]:
         forward, tried = type(generator.base.unet).forward, []
@@ -409,7 +504,10 @@ def test_memory_that_is_too_small_for_an_image_is_a_paragraph_and_loses_nothing(
 ):
     plan, whole = rendered
     scarce(1)
-    with pytest.raises(OutOfMemory, match="drawing images: out of memory with a single image on cpu. precision=bf16"):
+    with pytest.raises(
+        OutOfMemory,
+        match="drawing images: out of memory with a single image on cpu. precision=bf16",
+    ):
         render(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
     monkeypatch.undo()
     generator.base.drawing.most = None
@@ -418,7 +516,9 @@ def test_memory_that_is_too_small_for_an_image_is_a_paragraph_and_loses_nothing(
         assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 
-def test_the_images_of_fig_3_and_4_come_in_the_batches_that_were_chosen(cohort, generator, tmp_path, scarce):
+def test_the_images_of_fig_3_and_4_come_in_the_batches_that_were_chosen(
+    cohort, generator, tmp_path, scarce
+):
     facts = {**generator.facts, "fields": ["sex", "age", "bmi", "diagnosis"]}
     tried = scarce(10**6)
     named = Generator(generator.base, generator.controlnet, facts)
@@ -450,7 +550,9 @@ def test_truncated_weights_name_the_run_and_the_remedy(trained, tmp_path, name):
     run = shutil.copytree(trained, tmp_path / "run")
     data = (run / "controlnet" / name).read_bytes()
     (run / "controlnet" / name).write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match="generator=.*run: .*(truncated|damaged).*copy the run again"):
+    with pytest.raises(
+        ValueError, match="generator=.*run: .*(truncated|damaged).*copy the run again"
+    ):
         load_generator(run)
 
 
@@ -464,7 +566,11 @@ def work(plan, folder, log, how) -> None:
         return images(self, *args, **kwargs)
 
     Generator.images = noting
-    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
+    with (
+        open(os.devnull, "w") as quiet,
+        contextlib.redirect_stdout(quiet),
+        contextlib.redirect_stderr(quiet),
+    ):
         render(plan, folder=folder, **how)
 
 
@@ -493,7 +599,9 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, generator, tmp
     last = PROCESSES.Process(target=work, args=(plan, folder, log, how))
     last.start()
     last.join()
-    assert last.exitcode == 0 and contents(folder) == whole and begun(log) - drawn_before == 6 - safe
+    assert (
+        last.exitcode == 0 and contents(folder) == whole and begun(log) - drawn_before == 6 - safe
+    )
 
 
 @pytest.mark.slow  # seconds
@@ -501,13 +609,20 @@ def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rend
     plan, whole = rendered
 
     def drawn(name: str, guidance: float, **sampler):
-        how = {"cohort": cohort, "generator": generator, **QUICK, "sampler": Sampler(steps=4, **sampler)}
+        how = {
+            "cohort": cohort,
+            "generator": generator,
+            **QUICK,
+            "sampler": Sampler(steps=4, **sampler),
+        }
         return render(plan.assign(guidance=guidance), folder=tmp_path / name, **how)
 
     some, none = drawn("some", 6.0, interval=(0, 0.5)), drawn("none", 6.0, interval=(0.5, 0.5))
     plain = drawn("plain", 1.0)
     assert np.array_equal(none.images, plain.images) and (some.images != none.images).any()
-    assert some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
+    assert (
+        some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
+    )
     both = drawn("both", 6.0, guides="both")
     assert both.meta["settings"]["guides"] == "both" and (both.images != whole.images).any()
 
@@ -517,10 +632,16 @@ def calls(generator, monkeypatch):
     """The rows of each forward of the ControlNet, the U-Net's deepest block and the text tower."""
     counts = {"controlnet": [], "deep": [], "text": []}
     networks = {"controlnet": generator.controlnet, "deep": generator.base.unet.mid_block}
-    hooks = [network.register_forward_hook(lambda _, inputs, __, name=name: counts[name].append(len(inputs[0])))
-             for name, network in networks.items()]  # fmt: skip
+    hooks = [
+        network.register_forward_hook(
+            lambda _, inputs, __, name=name: counts[name].append(len(inputs[0]))
+        )
+        for name, network in networks.items()
+    ]
     embed = generator.base.embed
-    monkeypatch.setattr(generator.base, "embed", lambda words: (counts["text"].append(words), embed(words))[1])
+    monkeypatch.setattr(
+        generator.base, "embed", lambda words: (counts["text"].append(words), embed(words))[1]
+    )
     yield counts
     for hook in hooks:
         hook.remove()
@@ -531,7 +652,12 @@ def request_of(cohort):
     def some(guidance: list[float]) -> dict:
         rows = balanced(cohort.index, count=len(guidance))
         masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
-        return {"masks": masks, "prompts": rows.prompt.tolist(), "seeds": rows.seed.tolist(), "guidance": guidance}
+        return {
+            "masks": masks,
+            "prompts": rows.prompt.tolist(),
+            "seeds": rows.seed.tolist(),
+            "guidance": guidance,
+        }
 
     return some
 
@@ -551,7 +677,9 @@ def test_a_prompt_is_embedded_once(generator, request_of, calls):
     words = dict.fromkeys([*request_of([2.0] * 3)["prompts"], "something new"])
     generator._words.clear()
     for _ in range(2):
-        generator.images(**{**request_of([2.0] * 3)}, negatives=["something new"] * 3, sampler=Sampler(steps=1))
+        generator.images(
+            **{**request_of([2.0] * 3)}, negatives=["something new"] * 3, sampler=Sampler(steps=1)
+        )
     assert sorted(map(tuple, calls["text"])) == sorted((word,) for word in words)
 
 
@@ -560,14 +688,20 @@ def test_reused_features_save_forwards_and_leave_the_networks_as_they_were(gener
     plain = generator.images(**asked, sampler=Sampler(steps=4)).int()
     forward = generator.base.unet.mid_block.forward
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(generator.base.unet.mid_block, "forward", lambda *a, **k: (begun.append(1), forward(*a, **k))[1])
+        patch.setattr(
+            generator.base.unet.mid_block,
+            "forward",
+            lambda *a, **k: (begun.append(1), forward(*a, **k))[1],
+        )
         again = generator.images(**asked, sampler=Sampler(steps=4, reuse=2)).int()
         assert len(begun) == 2
         generator.images(**asked, sampler=Sampler(steps=4, interval=(0, 0.5), reuse=2))
         assert len(begun) == 4
     assert (again != plain).any() and (again - plain).abs().float().mean() < plain.float().std()
     assert torch.equal(generator.images(**asked, sampler=Sampler(steps=4)).int(), plain)
-    assert "forward" not in vars(generator.controlnet) and "forward" not in vars(generator.base.unet.up_blocks[0])
+    assert "forward" not in vars(generator.controlnet) and "forward" not in vars(
+        generator.base.unet.up_blocks[0]
+    )
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
-"""Nobody is copied thousands of times: caps on training draws and plans, exact, balanced otherwise, and told beforehand."""
+"""Nobody is copied thousands of times: caps on training draws and plans, exact, balanced otherwise,
+and told beforehand."""
 
 from __future__ import annotations
 
@@ -53,7 +54,10 @@ def sized(sizes: list[int], *, lacking: int = 0) -> pd.DataFrame:
     """A group a, b, ... of each size, and rows that know no BMI where the others do."""
     groups = np.repeat(list("abcdefgh")[: len(sizes)], sizes)
     table = pd.DataFrame({"group": groups, **dict.fromkeys(AXES, "known")})
-    table = pd.concat([table, table.head(1).loc[[0] * lacking].assign(bmi_band=None, group="z")], ignore_index=True)
+    table = pd.concat(
+        [table, table.head(1).loc[[0] * lacking].assign(bmi_band=None, group="z")],
+        ignore_index=True,
+    )
     return table.assign(subject=[f"SYN{k:04d}" for k in range(len(table))], diagnosis="hf")
 
 
@@ -78,7 +82,8 @@ def test_no_row_weighs_more_than_the_cap_and_groups_stay_as_even_as_it_allows(si
     mass = pd.Series(capped)[full].groupby(table.group[full]).sum()
     limit = table.group[full].value_counts() * cap / n
     at_limit = np.isclose(mass, limit.reindex(mass.index))
-    assert np.allclose(mass[~at_limit], mass.max())  # whoever may weigh more weighs as much as anybody
+    # whoever may weigh more weighs as much as anybody
+    assert np.allclose(mass[~at_limit], mass.max())
     assert (mass[at_limit] <= mass.max() * (1 + 1e-9)).all()
 
 
@@ -86,13 +91,16 @@ def test_a_cap_of_one_draws_everyone_alike_and_one_below_is_refused():
     table = sized([1, 2, 30])
     np.testing.assert_allclose(balancing_weights(table, max_repeats=1), 1 / 33)
     for cap in (0.99, 0, -3, float("nan"), "many", True):
-        with pytest.raises(ValueError, match=f"max_repeats={cap}: give a number of at least 1.*null"):
+        with pytest.raises(
+            ValueError, match=f"max_repeats={cap}: give a number of at least 1.*null"
+        ):
             balancing_weights(table, max_repeats=cap)
 
 
 def test_draws_keep_the_cap_and_go_on_anywhere(train):
     rare = train[
-        (train.group != "F/70+/obese/hf") | (train.subject == train.subject[train.group == "F/70+/obese/hf"].min())
+        (train.group != "F/70+/obese/hf")
+        | (train.subject == train.subject[train.group == "F/70+/obese/hf"].min())
     ]
     options = {"draws": 40_000, "seed": 3, "max_repeats": 2.0}
     sampler = EvenDraws(rare, **options)
@@ -101,10 +109,15 @@ def test_draws_keep_the_cap_and_go_on_anywhere(train):
     drawn = np.bincount(order, minlength=len(rare)) * len(rare) / len(order)  # in a pass
     one = np.array(rare.group == "F/70+/obese/hf")
     assert one.sum() == 9 and drawn[one].mean() == pytest.approx(2.0, rel=0.1)
-    assert EvenDraws(rare, draws=9, seed=3).weights[one].sum() == pytest.approx(1 / rare.group.nunique())
+    assert EvenDraws(rare, draws=9, seed=3).weights[one].sum() == pytest.approx(
+        1 / rare.group.nunique()
+    )
     again = EvenDraws(rare, **options, begin=Place(2, 100), batch_size=16)
     assert list(again) == order[1600:]
-    uncapped, former = EvenDraws(rare, draws=50, seed=3, max_repeats=None), EvenDraws(rare, draws=50, seed=3)
+    uncapped, former = (
+        EvenDraws(rare, draws=50, seed=3, max_repeats=None),
+        EvenDraws(rare, draws=50, seed=3),
+    )
     assert torch.equal(uncapped.weights, former.weights) and list(uncapped) == list(former)
 
 
@@ -113,26 +126,39 @@ def test_the_table_of_draws_is_what_is_drawn():
     table["diagnosis"] = np.where(table.group == "c", "healthy", "hf")
     groups = draws_by_group(table, max_repeats=5).set_index("group")
     assert groups.index.tolist() == ["a", "b", LACKING, "c"]
-    assert groups.subjects.to_dict() == groups.images.to_dict() == {"a": 1, "b": 4, "c": 45, LACKING: 10}
-    np.testing.assert_allclose(groups.uncapped[["a", "b", LACKING, "c"]], [50 / 3, 50 / 12, 1, 50 / 135])
+    assert (
+        groups.subjects.to_dict()
+        == groups.images.to_dict()
+        == {"a": 1, "b": 4, "c": 45, LACKING: 10}
+    )
+    np.testing.assert_allclose(
+        groups.uncapped[["a", "b", LACKING, "c"]], [50 / 3, 50 / 12, 1, 50 / 135]
+    )
     np.testing.assert_allclose(groups.draws[["a", "b", LACKING, "c"]], [5, 5, 1, 25 / 45])
     np.testing.assert_allclose(groups.share[["a", "b", "c"]], [0.3, 1.2, 1.5])
-    assert (groups.images * groups.draws).sum() == pytest.approx(60) and np.isnan(groups.share[LACKING])
+    assert (groups.images * groups.draws).sum() == pytest.approx(60) and np.isnan(
+        groups.share[LACKING]
+    )
     text = draws_text(table, max_repeats=5)
     lines = {line.split()[0]: line.split()[1:] for line in text.splitlines()[2:4]}
     assert lines["a"] == ["1", "1", "5.0", "16.7", "0.30"]
     assert "at most 5 (data.max_repeats" in text and LACKING in text
-    assert "healthy 42 % (uncapped 28 %), hf 58 % (uncapped 72 %)" in text  # 10 of 60 draws know no BMI
+    # 10 of 60 draws know no BMI
+    assert "healthy 42 % (uncapped 28 %), hf 58 % (uncapped 72 %)" in text
 
 
 @pytest.mark.parametrize("cap", [20, None])
 def test_where_no_cap_binds_one_line_says_so(cap):
     text = draws_text(sized([1, 2, 3]), max_repeats=cap)
-    assert text.startswith("draws: 3 groups equally often; an image of a (1 person) 2.0 times in a pass of 6 draws")
+    assert text.startswith(
+        "draws: 3 groups equally often; an image of a (1 person) 2.0 times in a pass of 6 draws"
+    )
     assert f"data.max_repeats={cap or 'null'}" in text and "\n" not in text
 
 
-def test_draws_are_told_and_kept_before_training_by_the_first_process_alone(tmp_path, capsys, monkeypatch):
+def test_draws_are_told_and_kept_before_training_by_the_first_process_alone(
+    tmp_path, capsys, monkeypatch
+):
     tell_draws = runpy.run_path(str(HOUSE / "train.py"))["tell_draws"]
     cfg = OmegaConf.create({"data": {"max_repeats": 2}, "trainer": {"devices": 2, "num_nodes": 1}})
     monkeypatch.setenv("LOCAL_RANK", "1")
@@ -165,9 +191,17 @@ def evenly(plan: pd.DataFrame, groups: list[str]) -> np.ndarray:
 @given(count=st.integers(1, 160), seed=st.integers(0, 99), most=st.integers(1, 12))
 @pytest.mark.parametrize(
     "plan_of",
-    [balanced, partial(balanced, missing="borrow"), partial(balanced, thin="borrow", missing="borrow"), copy, random_prompt],
-)  # fmt: skip
-def test_nobody_gives_more_than_the_cap_and_a_longer_plan_begins_with_the_shorter(lacking, plan_of, count, seed, most):
+    [
+        balanced,
+        partial(balanced, missing="borrow"),
+        partial(balanced, thin="borrow", missing="borrow"),
+        copy,
+        random_prompt,
+    ],
+)
+def test_nobody_gives_more_than_the_cap_and_a_longer_plan_begins_with_the_shorter(
+    lacking, plan_of, count, seed, most
+):
     try:
         plan = plan_of(lacking, count=count, seed=seed, per_person=most)
     except ValueError as error:  # more than everyone together may give
@@ -181,7 +215,9 @@ def test_nobody_gives_more_than_the_cap_and_a_longer_plan_begins_with_the_shorte
 @pytest.mark.parametrize(("plan_of", "most"), [(copy, 2), (random_prompt, 4)])
 def test_who_replaces_whom_depends_on_the_seed_alone(index, plan_of, most):
     plan, free = (plan_of(index, count=300, seed=3, per_person=cap) for cap in (most, None))
-    assert (plan.source_row != free.source_row).sum() > 10 and plan.subject.value_counts().max() == most
+    assert (
+        plan.source_row != free.source_row
+    ).sum() > 10 and plan.subject.value_counts().max() == most
     assert plan.diagnosis.tolist() == free.diagnosis.tolist() or plan_of is copy
     for count in (300, 250):
         again = plan_of(index, count=count, seed=3, per_person=most)
@@ -189,16 +225,23 @@ def test_who_replaces_whom_depends_on_the_seed_alone(index, plan_of, most):
 
 
 @pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
-def test_without_caps_a_plan_is_as_ever_and_caps_that_bind_nothing_change_nothing(index, subjects, name):
+def test_without_caps_a_plan_is_as_ever_and_caps_that_bind_nothing_change_nothing(
+    index, subjects, name
+):
     count = 400
     free = PLANS[name](index, count=count, per_person=None, per_mask=None)
-    pd.testing.assert_frame_equal(free, PLANS[name](index, count=count, per_person=count, per_mask=count))
+    pd.testing.assert_frame_equal(
+        free, PLANS[name](index, count=count, per_person=count, per_mask=count)
+    )
     check(free, subjects, index)
     assert not is_moved(free).any()
 
 
 def test_thin_groups_stay_small_and_all_others_even(index, train):
-    plan, people = balanced(index, count=600, per_person=5), train.groupby("group").subject.nunique()
+    plan, people = (
+        balanced(index, count=600, per_person=5),
+        train.groupby("group").subject.nunique(),
+    )
     thin = plan.attrs["thin"]
     images = plan.group.value_counts()
     assert 0 < len(thin) < len(people) and images[thin].to_dict() == (5 * people[thin]).to_dict()
@@ -213,7 +256,11 @@ def test_thin_groups_stay_small_and_all_others_even(index, train):
 def test_thin_groups_are_filled_with_moved_masks_of_their_own(index, subjects, per_mask):
     plan = balanced(index, count=900, per_person=5, thin="move", per_mask=per_mask)
     check(plan, subjects, index)
-    assert (evenly(plan, sorted(set(plan.group))) <= 1).all() and (plan.borrowed == "").all() and plan.attrs["thin"]
+    assert (
+        (evenly(plan, sorted(set(plan.group))) <= 1).all()
+        and (plan.borrowed == "").all()
+        and plan.attrs["thin"]
+    )
     beyond = plan.groupby("subject").cumcount() >= 5
     assert beyond.any() and is_moved(plan)[beyond].all()
     if per_mask is None:
@@ -223,19 +270,26 @@ def test_thin_groups_are_filled_with_moved_masks_of_their_own(index, subjects, p
 def test_thin_groups_are_filled_with_the_nearest_groups_masks(index, subjects):
     plan = balanced(index, count=500, per_person=6, thin="borrow")
     check(plan, subjects, index)
-    assert (evenly(plan, sorted(set(plan.group))) <= 1).all() and plan.subject.value_counts().max() == 6
+    assert (
+        evenly(plan, sorted(set(plan.group))) <= 1
+    ).all() and plan.subject.value_counts().max() == 6
     lent = plan.borrowed != ""
     assert lent.any() and set(plan.group[lent]) <= set(plan.attrs["thin"])
     assert (plan.borrowed[lent].str.split("/").str[-1] == plan.diagnosis[lent]).all()
     more = balanced(index, count=900, per_person=6, thin="borrow")  # more than the ill may give
-    assert (more.borrowed[more.borrowed != ""].str.split("/").str[-1] == more.diagnosis[more.borrowed != ""]).all()
+    assert (
+        more.borrowed[more.borrowed != ""].str.split("/").str[-1]
+        == more.diagnosis[more.borrowed != ""]
+    ).all()
     ill = index.subject[(index.split == "train") & (index.diagnosis == "hf")].nunique()
     assert (more.diagnosis == "hf").sum() == 6 * ill and more.subject.value_counts().max() == 6
 
 
 @pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt"])
 @pytest.mark.parametrize("per_mask", [0, 1, 3, None])
-def test_a_mask_serves_as_it_is_a_few_times_and_is_moved_afterwards(index, subjects, name, per_mask):
+def test_a_mask_serves_as_it_is_a_few_times_and_is_moved_afterwards(
+    index, subjects, name, per_mask
+):
     index = index.assign(flags=np.where(index.frame != 0, "mask_reused", ""))
     plan = PLANS[name](index, count=1200, per_person=None, per_mask=per_mask)
     check(plan, subjects, index)
@@ -259,17 +313,29 @@ def test_one_mask_in_three_frames_is_one_mask(index):
 @pytest.mark.parametrize(
     ("plan_of", "options", "words"),
     [
-        (balanced, {"per_person": 1}, "plan.count=900: the 1.. training subjects may give 1.. images at plan.per_person=1;"),
+        (
+            balanced,
+            {"per_person": 1},
+            "plan.count=900: the 1.. training subjects may give 1.. images at plan.per_person=1;",
+        ),
         (balanced, {"per_person": 1, "thin": "borrow"}, "may give 1.. images"),
-        (copy, {"per_person": 4}, "may give [67].. images at plan.per_person=4; .*plan.per_person=null"),
+        (
+            copy,
+            {"per_person": 4},
+            "may give [67].. images at plan.per_person=4; .*plan.per_person=null",
+        ),
         (random_prompt, {"per_person": 4}, "training subjects of diagnosis hf may give"),
-        (balanced, {"per_person": 0}, "plan.per_person=0: give a whole number of at least 1, or null"),
+        (
+            balanced,
+            {"per_person": 0},
+            "plan.per_person=0: give a whole number of at least 1, or null",
+        ),
         (copy, {"per_person": True}, "plan.per_person=True: give a whole number"),
         (copy, {"per_person": 2.5}, "plan.per_person=2.5: give a whole number"),
         (random_prompt, {"per_mask": -1}, "plan.per_mask=-1: give a whole number .*null"),
         (balanced, {"thin": "fat"}, "plan.thin=fat is unknown; choose one of less, borrow, move"),
     ],
-)  # fmt: skip
+)
 def test_what_nobody_can_give_is_refused_before_anything_is_drawn(index, plan_of, options, words):
     with pytest.raises(ValueError, match=words):
         plan_of(index, count=900, **options)
@@ -283,7 +349,15 @@ def test_the_plan_is_told_group_by_group(index):
     assert ["group", "images", "people", "masks", "moved", "most", "of", "one", "person"] in lines
     for row in counts.itertuples():
         share = f"{100 * row.moved / row.images:.0f}"
-        told = [row.group, str(row.images), str(row.subjects), str(row.masks), share, "%", str(row.most)]
+        told = [
+            row.group,
+            str(row.images),
+            str(row.subjects),
+            str(row.masks),
+            share,
+            "%",
+            str(row.most),
+        ]
         assert told in lines and row.most <= 5
     assert "at most 5" in text and "(plan.per_person=5, plan.per_mask=1)" in text
     thin = plan.attrs["thin"]
@@ -299,10 +373,19 @@ def test_the_plan_is_told_group_by_group(index):
 
 def test_a_plan_of_ones_own_is_told_too(index):
     plan = PLANS["sweep"](index)
-    three = balanced(index, count=6, per_mask=0).assign(subject=["SYN0001", "SYN0002", *["SYN0003"] * 4])
-    assert per_person(three) == "images of one person: median 1, at most 4; 100 % of the masks are moved"
-    told = f"images of one person: median {len(plan)}, at most {len(plan)}; 0 % of the masks are moved"
-    assert per_person(plan) == told and told in plan_text(summary(plan, index), plan, {}).splitlines()
+    three = balanced(index, count=6, per_mask=0).assign(
+        subject=["SYN0001", "SYN0002", *["SYN0003"] * 4]
+    )
+    assert (
+        per_person(three)
+        == "images of one person: median 1, at most 4; 100 % of the masks are moved"
+    )
+    told = (
+        f"images of one person: median {len(plan)}, at most {len(plan)}; 0 % of the masks are moved"
+    )
+    assert (
+        per_person(plan) == told and told in plan_text(summary(plan, index), plan, {}).splitlines()
+    )
 
 
 def test_default_plans_are_capped():

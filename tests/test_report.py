@@ -1,4 +1,5 @@
-"""Figures are saved twice and alike; tables and the page escape what they show and need nothing from outside."""
+"""Figures are saved twice and alike; tables and the page escape what they show and need nothing
+from outside."""
 
 from __future__ import annotations
 
@@ -29,22 +30,46 @@ def subjects(unknown: tuple[str, ...] = ()) -> pd.DataFrame:
 
 def table2() -> pd.DataFrame:
     rng = np.random.default_rng(0)
-    rows = [{"subgroup": group, "axis": "sex", "n": 100 + k, "positives": 9 - k, "prevalence": 0.1, "arm": arm,
-             "balanced_accuracy": rng.uniform(0.6, 0.8) if group != "Age < 60" else np.nan, "sd": 0.03, "seeds": 2}
-            for k, group in enumerate(("Overall", "Female", "Male", "Age < 60")) for arm in ARMS]  # fmt: skip
+    rows = [
+        {
+            "subgroup": group,
+            "axis": "sex",
+            "n": 100 + k,
+            "positives": 9 - k,
+            "prevalence": 0.1,
+            "arm": arm,
+            "balanced_accuracy": rng.uniform(0.6, 0.8) if group != "Age < 60" else np.nan,
+            "sd": 0.03,
+            "seeds": 2,
+        }
+        for k, group in enumerate(("Overall", "Female", "Male", "Age < 60"))
+        for arm in ARMS
+    ]
     return pd.DataFrame(rows)
 
 
 def table1() -> pd.DataFrame:
-    return pd.DataFrame([(axis, cell, kind, 10.0 + 7 * k, 0.5, 120, 300) for axis in ("sex", "diagnosis")
-                         for kind in ("Real - Real", "Real - Synthetic")
-                         for k, cell in enumerate((f"{axis} A - A", f"{axis} A - B", f"{axis} B - B"))],
-                        columns=["axis", "cell", "kind", "fid", "sd", "n", "subjects"])  # fmt: skip
+    return pd.DataFrame(
+        [
+            (axis, cell, kind, 10.0 + 7 * k, 0.5, 120, 300)
+            for axis in ("sex", "diagnosis")
+            for kind in ("Real - Real", "Real - Synthetic")
+            for k, cell in enumerate((f"{axis} A - A", f"{axis} A - B", f"{axis} B - B"))
+        ],
+        columns=["axis", "cell", "kind", "fid", "sd", "n", "subjects"],
+    )
 
 
 def adherence() -> pd.DataFrame:
-    return pd.DataFrame({"metric": ["dice", "sex_accuracy"], "real": [0.94, np.nan], "synthetic": [0.87, np.nan],
-                         "shuffled": [0.6, np.nan], "n": [360, 0]})  # fmt: skip
+    return pd.DataFrame(
+        {
+            "metric": ["dice", "sex_accuracy"],
+            "real": [0.94, np.nan],
+            "synthetic": [0.87, np.nan],
+            "shuffled": [0.6, np.nan],
+            "n": [360, 0],
+        }
+    )
 
 
 def grid() -> Figure:
@@ -52,7 +77,9 @@ def grid() -> Figure:
     mask = np.zeros((16, 16), np.uint8)
     mask[4:8], mask[8:12] = 1, 3
     return figures.image_grid(
-        [[figures.coloured(mask), image], [None, figures.overlay(image, mask)]], ["a", "b"], ["c", "d"]
+        [[figures.coloured(mask), image], [None, figures.overlay(image, mask)]],
+        ["a", "b"],
+        ["c", "d"],
     )
 
 
@@ -83,7 +110,9 @@ def words(figure: Figure) -> str:
 
 def test_demographics_counts_the_diseased_and_omits_unknown_axes() -> None:
     shown = words(figures.demographics(subjects()))
-    assert "diseased (n = 60)" in shown and "whole cohort (n = 120)" in shown and "30  (50 %)" in shown
+    assert (
+        "diseased (n = 60)" in shown and "whole cohort (n = 120)" in shown and "30  (50 %)" in shown
+    )
     partly = words(figures.demographics(subjects(unknown=("sex", "bmi"))))
     assert "Age (years)" in partly and "Female" not in partly and "Obese" not in partly
 
@@ -107,9 +136,16 @@ def test_write_tables(tmp_path: Path) -> None:
     paths = report.write_tables(frame, tmp_path / "results", "table1", "50 % of 2 < 3")
     assert [p.name for p in paths] == ["table1.csv", "table1.md", "table1.tex"]
     assert pd.read_csv(paths[0]).value[0] == 0.123456
-    assert "| c\\|d | n/a |" in paths[1].read_text() and "> Note: Only 12 images." in paths[1].read_text()
+    assert (
+        "| c\\|d | n/a |" in paths[1].read_text()
+        and "> Note: Only 12 images." in paths[1].read_text()
+    )
     tex = paths[2].read_text()
-    assert r"metric\_a & value \\" in tex and r"a \& b & 0.1235 \\" in tex and r"50 \% of 2 \textless{} 3" in tex
+    assert (
+        r"metric\_a & value \\" in tex
+        and r"a \& b & 0.1235 \\" in tex
+        and r"50 \% of 2 \textless{} 3" in tex
+    )
     assert tex.index(r"\toprule") < tex.index(r"\midrule") < tex.index(r"\bottomrule")
     shown = report.write_tables(frame, tmp_path, "t", "c", display=pd.DataFrame({"x": ["1 (2)"]}))
     assert "| 1 (2) |" in shown[1].read_text() and "metric_a" in shown[0].read_text()
@@ -133,8 +169,10 @@ class Page(HTMLParser):
 def page(tmp_path: Path) -> str:
     png, svg = figures.save(DRAWN["adherence"](), tmp_path / "adherence")
     table = pd.DataFrame({NASTY: [NASTY, "b"], "value": [1.5, np.nan]})
-    table.attrs.update(caption=f"Table 1 {NASTY}", warnings=["Only 12 images a side."], refused=["sex: unknown."])
-    sections = [  # fmt: skip
+    table.attrs.update(
+        caption=f"Table 1 {NASTY}", warnings=["Only 12 images a side."], refused=["sex: unknown."]
+    )
+    sections = [
         report.Section(
             "Fidelity",
             [f"Paragraph {NASTY}"],
@@ -147,20 +185,32 @@ def page(tmp_path: Path) -> str:
         report.Section("Notes", warnings=["Underpowered."]),
     ]
     facts = {"command": ["python a.py", NASTY], "n": 12}
-    return report.report_html(sections, title=f"Study {NASTY}", facts=facts, summary=[f"In one sentence {NASTY}"])
+    return report.report_html(
+        sections, title=f"Study {NASTY}", facts=facts, summary=[f"In one sentence {NASTY}"]
+    )
 
 
 def test_the_page_stands_alone(page: str) -> None:
     parsed = Page(page)
     images = [attributes for tag, attributes in parsed.tags if tag == "img"]
-    assert len(images) == 2 and all(image["src"].startswith("data:image/") and image["alt"] for image in images)
+    assert len(images) == 2 and all(
+        image["src"].startswith("data:image/") and image["alt"] for image in images
+    )
     assert base64.b64decode(images[0]["src"].split(",")[1]).startswith(b"\x89PNG")
     outside = re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
     assert not re.search(r"https?:|//\w+\.\w|@import|url\(", outside)
     assert not {tag for tag, _ in parsed.tags} & {"script", "iframe", "object", "base"}
-    assert all(attributes["href"].startswith(("#", "data:")) for tag, attributes in parsed.tags if "href" in attributes)
+    assert all(
+        attributes["href"].startswith(("#", "data:"))
+        for tag, attributes in parsed.tags
+        if "href" in attributes
+    )
     assert "default-src 'none'" in page  # and a browser would refuse anything else
-    assert "prefers-color-scheme: dark" in page and "@media print" in page and 'name="viewport"' in page
+    assert (
+        "prefers-color-scheme: dark" in page
+        and "@media print" in page
+        and 'name="viewport"' in page
+    )
 
 
 def test_the_page_escapes_and_marks_warnings(page: str) -> None:
@@ -183,7 +233,8 @@ def test_answers_stand_first_and_lead_to_their_section(page: str) -> None:
     box = body[body.index("In short") : body.index("<nav")]
     assert f"In one sentence {NASTY}" in Page(box).text and f"An answer {NASTY}" in Page(box).text
     assert Page(box).text.index("In one") < Page(box).text.index("An answer")
-    assert '<a href="#part-1">Fidelity</a>' in box and "Fairness" not in box  # which answers nothing
+    # which answers nothing
+    assert '<a href="#part-1">Fidelity</a>' in box and "Fairness" not in box
     bare = report.report_html([report.Section("a")], title="t", facts={})
     assert "In short" not in bare and 'class="sources"' not in bare
 
@@ -196,28 +247,48 @@ def test_sources_stand_below_their_heading(page: str) -> None:
 
 
 def test_long_tables_are_folded_and_words_stand_left() -> None:
-    tables = [pd.DataFrame({"group": ["a"] * n, "value": np.arange(n) / 7, "why": ["-"] * n, "none": [None] * n})
-              for n in (report.LONG, report.LONG + 1)]  # fmt: skip
+    tables = [
+        pd.DataFrame(
+            {"group": ["a"] * n, "value": np.arange(n) / 7, "why": ["-"] * n, "none": [None] * n}
+        )
+        for n in (report.LONG, report.LONG + 1)
+    ]
     page = report.report_html([report.Section("a", tables=tables)], title="t", facts={})
     assert page.count("<details>") == 1 and f"({report.LONG + 1} rows)" in page
     assert page.index("<table>") < page.index("<details>")
-    assert page.count('<th scope="col" class="text">why</th>') == 2 and page.count('<th scope="col">value</th>') == 2
-    assert '<th scope="row">a</th>' in page and "<td>0.1429</td>" in page and '<td class="text">-</td>' in page
+    assert (
+        page.count('<th scope="col" class="text">why</th>') == 2
+        and page.count('<th scope="col">value</th>') == 2
+    )
+    assert (
+        '<th scope="row">a</th>' in page
+        and "<td>0.1429</td>" in page
+        and '<td class="text">-</td>' in page
+    )
     assert "<td>n/a</td>" in page
 
 
 def test_numbers_of_any_float_type_have_four_digits() -> None:
-    frame = pd.DataFrame({"x": np.array([0.123456], np.float32), "y": [np.float64(2.000049)], "z": [7]})
+    frame = pd.DataFrame(
+        {"x": np.array([0.123456], np.float32), "y": [np.float64(2.000049)], "z": [7]}
+    )
     assert "| 0.1235 | 2 | 7 |" in report.markdown(frame, "c")
 
 
 def test_the_page_names_a_missing_figure(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="absent.png"):
-        report.report_html([report.Section("a", figures=[("b", tmp_path / "absent.png")])], title="t", facts={})
+        report.report_html(
+            [report.Section("a", figures=[("b", tmp_path / "absent.png")])], title="t", facts={}
+        )
     with pytest.raises(ValueError, match=r"\.png or \.svg"):
         report.data_uri(tmp_path / "a.gif")
 
 
 def test_reporting_needs_no_torch_and_no_pyplot() -> None:
     code = "import sys, cmrstudy.figures, cmrstudy.report; print({'torch', 'matplotlib.pyplot'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "set()\n"
+    )

@@ -15,12 +15,19 @@ from cmrdata.disk import Unwritable, differences, write_atomic, writing
 from cmrstudy import processes, runs
 from cmrstudy.runs import attempt, begin, facts, finish, told
 
-CONFIG = {"seed": 0, "trainer": {"max_epochs": 5, "precision": "32-true"}, "resume": "auto", "overwrite": False}
+CONFIG = {
+    "seed": 0,
+    "trainer": {"max_epochs": 5, "precision": "32-true"},
+    "resume": "auto",
+    "overwrite": False,
+}
 OURS = {"config.yaml", "run.json"}
 
 
 def flat(config, at=""):
-    parts = (flat(v, f"{at}{k}.") if isinstance(v, dict) else {f"{at}{k}": v} for k, v in config.items())
+    parts = (
+        flat(v, f"{at}{k}.") if isinstance(v, dict) else {f"{at}{k}": v} for k, v in config.items()
+    )
     return {key: value for part in parts for key, value in part.items()}
 
 
@@ -32,7 +39,9 @@ def asked(folder, config=None, *, places=None):
 
 
 def start(folder, config=None, *, resume="auto", overwrite=False, stale=None, places=None):
-    return begin(asked(folder, config, places=places), resume=resume, overwrite=overwrite, stale=stale)
+    return begin(
+        asked(folder, config, places=places), resume=resume, overwrite=overwrite, stale=stale
+    )
 
 
 def work(folder):
@@ -43,7 +52,11 @@ def work(folder):
 
 
 def contents(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_a_fresh_folder_keeps_the_config_without_what_its_command_was_asked(tmp_path):
@@ -52,7 +65,9 @@ def test_a_fresh_folder_keeps_the_config_without_what_its_command_was_asked(tmp_
     assert runs.config(folder) == {"seed": 0, "trainer": CONFIG["trainer"], "run_dir": str(folder)}
     kept = runs.record(folder)
     assert kept.settings == {"seed": 0, "trainer.max_epochs": 5, "trainer.precision": "32-true"}
-    assert kept.state == "unfinished" and kept.choices == {"cohort": "phantom"} and kept.inputs == {}
+    assert (
+        kept.state == "unfinished" and kept.choices == {"cohort": "phantom"} and kept.inputs == {}
+    )
     assert set(contents(folder)) == OURS
 
 
@@ -66,15 +81,23 @@ def test_a_run_that_left_only_its_config_is_fresh_even_with_other_settings(tmp_p
 
 @pytest.mark.parametrize(
     ("done", "resume", "state", "verb"),
-    [(False, False, "unfinished", "continue"), (True, False, "finished", "reuse"), (True, "auto", "finished", "reuse")],
+    [
+        (False, False, "unfinished", "continue"),
+        (True, False, "finished", "reuse"),
+        (True, "auto", "finished", "reuse"),
+    ],
 )
-def test_a_folder_in_use_is_refused_with_its_state_and_the_remedies(tmp_path, done, resume, state, verb):
+def test_a_folder_in_use_is_refused_with_its_state_and_the_remedies(
+    tmp_path, done, resume, state, verb
+):
     start(tmp_path)
     work(tmp_path)
     if done:
         finish(tmp_path, val_loss=0.1)
     before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match=f"{state} run; resume=true to {verb} it, overwrite=true") as error:
+    with pytest.raises(
+        FileExistsError, match=f"{state} run; resume=true to {verb} it, overwrite=true"
+    ) as error:
         start(tmp_path, resume=resume)
     assert str(tmp_path) in str(error.value)
     assert contents(tmp_path) == before
@@ -112,7 +135,10 @@ def test_resume_names_the_settings_that_differ(tmp_path, done):
         finish(tmp_path)
     before = contents(tmp_path)
     other = {"seed": 1, "trainer": {"max_epochs": 7, "precision": "32-true"}}
-    with pytest.raises(ValueError, match="seed 0 -> 1; trainer.max_epochs 5 -> 7. Give it another name= or overwrite"):
+    with pytest.raises(
+        ValueError,
+        match="seed 0 -> 1; trainer.max_epochs 5 -> 7. Give it another name= or overwrite",
+    ):
         start(tmp_path, other, resume=True)
     assert contents(tmp_path) == before
 
@@ -158,7 +184,9 @@ def test_overwrite_removes_nothing_that_this_program_did_not_write(tmp_path, cap
     assert start(folder, overwrite=True) == "fresh"
     assert set(contents(folder)) == OURS | set(mine)
     assert (folder / "previews").is_symlink() and (elsewhere / "metrics.csv").exists()
-    assert all(name in capsys.readouterr().out for name in ["kept, not written by this program", *mine][:1])
+    assert all(
+        name in capsys.readouterr().out for name in ["kept, not written by this program", *mine][:1]
+    )
     assert start(folder, {"seed": 4}) == "fresh"  # what is kept is no run
 
 
@@ -170,7 +198,9 @@ def test_checkpoints_on_another_disk_go_and_the_link_to_them_stays(tmp_path):
     for name in ("last.ckpt", "mine.ckpt"):
         (scratch / name).write_text("weights")
     start(folder, overwrite=True)
-    assert (folder / "checkpoints").is_symlink() and [p.name for p in scratch.iterdir()] == ["mine.ckpt"]
+    assert (folder / "checkpoints").is_symlink() and [p.name for p in scratch.iterdir()] == [
+        "mine.ckpt"
+    ]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -180,7 +210,9 @@ def test_a_folder_that_is_no_runs_is_never_touched(tmp_path, overwrite, repeatab
     (tmp_path / "config.yaml").write_text("seed: 0")  # another program's
     (tmp_path / "run.json").write_text('{"made_by": "another program"}')
     before = contents(tmp_path)
-    with pytest.raises(FileExistsError, match="files that are no run's .*thesis.tex.*another run_dir="):
+    with pytest.raises(
+        FileExistsError, match="files that are no run's .*thesis.tex.*another run_dir="
+    ):
         start(tmp_path, {"repeatable": repeatable}, overwrite=overwrite, resume=True)
     assert contents(tmp_path) == before
 
@@ -188,7 +220,11 @@ def test_a_folder_that_is_no_runs_is_never_touched(tmp_path, overwrite, repeatab
 def test_a_file_or_a_broken_link_in_the_way_is_named(tmp_path):
     (tmp_path / "file").write_text("x")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name, message in (("file", "is a file"), ("link", "broken link is in the way"), ("file/0", "in the way")):
+    for name, message in (
+        ("file", "is a file"),
+        ("link", "broken link is in the way"),
+        ("file/0", "in the way"),
+    ):
         with pytest.raises(FileExistsError, match=message):
             start(tmp_path / name, overwrite=True)
     (tmp_path / "there").mkdir()
@@ -219,7 +255,9 @@ def test_an_interrupted_removal_leaves_a_run_of_ours(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(Path, "unlink", dying)
         start(tmp_path, overwrite=True)
-    assert start(tmp_path, {"seed": 9}, overwrite=True) == "fresh" and set(contents(tmp_path)) == OURS
+    assert (
+        start(tmp_path, {"seed": 9}, overwrite=True) == "fresh" and set(contents(tmp_path)) == OURS
+    )
 
 
 # what a run was made from
@@ -244,13 +282,24 @@ def test_an_input_that_has_changed_is_named_and_stale_keep_uses_the_run(tmp_path
     assert start(run, resume=True) == state
     lies(made, "bb")
     before = contents(run)
-    with pytest.raises(ValueError, match=r"synthetic_set .*set \(aa -> bb\). overwrite=true.*stale=keep"):
+    with pytest.raises(
+        ValueError, match=r"synthetic_set .*set \(aa -> bb\). overwrite=true.*stale=keep"
+    ):
         start(run, resume=True)
     assert contents(run) == before
-    assert start(run, resume=True, stale="keep") == state and "kept although" in capsys.readouterr().out
-    assert start(run, resume=True, places={"synthetic_set": str(lies(tmp_path / "moved", "aa"))}) == state
+    assert (
+        start(run, resume=True, stale="keep") == state
+        and "kept although" in capsys.readouterr().out
+    )
+    assert (
+        start(run, resume=True, places={"synthetic_set": str(lies(tmp_path / "moved", "aa"))})
+        == state
+    )
     (made / "store.json").unlink()
-    assert start(run, resume=True) == state and "not compared, since not there" in capsys.readouterr().out
+    assert (
+        start(run, resume=True) == state
+        and "not compared, since not there" in capsys.readouterr().out
+    )
     assert runs.record(run).inputs["synthetic_set"]["kind"] == "k"
 
 
@@ -272,7 +321,11 @@ def test_what_failed_is_told_beside_the_run_until_it_is_tried_again(tmp_path):
     with pytest.raises(ValueError, match="SYN0007"), attempt(tmp_path):
         raise ValueError("subject SYN0007: no mask")
     record = json.loads((tmp_path / "failed.json").read_text())
-    assert record["told"] == "subject SYN0007: no mask" and record["kind"] == "ValueError" and record["failed"]
+    assert (
+        record["told"] == "subject SYN0007: no mask"
+        and record["kind"] == "ValueError"
+        and record["failed"]
+    )
     assert start(tmp_path) == "fresh" and set(contents(tmp_path)) == OURS
     with pytest.raises(FloatingPointError), attempt(tmp_path):
         work(tmp_path)
@@ -283,7 +336,9 @@ def test_what_failed_is_told_beside_the_run_until_it_is_tried_again(tmp_path):
     assert start(tmp_path) == "continue" and not (tmp_path / "failed.json").exists()
 
 
-def test_the_record_of_a_failure_repeats_nothing_that_others_say_and_an_interrupt_leaves_none(tmp_path):
+def test_the_record_of_a_failure_repeats_nothing_that_others_say_and_an_interrupt_leaves_none(
+    tmp_path,
+):
     with pytest.raises(OSError, match="Permission"), attempt(tmp_path):
         raise PermissionError(errno.EACCES, "Permission denied", "a participant's file")
     assert "participant" not in (tmp_path / "failed.json").read_text()
@@ -315,12 +370,18 @@ def test_what_slurm_starts_again_continues_what_it_began(tmp_path, monkeypatch):
     with pytest.raises(FileExistsError, match="resume=true to continue it"):
         runs.claim(asked(folder, config | {"overwrite": False}))
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
-    assert runs.claim(asked(folder, config)) == folder and (folder / "checkpoints" / "last.ckpt").exists()
+    assert (
+        runs.claim(asked(folder, config)) == folder
+        and (folder / "checkpoints" / "last.ckpt").exists()
+    )
 
 
 @pytest.mark.parametrize(
     ("claimed", "first", "other"),
-    [(FileExistsError("is there"), FileExistsError, FileExistsError), (KeyError("bug"), KeyError, RuntimeError)],
+    [
+        (FileExistsError("is there"), FileExistsError, FileExistsError),
+        (KeyError("bug"), KeyError, RuntimeError),
+    ],
 )
 def test_what_the_first_process_learns_all_of_them_learn(claimed, first, other):
     sent = []
@@ -335,25 +396,36 @@ def test_what_the_first_process_learns_all_of_them_learn(claimed, first, other):
         processes.agreed(zero, claim)
     with pytest.raises(other):
         processes.agreed(one, lambda: pytest.fail("only the first claims"))
-    assert processes.agreed(zero, lambda: Path("here")) == processes.agreed(one, claim) == Path("here")
+    assert (
+        processes.agreed(zero, lambda: Path("here")) == processes.agreed(one, claim) == Path("here")
+    )
 
 
 def test_a_run_is_held_against_other_processes_until_it_ends(tmp_path, monkeypatch):
     folder = tmp_path / "classifier" / "0"
     with runs.held(folder):
-        with pytest.raises(FileExistsError, match="classifier/0: another process is at work.*same command again"):
+        with pytest.raises(
+            FileExistsError, match="classifier/0: another process is at work.*same command again"
+        ):
             runs.held(folder).__enter__()
         with runs.held(tmp_path / "classifier" / "1"):
             assert not folder.exists()
     with runs.held(folder):
         pass
-    monkeypatch.setattr(runs.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(
+        runs.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError())
+    )
     with runs.held(folder):  # a disk without locks is no fault
         pass
 
 
 @pytest.mark.parametrize(
-    "fault", [OSError(errno.ENOLCK, "No locks available"), NotImplementedError(), OSError(errno.EOPNOTSUPP, "x")]
+    "fault",
+    [
+        OSError(errno.ENOLCK, "No locks available"),
+        NotImplementedError(),
+        OSError(errno.EOPNOTSUPP, "x"),
+    ],
 )
 def test_a_disk_without_locks_is_told_as_that_and_used(tmp_path, monkeypatch, capsys, fault):
     monkeypatch.setattr(disk.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(fault))
@@ -364,14 +436,20 @@ def test_a_disk_without_locks_is_told_as_that_and_used(tmp_path, monkeypatch, ca
 
 
 def test_a_disk_that_may_not_be_written_is_no_disk_without_locks(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(disk.FileLock, "acquire", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")))
+    monkeypatch.setattr(
+        disk.FileLock,
+        "acquire",
+        lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "denied")),
+    )
     with pytest.raises(Unwritable, match="Make it writable"), disk.alone(tmp_path / "set"):
         pass
     assert "locks" not in capsys.readouterr().out
 
 
 def test_an_end_by_slurms_clock_is_told_with_its_remedy():
-    assert "hydra.launcher.max_num_timeout=<n>" in told(type("UncompletedJobError", (Exception,), {})("not requeued"))
+    assert "hydra.launcher.max_num_timeout=<n>" in told(
+        type("UncompletedJobError", (Exception,), {})("not requeued")
+    )
 
 
 def test_what_hydra_wraps_is_told_and_a_bug_is_not():
@@ -390,17 +468,28 @@ def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
         facts(tmp_path)
     finish(tmp_path, val_loss=0.25, cohort="phantom")
     assert (
-        facts(tmp_path)["val_loss"] == 0.25 and facts(tmp_path)["cohort"] == "phantom" and facts(tmp_path)["finished"]
+        facts(tmp_path)["val_loss"] == 0.25
+        and facts(tmp_path)["cohort"] == "phantom"
+        and facts(tmp_path)["finished"]
     )
 
 
 def test_differences_are_leaves_by_their_dotted_name():
-    old, new = {"a": {"b": 1, "c": [1, 2]}, "gone": 1}, {"a": {"b": 1, "c": [1, 3]}, "come": {"x": 1}}
-    assert differences(old, new) == ["a.c [1, 2] -> [1, 3]", "come None -> {'x': 1}", "gone 1 -> None"]
+    old, new = (
+        {"a": {"b": 1, "c": [1, 2]}, "gone": 1},
+        {"a": {"b": 1, "c": [1, 3]}, "come": {"x": 1}},
+    )
+    assert differences(old, new) == [
+        "a.c [1, 2] -> [1, 3]",
+        "come None -> {'x': 1}",
+        "gone 1 -> None",
+    ]
     assert differences(old, yaml.safe_load(yaml.safe_dump(old))) == []
 
 
-@pytest.mark.parametrize("kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable])
+@pytest.mark.parametrize(
+    "kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable]
+)
 def test_bad_input_is_told_in_its_own_words(kind):
     assert told(kind("subject SYN0007: no mask")) == "subject SYN0007: no mask"
 
@@ -411,21 +500,30 @@ def test_a_full_or_read_only_disk_is_told_with_a_remedy(number):
     assert re.search(f"{os.strerror(number)}: 'runs/.*; free some space, .*run_dir=", message)
 
 
-@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "denied", "a participant's file"), KeyError("bug")])
+@pytest.mark.parametrize(
+    "error", [PermissionError(errno.EACCES, "denied", "a participant's file"), KeyError("bug")]
+)
 def test_other_errors_keep_their_traceback(error):
     assert told(error) is None
 
 
 def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):
     refused = OSError(errno.ENOSPC, "No space left on device", "images.u8")
-    with pytest.raises(Unwritable) as told, writing(tmp_path), writing(tmp_path / "inner", needs="9 MB are needed"):
+    with (
+        pytest.raises(Unwritable) as told,
+        writing(tmp_path),
+        writing(tmp_path / "inner", needs="9 MB are needed"),
+    ):
         raise refused
     assert str(told.value).startswith(
         f"{tmp_path / 'inner'} cannot be written: No space left on device; 9 MB are needed."
     )
     assert "Free some space there, or give another place with data_root=" in str(told.value)
     assert told.value.__cause__ is refused
-    with pytest.raises(Unwritable, match="Make it writable, or give another place"), writing(tmp_path):
+    with (
+        pytest.raises(Unwritable, match="Make it writable, or give another place"),
+        writing(tmp_path),
+    ):
         raise PermissionError(errno.EACCES, "Permission denied")
     with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path):
         raise ValueError("no fault of the disk")
@@ -455,11 +553,15 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypa
     assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_a_write_is_on_the_disk_before_its_name_is_and_the_name_before_it_returns(tmp_path, monkeypatch):
+def test_a_write_is_on_the_disk_before_its_name_is_and_the_name_before_it_returns(
+    tmp_path, monkeypatch
+):
     steps = []
     for step in ("fsync", "replace"):
         inner = getattr(os, step)
-        monkeypatch.setattr(os, step, lambda *a, inner=inner, step=step: (steps.append(step), inner(*a)))
+        monkeypatch.setattr(
+            os, step, lambda *a, inner=inner, step=step: (steps.append(step), inner(*a))
+        )
     write_atomic(tmp_path / "a.json", "new")
     assert steps == ["fsync", "replace", "fsync"]
 

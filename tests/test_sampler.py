@@ -44,8 +44,13 @@ def test_a_wrong_setting_is_named_with_what_it_takes(setting, told):
 def test_what_a_set_records_is_whatever_is_not_usual():
     assert Sampler().settings() == {} == Sampler(guidance=7.0, steps=3, interval=[0, 1]).settings()
     odd = Sampler(guides="both", interval=[0, 0.5], reuse=2).settings()
-    assert odd == {"interval": [0, 0.5], "guides": "both", "reuse": 2} and list(odd) == ["interval", "guides", "reuse"]
-    assert isinstance(odd["interval"][0], int)  # as it was typed, so that settings.json keeps its bytes
+    assert odd == {"interval": [0, 0.5], "guides": "both", "reuse": 2} and list(odd) == [
+        "interval",
+        "guides",
+        "reuse",
+    ]
+    # as it was typed, so that settings.json keeps its bytes
+    assert isinstance(odd["interval"][0], int)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +75,23 @@ def test_a_preview_is_drawn_with_the_whole_setting(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cmrgen.preview, "Generator", lambda **_: SimpleNamespace(images=images))
     data = Latents.__new__(Latents)
-    data.store = SimpleNamespace(masks=np.ones((2, 2, 16, 16), np.uint8), images=np.ones((2, 2, 16, 16), np.uint8))
+    data.store = SimpleNamespace(
+        masks=np.ones((2, 2, 16, 16), np.uint8), images=np.ones((2, 2, 16, 16), np.uint8)
+    )
     data.pictured = pd.DataFrame({"prompt": ["a"] * 2})
     module = SimpleNamespace(base=SimpleNamespace(pixels=16, release=lambda _: None), best=None)
     trainer = SimpleNamespace(
-        datamodule=data, sanity_checking=False, is_global_zero=True, current_epoch=0, global_step=0, loggers=[],
-        is_last_batch=True, state=SimpleNamespace(fn="fit"),
-    )  # fmt: skip
+        datamodule=data,
+        sanity_checking=False,
+        is_global_zero=True,
+        current_epoch=0,
+        global_step=0,
+        loggers=[],
+        is_last_batch=True,
+        state=SimpleNamespace(fn="fit"),
+    )
     sampler = Sampler("ddim", 3, guidance=5.0, guides="both", interval=(0, 0.5), reuse=2)
     PreviewGrid(tmp_path, sampler=sampler).on_validation_epoch_end(trainer, module)
-    assert asked and all(how["sampler"] is sampler and set(how["guidance"]) == {5.0} for how in asked)
+    assert asked and all(
+        how["sampler"] is sampler and set(how["guidance"]) == {5.0} for how in asked
+    )

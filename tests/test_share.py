@@ -1,4 +1,5 @@
-"""What leaves with a synthetic set: readable by others, exactly the set, and nobody's name, age or hash."""
+"""What leaves with a synthetic set: readable by others, exactly the set, and nobody's name, age or
+hash."""
 
 import json
 import shutil
@@ -30,7 +31,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def shared(made: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {path.name: path for path in share(made, tmp_path_factory.mktemp("out"), formats=["png", "nifti"])}
+    return {
+        path.name: path
+        for path in share(made, tmp_path_factory.mktemp("out"), formats=["png", "nifti"])
+    }
 
 
 def test_png_images_and_masks_are_the_sets_own_pixels(made, shared):
@@ -38,12 +42,17 @@ def test_png_images_and_masks_are_the_sets_own_pixels(made, shared):
     assert len(table) == len(made.index) == len(list((shared["png"] / "images").iterdir()))
     for k in (0, 7, 23):
         image = np.asarray(Image.open(shared["png"] / table.file_name[k]))
-        assert (image[..., 0] == made.images[k, 0]).all() and (image[..., 1] == made.images[k, 1]).all()
+        assert (image[..., 0] == made.images[k, 0]).all() and (
+            image[..., 1] == made.images[k, 1]
+        ).all()
         for p, phase in enumerate(("ed", "es")):
             mask = Image.open(shared["png"] / table[f"{phase}_mask_file_name"][k])
             assert mask.mode == "P" and (np.asarray(mask) == made.masks[k, p]).all()
             colours = np.asarray(mask.convert("RGB"))
-            assert len(np.unique(colours.reshape(-1, 3), axis=0)) == len(np.unique(made.masks[k, p]))  # eyes see it too
+            # eyes see it too
+            assert len(np.unique(colours.reshape(-1, 3), axis=0)) == len(
+                np.unique(made.masks[k, p])
+            )
 
 
 def test_nifti_pairs_lie_on_one_another_with_the_pixel_size_of_the_cohort(made, shared):
@@ -57,7 +66,9 @@ def test_nifti_pairs_lie_on_one_another_with_the_pixel_size_of_the_cohort(made, 
         assert np.array_equal(image.affine, labels.affine) and image.shape == labels.shape
         assert np.allclose(image.header.get_zooms()[:2], 160.0 / made.meta["pixels"])
         row, phase = path.name.split("_")[:2]
-        assert (made.images[int(row), ["ED", "ES"].index(phase)] == np.asarray(image.dataobj)[..., 0].T).all()
+        assert (
+            made.images[int(row), ["ED", "ES"].index(phase)] == np.asarray(image.dataobj)[..., 0].T
+        ).all()
         assert nib.aff2axcodes(image.affine)[:2] == (
             "L",
             "P",
@@ -67,7 +78,9 @@ def test_nifti_pairs_lie_on_one_another_with_the_pixel_size_of_the_cohort(made, 
 def test_nothing_that_leaves_tells_a_participant(made, shared):
     known = set(made.index.subject) | {f"{age}" for age in made.index.age}
     for path in shared.values():
-        assert not any(name in str(file) for file in path.rglob("*") for name in set(made.index.subject))
+        assert not any(
+            name in str(file) for file in path.rglob("*") for name in set(made.index.subject)
+        )
         for text in ("metadata.csv", "README.md"):
             assert not [name for name in known if name in (path / text).read_text()]
     table = told(made.index)
@@ -78,7 +91,9 @@ def test_nothing_that_leaves_tells_a_participant(made, shared):
     ).all()  # still who with whom
 
 
-def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(made, shared, tmp_path, monkeypatch):
+def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
+    made, shared, tmp_path, monkeypatch
+):
     from cmrgen import share as module
 
     real, calls = module._write, []
@@ -95,9 +110,15 @@ def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(made, 
     assert not (tmp_path / "png").exists()
     monkeypatch.setattr(module, "_write", real)
     share(made, tmp_path)
-    whole = {p.relative_to(shared["png"]): p.read_bytes() for p in shared["png"].rglob("*") if p.is_file()}
+    whole = {
+        p.relative_to(shared["png"]): p.read_bytes()
+        for p in shared["png"].rglob("*")
+        if p.is_file()
+    }
     assert {
-        p.relative_to(tmp_path / "png"): p.read_bytes() for p in (tmp_path / "png").rglob("*") if p.is_file()
+        p.relative_to(tmp_path / "png"): p.read_bytes()
+        for p in (tmp_path / "png").rglob("*")
+        if p.is_file()
     } == whole
     with pytest.raises(FileExistsError, match="is there already"):
         share(made, tmp_path)
@@ -109,7 +130,8 @@ def test_the_card_hides_small_counts_and_quotes_only_an_audit_of_this_set(made, 
     text = card(made)
     most = made.index.subject.value_counts()
     assert (
-        f"images of one participant: median {most.median():g}, at most {most.max()}; 0 % of the masks are moved" in text
+        f"images of one participant: median {most.median():g}, at most {most.max()}; 0 % of the masks are moved"
+        in text
     )
     assert "< 10" in text and "not examined" in text and made.meta["settings"]["generator"] in text
     with pytest.raises(FileNotFoundError, match="no audit there"):

@@ -11,16 +11,22 @@ from cmrdata import slices
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.slices import Grid, Scan, collect
 
-stacks = partial(slices.stacks, orient="none")  # as the file lies; turning has tests of its own (test_orientation)
+# as the file lies; turning has tests of its own (test_orientation)
+stacks = partial(slices.stacks, orient="none")
 
 LV_MM, WALL_MM = 20.0, 28.0  # radii of the made heart
 GREY = np.array([60.0, 220.0, 100.0, 180.0])  # of background, LV, myocardium, RV
 
 
-def heart(*, spacing=(1.5, 1.5), size_mm=(240, 300), centre=(100, 170), depth=5, squeeze=1.0) -> np.ndarray:
-    """Labels (Z, Y, X): LV disc and wall about `centre` (y, x) in mm, the RV a disc cut off by them on the left."""
+def heart(
+    *, spacing=(1.5, 1.5), size_mm=(240, 300), centre=(100, 170), depth=5, squeeze=1.0
+) -> np.ndarray:
+    """Labels (Z, Y, X): LV disc and wall about `centre` (y, x) in mm, the RV a disc cut off by them
+    on the left."""
     shape = [round(mm / step) for mm, step in zip(size_mm, spacing, strict=True)]
-    y, x = np.meshgrid(*(np.arange(n) * step for n, step in zip(shape, spacing, strict=True)), indexing="ij")
+    y, x = np.meshgrid(
+        *(np.arange(n) * step for n, step in zip(shape, spacing, strict=True)), indexing="ij"
+    )
     plane = np.zeros(shape, np.uint8)
     plane[np.hypot(y - centre[0], x - centre[1] + 28) <= 24] = RV
     plane[np.hypot(y - centre[0], x - centre[1]) <= WALL_MM] = MYO
@@ -33,20 +39,27 @@ def scan(ed=None, es=None, *, spacing=(1.5, 1.5), noise=2.0, seed=0) -> Scan:
     ed = heart(spacing=spacing) if ed is None else ed
     es = heart(spacing=spacing, squeeze=0.7, depth=len(ed)) if es is None else es
     frames = GREY[np.stack([ed, es])] + np.random.default_rng(seed).normal(0, noise, (2, *ed.shape))
-    return Scan(dict(enumerate(frames.astype(np.float32))), 0, 1, {0: ed, 1: es}, spacing, cycle=None)
+    return Scan(
+        dict(enumerate(frames.astype(np.float32))), 0, 1, {0: ed, 1: es}, spacing, cycle=None
+    )
 
 
 def cine(count: int, *, ed: int, es: int) -> Scan:
     """A cycle whose frames all differ."""
     pair = scan()
-    frames = pair.frames[0] + np.random.default_rng(count).normal(0, 5, (count, *pair.labels[0].shape))
+    frames = pair.frames[0] + np.random.default_rng(count).normal(
+        0, 5, (count, *pair.labels[0].shape)
+    )
     labels = {ed: pair.labels[0], es: pair.labels[1]}
     return Scan(dict(enumerate(frames.astype(np.float32))), ed, es, labels, (1.5, 1.5), cycle=count)
 
 
 def central(made: Scan, *, pixels=64, fov_mm=128.0):
     images, masks, rows = stacks(made, pixels=pixels, fov_mm=fov_mm, expand=False)
-    assert images.shape == masks.shape == (1, 2, pixels, pixels) and images.dtype == masks.dtype == np.uint8
+    assert (
+        images.shape == masks.shape == (1, 2, pixels, pixels)
+        and images.dtype == masks.dtype == np.uint8
+    )
     return images[0], masks[0], rows[0]
 
 
@@ -57,21 +70,27 @@ def test_a_disc_keeps_its_place_and_area_in_mm(spacing, centre):
     _, masks, row = central(scan(*pair, spacing=spacing))
     assert row == {**row, "slice": 0, "frame": 0, "central": True, "flags": ""}
     for mask, squeeze in zip(masks, (1, 0.7), strict=True):
-        assert (mask == LV).sum() * 4 == pytest.approx(np.pi * (LV_MM * squeeze) ** 2, rel=0.06)  # 2 mm pixels
+        # 2 mm pixels
+        assert (mask == LV).sum() * 4 == pytest.approx(np.pi * (LV_MM * squeeze) ** 2, rel=0.06)
         y, x = (at.mean() for at in np.nonzero(mask == LV))
-        # the box reaches from 52 mm left of the LV's centre (the RV's far side) to 28 mm right of it
+        # the box reaches from 52 mm left of the LV's centre (the RV's far side) to 28 mm right of
+        # it
         assert y == pytest.approx(31.5, abs=0.6)
         assert x == pytest.approx(31.5 + (52 - 28) / 2 / 2, abs=0.6)
 
 
 def test_rows_are_y_and_columns_are_x():
-    """A spot 30 mm below and 10 mm right of the crop's centre is found there, in the picture as in the mask."""
+    """A spot 30 mm below and 10 mm right of the crop's centre is found there, in the picture as in
+    the mask."""
     made = scan(noise=0)
-    y, x = round((100 + 30) / 1.5), round((170 - 12 + 10) / 1.5)  # the crop's centre is 12 mm left of the LV's
+    # the crop's centre is 12 mm left of the LV's
+    y, x = round((100 + 30) / 1.5), round((170 - 12 + 10) / 1.5)
     for frame in made.frames.values():
         frame[:, y - 5 : y + 6, x - 5 : x + 6] = 1000
     image = central(made)[0][0]
-    assert np.argwhere(image > 200).mean(0) == pytest.approx((31.5 + 30 / 2, 31.5 + 10 / 2), abs=0.8)
+    assert np.argwhere(image > 200).mean(0) == pytest.approx(
+        (31.5 + 30 / 2, 31.5 + 10 / 2), abs=0.8
+    )
 
 
 def test_the_image_lies_under_its_mask():
@@ -90,7 +109,9 @@ def test_shrinking_averages_and_does_not_alias():
     stripes = np.indices((400, 400)).sum(0)[None] % 2
     mask = np.zeros((400, 400), bool)
     mask[150:250, 150:250] = True
-    shrunk = Grid.around(mask, spacing=(0.5, 0.5), pixels=32, fov_mm=64).image(stripes.astype(np.float32))
+    shrunk = Grid.around(mask, spacing=(0.5, 0.5), pixels=32, fov_mm=64).image(
+        stripes.astype(np.float32)
+    )
     np.testing.assert_allclose(shrunk, 0.5, atol=0.01)
 
 
@@ -99,24 +120,34 @@ def test_enlarging_keeps_a_ramp_a_ramp():
     mask = np.zeros((100, 100), bool)
     mask[40:61, 30:51] = True  # centre at row 50, column 40
     grown = Grid.around(mask, spacing=(2, 2), pixels=64, fov_mm=32).image(ramp[None])[0]
-    np.testing.assert_allclose(grown, np.broadcast_to(40 + (np.arange(64) - 31.5) * 0.25, (64, 64)), atol=1e-4)
+    np.testing.assert_allclose(
+        grown, np.broadcast_to(40 + (np.arange(64) - 31.5) * 0.25, (64, 64)), atol=1e-4
+    )
 
 
 def test_outside_the_image_is_zero_and_background():
-    images, masks, _ = central(scan(heart(centre=(30, 60)), heart(centre=(30, 60), squeeze=0.7)), fov_mm=400)
+    images, masks, _ = central(
+        scan(heart(centre=(30, 60)), heart(centre=(30, 60), squeeze=0.7)), fov_mm=400
+    )
     assert (images[:, :20] == 0).all() and (masks[:, :20] == 0).all()
     assert (masks == LV).any()
 
 
 @settings(max_examples=8, deadline=None)
-@given(st.integers(3, 30).flatmap(lambda t: st.tuples(st.just(t), st.integers(0, t - 1), st.integers(0, t - 1))))
+@given(
+    st.integers(3, 30).flatmap(
+        lambda t: st.tuples(st.just(t), st.integers(0, t - 1), st.integers(0, t - 1))
+    )
+)
 def test_case_04_neighbouring_frames_are_taken_modulo_the_cycle(numbers):
     count, ed, es = numbers
     if ed == es:
         es = (ed + 1) % count
     made = cine(count, ed=ed, es=es)
     images, _, rows = stacks(made, pixels=32, fov_mm=128, expand=True)
-    assert [(row["slice"], row["frame"]) for row in rows] == [(s, f) for s in (-1, 0, 1) for f in (-1, 0, 1)]
+    assert [(row["slice"], row["frame"]) for row in rows] == [
+        (s, f) for s in (-1, 0, 1) for f in (-1, 0, 1)
+    ]
     for k, row in enumerate(rows):
         times = [(ed + row["frame"]) % count, (es + row["frame"]) % count]
         plane = slice(2 + row["slice"], 3 + row["slice"])
@@ -165,7 +196,8 @@ def test_case_05_a_short_stack_gives_its_central_slice_only(depth):
 @pytest.mark.parametrize("phase", [0, 1])
 def test_case_06_an_empty_central_slice_moves_to_the_lv(phase):
     made = scan(heart(depth=9), noise=0)
-    made.labels[phase][4:] = 0  # truncated: LV in slices 0..3 of that phase, so its centroid lies below 4
+    # truncated: LV in slices 0..3 of that phase, so its centroid lies below 4
+    made.labels[phase][4:] = 0
     for frame in made.frames.values():
         frame[3] *= 2
     _, mask, row = central(made)
@@ -183,7 +215,10 @@ def test_case_06_neighbours_without_labels_are_dropped_and_counted():
     made = scan()
     made.labels[1][3:] = 0
     rows = stacks(made, pixels=16, fov_mm=128, expand=True)[2]
-    assert [(row["slice"], row["flags"]) for row in rows] == [(-1, "slices_dropped:1"), (0, "slices_dropped:1")]
+    assert [(row["slice"], row["flags"]) for row in rows] == [
+        (-1, "slices_dropped:1"),
+        (0, "slices_dropped:1"),
+    ]
 
 
 def test_case_05_06_a_moved_centre_does_not_wrap_around_the_stack():
@@ -204,9 +239,12 @@ def test_a_heart_without_lv_or_without_labels_at_es_is_refused(phase, absent):
 
 def test_case_07_without_labels_at_ed_es_decides_and_the_rows_say_so():
     made = cine(10, ed=0, es=5)
-    made.labels[5][2] = np.where(heart(squeeze=0.5)[2] == LV, LV, 0)  # so the centre moves, by ES alone
+    # so the centre moves, by ES alone
+    made.labels[5][2] = np.where(heart(squeeze=0.5)[2] == LV, LV, 0)
     full = replace(made, labels={0: made.labels[5], 5: made.labels[5]})
-    empty = replace(made, labels={0: np.zeros_like(made.labels[0]), 5: made.labels[5]}, flags=("seen",))
+    empty = replace(
+        made, labels={0: np.zeros_like(made.labels[0]), 5: made.labels[5]}, flags=("seen",)
+    )
     images, masks, rows = stacks(empty, pixels=32, fov_mm=128, expand=True)
     expected, expected_masks, _ = stacks(full, pixels=32, fov_mm=128, expand=True)
     assert all(row["flags"].startswith("seen;ed_unlabelled;central_moved") for row in rows)
@@ -223,13 +261,23 @@ def test_case_07_a_reader_may_have_said_so_before():
 
 def pattern(*, depth: int = 7, spacing=(1.5, 1.5)) -> Scan:
     """A heart that tapers towards the apex, with a picture that has no symmetry."""
-    ed = np.concatenate([heart(depth=1, squeeze=1 - 0.1 * z, spacing=spacing) for z in range(depth)])
-    es = np.concatenate([heart(depth=1, squeeze=0.7 - 0.1 * z, spacing=spacing) for z in range(depth)])
+    ed = np.concatenate(
+        [heart(depth=1, squeeze=1 - 0.1 * z, spacing=spacing) for z in range(depth)]
+    )
+    es = np.concatenate(
+        [heart(depth=1, squeeze=0.7 - 0.1 * z, spacing=spacing) for z in range(depth)]
+    )
     for z in range(depth):  # the wall gets thinner too
-        ed[z][(ed[z] == MYO) & (heart(depth=1, squeeze=1.4 - 0.06 * z, spacing=spacing)[0] != LV)] = 0
+        ed[z][
+            (ed[z] == MYO) & (heart(depth=1, squeeze=1.4 - 0.06 * z, spacing=spacing)[0] != LV)
+        ] = 0
     made = scan(ed, es, spacing=spacing)
-    slope = np.linspace(0, 200, ed[0].size).reshape(ed[0].shape) + 20 * np.arange(depth)[:, None, None]
-    return replace(made, frames={t: frame + slope.astype(np.float32) for t, frame in made.frames.items()})
+    slope = (
+        np.linspace(0, 200, ed[0].size).reshape(ed[0].shape) + 20 * np.arange(depth)[:, None, None]
+    )
+    return replace(
+        made, frames={t: frame + slope.astype(np.float32) for t, frame in made.frames.items()}
+    )
 
 
 @pytest.mark.parametrize("spacing", [(1.5, 1.5), (2.0, 1.0)])  # in the latter, nearest pixels tie
@@ -244,10 +292,14 @@ def test_case_12_a_mirrored_file_gives_the_same_picture(flip, spacing):
         labels={t: np.flip(labels, axes) for t, labels in made.labels.items()},
     )
     images, masks, rows = stacks(made, pixels=64, fov_mm=128, expand=True)
-    again, masks_again, rows_again = stacks(mirrored, pixels=64, fov_mm=128, expand=True, orient="header")
+    again, masks_again, rows_again = stacks(
+        mirrored, pixels=64, fov_mm=128, expand=True, orient="header"
+    )
     assert np.abs(images.astype(int) - again).max() <= 1  # sums run the other way
     np.testing.assert_array_equal(masks, masks_again)
-    assert [{**row, "lo": 0, "hi": 0} for row in rows] == [{**row, "lo": 0, "hi": 0} for row in rows_again]
+    assert [{**row, "lo": 0, "hi": 0} for row in rows] == [
+        {**row, "lo": 0, "hi": 0} for row in rows_again
+    ]
 
 
 def test_case_13_the_order_of_slices_does_not_matter():
@@ -316,7 +368,9 @@ def test_case_16_brightness_and_contrast_of_the_file_do_not_matter(scale, offset
     made = scan()
     frames = {t: frame * scale + offset for t, frame in made.frames.items()}
     other = Scan(frames, 0, 1, made.labels, made.spacing, cycle=None)
-    assert np.abs(central(made, fov_mm=100)[0].astype(int) - central(other, fov_mm=100)[0]).max() <= 1
+    assert (
+        np.abs(central(made, fov_mm=100)[0].astype(int) - central(other, fov_mm=100)[0]).max() <= 1
+    )
 
 
 def test_integer_images_need_no_conversion():
@@ -328,10 +382,17 @@ def test_integer_images_need_no_conversion():
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"frames": {0: np.zeros((9, 9)), 1: np.zeros((9, 9))}}, "axes"), ({"es": 2}, "ES is frame 2"), ({"es": -1}, "ES is frame -1"),
-     ({"labels": {0: heart()}}, "ES has no labels"),
-     ({"labels": {0: heart(), 1: heart(depth=4)}}, "labels measure 4 x 160 x 200, the ED image 5 x 160 x 200")],
-)  # fmt: skip
+    [
+        ({"frames": {0: np.zeros((9, 9)), 1: np.zeros((9, 9))}}, "axes"),
+        ({"es": 2}, "ES is frame 2"),
+        ({"es": -1}, "ES is frame -1"),
+        ({"labels": {0: heart()}}, "ES has no labels"),
+        (
+            {"labels": {0: heart(), 1: heart(depth=4)}},
+            "labels measure 4 x 160 x 200, the ED image 5 x 160 x 200",
+        ),
+    ],
+)
 def test_case_02_parts_that_do_not_fit_are_refused(change, words):
     made = scan()
     with pytest.raises(ValueError, match=words):
@@ -345,10 +406,15 @@ def test_one_bad_subject_rejects_only_itself():
         return cine(4, ed=0, es=2) if expand else scan()
 
     table = pd.DataFrame(
-        {"subject": [f"SYN000{k}" for k in range(5)], "split": ["train", "val", "test", "test", "extra"]}
+        {
+            "subject": [f"SYN000{k}" for k in range(5)],
+            "split": ["train", "val", "test", "test", "extra"],
+        }
     )
     found = collect(table, read, pixels=16, fov_mm=128)
-    assert found.index.subject.tolist() == ["SYN0000"] * 9 + ["SYN0001", "SYN0003"] + ["SYN0004"] * 9
+    assert (
+        found.index.subject.tolist() == ["SYN0000"] * 9 + ["SYN0001", "SYN0003"] + ["SYN0004"] * 9
+    )
     assert found.images.shape == found.masks.shape == (20, 2, 16, 16)
     assert found.rejected.to_numpy().tolist() == [["SYN0002", "ED image: file is missing"]]
 
@@ -357,8 +423,12 @@ def test_nobody_readable_is_an_empty_result():
     def read(subject: str, expand: bool) -> Scan:
         raise ValueError("no")
 
-    found = collect(pd.DataFrame({"subject": ["SYN0001"], "split": ["val"]}), read, pixels=16, fov_mm=128)
-    assert found.images.shape == (0, 2, 16, 16) and len(found.index) == 0 and len(found.rejected) == 1
+    found = collect(
+        pd.DataFrame({"subject": ["SYN0001"], "split": ["val"]}), read, pixels=16, fov_mm=128
+    )
+    assert (
+        found.images.shape == (0, 2, 16, 16) and len(found.index) == 0 and len(found.rejected) == 1
+    )
 
 
 @pytest.mark.parametrize("reversed_columns", [False, True])
@@ -396,7 +466,9 @@ FAULTS = {
     "constant image at": fill(0),
     "no numbers in the heart of the image": fill(np.nan),
     "no numbers in the heart": fill(np.inf),
-    "no contrast beside the other phase in the image": lambda plane: np.multiply(plane, 1e-4, out=plane),
+    "no contrast beside the other phase in the image": lambda plane: np.multiply(
+        plane, 1e-4, out=plane
+    ),
     "saturated image": saturate,
 }
 
@@ -423,7 +495,8 @@ def test_case_15_a_neighbour_without_a_picture_is_left_out_and_told(words):
 
 
 def test_a_tenth_of_the_heart_may_be_no_numbers():
-    made = spoilt(0, lambda plane: plane.__setitem__((slice(None), slice(None, 70)), np.nan))  # none of the heart
+    # none of the heart
+    made = spoilt(0, lambda plane: plane.__setitem__((slice(None), slice(None, 70)), np.nan))
     assert "nonfinite" in central(made)[2]["flags"]
     for rows, usable in ((3, True), (30, False)):
         made = spoilt(1, lambda plane, rows=rows: plane.__setitem__(slice(50, 50 + rows), np.nan))
@@ -438,7 +511,9 @@ def test_a_tenth_of_the_heart_may_be_no_numbers():
 def test_labels_that_are_a_mirror_image_of_the_heart_are_refused(mirror):
     made = scan(heart(centre=(100, 140)), heart(centre=(100, 140), squeeze=0.7))
     wrong = replace(made, labels={t: labels[mirror] for t, labels in made.labels.items()})
-    with pytest.raises(ValueError, match="labels: they fit the picture better with their .* reversed"):
+    with pytest.raises(
+        ValueError, match="labels: they fit the picture better with their .* reversed"
+    ):
         central(wrong)
     both = replace(wrong, frames={t: frame[mirror] for t, frame in made.frames.items()})
     central(both)

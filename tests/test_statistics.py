@@ -36,7 +36,9 @@ def seeds_of(*arms: str, seeds: int) -> list[tuple[str, str, str, str]]:
 def test_too_few_draws_are_refused_by_the_setting():
     check_draws(resamples=40, permutations=2000)
     for value in (0, -1, 39, 1.5, None):
-        with pytest.raises(ValueError, match=f"permutations={value}: it takes a whole number of 40 or more"):
+        with pytest.raises(
+            ValueError, match=f"permutations={value}: it takes a whole number of 40 or more"
+        ):
             check_draws(resamples=2000, permutations=value)
 
 
@@ -67,7 +69,9 @@ def test_the_interval_is_wider_than_percentiles_and_never_false_certainty():
     draws = rng().standard_normal(10_000)
     low, high = interval(draws, rests_on=10**6)
     assert (low, high) == (pytest.approx(-1.96, abs=0.08), pytest.approx(1.96, abs=0.08))
-    assert interval(draws, rests_on=10)[1] == pytest.approx(np.sqrt(10 / 9) * stats.t.ppf(0.975, 9), abs=0.15)
+    assert interval(draws, rests_on=10)[1] == pytest.approx(
+        np.sqrt(10 / 9) * stats.t.ppf(0.975, 9), abs=0.15
+    )
     assert interval(draws, rests_on=10**6, limits=(-1, 1)) == (-1, 1)
     for nothing in (np.ones(100), np.full(100, np.nan), np.r_[draws, np.nan]):
         assert np.isnan(interval(nothing, rests_on=10**6)).all()
@@ -81,14 +85,18 @@ GRID = [("x", str(g), str(s), str(k)) for g in range(4) for s in range(2) for k 
 
 
 def nested(generator: float, made: float, seed: float, *, draw: int) -> np.ndarray:
-    """Scores of GRID: normal parts of generators, sets and seeds (runs) with these standard deviations."""
+    """Scores of GRID: normal parts of generators, sets and seeds (runs) with these standard
+    deviations."""
     r = rng(draw)
     of_set = np.repeat(generator * r.standard_normal(4), 2) + made * r.standard_normal(8)
     return np.repeat(of_set, 2) + seed * r.standard_normal(16)
 
 
-def alarms(rows: list[tuple[str, str, str, str]], parts: tuple[float, float, float], *, draws: int) -> float:
-    """How often two arms of runs `rows` that are alike differ with p <= 0.05; levels are found once."""
+def alarms(
+    rows: list[tuple[str, str, str, str]], parts: tuple[float, float, float], *, draws: int
+) -> float:
+    """How often two arms of runs `rows` that are alike differ with p <= 0.05; levels are found
+    once."""
     of = with_runs([("x", *row[1:]) for row in rows] + [("y", *row[1:]) for row in rows])
     arms = [statistics._arm_levels(of, name) for name in ("x", "y")]
     tests = []
@@ -104,13 +112,16 @@ def test_with_the_highest_level_as_unit_false_alarms_stay_at_5_percent(parts):
 
 
 def test_seeds_as_units_call_two_generators_different():
-    """What the level above is for: the same scores, with generator and set forgotten, give false alarms."""
+    """What the level above is for: the same scores, with generator and set forgotten, give false
+    alarms."""
     assert alarms([("x", "0", "0", str(k)) for k in range(16)], (1.0, 0.3, 0.3), draws=300) > 0.2
 
 
 def test_an_arm_of_four_generators_is_tested_over_them():
     rows = [*GRID, *[("y", *row[1:]) for row in GRID]]
-    one = compared(with_runs(rows), np.r_[nested(1, 0, 0, draw=0), nested(1, 0, 0, draw=1)], "x", "y")
+    one = compared(
+        with_runs(rows), np.r_[nested(1, 0, 0, draw=0), nested(1, 0, 0, draw=1)], "x", "y"
+    )
     assert (one.test, one.unit, one.pairs) == ("t", "generator", 4)
 
 
@@ -119,7 +130,10 @@ def test_a_t_test_between_generators_equals_the_paired_t_test_of_their_means():
     values = np.r_[nested(1.0, 0.0, 0.0, draw=1), nested(1.0, 0.0, 0.0, draw=2)]
     x, y = (values[k : k + 16].reshape(4, 4).mean(axis=1) for k in (0, 16))
     one = compared(with_runs(rows), values, "x", "y")
-    assert (one.difference, one.p) == (pytest.approx((y - x).mean()), pytest.approx(stats.ttest_rel(x, y).pvalue))
+    assert (one.difference, one.p) == (
+        pytest.approx((y - x).mean()),
+        pytest.approx(stats.ttest_rel(x, y).pvalue),
+    )
 
 
 def test_real_images_have_seeds_and_the_other_arm_generators():
@@ -127,7 +141,9 @@ def test_real_images_have_seeds_and_the_other_arm_generators():
     values = np.r_[rng(1).normal(0.7, 0.01, 8), 0.9 + 0.01 * nested(1, 0.1, 0.1, draw=3)]
     one = compared(with_runs(rows), values, "Real", "x")
     assert (one.test, one.unit, one.pairs) == ("t", "generator", 4) and one.p < 0.001
-    few = compared(with_runs([*seeds_of("Real", seeds=2), *GRID]), np.r_[values[:2], values[8:]], "Real", "x")
+    few = compared(
+        with_runs([*seeds_of("Real", seeds=2), *GRID]), np.r_[values[:2], values[8:]], "Real", "x"
+    )
     assert np.isnan(few.p)  # Real's own chance of training can't be told
 
 
@@ -145,7 +161,9 @@ def test_signed_rank_with_ties_and_zeros_by_counting_all_signs():
     null, observed = signs @ ranks, ranks[d[1:] > 0].sum()
     expected = min(1, 2 * min((null <= observed).mean(), (null >= observed).mean()))
     assert signed_rank(d) == (pytest.approx(expected), 6)
-    assert signed_rank([0, 0]) == (1.0, 0) and signed_rank(np.arange(1, 9))[0] == pytest.approx(2 / 2**8)
+    assert signed_rank([0, 0]) == (1.0, 0) and signed_rank(np.arange(1, 9))[0] == pytest.approx(
+        2 / 2**8
+    )
 
 
 def test_holm_by_hand():
@@ -167,8 +185,14 @@ def all_pairs(table: pd.DataFrame) -> pd.DataFrame:
 
 def test_eight_seeds_and_four_arms_can_just_be_told_apart():
     table = all_pairs(scores() + [0, 1, 2, 3])
-    assert table.p.tolist() == pytest.approx([2 / 2**8] * 6) and table.p_holm.max() == pytest.approx(6 / 2**7)
-    assert (table.better == table.second).all() and (table.note == "").all() and (table.pairs == 8).all()
+    assert table.p.tolist() == pytest.approx(
+        [2 / 2**8] * 6
+    ) and table.p_holm.max() == pytest.approx(6 / 2**7)
+    assert (
+        (table.better == table.second).all()
+        and (table.note == "").all()
+        and (table.pairs == 8).all()
+    )
     turned = corrected_for_many(table, higher_is_better=False)
     assert (turned.better == table["first"]).all()
 
@@ -179,14 +203,25 @@ def test_too_few_seeds_are_told_in_words():
     part = scores(arms=2, seeds=4)
     part.iloc[:2, 0], part.iloc[2:, 1] = np.nan, np.nan
     alone = all_pairs(part).iloc[0]
-    assert alone.note == "no seed in common" and np.isnan(alone.p) and np.isnan(alone.p_holm) and alone.pairs == 0
+    assert (
+        alone.note == "no seed in common"
+        and np.isnan(alone.p)
+        and np.isnan(alone.p_holm)
+        and alone.pairs == 0
+    )
 
 
 def test_friedman_equals_scipy_and_nemenyi_the_published_table():
     table = scores()
     found = friedman(table)
-    assert (found.statistic, found.p) == pytest.approx(tuple(stats.friedmanchisquare(*table.to_numpy().T)))
-    assert found.ranks.sum() == pytest.approx(10) and found.ranks.idxmin() == "arm 3" and found.blocks == 8
+    assert (found.statistic, found.p) == pytest.approx(
+        tuple(stats.friedmanchisquare(*table.to_numpy().T))
+    )
+    assert (
+        found.ranks.sum() == pytest.approx(10)
+        and found.ranks.idxmin() == "arm 3"
+        and found.blocks == 8
+    )
     q = {3: 2.343, 4: 2.569, 5: 2.728, 10: 3.164}  # Demsar 2006, Table 5(a), alpha = 0.05
     for k, value in q.items():
         critical = friedman(scores(arms=k, seeds=9)).critical_difference
@@ -196,7 +231,10 @@ def test_friedman_equals_scipy_and_nemenyi_the_published_table():
 def test_friedman_says_what_it_leaves_out_and_what_it_cannot_tell():
     table = scores()
     table.iloc[0, 0] = np.nan
-    assert friedman(table).warnings[0].startswith("1 of 8 seeds are not in every arm") and friedman(table).blocks == 7
+    assert (
+        friedman(table).warnings[0].startswith("1 of 8 seeds are not in every arm")
+        and friedman(table).blocks == 7
+    )
     assert "needs 3 arms" in friedman(scores(arms=2)).warnings[0]
     assert "Underpowered: with 2 seeds" in friedman(scores(seeds=2)).warnings[0]
     tied = friedman(scores() * 0)

@@ -1,4 +1,5 @@
-"""The slice store: what goes in, what an interruption, a full disk, other settings or damage do to it."""
+"""The slice store: what goes in, what an interruption, a full disk, other settings or damage do to
+it."""
 
 import errno
 import shutil
@@ -158,7 +159,8 @@ def test_killed_in_any_write_it_continues_to_the_same_bytes(tmp_path, monkeypatc
                 break
         assert contents(prepare(Faulty(6, max_rejected=1), root)) == uncut, last
         last += 1
-    # settings; two files made; two files and an index for each of two parts, and rejected of the first; four tables
+    # settings; two files made; two files and an index for each of two parts, and rejected of the
+    # first; four tables
     assert last == 1 + 2 + 2 * 3 + 1 + 4
 
 
@@ -193,11 +195,17 @@ def test_a_part_that_lost_its_bytes_is_made_again(tmp_path, capsys, whole, copie
 
 def test_the_number_of_workers_does_not_change_the_bytes(tmp_path, whole):
     for workers in (1, 4):
-        assert contents(prepare(FakeCohort(SMALL), tmp_path / str(workers), workers=workers)) == contents(whole)
+        assert contents(
+            prepare(FakeCohort(SMALL), tmp_path / str(workers), workers=workers)
+        ) == contents(whole)
 
 
-def test_a_finished_store_is_used_again_unread_and_without_writing(tmp_path, monkeypatch, copied, asked):
-    monkeypatch.setattr(disk, "FileLock", lambda *_: pytest.fail("a disk that cannot be written takes no lock"))
+def test_a_finished_store_is_used_again_unread_and_without_writing(
+    tmp_path, monkeypatch, copied, asked
+):
+    monkeypatch.setattr(
+        disk, "FileLock", lambda *_: pytest.fail("a disk that cannot be written takes no lock")
+    )
     assert prepare(FakeCohort(SMALL), tmp_path).folder == copied
     assert not asked
 
@@ -235,9 +243,12 @@ def test_a_store_of_another_version_is_named_and_made_anew(tmp_path, monkeypatch
     monkeypatch.undo()
     assert prepare(FakeCohort(8), tmp_path).folder != old
     assert (
-        f"{old} was made with other settings (format {store.FORMAT - 1} -> {store.FORMAT})" in capsys.readouterr().out
+        f"{old} was made with other settings (format {store.FORMAT - 1} -> {store.FORMAT})"
+        in capsys.readouterr().out
     )
-    with pytest.raises(ValueError, match=f"written in format {store.FORMAT - 1}.*delete this folder"):
+    with pytest.raises(
+        ValueError, match=f"written in format {store.FORMAT - 1}.*delete this folder"
+    ):
         Store.open(old)
 
 
@@ -246,7 +257,9 @@ DAMAGE = {
     "masks.u8 has 0 bytes": lambda f: (f / "masks.u8").unlink(),
     "index.parquet is missing": lambda f: (f / "index.parquet").unlink(),
     "index.parquet is missing or damaged": lambda f: (f / "index.parquet").write_bytes(b"PAR1"),
-    "index.parquet has 5 rows": lambda f: pd.read_parquet(f / "index.parquet").head(5).to_parquet(f / "index.parquet"),
+    "index.parquet has 5 rows": lambda f: (
+        pd.read_parquet(f / "index.parquet").head(5).to_parquet(f / "index.parquet")
+    ),
     "subjects.csv is missing": lambda f: (f / "subjects.csv").unlink(),
     "store.json is damaged": lambda f: (f / "store.json").write_text(""),
     "json is damaged": lambda f: (f / "store.json").write_text("{}"),
@@ -256,7 +269,9 @@ DAMAGE = {
 @pytest.mark.parametrize("fault", DAMAGE)
 def test_a_damaged_store_is_refused_with_the_remedy(tmp_path, copied, fault):
     DAMAGE[fault](copied)
-    with pytest.raises(ValueError, match=f"{copied}: .*{fault}.*; delete this folder, the next run makes it anew"):
+    with pytest.raises(
+        ValueError, match=f"{copied}: .*{fault}.*; delete this folder, the next run makes it anew"
+    ):
         prepare(FakeCohort(SMALL), tmp_path)
 
 
@@ -280,10 +295,13 @@ def test_too_many_rejected_subjects_stop_as_soon_as_that_is_certain(tmp_path, as
     with pytest.raises(ValueError, match="2 subjects rejected, more than 5% of 24") as stopped:
         prepare(Faulty(SMALL), tmp_path, workers=1)
     folder = unfinished(tmp_path)
-    assert str(folder / "rejected.csv") in str(stopped.value) and "cohort.max_rejected=" in str(stopped.value)
+    assert str(folder / "rejected.csv") in str(stopped.value) and "cohort.max_rejected=" in str(
+        stopped.value
+    )
     assert str(stopped.value).endswith("\n     2  labels: file is missing")
     assert pd.read_csv(folder / "rejected.csv").subject.tolist() == names(0, 4)
-    assert len(asked) <= 4 * 5 and not Store(folder).complete  # of five chunks; the first is enough, three are ahead
+    # of five chunks; the first is enough, three are ahead
+    assert len(asked) <= 4 * 5 and not Store(folder).complete
 
 
 def test_after_too_many_rejected_a_higher_limit_goes_on_from_there(tmp_path, asked):
@@ -301,9 +319,13 @@ def test_after_too_many_rejected_a_higher_limit_goes_on_from_there(tmp_path, ask
 def test_a_cohort_that_lists_too_many_unreadable_subjects_reads_none(tmp_path, asked):
     class Missing(FakeCohort):
         def subjects(self):
-            return super().subjects()[0], pd.DataFrame({"subject": names(90, 91), "reason": "folder is empty"})
+            return super().subjects()[0], pd.DataFrame(
+                {"subject": names(90, 91), "reason": "folder is empty"}
+            )
 
-    with pytest.raises(ValueError, match=r"2 subjects rejected, more than 5% of 26(?s:.)* 2  folder is empty"):
+    with pytest.raises(
+        ValueError, match=r"2 subjects rejected, more than 5% of 26(?s:.)* 2  folder is empty"
+    ):
         prepare(Missing(SMALL), tmp_path)
     assert not asked
 
@@ -348,10 +370,17 @@ def test_undersampling_thins_the_store_but_not_the_table(tmp_path):
 
 @pytest.mark.parametrize(
     ("step", "number"),
-    [("append_at", errno.ENOSPC), ("append_at", errno.EDQUOT), ("append_at", errno.EFBIG), ("write_atomic", errno.EROFS),
-     ("write_atomic", errno.EACCES)],
-)  # fmt: skip
-def test_what_a_disk_refuses_is_told_once_and_continued_later(tmp_path, monkeypatch, whole, asked, step, number):
+    [
+        ("append_at", errno.ENOSPC),
+        ("append_at", errno.EDQUOT),
+        ("append_at", errno.EFBIG),
+        ("write_atomic", errno.EROFS),
+        ("write_atomic", errno.EACCES),
+    ],
+)
+def test_what_a_disk_refuses_is_told_once_and_continued_later(
+    tmp_path, monkeypatch, whole, asked, step, number
+):
     inner, calls = getattr(store, step), count()
 
     def refusing(path, *args, **kwargs):
@@ -361,29 +390,40 @@ def test_what_a_disk_refuses_is_told_once_and_continued_later(tmp_path, monkeypa
 
     monkeypatch.setattr(store, step, refusing)
     with pytest.raises(
-        Unwritable, match="cannot be written: the disk says no; 0.0 MB to 0.1 MB are needed.*data_root="
+        Unwritable,
+        match="cannot be written: the disk says no; 0.0 MB to 0.1 MB are needed.*data_root=",
     ):
         prepare(FakeCohort(SMALL), tmp_path, workers=1)
     asked.clear()
     assert contents(prepare(FakeCohort(SMALL), tmp_path)) == contents(whole)
-    assert sorted(asked) == names(*range(5 if step == "append_at" else 15, SMALL))  # the first part; three
+    # the first part; three
+    assert sorted(asked) == names(*range(5 if step == "append_at" else 15, SMALL))
 
 
 def test_a_place_below_a_file_is_refused(tmp_path):
     (tmp_path / "data").write_text("in the way")
     for root in (tmp_path / "data", tmp_path / "data" / "deeper"):
-        with pytest.raises(Unwritable, match=f"{root}.* cannot be written: .*MB are needed.*data_root="):
+        with pytest.raises(
+            Unwritable, match=f"{root}.* cannot be written: .*MB are needed.*data_root="
+        ):
             prepare(FakeCohort(8), root)
 
 
 def space(monkeypatch, free: int) -> None:
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: namedtuple("Usage", "total free")(10**9, free))
+    monkeypatch.setattr(
+        module.shutil, "disk_usage", lambda _: namedtuple("Usage", "total free")(10**9, free)
+    )
 
 
-def test_too_little_space_is_refused_before_any_subject_is_read(tmp_path, monkeypatch, capsys, whole, asked):
+def test_too_little_space_is_refused_before_any_subject_is_read(
+    tmp_path, monkeypatch, capsys, whole, asked
+):
     row = 4 * 16**2
     space(monkeypatch, 23 * row - 1)  # 1 of 24 may be rejected
-    with pytest.raises(Unwritable, match=r"fake-[\w-]+: 0.0 MB to 0.1 MB are needed, 0.0 MB are free; free some space"):
+    with pytest.raises(
+        Unwritable,
+        match=r"fake-[\w-]+: 0.0 MB to 0.1 MB are needed, 0.0 MB are free; free some space",
+    ):
         prepare(FakeCohort(SMALL), tmp_path)
     assert not asked and "may not fit" not in capsys.readouterr().out
     space(monkeypatch, len(whole.index) * row - 1)
@@ -412,18 +452,26 @@ class Described(FakeCohort):
         k = np.arange(len(table))
         late = k >= 6  # the first chunk knows nothing
         return table.assign(
-            site=np.where(late, "11025", None), state=None, vendor=np.where(late, "NA", None),
-            conditions=np.where(k % 3 == 0, "mi;af", ""), table_flags=np.where(k == 20, "bmi_instance_0", None),
-            ethnicity=np.where(late & (k % 2 == 0), "1001", None), pathology=[*[7] * 6, *["DCM"] * (len(k) - 6)],
-            townsend=pd.Series(np.where(late, k / 7, np.nan)).astype(object), ef=np.where(late, 0.1 + k / 97, np.nan),
+            site=np.where(late, "11025", None),
+            state=None,
+            vendor=np.where(late, "NA", None),
+            conditions=np.where(k % 3 == 0, "mi;af", ""),
+            table_flags=np.where(k == 20, "bmi_instance_0", None),
+            ethnicity=np.where(late & (k % 2 == 0), "1001", None),
+            pathology=[*[7] * 6, *["DCM"] * (len(k) - 6)],
+            townsend=pd.Series(np.where(late, k / 7, np.nan)).astype(object),
+            ef=np.where(late, 0.1 + k / 97, np.nan),
             diagnosis=table.diagnosis.where(late, None),
-        ), rejected  # fmt: skip
+        ), rejected
 
 
 def test_every_column_keeps_its_type(tmp_path):
     store = prepare(Described(SMALL), tmp_path)
     given = Described(SMALL).subjects()[0].set_index("subject")
-    for table in (store.subjects.set_index("subject"), store.index[store.index.central].set_index("subject")):
+    for table in (
+        store.subjects.set_index("subject"),
+        store.index[store.index.central].set_index("subject"),
+    ):
         known = given.loc[table.index]
         for column in ("site", "vendor", "ethnicity", "sex", "diagnosis"):
             assert table[column].dropna().map(type).eq(str).all()
@@ -433,11 +481,23 @@ def test_every_column_keeps_its_type(tmp_path):
         assert table.table_flags.tolist() == known.table_flags.fillna("").tolist()
         assert table.pathology.tolist() == known.pathology.map(str).tolist()
         for column in ("age", "bmi", "ef", "townsend"):
-            np.testing.assert_array_equal(table[column].to_numpy(float), known[column].to_numpy(float))
+            np.testing.assert_array_equal(
+                table[column].to_numpy(float), known[column].to_numpy(float)
+            )
             assert table[column].dtype == float
-        assert table.label.isna().sum() == table.diagnosis.isna().sum() == (table.split == "extra").sum() == 6
+        assert (
+            table.label.isna().sum()
+            == table.diagnosis.isna().sum()
+            == (table.split == "extra").sum()
+            == 6
+        )
         assert set(table.label.dropna()) == {0, 1}
-    assert store.subjects.balanced.dtype == store.subjects.stored.dtype == store.index.central.dtype == bool
+    assert (
+        store.subjects.balanced.dtype
+        == store.subjects.stored.dtype
+        == store.index.central.dtype
+        == bool
+    )
     assert store.index["flags"].eq("").all()
 
 
@@ -450,7 +510,9 @@ def test_workers_are_the_usable_cores_and_no_more_than_eight(tmp_path, monkeypat
 
     monkeypatch.setattr(module, "ordered", watched)
     for cores in (1, 3, 64):
-        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False)
+        monkeypatch.setattr(
+            module.os, "sched_getaffinity", lambda _, cores=cores: set(range(cores)), raising=False
+        )
         prepare(FakeCohort(8), tmp_path / str(cores))
     prepare(FakeCohort(8), tmp_path / "told", workers=12)
     assert seen == [1, 3, 8, 12]
@@ -476,14 +538,17 @@ def test_synthetic_data_from_held_out_subjects_are_refused(tmp_path, place):
     check_sources(train, subjects)
     rows = pd.concat([train, held_out]).reset_index(drop=True)
     with pytest.raises(
-        ValueError, match=f"{held_out.subject.iloc[0]}: masks come from the {place} split .*Rebuild the plan"
+        ValueError,
+        match=f"{held_out.subject.iloc[0]}: masks come from the {place} split .*Rebuild the plan",
     ):
         check_sources(rows, subjects)
 
 
 def test_synthetic_data_from_strangers_are_refused(tmp_path):
     store = prepare(FakeCohort(SMALL), tmp_path)
-    with pytest.raises(ValueError, match="1 of 1 rows name subjects that this cohort does not have"):
+    with pytest.raises(
+        ValueError, match="1 of 1 rows name subjects that this cohort does not have"
+    ):
         check_sources(pd.DataFrame({"subject": ["SYN9999"]}), store.subjects)
 
 
@@ -491,7 +556,9 @@ def test_a_synthetic_set_opens_with_its_own_cohort_only(tmp_path):
     mine, other = prepare(FakeCohort(SMALL), tmp_path), prepare(FakeCohort(SMALL + 12), tmp_path)
     folder = fake_set(tmp_path / "set", mine, count=20).folder
     assert len(open_synthetic(folder, mine).index) == 20
-    with pytest.raises(ValueError, match=f"another cohort .*{mine.fingerprint}.*{other.fingerprint}"):
+    with pytest.raises(
+        ValueError, match=f"another cohort .*{mine.fingerprint}.*{other.fingerprint}"
+    ):
         open_synthetic(folder, other)
     with pytest.raises(FileNotFoundError, match=r"generate\.py"):
         open_synthetic(tmp_path / "nowhere", mine)

@@ -23,7 +23,8 @@ METRICS = ["dice", "sex_accuracy", "bmi_accuracy", "age_accuracy", "diagnosis_ac
 
 @pytest.fixture(scope="module")
 def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
-    """Runs `train`, `generate` or `evaluate` with overrides, everything written below one temporary folder."""
+    """Runs `train`, `generate` or `evaluate` with overrides, everything written below one temporary
+    folder."""
     folder = tmp_path_factory.mktemp("study")
 
     def run(script: str, *overrides: str) -> Path:
@@ -39,7 +40,11 @@ def command(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setenv("CMR_HOME", str(folder))
-            patch.setattr(sys, "argv", [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)])
+            patch.setattr(
+                sys,
+                "argv",
+                [f"{script}.py", *flags, *common, *(o for o in overrides if o not in flags)],
+            )
             runpy.run_path(str(ROOT / f"{script}.py"), run_name="__main__")
         return folder
 
@@ -59,7 +64,9 @@ def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(s
     run = study / "runs" / f"controlnet{SCOPE}" / "0"
     assert (run / "controlnet" / "diffusion_pytorch_model.safetensors").exists()
     assert list((run / "previews").glob("*.png"))
-    assert (pd.read_csv(run / "draws.csv").draws <= 20 * (1 + 1e-9)).all() and runs.facts(run)["max_repeats"] == 20
+    assert (pd.read_csv(run / "draws.csv").draws <= 20 * (1 + 1e-9)).all() and runs.facts(run)[
+        "max_repeats"
+    ] == 20
     groups = pd.DataFrame(runs.facts(study / "runs" / f"synthetic{SCOPE}" / "0")["groups"])
     assert groups.images.sum() == 36 and groups.most.between(1, 24).all()
     keys = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
@@ -67,7 +74,10 @@ def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(s
 
 
 def test_every_arm_and_seed_predicts_the_same_subjects(study):
-    tables = {p.parent: pd.read_csv(p) for p in (study / "runs" / "classifier").glob("*/*/predictions.csv")}
+    tables = {
+        p.parent: pd.read_csv(p)
+        for p in (study / "runs" / "classifier").glob("*/*/predictions.csv")
+    }
     assert len(tables) == 6
     subjects = [tuple(t.subject) for t in tables.values()]
     assert len(set(subjects)) == 1
@@ -85,10 +95,22 @@ def test_the_tables_have_the_agreed_rows_and_columns(study):
     assert {"Real - Real", "Real - Synthetic"} == set(pd.read_csv(results / "table1.csv").kind)
     for name in ("table1", "table2", "adherence"):
         assert (results / f"{name}.tex").exists() and (results / f"{name}.md").exists()
-    reviewed = ("gaps", "worst", "fairness", "operating_point", "decision_curve", "flow", "baseline", "checklist")
+    reviewed = (
+        "gaps",
+        "worst",
+        "fairness",
+        "operating_point",
+        "decision_curve",
+        "flow",
+        "baseline",
+        "checklist",
+    )
     assert all((results / f"{name}.csv").exists() for name in reviewed)
     assert set(table2.arm) <= set(pd.read_csv(results / "flow.csv").part)
-    assert "given one split, one generator, one set, these 2 seeds" in (results / "table2.md").read_text()
+    assert (
+        "given one split, one generator, one set, these 2 seeds"
+        in (results / "table2.md").read_text()
+    )
     pictures = {p.stem for p in (results / "figures").glob("*.png")}
     assert {"fig1_demographics", "fig_table2_forest", "fig3_prompt_sweep", "fig4_seeds"} <= pictures
     assert (results / "report.html").read_text().count("data:image") >= 5
@@ -109,7 +131,12 @@ def test_figures_that_fail_after_a_set_leave_it_finished_and_are_drawn_alone_nex
     command, study, capsys, monkeypatch
 ):
     made = study / "runs" / "figures"
-    asked = ["generate", f"generator={study}/runs/controlnet{SCOPE}/0", "name=figures", "plan.count=2"]
+    asked = [
+        "generate",
+        f"generator={study}/runs/controlnet{SCOPE}/0",
+        "name=figures",
+        "plan.count=2",
+    ]
     asked += ["sampler.steps=1", "batch_size=2"]
 
     def scarce(*_, **__):
@@ -119,7 +146,10 @@ def test_figures_that_fail_after_a_set_leave_it_finished_and_are_drawn_alone_nex
         patched.setattr(cmrgen.render, "render_sweep", scarce)
         with pytest.raises(SystemExit, match="drawing images: out of memory"):
             command(*asked)
-    assert "2 images, finished, but for the images of Fig. 3 and 4: the same" in capsys.readouterr().out
+    assert (
+        "2 images, finished, but for the images of Fig. 3 and 4: the same"
+        in capsys.readouterr().out
+    )
     assert runs.facts(made / "0")["images"] == 2 and runs.record(made / "0").state == "finished"
     stamp = (made / "0" / "images.u8").stat().st_mtime_ns
     command(*asked)
@@ -135,7 +165,9 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
     with pytest.raises(SystemExit, match="generator=nowhere|nowhere"):
         command("generate", "generator=nowhere", "name=other")
     with pytest.raises(SystemExit, match="another cohort|trained on"):
-        command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "cohort.seed=5", "name=other")
+        command(
+            "generate", f"generator={study}/runs/controlnet{SCOPE}/0", "cohort.seed=5", "name=other"
+        )
     with pytest.raises(SystemExit, match="holds 36 images"):
         command("train", "experiment=classifier", "synthetic=99")
     with pytest.raises(SystemExit, match="made from another cohort"):
@@ -153,16 +185,28 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
     with pytest.raises(SystemExit, match="shard=1/2 with overwrite=true would remove other shards"):
         command("generate", "shard=1/2", "overwrite=true")
     with pytest.raises(SystemExit, match="no training subject belongs to"):
-        command("generate", f"generator={study}/runs/controlnet{SCOPE}/0", "plan.missing=error", "name=other2")
+        command(
+            "generate",
+            f"generator={study}/runs/controlnet{SCOPE}/0",
+            "plan.missing=error",
+            "name=other2",
+        )
 
 
 def test_a_set_is_shared_and_a_classifier_explained_by_one_command_each(command, study):
     command("train", "experiment=share", "formats=[png,nifti]")
     assert len(list((study / f"runs/share-formats-png+nifti{SCOPE}/0/png/images").iterdir())) == 36
     assert (study / f"runs/share-formats-png+nifti{SCOPE}/0/nifti/dataset.json").exists()
-    command("train", "experiment=explain", f"classifier={study}/runs/classifier/synthetic-0{SCOPE}/0", "count=1")
+    command(
+        "train",
+        "experiment=explain",
+        f"classifier={study}/runs/classifier/synthetic-0{SCOPE}/0",
+        "count=1",
+    )
     table = pd.read_csv(study / f"runs/explain-count-1{SCOPE}/0/explain.csv")
-    assert {"heart", "LV", "outside"} <= set(table.place) and table.share.dropna().between(0, 1).all()
+    assert {"heart", "LV", "outside"} <= set(table.place) and table.share.dropna().between(
+        0, 1
+    ).all()
     assert (study / f"runs/explain-count-1{SCOPE}/0/explain_hf.png").exists()
 
 
@@ -171,30 +215,72 @@ def test_the_other_plans_and_shards_are_drawn_end_to_end(command, study, tmp_pat
     from cmrdata.store import Store
 
     generator = f"generator={study}/runs/controlnet{SCOPE}/0"
-    command("generate", generator, "plan=sweep", "plan.like=M/70+/obese/hf", "name=sweep", "sampler.steps=1")
+    command(
+        "generate",
+        generator,
+        "plan=sweep",
+        "plan.like=M/70+/obese/hf",
+        "name=sweep",
+        "sampler.steps=1",
+    )
     assert len(Store.open(study / "runs/sweep/0").index.bmi_band.unique()) == 3
     table = pd.read_csv(study / f"runs/synthetic{SCOPE}/0/plan.csv").head(3)[["subject", "prompt"]]
     table.to_csv(tmp_path / "mine.csv", index=False)
-    command("generate", generator, "plan=custom", f"plan.path={tmp_path}/mine.csv", "name=mine", "sampler.steps=1")
+    command(
+        "generate",
+        generator,
+        "plan=custom",
+        f"plan.path={tmp_path}/mine.csv",
+        "name=mine",
+        "sampler.steps=1",
+    )
     assert Store.open(study / "runs/mine/0").index.prompt.tolist() == table.prompt.tolist()
-    halves = ["plan=random_prompt", "plan.count=4", "batch_size=2", "sampler.steps=1", "resume=true", "name=halves"]
+    halves = [
+        "plan=random_prompt",
+        "plan.count=4",
+        "batch_size=2",
+        "sampler.steps=1",
+        "resume=true",
+        "name=halves",
+    ]
     command("generate", generator, *halves, "shard=1/2")
     assert not (study / "runs/halves/0/finished.json").exists()
     command("generate", generator, *halves, "shard=0/2")
-    assert len(Store.open(study / "runs/halves/0").index) == 4 and (study / "runs/halves/0/README.md").exists()
+    assert (
+        len(Store.open(study / "runs/halves/0").index) == 4
+        and (study / "runs/halves/0/README.md").exists()
+    )
 
 
 @pytest.mark.slow
 def test_processes_started_by_lightning_draw_the_same_bytes(study, tiny_base):
     """The command itself, since Lightning starts it again for each further process."""
-    common = ["preset=smoke", f"preset.runs={study}/runs", f"data_root={study}/data", "cohort.pixels=32"]
-    common += ["cohort.subjects=200", f"generator={study}/runs/controlnet{SCOPE}/0", "plan.count=8", "batch_size=2"]
+    common = [
+        "preset=smoke",
+        f"preset.runs={study}/runs",
+        f"data_root={study}/data",
+        "cohort.pixels=32",
+    ]
+    common += [
+        "cohort.subjects=200",
+        f"generator={study}/runs/controlnet{SCOPE}/0",
+        "plan.count=8",
+        "batch_size=2",
+    ]
     for name, more in (("one", []), ("two", ["trainer.devices=2", "trainer.accelerator=cpu"])):
-        command = [sys.executable, str(ROOT / "generate.py"), *common, f"name={name}", "sampler.steps=1", *more]
+        command = [
+            sys.executable,
+            str(ROOT / "generate.py"),
+            *common,
+            f"name={name}",
+            "sampler.steps=1",
+            *more,
+        ]
         ended = subprocess.run(command, cwd=study, capture_output=True, text=True, timeout=300)
         assert ended.returncode == 0, ended.stderr
     one, two = (study / "runs" / name / "0" for name in ("one", "two"))
     for name in ("images.u8", "masks.u8", "index.parquet", "plan.csv"):
         assert (one / name).read_bytes() == (two / name).read_bytes()
     again = subprocess.run(command, cwd=study, capture_output=True, text=True, timeout=300)
-    assert again.returncode != 0 and "resume=true" in again.stderr  # refused by all, and none is left hanging
+    # refused by all, and none is left hanging
+    assert again.returncode != 0 and "resume=true" in again.stderr

@@ -1,4 +1,5 @@
-"""Lightning's switches, debug=, callbacks=, ckpt_path= and weights=: as their users know them, or refused in a sentence."""
+"""Lightning's switches, debug=, callbacks=, ckpt_path= and weights=: as their users know them, or
+refused in a sentence."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def rows(folder: Path) -> list[dict[str, str]]:
 # what fit does with them
 
 
-def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedies(tmp_path, monkeypatch):
+def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedies(
+    tmp_path, monkeypatch
+):
     step, done = Stub.training_step, []
 
     def scarce(self, batch, batch_idx):
@@ -53,7 +56,9 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
 
     monkeypatch.setattr(Stub, "training_step", scarce)
     monkeypatch.setattr(Stub, "lighter", "model.width=8 halves it", raising=False)
-    with pytest.raises(OutOfMemory, match="data.batch_size=2 trainer.accumulate_grad_batches=2 takes") as caught:
+    with pytest.raises(
+        OutOfMemory, match="data.batch_size=2 trainer.accumulate_grad_batches=2 takes"
+    ) as caught:
         run(tmp_path)
     assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
     assert runs.told(caught.value) == str(caught.value)
@@ -67,34 +72,60 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
         ({"limit_train_batches": 0}, "trainer.limit_train_batches=0: nothing would be trained"),
         ({"max_epochs": 0}, "trainer.max_epochs=0: nothing would be trained"),
         ({"max_steps": 0}, "trainer.max_steps=0: nothing would be trained"),
-        ({"limit_predict_batches": 1}, "trainer.limit_predict_batches=1: predictions of some subjects would pass"),
+        (
+            {"limit_predict_batches": 1},
+            "trainer.limit_predict_batches=1: predictions of some subjects would pass",
+        ),
         ({"limit_predict_batches": 0.5}, "trainer.limit_predict_batches=0.5"),
-        ({"precision": "64-true"}, "trainer.precision=64-true.*give 32-true, bf16-mixed or 16-mixed"),
+        (
+            {"precision": "64-true"},
+            "trainer.precision=64-true.*give 32-true, bf16-mixed or 16-mixed",
+        ),
         ({"accumulate_grad_batches": 0}, "trainer.accumulate_grad_batches=0: give at least 1"),
         ({"enable_checkpointing": False}, "can't do without checkpoints"),
         ({"barebones": True}, "can't do without checkpoints"),
         ({"logger": False}, "trainer.logger: a run has its own; choose with logger="),
         ({"default_root_dir": "x"}, "trainer.default_root_dir: a run has its own; it is run_dir"),
         ({"profiler": "quick"}, "trainer.profiler=quick: give one of simple, advanced, pytorch"),
-        ({"limit_train_batches": 0.01}, "trainer: You requested to check 0.01 of the `train_dataloader`"),
-        ({"val_check_interval": 300}, "must be less than or equal to the number of the training batches"),
+        (
+            {"limit_train_batches": 0.01},
+            "trainer: You requested to check 0.01 of the `train_dataloader`",
+        ),
+        (
+            {"val_check_interval": 300},
+            "must be less than or equal to the number of the training batches",
+        ),
         ({"accelerator": "gpu"}, "trainer: No supported gpu backend found"),
         (
             {"callbacks": [Timer("00:00:00:01")]},
             "Timer does not work here.*trainer.max_time=00:03:00:00 ends the attempt",
         ),
-        ({"callbacks": StochasticWeightAveraging(1e-2)}, "StochasticWeightAveraging does not work here"),
-        ({"callbacks": {"size": BatchSizeFinder()}}, "BatchSizeFinder does not work here.*give data.batch_size"),
+        (
+            {"callbacks": StochasticWeightAveraging(1e-2)},
+            "StochasticWeightAveraging does not work here",
+        ),
+        (
+            {"callbacks": {"size": BatchSizeFinder()}},
+            "BatchSizeFinder does not work here.*give data.batch_size",
+        ),
         (
             {"callbacks": EarlyStopping("val_los")},
             "EarlyStopping watches val_los, which Stub does not log; there are train",
         ),
-        ({"callbacks": EarlyStopping("val_loss"), "limit_val_batches": 0}, "limit_val_batches=0 leaves no validation"),
-        ({"callbacks": LearningRateMonitor(), "loggers": []}, "trainer: Cannot use `LearningRateMonitor`.*no logger"),
+        (
+            {"callbacks": EarlyStopping("val_loss"), "limit_val_batches": 0},
+            "limit_val_batches=0 leaves no validation",
+        ),
+        (
+            {"callbacks": LearningRateMonitor(), "loggers": []},
+            "trainer: Cannot use `LearningRateMonitor`.*no logger",
+        ),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, dict) else "",
 )
-def test_what_a_run_cannot_have_is_refused_before_anything_is_trained(tmp_path, monkeypatch, options, message):
+def test_what_a_run_cannot_have_is_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, options, message
+):
     if options.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is one")
     monkeypatch.setattr(Stub, "logs", ("train_loss", "val_loss", "val_score"), raising=False)
@@ -105,17 +136,32 @@ def test_what_a_run_cannot_have_is_refused_before_anything_is_trained(tmp_path, 
 
 
 def test_switches_by_null_are_lightnings_defaults(tmp_path):
-    nothing = dict.fromkeys(("max_steps", "overfit_batches", "fast_dev_run", "detect_anomaly", "limit_train_batches",
-                             "limit_val_batches", "val_check_interval", "profiler", "callbacks", "min_epochs"))  # fmt: skip
+    nothing = dict.fromkeys(
+        (
+            "max_steps",
+            "overfit_batches",
+            "fast_dev_run",
+            "detect_anomaly",
+            "limit_train_batches",
+            "limit_val_batches",
+            "val_check_interval",
+            "profiler",
+            "callbacks",
+            "min_epochs",
+        )
+    )
     trainer, _, _ = run(tmp_path / "a", **{**nothing, "max_epochs": 1, "max_steps": None})
     plain, _, _ = run(tmp_path / "b", max_epochs=1)
-    assert trainer.global_step == plain.global_step == 6 and rows(tmp_path / "a") == rows(tmp_path / "b")
+    assert trainer.global_step == plain.global_step == 6 and rows(tmp_path / "a") == rows(
+        tmp_path / "b"
+    )
 
 
 def test_an_epoch_without_a_whole_batch_is_an_error_and_no_finished_run(tmp_path, monkeypatch):
     monkeypatch.setattr("stub_training.Data.train_dataloader", lambda _: [])
     with pytest.raises(
-        ValueError, match="nothing was trained, since an epoch holds no whole batch; give a smaller data.b"
+        ValueError,
+        match="nothing was trained, since an epoch holds no whole batch; give a smaller data.b",
     ):
         run(tmp_path)
 
@@ -145,7 +191,9 @@ def test_several_validations_in_an_epoch_keep_the_best_of_all(tmp_path):
 def test_validation_by_the_clock_goes_with_early_stopping(tmp_path):
     stop = EarlyStopping("val_loss", patience=2, min_delta=9)
     _, module, metrics = run(tmp_path, stop, val_check_interval={"microseconds": 1})
-    assert len(module.seen) == 3 and "Monitored metric val_loss did not improve" in metrics["stopped"]
+    assert (
+        len(module.seen) == 3 and "Monitored metric val_loss did not improve" in metrics["stopped"]
+    )
 
 
 def test_overfitting_repeats_the_same_batches_and_is_continued_at_an_epochs_beginning(tmp_path):
@@ -166,7 +214,11 @@ def test_a_profile_is_written_into_the_runs_folder(tmp_path, profiler):
 def test_callbacks_are_one_several_or_several_by_name():
     stop, keep = EarlyStopping("a"), ModelCheckpoint()
     assert training.accepted(None) == [] and training.accepted(stop) == [stop]
-    assert training.accepted([stop, keep]) == training.accepted({"a": stop, "b": None, "c": keep}) == [stop, keep]
+    assert (
+        training.accepted([stop, keep])
+        == training.accepted({"a": stop, "b": None, "c": keep})
+        == [stop, keep]
+    )
 
 
 def test_batches_that_no_test_uses_are_told(tmp_path, capsys):
@@ -176,16 +228,28 @@ def test_batches_that_no_test_uses_are_told(tmp_path, capsys):
 
 def test_a_batch_is_divided_among_processes_or_refused():
     assert training.share(64, processes=1) == 64 and training.share(64, processes=4) == 16
-    with pytest.raises(ValueError, match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3"):
+    with pytest.raises(
+        ValueError,
+        match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3",
+    ):
         training.share(64, processes=3)
 
 
 def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not():
     def fitter(**changes: Any) -> Any:
-        facts = {"max_epochs": 10, "max_steps": -1, "current_epoch": 10, "global_step": 50, "callbacks": []}
+        facts = {
+            "max_epochs": 10,
+            "max_steps": -1,
+            "current_epoch": 10,
+            "global_step": 50,
+            "callbacks": [],
+        }
         return type("Fitter", (), {**facts, **changes})
 
-    assert training.stopped(fitter()) is None and training.stopped(fitter(max_epochs=-1, max_steps=50)) is None
+    assert (
+        training.stopped(fitter()) is None
+        and training.stopped(fitter(max_epochs=-1, max_steps=50)) is None
+    )
     why = type("Why", (), {"stopping_reason_message": "val_loss did not improve"})
     told = training.stopped(fitter(current_epoch=4, callbacks=[object(), why]))
     assert told == "stopped early, after 4 of 10 epochs: val_loss did not improve"
@@ -199,15 +263,24 @@ def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not():
 def test_a_training_is_continued_in_another_folder_with_its_best_epoch(tmp_path):
     _, _, short = run(tmp_path / "short", max_epochs=2)
     with pytest.raises(
-        ValueError, match=r"it stands after 2 epochs, 12 steps, which leaves nothing to train; give more"
+        ValueError,
+        match=r"it stands after 2 epochs, 12 steps, which leaves nothing to train; give more",
     ):
         run(tmp_path / "long", max_epochs=2, ckpt_path=tmp_path / "short")
     assert not (tmp_path / "long" / "checkpoints").exists()
     trainer, module, metrics = run(tmp_path / "long", max_epochs=3, ckpt_path=tmp_path / "short")
     whole, same, _ = run(tmp_path / "whole", max_epochs=3)
-    assert fingerprint_of(module.state_dict()) == fingerprint_of(same.state_dict()) and len(module.seen) == 6
-    assert metrics["best_val_score"] == short["best_val_score"] and len(metrics["ckpt_fingerprint"]) == 16
-    assert torch.load(tmp_path / "long" / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert (
+        fingerprint_of(module.state_dict()) == fingerprint_of(same.state_dict())
+        and len(module.seen) == 6
+    )
+    assert (
+        metrics["best_val_score"] == short["best_val_score"]
+        and len(metrics["ckpt_fingerprint"]) == 16
+    )
+    assert (
+        torch.load(tmp_path / "long" / "checkpoints" / "best.ckpt", weights_only=True)["epoch"] == 1
+    )
     again, _, resumed = run(tmp_path / "long", max_epochs=3, ckpt_path=tmp_path / "short")
     assert resumed == metrics and again.global_step == 18
 
@@ -231,7 +304,8 @@ def test_a_checkpoint_of_weights_alone_is_no_training_to_continue(tmp_path):
     trainer, _, _ = run(tmp_path / "a", max_epochs=1)
     trainer.save_checkpoint(tmp_path / "weights.ckpt", weights_only=True)
     with pytest.raises(
-        ValueError, match="holds weights, but no state of a training to continue; weights=.* starts from"
+        ValueError,
+        match="holds weights, but no state of a training to continue; weights=.* starts from",
     ):
         run(tmp_path / "b", ckpt_path=tmp_path / "weights.ckpt")
     with pytest.raises(FileNotFoundError, match="ckpt_path=.*nowhere.ckpt"):
@@ -245,7 +319,8 @@ def test_reading_runs_no_code(tmp_path):
 
     torch.save({"state_dict": {"a": Evil()}}, tmp_path / "evil.ckpt")
     with pytest.raises(
-        ValueError, match="holds more than tensors and plain values, and reading those could run any code"
+        ValueError,
+        match="holds more than tensors and plain values, and reading those could run any code",
     ):
         run(tmp_path / "a", ckpt_path=tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
@@ -255,10 +330,14 @@ def test_weights_that_do_not_fit_are_named():
     network = nn.Linear(2, 3)
     state = dict(network.state_dict())
     check_fits(network, state, source="weights=x")
-    with pytest.raises(ValueError, match=r"weights=x: it holds another kind of network, other instead of bias, weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"weights=x: it holds another kind of network, other instead of bias, weight",
+    ):
         check_fits(network, {"other": torch.zeros(1)}, source="weights=x")
     with pytest.raises(
-        ValueError, match=r"don't fit the network of these settings: weight \(3, 5\) instead of \(3, 2\)"
+        ValueError,
+        match=r"don't fit the network of these settings: weight \(3, 5\) instead of \(3, 2\)",
     ):
         check_fits(network, {**state, "weight": torch.zeros(3, 5)}, source="weights=x")
     with pytest.raises(ValueError, match="without weight; with more"):
@@ -279,10 +358,18 @@ def command(place, monkeypatch) -> Iterator[Callable[..., Path]]:
     monkeypatch.chdir(place)
 
     def go(experiment: str, *overrides: str) -> Path:
-        small = ["preset=smoke", "preset.runs=runs", f"preset.base={ROOT / 'assets' / 'phantom-base'}",
-                 "cohort.subjects=120", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false"]  # fmt: skip
+        small = [
+            "preset=smoke",
+            "preset.runs=runs",
+            f"preset.base={ROOT / 'assets' / 'phantom-base'}",
+            "cohort.subjects=120",
+            "trainer.accelerator=cpu",
+            "trainer.enable_progress_bar=false",
+        ]
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            cfg = compose("train", [f"experiment={experiment}", *small, *overrides], return_hydra_config=True)
+            cfg = compose(
+                "train", [f"experiment={experiment}", *small, *overrides], return_hydra_config=True
+            )
         HydraConfig.instance().set_config(cfg)
         with open_dict(cfg):
             del cfg["hydra"]
@@ -294,38 +381,64 @@ def command(place, monkeypatch) -> Iterator[Callable[..., Path]]:
 
 def test_loggers_write_into_the_trainings_folder(tmp_path):
     one = {"_target_": "builtins.dict", "name": "csv", "save_dir": "runs"}
-    several = OmegaConf.create({"logger": {"allow_real_images": False, "csv": one, "b": {"_target_": "builtins.dict"}}})
+    several = OmegaConf.create(
+        {"logger": {"allow_real_images": False, "csv": one, "b": {"_target_": "builtins.dict"}}}
+    )
     assert train.loggers(OmegaConf.create({}), tmp_path) == []
     assert train.loggers(several, tmp_path) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
 
 
 def test_a_dry_run_tells_that_it_is_one_and_leaves_nothing(command, place, capsys):
     run_dir = command("classifier", "+trainer.fast_dev_run=true", "mitigation=last_layer")
-    assert "dry run (trainer.fast_dev_run): 1 batch of everything ran; nothing is kept" in capsys.readouterr().out
+    assert (
+        "dry run (trainer.fast_dev_run): 1 batch of everything ran; nothing is kept"
+        in capsys.readouterr().out
+    )
     assert not run_dir.exists() and [path.name for path in place.iterdir()] == ["data"]
     assert not command("classifier", "debug=fast").exists()
 
 
-@pytest.mark.parametrize("switch", ["limit_val_batches=0", "max_steps=3", "check_val_every_n_epoch=9"])
+@pytest.mark.parametrize(
+    "switch", ["limit_val_batches=0", "max_steps=3", "check_val_every_n_epoch=9"]
+)
 def test_without_a_validation_the_last_weights_predict_and_it_is_said(command, capsys, switch):
-    run_dir = command("classifier", "data.batch_size=16", f"trainer.{switch}", f"name={switch.split('=')[0]}")
+    run_dir = command(
+        "classifier", "data.batch_size=16", f"trainer.{switch}", f"name={switch.split('=')[0]}"
+    )
     facts = runs.facts(run_dir)
     assert (
-        "no validation chose an epoch, so the last weights are kept as best.ckpt and predict" in capsys.readouterr().out
+        "no validation chose an epoch, so the last weights are kept as best.ckpt and predict"
+        in capsys.readouterr().out
     )
-    assert facts["best_val_balanced_accuracy"] != facts["best_val_balanced_accuracy"] and facts["best_epoch"] == 0
+    assert (
+        facts["best_val_balanced_accuracy"] != facts["best_val_balanced_accuracy"]
+        and facts["best_epoch"] == 0
+    )
     kept = torch.load(run_dir / "checkpoints" / "best.ckpt", weights_only=True)
     last = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)
     assert fingerprint_of(kept["state_dict"]) == fingerprint_of(last["state_dict"])
-    assert (run_dir / "predictions.csv").exists() and facts["steps"] == (3 if "max" in switch else 4)
+    assert (run_dir / "predictions.csv").exists() and facts["steps"] == (
+        3 if "max" in switch else 4
+    )
 
 
 def test_a_plateau_waits_for_validated_epochs(command):
-    """Every second epoch is validated; the rate halves after two of those without a better loss, not before."""
-    run_dir = command("classifier", "trainer.check_val_every_n_epoch=2", "trainer.max_epochs=6", "model.lr=0",
-                      "model.plateau_patience=1", "name=plateau", "model.backbone=test_convnext", "model.width=64",
-                      "trainer.limit_train_batches=1")  # fmt: skip
-    plateau = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["lr_schedulers"][0]
+    """Every second epoch is validated; the rate halves after two of those without a better loss,
+    not before."""
+    run_dir = command(
+        "classifier",
+        "trainer.check_val_every_n_epoch=2",
+        "trainer.max_epochs=6",
+        "model.lr=0",
+        "model.plateau_patience=1",
+        "name=plateau",
+        "model.backbone=test_convnext",
+        "model.width=64",
+        "trainer.limit_train_batches=1",
+    )
+    plateau = torch.load(run_dir / "checkpoints" / "last.ckpt", weights_only=True)["lr_schedulers"][
+        0
+    ]
     assert plateau["last_epoch"] == 3
 
 
@@ -334,15 +447,23 @@ def test_a_classifier_starts_from_another_and_its_facts_say_from_which(command):
     run_dir = command("classifier", "name=second", f"weights={first}", "model.lr=0")
     facts = runs.facts(run_dir)
     state = [
-        torch.load(path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] for path in (first, run_dir)
+        torch.load(path / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+        for path in (first, run_dir)
     ]
     given, kept = (
-        {key: value for key, value in of.items() if "running" not in key and "tracked" not in key} for of in state
+        {key: value for key, value in of.items() if "running" not in key and "tracked" not in key}
+        for of in state
     )
     assert fingerprint_of(given) == fingerprint_of(kept)  # lr=0: what it started from
-    inner = {key.removeprefix("network."): value for key, value in state[0].items() if key.startswith("network.")}
+    inner = {
+        key.removeprefix("network."): value
+        for key, value in state[0].items()
+        if key.startswith("network.")
+    }
     assert facts["weights_fingerprint"] == fingerprint_of(inner)
-    with pytest.raises(ValueError, match="its weights don't fit the network of these settings: .*instead of"):
+    with pytest.raises(
+        ValueError, match="its weights don't fit the network of these settings: .*instead of"
+    ):
         command("classifier", "name=third", f"weights={first}", "model.width=16")
 
 
@@ -364,7 +485,12 @@ def test_a_controlnet_starts_from_another_in_every_form(command):
 
 
 @pytest.mark.parametrize(
-    "debug", [pytest.param("limit", marks=pytest.mark.slow), pytest.param("overfit", marks=pytest.mark.slow), "profile"]
+    "debug",
+    [
+        pytest.param("limit", marks=pytest.mark.slow),
+        pytest.param("overfit", marks=pytest.mark.slow),
+        "profile",
+    ],
 )
 def test_a_debug_run_stays_away_from_the_studys_folders(command, debug, place):
     run_dir = command("classifier", f"debug={debug}", "data.batch_size=8")
@@ -383,5 +509,7 @@ def test_generator_and_base_run_dry_and_keep_nothing(command, place, experiment)
 
 def test_a_base_takes_no_weights(command):
     for key in ("weights", "ckpt_path"):
-        with pytest.raises(ValueError, match="experiment=base trains two networks, one after the other"):
+        with pytest.raises(
+            ValueError, match="experiment=base trains two networks, one after the other"
+        ):
             command("base", f"{key}=runs/x", "name=refused")

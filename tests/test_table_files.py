@@ -1,4 +1,5 @@
-"""The file of a UK Biobank table: the same in every export's spelling, and what cannot be read is an error of ours."""
+"""The file of a UK Biobank table: the same in every export's spelling, and what cannot be read is
+an error of ours."""
 
 import bz2
 import csv
@@ -54,7 +55,9 @@ def state(row: Person, instance: int, codes: list[str] | tuple[str, ...]) -> str
     if visit and any(when and when <= visit for when in dates):
         return "prevalent"
     gap = set(range(max(written_codes, default=-1))) - set(written_codes)
-    lost = [k for field, _, k in row if field == "41280" and row[field, 0, k] and k not in written_codes]
+    lost = [
+        k for field, _, k in row if field == "41280" and row[field, 0, k] and k not in written_codes
+    ]
     if gap or lost:  # a code is missing, whichever
         return "unknown"
     if not matching:
@@ -62,8 +65,12 @@ def state(row: Person, instance: int, codes: list[str] | tuple[str, ...]) -> str
     return "incident" if visit and all(dates) else "unknown"
 
 
-def check_exports_agree(folder: Path, people: dict[str, Person], chosen: dict, exports: set[str]) -> None:
-    tables = {export: read(people, folder, export=export, **chosen) for export in {"table.csv", *exports}}
+def check_exports_agree(
+    folder: Path, people: dict[str, Person], chosen: dict, exports: set[str]
+) -> None:
+    tables = {
+        export: read(people, folder, export=export, **chosen) for export in {"table.csv", *exports}
+    }
     for export in exports:
         pd.testing.assert_frame_equal(tables[export], tables["table.csv"], obj=export)
     table = tables["table.csv"]
@@ -71,9 +78,14 @@ def check_exports_agree(folder: Path, people: dict[str, Person], chosen: dict, e
     assert table.index.tolist() == list(people)
     codes = chosen["codes"]
     codes = PRESETS[codes] if isinstance(codes, str) else ["I42", "I501"]
-    assert table.state.tolist() == [state(row, chosen["instance"], codes) for row in people.values()]
+    assert table.state.tolist() == [
+        state(row, chosen["instance"], codes) for row in people.values()
+    ]
     for name in chosen["conditions"]:
-        had = [state(row, chosen["instance"], CONDITION_CODES[name]) == "prevalent" for row in people.values()]
+        had = [
+            state(row, chosen["instance"], CONDITION_CODES[name]) == "prevalent"
+            for row in people.values()
+        ]
         assert [name in text.split(";") for text in table.conditions] == had
     for row, said, text in zip(people.values(), table.diagnosis, table.state, strict=True):
         hcm = any(row[key] in ("I421", "I422") for key in row if key[0] == "41270")
@@ -101,8 +113,12 @@ def test_every_export_gives_the_same_table_often(tmp_path, people, chosen):
 @pytest.mark.parametrize("export", EXPORTS)
 def test_a_table_is_read_as_it_says(tmp_path, export):
     people = {
-        "SYN0003": person(("I10", BEFORE), ("I500", BEFORE), f31_0="0", f34_0="1950", f52_0="5", f21001_2="27.5"),
-        "SYN0001": person(("I500", LATER), f31_0="1", f34_0="1956", f52_0="6", f21001_2="31", f54_2="11025"),
+        "SYN0003": person(
+            ("I10", BEFORE), ("I500", BEFORE), f31_0="0", f34_0="1950", f52_0="5", f21001_2="27.5"
+        ),
+        "SYN0001": person(
+            ("I500", LATER), f31_0="1", f34_0="1956", f52_0="6", f21001_2="31", f54_2="11025"
+        ),
     }
     table = read(people, tmp_path, export=export)
     assert table.index.tolist() == ["SYN0003", "SYN0001"]
@@ -115,19 +131,66 @@ def test_a_table_is_read_as_it_says(tmp_path, export):
 
 
 junk = st.one_of(
-    st.sampled_from(["", "NA", "SYN0001", "nan", "-1", "Infinity", "1e999", "[", '["I50', "I10,I500", "I500|I10", "[[[]]]",
-                     "2015-02-30", "31/12/2015", "12/31/2015", "0000-00-00", '"', "'", "I50 \u00e9", "\x00", "24,5", "tall",
-                     "['I500', None]", "May", "99999999999999999999", "10000-01-01", "2037-07-07", "-", "|", "[]"]),
+    st.sampled_from(
+        [
+            "",
+            "NA",
+            "SYN0001",
+            "nan",
+            "-1",
+            "Infinity",
+            "1e999",
+            "[",
+            '["I50',
+            "I10,I500",
+            "I500|I10",
+            "[[[]]]",
+            "2015-02-30",
+            "31/12/2015",
+            "12/31/2015",
+            "0000-00-00",
+            '"',
+            "'",
+            "I50 \u00e9",
+            "\x00",
+            "24,5",
+            "tall",
+            "['I500', None]",
+            "May",
+            "99999999999999999999",
+            "10000-01-01",
+            "2037-07-07",
+            "-",
+            "|",
+            "[]",
+        ]
+    ),
     st.text(max_size=8),
-)  # fmt: skip
+)
 headers = st.one_of(
     st.sampled_from([name for names in NAMES.values() for name in names]),
-    st.sampled_from(["41270-0.0", "41280-0.0", "p41280_a1", "p41270", "53-2.0", "p131354", "Weight", "21001-2.0", "189-0.0"]),
+    st.sampled_from(
+        [
+            "41270-0.0",
+            "41280-0.0",
+            "p41280_a1",
+            "p41270",
+            "53-2.0",
+            "p131354",
+            "Weight",
+            "21001-2.0",
+            "189-0.0",
+        ]
+    ),
     st.text(max_size=6),
-)  # fmt: skip
+)
 BASE = ["eid", "41270-0.0", "41280-0.0"]
-spoilers = st.lists(st.tuples(st.floats(0, 1), st.sampled_from([b"\xff", b'"', b"\n", b",", b"\t", b"\x00", b"\r", None])),
-                    max_size=2)  # fmt: skip
+spoilers = st.lists(
+    st.tuples(
+        st.floats(0, 1), st.sampled_from([b"\xff", b'"', b"\n", b",", b"\t", b"\x00", b"\r", None])
+    ),
+    max_size=2,
+)
 
 
 @st.composite
@@ -136,36 +199,52 @@ def files(draw) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=200))
     if draw(st.booleans()):
-        data = written(draw(cohorts), draw(st.sampled_from([name for name in EXPORTS if not name.endswith("gz")])))
+        data = written(
+            draw(cohorts),
+            draw(st.sampled_from([name for name in EXPORTS if not name.endswith("gz")])),
+        )
     else:
         rows = [draw(st.lists(headers, min_size=1, max_size=6))]
         rows[0] = [*draw(st.sampled_from([BASE, BASE, BASE, []])), *rows[0]]
         for number in range(draw(st.integers(0, 4))):
             width = len(rows[0]) + (draw(st.integers(-1, 1)) if draw(st.integers(0, 5)) == 0 else 0)
             rows.append(
-                [f"SYN{number:04d}", *draw(st.lists(junk, min_size=max(0, width - 1), max_size=max(0, width - 1)))]
+                [
+                    f"SYN{number:04d}",
+                    *draw(st.lists(junk, min_size=max(0, width - 1), max_size=max(0, width - 1))),
+                ]
             )
         file = io.StringIO()
         quoting = draw(st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
-        csv.writer(file, delimiter=draw(st.sampled_from(",,,\t\t;")), quoting=quoting).writerows(rows)
+        csv.writer(file, delimiter=draw(st.sampled_from(",,,\t\t;")), quoting=quoting).writerows(
+            rows
+        )
         data = file.getvalue().encode("utf-8", "replace")
     for place, spoiler in draw(spoilers):
         at = int(place * len(data))
-        data = data[:at] if spoiler is None else data[:at] + spoiler + data[at + draw(st.integers(0, 1)) :]
+        data = (
+            data[:at]
+            if spoiler is None
+            else data[:at] + spoiler + data[at + draw(st.integers(0, 1)) :]
+        )
     if draw(st.booleans()):
         return data
     packed = gzip.compress(data)
     return packed[: len(packed) - draw(st.sampled_from([0, 0, 1, 9, 30]))]
 
 
-def check_table_or_error(folder: Path, data: bytes, chosen: dict, source: str, ids: list[str] | None) -> None:
+def check_table_or_error(
+    folder: Path, data: bytes, chosen: dict, source: str, ids: list[str] | None
+) -> None:
     if source == "first_occurrence":
         chosen = {**chosen, "codes": "narrow"}
     path = raw(folder, data)
     try:
         found = read_people(path, source=source, ids=ids, **chosen)
         table = found.people
-        assert "SYN" not in found.columns.drop(columns=["file"]).to_csv() + "".join([*found.notes, found.stop])
+        assert "SYN" not in found.columns.drop(columns=["file"]).to_csv() + "".join(
+            [*found.notes, found.stop]
+        )
         read_table(path, source=source, ids=ids, **chosen)
     except (ValueError, FileNotFoundError) as error:
         assert type(error) in (ValueError, FileNotFoundError), repr(error)
@@ -175,8 +254,12 @@ def check_table_or_error(folder: Path, data: bytes, chosen: dict, source: str, i
     assert ids is None or set(table.index) <= set(ids)
 
 
-anything = {"data": files(), "chosen": options, "source": st.sampled_from(["hospital", "hospital", "first_occurrence"]),
-            "ids": st.sampled_from([None, None, ["SYN0001", "SYN0002"]])}  # fmt: skip
+anything = {
+    "data": files(),
+    "chosen": options,
+    "source": st.sampled_from(["hospital", "hospital", "first_occurrence"]),
+    "ids": st.sampled_from([None, None, ["SYN0001", "SYN0002"]]),
+}
 
 
 @relaxed
@@ -203,11 +286,14 @@ def test_exclusions_are_ids_or_an_error_of_ours(tmp_path, data):
 
 
 def test_quoted_cells_hold_delimiters_quotes_and_line_ends(tmp_path, monkeypatch):
-    rows = [f'"SYN{k:04d}","a, ""b""{k * chr(10)}c","{VISIT}","I500","{BEFORE}"\r\n' for k in range(40)]
+    rows = [
+        f'"SYN{k:04d}","a, ""b""{k * chr(10)}c","{VISIT}","I500","{BEFORE}"\r\n' for k in range(40)
+    ]
     path = raw(tmp_path, '"eid","20001-0.0","53-2.0","41270-0.0","41280-0.0"\r\n' + "".join(rows))
     assert read_table(path).state.tolist() == ["prevalent"] * 40
     monkeypatch.setattr(table_files, "ROWS", 0)
-    monkeypatch.setattr(table_files, "BLOCKS", (100, 1 << 20))  # line ends in cells at the edges of blocks
+    # line ends in cells at the edges of blocks
+    monkeypatch.setattr(table_files, "BLOCKS", (100, 1 << 20))
     assert read_table(path).state.tolist() == ["prevalent"] * 40
 
 
@@ -218,7 +304,10 @@ def test_columns_that_are_not_needed_may_hold_anything(tmp_path):
 
 
 def test_rows_may_be_longer_than_a_block(tmp_path, monkeypatch):
-    people = {f"SYN{k:04d}": person(*[("I10", LATER)] * (40 * (k % 7)), ("I500", BEFORE)) for k in range(40)}
+    people = {
+        f"SYN{k:04d}": person(*[("I10", LATER)] * (40 * (k % 7)), ("I500", BEFORE))
+        for k in range(40)
+    }
     whole = read(people, tmp_path)
     monkeypatch.setattr(table_files, "ROWS", 0)
     for blocks in [(64, 1 << 11, 1 << 20), (1 << 10, 1 << 14, 1 << 20), (300, 1 << 20)]:
@@ -239,13 +328,17 @@ def test_lines_are_counted_across_blocks(tmp_path, monkeypatch):
         read_table(path)
     path = raw(tmp_path, written(people, "two_rows.csv").replace(b"SYN0047", b"2.35E+06"))
     with pytest.raises(
-        ValueError, match="line 50: the participant's id is a number of 7 digits of which 3 are written"
+        ValueError,
+        match="line 50: the participant's id is a number of 7 digits of which 3 are written",
     ):
         read_table(path)
 
 
 def test_two_header_rows_in_either_order(tmp_path):
-    codes, titles = "eid,31-0.0,53-2.0,41270-0.0,41280-0.0", "Participant ID,Sex,Date of it,Diagnosis,When"
+    codes, titles = (
+        "eid,31-0.0,53-2.0,41270-0.0,41280-0.0",
+        "Participant ID,Sex,Date of it,Diagnosis,When",
+    )
     row = f"SYN0001,0,{VISIT},I500,{BEFORE}"
     for lines in (
         [codes, row],
@@ -276,10 +369,12 @@ FAULTS = {
     "line 3 has 4 cells, the header 5": HEADER + "SYN0001,,,,\nSYN0002,,,\n",
     "line 2 has 6 cells, the header 5": HEADER + "1,SYN0001,,,,\n",
     "line 2 has 3 cells, the header 5": HEADER.encode() + b"SYN\xff,\xff0,\n",
-    "cannot be read to its end (EOFError)": gzip.compress((HEADER + f"SYN0001,0,{VISIT},,\n" * 9).encode(), mtime=0)[:-9],
+    "cannot be read to its end (EOFError)": gzip.compress(
+        (HEADER + f"SYN0001,0,{VISIT},,\n" * 9).encode(), mtime=0
+    )[:-9],
     "a name in the header holds a line end; look for a quote": 'eid,41270-0.0,41280-0.0,"x\nSYN0001,,,\n',
     "line 2 has 2 cells, the header 5": HEADER + 'SYN0001,"0,,,\nSYN0002,,,\n',
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("reason", FAULTS)
@@ -287,20 +382,35 @@ def test_a_faulty_table_is_refused_with_a_reason_and_no_name(tmp_path, reason):
     path = raw(tmp_path, FAULTS[reason])
     with pytest.raises(ValueError) as error:
         read_table(path)
-    assert type(error.value) is ValueError and str(error.value).startswith(f"cohort.table={path}: {reason}")
+    assert type(error.value) is ValueError and str(error.value).startswith(
+        f"cohort.table={path}: {reason}"
+    )
     assert "SYN" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
-    [({"codes": "wide"}, "codes is 'wide'; give narrow, standard, broad or a list"), ({"codes": ["heart"]}, "codes is ['heart']"),
-     ({"codes": []}, "codes is []"), ({"without": ["HCM"]}, "without is ['HCM']"), ({"source": "gp"}, "source is 'gp'; give one or several of hospital"),
-     ({"conditions": ["cad"]}, "conditions is ['cad']; give a list of mi, ihd, af"), ({"conditions": "mi"}, "conditions is 'mi'"),
-     ({"source": "first_occurrence"}, "source is first_occurrence, which knows I50 alone, and codes is 'standard'; give codes=narrow"),
-     ({"source": "first_occurrence", "codes": ["I50", "I11"]}, "source is first_occurrence"), ({"source": []}, "source is []"),
-     ({"source": ["hospital", "first_occurrence"], "codes": ["I42"]}, "source names first_occurrence, which knows I50 alone"),
-     ({"level": "first"}, "cohort.level is 'first'; it takes all, main, secondary")],
-)  # fmt: skip
+    [
+        ({"codes": "wide"}, "codes is 'wide'; give narrow, standard, broad or a list"),
+        ({"codes": ["heart"]}, "codes is ['heart']"),
+        ({"codes": []}, "codes is []"),
+        ({"without": ["HCM"]}, "without is ['HCM']"),
+        ({"source": "gp"}, "source is 'gp'; give one or several of hospital"),
+        ({"conditions": ["cad"]}, "conditions is ['cad']; give a list of mi, ihd, af"),
+        ({"conditions": "mi"}, "conditions is 'mi'"),
+        (
+            {"source": "first_occurrence"},
+            "source is first_occurrence, which knows I50 alone, and codes is 'standard'; give codes=narrow",
+        ),
+        ({"source": "first_occurrence", "codes": ["I50", "I11"]}, "source is first_occurrence"),
+        ({"source": []}, "source is []"),
+        (
+            {"source": ["hospital", "first_occurrence"], "codes": ["I42"]},
+            "source names first_occurrence, which knows I50 alone",
+        ),
+        ({"level": "first"}, "cohort.level is 'first'; it takes all, main, secondary"),
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(tmp_path, options, reason):
     with pytest.raises(ValueError) as error:
         read({"SYN0001": person()}, tmp_path, **options)
@@ -318,9 +428,13 @@ def test_first_occurrence_needs_its_field_and_conditions_the_hospitals(tmp_path)
 
 def test_missing_files_are_named_by_their_setting(tmp_path):
     for path in (tmp_path / "nowhere.csv", tmp_path, tmp_path / "*.csv"):
-        with pytest.raises(FileNotFoundError, match=re.escape(f"cohort.table={path}: there is no such file")):
+        with pytest.raises(
+            FileNotFoundError, match=re.escape(f"cohort.table={path}: there is no such file")
+        ):
             read_table(path)
-        with pytest.raises(FileNotFoundError, match=re.escape(f"cohort.exclude={path}: there is no such file")):
+        with pytest.raises(
+            FileNotFoundError, match=re.escape(f"cohort.exclude={path}: there is no such file")
+        ):
             read_exclusions(path)
     with pytest.raises(ValueError, match="cohort.exclude=.*is no text"):
         read_exclusions(raw(tmp_path, b"17\x00\x01\x02", "out.csv"))
@@ -330,9 +444,17 @@ def test_missing_files_are_named_by_their_setting(tmp_path):
 
 PEOPLE = {
     "SYN0003": person(
-        ("I10", BEFORE), ("I500", BEFORE), f31_0="0", f34_0="1950", f52_0="5", f21001_2="27.5", f54_2="Caf\u00e9"
+        ("I10", BEFORE),
+        ("I500", BEFORE),
+        f31_0="0",
+        f34_0="1950",
+        f52_0="5",
+        f21001_2="27.5",
+        f54_2="Caf\u00e9",
     ),
-    "SYN0001": person(("I500", LATER), f31_0="1", f34_0="1956", f52_0="6", f21001_2="31", f54_2="11025"),
+    "SYN0001": person(
+        ("I500", LATER), f31_0="1", f34_0="1956", f52_0="6", f21001_2="31", f54_2="11025"
+    ),
 }
 
 
@@ -367,15 +489,21 @@ def test_a_zip_of_one_table_is_read_and_others_are_named(tmp_path):
 
     data = written(PEOPLE, "table.csv")
     same_as_usual(tmp_path, zipped("one.zip", **{"table.csv": data, "__MACOSX/._table.csv": b"x"}))
-    for path, words in ((zipped("two.zip", a=data, b=data), "an archive of 2 files; unpack it"),
-                        (zipped("book.csv", **{"xl/workbook.xml": b"x", "y": b""}), r"an Excel workbook \(xlsx\); save its sheet as CSV"),
-                        (zipped("sheet.ods", **{"content.xml": b"x"}), "an OpenDocument spreadsheet")):  # fmt: skip
+    for path, words in (
+        (zipped("two.zip", a=data, b=data), "an archive of 2 files; unpack it"),
+        (
+            zipped("book.csv", **{"xl/workbook.xml": b"x", "y": b""}),
+            r"an Excel workbook \(xlsx\); save its sheet as CSV",
+        ),
+        (zipped("sheet.ods", **{"content.xml": b"x"}), "an OpenDocument spreadsheet"),
+    ):
         with pytest.raises(ValueError, match=words):
             read_table(path)
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"]
+    "encoding",
+    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"],
 )
 @pytest.mark.parametrize("packed", [False, True])
 def test_encodings_are_recognised(tmp_path, encoding, packed):
@@ -420,20 +548,40 @@ def parquet(folder: Path, **columns) -> Path:
 def test_parquet_is_read_whatever_its_types(tmp_path):
     visit = pd.Timestamp(VISIT)
     columns = {
-        "eid": pa.array([17.0, 18.0]), "p31": pa.array([0, 1]), "p53_i2": pa.array([visit, visit]), "unused": pa.array([b"x", b"y"]),
-        "p54_i2": pa.array(["a", None]).dictionary_encode(), "p21001_i2": pa.array([27.5, np.nan]),
-        "p41270": pa.array([["I10", "I500"], None]), "p41280_a0": pa.array([pd.Timestamp(LATER), None]).cast(pa.date32()),
+        "eid": pa.array([17.0, 18.0]),
+        "p31": pa.array([0, 1]),
+        "p53_i2": pa.array([visit, visit]),
+        "unused": pa.array([b"x", b"y"]),
+        "p54_i2": pa.array(["a", None]).dictionary_encode(),
+        "p21001_i2": pa.array([27.5, np.nan]),
+        "p41270": pa.array([["I10", "I500"], None]),
+        "p41280_a0": pa.array([pd.Timestamp(LATER), None]).cast(pa.date32()),
         "p41280_a1": pa.array([pd.Timestamp(BEFORE).date(), None]),
-    }  # fmt: skip
+    }
     table = read_people(parquet(tmp_path, **columns))
-    assert table.people.index.tolist() == ["17", "18"] and table.people.state.tolist() == ["prevalent", "none"]
-    assert table.people.sex.tolist() == ["F", "M"] and table.people.bmi.fillna(0).tolist() == [27.5, 0]
-    assert table.people.site.tolist() == ["a", None] and table.people.visit.tolist() == [visit, visit]
+    assert table.people.index.tolist() == ["17", "18"] and table.people.state.tolist() == [
+        "prevalent",
+        "none",
+    ]
+    assert table.people.sex.tolist() == ["F", "M"] and table.people.bmi.fillna(0).tolist() == [
+        27.5,
+        0,
+    ]
+    assert table.people.site.tolist() == ["a", None] and table.people.visit.tolist() == [
+        visit,
+        visit,
+    ]
     assert table.columns.not_understood.sum() == 0
     local = pa.array([visit.tz_localize("Europe/London")] * 2)
-    assert read_people(parquet(tmp_path, **{**columns, "p53_i2": local})).people.visit.tolist() == [visit, visit]
-    elsewhere = pa.array([visit.tz_localize("Europe/London").tz_convert("UTC")] * 2)  # 23:00 of the day before
-    assert read_people(parquet(tmp_path, **{**columns, "p53_i2": elsewhere})).people.visit.isna().all()
+    assert read_people(parquet(tmp_path, **{**columns, "p53_i2": local})).people.visit.tolist() == [
+        visit,
+        visit,
+    ]
+    # 23:00 of the day before
+    elsewhere = pa.array([visit.tz_localize("Europe/London").tz_convert("UTC")] * 2)
+    assert (
+        read_people(parquet(tmp_path, **{**columns, "p53_i2": elsewhere})).people.visit.isna().all()
+    )
     with pytest.raises(ValueError, match="column 'p31' is of type bool; write it as text"):
         read_table(parquet(tmp_path, **{**columns, "p31": pa.array([True, False])}))
     with pytest.raises(ValueError, match="none of its 1 columns is the participants' id"):
@@ -446,7 +594,12 @@ def test_parquet_is_read_whatever_its_types(tmp_path):
 def test_parquet_gives_what_csv_gives(tmp_path):
     for export in ("r.tab", "rap.csv", "titles.csv"):
         text = written(PEOPLE, export)
-        frame = pd.read_csv(io.BytesIO(text), sep="\t" if export == "r.tab" else ",", dtype=str, keep_default_na=False)
+        frame = pd.read_csv(
+            io.BytesIO(text),
+            sep="\t" if export == "r.tab" else ",",
+            dtype=str,
+            keep_default_na=False,
+        )
         frame.to_parquet(tmp_path / "table.parquet")
         same_as_usual(tmp_path, tmp_path / "table.parquet")
 
@@ -475,7 +628,8 @@ def test_other_files_are_named_as_what_they_are_with_what_to_do(tmp_path, what):
     path = raw(tmp_path, FOREIGN[what], "download.enc" if what == "encrypted" else "table.csv")
     for setting, read_file in (("table", read_table), ("exclude", read_exclusions)):
         with pytest.raises(
-            ValueError, match=f"cohort.{setting}=.*: is .*{what}.*, which can't be read here; .*(give that|give )"
+            ValueError,
+            match=f"cohort.{setting}=.*: is .*{what}.*, which can't be read here; .*(give that|give )",
         ) as error:
             read_file(path)
         assert "\n" not in str(error.value)

@@ -47,9 +47,15 @@ def test_a_column_is_numbers_booleans_or_text(column, kind, values):
 
 
 def test_lists_of_codes_are_empty_and_never_missing(tmp_path):
-    table = typed(pd.DataFrame({"conditions": objects("", "mi;af", None), "flags": objects(None, None, None)}))
+    table = typed(
+        pd.DataFrame({"conditions": objects("", "mi;af", None), "flags": objects(None, None, None)})
+    )
     for shown in (table, back(table, tmp_path)):
-        assert shown.conditions.tolist() == ["", "mi;af", ""] and shown["flags"].tolist() == ["", "", ""]
+        assert shown.conditions.tolist() == ["", "mi;af", ""] and shown["flags"].tolist() == [
+            "",
+            "",
+            "",
+        ]
 
 
 def test_the_table_given_is_left_alone():
@@ -60,8 +66,10 @@ def test_the_table_given_is_left_alone():
 
 
 def test_parts_of_unlike_knowledge_join_to_one_type():
-    parts = [typed(pd.DataFrame({"site": objects(*site), "ef": objects(*ef)}))
-             for site, ef in (((None, None), (None, None)), (("11025", None), (0.5, None)))]  # fmt: skip
+    parts = [
+        typed(pd.DataFrame({"site": objects(*site), "ef": objects(*ef)}))
+        for site, ef in (((None, None), (None, None)), (("11025", None), (0.5, None)))
+    ]
     files = [pd.read_parquet(io.BytesIO(part.to_parquet(index=False))) for part in parts]
     joined = typed(pd.concat(files, ignore_index=True))
     assert joined.site.dtype == TEXT and joined.site[2] == "11025"
@@ -69,8 +77,12 @@ def test_parts_of_unlike_knowledge_join_to_one_type():
 
 
 NUMBERS = st.none() | st.floats(allow_nan=False, allow_infinity=False)
-WORDS = st.none() | st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=6)
-LIKE_NUMBERS = st.sampled_from(["11025", "007", "NA", "nan", "None", "1e5", "True", "-", " ", '"', "a,b", "x\r", "\n"])
+WORDS = st.none() | st.text(
+    st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1, max_size=6
+)
+LIKE_NUMBERS = st.sampled_from(
+    ["11025", "007", "NA", "nan", "None", "1e5", "True", "-", " ", '"', "a,b", "x\r", "\n"]
+)
 
 
 @settings(max_examples=100, deadline=None)

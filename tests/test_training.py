@@ -1,4 +1,5 @@
-"""Training within little memory: caches that survive a kill, networks that stay away, presets, several processes."""
+"""Training within little memory: caches that survive a kill, networks that stay away, presets,
+several processes."""
 
 import json
 import resource
@@ -39,13 +40,22 @@ def module_on(base: Path, **options) -> ControlNetModule:
 
 def trainer(folder: Path, *callbacks, **options) -> L.Trainer:
     return L.Trainer(
-        accelerator="cpu", logger=False, callbacks=list(callbacks), enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, gradient_clip_val=1.0,
-        default_root_dir=folder, **{"devices": 1, **options},
-    )  # fmt: skip
+        accelerator="cpu",
+        logger=False,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        gradient_clip_val=1.0,
+        default_root_dir=folder,
+        **{"devices": 1, **options},
+    )
 
 
-def some_batch(*, images: int = 4, latent: int = 8, pixels: int = 32, tokens: int = 20, width: int = 32) -> dict:
+def some_batch(
+    *, images: int = 4, latent: int = 8, pixels: int = 32, tokens: int = 20, width: int = 32
+) -> dict:
     draws = torch.Generator().manual_seed(5)
     return {
         "moments": torch.randn((images, 8, latent, latent), generator=draws),
@@ -87,11 +97,18 @@ def tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def presets() -> dict[str, dict]:
     """Every file of conf/memory, with what it inherits."""
-    files = {path.stem: yaml.safe_load(path.read_text()) for path in sorted((HOUSE / "conf" / "memory").glob("*.yaml"))}
+    files = {
+        path.stem: yaml.safe_load(path.read_text())
+        for path in sorted((HOUSE / "conf" / "memory").glob("*.yaml"))
+    }
 
     def whole(name: str) -> dict:
         values = dict(files[name])
-        return {key: value for parent in values.pop("defaults", []) for key, value in whole(parent).items()} | values
+        return {
+            key: value
+            for parent in values.pop("defaults", [])
+            for key, value in whole(parent).items()
+        } | values
 
     return {name: whole(name) for name in files}
 
@@ -112,7 +129,12 @@ def latents(tiny_base, root) -> Callable[..., Latents]:
         return Latents(
             cohort=COHORT,
             root=str(root),
-            **{"base": load_base(weights=str(tiny_base)), "batch_size": 4, "val_images": 4, **options},
+            **{
+                "base": load_base(weights=str(tiny_base)),
+                "batch_size": 4,
+                "val_images": 4,
+                **options,
+            },
         )
 
     return made
@@ -120,10 +142,14 @@ def latents(tiny_base, root) -> Callable[..., Latents]:
 
 def cached(data: Latents) -> dict[str, bytes]:
     """Contents of the caches of moments and masks by kind, finished or not."""
-    return {"".join(path.suffixes): path.read_bytes() for path in data.store.folder.glob("*moments-*")}
+    return {
+        "".join(path.suffixes): path.read_bytes() for path in data.store.folder.glob("*moments-*")
+    }
 
 
-def counting(starts: list[int], *, fail_at: int | None = None) -> Callable[[slice], list[np.ndarray]]:
+def counting(
+    starts: list[int], *, fail_at: int | None = None
+) -> Callable[[slice], list[np.ndarray]]:
     def make(some: slice) -> list[np.ndarray]:
         if some.start == fail_at:
             raise KeyboardInterrupt
@@ -145,14 +171,19 @@ def test_an_interrupted_cache_repeats_one_batch_at_most_and_ends_in_the_same_byt
     filled(two_files(whole), make=counting([]), **how)
     with pytest.raises(KeyboardInterrupt):
         filled(two_files(part), make=counting([], fail_at=15), **how)
-    for file, bytes_more in zip(two_files(part), torn, strict=True):  # as a kill amid writing leaves them
+    # as a kill amid writing leaves them
+    for file, bytes_more in zip(two_files(part), torn, strict=True):
         with file.begun.open("ab") as out:
             out.write(b"\xff" * bytes_more)
     assert not any(file.path.exists() for file in two_files(part))
     starts: list[int] = []
     masks, values = filled(two_files(part), make=counting(starts), **how)
     assert starts == [15, 20]
-    assert values.shape == (23, 2) and values[22].tolist() == [22, -22] and masks[:, 0].tolist() == list(range(23))
+    assert (
+        values.shape == (23, 2)
+        and values[22].tolist() == [22, -22]
+        and masks[:, 0].tolist() == list(range(23))
+    )
     for a, b in zip(two_files(whole), two_files(part), strict=True):
         assert a.path.read_bytes() == b.path.read_bytes() and not b.begun.exists()
 
@@ -165,7 +196,9 @@ def test_a_cache_whose_shorter_file_was_torn_goes_back_to_a_whole_batch(tmp_path
         out.truncate(12 * 4 + 1)
     starts: list[int] = []
     masks, values = filled(two_files(tmp_path), make=counting(starts), **how)
-    assert starts == [10, 15, 20] and masks[:, 0].tolist() == values[:, 0].tolist() == list(range(23))
+    assert starts == [10, 15, 20] and masks[:, 0].tolist() == values[:, 0].tolist() == list(
+        range(23)
+    )
 
 
 def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
@@ -195,12 +228,16 @@ def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
     assert cached(data) == resumed
 
 
-def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(tmp_path, monkeypatch, capsys):
+def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(
+    tmp_path, monkeypatch, capsys
+):
     sd21 = [Rows(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
     disk = SimpleNamespace(total=10**12, free=9 * 10**9)
     monkeypatch.setattr("cmrdata.row_cache.shutil.disk_usage", lambda _: disk)
     never = lambda _: pytest.fail("encoded nevertheless")  # noqa: E731
-    with pytest.raises(Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"):
+    with pytest.raises(
+        Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"
+    ):
         filled(sd21, count=146_763, batch=4, what="moments", make=never)
     assert capsys.readouterr().out == f"moments of 146,763 images: 9.6 GB in {tmp_path}\n"
 
@@ -213,7 +250,11 @@ def test_another_base_gets_its_own_caches(latents, tiny_base):
     first = set(data.store.folder.glob("[mp]*-*")) - before
     latents(base=other, fields=("bmi",)).prepare_data()
     second = set(data.store.folder.glob("[mp]*-*")) - before - first
-    assert {path.suffix for path in first} == {path.suffix for path in second} == {".f16", ".safetensors"}
+    assert (
+        {path.suffix for path in first}
+        == {path.suffix for path in second}
+        == {".f16", ".safetensors"}
+    )
 
 
 # what is loaded when
@@ -236,7 +277,9 @@ def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alo
     del used[:]
     released: list[str] = []
     release = Base.release
-    monkeypatch.setattr(Base, "release", lambda base, *names: released.extend(names) or release(base, *names))
+    monkeypatch.setattr(
+        Base, "release", lambda base, *names: released.extend(names) or release(base, *names)
+    )
     module = module_on(tiny_base)
     data = latents(base=module.base, fields=("sex",), val_images=3)
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, datamodule=data)
@@ -251,7 +294,9 @@ def test_training_on_caches_loads_neither_vae_nor_text_and_a_preview_the_vae_alo
 def test_images_are_encoded_where_the_trainer_is(latents, monkeypatch):
     seen = []
     encode = Base.moments
-    monkeypatch.setattr(Base, "moments", lambda base, images: seen.append(base.device) or encode(base, images))
+    monkeypatch.setattr(
+        Base, "moments", lambda base, images: seen.append(base.device) or encode(base, images)
+    )
     data = latents(copies=3, val_images=2)
     data.store  # noqa: B018
     data.trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu", 0)))
@@ -264,7 +309,9 @@ def test_images_are_encoded_where_the_trainer_is(latents, monkeypatch):
 
 def test_defaults_are_the_plain_preset_and_presets_only_tighten_it():
     found = presets()
-    assert Memory() == Memory(**found["plain"]) and {"plain", "half", "tight", "tightest"} <= set(found)
+    assert Memory() == Memory(**found["plain"]) and {"plain", "half", "tight", "tightest"} <= set(
+        found
+    )
     assert found["tightest"] == {**found["tight"], "optimizer": "adamw8bit"}
 
 
@@ -282,7 +329,9 @@ def test_an_unknown_option_is_named_with_those_there_are(options, message):
 
 def test_eight_bit_adam_needs_its_package(monkeypatch):
     monkeypatch.setattr(cmrgen.module, "find_spec", lambda _: None)
-    with pytest.raises(ValueError, match="needs the package bitsandbytes.*pip install bitsandbytes"):
+    with pytest.raises(
+        ValueError, match="needs the package bitsandbytes.*pip install bitsandbytes"
+    ):
         Memory(optimizer="adamw8bit")
 
 
@@ -313,9 +362,17 @@ def test_the_encoder_of_the_unet_keeps_no_graph(tiny_base):
         return hook
 
     unet = module.base.unet
-    stages = {"conv_in": unet.conv_in, "mid": unet.mid_block, "time": unet.time_embedding, "out": unet.conv_out}
-    stages |= {f"{side}{k}": block for side, of in (("down", unet.down_blocks), ("up", unet.up_blocks))
-               for k, block in enumerate(of)}  # fmt: skip
+    stages = {
+        "conv_in": unet.conv_in,
+        "mid": unet.mid_block,
+        "time": unet.time_embedding,
+        "out": unet.conv_out,
+    }
+    stages |= {
+        f"{side}{k}": block
+        for side, of in (("down", unet.down_blocks), ("up", unet.up_blocks))
+        for k, block in enumerate(of)
+    }
     for name, stage in stages.items():
         stage.register_forward_hook(note(name))
     batch = some_batch()
@@ -325,8 +382,11 @@ def test_the_encoder_of_the_unet_keeps_no_graph(tiny_base):
     assert {"down0", "down2", "mid", "conv_in", "time"} <= kept.keys()
 
 
-def loss_and_gradients(module: ControlNetModule, batch: dict) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
-    """(loss, gradient of each weight, bytes kept for the backward pass) of a step without dropout."""
+def loss_and_gradients(
+    module: ControlNetModule, batch: dict
+) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+    """(loss, gradient of each weight, bytes kept for the backward pass) of a step without
+    dropout."""
     kept: dict[int, int] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -334,7 +394,11 @@ def loss_and_gradients(module: ControlNetModule, batch: dict) -> tuple[torch.Ten
         return tensor
 
     module.on_fit_start()
-    weights = {p.untyped_storage().data_ptr() for n in (module.base.unet, module.controlnet) for p in n.parameters()}
+    weights = {
+        p.untyped_storage().data_ptr()
+        for n in (module.base.unet, module.controlnet)
+        for p in n.parameters()
+    }
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         loss = module._loss(batch, torch.Generator().manual_seed(3), dropout=0.0)
     loss.backward()
@@ -351,10 +415,14 @@ def plain_step(tiny_base) -> tuple:
 
 @pytest.mark.parametrize(
     ("memory", "tolerance"),
-    [({"checkpointing": True}, 0.0), ({"channels_last": True}, 1e-4), ({"frozen": "bfloat16"}, 0.05),
-     ({"frozen": "bfloat16", "checkpointing": True, "channels_last": True}, 0.05)],
+    [
+        ({"checkpointing": True}, 0.0),
+        ({"channels_last": True}, 1e-4),
+        ({"frozen": "bfloat16"}, 0.05),
+        ({"frozen": "bfloat16", "checkpointing": True, "channels_last": True}, 0.05),
+    ],
     ids=lambda v: "+".join(v) if isinstance(v, dict) else str(v),
-)  # fmt: skip
+)
 def test_an_option_saves_memory_and_not_the_mathematics(tiny_base, plain_step, memory, tolerance):
     module = module_on(tiny_base, memory=memory)
     awake(module.controlnet)
@@ -397,24 +465,35 @@ def test_mixed_precision_keeps_weights_noise_and_loss_in_single(tiny_base, tmp_p
 
 def test_a_network_in_channels_last_is_written_as_any_other(tiny_base, tmp_path):
     module = module_on(tiny_base, memory={"channels_last": True})
-    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, train_dataloaders=loader(some_batch()))
+    trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(
+        module, train_dataloaders=loader(some_batch())
+    )
     module.best.save_pretrained(tmp_path / "controlnet", safe_serialization=True)
-    found = tensors(ControlNetModel.from_pretrained(tmp_path / "controlnet", low_cpu_mem_usage=False))
+    found = tensors(
+        ControlNetModel.from_pretrained(tmp_path / "controlnet", low_cpu_mem_usage=False)
+    )
     assert all(torch.equal(value, found[name]) for name, value in tensors(module.best).items())
 
 
 @pytest.mark.slow
 def test_compiled_networks_learn_the_same(tiny_base, plain_step, monkeypatch):
-    compiled = torch.nn.Module.compile  # the graphs as they are: turning them into machine code takes minutes here
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda network: compiled(network, backend="aot_eager"))
+    # the graphs as they are: turning them into machine code takes minutes here
+    compiled = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda network: compiled(network, backend="aot_eager")
+    )
     module = module_on(tiny_base, memory={"compile": True})
     awake(module.controlnet)
     names = set(module.controlnet.state_dict())
     loss, gradients, _ = loss_and_gradients(module, some_batch())
     torch.testing.assert_close(loss, plain_step[0], rtol=1e-4, atol=0)
     for name, wanted in plain_step[1].items():
-        torch.testing.assert_close(gradients[name], wanted, rtol=1e-2, atol=1e-3 * float(wanted.abs().max()) + 1e-7)
-    assert set(module.controlnet.state_dict()) == names and not any("_orig_mod" in name for name in names)
+        torch.testing.assert_close(
+            gradients[name], wanted, rtol=1e-2, atol=1e-3 * float(wanted.abs().max()) + 1e-7
+        )
+    assert set(module.controlnet.state_dict()) == names and not any(
+        "_orig_mod" in name for name in names
+    )
 
 
 # several processes
@@ -435,7 +514,9 @@ class Witness(L.Callback):
 
     def on_train_end(self, runner: L.Trainer, module: L.LightningModule) -> None:
         weights = torch.cat([p.detach().flatten() for p in module.controlnet.parameters()])
-        torch.save({"drawn": self.drawn, "weights": weights}, self.folder / f"{runner.global_rank}.pt")
+        torch.save(
+            {"drawn": self.drawn, "weights": weights}, self.folder / f"{runner.global_rank}.pt"
+        )
 
 
 def test_two_processes_share_an_epochs_draws_and_end_with_one_network(tiny_base, latents, tmp_path):
@@ -449,21 +530,30 @@ def test_two_processes_share_an_epochs_draws_and_end_with_one_network(tiny_base,
         sampler.set_epoch(epoch)
         alone.append(list(sampler))
     start = torch.cat([p.detach().flatten() for p in module.controlnet.parameters()])
-    trainer(tmp_path, Witness(tmp_path), strategy="ddp_fork", devices=2, max_epochs=1, limit_val_batches=0).fit(
-        module, datamodule=data
-    )
+    trainer(
+        tmp_path,
+        Witness(tmp_path),
+        strategy="ddp_fork",
+        devices=2,
+        max_epochs=1,
+        limit_val_batches=0,
+    ).fit(module, datamodule=data)
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     for epoch in (0, 1):
         a, b = first["drawn"][epoch], second["drawn"][epoch]
         assert len(a) == len(b) == 8 and sorted(a + b) == sorted(alone[epoch])
     assert first["drawn"][0] != first["drawn"][1]
-    assert torch.equal(first["weights"], second["weights"]) and not torch.equal(first["weights"], start)
+    assert torch.equal(first["weights"], second["weights"]) and not torch.equal(
+        first["weights"], start
+    )
 
 
 def test_processes_draw_their_own_noise(tiny_base, monkeypatch):
     module, seeds = module_on(tiny_base), []
     monkeypatch.setattr(module, "log", lambda *_, **__: None)
-    monkeypatch.setattr(module, "_loss", lambda batch, draws, **_: seeds.append(draws.initial_seed()))
+    monkeypatch.setattr(
+        module, "_loss", lambda batch, draws, **_: seeds.append(draws.initial_seed())
+    )
     for rank in (0, 1, 2):
         monkeypatch.setattr(ControlNetModule, "global_rank", rank)
         module.training_step(some_batch(), 0)
@@ -485,10 +575,16 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
 
     base = Base(
         parts={"unet": lambda: unet, "vae": absent, "text": absent},
-        schedule=json.loads((HOUSE / "assets" / "sd21" / "scheduler" / "scheduler_config.json").read_text()),
-        shift=torch.zeros(4, 1, 1), scale=torch.full((4, 1, 1), 0.18215), pixels=512, factor=8, tokens=77,
+        schedule=json.loads(
+            (HOUSE / "assets" / "sd21" / "scheduler" / "scheduler_config.json").read_text()
+        ),
+        shift=torch.zeros(4, 1, 1),
+        scale=torch.full((4, 1, 1), 0.18215),
+        pixels=512,
+        factor=8,
+        tokens=77,
         fingerprint="random",
-    )  # fmt: skip
+    )
     base.embedded[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(cmrgen.module, "load_base", lambda **_: base)
     module = ControlNetModule(base={}, lr=1e-5)
@@ -497,19 +593,33 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
     batch = some_batch(images=1, latent=64, pixels=512, tokens=77, width=1024)
     x, t = torch.randn((1, *base.latent_shape)), torch.tensor([400])
     with torch.no_grad():
-        steered = denoise(unet, module.controlnet, x, t, context=batch["context"], control=batch["control"])
+        steered = denoise(
+            unet, module.controlnet, x, t, context=batch["context"], control=batch["control"]
+        )
         assert torch.equal(steered, unet(x, t, encoder_hidden_states=batch["context"]).sample)
-    frozen = [(p, p.detach().double().sum().item(), p.detach().abs().max().item()) for p in unet.parameters()]
+    frozen = [
+        (p, p.detach().double().sum().item(), p.detach().abs().max().item())
+        for p in unet.parameters()
+    ]
     control = [p.detach().double().sum().item() for p in module.controlnet.parameters()]
     begun = time.perf_counter()
     trainer(tmp_path, max_steps=1, limit_val_batches=0).fit(module, train_dataloaders=loader(batch))
-    took, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    assert all((p.detach().double().sum().item(), p.detach().abs().max().item()) == (a, b) for p, a, b in frozen)
+    took, peak = (
+        time.perf_counter() - begun,
+        resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    )
+    assert all(
+        (p.detach().double().sum().item(), p.detach().abs().max().item()) == (a, b)
+        for p, a, b in frozen
+    )
     assert all(p.grad is None for p in unet.parameters())
     moved = [
-        p.detach().double().sum().item() != was for p, was in zip(module.controlnet.parameters(), control, strict=True)
+        p.detach().double().sum().item() != was
+        for p, was in zip(module.controlnet.parameters(), control, strict=True)
     ]
     assert any(moved)
     with capsys.disabled():
-        print(f"\nSD 2.1 at 512 px, one optimiser step in float32: {took:.0f} s, peak {peak:.1f} GiB")
+        print(
+            f"\nSD 2.1 at 512 px, one optimiser step in float32: {took:.0f} s, peak {peak:.1f} GiB"
+        )
     assert peak < 20

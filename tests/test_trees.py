@@ -1,4 +1,5 @@
-"""The same phantom people in four layouts: every reader gives the same people and the same slices."""
+"""The same phantom people in four layouts: every reader gives the same people and the same
+slices."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,13 @@ from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnm
 from cmrdata.readers.phantom_tree import end_systole, write_ukbb
 
 COUNT, FRAMES = 4, 10
-SIZE: dict[str, Any] = {"count": COUNT, "pixels": (88, 80), "mm": 1.8, "slices": 5, "frames": FRAMES}
+SIZE: dict[str, Any] = {
+    "count": COUNT,
+    "pixels": (88, 80),
+    "mm": 1.8,
+    "slices": 5,
+    "frames": FRAMES,
+}
 CROP = {"pixels": 64, "fov_mm": 130.0}
 
 
@@ -65,13 +72,21 @@ def trees(phantom, tmp_path_factory) -> dict[str, Read]:
 def test_every_layout_has_the_same_people(phantom, trees):
     people = phantom.people
     for layout, read in trees.items():
-        assert len(read.table) == COUNT and set(read.table.source) == {layout} and read.table.subject.is_unique
+        assert (
+            len(read.table) == COUNT
+            and set(read.table.source) == {layout}
+            and read.table.subject.is_unique
+        )
         assert not set(read.table.subject) & set(people.subject)
     for layout in ("ukbb", "acdc", "mnms"):
-        assert trees[layout].table.bmi.to_numpy(float) == pytest.approx(people.bmi.to_numpy(), abs=0.06), layout
+        assert trees[layout].table.bmi.to_numpy(float) == pytest.approx(
+            people.bmi.to_numpy(), abs=0.06
+        ), layout
     for layout in ("ukbb", "mnms"):
         assert trees[layout].table.sex.tolist() == people.sex.tolist()
-        assert trees[layout].table.age.to_numpy(float) == pytest.approx(people.age.to_numpy(), abs=1)
+        assert trees[layout].table.age.to_numpy(float) == pytest.approx(
+            people.age.to_numpy(), abs=1
+        )
     ill = (people.diagnosis == "hf").tolist()
     assert 0 < sum(ill) < COUNT
     for layout in ("ukbb", "acdc", "mnms"):
@@ -120,24 +135,39 @@ def test_ed_and_es_are_where_each_layout_says(trees):
         assert ((frames.es_frame - frames.ed_frame) % FRAMES == end_systole(FRAMES)).all(), layout
         assert (frames.ed_frame == 0).all() == (layout == "ukbb")
     assert trees["acdc"].train.index.ed_frame.max() <= 3  # 1..4 in the files
-    assert trees["mnms"].train.index.es_frame.lt(trees["mnms"].train.index.ed_frame).any()  # over the cycle's end
+    # over the cycle's end
+    assert trees["mnms"].train.index.es_frame.lt(trees["mnms"].train.index.ed_frame).any()
 
 
 def test_the_files_are_those_of_the_challenges(trees):
     acdc, mnms, mnms2 = (trees[layout].root for layout in ("acdc", "mnms", "mnms2"))
-    assert sorted(path.parent.name for path in acdc.glob("*/patient*")) == ["testing"] + ["training"] * 3
+    assert (
+        sorted(path.parent.name for path in acdc.glob("*/patient*"))
+        == ["testing"] + ["training"] * 3
+    )
     folder = next(acdc.glob("training/patient001"))
     info = dict(line.split(": ") for line in (folder / "Info.cfg").read_text().splitlines())
     ed, es = (f"patient001_frame{int(info[phase]):02d}" for phase in ("ED", "ES"))
-    names = ["Info.cfg", *(f"{name}.nii.gz" for name in ("patient001_4d", ed, f"{ed}_gt", es, f"{es}_gt"))]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(names) and info["NbFrame"] == str(FRAMES)
+    names = [
+        "Info.cfg",
+        *(f"{name}.nii.gz" for name in ("patient001_4d", ed, f"{ed}_gt", es, f"{es}_gt")),
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == sorted(names) and info[
+        "NbFrame"
+    ] == str(FRAMES)
     parts = {path.parents[1].relative_to(mnms).as_posix() for path in mnms.rglob("*_sa.nii.gz")}
     assert parts == {"Training/Labeled", "Validation", "Testing"}
     labels = nibabel.load(next(mnms.rglob("SYN002_sa_gt.nii.gz")))
-    assert labels.shape == (88, 80, 5, FRAMES) and np.asarray(labels.dataobj).any(axis=(0, 1, 2)).sum() == 2
+    assert (
+        labels.shape == (88, 80, 5, FRAMES)
+        and np.asarray(labels.dataobj).any(axis=(0, 1, 2)).sum() == 2
+    )
     assert pd.read_csv(next(mnms.glob("211230_M&Ms*.csv"))).columns[0] == "Unnamed: 0"
     table = pd.read_csv(mnms2 / "dataset_information.csv", dtype=str)
-    assert table.SUBJECT_CODE.dropna().tolist() == [str(k) for k in range(1, COUNT + 1)] and len(table) > COUNT
+    assert (
+        table.SUBJECT_CODE.dropna().tolist() == [str(k) for k in range(1, COUNT + 1)]
+        and len(table) > COUNT
+    )
     assert len(list((mnms2 / "dataset" / "001").iterdir())) == 5
 
 
@@ -150,7 +180,11 @@ def test_a_tree_is_written_once_and_whole(phantom, tmp_path, monkeypatch, layout
     small = {"count": 1, "pixels": 16, "mm": 10.0, "slices": 1, "frames": 2}
     with pytest.raises(OSError, match="disk full"):
         WRITERS[layout](phantom, tmp_path / "tree", **small)
-    assert not [path for path in (tmp_path / "tree").rglob("*") if path.is_file() or path.name.startswith(".")]
+    assert not [
+        path
+        for path in (tmp_path / "tree").rglob("*")
+        if path.is_file() or path.name.startswith(".")
+    ]
     (tmp_path / "tree" / "mine").touch()
     with pytest.raises(FileExistsError, match="is not empty; give a new folder or delete it"):
         WRITERS[layout](phantom, tmp_path / "tree", **small)

@@ -33,8 +33,15 @@ VISIT = "53-2.0"
 def tree(tmp_path_factory) -> Path:
     """Six people of the phantom as UK Biobank's files; not to be changed."""
     root = tmp_path_factory.mktemp("ukbb") / "root"
-    write_ukbb(Phantom(subjects=COUNT, seed=5, design="uniform", hf_share=0.5), root, count=COUNT, pixels=PIXELS, mm=MM,
-               slices=SLICES, frames=FRAMES)  # fmt: skip
+    write_ukbb(
+        Phantom(subjects=COUNT, seed=5, design="uniform", hf_share=0.5),
+        root,
+        count=COUNT,
+        pixels=PIXELS,
+        mm=MM,
+        slices=SLICES,
+        frames=FRAMES,
+    )
     (root / "table.csv").rename(root.parent / "table.csv")
     return root
 
@@ -50,7 +57,12 @@ def own(tree, tmp_path) -> Path:
 
 
 def cohort(place: Path, **options) -> UKBB:
-    given = {"root": place, "table": place.parent / "table.csv", "salt_root": place.parent / "salted", "pixels": 32}
+    given = {
+        "root": place,
+        "table": place.parent / "table.csv",
+        "salt_root": place.parent / "salted",
+        "pixels": 32,
+    }
     return UKBB(**{**given, **options})
 
 
@@ -104,14 +116,23 @@ def everything(store: Store) -> str:
 
 def test_pictures_are_those_of_the_phantoms_own_labels(tree):
     table, rejected, found = read(cohort(tree), "train")
-    assert rejected.empty and found.rejected.empty and len(table) == COUNT and len(found.index) == 9 * COUNT
+    assert (
+        rejected.empty
+        and found.rejected.empty
+        and len(table) == COUNT
+        and len(found.index) == 9 * COUNT
+    )
     salt = read_salt(tree.parent / "salted")
     for number in range(COUNT):
         folder = tree / f"SYN{number:06d}"
-        frames, labels = (dict(enumerate(load(folder / f"{stem}.nii.gz"))) for stem in ("sa", "seg_sa"))
+        frames, labels = (
+            dict(enumerate(load(folder / f"{stem}.nii.gz"))) for stem in ("sa", "seg_sa")
+        )
         labels = {t: volume.astype(np.uint8) for t, volume in labels.items()}
         spacing = open_volume(folder / "sa.nii.gz").spacing
-        images, masks, _ = stacks(Scan(frames, 0, ES, labels, spacing, FRAMES), pixels=32, fov_mm=165.0, expand=True)
+        images, masks, _ = stacks(
+            Scan(frames, 0, ES, labels, spacing, FRAMES), pixels=32, fov_mm=165.0, expand=True
+        )
         mine = (found.index.subject == hashed(folder.name, salt)).to_numpy()
         np.testing.assert_array_equal(found.images[mine], images)
         np.testing.assert_array_equal(found.masks[mine], masks)
@@ -149,15 +170,25 @@ def test_a_failed_frame_does_not_win(own):
     index = read(cohort(own), "val")[2].index.set_index("subject")
     subject = hashed(WHO, read_salt(own.parent / "salted"))
     assert set(index.es_frame) == {ES}
-    assert index["flags"].eq("es_guarded").to_dict() == {name: name == subject for name in index.index}
+    assert index["flags"].eq("es_guarded").to_dict() == {
+        name: name == subject for name in index.index
+    }
 
 
 @pytest.mark.parametrize(
     ("counts", "frame"),
-    [([90, 50, 40, 60, 80, 85], 2), ([90, 0, 40, 60, 80, 85], 2), ([90, 15, 40, 60, 80, 85], 2),
-     ([90, 18, 40, 60, 80, 85], 1), ([90, 40, 40, 40, 80, 40], 2), ([90, 40, 60, 70, 80, 40], 1),
-     ([90, 80, 80, 80, 80, 30], 5), ([30, 80, 70, 80, 80, 80], 2), ([90, 60], 1)],
-)  # fmt: skip
+    [
+        ([90, 50, 40, 60, 80, 85], 2),
+        ([90, 0, 40, 60, 80, 85], 2),
+        ([90, 15, 40, 60, 80, 85], 2),
+        ([90, 18, 40, 60, 80, 85], 1),
+        ([90, 40, 40, 40, 80, 40], 2),
+        ([90, 40, 60, 70, 80, 40], 1),
+        ([90, 80, 80, 80, 80, 30], 5),
+        ([30, 80, 70, 80, 80, 80], 2),
+        ([90, 60], 1),
+    ],
+)
 def test_es_is_the_smallest_plausible_cavity_behind_ed(counts, frame):
     assert end_systole(np.array(counts)) == frame
 
@@ -183,7 +214,9 @@ def as_pair(folder: Path) -> None:
     labels = load(folder / "seg_sa.nii.gz")
     (folder / "seg_sa.nii.gz").unlink()
     for phase, t in (("ED", 0), ("ES", ES)):
-        save(folder / f"seg_sa_{phase}.nii.gz", labels[t], nibabel.load(folder / "sa.nii.gz").affine)
+        save(
+            folder / f"seg_sa_{phase}.nii.gz", labels[t], nibabel.load(folder / "sa.nii.gz").affine
+        )
 
 
 def only_two_frames(folder: Path) -> None:
@@ -197,7 +230,8 @@ def only_two_frames(folder: Path) -> None:
 def drawn_in_one(folder: Path) -> None:
     only_two_frames(folder)
     labels = load(folder / "seg_sa.nii.gz").astype(np.int16)
-    labels[2] = np.where(labels[0] == RV, BACKGROUND, labels[0]) * (labels[0] > 1)  # without RV or LV: not annotated
+    # without RV or LV: not annotated
+    labels[2] = np.where(labels[0] == RV, BACKGROUND, labels[0]) * (labels[0] > 1)
     save(folder / "label_sa.nii.gz", labels, nibabel.load(folder / "sa.nii.gz").affine)
     (folder / "seg_sa.nii.gz").unlink()
     for phase in ("ED", "ES"):
@@ -243,7 +277,9 @@ def test_the_place_of_es_can_come_from_network_labels(own):
     for folder in own.iterdir():
         (folder / "seg_sa.nii.gz").unlink()
     _, rejected = cohort(own, labels="manual").subjects()
-    assert len(rejected) == 3 and rejected.reason[0].startswith("ES labels: neither sa_ES.nii.gz nor seg_sa.nii.gz")
+    assert len(rejected) == 3 and rejected.reason[0].startswith(
+        "ES labels: neither sa_ES.nii.gz nor seg_sa.nii.gz"
+    )
 
 
 def test_a_clipped_still_is_found_in_its_cine(tree):
@@ -279,7 +315,9 @@ def test_case_03_the_first_annotated_frame_must_be_ed(own):
         drawn_in_one(folder)
     change(own / WHO / "label_sa.nii.gz", without(0))
     assert reason(own).startswith(f"labels: the first annotated frame is {ES} (counted from 0)")
-    change(own / WHO / "label_sa.nii.gz", lambda a: a[[ES, *range(1, ES), 1, *range(ES + 1, FRAMES)]])
+    change(
+        own / WHO / "label_sa.nii.gz", lambda a: a[[ES, *range(1, ES), 1, *range(ES + 1, FRAMES)]]
+    )
     assert reason(own) == "labels: ED is the only annotated frame"
 
 
@@ -287,7 +325,12 @@ def test_files_are_chosen_by_preference():
     both = {"sa", "seg_sa", "label_sa", "sa_ED", "sa_ES"}
     assert choose_files(both, labels="auto") == {"cine": "sa", "labels": "seg_sa"}
     assert choose_files(both, labels="manual") == {"cine": "sa", "labels": "label_sa"}
-    stills = {"ED image": "sa_ED", "ES image": "sa_ES", "ED labels": "seg_sa_ED", "ES labels": "seg_sa_ES"}
+    stills = {
+        "ED image": "sa_ED",
+        "ES image": "sa_ES",
+        "ED labels": "seg_sa_ED",
+        "ES labels": "seg_sa_ES",
+    }
     assert choose_files({*both, *stills.values()} - {"sa"}, labels="auto") == stills
 
 
@@ -303,13 +346,22 @@ def test_case_10_rv_may_be_4_by_option_alone(own):
     for folder in own.iterdir():
         change(folder / "seg_sa.nii.gz", lambda a: np.where(a == RV, 4, a))
     usual, four = cohort(own), cohort(own, label_map={"lv": 1, "myo": 2, "rv": 4})
-    assert set(read(usual, "val")[2].rejected.reason) == {"labels: unknown labels 4, expected 0, 1, 2, 3"}
+    assert set(read(usual, "val")[2].rejected.reason) == {
+        "labels: unknown labels 4, expected 0, 1, 2, 3"
+    }
     found = read(four, "val")[2]
     assert found.rejected.empty and (found.masks == RV).any() and usual.settings != four.settings
 
 
-@pytest.mark.parametrize("label_map", [{"lv": 1, "myo": 2}, {"lv": 1, "myo": 2, "rv": 2}, {"lv": 0, "myo": 2, "rv": 3},
-                                       {"lv": 1, "myo": 2, "rv": 3, "la": 4}])  # fmt: skip
+@pytest.mark.parametrize(
+    "label_map",
+    [
+        {"lv": 1, "myo": 2},
+        {"lv": 1, "myo": 2, "rv": 2},
+        {"lv": 0, "myo": 2, "rv": 3},
+        {"lv": 1, "myo": 2, "rv": 3, "la": 4},
+    ],
+)
 def test_a_label_map_that_is_none_is_refused(label_map):
     with pytest.raises(ValueError, match="cohort.label_map is .* lv, myo and rv"):
         UKBB(root=None, table=None, label_map=label_map)
@@ -341,10 +393,13 @@ def test_a_cine_that_was_cut_is_refused_in_every_split(own, frame):
 
 
 def garble(path: Path, frame: int) -> None:
-    """Other bits from a frame on, in a gzip file of stored blocks: as long as before, but for its checksum."""
+    """Other bits from a frame on, in a gzip file of stored blocks: as long as before, but for its
+    checksum."""
     header = open_volume(path)
     content = gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=0)
-    place = len(content) - (header.frames - frame) * int(np.prod(header.shape)) * header.dtype.itemsize
+    place = (
+        len(content) - (header.frames - frame) * int(np.prod(header.shape)) * header.dtype.itemsize
+    )
     path.write_bytes(content[:place] + bytes([content[place] ^ 64]) + content[place + 1 :])
 
 
@@ -357,7 +412,9 @@ def test_damage_behind_es_costs_the_neighbours_in_time_and_not_the_subject(own):
     assert found["train"].rejected.empty and mine.sum() == 3
     assert set(found["train"].index["flags"][mine]) == {"neighbours_lost"}
     assert set(found["train"].index["flags"][~mine]) == {""}
-    central = usual["train"].index.subject.isin(found["train"].index.subject[mine]) & (usual["train"].index.frame == 0)
+    central = usual["train"].index.subject.isin(found["train"].index.subject[mine]) & (
+        usual["train"].index.frame == 0
+    )
     np.testing.assert_array_equal(found["train"].images[mine], usual["train"].images[central])
     assert reason(own, cine=FRAMES).startswith("cine: file is truncated or corrupt")
 
@@ -368,7 +425,8 @@ def test_only_needed_frames_are_held(own):
         scan = read_scan(paths, mapping=MAPPING, expand=expand)
         assert set(scan.frames) == set(scan.labels) == frames
         for volume in [*scan.frames.values(), *scan.labels.values()]:
-            assert volume.shape == (SLICES, PIXELS, PIXELS) and volume.base is None  # and no part of something larger
+            # and no part of something larger
+            assert volume.shape == (SLICES, PIXELS, PIXELS) and volume.base is None
         assert all(volume.dtype == np.uint8 for volume in scan.labels.values())
 
 
@@ -403,7 +461,9 @@ def test_case_08_a_header_without_spacing_needs_the_default(own):
     path = own / WHO / "sa.nii.gz"
     save(path, load(path), None)
     assert reason(own).startswith("cine: in-plane spacing")
-    np.testing.assert_array_equal(read(cohort(own, default_spacing=MM), "val")[2].masks, usual.masks)
+    np.testing.assert_array_equal(
+        read(cohort(own, default_spacing=MM), "val")[2].masks, usual.masks
+    )
 
 
 def test_case_07_ed_without_labels_is_told_and_es_decides(own):
@@ -443,26 +503,40 @@ def small_at_ed(labels: np.ndarray) -> np.ndarray:
 
 
 FAULTS = {
-    "image: sa.nii.gz is missing, and sa_ED": lambda f: [(f / f"{s}.nii.gz").unlink() for s in ("sa", "sa_ED")],
+    "image: sa.nii.gz is missing, and sa_ED": lambda f: [
+        (f / f"{s}.nii.gz").unlink() for s in ("sa", "sa_ED")
+    ],
     "labels: no seg_sa.nii.gz": lambda f: (f / "seg_sa.nii.gz").unlink(),
     "cine: file is empty (0 bytes)": lambda f: (f / "sa.nii.gz").write_bytes(b""),
-    "labels: file is truncated": lambda f: (f / "seg_sa.nii.gz").write_bytes((f / "seg_sa.nii.gz").read_bytes()[:-999]),
+    "labels: file is truncated": lambda f: (f / "seg_sa.nii.gz").write_bytes(
+        (f / "seg_sa.nii.gz").read_bytes()[:-999]
+    ),
     "cine: no time axis": lambda f: change(f / "sa.nii.gz", lambda a: a[0]),
     "labels: no time axis": lambda f: change(f / "seg_sa.nii.gz", lambda a: a[:1]),
-    "labels: 14 frames of 5 x 64 x 60": lambda f: change(f / "seg_sa.nii.gz", lambda a: a[..., :60]),
+    "labels: 14 frames of 5 x 64 x 60": lambda f: change(
+        f / "seg_sa.nii.gz", lambda a: a[..., :60]
+    ),
     "labels: 13 frames of 5 x 64 x 64 (Z x Y x X), but the image has 14": lambda f: change(
         f / "seg_sa.nii.gz", lambda a: a[:13]
     ),
     "labels: unlabelled": lambda f: change(f / "seg_sa.nii.gz", np.zeros_like),
     "labels: labels are not integers: 0.5": lambda f: change(f / "seg_sa.nii.gz", lambda a: a / 2),
-    "labels: labels are not integers: nan": lambda f: change(f / "seg_sa.nii.gz", lambda a: np.where(a == 3, np.nan, a)),
-    "labels: unknown labels 64": lambda f: change(f / "seg_sa.nii.gz", lambda a: np.where(a == 1, 64, a)),
+    "labels: labels are not integers: nan": lambda f: change(
+        f / "seg_sa.nii.gz", lambda a: np.where(a == 3, np.nan, a)
+    ),
+    "labels: unknown labels 64": lambda f: change(
+        f / "seg_sa.nii.gz", lambda a: np.where(a == 1, 64, a)
+    ),
     "labels: no frame but ED": lambda f: change(f / "seg_sa.nii.gz", without(*range(1, FRAMES))),
     "ED labels: no LV cavity": lambda f: change(f / "seg_sa.nii.gz", without(0)),
-    "ED labels: the LV cavity is smaller than at ES": lambda f: change(f / "seg_sa.nii.gz", small_at_ed),
-    "ES labels: LV and RV look swapped": lambda f: change(f / "seg_sa.nii.gz", lambda a: np.array([0, 3, 2, 1.0])[a.astype(int)]),
+    "ED labels: the LV cavity is smaller than at ES": lambda f: change(
+        f / "seg_sa.nii.gz", small_at_ed
+    ),
+    "ES labels: LV and RV look swapped": lambda f: change(
+        f / "seg_sa.nii.gz", lambda a: np.array([0, 3, 2, 1.0])[a.astype(int)]
+    ),
     "constant image": lambda f: change(f / "sa.nii.gz", np.ones_like),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("why", FAULTS)
@@ -527,21 +601,28 @@ def test_case_27_folders_and_rows_are_joined_both_ways(own):
     salt = read_salt(own.parent / "salted")
     assert known.subject.tolist() == [hashed(f"SYN{k:06d}", salt) for k in (1, 2)]
     assert rejected.values.tolist() == [[hashed("SYN000003", salt), "no row in the table"]]
-    assert {"1 image folder without a row in the table", "1 table row without an image folder"} <= set(made.notes())
+    assert {
+        "1 image folder without a row in the table",
+        "1 table row without an image folder",
+    } <= set(made.notes())
 
 
 def test_the_split_does_not_depend_on_the_salt(tree, tmp_path):
     stores = [prepare(cohort(tree, salt_root=tmp_path / salt), tmp_path / salt) for salt in "ab"]
     assert not set(stores[0].subjects.subject) & set(stores[1].subjects.subject)
     assert stores[0].subjects.split.tolist() == stores[1].subjects.split.tolist()
-    assert (stores[0].folder / "images.u8").read_bytes() == (stores[1].folder / "images.u8").read_bytes()
+    assert (stores[0].folder / "images.u8").read_bytes() == (
+        stores[1].folder / "images.u8"
+    ).read_bytes()
 
 
 def repeat(own: Path) -> None:
     """A column for the repeat visit, four years on."""
     table = pd.read_csv(own.parent / "table.csv", dtype=str)
     later = (pd.to_datetime(table[VISIT]) + pd.Timedelta(days=1461)).dt.date.astype(str)
-    table.assign(**{"53-3.0": later, "21001-3.0": "31.5"}).to_csv(own.parent / "table.csv", index=False)
+    table.assign(**{"53-3.0": later, "21001-3.0": "31.5"}).to_csv(
+        own.parent / "table.csv", index=False
+    )
 
 
 @pytest.mark.parametrize("name", ["{}_retest", "{}_3_0", "{}_20209_3_0"])
@@ -550,7 +631,9 @@ def test_case_18_the_repeat_visit_is_joined_with_its_own_columns(own, name):
     first, _, pictures = read(cohort(own), "val")
     (own / "SYN000003").rename(own / name.format(WHO))  # other pictures, so that a mistake shows
     table, rejected, found = read(cohort(own, instance=3), "val")
-    assert table.subject.tolist() == [hashed(WHO, read_salt(own.parent / "salted"))] and rejected.empty
+    assert (
+        table.subject.tolist() == [hashed(WHO, read_salt(own.parent / "salted"))] and rejected.empty
+    )
     assert table.bmi.tolist() == [31.5] and first.bmi.max() != 31.5
     assert table.age.item() == pytest.approx(first.age[1] + 4, abs=1)
     np.testing.assert_array_equal(found.images, pictures.images[[2]])
@@ -578,13 +661,21 @@ def test_case_18_19_a_folder_that_states_the_visit_goes_before_a_plain_one(own):
 
 def test_other_entries_of_the_root_are_no_subjects(own):
     usual = cohort(own).subjects()[0]
-    for name in (".SYN000009", "SYN000009.part", "SYN000009_20208_2_0", "SYN000009 (copy)", "logs_old"):
+    for name in (
+        ".SYN000009",
+        "SYN000009.part",
+        "SYN000009_20208_2_0",
+        "SYN000009 (copy)",
+        "logs_old",
+    ):
         shutil.copytree(own / WHO, own / name)
     (own / "SYN000010").write_text("a file")
     made = cohort(own)
     pd.testing.assert_frame_equal(made.subjects()[0], usual)
-    assert sorted(made.notes()) == ["1 foreign folder passed over (hidden, logs, derivatives ...)",
-                                    "4 folders not named as a participant's"]  # fmt: skip
+    assert sorted(made.notes()) == [
+        "1 foreign folder passed over (hidden, logs, derivatives ...)",
+        "4 folders not named as a participant's",
+    ]
 
 
 def test_deprivation_comes_in_thirds_and_unknown_stays_unknown(tree):
@@ -606,7 +697,9 @@ def test_settings_follow_the_options_and_the_source_the_files(own):
     usual = cohort(own)
     other = cohort(own, salt_root=own.parent / "other", max_rejected=0.5)
     assert other.settings == usual.settings and held(other) == held(usual)
-    assert cohort(own, reach=0).settings != usual.settings and held(cohort(own, reach=0)) == held(usual)
+    assert cohort(own, reach=0).settings != usual.settings and held(cohort(own, reach=0)) == held(
+        usual
+    )
     before = held(usual)
     with (own / WHO / "sa.nii.gz").open("ab") as file:
         file.write(b"0")
@@ -615,21 +708,33 @@ def test_settings_follow_the_options_and_the_source_the_files(own):
 
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
-    [("root", None, "seg_sa.nii.gz"), ("root", "nowhere", "seg_sa.nii.gz"), ("table", None, "eid"),
-     ("table", "nowhere", "eid"), ("exclude", "nowhere", "withdrawn")],
-)  # fmt: skip
+    [
+        ("root", None, "seg_sa.nii.gz"),
+        ("root", "nowhere", "seg_sa.nii.gz"),
+        ("table", None, "eid"),
+        ("table", "nowhere", "eid"),
+        ("exclude", "nowhere", "withdrawn"),
+    ],
+)
 def test_what_is_not_given_is_asked_for(own, setting, value, expected):
     made = cohort(own, **{setting: value})  # making it touches no file
     with pytest.raises(FileNotFoundError) as error:
         made.subjects()
-    assert all(word in str(error.value) for word in (f"cohort.{setting}", value or "not set", expected))
+    assert all(
+        word in str(error.value) for word in (f"cohort.{setting}", value or "not set", expected)
+    )
     assert "\n" not in str(error.value) and not (own.parent / "salted").exists()
 
 
 def test_a_root_without_the_visit_says_what_it_has(own):
     for folder in own.iterdir():
         folder.rename(own / f"{folder.name}_2_0")
-    with pytest.raises(FileNotFoundError, match=r"no folder of imaging visit 3 .*\(3 image folders of another visit\)"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no folder of imaging visit 3 .*\(3 image folders of another visit\)",
+    ):
         cohort(own, instance=3).subjects()
-    with pytest.raises(ValueError, match=r"cohort.root=.*table.csv: cannot be listed \(NotADirectoryError\)"):
+    with pytest.raises(
+        ValueError, match=r"cohort.root=.*table.csv: cannot be listed \(NotADirectoryError\)"
+    ):
         cohort(own, root=own.parent / "table.csv").subjects()

@@ -1,4 +1,5 @@
-"""Several sources of a diagnosis: each by its own rules, the earliest date wins, nobody uncertain becomes a control."""
+"""Several sources of a diagnosis: each by its own rules, the earliest date wins, nobody uncertain
+becomes a control."""
 
 import csv
 import io
@@ -39,7 +40,9 @@ def test_the_earliest_date_of_all_sources_wins(tmp_path):
         "SYN0006": person(f131354_0="1903-03-03", **DEATH),
         "SYN0007": person(("I500", BEFORE), f131354_0=BEFORE, **DEATH),
     }
-    table = read_all(people, tmp_path, source=["hospital", "first_occurrence", "death"], tolerated=1)
+    table = read_all(
+        people, tmp_path, source=["hospital", "first_occurrence", "death"], tolerated=1
+    )
     assert table.people.state.tolist() == [
         "prevalent",
         "prevalent",
@@ -50,18 +53,39 @@ def test_the_earliest_date_of_all_sources_wins(tmp_path):
         "prevalent",
     ]
     assert table.people["first"].iloc[[0, 1]].tolist() == [pd.Timestamp(BEFORE)] * 2
-    assert table.people.case_sources.tolist() == ["first_occurrence", "hospital", None, "first_occurrence", None, None,
-                                                  "hospital;first_occurrence"]  # fmt: skip
+    assert table.people.case_sources.tolist() == [
+        "first_occurrence",
+        "hospital",
+        None,
+        "first_occurrence",
+        None,
+        None,
+        "hospital;first_occurrence",
+    ]
     assert "cases by source: hospital 2, first_occurrence 3, death 0" in table.notes
-    assert "cases by combination: first_occurrence 2, hospital 1, hospital + first_occurrence 1" in table.notes
+    assert (
+        "cases by combination: first_occurrence 2, hospital 1, hospital + first_occurrence 1"
+        in table.notes
+    )
     alone = read(people, tmp_path)
-    assert alone.state.tolist() == ["incident", "prevalent", "none", "unknown", "none", "none", "prevalent"]
+    assert alone.state.tolist() == [
+        "incident",
+        "prevalent",
+        "none",
+        "unknown",
+        "none",
+        "none",
+        "prevalent",
+    ]
 
 
 @pytest.mark.parametrize("date", [*PLACEHOLDERS, "2012", "soon", "-1"])
 def test_a_first_occurrence_at_no_known_time_makes_no_control(tmp_path, date):
     people = {"SYN0001": person(f131354_0=date), "SYN0002": person(f131354_0="")}
-    assert read(people, tmp_path, source="first_occurrence", codes="narrow").state.tolist() == ["unknown", "none"]
+    assert read(people, tmp_path, source="first_occurrence", codes="narrow").state.tolist() == [
+        "unknown",
+        "none",
+    ]
 
 
 DIED = {  # 40000, 40001, 40002 by instance: state
@@ -128,18 +152,35 @@ def test_what_participants_report_is_dated_by_year_age_or_visit(tmp_path, case):
     at, code, year, age, state = TOLD[case]
     names = ["eid", "34-0.0", "52-0.0", *(f"53-{k}.0" for k in range(4))]
     visits = ["SYN0001", "1950", "6", "2008-03-01", "", VISIT, LATER]
-    several = [f"{field}-{k}.{a}" for field in ("20002", "20008", "20009") for k in range(4) for a in range(2)]
+    several = [
+        f"{field}-{k}.{a}"
+        for field in ("20002", "20008", "20009")
+        for k in range(4)
+        for a in range(2)
+    ]
     cells = {f"20002-{at}.0": code, f"20008-{at}.0": year, f"20009-{at}.0": age}
     table = of_sources(
-        tmp_path, [*names, *several], [*visits, *(cells.get(name, "") for name in several)], source="self_report"
+        tmp_path,
+        [*names, *several],
+        [*visits, *(cells.get(name, "") for name in several)],
+        source="self_report",
     )
     assert table.people.state.tolist() == [state]
     instances = [
-        f"p{field}_i{k}{'' if field == '20002' else '_a0'}" for field in ("20002", "20008", "20009") for k in range(4)
+        f"p{field}_i{k}{'' if field == '20002' else '_a0'}"
+        for field in ("20002", "20008", "20009")
+        for k in range(4)
     ]
-    rap = {f"p20002_i{at}": f'["{code}"]' if code else "", f"p20008_i{at}_a0": year, f"p20009_i{at}_a0": age}
+    rap = {
+        f"p20002_i{at}": f'["{code}"]' if code else "",
+        f"p20008_i{at}_a0": year,
+        f"p20009_i{at}_a0": age,
+    }
     table = of_sources(
-        tmp_path, [*names, *instances], [*visits, *(rap.get(name, "") for name in instances)], source="self_report"
+        tmp_path,
+        [*names, *instances],
+        [*visits, *(rap.get(name, "") for name in instances)],
+        source="self_report",
     )
     assert table.people.state.tolist() == [state]
 
@@ -158,17 +199,25 @@ def test_a_source_that_the_table_lacks_is_told(tmp_path):
     table = read_all(people, tmp_path, source=EVERY)
     assert table.people.state.tolist() == ["prevalent", "none"]
     told = table.columns.query("column == ''").note.tolist()
-    for name, field in (("first_occurrence", "131354"), ("death", "40001"), ("self_report", "20002")):
-        assert any(f"field {field} (" in note and f"the source {name} is left out" in note for note in told)
+    for name, field in (
+        ("first_occurrence", "131354"),
+        ("death", "40001"),
+        ("self_report", "20002"),
+    ):
+        assert any(
+            f"field {field} (" in note and f"the source {name} is left out" in note for note in told
+        )
     with pytest.raises(ValueError, match="no column of field 40001"):
         read(people, tmp_path, source=["death", "self_report"])
     path = raw(tmp_path, f"eid,53-2.0,131354-0.0\nSYN0001,{VISIT},{BEFORE}\n")
     table = read_people(path, source=["hospital", "first_occurrence"])
     assert (
-        table.people.diagnosis.tolist() == ["hf"] and "the source hospital is left out" in table.columns.note.str.cat()
+        table.people.diagnosis.tolist() == ["hf"]
+        and "the source hospital is left out" in table.columns.note.str.cat()
     )
     path = raw(tmp_path, f"eid,53-2.0,131354-0.0,41270-0.0\nSYN0001,{VISIT},{BEFORE},I10\n")
-    with pytest.raises(ValueError, match="no column of field 41280"):  # half of a source is a mistake
+    # half of a source is a mistake
+    with pytest.raises(ValueError, match="no column of field 41280"):
         read_table(path, source=["hospital", "first_occurrence"])
 
 
@@ -178,18 +227,31 @@ when = st.one_of(st.none(), st.sampled_from([BEFORE, LATER, VISIT, "1900-01-01"]
 @relaxed
 @given(st.lists(st.tuples(when, when, when), min_size=1, max_size=4))
 def test_a_case_of_any_source_is_a_case_of_all_and_a_control_of_all_one_of_each(tmp_path, dates):
-    people = {f"SYN{k:04d}": person(*([("I500", a)] if a else []), f131354_0=b or "",
-                                   **{**DEATH, "f40000_0": c or "", "f40001_0": "I500" if c else ""})
-              for k, (a, b, c) in enumerate(dates)}  # fmt: skip
+    people = {
+        f"SYN{k:04d}": person(
+            *([("I500", a)] if a else []),
+            f131354_0=b or "",
+            **{**DEATH, "f40000_0": c or "", "f40001_0": "I500" if c else ""},
+        )
+        for k, (a, b, c) in enumerate(dates)
+    }
     people["SYN9999"] = person(("I10", BEFORE), f131354_0="", **DEATH)
     alone = {
-        name: read(people, tmp_path, source=name, codes="narrow") for name in ("hospital", "first_occurrence", "death")
+        name: read(people, tmp_path, source=name, codes="narrow")
+        for name in ("hospital", "first_occurrence", "death")
     }
     together = read(people, tmp_path, source=list(alone), codes="narrow")
     for who in people:
         states = {table.state[who] for table in alone.values()}
-        expected = ("prevalent" if "prevalent" in states else "none" if states == {"none"} else
-                    "unknown" if "unknown" in states else "incident")  # fmt: skip
+        expected = (
+            "prevalent"
+            if "prevalent" in states
+            else "none"
+            if states == {"none"}
+            else "unknown"
+            if "unknown" in states
+            else "incident"
+        )
         assert together.state[who] == expected
         first = [table["first"][who] for table in alone.values() if pd.notna(table["first"][who])]
         assert together["first"][who] == min(first) if first else pd.isna(together["first"][who])
@@ -198,13 +260,22 @@ def test_a_case_of_any_source_is_a_case_of_all_and_a_control_of_all_one_of_each(
 # ---- records
 
 PEOPLE = [["SYN0001", VISIT], ["SYN0002", VISIT], ["SYN0003", VISIT], ["SYN0004", VISIT]]
-EVENTS = [["SYN0001", "I500", BEFORE], ["SYN0001", "I10", LATER], ["SYN0002", "I50.9 Heart failure", LATER], ["SYN0003", "I10", BEFORE],
-          ["SYN0077", "I500", BEFORE]]  # fmt: skip
+EVENTS = [
+    ["SYN0001", "I500", BEFORE],
+    ["SYN0001", "I10", LATER],
+    ["SYN0002", "I50.9 Heart failure", LATER],
+    ["SYN0003", "I10", BEFORE],
+    ["SYN0077", "I500", BEFORE],
+]
 STATES = ["prevalent", "incident", "none", "none"]
 
 
 def with_records(
-    folder: Path, names: list[str], *rows: list[str], files: dict[str, Path] | None = None, **options
+    folder: Path,
+    names: list[str],
+    *rows: list[str],
+    files: dict[str, Path] | None = None,
+    **options,
 ) -> Table:
     people = table_of(folder, ["eid", "53-2.0"], *PEOPLE, name="people.csv")
     records = [table_of(folder, names, *rows, name="records.csv"), *(files or {}).values()]
@@ -213,12 +284,22 @@ def with_records(
 
 @pytest.mark.parametrize(
     "names",
-    [["eid", "code", "date"], ["eid", "diag_icd10", "epistart"], ["hesin_diag.eid", "hesin_diag.diag_icd10", "hesin.epistart"],
-     ["EID", "ICD10", "Event_Date"], ["Participant ID", "diag_icd10", "admidate"]],
-)  # fmt: skip
+    [
+        ["eid", "code", "date"],
+        ["eid", "diag_icd10", "epistart"],
+        ["hesin_diag.eid", "hesin_diag.diag_icd10", "hesin.epistart"],
+        ["EID", "ICD10", "Event_Date"],
+        ["Participant ID", "diag_icd10", "admidate"],
+    ],
+)
 def test_a_row_per_event_is_a_source(tmp_path, names):
     table = with_records(tmp_path, names, *EVENTS)
-    assert table.people.state.tolist() == STATES and table.people.case_sources.tolist() == ["records", None, None, None]
+    assert table.people.state.tolist() == STATES and table.people.case_sources.tolist() == [
+        "records",
+        None,
+        None,
+        None,
+    ]
     assert "diagnosis records: 4 of 5 rows are about these participants" in table.notes
     assert "the source hospital is left out" in table.columns.note.str.cat()
     report = table.columns.set_index("column")
@@ -228,12 +309,27 @@ def test_a_row_per_event_is_a_source(tmp_path, names):
 
 @pytest.mark.parametrize("pack", ["csv", "tsv", "parquet"])
 def test_hesin_diag_beside_hesin_is_joined_by_spell(tmp_path, pack):
-    diag = pd.DataFrame([["SYN0001", "1", "0", "1", "I10", ""], ["SYN0001", "2", "0", "2", "I500", ""], ["SYN0002", "1", "0", "1", "I500", ""],
-                         ["SYN0003", "5", "0", "1", "", "4280"], ["SYN0004", "9", "0", "1", "I501", ""]],
-                        columns=["eid", "ins_index", "arr_index", "level", "diag_icd10", "diag_icd9"])  # fmt: skip
-    hesin = pd.DataFrame([["SYN0001", "1", LATER, LATER], ["SYN0001", "2", "", BEFORE], ["SYN0002", "1", "24/01/2019", BEFORE],
-                          ["SYN0002", "2", BEFORE, BEFORE], ["SYN0003", "5", BEFORE, BEFORE], ["SYN0004", "8", BEFORE, BEFORE]],
-                         columns=["eid", "ins_index", "epistart", "admidate"])  # fmt: skip
+    diag = pd.DataFrame(
+        [
+            ["SYN0001", "1", "0", "1", "I10", ""],
+            ["SYN0001", "2", "0", "2", "I500", ""],
+            ["SYN0002", "1", "0", "1", "I500", ""],
+            ["SYN0003", "5", "0", "1", "", "4280"],
+            ["SYN0004", "9", "0", "1", "I501", ""],
+        ],
+        columns=["eid", "ins_index", "arr_index", "level", "diag_icd10", "diag_icd9"],
+    )
+    hesin = pd.DataFrame(
+        [
+            ["SYN0001", "1", LATER, LATER],
+            ["SYN0001", "2", "", BEFORE],
+            ["SYN0002", "1", "24/01/2019", BEFORE],
+            ["SYN0002", "2", BEFORE, BEFORE],
+            ["SYN0003", "5", BEFORE, BEFORE],
+            ["SYN0004", "8", BEFORE, BEFORE],
+        ],
+        columns=["eid", "ins_index", "epistart", "admidate"],
+    )
     paths = []
     for name, frame in (("hesin_diag", diag), ("hesin", hesin)):
         path = tmp_path / f"{name}.{pack}"
@@ -244,9 +340,11 @@ def test_hesin_diag_beside_hesin_is_joined_by_spell(tmp_path, pack):
     people = table_of(tmp_path, ["eid", "53-2.0"], *PEOPLE, name="people.txt")
     for given_paths in (paths, paths[::-1], str(tmp_path / f"hesin*.{pack}")):
         table = read_people(people, diagnoses=given_paths, tolerated=1).people
-        assert table.state.tolist() == ["prevalent", "incident", "none", "unknown"]  # the last: no such spell
+        # the last: no such spell
+        assert table.state.tolist() == ["prevalent", "incident", "none", "unknown"]
     with pytest.raises(
-        ValueError, match="codes without dates; give hesin.csv too|no column epistart, admidate or date"
+        ValueError,
+        match="codes without dates; give hesin.csv too|no column epistart, admidate or date",
     ):
         read_people(people, diagnoses=paths[0])
 
@@ -259,7 +357,10 @@ def test_only_a_level_may_count_and_the_others_make_no_control(tmp_path):
         ["SYN0003", "I10", BEFORE, "2"],
         ["SYN0004", "I500", BEFORE, ""],
     ]
-    assert with_records(tmp_path, names, *rows).people.state.tolist() == ["prevalent"] * 2 + ["none", "prevalent"]
+    assert with_records(tmp_path, names, *rows).people.state.tolist() == ["prevalent"] * 2 + [
+        "none",
+        "prevalent",
+    ]
     assert with_records(tmp_path, names, *rows, level="main").people.state.tolist() == [
         "prevalent",
         "unknown",
@@ -278,28 +379,56 @@ def test_only_a_level_may_count_and_the_others_make_no_control(tmp_path):
 
 @pytest.mark.parametrize(
     ("code", "date", "state"),
-    [("I10 I500", BEFORE, "unknown"), ("4280", BEFORE, "unknown"), ("", BEFORE, "unknown"), ("I11", BEFORE, "unknown"), ("I500", "", "unknown"),
-     ("I500", "1900-01-01", "unknown"), ("I500", "2012", "unknown"), ("I500", "42510", "unknown"), ("i50.0", BEFORE, "prevalent"),
-     ("I10X", "", "none")],
-)  # fmt: skip
+    [
+        ("I10 I500", BEFORE, "unknown"),
+        ("4280", BEFORE, "unknown"),
+        ("", BEFORE, "unknown"),
+        ("I11", BEFORE, "unknown"),
+        ("I500", "", "unknown"),
+        ("I500", "1900-01-01", "unknown"),
+        ("I500", "2012", "unknown"),
+        ("I500", "42510", "unknown"),
+        ("i50.0", BEFORE, "prevalent"),
+        ("I10X", "", "none"),
+    ],
+)
 def test_a_record_that_is_not_understood_makes_no_control(tmp_path, code, date, state):
     table = with_records(tmp_path, ["eid", "code", "date"], *EVENTS[:3], ["SYN0004", code, date])
     assert table.people.state.tolist() == ["prevalent", "incident", "none", state]
 
 
 def test_records_go_with_the_other_sources_and_with_conditions(tmp_path):
-    people = table_of(tmp_path, ["eid", "53-2.0", "41270-0.0", "41280-0.0", "131354-0.0"], ["SYN0001", VISIT, "I500", LATER, ""],
-                      ["SYN0002", VISIT, "", "", BEFORE], ["SYN0003", VISIT, "I48", BEFORE, ""], ["SYN0004", VISIT, "", "", ""],
-                      name="people.csv")  # fmt: skip
+    people = table_of(
+        tmp_path,
+        ["eid", "53-2.0", "41270-0.0", "41280-0.0", "131354-0.0"],
+        ["SYN0001", VISIT, "I500", LATER, ""],
+        ["SYN0002", VISIT, "", "", BEFORE],
+        ["SYN0003", VISIT, "I48", BEFORE, ""],
+        ["SYN0004", VISIT, "", "", ""],
+        name="people.csv",
+    )
     records = table_of(
-        tmp_path, ["eid", "code", "date"], *EVENTS, ["SYN0004", "I219", BEFORE], ["SYN0003", "I421", LATER]
+        tmp_path,
+        ["eid", "code", "date"],
+        *EVENTS,
+        ["SYN0004", "I219", BEFORE],
+        ["SYN0003", "I421", LATER],
     )
     table = read_people(
-        people, diagnoses=records, source=["hospital", "first_occurrence"], conditions=["mi", "af"], without=["I421"]
+        people,
+        diagnoses=records,
+        source=["hospital", "first_occurrence"],
+        conditions=["mi", "af"],
+        without=["I421"],
     )
     assert table.people.state.tolist() == ["prevalent", "prevalent", "none", "none"]
     assert table.people.case_sources.tolist() == ["records", "first_occurrence", None, None]
-    assert table.people.conditions.tolist() == ["", "", "af", "mi"] and table.people.diagnosis.tolist() == [
+    assert table.people.conditions.tolist() == [
+        "",
+        "",
+        "af",
+        "mi",
+    ] and table.people.diagnosis.tolist() == [
         "hf",
         "hf",
         None,
@@ -319,13 +448,23 @@ def test_records_of_other_people_are_refused_by_pattern(tmp_path):
             with_records(tmp_path, ["eid", "code", "date"], *EVENTS, [name, "I500", BEFORE])
         assert "SYN" not in str(error.value) and "234" not in str(error.value)
     rows = [["17", "I10", BEFORE], ["017", "I500", BEFORE]]
-    with pytest.raises(ValueError, match="1 participants' ids stand there with leading zeros and without"):
-        read_people(table_of(tmp_path, ["eid", "53-2.0"], ["17", VISIT], name="people.csv"),
-                    diagnoses=table_of(tmp_path, ["eid", "code", "date"], *rows))  # fmt: skip
+    with pytest.raises(
+        ValueError, match="1 participants' ids stand there with leading zeros and without"
+    ):
+        read_people(
+            table_of(tmp_path, ["eid", "53-2.0"], ["17", VISIT], name="people.csv"),
+            diagnoses=table_of(tmp_path, ["eid", "code", "date"], *rows),
+        )
 
 
-@pytest.mark.parametrize(("names", "words"), [(["eid", "date"], "no column diag_icd10"), (["eid", "code"], "no column epistart, admidate or date"),
-                                              (["id", "code", "date"], "none of its 3 columns is the participants' id")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["eid", "date"], "no column diag_icd10"),
+        (["eid", "code"], "no column epistart, admidate or date"),
+        (["id", "code", "date"], "none of its 3 columns is the participants' id"),
+    ],
+)
 def test_records_need_a_code_and_a_date(tmp_path, names, words):
     with pytest.raises(ValueError, match=f"cohort.diagnoses=.*{words}"):
         with_records(tmp_path, names, ["SYN0001"] * len(names))
@@ -334,4 +473,7 @@ def test_records_need_a_code_and_a_date(tmp_path, names, words):
 def test_columns_of_records_have_many_names():
     assert record_column("hesin_diag.diag_icd10") == record_column("DIAG_ICD10") == ("code", 0)
     assert record_column("hesin.admidate") == ("date", 1) and record_column("diag_icd9_nb") is None
-    assert record_column("hesin.eid") == record_column("f.eid") == ("eid", 0, 0) and record_column("codes") is None
+    assert (
+        record_column("hesin.eid") == record_column("f.eid") == ("eid", 0, 0)
+        and record_column("codes") is None
+    )

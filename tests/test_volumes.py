@@ -15,12 +15,20 @@ UPRIGHT = np.diag([-1.5, -1.5, -10, 1.0])  # columns to the patient's left, rows
 BOTH = pytest.mark.parametrize("name", ["SYN0001.nii.gz", "SYN0001.nii"])
 # bytes of a version 1 header: (offset, format)
 DIM, PIXDIM, VOX_OFFSET, SCALE, CODES, SROW = (
-    (40, "<8h"), (76, "<8f"), (108, "<f"), (112, "<2f"), (252, "<2h"), (280, "<12f")
-)  # fmt: skip
+    (40, "<8h"),
+    (76, "<8f"),
+    (108, "<f"),
+    (112, "<2f"),
+    (252, "<2h"),
+    (280, "<12f"),
+)
 
 
-def save(path: Path, array: np.ndarray, *, zooms=(1.5, 1.5, 10, 0.03), affine=UPRIGHT, code: int = 1) -> Path:
-    """`array` (X, Y, Z[, T]) as a file whose header gives both `affine` (sform) and `zooms`, whatever they are."""
+def save(
+    path: Path, array: np.ndarray, *, zooms=(1.5, 1.5, 10, 0.03), affine=UPRIGHT, code: int = 1
+) -> Path:
+    """`array` (X, Y, Z[, T]) as a file whose header gives both `affine` (sform) and `zooms`,
+    whatever they are."""
     nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
     patch(path, PIXDIM, 1, *zooms, *[0] * (7 - len(zooms)))
     patch(path, CODES, 0, code)
@@ -44,7 +52,9 @@ def noise(*shape: int, dtype: type = np.int16) -> np.ndarray:
 @BOTH
 def test_volumes_are_read_backwards(tmp_path, name):
     array = noise(6, 5, 4, 3)
-    volume, spacing = read_volume(save(tmp_path / name, array, zooms=(1.2, 1.4, 10, 0.03), affine=np.eye(4)))
+    volume, spacing = read_volume(
+        save(tmp_path / name, array, zooms=(1.2, 1.4, 10, 0.03), affine=np.eye(4))
+    )
     assert volume.shape == (3, 4, 5, 6) and volume[2, 3, 4, 5] == array[5, 4, 3, 2]
     np.testing.assert_array_equal(volume, array.T)
     assert spacing == pytest.approx((1.4, 1.2))
@@ -68,8 +78,12 @@ def test_voxels_that_are_no_numbers_are_a_reason(tmp_path, dtype):
 
 
 @settings(max_examples=25, deadline=None)
-@given(scale=st.sampled_from([0.0, np.nan, np.inf, 1.0, 2.5, -0.125]), inter=st.sampled_from([0.0, -3.5, 100.0]),
-       dtype=st.sampled_from([np.uint8, np.int16, np.float32]), packed=st.booleans())  # fmt: skip
+@given(
+    scale=st.sampled_from([0.0, np.nan, np.inf, 1.0, 2.5, -0.125]),
+    inter=st.sampled_from([0.0, -3.5, 100.0]),
+    dtype=st.sampled_from([np.uint8, np.int16, np.float32]),
+    packed=st.booleans(),
+)
 def test_values_are_scaled_as_nibabel_scales(tmp_path_factory, scale, inter, dtype, packed):
     path = tmp_path_factory.mktemp("scaled") / ("a.nii.gz" if packed else "a.nii")
     patch(save(path, noise(6, 5, 4, dtype=dtype)), SCALE, scale, inter)
@@ -110,7 +124,9 @@ def test_nothing_behind_the_last_wanted_frame_is_read(tmp_path, name):
 @BOTH
 def test_case_14_a_cut_file_is_a_reason_without_its_path(tmp_path, keep, name):
     whole = save(tmp_path / name, noise(20, 20, 5)).read_bytes()
-    (tmp_path / name).write_bytes(whole[: keep if isinstance(keep, int) else int(keep * len(whole))])
+    (tmp_path / name).write_bytes(
+        whole[: keep if isinstance(keep, int) else int(keep * len(whole))]
+    )
     with pytest.raises(ValueError, match=r"file is (empty|truncated or corrupt)") as error:
         read_volume(tmp_path / name)
     assert "SYN" not in str(error.value)
@@ -123,13 +139,18 @@ def test_case_14_a_flipped_bit_is_noticed_where_the_file_is_read_to_its_end(tmp_
     stored[30_000] ^= 64
     path.write_bytes(stored)
     volume = open_volume(path)
-    for read in (lambda: read_volume(path), lambda: list(volume.stream()), lambda: volume.take([1])):
+    for read in (
+        lambda: read_volume(path),
+        lambda: list(volume.stream()),
+        lambda: volume.take([1]),
+    ):
         with pytest.raises(ValueError, match="corrupt"):
             read()
 
 
 @pytest.mark.parametrize(
-    "content", [b"no nifti at all", gzip.compress(b"nor here" * 100, mtime=0), b"\x1f\x8b" + b"\0" * 500]
+    "content",
+    [b"no nifti at all", gzip.compress(b"nor here" * 100, mtime=0), b"\x1f\x8b" + b"\0" * 500],
 )
 def test_another_file_is_a_reason(tmp_path, content):
     (tmp_path / "a.nii.gz").write_bytes(content)
@@ -140,9 +161,12 @@ def test_another_file_is_a_reason(tmp_path, content):
 def test_what_is_no_file_is_a_reason_without_its_path(tmp_path):
     os.mkfifo(tmp_path / "SYN0002.nii")  # nobody writes to it: reading would wait for ever
     (tmp_path / "SYN0003.nii").symlink_to(tmp_path / "nowhere")
-    for path, reason in ((tmp_path / "SYN0001.nii", "file is missing"), (tmp_path, "file cannot be read"),
-                         (tmp_path / "SYN0002.nii", "file cannot be read"),
-                         (tmp_path / "SYN0003.nii", "file is missing")):  # fmt: skip
+    for path, reason in (
+        (tmp_path / "SYN0001.nii", "file is missing"),
+        (tmp_path, "file cannot be read"),
+        (tmp_path / "SYN0002.nii", "file cannot be read"),
+        (tmp_path / "SYN0003.nii", "file is missing"),
+    ):
         with pytest.raises(ValueError, match=f"^{reason}[^/]*$"):
             open_volume(path)
 
@@ -190,22 +214,30 @@ def test_case_14_31_whatever_is_broken_ends_in_a_reason_without_a_path(tmp_path,
 
 @pytest.mark.parametrize(
     ("shape", "expected", "timed"),
-    [((6, 5, 4, 1), (4, 5, 6), False), ((6, 5, 1), (1, 5, 6), False), ((6, 5, 4, 3, 1), (3, 4, 5, 6), True),
-     ((6, 5, 1, 3), (3, 1, 5, 6), True)],
-)  # fmt: skip
+    [
+        ((6, 5, 4, 1), (4, 5, 6), False),
+        ((6, 5, 1), (1, 5, 6), False),
+        ((6, 5, 4, 3, 1), (3, 4, 5, 6), True),
+        ((6, 5, 1, 3), (3, 1, 5, 6), True),
+    ],
+)
 def test_case_01_a_trailing_axis_of_one_is_no_axis(tmp_path, shape, expected, timed):
     path = save(tmp_path / "a.nii", np.zeros(shape, np.float32))
     assert read_volume(path)[0].shape == expected and open_volume(path).timed == timed
 
 
 @pytest.mark.parametrize(
-    "zooms", [(1.5, 8, 10), (0, 0, 0), (0.2, 0.2, 10), (1, 1, 1), (np.nan, 1.5, 10), (1.5, np.nan, 10)]
+    "zooms",
+    [(1.5, 8, 10), (0, 0, 0), (0.2, 0.2, 10), (1, 1, 1), (np.nan, 1.5, 10), (1.5, np.nan, 10)],
 )
 @pytest.mark.parametrize("code", [0, 1])
 def test_case_08_a_spacing_no_heart_has_needs_a_default(tmp_path, zooms, code):
-    path = save(tmp_path / "a.nii", noise(6, 5, 4), zooms=zooms, affine=np.diag([*zooms, 1]), code=code)
+    path = save(
+        tmp_path / "a.nii", noise(6, 5, 4), zooms=zooms, affine=np.diag([*zooms, 1]), code=code
+    )
     with pytest.raises(
-        ValueError, match=r"in-plane spacing .* mm (is outside 0.5..3.0 mm|was never set); give a default"
+        ValueError,
+        match=r"in-plane spacing .* mm (is outside 0.5..3.0 mm|was never set); give a default",
     ):
         read_volume(path)
     assert read_volume(path, default_spacing=(1.8, 1.7))[1] == (1.8, 1.7)
@@ -219,7 +251,8 @@ def test_case_08_without_orientation_pixdim_counts(tmp_path):
 
 
 def test_case_08_an_orientation_stands_in_for_pixdim(tmp_path):
-    turned = np.array([[-1.2, 0.6, 5, 0], [-0.9, -0.8, 6, 0], [0, -1.2, -6, 0], [0, 0, 0, 1]])  # sides 1.5 and 1.56
+    # sides 1.5 and 1.56
+    turned = np.array([[-1.2, 0.6, 5, 0], [-0.9, -0.8, 6, 0], [0, -1.2, -6, 0], [0, 0, 0, 1]])
     path = save(tmp_path / "a.nii", noise(6, 5, 4), zooms=(0, 0, 0), affine=turned)
     assert open_volume(path).spacing == pytest.approx((np.sqrt(2.44), 1.5), abs=1e-6)
 
@@ -235,7 +268,9 @@ def test_case_08_a_broken_sform_gives_way_to_qform(tmp_path):
     assert volume.affine is None and volume.spacing == (1.5, 1.5)
 
 
-def cine_with_time_at(axis: int, path: Path, *, frames: int, size=(40, 44, 3)) -> tuple[np.ndarray, Path]:
+def cine_with_time_at(
+    axis: int, path: Path, *, frames: int, size=(40, 44, 3)
+) -> tuple[np.ndarray, Path]:
     """(T, Z, Y, X), and the file that has T elsewhere; pixdim goes with the axes."""
     cine = noise(*size, frames)
     zooms = [1.25, 1.5, 10.0]
@@ -261,50 +296,89 @@ def test_case_17_a_single_slice_may_have_its_time_before_it(tmp_path):
 
 def test_case_17_an_affine_of_other_axes_is_not_used(tmp_path):
     path = save(
-        tmp_path / "a.nii", noise(50, 40, 44, 3), zooms=(0.03, 1.25, 1.5, 10), affine=np.diag([1.5, -1.5, 9, 1])
+        tmp_path / "a.nii",
+        noise(50, 40, 44, 3),
+        zooms=(0.03, 1.25, 1.5, 10),
+        affine=np.diag([1.5, -1.5, 9, 1]),
     )
     assert open_volume(path).affine is None
 
 
 @pytest.mark.parametrize(
     ("shape", "declared"),
-    [((50, 40, 50, 3), None), ((30, 40, 30, 3), 30),  # two axes of that length
-     ((40, 44, 3, 20), 30), ((30, 44, 10, 3), 30),  # none, or one that leaves no stack
-     ((40, 44, 30, 3), None), ((30, 40, 44, 3), None)],  # more slices than there can be
-)  # fmt: skip
+    [
+        ((50, 40, 50, 3), None),
+        ((30, 40, 30, 3), 30),  # two axes of that length
+        ((40, 44, 3, 20), 30),
+        ((30, 44, 10, 3), 30),  # none, or one that leaves no stack
+        ((40, 44, 30, 3), None),
+        ((30, 40, 44, 3), None),
+    ],  # more slices than there can be
+)
 def test_case_17_a_shape_that_leaves_it_open_is_refused(tmp_path, shape, declared):
     with pytest.raises(
-        ValueError, match=f"which axis is time. shape {' x '.join(map(str, shape))}, {declared or 'unknown'}"
+        ValueError,
+        match=f"which axis is time. shape {' x '.join(map(str, shape))}, {declared or 'unknown'}",
     ):
         open_volume(save(tmp_path / "a.nii", noise(*shape), code=0), frames=declared)
 
 
 @pytest.mark.parametrize(
     ("shape", "declared"),
-    [((50, 40, 10, 50), None), ((13, 14, 12, 12), 12), ((50, 50, 7, 8), None), ((40, 44, 12, 12), None),
-     ((40, 44, 26, 30), None), ((40, 44, 10, 25), None), ((256, 216, 20, 12), None)],
-)  # fmt: skip
+    [
+        ((50, 40, 10, 50), None),
+        ((13, 14, 12, 12), 12),
+        ((50, 50, 7, 8), None),
+        ((40, 44, 12, 12), None),
+        ((40, 44, 26, 30), None),
+        ((40, 44, 10, 25), None),
+        ((256, 216, 20, 12), None),
+    ],
+)
 def test_case_17_the_last_axis_goes_first(tmp_path, shape, declared):
     volume = open_volume(save(tmp_path / "a.nii", np.zeros(shape, np.uint8)), frames=declared)
     assert (volume.frames, volume.shape) == (shape[3], shape[2::-1])
 
 
-@pytest.mark.parametrize("shape", [(10, 60, 50), (60, 10, 50), (60, 50, 40), (40, 44, 50, 50), (10, 60, 50, 70), (9, 9, 9),
-                                   (1, 60, 50, 70), (60, 1, 50)])  # fmt: skip
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (10, 60, 50),
+        (60, 10, 50),
+        (60, 50, 40),
+        (40, 44, 50, 50),
+        (10, 60, 50, 70),
+        (9, 9, 9),
+        (1, 60, 50, 70),
+        (60, 1, 50),
+    ],
+)
 def test_case_17_a_shape_whose_planes_are_elsewhere_is_refused(tmp_path, shape):
     path = save(tmp_path / "a.nii", np.zeros(shape, np.uint8))
-    with pytest.raises(ValueError, match=f"which axis is (what|time). shape {' x '.join(map(str, shape))}"):
+    with pytest.raises(
+        ValueError, match=f"which axis is (what|time). shape {' x '.join(map(str, shape))}"
+    ):
         open_volume(path)
 
 
-@pytest.mark.parametrize(("shape", "usual"), [((20, 18, 4, 1, 6), (20, 18, 4, 6)), ((20, 18, 4, 6, 1, 1), (20, 18, 4, 6)),
-                                              ((20, 18, 4, 1, 1), (20, 18, 4, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("shape", "usual"),
+    [
+        ((20, 18, 4, 1, 6), (20, 18, 4, 6)),
+        ((20, 18, 4, 6, 1, 1), (20, 18, 4, 6)),
+        ((20, 18, 4, 1, 1), (20, 18, 4, 1)),
+    ],
+)
 @BOTH
 def test_case_01_single_axes_beyond_the_third_are_no_axes(tmp_path, shape, usual, name):
     array = noise(*shape)
-    volume = open_volume(save(tmp_path / name, array, zooms=(1.5, 1.2, 9, *[0.03] * (len(shape) - 3))))
+    volume = open_volume(
+        save(tmp_path / name, array, zooms=(1.5, 1.2, 9, *[0.03] * (len(shape) - 3)))
+    )
     assert (volume.frames, volume.shape, volume.spacing) == (usual[3], (4, 18, 20), (1.5, 1.5))
-    np.testing.assert_array_equal(np.stack([*volume.take(range(usual[3])).values()]), array.reshape(usual).T)
+    np.testing.assert_array_equal(
+        np.stack([*volume.take(range(usual[3])).values()]), array.reshape(usual).T
+    )
 
 
 def test_a_vector_image_is_no_cine(tmp_path):
@@ -317,8 +391,13 @@ def test_a_vector_image_is_no_cine(tmp_path):
 @pytest.mark.parametrize("declared", [0, 1])
 def test_case_08_spacing_is_read_in_the_unit_that_the_header_names(tmp_path, code, unit, declared):
     zooms = tuple(np.array((1.25, 1.5, 10)) * unit)
-    path = save(tmp_path / "a.nii", noise(20, 18, 4), zooms=zooms, affine=np.diag([-zooms[0], -zooms[1], -zooms[2], 1]),
-                code=declared)  # fmt: skip
+    path = save(
+        tmp_path / "a.nii",
+        noise(20, 18, 4),
+        zooms=zooms,
+        affine=np.diag([-zooms[0], -zooms[1], -zooms[2], 1]),
+        code=declared,
+    )
     volume = open_volume(patch(path, (123, "<B"), code))
     assert volume.spacing == pytest.approx((1.5, 1.25)) and volume.flags == ()
     if declared:
@@ -331,11 +410,20 @@ def test_case_08_a_unit_that_gives_no_heart_is_named(tmp_path):
         open_volume(path)
 
 
-@pytest.mark.parametrize(("sform", "spacing", "flags"), [
-    ((1.5, 1.5, 10), 1.5, ()), ((1.4, 1.4, 10), 1.4, ("spacing_disputed",)), ((1, 1, 1), 1.5, ()),
-    ((1500, 1500, 9), 1.5, ("spacing_disputed",)), ((1.501, 1.5, 9), 1.501, ())])  # fmt: skip
+@pytest.mark.parametrize(
+    ("sform", "spacing", "flags"),
+    [
+        ((1.5, 1.5, 10), 1.5, ()),
+        ((1.4, 1.4, 10), 1.4, ("spacing_disputed",)),
+        ((1, 1, 1), 1.5, ()),
+        ((1500, 1500, 9), 1.5, ("spacing_disputed",)),
+        ((1.501, 1.5, 9), 1.501, ()),
+    ],
+)
 def test_case_08_two_spacings_in_one_header_are_told(tmp_path, sform, spacing, flags):
-    volume = open_volume(save(tmp_path / "a.nii", noise(20, 18, 4), affine=np.diag([*-np.array(sform), 1])))
+    volume = open_volume(
+        save(tmp_path / "a.nii", noise(20, 18, 4), affine=np.diag([*-np.array(sform), 1]))
+    )
     assert volume.spacing[1] == pytest.approx(spacing) and volume.flags == flags
 
 
@@ -365,7 +453,10 @@ def test_a_gzipped_file_that_was_cut_is_refused_when_it_is_opened(tmp_path):
 def test_several_gzip_streams_in_one_file_and_zeros_behind_them_are_read(tmp_path):
     path = save(tmp_path / "a.nii.gz", array := noise(40, 40, 10, 3))
     content = gzip.decompress(path.read_bytes())
-    path.write_bytes(b"".join(gzip.compress(content[k : k + 9999]) for k in range(0, len(content), 9999)) + b"\0" * 16)
+    path.write_bytes(
+        b"".join(gzip.compress(content[k : k + 9999]) for k in range(0, len(content), 9999))
+        + b"\0" * 16
+    )
     np.testing.assert_array_equal(read_volume(path)[0], array.T)
     path.write_bytes(gzip.compress(content) + b"what does not belong here")
     with pytest.raises(ValueError, match="file is truncated or corrupt"):
@@ -374,7 +465,11 @@ def test_several_gzip_streams_in_one_file_and_zeros_behind_them_are_read(tmp_pat
 
 @pytest.mark.parametrize(
     ("start", "words"),
-    [(b"\0" * 128 + b"DICM", "DICOM; convert it"), (b"PK\3\4", "a zip archive"), (b"\x89HDF\r\n", "HDF5")],
+    [
+        (b"\0" * 128 + b"DICM", "DICOM; convert it"),
+        (b"PK\3\4", "a zip archive"),
+        (b"\x89HDF\r\n", "HDF5"),
+    ],
 )
 def test_another_format_is_named(tmp_path, start, words):
     (tmp_path / "a.nii.gz").write_bytes(start + b"\0" * 600)

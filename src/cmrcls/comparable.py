@@ -1,7 +1,9 @@
-"""The predictions of a study, read run by run, and which of them may be compared: every run predicts the same test subjects once, with the same labels and attributes.
+"""The predictions of a study, read run by run, and which of them may be compared: every run
+predicts the same test subjects once, with the same labels and attributes.
 
-A run that is damaged in itself is left out by name; where runs contradict each other no number would mean anything, and
-that is refused. Tables are read one at a time and kept as arrays: a study of hundreds of runs fits in little memory.
+A run that is damaged in itself is left out by name; where runs contradict each other no number
+would mean anything, and that is refused. Tables are read one at a time and kept as arrays: a study
+of hundreds of runs fits in little memory.
 """
 
 from __future__ import annotations
@@ -53,11 +55,13 @@ def read(
     Args:
         of: the study.
         stores: fold -> the store of the cohort at hand, whose subjects' names the tables get.
-        baseline_arm: name or folder of the arm that others are compared with; None for the usual one.
+        baseline_arm: name or folder of the arm that others are compared with; None for the usual
+            one.
         axes: further columns whose values are subgroups.
         subjects: all the cohort's.
 
-    Raises ValueError where there is no finished run, a table lacks what a run leaves, or as `compared`.
+    Raises ValueError where there is no finished run, a table lacks what a run leaves, or as
+    `compared`.
     """
     tables = list(_tables(of, stores))
     if not tables:
@@ -66,7 +70,9 @@ def read(
         )
     arms = [arm for arm in of.arms if any(run.record.state == "finished" for run in arm.runs)]
     baseline = grid.baseline(arms, baseline_arm)
-    return compared(tables, arms=[arm.name for arm in arms], baseline=baseline, axes=axes, subjects=subjects)
+    return compared(
+        tables, arms=[arm.name for arm in arms], baseline=baseline, axes=axes, subjects=subjects
+    )
 
 
 def _tables(of: grid.Study, stores: Callable[[int | None], Store]) -> Iterator[Table]:
@@ -76,19 +82,32 @@ def _tables(of: grid.Study, stores: Callable[[int | None], Store]) -> Iterator[T
         def rows() -> pd.DataFrame:
             table = pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str})
             if absent := [column for column in COLUMNS if column not in table]:
-                raise ValueError(f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again")
+                raise ValueError(
+                    f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again"
+                )
             names = run.record.facts.get("names")
-            return named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
+            return named_by_rows(
+                table, stores(run.fold), names=names, what=str(run.folder), column="row"
+            )
 
         return rows
 
     for arm, run in of.finished():
         split = str(run.record.facts.get("split_fingerprint") or "")
-        yield Table(arm.name, *made[run.folder], str(run.seed), run.fold, split, str(run.folder), reader(run))
+        yield Table(
+            arm.name,
+            *made[run.folder],
+            str(run.seed),
+            run.fold,
+            split,
+            str(run.folder),
+            reader(run),
+        )
 
 
 class Rows(NamedTuple):
-    """The predictions of a table: of the test subjects in the fold's order, and of the validation subjects."""
+    """The predictions of a table: of the test subjects in the fold's order, and of the validation
+    subjects."""
 
     probability: np.ndarray
     decision: np.ndarray
@@ -96,7 +115,8 @@ class Rows(NamedTuple):
 
 
 class Gathered:
-    """The tables of a disease as they come: what the first one says of a fold's subjects the others must say, too."""
+    """The tables of a disease as they come: what the first one says of a fold's subjects the others
+    must say, too."""
 
     def __init__(self, disease: str, axes: Sequence[str], subjects: Collection[str] | None) -> None:
         self.disease, self.axes = disease, list(axes)
@@ -127,12 +147,17 @@ class Gathered:
             raise ValueError(
                 f"{named(table)}: subject {test.subject[0]} is predicted twice; give each run's table once"
             )
-        probability, decision = test.probability.to_numpy(float)[order], test.predicted.to_numpy(np.int8)[order]
+        probability, decision = (
+            test.probability.to_numpy(float)[order],
+            test.predicted.to_numpy(np.int8)[order],
+        )
         own[table.fold] = Rows(probability, decision, tuned)
 
     def _placed(self, test: pd.DataFrame, table: Table) -> np.ndarray:
         """Where the fold's subjects are among the rows; what the rows say of them must agree."""
-        columns = list(dict.fromkeys(["label", *(axis for axis in AXES if axis in test), *self.axes]))
+        columns = list(
+            dict.fromkeys(["label", *(axis for axis in AXES if axis in test), *self.axes])
+        )
         if table.fold not in self.facts:
             self.first[table.fold] = table
             self.facts[table.fold] = test[["subject", *columns]].reset_index(drop=True)
@@ -167,13 +192,18 @@ class Gathered:
                 reason = f"it lacks fold {', '.join(map(str, lacking))}, which others have; run it"
                 self.reasons.setdefault(run, reason)
         places = {arm: k for k, arm in enumerate(arms)}
-        kept = sorted((run for run in self.rows if run not in self.reasons), key=lambda run: _place(run, places))
+        kept = sorted(
+            (run for run in self.rows if run not in self.reasons),
+            key=lambda run: _place(run, places),
+        )
         left_out = [f"{named(self.tables[run])}: {reason}" for run, reason in self.reasons.items()]
         if not kept:
             more = f" (and {len(left_out) - 1} more)" * (len(left_out) > 1)
             raise ValueError(f"no run is left to compare. {left_out[0]}{more}")
         order: list[int | None] = [*folds] or [None]
-        subjects = pd.concat([self.facts[fold].assign(fold=fold) for fold in order], ignore_index=True)
+        subjects = pd.concat(
+            [self.facts[fold].assign(fold=fold) for fold in order], ignore_index=True
+        )
         if (twice := subjects.subject.duplicated()).any():
             raise ValueError(
                 f"subject {subjects.subject[twice].iloc[0]} is predicted twice, in two folds; rerun one with the other's "
@@ -214,7 +244,8 @@ def compared(
     axes: Sequence[str] = (),
     subjects: Collection[str] | None = None,
 ) -> list[Study]:
-    """The predictions of the runs that can be compared, of each disease; `warnings` names what is left out.
+    """The predictions of the runs that can be compared, of each disease; `warnings` names what is
+    left out.
 
     Left out by name are runs with a probability that is none, with subjects the cohort lacks, or
     without a fold that others have.
@@ -236,7 +267,9 @@ def compared(
         rows = table.rows()
         _check_axes(rows, axes)
         for disease, part in rows.groupby("disease", sort=False):
-            gathered.setdefault(str(disease), Gathered(str(disease), axes, subjects)).add(table, part)
+            gathered.setdefault(str(disease), Gathered(str(disease), axes, subjects)).add(
+                table, part
+            )
     return [one.study(arms, baseline) for one in gathered.values()]
 
 
@@ -249,8 +282,14 @@ def named(table: Table) -> str:
 
 def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
     if absent := [axis for axis in axes if axis not in rows]:
-        there = [name for name in [*AXES, "source", *further_columns(rows)] if name in rows and name not in COLUMNS]
-        raise ValueError(f"axes: predictions have no column {absent[0]!r}; an axis is one of {', '.join(there)}")
+        there = [
+            name
+            for name in [*AXES, "source", *further_columns(rows)]
+            if name in rows and name not in COLUMNS
+        ]
+        raise ValueError(
+            f"axes: predictions have no column {absent[0]!r}; an axis is one of {', '.join(there)}"
+        )
     if many := [axis for axis in axes if rows[axis].nunique() > MOST_VALUES]:
         raise ValueError(
             f"axes: {many[0]} has {rows[many[0]].nunique()} different values; subgroups are compared up to {MOST_VALUES}"
@@ -262,12 +301,20 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
     usable = test.probability.between(0, 1) & test.predicted.isin((0, 1))
     if not usable.all():
         odd = test[~usable].iloc[0]
-        what, value = ("probability", odd.probability) if not 0 <= odd.probability <= 1 else ("decision", odd.predicted)
-        return (f"{what} of subject {odd.subject} is {value} ({int((~usable).sum())} such rows); "
-                "rerun that run, it diverged or its table is damaged")  # fmt: skip
+        what, value = (
+            ("probability", odd.probability)
+            if not 0 <= odd.probability <= 1
+            else ("decision", odd.predicted)
+        )
+        return (
+            f"{what} of subject {odd.subject} is {value} ({int((~usable).sum())} such rows); "
+            "rerun that run, it diverged or its table is damaged"
+        )
     if known is not None and (strange := ~test.subject.isin(known)).any():
-        return (f"{test.subject[strange].nunique()} of its {test.subject.nunique()} test subjects are not in the cohort; "
-                "rerun it on this cohort")  # fmt: skip
+        return (
+            f"{test.subject[strange].nunique()} of its {test.subject.nunique()} test subjects are not in the cohort; "
+            "rerun it on this cohort"
+        )
     return ""
 
 
@@ -277,7 +324,9 @@ def _once(test: pd.DataFrame, table: Table) -> None:
             f"{named(table)}: subject {test.subject[twice].iloc[0]} is predicted twice; give each run's table once"
         )
     if not (odd := test[~test.label.isin((0, 1))]).empty:
-        raise ValueError(f"subject {odd.subject.iloc[0]}: label is {odd.label.iloc[0]}; a test subject has 0 or 1")
+        raise ValueError(
+            f"subject {odd.subject.iloc[0]}: label is {odd.label.iloc[0]}; a test subject has 0 or 1"
+        )
 
 
 def _plain(values: pd.Series) -> np.ndarray:
@@ -302,7 +351,9 @@ def _same_split(tables: Sequence[Table]) -> None:
 
 def _place(run: tuple[str, ...], arms: dict[str, int]) -> tuple[object, ...]:
     """Where a run stands: by arm, then generator, set and seed, numbers as numbers."""
-    return arms[run[0]], *((0, int(part), "") if part.isdigit() else (1, 0, part) for part in run[1:])
+    return arms[run[0]], *(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in run[1:]
+    )
 
 
 def _absent(runs: pd.DataFrame) -> list[str]:

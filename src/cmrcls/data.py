@@ -1,4 +1,5 @@
-"""The arms of the study: real rows, synthetic rows or both, in one schema, fetched a batch at a time."""
+"""The arms of the study: real rows, synthetic rows or both, in one schema, fetched a batch at a
+time."""
 
 from __future__ import annotations
 
@@ -28,28 +29,44 @@ from cmrdata.synthetic import open_synthetic
 from cmrstudy.continuing import Place
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
-PREDICTIONS = ("subject", "row", "source", "split", "disease", "label", "probability", "predicted", *AXES, "group")
+PREDICTIONS = (
+    "subject",
+    "row",
+    "source",
+    "split",
+    "disease",
+    "label",
+    "probability",
+    "predicted",
+    *AXES,
+    "group",
+)
 BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")
 LOST = 0.05  # share of an arm's synthetic images that may be missing since they could not be drawn
 DISEASES = ("hf", *CONDITIONS)  # hf is the cohort's own diagnosis
 
 
 class Arms(L.LightningDataModule):
-    """One arm: `synthetic` is 0 (real only), N (and the first N images of `synthetic_set`) or "only" (the whole set).
+    """One arm: `synthetic` is 0 (real only), N (and the first N images of `synthetic_set`) or
+    "only" (the whole set).
 
-    Real training rows are all stacks of the diagnosis-balanced training subjects (undersampling, paper 2.3);
-    validation and test are real, one stack per subject, at natural prevalence. Of a cohort with `cine` they are heartbeats.
+    Real training rows are all stacks of the diagnosis-balanced training subjects (undersampling,
+    paper 2.3); validation and test are real, one stack per subject, at natural prevalence. Of a
+    cohort with `cine` they are heartbeats.
 
-    `budget` says how many images an epoch draws: "epochs", one pass over the arm (paper), so a larger arm takes more
-    optimiser steps; "steps", in every arm as many as the real-only arm holds. `images_per_epoch` overrides both.
-    `sampling`: "all" draws every training row alike, "balanced" gives every group equal mass, "matched" is the rival of
-    the arm with N synthetic images: it gets none, but as many more draws of real rows of the same groups.
-    `harmonise`: bring synthetic images to the grey levels and sharpness of real training ones (`cmrdata.harmonise`), to
-    see whether what tells the two apart has mattered; arms without synthetic images stay as they are.
+    `budget` says how many images an epoch draws: "epochs", one pass over the arm (paper), so a
+    larger arm takes more optimiser steps; "steps", in every arm as many as the real-only arm holds.
+    `images_per_epoch` overrides both. `sampling`: "all" draws every training row alike, "balanced"
+    gives every group equal mass, "matched" is the rival of the arm with N synthetic images: it gets
+    none, but as many more draws of real rows of the same groups. `harmonise`: bring synthetic
+    images to the grey levels and sharpness of real training ones (`cmrdata.harmonise`), to see
+    whether what tells the two apart has mattered; arms without synthetic images stay as they are.
     `labels`: of DISEASES; one is told from its absence, several are learnt side by side.
 
-    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then SCHEMA and `further`
-    columns of the cohort that may be compared, such as ethnicity or site); a batch's `row` points into it. Raises ValueError naming the setting that does not fit and the remedy.
+    After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then
+    SCHEMA and `further` columns of the cohort that may be compared, such as ethnicity or site); a
+    batch's `row` points into it. Raises ValueError naming the setting that does not fit and the
+    remedy.
     """
 
     index: pd.DataFrame
@@ -74,16 +91,22 @@ class Arms(L.LightningDataModule):
     ) -> None:
         super().__init__()
         if synthetic != "only" and (not isinstance(synthetic, int) or synthetic < 0):
-            raise ValueError(f"synthetic={synthetic!r}: give a number of images (0 for none) or only")
+            raise ValueError(
+                f"synthetic={synthetic!r}: give a number of images (0 for none) or only"
+            )
         if synthetic != 0 and synthetic_set is None:
-            raise ValueError(f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote")
+            raise ValueError(
+                f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote"
+            )
         if synthetic != 0 and (cine := cohort.cine):
             raise ValueError(
                 f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
                 "choose synthetic=0, or input=stack"
             )
         if images_per_epoch is not None and images_per_epoch < 1:
-            raise ValueError(f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm")
+            raise ValueError(
+                f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm"
+            )
         for key, value, choices in (("budget", budget, BUDGETS), ("sampling", sampling, SAMPLING)):
             if value not in choices:
                 raise ValueError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}")
@@ -92,14 +115,26 @@ class Arms(L.LightningDataModule):
                 f"synthetic={synthetic} with sampling=matched: it repeats as many real images as another arm has "
                 "synthetic ones; give that arm's number, or choose mitigation=oversample"
             )
-        if not labels or isinstance(labels, str) or set(labels) - set(DISEASES) or len(set(labels)) < len(labels):
-            raise ValueError(f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once")
+        if (
+            not labels
+            or isinstance(labels, str)
+            or set(labels) - set(DISEASES)
+            or len(set(labels)) < len(labels)
+        ):
+            raise ValueError(
+                f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once"
+            )
         self.cohort, self.root, self.labels = cohort, root, tuple(labels)
         self.budget, self.sampling = budget, sampling
         if not isinstance(harmonise, bool):
             raise ValueError(f"harmonise={harmonise!r}: it takes true or false")
         self.synthetic, self.synthetic_set, self.harmonise = synthetic, synthetic_set, harmonise
-        self.batch_size, self.images_per_epoch, self.seed, self.workers = batch_size, images_per_epoch, seed, workers
+        self.batch_size, self.images_per_epoch, self.seed, self.workers = (
+            batch_size,
+            images_per_epoch,
+            seed,
+            workers,
+        )
 
     @cached_property
     def store(self) -> Store:
@@ -108,17 +143,22 @@ class Arms(L.LightningDataModule):
 
     @property
     def synthetic_fingerprint(self) -> str | None:
-        """Of the set this arm was given (with sampling=matched: whose groups it copies); None for real images only."""
+        """Of the set this arm was given (with sampling=matched: whose groups it copies); None for
+        real images only."""
         return self._made.fingerprint if self._made else None
 
     @property
     def split_fingerprint(self) -> str:
-        """Of the cohort's subjects and their splits: the same for every arm, so that runs can be compared."""
-        return fingerprint({"cohort": self.store.fingerprint, "splits": self.store.subjects.split.tolist()})
+        """Of the cohort's subjects and their splits: the same for every arm, so that runs can be
+        compared."""
+        return fingerprint(
+            {"cohort": self.store.fingerprint, "splits": self.store.subjects.split.tolist()}
+        )
 
     @cached_property
     def groups(self) -> list[dict[str, Any]]:
-        """The groups of the training rows by name, as `group_facts` describes them; a batch's `group` counts in them."""
+        """The groups of the training rows by name, as `group_facts` describes them; a batch's
+        `group` counts in them."""
         return group_facts(self.index[self.index.split == "train"], chances=self._chances)
 
     def prepare_data(self) -> None:
@@ -133,12 +173,18 @@ class Arms(L.LightningDataModule):
         kept = rows.split.isin(("val", "test")) | (real if self.synthetic != "only" else False)
         self._real_images = int(real.sum())  # of the real-only arm, whichever this is
         self.further = further_columns(self.store.subjects)
-        tables, self._stores, self._made = [self._in_schema(rows[kept], real=True)], {True: self.store}, None
+        tables, self._stores, self._made = (
+            [self._in_schema(rows[kept], real=True)],
+            {True: self.store},
+            None,
+        )
         if self.synthetic != 0 and self.synthetic_set is not None:
             self._made = open_synthetic(self.synthetic_set, self.store)
             drawn = self._drawn(self._made)
             if self.sampling == "matched":
-                more = matched_rows(drawn.group, rows[rows.split == "train"], preferred=real, seed=self.seed)
+                more = matched_rows(
+                    drawn.group, rows[rows.split == "train"], preferred=real, seed=self.seed
+                )
                 tables.append(self._in_schema(rows.loc[more], real=True))
             else:
                 self._stores[False] = self._made
@@ -177,7 +223,11 @@ class Arms(L.LightningDataModule):
     @property
     def _chances(self) -> np.ndarray | None:
         """Per training row, of being drawn; None: one as often as the other."""
-        return balancing_weights(self.index[self.index.split == "train"]) if self.sampling == "balanced" else None
+        return (
+            balancing_weights(self.index[self.index.split == "train"])
+            if self.sampling == "balanced"
+            else None
+        )
 
     def _images(self, split: str) -> Images:
         return self._of(np.flatnonzero(self.index.split == split))
@@ -211,7 +261,8 @@ class Arms(L.LightningDataModule):
         return table
 
     def _harmonised(self, real: pd.DataFrame) -> dict[bool, Match]:
-        """What brings the arm's synthetic images to the real training rows, fitted on as many of each group as both have."""
+        """What brings the arm's synthetic images to the real training rows, fitted on as many of
+        each group as both have."""
         if not self.harmonise:
             return {}
         drawn = self.index[~self.index.real]
@@ -229,13 +280,16 @@ class Arms(L.LightningDataModule):
         return {False: match(self._stores[False].images[of], target=self.store.images[at])}
 
     def _drawn(self, made: Store) -> pd.DataFrame:
-        """The rows of the set this arm uses: a prefix of the plan, so arms are nested and each prefix is balanced."""
+        """The rows of the set this arm uses: a prefix of the plan, so arms are nested and each
+        prefix is balanced."""
         if made.meta["pixels"] != self.store.meta["pixels"]:
             raise ValueError(
                 f"{made.folder}: its images have {made.meta['pixels']} pixels, those of cohort {self.cohort.name} "
                 f"{self.store.meta['pixels']}; generate the set from a model trained at the cohort's size"
             )
-        rows = made.index.sort_values("row", kind="stable").assign(split="train", source="synthetic")
+        rows = made.index.sort_values("row", kind="stable").assign(
+            split="train", source="synthetic"
+        )
         if self.synthetic == "only":
             return rows
         lacking = int(self.synthetic) - len(rows)
@@ -262,7 +316,9 @@ class Arms(L.LightningDataModule):
             )
         for split in ("train", "val", "test"):
             if not (self.index.split == split).any():
-                raise ValueError(f"{where}: the {split} split is empty; give the cohort more subjects or other splits")
+                raise ValueError(
+                    f"{where}: the {split} split is empty; give the cohort more subjects or other splits"
+                )
         for disease in self.labels:
             self._check_classes(disease, where)
 
@@ -290,25 +346,39 @@ class Arms(L.LightningDataModule):
 
 
 def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
-    """(rows, diseases) int64, 1 = has it: `label` of the cohort for hf, the codes in `conditions` for the others."""
+    """(rows, diseases) int64, 1 = has it: `label` of the cohort for hf, the codes in `conditions`
+    for the others."""
     codes = index.conditions.fillna("").str.split(";")
     columns = [index.label if name == "hf" else [name in row for row in codes] for name in labels]
     return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
 
 
-def predictions(index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)) -> pd.DataFrame:
-    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS and the cohort's `further` ones.
+def predictions(
+    index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)
+) -> pd.DataFrame:
+    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS and
+    the cohort's `further` ones.
 
-    `row` is that of the cohort's store, so that subjects can be told where another salt has renamed them.
-    `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list per loader as
-    `trainer.predict` returns them. `predicted` is 1 where the disease is the likelier. What the cohort does not know
-    (ACDC: sex, age, BMI) stays missing.
+    `row` is that of the cohort's store, so that subjects can be told where another salt has renamed
+    them. `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list
+    per loader as `trainer.predict` returns them. `predicted` is 1 where the disease is the
+    likelier. What the cohort does not know (ACDC: sex, age, BMI) stays missing.
     """
-    batches = [batch for part in outputs for batch in ([part] if isinstance(part, Mapping) else part)]
+    batches = [
+        batch for part in outputs for batch in ([part] if isinstance(part, Mapping) else part)
+    ]
     if not batches:
-        raise ValueError("no predictions were made; run trainer.predict on an arm with validation and test rows")
+        raise ValueError(
+            "no predictions were made; run trainer.predict on an arm with validation and test rows"
+        )
     rows = torch.cat([batch["row"] for batch in batches]).cpu().numpy()
-    found = torch.cat([batch["probability"] for batch in batches]).float().cpu().numpy().reshape(len(rows), -1)
+    found = (
+        torch.cat([batch["probability"] for batch in batches])
+        .float()
+        .cpu()
+        .numpy()
+        .reshape(len(rows), -1)
+    )
     told = index.iloc[rows]
     truth = disease_labels(told, labels)
     tables = [

@@ -19,9 +19,9 @@ from cmrstudy.continuing import START, EpochDraws, Place
 class Images(Dataset[LabelledBatch]):
     """Some `rows` of an arm's index; a whole batch is fetched at once, one gather per store.
 
-    `labels` (n,) or (n, diseases) and `groups` (n,) go with the index's n rows. `matches`: what harmonises the images of
-    a store, by the same keys. Holds stores, not arrays: a worker
-    process opens its own memory map.
+    `labels` (n,) or (n, diseases) and `groups` (n,) go with the index's n rows. `matches`: what
+    harmonises the images of a store, by the same keys. Holds stores, not arrays: a worker process
+    opens its own memory map.
     """
 
     def __init__(
@@ -52,7 +52,9 @@ class Images(Dataset[LabelledBatch]):
         images = np.empty((len(rows), *next(iter(self.stores.values())).images.shape[1:]), np.uint8)
         for real, part in parts.items():
             fetched = self.stores[real].images[self.stored[rows[part]]]
-            images[part] = self.matches[real](fetched) if real in self.matches and len(part) else fetched
+            images[part] = (
+                self.matches[real](fetched) if real in self.matches and len(part) else fetched
+            )
         return {
             "image": torch.from_numpy(images),
             "label": torch.from_numpy(self.label[rows]),
@@ -62,8 +64,8 @@ class Images(Dataset[LabelledBatch]):
 
 
 class Draws(EpochDraws):
-    """`count` images an epoch (None: all) as whole passes in random order, then a rest; with `chances` (one per image)
-    each draw is independent, an image's mass being its chance."""
+    """`count` images an epoch (None: all) as whole passes in random order, then a rest; with
+    `chances` (one per image) each draw is independent, an image's mass being its chance."""
 
     def __init__(
         self,
@@ -76,12 +78,18 @@ class Draws(EpochDraws):
         batch_size: int = 1,
     ) -> None:
         self.images = len(images)  # type: ignore[arg-type]
-        super().__init__(self.images if count is None else count, seed=seed, begin=begin, batch_size=batch_size)
+        super().__init__(
+            self.images if count is None else count, seed=seed, begin=begin, batch_size=batch_size
+        )
         self.chances = None if chances is None else torch.from_numpy(chances)
 
     def drawn(self) -> torch.Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.chances is not None:
-            return torch.multinomial(self.chances, self.count, replacement=True, generator=generator)
+            return torch.multinomial(
+                self.chances, self.count, replacement=True, generator=generator
+            )
         passes = math.ceil(self.count / self.images)
-        return torch.cat([torch.randperm(self.images, generator=generator) for _ in range(passes)])[: self.count]
+        return torch.cat([torch.randperm(self.images, generator=generator) for _ in range(passes)])[
+            : self.count
+        ]

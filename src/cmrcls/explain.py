@@ -1,7 +1,9 @@
-"""Where a classifier looks: Grad-CAM (Selvaraju et al. 2017) of every test image, and how much of it lies on the heart.
+"""Where a classifier looks: Grad-CAM (Selvaraju et al. 2017) of every test image, and how much of
+it lies on the heart.
 
-A map alone convinces by its looks. Here its mass is counted inside the segmentation, against the area of each structure
-(a classifier that looks everywhere alike) and against a map that is the structure itself at the same coarseness.
+A map alone convinces by its looks. Here its mass is counted inside the segmentation, against the
+area of each structure (a classifier that looks everywhere alike) and against a map that is the
+structure itself at the same coarseness.
 """
 
 from __future__ import annotations
@@ -36,8 +38,14 @@ from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them
 WHERE = ("heart", *PLACES)  # heart: everything but outside
-OUTCOMES = {(1, 1): "true positive", (0, 1): "false positive", (1, 0): "false negative", (0, 0): "true negative"}
-FURTHER: dict[str, dict[Any, str]] = {  # axes of `by_subgroup` beside those of the cohort: value -> name
+OUTCOMES = {
+    (1, 1): "true positive",
+    (0, 1): "false positive",
+    (1, 0): "false negative",
+    (0, 0): "true negative",
+}
+# axes of `by_subgroup` beside those of the cohort: value -> name
+FURTHER: dict[str, dict[Any, str]] = {
     "diagnosis": {0: "Healthy", 1: "Diseased"},
     "outcome": {name: name.capitalize() for name in OUTCOMES.values()},
 }
@@ -48,19 +56,24 @@ CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 class Explained(NamedTuple):
     """The test images of an arm as a classifier saw them."""
 
-    images: pd.DataFrame  # per image and disease: row, disease, label, probability, predicted, outcome, AXES, `WHERE`
-    maps: np.ndarray  # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
+    # per image and disease: row, disease, label, probability, predicted, outcome, AXES, `WHERE`
+    images: pd.DataFrame
+    # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
+    maps: np.ndarray
     layer: str  # the part of the network whose feature map this is
 
 
 def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
-    """Grad-CAM of every test image for the class that the network predicts, and the map's mass per structure.
+    """Grad-CAM of every test image for the class that the network predicts, and the map's mass per
+    structure.
 
-    The score is the log-odds of the predicted class, the map that of the last feature map with at least `cells` cells a
-    side. `images` has three columns for each place of WHERE: `<place>` is its share of the map's mass (bilinear, at the
-    size of the mask; NaN without any mass), `<place>_area` its share of the image, which a map that is the same
-    everywhere would have, `<place>_ideal` the share of a map that is the place itself in as few cells: the share of
-    another map may be higher, but is hardly when it shows more than the place. ED and ES masks count half each.
+    The score is the log-odds of the predicted class, the map that of the last feature map with at
+    least `cells` cells a side. `images` has three columns for each place of WHERE: `<place>` is its
+    share of the map's mass (bilinear, at the size of the mask; NaN without any mass),
+    `<place>_area` its share of the image, which a map that is the same everywhere would have,
+    `<place>_ideal` the share of a map that is the place itself in as few cells: the share of
+    another map may be higher, but is hardly when it shows more than the place. ED and ES masks
+    count half each.
 
     Raises ValueError for a network without such a feature map, or for videos.
     """
@@ -76,16 +89,27 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
         for batch in arms.rows_dataloader(rows):
             some = batch["row"].numpy()
             logits, raw = grad_cam(module, batch, layer=module.network.get_submodule(name))
-            masks = torch.from_numpy(np.asarray(arms.store.masks[arms.index.stored.to_numpy()[some]]))
+            masks = torch.from_numpy(
+                np.asarray(arms.store.masks[arms.index.stored.to_numpy()[some]])
+            )
             truth = disease_labels(arms.index.iloc[some], module.labels)
             for k, disease in enumerate(module.labels):
                 sign = torch.where(logits[:, k] > 0, 1.0, -1.0)
                 heat = (raw[:, k] * sign[:, None, None]).relu()
-                told = {"row": some, "disease": disease, "label": truth[:, k], "probability": logits[:, k].sigmoid()}
-                found.append(pd.DataFrame({**told, "predicted": (sign > 0).int(), **shares(heat, masks)}))
+                told = {
+                    "row": some,
+                    "disease": disease,
+                    "label": truth[:, k],
+                    "probability": logits[:, k].sigmoid(),
+                }
+                found.append(
+                    pd.DataFrame({**told, "predicted": (sign > 0).int(), **shares(heat, masks)})
+                )
                 maps.append(heat.numpy())
     images = pd.concat(found, ignore_index=True)
-    images.insert(5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)])
+    images.insert(
+        5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)]
+    )
     people = arms.index.loc[images.row, [*AXES, "label"]].reset_index(drop=True)
     for place, axis in enumerate(AXES):
         images.insert(6 + place, axis, people[axis])
@@ -94,7 +118,8 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
 
 @contextmanager
 def as_judge(module: nn.Module) -> Iterator[None]:
-    """Within, nothing is augmented or learnt and no graph is kept below the explained layer; afterwards all is as before."""
+    """Within, nothing is augmented or learnt and no graph is kept below the explained layer;
+    afterwards all is as before."""
     training, learning = module.training, [p for p in module.parameters() if p.requires_grad]
     module.eval()
     for parameter in learning:
@@ -109,19 +134,27 @@ def as_judge(module: nn.Module) -> Iterator[None]:
 
 
 def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
-    """Name of the part of `network` with the last feature map of at least `cells` cells a side, for images of `pixels`.
+    """Name of the part of `network` with the last feature map of at least `cells` cells a side, for
+    images of `pixels`.
 
-    A network that ends in a list of patches (a vision transformer) has none: ValueError, as when all are coarser.
+    A network that ends in a list of patches (a vision transformer) has none: ValueError, as when
+    all are coarser.
     """
     if cells < 2:
-        raise ValueError(f"cells={cells}: a map needs at least 2 a side to show a place; {CELLS} is usual")
+        raise ValueError(
+            f"cells={cells}: a map needs at least 2 a side to show a place; {CELLS} is usual"
+        )
     seen: list[tuple[str, torch.Size]] = []
 
     def note(name: str, part: nn.Module, given: Any, found: Any) -> None:
         if isinstance(found, Tensor) and found.ndim > 2 and math.prod(found.shape[2:]) > 1:
             seen.append((name, found.shape[1:]))
 
-    hooks = [part.register_forward_hook(partial(note, name)) for name, part in network.named_modules() if name]
+    hooks = [
+        part.register_forward_hook(partial(note, name))
+        for name, part in network.named_modules()
+        if name
+    ]
     try:
         with torch.no_grad():
             network(torch.zeros(1, 3, pixels, pixels, device=next(network.parameters()).device))
@@ -129,15 +162,27 @@ def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
         for hook in hooks:
             hook.remove()
     if not seen or not _is_map(seen[-1][1]):
-        ends = f"ends in features of shape {tuple(seen[-1][1])}, not in a map" if seen else "has no feature map"
-        raise ValueError(f"{type(network).__name__} {ends} of channels by rows by columns, which Grad-CAM needs; "
-                         "explain a run of resnet18, densenet121 or another convolutional network")  # fmt: skip
+        ends = (
+            f"ends in features of shape {tuple(seen[-1][1])}, not in a map"
+            if seen
+            else "has no feature map"
+        )
+        raise ValueError(
+            f"{type(network).__name__} {ends} of channels by rows by columns, which Grad-CAM needs; "
+            "explain a run of resnet18, densenet121 or another convolutional network"
+        )
     names = [name for name, _ in seen]
-    fine = [name for name, shape in seen if _is_map(shape) and shape[1] >= cells and names.count(name) == 1]
+    fine = [
+        name
+        for name, shape in seen
+        if _is_map(shape) and shape[1] >= cells and names.count(name) == 1
+    ]
     if not fine:
         most = max(shape[1] for _, shape in seen if _is_map(shape))
-        raise ValueError(f"{type(network).__name__}: the feature maps of an image of {pixels} pixels have at most "
-                         f"{most} x {most} cells; lower cells={cells}, or train at more model.pixels")  # fmt: skip
+        raise ValueError(
+            f"{type(network).__name__}: the feature maps of an image of {pixels} pixels have at most "
+            f"{most} x {most} cells; lower cells={cells}, or train at more model.pixels"
+        )
     return fine[-1]
 
 
@@ -148,9 +193,10 @@ def _is_map(shape: torch.Size) -> bool:
 def grad_cam(module: Classifier, batch: Any, *, layer: nn.Module) -> tuple[Tensor, Tensor]:
     """Log-odds (B, diseases) and signed maps (B, diseases, side, side), both float32 on the CPU.
 
-    A map is sum_k a_k A_k over the channels A of `layer`, a_k the mean gradient of the log-odds over the channel (eq. 1);
-    its ReLU is the Grad-CAM of disease (eq. 2), the ReLU of its negative that of health. Batch norms stay as trained, so
-    an image's map doesn't depend on the others of the batch.
+    A map is sum_k a_k A_k over the channels A of `layer`, a_k the mean gradient of the log-odds
+    over the channel (eq. 1); its ReLU is the Grad-CAM of disease (eq. 2), the ReLU of its negative
+    that of health. Batch norms stay as trained, so an image's map doesn't depend on the others of
+    the batch.
     """
     batch = {name: value.to(module.device) for name, value in batch.items()}
     images = module.on_after_batch_transfer(batch, 0)["image"]  # type: ignore[arg-type]
@@ -172,26 +218,34 @@ def at_size(maps: Tensor, pixels: int) -> Tensor:
 
 
 def shares(maps: Tensor, masks: Tensor) -> dict[str, np.ndarray]:
-    """Columns `<place>`, `<place>_area`, `<place>_ideal` (see `explain`), each (B,), of maps (B, side, side) >= 0 and
-    masks (B, 2, P, P), labels 0..3."""
+    """Columns `<place>`, `<place>_area`, `<place>_ideal` (see `explain`), each (B,), of maps (B,
+    side, side) >= 0 and masks (B, 2, P, P), labels 0..3."""
     labels = torch.tensor([*LABELS.values(), 0])
-    inside = (masks[:, :, None] == labels[:, None, None]).float().mean(1)  # (B, 4, P, P), mean of the phases
+    # (B, 4, P, P), mean of the phases
+    inside = (masks[:, :, None] == labels[:, None, None]).float().mean(1)
     inside = torch.cat([1 - inside[:, 3:], inside], dim=1)  # the places of WHERE
     pixels, side, found = masks.shape[-1], maps.shape[-1], {}
     mass = at_size(maps, pixels)
     for k, place in enumerate(WHERE):
         itself = at_size(F.adaptive_avg_pool2d(inside[:, k], side), pixels)
-        for name, weight in ((place, mass), (f"{place}_area", torch.ones_like(mass)), (f"{place}_ideal", itself)):
-            found[name] = ((weight * inside[:, k]).sum((1, 2)) / weight.sum((1, 2))).numpy()  # 0 / 0 is NaN
+        for name, weight in (
+            (place, mass),
+            (f"{place}_area", torch.ones_like(mass)),
+            (f"{place}_ideal", itself),
+        ):
+            # 0 / 0 is NaN
+            found[name] = ((weight * inside[:, k]).sum((1, 2)) / weight.sum((1, 2))).numpy()
     return found
 
 
 def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     """`Explained.images` as one row per disease, subgroup and place of WHERE.
 
-    Columns: disease, axis, subgroup, place, n (images with a map), blank (without: nothing spoke for the predicted
-    class), share (mean), sd, low and high (its 95 % interval, Student's t over subjects), area and ideal (means over
-    the same images), times_area = share / area, 1 where a classifier looks everywhere alike. Unknown bands count overall only.
+    Columns: disease, axis, subgroup, place, n (images with a map), blank (without: nothing spoke
+        for the predicted
+    class), share (mean), sd, low and high (its 95 % interval, Student's t over subjects), area and
+    ideal (means over the same images), times_area = share / area, 1 where a classifier looks
+    everywhere alike. Unknown bands count overall only.
     """
     table = images.assign(overall="overall", diagnosis=images.label)
     axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), *FURTHER]
@@ -210,19 +264,36 @@ def _summary(part: pd.DataFrame, place: str) -> dict[str, Any]:
     n, share, sd = len(seen), seen[place].mean(), seen[place].std(ddof=1)
     reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
     area, ideal = seen[f"{place}_area"].mean(), seen[f"{place}_ideal"].mean()
-    return {"n": n, "blank": len(part) - n, "share": share, "sd": sd, "low": np.clip(share - reach, 0, 1),
-            "high": np.clip(share + reach, 0, 1), "area": area, "ideal": ideal,
-            "times_area": share / area if area else math.nan}  # fmt: skip
+    return {
+        "n": n,
+        "blank": len(part) - n,
+        "share": share,
+        "sd": sd,
+        "low": np.clip(share - reach, 0, 1),
+        "high": np.clip(share + reach, 0, 1),
+        "area": area,
+        "ideal": ideal,
+        "times_area": share / area if area else math.nan,
+    }
 
 
 def chosen(images: pd.DataFrame, disease: str, *, count: int) -> dict[str, list[int]]:
-    """Per outcome the positions in `images` of the `count` that the classifier is surest of, surest first."""
-    sure = (images.probability - 0.5).abs()[images.disease == disease].sort_values(ascending=False, kind="stable")
-    return {name: sure.index[images.outcome[sure.index] == name][:count].tolist() for name in OUTCOMES.values()}
+    """Per outcome the positions in `images` of the `count` that the classifier is surest of, surest
+    first."""
+    sure = (
+        (images.probability - 0.5)
+        .abs()[images.disease == disease]
+        .sort_values(ascending=False, kind="stable")
+    )
+    return {
+        name: sure.index[images.outcome[sure.index] == name][:count].tolist()
+        for name in OUTCOMES.values()
+    }
 
 
 def pictured(explained: Explained, arms: Arms, disease: str, *, count: int = 3) -> Figure:
-    """`count` images per outcome: ED, the map over it, the structures' outlines, probability and share on the heart.
+    """`count` images per outcome: ED, the map over it, the structures' outlines, probability and
+    share on the heart.
 
     It shows real images: save it nowhere but in the run's folder, which git ignores.
     """
@@ -230,19 +301,28 @@ def pictured(explained: Explained, arms: Arms, disease: str, *, count: int = 3) 
     columns = max(1, *map(len, picks.values()))
     with rc_context(STYLE):
         cell = min(2.0, (WIDTH - 0.3) / columns)
-        figure = Figure(figsize=(cell * columns + 0.3, (cell + 0.25) * len(picks) + 0.3), layout="constrained")
+        figure = Figure(
+            figsize=(cell * columns + 0.3, (cell + 0.25) * len(picks) + 0.3), layout="constrained"
+        )
         panels = figure.subplots(len(picks), columns, squeeze=False)
         for row, (outcome, positions) in zip(panels, picks.items(), strict=True):
             n = int(((images.outcome == outcome) & (images.disease == disease)).sum())
             row[0].set_ylabel(f"{outcome}s\n(n = {n:,})", fontsize=10)
-            for panel, position in zip(row, [*positions, *[None] * (columns - len(positions))], strict=True):
+            for panel, position in zip(
+                row, [*positions, *[None] * (columns - len(positions))], strict=True
+            ):
                 panel.set(xticks=[], yticks=[])
                 panel.spines[:].set_visible(False)
                 if position is not None:
                     _draw(panel, explained, arms, position)
-        lines = [Line2D([], [], color=np.array(STRUCTURES[label]) / 255, label=name) for name, label in LABELS.items()]
+        lines = [
+            Line2D([], [], color=np.array(STRUCTURES[label]) / 255, label=name)
+            for name, label in LABELS.items()
+        ]
         lines.append(Line2D([], [], color=HEAT, linewidth=6, label="speaks for the prediction"))
-        figure.legend(handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=9)
+        figure.legend(
+            handles=lines, loc="outside upper left", ncols=len(lines), frameon=False, fontsize=9
+        )
     return figure
 
 
@@ -254,7 +334,8 @@ def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
     panel.imshow(image, cmap="gray", vmin=0, vmax=255)
     if heat.any():
         panel.imshow(np.ones_like(heat), cmap=ListedColormap([HEAT]), alpha=0.7 * heat / heat.max())
-    for label, colour in sorted(STRUCTURES.items(), reverse=True):  # LV last: its wall's inner edge is its own
+    # LV last: its wall's inner edge is its own
+    for label, colour in sorted(STRUCTURES.items(), reverse=True):
         if (mask == label).any():
             panel.contour(mask == label, [0.5], colors=[np.array(colour) / 255], linewidths=0.9)
     told = "no map" if np.isnan(seen.heart) else f"{seen.heart:.0%} on the heart"

@@ -1,11 +1,12 @@
 """How far apart the highest and the lowest subgroup are, without what picking the extremes adds.
 
-Of subgroups that are all alike one is highest and one lowest by chance, and the more and the smaller they are, the
-further apart: a gap is biased upwards, a worst subgroup downwards. So each stands beside what equal subgroups of these
-sizes give (their labels permuted, DiCiccio et al. 2020), an estimate that would give what was observed once that chance is
-added, an interval that holds whichever pair is extreme (Tukey's simultaneous limits below, pointwise limits above), and
-the between-group standard deviation less sampling variance (Lum et al. 2022, "double-corrected"). The coverage is measured
-in docs/results/coverage.md.
+Of subgroups that are all alike one is highest and one lowest by chance, and the more and the
+smaller they are, the further apart: a gap is biased upwards, a worst subgroup downwards. So each
+stands beside what equal subgroups of these sizes give (their labels permuted, DiCiccio et al.
+2020), an estimate that would give what was observed once that chance is added, an interval that
+holds whichever pair is extreme (Tukey's simultaneous limits below, pointwise limits above), and the
+between-group standard deviation less sampling variance (Lum et al. 2022, "double-corrected"). The
+coverage is measured in docs/results/coverage.md.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ from scipy import sparse
 
 from cmrcls.study import Axis, Level
 
-PRIOR = 10  # subjects' worth of the common variance in each subgroup's own: one of three subjects has none to speak of
+# subjects' worth of the common variance in each subgroup's own: one of three subjects has none to
+# speak of
+PRIOR = 10
 BATCH = 64  # permutations together
 SHARES = np.r_[np.linspace(0, 1, 13), 1.25, 1.6, 2.0, 3.0]  # of what subgroups were observed apart
 RATES = ("balanced_accuracy", "sensitivity", "false_positive_rate", "selection_rate")
 
 
 class Rates(NamedTuple):
-    """A rate in K subgroups and A arms as observed (first) and with permuted subgroups (the others)."""
+    """A rate in K subgroups and A arms as observed (first) and with permuted subgroups (the
+    others)."""
 
     rate: np.ndarray  # (1 + B, K, A); NaN where a subgroup lacks what it needs
     variance: np.ndarray  # (1 + B, K, A) of chance in subjects
@@ -33,7 +37,8 @@ class Rates(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """How much subgroups differ by the chance of training: the variance that it adds to each subgroup's mean."""
+    """How much subgroups differ by the chance of training: the variance that it adds to each
+    subgroup's mean."""
 
     variance: float
     draws: np.ndarray  # (B,) as it might have been estimated
@@ -50,7 +55,8 @@ class Part(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """What is observed on average, for subgroups drawn together or apart by SHARES; both (len(SHARES),)."""
+    """What is observed on average, for subgroups drawn together or apart by SHARES; both
+    (len(SHARES),)."""
 
     observed: np.ndarray  # rises
     true: np.ndarray
@@ -73,7 +79,8 @@ class Gap(NamedTuple):
     high: float
     between_sd: float  # between subgroups, less chance
     where: int  # the part that has the gap
-    parts: list[np.ndarray]  # the subgroups' rates (K,) drawn together so far that the gap is `corrected`
+    # the subgroups' rates (K,) drawn together so far that the gap is `corrected`
+    parts: list[np.ndarray]
     curve: Curve
 
 
@@ -89,7 +96,8 @@ class Lowest(NamedTuple):
     curve: Curve  # of how far the worst lies below the centre
 
     def freed(self, rates: np.ndarray) -> np.ndarray:
-        """The worst (R,) of drawn rates (R, K), each less the bias, around the centre of its own draw."""
+        """The worst (R,) of drawn rates (R, K), each less the bias, around the centre of its own
+        draw."""
         centre = rates @ self.weight
         return centre - self.curve.freed(centre - rates.min(axis=1))
 
@@ -106,7 +114,8 @@ def shuffled(
     """RATES by axis, as observed and with subgroups permuted among the subjects.
 
     Permuted is within true label and fold, for the selection rate within the fold: equal selection
-    rates are its null hypothesis, whatever the prevalence. Subjects whose subgroup is unknown stay out.
+    rates are its null hypothesis, whatever the prevalence. Subjects whose subgroup is unknown stay
+    out.
 
     Args:
         decided: (n, A) share of an arm's runs that call the subject diseased.
@@ -125,24 +134,34 @@ def shuffled(
     for some in together.values():
         known = some[0].codes >= 0
         values = np.concatenate([decided[known], decided[known] ** 2], axis=1).astype(np.float32)
-        cells, cell = np.unique(np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True)
+        cells, cell = np.unique(
+            np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True
+        )
         sick = label[known].astype(int)
         within = np.zeros(known.sum(), int) if fold is None else fold[known].astype(int)
         options: dict[str, Any] = {"permutations": permutations, "rng": rng}
-        by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
+        by_label = _sums(
+            values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options
+        )
         every = _sums(values, cell, len(cells), within=within, **options)
         counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
         for k, axis in enumerate(some):
-            into = (cells[:, k] == np.arange(len(axis.names))[:, None]).astype(np.float32)  # (K, cells)
+            # (K, cells)
+            into = (cells[:, k] == np.arange(len(axis.names))[:, None]).astype(np.float32)
             of = into @ counts  # (K, 2): healthy, diseased
-            tpr, fpr = (_rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0))
+            tpr, fpr = (
+                _rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0)
+            )
             found[axis.title] = {
-                "balanced_accuracy": Rates((tpr.rate + 1 - fpr.rate) / 2, (tpr.variance + fpr.variance) / 4,
-                                           (tpr.whole + 1 - fpr.whole) / 2),
+                "balanced_accuracy": Rates(
+                    (tpr.rate + 1 - fpr.rate) / 2,
+                    (tpr.variance + fpr.variance) / 4,
+                    (tpr.whole + 1 - fpr.whole) / 2,
+                ),
                 "sensitivity": tpr,
                 "false_positive_rate": fpr,
                 "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
-            }  # fmt: skip
+            }
     return found
 
 
@@ -155,7 +174,8 @@ def _sums(
     permutations: int,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Sums (1 + B, count, columns) of values (n, columns) by code: as they are, then with subjects permuted `within`."""
+    """Sums (1 + B, count, columns) of values (n, columns) by code: as they are, then with subjects
+    permuted `within`."""
     n, found = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
     order, ends = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))
     strata = [np.flatnonzero(within == stratum) for stratum in np.unique(within)]
@@ -167,7 +187,9 @@ def _sums(
         if start == 0:
             who[0] = np.arange(n)
         rows = np.r_[0, (np.arange(size)[:, None] * n + ends).ravel()]
-        pick = sparse.csr_array((np.ones(size * n, np.float32), who[:, order].ravel(), rows), shape=(size * count, n))
+        pick = sparse.csr_array(
+            (np.ones(size * n, np.float32), who[:, order].ravel(), rows), shape=(size * count, n)
+        )
         found[start : start + size] = (pick @ values).reshape(size, count, -1)
     return found
 
@@ -185,7 +207,9 @@ def _rates(sums: np.ndarray, count: np.ndarray) -> Rates:
     return Rates(rate, variance, whole[0, 0])
 
 
-def part(rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersion: float = 1.0) -> Part:
+def part(
+    rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersion: float = 1.0
+) -> Part:
     """An arm's subgroups `who` (positions) of Rates.
 
     `dispersion`: by which chance between folds exceeds that of subjects.
@@ -196,12 +220,14 @@ def part(rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersio
     return Part(rates.rate[0, who, arm], own, noise, spread, trained)
 
 
-def trained(levels: Sequence[Level], scores: np.ndarray, *, draws: int, rng: np.random.Generator) -> Trained:
+def trained(
+    levels: Sequence[Level], scores: np.ndarray, *, draws: int, rng: np.random.Generator
+) -> Trained:
     """How much training moves subgroups apart, from how replicates order them differently.
 
     A replicate that is better for everybody moves no gap; what is left once that is taken out has
-    one variance for all subgroups. Chance of single predictions is in it and in that of subjects: to
-    take it off here would leave no variance of training too often, and with it more than 5 % of
+    one variance for all subgroups. Chance of single predictions is in it and in that of subjects:
+    to take it off here would leave no variance of training too often, and with it more than 5 % of
     false alarms (docs/results/coverage.md).
 
     Args:
@@ -254,9 +280,18 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
     curve, moved = _drawn_together(parts, noises, found[where])
     corrected = min(float(curve.freed(found[where])), found[where])
     return Gap(
-        found[where], float(chance.mean()), float(np.quantile(chance, 0.95)), p, max(corrected, low), low,
-        min(max(limits), 1.0), float(np.sqrt(max(0.0, between))), where, moved, curve,
-    )  # fmt: skip
+        found[where],
+        float(chance.mean()),
+        float(np.quantile(chance, 0.95)),
+        p,
+        max(corrected, low),
+        low,
+        min(max(limits), 1.0),
+        float(np.sqrt(max(0.0, between))),
+        where,
+        moved,
+        curve,
+    )
 
 
 def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
@@ -265,16 +300,21 @@ def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
     centre = float(weight @ one.rate)
     worst, observed = centre + noise.min(axis=1), float(one.rate.min())
     apart = one.rate - centre
-    below = [float((centre - (centre + share * apart + noise).min(axis=1)).mean()) for share in SHARES]
+    below = [
+        float((centre - (centre + share * apart + noise).min(axis=1)).mean()) for share in SHARES
+    ]
     curve = Curve(np.array(below), SHARES * -apart.min())
     corrected = max(centre - float(curve.freed(centre - observed)), observed)
     share = (centre - corrected) / -apart.min() if apart.min() < 0 else 0.0
     p = (1 + int((worst <= observed + 1e-9).sum())) / (1 + len(worst))
-    return Lowest(observed, float(worst.mean()), p, corrected, centre + share * apart, weight, curve)
+    return Lowest(
+        observed, float(worst.mean()), p, corrected, centre + share * apart, weight, curve
+    )
 
 
 def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
-    """(B, K) what equal subgroups deviate by: permuted subjects, to each subgroup's own variance, and training."""
+    """(B, K) what equal subgroups deviate by: permuted subjects, to each subgroup's own variance,
+    and training."""
     usual = one.spread.mean(axis=0)
     scale = np.sqrt(np.divide(one.variance, usual, out=np.ones_like(usual), where=usual > 0))
     return one.noise * scale + np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
@@ -294,17 +334,23 @@ def _centre(one: Part) -> float:
 def _drawn_together(
     parts: Sequence[Part], noises: Sequence[np.ndarray], observed: float
 ) -> tuple[Curve, list[np.ndarray]]:
-    """What gap is observed of subgroups drawn towards their centre, and the rates that on average give this one.
+    """What gap is observed of subgroups drawn towards their centre, and the rates that on average
+    give this one.
 
-    All are drawn by a common factor; where even equal ones would give more than was observed, it is 0.
+    All are drawn by a common factor; where even equal ones would give more than was observed, it is
+    0.
     """
     centres = [_centre(one) for one in parts]
 
     def rates(share: float) -> list[np.ndarray]:
-        return [centre + share * (one.rate - centre) for one, centre in zip(parts, centres, strict=True)]
+        return [
+            centre + share * (one.rate - centre) for one, centre in zip(parts, centres, strict=True)
+        ]
 
     def expected(share: float) -> float:
-        gaps = [np.ptp(rate + noise, axis=1) for rate, noise in zip(rates(share), noises, strict=True)]
+        gaps = [
+            np.ptp(rate + noise, axis=1) for rate, noise in zip(rates(share), noises, strict=True)
+        ]
         return float(np.max(gaps, axis=0).mean())
 
     curve = Curve(np.array([expected(share) for share in SHARES]), SHARES * observed)

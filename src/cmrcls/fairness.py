@@ -15,12 +15,13 @@ FACTS = ["subgroup", "n", "positives", "prevalence"]
 
 
 def table2(study: Study, *, axes: Sequence[str] = ()) -> pd.DataFrame:
-    """The paper's Table 2, one row per subgroup and arm: mean and sd (ddof 1) of balanced accuracy over an arm's runs.
+    """The paper's Table 2, one row per subgroup and arm: mean and sd (ddof 1) of balanced accuracy
+    over an arm's runs.
 
     `axes` names further columns whose values are subgroups; folds are pooled.
-    Columns out: subgroup, axis, n, positives, prevalence, arm, balanced_accuracy, sd, sets, seeds. A subgroup without
-    positives or negatives is NaN. `.attrs["refused"]` says in a sentence each which axes can't be compared,
-    `.attrs["warnings"]` which runs are left out or missing.
+    Columns out: subgroup, axis, n, positives, prevalence, arm, balanced_accuracy, sd, sets, seeds.
+    A subgroup without positives or negatives is NaN. `.attrs["refused"]` says in a sentence each
+    which axes can't be compared, `.attrs["warnings"]` which runs are left out or missing.
     """
     given, weights, rows = study.predicted, study.weights, []
     known = [axis for axis in axes_of(study.subjects, axes) if len(axis.columns) < 2]
@@ -32,13 +33,20 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> pd.DataFrame:
             score = scored("balanced_accuracy", given.of(who)).value
             for k, arm in enumerate(study.arms):
                 own = score[study.positions(arm)]
-                rows.append({
-                    "subgroup": name, "axis": axis.title, "n": n, "positives": positives,
-                    "prevalence": positives / n if n else np.nan, "arm": arm,
-                    "balanced_accuracy": float(own @ weights[study.positions(arm), k]),
-                    "sd": own.std(ddof=1) if len(own) > 1 else np.nan,
-                    "sets": counted[arm]["sets"], "seeds": counted[arm]["seeds"],
-                })  # fmt: skip
+                rows.append(
+                    {
+                        "subgroup": name,
+                        "axis": axis.title,
+                        "n": n,
+                        "positives": positives,
+                        "prevalence": positives / n if n else np.nan,
+                        "arm": arm,
+                        "balanced_accuracy": float(own @ weights[study.positions(arm), k]),
+                        "sd": own.std(ddof=1) if len(own) > 1 else np.nan,
+                        "sets": counted[arm]["sets"],
+                        "seeds": counted[arm]["seeds"],
+                    }
+                )
     table = pd.DataFrame(rows)
     wanted = [axis for axis in [*SUBGROUPS, *axes] if axis not in {axis.title for axis in known}]
     table.attrs["refused"] = [_refusal(study.subjects, axis) for axis in dict.fromkeys(wanted)]
@@ -47,11 +55,14 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def wide(table: pd.DataFrame) -> pd.DataFrame:
-    """`table2` for reading: a row per subgroup, a column "0.740 ± 0.025" per arm; keeps `.attrs["refused"]` and `["warnings"]`."""
+    """`table2` for reading: a row per subgroup, a column "0.740 ± 0.025" per arm; keeps
+    `.attrs["refused"]` and `["warnings"]`."""
     shown = table.assign(cell=[_cell(row) for row in table.itertuples()])
     shown["prevalence"] = ["n/a" if pd.isna(p) else f"{p:.2%}" for p in shown.prevalence]
     facts = shown.drop_duplicates("subgroup")[FACTS]
-    cells = shown.pivot(index="subgroup", columns="arm", values="cell")[list(dict.fromkeys(shown.arm))]
+    cells = shown.pivot(index="subgroup", columns="arm", values="cell")[
+        list(dict.fromkeys(shown.arm))
+    ]
     result = facts.join(cells, on="subgroup").reset_index(drop=True)
     result.attrs |= {key: table.attrs.get(key, []) for key in ("refused", "warnings")}
     return result

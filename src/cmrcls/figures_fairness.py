@@ -1,4 +1,5 @@
-"""Fairness as pictures: forest plot, gaps, calibration, confusion and critical differences; pure functions of tables."""
+"""Fairness as pictures: forest plot, gaps, calibration, confusion and critical differences; pure
+functions of tables."""
 
 from __future__ import annotations
 
@@ -17,13 +18,16 @@ LEGEND = "line: 95 % interval; hollow: too few subjects for one"
 
 
 def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
-    """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives, mean, low, high."""
+    """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives,
+    mean, low, high."""
     groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
     counts = table.drop_duplicates("subgroup").set_index("subgroup")
     names = [f"{group}\n{counts.positives[group]:,} of {counts.n[group]:,}" for group in groups]
     first = ~counts.axis.duplicated().to_numpy()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.2 + len(groups) * (0.22 + 0.14 * len(arms))), layout="constrained")
+        figure = Figure(
+            figsize=(WIDTH, 1.2 + len(groups) * (0.22 + 0.14 * len(arms))), layout="constrained"
+        )
         panel = figure.subplots()
         _marks(panel, table.rename(columns={"subgroup": "row"}), groups, arms)
         for y in np.flatnonzero(first)[1:]:
@@ -36,14 +40,19 @@ def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
 
 
 def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
-    """Largest difference between subgroups per axis and arm: columns axis, arm, corrected, low, high, difference, expected.
+    """Largest difference between subgroups per axis and arm: columns axis, arm, corrected, low,
+    high, difference, expected.
 
-    A mark is the corrected gap with its interval, a cross what was observed, a tick what equal subgroups give.
+    A mark is the corrected gap with its interval, a cross what was observed, a tick what equal
+    subgroups give.
     """
     shown = table.rename(columns={"axis": "row", "corrected": "mean"})
     axes, arms = list(dict.fromkeys(shown.row)), list(dict.fromkeys(shown.arm))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.4 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))), layout="constrained")
+        figure = Figure(
+            figsize=(WIDTH, 1.4 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))),
+            layout="constrained",
+        )
         panel = figure.subplots()
         _marks(panel, shown, axes, arms)
         height = 0.8 / len(arms)
@@ -70,25 +79,44 @@ def decision(table: pd.DataFrame) -> Figure:
         panel = figure.subplots()
         for k, arm in enumerate(arms):
             part, colour = table[table.arm == arm], COLOURS[k % len(COLOURS)]
-            panel.plot(part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=str(arm))
-            panel.fill_between(part.threshold, part.low, part.high, color=colour, alpha=0.12, linewidth=0)
+            panel.plot(
+                part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=str(arm)
+            )
+            panel.fill_between(
+                part.threshold, part.low, part.high, color=colour, alpha=0.12, linewidth=0
+            )
         everybody = table[table.arm == arms[0]]
-        panel.plot(everybody.threshold, everybody.treat_all, color=INK, linewidth=1, linestyle="--", label="everybody")
+        panel.plot(
+            everybody.threshold,
+            everybody.treat_all,
+            color=INK,
+            linewidth=1,
+            linestyle="--",
+            label="everybody",
+        )
         panel.axhline(0, color=INK, linewidth=1, linestyle=":", label="nobody")
         most = float(table.net_benefit.max())
-        panel.set(xscale="log", ylim=(-0.3 * most if most > 0 else -0.01, 1.15 * most if most > 0 else 0.01))
+        panel.set(
+            xscale="log",
+            ylim=(-0.3 * most if most > 0 else -0.01, 1.15 * most if most > 0 else 0.01),
+        )
         ticks = [
-            tick for tick in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5) if tick >= table.threshold.min()
+            tick
+            for tick in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+            if tick >= table.threshold.min()
         ]
         panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         panel.minorticks_off()
         panel.set(xlabel="threshold: risk at which one would act", ylabel="net benefit")
-        figure.legend(loc="outside upper left", ncols=_columns([*arms, "everybody", "nobody"]), frameon=False)
+        figure.legend(
+            loc="outside upper left", ncols=_columns([*arms, "everybody", "nobody"]), frameon=False
+        )
     return figure
 
 
 def calibration(table: pd.DataFrame) -> Figure:
-    """Reliability: a panel per arm; columns arm, n, predicted, share; a dot's area grows with its predictions."""
+    """Reliability: a panel per arm; columns arm, n, predicted, share; a dot's area grows with its
+    predictions."""
     arms = list(dict.fromkeys(table.arm))
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(arms))
@@ -97,8 +125,17 @@ def calibration(table: pd.DataFrame) -> Figure:
             panel.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
             panel.plot(part.predicted, part.share, color=COLOURS[k % len(COLOURS)], linewidth=1.2)
             size = 8 + 90 * np.sqrt(part.n / table.n.max())
-            panel.scatter(part.predicted, part.share, s=size, color=COLOURS[k % len(COLOURS)], clip_on=False, zorder=3)
-            panel.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            panel.scatter(
+                part.predicted,
+                part.share,
+                s=size,
+                color=COLOURS[k % len(COLOURS)],
+                clip_on=False,
+                zorder=3,
+            )
+            panel.set(
+                xlim=(0, 1), ylim=(0, 1), aspect="equal", xticks=[0, 0.5, 1], yticks=[0, 0.5, 1]
+            )
             panel.set_title(_broken(arm), fontsize=10)
         figure.supxlabel("mean predicted probability of disease", fontsize=11)
         figure.supylabel("share that is diseased", fontsize=11)
@@ -106,7 +143,8 @@ def calibration(table: pd.DataFrame) -> Figure:
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over runs); shade: share of the row."""
+    """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over runs); shade:
+    share of the row."""
     arms = list(table.arm)
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(arms))
@@ -114,7 +152,11 @@ def confusion(table: pd.DataFrame) -> Figure:
             names = ["diseased", "healthy"]
             left = k % _columns(arms) == 0
             matrix(
-                panel, np.array([[row.tp, row.fn], [row.fp, row.tn]]), names if left else ["", ""], names, form=",.1f"
+                panel,
+                np.array([[row.tp, row.fn], [row.fp, row.tn]]),
+                names if left else ["", ""],
+                names,
+                form=",.1f",
             )
             for tick in panel.get_yticklabels():
                 tick.set(rotation=90, va="center")
@@ -125,7 +167,8 @@ def confusion(table: pd.DataFrame) -> Figure:
 
 
 def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
-    """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does not tell apart."""
+    """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does
+    not tell apart."""
     ordered = ranks.sort_values(kind="stable")
     k, half = len(ordered), (len(ordered) + 1) // 2
     bars = _cliques(ordered.to_numpy(), critical)
@@ -142,9 +185,16 @@ def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -
             panel.plot([tick, tick], [-0.08, 0], color=INK, linewidth=1)
             panel.text(tick, -0.14, str(tick), ha="center", va="bottom", fontsize=10)
         if np.isfinite(critical):
-            panel.plot([1, 1 + critical], [-0.62, -0.62], color=INK, linewidth=2, marker="|", markersize=9)
+            panel.plot(
+                [1, 1 + critical], [-0.62, -0.62], color=INK, linewidth=2, marker="|", markersize=9
+            )
             panel.text(
-                1 + critical / 2, -0.68, f"critical difference {critical:.2f}", ha="center", va="bottom", fontsize=10
+                1 + critical / 2,
+                -0.68,
+                f"critical difference {critical:.2f}",
+                ha="center",
+                va="bottom",
+                fontsize=10,
             )
         for j, (start, end) in enumerate(bars):
             y = 0.18 + 0.16 * j
@@ -154,16 +204,27 @@ def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -
             left = j < half
             y = top + step * (j if left else k - 1 - j)
             edge = 1 - 0.04 * span if left else k + 0.04 * span
-            panel.plot([rank, rank, edge], [0, y, y], color=COLOURS[list(ranks.index).index(arm) % len(COLOURS)])
-            panel.text(edge - 0.02 * span if left else edge + 0.02 * span, y, f"{_broken(str(arm))} ({rank:.2f})",
-                       ha="right" if left else "left", va="center", fontsize=10)  # fmt: skip
+            panel.plot(
+                [rank, rank, edge],
+                [0, y, y],
+                color=COLOURS[list(ranks.index).index(arm) % len(COLOURS)],
+            )
+            panel.text(
+                edge - 0.02 * span if left else edge + 0.02 * span,
+                y,
+                f"{_broken(str(arm))} ({rank:.2f})",
+                ha="right" if left else "left",
+                va="center",
+                fontsize=10,
+            )
         if title:
             panel.set_title(title, fontsize=11, loc="left")
     return figure
 
 
 def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence[str]) -> None:
-    """Per row and arm a mark at `mean` and a line from `low` to `high`; words where the mean is undefined."""
+    """Per row and arm a mark at `mean` and a line from `low` to `high`; words where the mean is
+    undefined."""
     height = 0.8 / len(arms)
     for k, arm in enumerate(arms):
         part = table[table.arm == arm].set_index("row").reindex(list(rows))
@@ -172,14 +233,25 @@ def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence
         panel.hlines(places, part.low, part.high, color=colour, linewidth=2)
         sure = part.low.notna().to_numpy()
         for some, fill in ((sure, colour), (~sure, "white")):
-            panel.plot(part["mean"][some], places[some], MARKERS[k % len(MARKERS)], color=colour, markerfacecolor=fill,
-                       markersize=5.5)  # fmt: skip
+            panel.plot(
+                part["mean"][some],
+                places[some],
+                MARKERS[k % len(MARKERS)],
+                color=colour,
+                markerfacecolor=fill,
+                markersize=5.5,
+            )
         panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=str(arm))
     undefined = {row: bool(part["mean"].isna().all()) for row, part in table.groupby("row")}
     for y, row in enumerate(rows):
         if undefined[row]:
             panel.text(
-                0.02, y, "undefined: one class only", va="center", fontsize=9, transform=panel.get_yaxis_transform()
+                0.02,
+                y,
+                "undefined: one class only",
+                va="center",
+                fontsize=9,
+                transform=panel.get_yaxis_transform(),
             )
     panel.set_ylim(len(rows) - 0.5, -0.5)
     panel.tick_params(left=False)
@@ -188,7 +260,9 @@ def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
     columns = min(4, max(count, 1))
     rows = -(-count // columns) or 1
-    figure = Figure(figsize=(WIDTH, 0.5 + (min(WIDTH / columns, 2.6) + 0.2) * rows), layout="constrained")
+    figure = Figure(
+        figsize=(WIDTH, 0.5 + (min(WIDTH / columns, 2.6) + 0.2) * rows), layout="constrained"
+    )
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for panel in panels[count:]:
         panel.set_axis_off()
@@ -196,10 +270,15 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 
 
 def _cliques(ranks: np.ndarray, critical: float) -> list[tuple[int, int]]:
-    """First and last position of the longest stretches of sorted ranks that lie within `critical`."""
+    """First and last position of the longest stretches of sorted ranks that lie within
+    `critical`."""
     found: list[tuple[int, int]] = []
     for start in range(len(ranks)):
-        end = int(np.flatnonzero(ranks <= ranks[start] + critical)[-1]) if np.isfinite(critical) else start
+        end = (
+            int(np.flatnonzero(ranks <= ranks[start] + critical)[-1])
+            if np.isfinite(critical)
+            else start
+        )
         if end > start and (not found or end > found[-1][1]):
             found.append((start, end))
     return found

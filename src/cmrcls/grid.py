@@ -1,7 +1,9 @@
-"""The runs of a study: which settings a sweep varied, the arms they make, and what is there, unsound or missing of each.
+"""The runs of a study: which settings a sweep varied, the arms they make, and what is there,
+unsound or missing of each.
 
-A factor is a setting in which the finished runs differ, seed and fold apart: the number of synthetic images, the
-mitigation, and whatever else was swept. An arm is a combination of the factors' values.
+A factor is a setting in which the finished runs differ, seed and fold apart: the number of
+synthetic images, the mitigation, and whatever else was swept. An arm is a combination of the
+factors' values.
 """
 
 from __future__ import annotations
@@ -71,11 +73,14 @@ class Study(NamedTuple):
         return [run for arm in self.arms for run in arm.runs]
 
     def finished(self) -> list[tuple[Arm, Run]]:
-        return [(arm, run) for arm in self.arms for run in arm.runs if run.record.state == "finished"]
+        return [
+            (arm, run) for arm in self.arms for run in arm.runs if run.record.state == "finished"
+        ]
 
 
 def read(folder: Path, *, shown: str = "stack") -> list[Run]:
-    """The classifier runs below `folder`, at any depth, that saw the input `shown`; others are passed over."""
+    """The classifier runs below `folder`, at any depth, that saw the input `shown`; others are
+    passed over."""
     found = []
     for path in sorted(Path(folder).glob("**/run.json")):
         record = runs.record(path.parent)
@@ -104,14 +109,18 @@ def study(of: Iterable[Run], *, shown: str = "stack", wanted: Sequence[str] | No
     called = titles(keys)
     made = _told_apart([_arm(some, called) for some in arms.values()], called)
     made.sort(key=lambda arm: _place(arm, keys))
-    return Study(_chosen(made, wanted), {called[key]: _values_in_words(made, key) for key in keys}, shown)
+    return Study(
+        _chosen(made, wanted), {called[key]: _values_in_words(made, key) for key in keys}, shown
+    )
 
 
 def factors(of: Sequence[Run]) -> list[str]:
-    """The settings, or groups of them, in which the runs differ: first what their commands named, then what files say.
+    """The settings, or groups of them, in which the runs differ: first what their commands named,
+    then what files say.
 
-    What a group's choice brings with it is none of its own, such as the loss of a mitigation; all else is, sets of
-    another kind under the same path included, so that arms which differ in more than was asked are named.
+    What a group's choice brings with it is none of its own, such as the loss of a mitigation; all
+    else is, sets of another kind under the same path included, so that arms which differ in more
+    than was asked are named.
     """
     named = {key for run in of for key in run.record.keys}
     chosen = {key for run in of for key in run.record.choices}
@@ -127,7 +136,11 @@ def factors(of: Sequence[Run]) -> list[str]:
     found: list[str] = []
     for key in dict.fromkeys(order):
         brings = [other for other in found if other in chosen]
-        if key in APART or not _differs(of, key) or (key not in named and key != SET and _follows(of, key, brings)):
+        if (
+            key in APART
+            or not _differs(of, key)
+            or (key not in named and key != SET and _follows(of, key, brings))
+        ):
             continue
         found.append(key)
     return found
@@ -139,13 +152,17 @@ def title(key: str) -> str:
 
 
 def titles(keys: Sequence[str]) -> dict[str, str]:
-    """Each factor in words; its whole key where another one ends alike (model.pixels beside cohort.pixels)."""
+    """Each factor in words; its whole key where another one ends alike (model.pixels beside
+    cohort.pixels)."""
     short = [title(key) for key in keys]
-    return {key: name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True)}
+    return {
+        key: name if short.count(name) == 1 else key for key, name in zip(keys, short, strict=True)
+    }
 
 
 def _value(run: Run, key: str) -> Any:
-    """The value of a factor in a run: a group's choice, a setting, or which set it was trained on."""
+    """The value of a factor in a run: a group's choice, a setting, or which set it was trained
+    on."""
     if key == SET:
         return run.record.inputs.get(SET, {}).get("kind")
     if key in run.record.choices:
@@ -180,7 +197,8 @@ def _arm(of: list[Run], called: Mapping[str, str]) -> Arm:
 
 
 def _told_apart(arms: list[Arm], called: Mapping[str, str]) -> list[Arm]:
-    """The arms under names that differ: experiments of one's own set what no command names, and sets share a folder's name.
+    """The arms under names that differ: experiments of one's own set what no command names, and
+    sets share a folder's name.
 
     Arms of one name get what they differ in behind it, in the order of the factors.
     """
@@ -232,7 +250,8 @@ def _values_in_words(arms: Sequence[Arm], key: str) -> list[str]:
 
 
 def _place(arm: Arm, keys: Sequence[str]) -> tuple[Any, ...]:
-    """Where an arm stands in a table: by its other factors, the experiment's own values first; then by its amount."""
+    """Where an arm stands in a table: by its other factors, the experiment's own values first; then
+    by its amount."""
     run = arm.runs[0]
     others = []
     for key in (key for key in keys if key != SYNTHETIC):
@@ -256,7 +275,8 @@ def _chosen(arms: list[Arm], wanted: Sequence[str] | None) -> list[Arm]:
 
 
 def matches(arm: Arm, pattern: str) -> bool:
-    """Whether an arm is meant by a name or a folder, with * for any characters; a name itself may hold brackets."""
+    """Whether an arm is meant by a name or a folder, with * for any characters; a name itself may
+    hold brackets."""
     return any(name == pattern or fnmatchcase(name, pattern) for name in (arm.name, *arm.groups))
 
 
@@ -265,11 +285,14 @@ def _listed(arms: Iterable[Arm]) -> str:
 
 
 def baseline(arms: Sequence[Arm], wanted: str | None = None) -> str | None:
-    """The name of the arm that others are compared with: the one asked for, else real images with the usual settings."""
+    """The name of the arm that others are compared with: the one asked for, else real images with
+    the usual settings."""
     if wanted is not None:
         hits = [arm.name for arm in arms if matches(arm, str(wanted))]
         if len(hits) != 1:
-            raise ValueError(f"baseline={wanted}: {len(hits)} arms of that name. There are {_listed(arms)}")
+            raise ValueError(
+                f"baseline={wanted}: {len(hits)} arms of that name. There are {_listed(arms)}"
+            )
         return hits[0]
     real = [arm for arm in arms if str(arm.runs[0].record.settings[SYNTHETIC]) == "0"]
     usual = [arm for arm in real if arm.usual] or real
@@ -277,7 +300,10 @@ def baseline(arms: Sequence[Arm], wanted: str | None = None) -> str | None:
 
 
 def sound(
-    of: Iterable[Run], *, cohort: Callable[[int | None], str | None], synthetic: Mapping[str, str] | None = None
+    of: Iterable[Run],
+    *,
+    cohort: Callable[[int | None], str | None],
+    synthetic: Mapping[str, str] | None = None,
 ) -> tuple[list[Run], list[str]]:
     """(the runs that may be compared, a sentence per kind of run that may not).
 
@@ -287,7 +313,8 @@ def sound(
     Args:
         of: runs of a study.
         cohort: fold -> fingerprint of the cohort at hand, None where it can't be told.
-        synthetic: place -> fingerprint of what lies there now; read from the disk where it is not given.
+        synthetic: place -> fingerprint of what lies there now; read from the disk where it is not
+            given.
     """
     now = dict(synthetic or {})
     reasons: dict[Path, str] = {}
@@ -297,7 +324,9 @@ def sound(
             continue
         here = cohort(run.fold)
         if here is not None and run.fingerprint("cohort") != here:
-            reasons[run.folder] = f"trained on another cohort or split ({run.fingerprint('cohort')}, here {here})"
+            reasons[run.folder] = (
+                f"trained on another cohort or split ({run.fingerprint('cohort')}, here {here})"
+            )
         elif (made := run.record.inputs.get(SET)) is not None:
             place = str(made["at"])
             if place not in now:
@@ -317,7 +346,8 @@ def sound(
 
 
 def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
-    """Runs that asked for published weights and began from random ones, where others of their arm did not."""
+    """Runs that asked for published weights and began from random ones, where others of their arm
+    did not."""
     arms: dict[str, list[Run]] = {}
     for run in of:
         if run.record.state == "finished":
@@ -326,9 +356,12 @@ def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
     for some in arms.values():
         starts = {run.fingerprint("model.weights") for run in some}
         if len(starts) > 1:
-            reasons |= {run.folder: "began from random weights, others of its arm from published ones; train it again "
-                                    "where these can be loaded"
-                        for run in some if run.fingerprint("model.weights") == "random"}  # fmt: skip
+            reasons |= {
+                run.folder: "began from random weights, others of its arm from published ones; train it again "
+                "where these can be loaded"
+                for run in some
+                if run.fingerprint("model.weights") == "random"
+            }
     return reasons
 
 
@@ -341,10 +374,12 @@ class _Origin(NamedTuple):
 
 
 def replicates(of: Study) -> dict[Path, tuple[str, str]]:
-    """Finished run's folder -> (generator, set) that its synthetic images are from; two empty words where it has none.
+    """Finished run's folder -> (generator, set) that its synthetic images are from; two empty words
+    where it has none.
 
     Named by their seeds, or by their place where seeds don't tell them apart, so that folds, whose
-    generators and sets are others, have the same names. A generator that can't be told is "unknown".
+    generators and sets are others, have the same names. A generator that can't be told is
+    "unknown".
     """
     origins: dict[int | None, dict[str, _Origin]] = {}
     for _, run in of.finished():
@@ -356,17 +391,25 @@ def replicates(of: Study) -> dict[Path, tuple[str, str]]:
     for fold, sets in origins.items():
         generators = _called({o.generator: o.generator_seed for o in sets.values() if o.generator})
         for generator in {origin.generator for origin in sets.values()}:
-            own = {made: origin.seed for made, origin in sets.items() if origin.generator == generator}
+            own = {
+                made: origin.seed for made, origin in sets.items() if origin.generator == generator
+            }
             for mark, name in _called(own).items():
                 names[fold, mark] = (generators[generator] if generator else UNKNOWN, name)
-    return {run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", "")) for _, run in of.finished()}
+    return {
+        run.folder: names.get((run.fold, run.fingerprint(SET) or ""), ("", ""))
+        for _, run in of.finished()
+    }
 
 
 def _called(seeds: Mapping[str, int | None]) -> dict[str, str]:
     """A name per thing: its seed, or its place among them where seeds don't tell them apart."""
     if None not in seeds.values() and len(set(seeds.values())) == len(seeds):
         return {mark: str(seed) for mark, seed in seeds.items()}
-    return {mark: str(k) for k, mark in enumerate(sorted(seeds, key=lambda mark: (str(seeds[mark]), mark)))}
+    return {
+        mark: str(k)
+        for k, mark in enumerate(sorted(seeds, key=lambda mark: (str(seeds[mark]), mark)))
+    }
 
 
 def _some(names: Sequence[str]) -> str:
@@ -377,15 +420,18 @@ def cells(of: Study) -> pd.DataFrame:
     """One row per cell of the study: columns COLUMNS, `fold` Int64, `arm` the folder's name.
 
     Expected is every arm, and set of it where it has several, in every fold with every seed that
-    occurs, runs over folds and runs without apart: what no arm has begun can't be known. `state` is one of STATES; `told` is the error of a
-    failed run, else empty; `run` the folder, empty for an absent one.
+    occurs, runs over folds and runs without apart: what no arm has begun can't be known. `state` is
+    one of STATES; `told` is the error of a failed run, else empty; `run` the folder, empty for an
+    absent one.
     """
     rows = []
     for folded in (False, True):
         some = [run for run in of.runs if (run.fold is not None) == folded]
         folds, seeds = sorted({run.fold or 0 for run in some}), sorted({run.seed for run in some})
         for family in (family for arm in of.arms for family in _by_set(arm)):
-            own = {(run.fold or 0, run.seed): run for run in family if (run.fold is not None) == folded}
+            own = {
+                (run.fold or 0, run.seed): run for run in family if (run.fold is not None) == folded
+            }
             if not own:
                 continue
             one = next(iter(own.values()))
@@ -393,13 +439,19 @@ def cells(of: Study) -> pd.DataFrame:
                 if run := own.get((fold, seed)):
                     of_run = (run.group, run.record.state, run.record.told, str(run.folder))
                 else:
-                    of_run = (one.group.replace(f"-fold-{one.fold}", f"-fold-{fold}"), "absent", "", "")
+                    of_run = (
+                        one.group.replace(f"-fold-{one.fold}", f"-fold-{fold}"),
+                        "absent",
+                        "",
+                        "",
+                    )
                 rows.append((of_run[0], fold if folded else None, seed, *of_run[1:]))
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"fold": "Int64"})
 
 
 def _by_set(arm: Arm) -> list[list[Run]]:
-    """An arm's runs, apart by their folders' names without the fold where these tell sets of one kind."""
+    """An arm's runs, apart by their folders' names without the fold where these tell sets of one
+    kind."""
     places: dict[int | None, set[str]] = {}
     for run in arm.runs:
         if made := run.record.inputs.get(SET):
@@ -413,21 +465,29 @@ def _by_set(arm: Arm) -> list[list[Run]]:
 
 
 def missing(table: pd.DataFrame) -> list[str]:
-    """A phrase per arm of `cells` that is not complete: "synthetic-2000 seeds 3, 7 (never begun), 1 (failed: ...)"."""
+    """A phrase per arm of `cells` that is not complete: "synthetic-2000 seeds 3, 7 (never begun), 1
+    (failed: ...)"."""
     phrases = []
     for (arm, fold), part in table.groupby(["arm", "fold"], sort=False, dropna=False):
         if (part.state == "finished").all():
             continue
         name = str(arm) if pd.isna(fold) or f"fold-{fold}" in str(arm) else f"{arm} fold {fold}"
         reasons = [_reason(row) for row in part.itertuples()]
-        groups = {why: [str(s) for s, r in zip(part.seed, reasons, strict=True) if r == why] for why in reasons if why}
+        groups = {
+            why: [str(s) for s, r in zip(part.seed, reasons, strict=True) if r == why]
+            for why in reasons
+            if why
+        }
         listed = ", ".join(f"{', '.join(seeds)} ({why})" for why, seeds in groups.items())
-        phrases.append(f"{name} {'seeds' if sum(map(len, groups.values())) > 1 else 'seed'} {listed}")
+        phrases.append(
+            f"{name} {'seeds' if sum(map(len, groups.values())) > 1 else 'seed'} {listed}"
+        )
     return phrases
 
 
 def sentences(table: pd.DataFrame) -> list[str]:
-    """What a reader of the study's tables must know: how many cells are finished, which are missing, the remedy."""
+    """What a reader of the study's tables must know: how many cells are finished, which are
+    missing, the remedy."""
     if not (lacking := missing(table)):
         return [f"All {len(table)} runs of the study are finished."] if len(table) else []
     done = int((table.state == "finished").sum())
@@ -441,4 +501,6 @@ def sentences(table: pd.DataFrame) -> list[str]:
 def _reason(row: Any) -> str:
     """Why a cell isn't finished; empty if it is."""
     fault = row.told.split("; ")[0]  # without the remedy
-    return {"finished": "", "absent": "never begun", "failed": f"failed: {fault}"}.get(row.state, row.state)
+    return {"finished": "", "absent": "never begun", "failed": f"failed: {fault}"}.get(
+        row.state, row.state
+    )

@@ -1,7 +1,9 @@
-"""What a classifier's decisions and probabilities are worth: each metric once, with what every subject adds to it.
+"""What a classifier's decisions and probabilities are worth: each metric once, with what every
+subject adds to it.
 
-The influence of a subject is how much a metric moves when that subject is counted once more. It makes intervals cheap:
-a resample of the subjects moves the mean of several runs by a sum of influences, whatever the metric.
+The influence of a subject is how much a metric moves when that subject is counted once more. It
+makes intervals cheap: a resample of the subjects moves the mean of several runs by a sum of
+influences, whatever the metric.
 """
 
 from __future__ import annotations
@@ -51,9 +53,12 @@ Metric = Callable[[Predicted], Scored]
 
 
 def balanced_accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
-    """(TPR + TNR) / 2 (paper eq. 1); NaN when `label` lacks a class, where sklearn would quietly average one recall."""
+    """(TPR + TNR) / 2 (paper eq. 1); NaN when `label` lacks a class, where sklearn would quietly
+    average one recall."""
     label, predicted = np.asarray(label), np.asarray(predicted)
-    recalls = [np.mean(predicted[label == c] == c) if (label == c).any() else np.nan for c in (0, 1)]
+    recalls = [
+        np.mean(predicted[label == c] == c) if (label == c).any() else np.nan for c in (0, 1)
+    ]
     return float(np.mean(recalls))
 
 
@@ -78,10 +83,15 @@ def scored(kind: str | Metric, given: Predicted) -> Scored:
         return (_KINDS[kind] if isinstance(kind, str) else kind)(given)
 
 
-def reliability(label: np.ndarray, probability: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per bin of the probability of disease: its mean, the share of positives, and how many; each (BINS,), NaN if empty."""
+def reliability(
+    label: np.ndarray, probability: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per bin of the probability of disease: its mean, the share of positives, and how many; each
+    (BINS,), NaN if empty."""
     where = _bin(probability)
-    count, predicted, sick = (np.bincount(where, w, BINS) for w in (np.ones(len(where)), probability, label))
+    count, predicted, sick = (
+        np.bincount(where, w, BINS) for w in (np.ones(len(where)), probability, label)
+    )
     with np.errstate(invalid="ignore"):
         return predicted / count, sick / count, count.astype(int)
 
@@ -154,7 +164,8 @@ def _ece(given: Predicted) -> Scored:
 
 
 def _auroc(given: Predicted) -> Scored:
-    """A positive adds the share of negatives below it, a negative that of positives above it (DeLong 1988)."""
+    """A positive adds the share of negatives below it, a negative that of positives above it
+    (DeLong 1988)."""
     return _by_rank(given, _auroc_of)
 
 
@@ -170,10 +181,15 @@ class _Steps(NamedTuple):
     well: np.ndarray
 
 
-def _by_rank(given: Predicted, of: Callable[[np.ndarray, _Steps], tuple[float, np.ndarray]]) -> Scored:
+def _by_rank(
+    given: Predicted, of: Callable[[np.ndarray, _Steps], tuple[float, np.ndarray]]
+) -> Scored:
     sick = given.label.astype(bool)
     positives = int(sick.sum())
-    value, influence = np.full(given.probability.shape[1], np.nan), np.full(given.probability.shape, np.nan)
+    value, influence = (
+        np.full(given.probability.shape[1], np.nan),
+        np.full(given.probability.shape, np.nan),
+    )
     if positives:
         for run, score in enumerate(given.probability.T):
             value[run], influence[:, run] = of(sick, _steps(sick, score))
@@ -203,7 +219,10 @@ def _auprc_of(sick: np.ndarray, steps: _Steps) -> tuple[float, np.ndarray]:
     precision = np.cumsum(steps.sick) / reached
     value = (steps.sick * precision).sum() / positives
     # a subject more moves the precision of every step from its own down
-    up, down = (np.cumsum(part[::-1])[::-1] for part in (steps.sick / reached, steps.sick * precision / reached))
+    up, down = (
+        np.cumsum(part[::-1])[::-1]
+        for part in (steps.sick / reached, steps.sick * precision / reached)
+    )
     each = sick * (precision[steps.step] - value + up[steps.step]) - down[steps.step]
     return float(value), each / positives
 
@@ -213,7 +232,15 @@ def _bin(probability: np.ndarray) -> np.ndarray:
 
 
 _KINDS: dict[str, Metric] = {
-    "balanced_accuracy": _balanced_accuracy, "sensitivity": _sensitivity, "specificity": _specificity,
-    "false_positive_rate": _false_positive_rate, "ppv": _ppv, "npv": _npv, "auroc": _auroc, "auprc": _auprc,
-    "brier": _brier, "ece": _ece, "selection_rate": _selection_rate,
-}  # fmt: skip
+    "balanced_accuracy": _balanced_accuracy,
+    "sensitivity": _sensitivity,
+    "specificity": _specificity,
+    "false_positive_rate": _false_positive_rate,
+    "ppv": _ppv,
+    "npv": _npv,
+    "auroc": _auroc,
+    "auprc": _auprc,
+    "brier": _brier,
+    "ece": _ece,
+    "selection_rate": _selection_rate,
+}

@@ -1,7 +1,9 @@
-"""The rivals that synthetic images must beat: what is drawn, which loss, which heads, and what follows the training.
+"""The rivals that synthetic images must beat: what is drawn, which loss, which heads, and what
+follows the training.
 
-A mitigation is a choice of each (conf/mitigation): `sampling` (cmrcls.data.Arms), `loss` and `heads`
-(cmrcls.module.Classifier), `after`. Groups are those of `cmrdata.cohort`, a domain is a group without its diagnosis.
+A mitigation is a choice of each (conf/mitigation): `sampling` (cmrcls.data.Arms), `loss` and
+`heads` (cmrcls.module.Classifier), `after`. Groups are those of `cmrdata.cohort`, a domain is a
+group without its diagnosis.
 """
 
 from __future__ import annotations
@@ -19,7 +21,11 @@ from torch import Tensor, nn
 
 from cmrdata.cohort import AXES, balancing_weights, group_names, whole
 
-LOSSES, HEADS, AFTER = ("mean", "weighted", "groupdro"), ("one", "per_group"), ("nothing", "last_layer", "thresholds")
+LOSSES, HEADS, AFTER = (
+    ("mean", "weighted", "groupdro"),
+    ("one", "per_group"),
+    ("nothing", "last_layer", "thresholds"),
+)
 CONSTRAINTS = (  # of fairlearn's ThresholdOptimizer
     "equalized_odds",
     "demographic_parity",
@@ -29,15 +35,24 @@ CONSTRAINTS = (  # of fairlearn's ThresholdOptimizer
 
 
 def check_after(after: str, *, attribute: str, constraint: str) -> None:
-    """Raise ValueError for an unknown choice of what follows the training: better before than after it."""
-    for key, value, choices in (("after", after, AFTER), ("attribute", attribute, tuple(AXES)),
-                                ("constraint", constraint, CONSTRAINTS)):  # fmt: skip
+    """Raise ValueError for an unknown choice of what follows the training: better before than after
+    it."""
+    for key, value, choices in (
+        ("after", after, AFTER),
+        ("attribute", attribute, tuple(AXES)),
+        ("constraint", constraint, CONSTRAINTS),
+    ):
         if value not in choices:
-            raise ValueError(f"mitigation.{key}={value!r} is unknown; choose one of {', '.join(choices)}")
+            raise ValueError(
+                f"mitigation.{key}={value!r} is unknown; choose one of {', '.join(choices)}"
+            )
 
 
-def check_groups(name: str, *, choices: Mapping[str, Any], index: pd.DataFrame, cohort: str) -> None:
-    """Raise ValueError where a mitigation needs groups that an arm doesn't have: it would pass for one that does something.
+def check_groups(
+    name: str, *, choices: Mapping[str, Any], index: pd.DataFrame, cohort: str
+) -> None:
+    """Raise ValueError where a mitigation needs groups that an arm doesn't have: it would pass for
+    one that does something.
 
     Args:
         name: the mitigation's.
@@ -47,11 +62,17 @@ def check_groups(name: str, *, choices: Mapping[str, Any], index: pd.DataFrame, 
     """
     train = index[index.split == "train"]
     domains = sorted(set(group_names(train.assign(diagnosis=None))))
-    grouped = choices["sampling"] == "balanced" or choices["loss"] != LOSSES[0] or choices["heads"] != HEADS[0]
+    grouped = (
+        choices["sampling"] == "balanced"
+        or choices["loss"] != LOSSES[0]
+        or choices["heads"] != HEADS[0]
+    )
     remedy = "choose mitigation=none, or a cohort that knows sex, age or BMI"
     if (grouped or choices["after"] == "last_layer") and len(domains) < 2:
         who = (
-            f"all training images are of one group, {domains[0]}" if domains[0] else "nobody's sex, age or BMI is known"
+            f"all training images are of one group, {domains[0]}"
+            if domains[0]
+            else "nobody's sex, age or BMI is known"
         )
         raise ValueError(
             f"mitigation={name}: in cohort {cohort} {who}, so there are no groups to treat alike; {remedy}"
@@ -76,16 +97,20 @@ def check_groups(name: str, *, choices: Mapping[str, Any], index: pd.DataFrame, 
 def group_facts(train: pd.DataFrame, *, chances: np.ndarray | None) -> list[dict[str, Any]]:
     """Per group of the training rows, sorted by name: name, domain, and weight.
 
-    `chances`: per row, of being drawn (None: all alike). Weighting losses by `weight`, whose mean over the draws is 1,
-    gives every group the mass it has in `balancing_weights`.
+    `chances`: per row, of being drawn (None: all alike). Weighting losses by `weight`, whose mean
+    over the draws is 1, gives every group the mass it has in `balancing_weights`.
     """
-    table = pd.DataFrame({
-        "name": train.group,
-        "domain": group_names(train.assign(diagnosis=None)),
-        "mass": balancing_weights(train),
-        "drawn": 1 / len(train) if chances is None else chances,
-    })  # fmt: skip
-    found = table.groupby("name").agg(domain=("domain", "first"), mass=("mass", "sum"), drawn=("drawn", "sum"))
+    table = pd.DataFrame(
+        {
+            "name": train.group,
+            "domain": group_names(train.assign(diagnosis=None)),
+            "mass": balancing_weights(train),
+            "drawn": 1 / len(train) if chances is None else chances,
+        }
+    )
+    found = table.groupby("name").agg(
+        domain=("domain", "first"), mass=("mass", "sum"), drawn=("drawn", "sum")
+    )
     weight = (found.mass / found.drawn).tolist()
     return [
         {"name": name, "domain": domain, "weight": w}
@@ -93,11 +118,15 @@ def group_facts(train: pd.DataFrame, *, chances: np.ndarray | None) -> list[dict
     ]
 
 
-def matched_rows(wanted: pd.Series, train: pd.DataFrame, *, preferred: pd.Series, seed: int) -> np.ndarray:
-    """Index labels of real rows in `train`, as many of each group as `wanted` (a group per synthetic image) has.
+def matched_rows(
+    wanted: pd.Series, train: pd.DataFrame, *, preferred: pd.Series, seed: int
+) -> np.ndarray:
+    """Index labels of real rows in `train`, as many of each group as `wanted` (a group per
+    synthetic image) has.
 
-    Within a group each row is taken equally often, within one. Rows that are `preferred` (by index label) come first;
-    a group without any takes its other rows. A group without rows is named in a warning and left out.
+    Within a group each row is taken equally often, within one. Rows that are `preferred` (by index
+    label) come first; a group without any takes its other rows. A group without rows is named in a
+    warning and left out.
     """
     rng, found, missing = np.random.default_rng(seed), [np.empty(0, np.int64)], []
     for group, count in wanted.value_counts().sort_index().items():
@@ -111,7 +140,8 @@ def matched_rows(wanted: pd.Series, train: pd.DataFrame, *, preferred: pd.Series
         found.append(np.concatenate(passes)[:count])
     if missing:
         warnings.warn(
-            f"sampling=matched: no real training image of {', '.join(missing)}; as many are left out", stacklevel=3
+            f"sampling=matched: no real training image of {', '.join(missing)}; as many are left out",
+            stacklevel=3,
         )
     return np.concatenate(found)
 
@@ -120,18 +150,22 @@ def matched_rows(wanted: pd.Series, train: pd.DataFrame, *, preferred: pd.Series
 
 
 def sample_losses(logits: Tensor, label: Tensor, *, reduction: str = "mean") -> Tensor:
-    """Cross-entropy of (B, 2) logits with (B,) labels, or the mean over diseases of the binary one of (B, D) with (B, D).
+    """Cross-entropy of (B, 2) logits with (B,) labels, or the mean over diseases of the binary one
+    of (B, D) with (B, D).
 
     `reduction`: "mean", or "none" for a loss per sample (B,).
     """
     if label.ndim == 1:
         return F.cross_entropy(logits, label, reduction=reduction)
-    each = F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype), reduction="none").mean(1)
+    each = F.binary_cross_entropy_with_logits(
+        logits, label.to(logits.dtype), reduction="none"
+    ).mean(1)
     return each if reduction == "none" else each.mean()
 
 
 def weighted_mean(losses: Tensor, group: Tensor, *, weight: Tensor) -> Tensor:
-    """Mean of (B,) losses with `weight` (G,) of each sample's group; its mean over the draws being 1, so is lr's meaning."""
+    """Mean of (B,) losses with `weight` (G,) of each sample's group; its mean over the draws being
+    1, so is lr's meaning."""
     return (weight[group] * losses).mean()
 
 
@@ -145,12 +179,19 @@ def over_processes(x: Tensor) -> Tensor:
 
 
 def robust_mean(
-    losses: Tensor, group: Tensor, *, weight: Tensor, eta: float, total: Callable[[Tensor], Tensor] = over_processes
+    losses: Tensor,
+    group: Tensor,
+    *,
+    weight: Tensor,
+    eta: float,
+    total: Callable[[Tensor], Tensor] = over_processes,
 ) -> tuple[Tensor, Tensor]:
-    """GroupDRO (Sagawa et al. 2020, algorithm 1): sum_g q_g L_g after q_g <- q_g exp(eta L_g) / sum; returns it and q.
+    """GroupDRO (Sagawa et al. 2020, algorithm 1): sum_g q_g L_g after q_g <- q_g exp(eta L_g) /
+    sum; returns it and q.
 
-    `losses` (B,), `group` (B,), `weight` q (G,). L_g is a group's mean loss; of a group that is not in the batch
-    nothing is learnt: its q changes by the normalisation only. `total` sums over processes, whose gradients are averaged.
+    `losses` (B,), `group` (B,), `weight` q (G,). L_g is a group's mean loss; of a group that is not
+    in the batch nothing is learnt: its q changes by the normalisation only. `total` sums over
+    processes, whose gradients are averaged.
     """
     sums = torch.zeros_like(weight).index_add(0, group, losses.to(weight.dtype))
     counts = total(torch.bincount(group, minlength=len(weight)).to(weight.dtype)).clamp(min=1)
@@ -173,13 +214,17 @@ def last_linear(network: nn.Module) -> nn.Linear:
     return layers[-1]
 
 
-def refit_last_layer(module: Any, trainer: L.Trainer, data: Any, *, seed: int, subsamples: int = 10) -> None:
-    """Refit the classifier's last linear layer, in place, on group-balanced real training rows; the rest stays.
+def refit_last_layer(
+    module: Any, trainer: L.Trainer, data: Any, *, seed: int, subsamples: int = 10
+) -> None:
+    """Refit the classifier's last linear layer, in place, on group-balanced real training rows; the
+    rest stays.
 
-    `module`: a Classifier with its best weights; `data`: its Arms, set up. DFR (Kirichenko et al. 2023): the mean of
-    logistic regressions on `subsamples` draws of as many rows of each group as the smallest has. They are training rows,
-    as in Kang et al. 2020, since the validation split has chosen the epoch and holds few of the rare groups. An arm
-    without real images uses its synthetic ones; with a head per domain, all become this one.
+    `module`: a Classifier with its best weights; `data`: its Arms, set up. DFR (Kirichenko et al.
+    2023): the mean of logistic regressions on `subsamples` draws of as many rows of each group as
+    the smallest has. They are training rows, as in Kang et al. 2020, since the validation split has
+    chosen the epoch and holds few of the rare groups. An arm without real images uses its synthetic
+    ones; with a head per domain, all become this one.
     """
     train = data.index[data.index.split == "train"]
     train = train[whole(train) & (train.real | ~train.real.any())].drop_duplicates("stored")
@@ -190,18 +235,28 @@ def refit_last_layer(module: Any, trainer: L.Trainer, data: Any, *, seed: int, s
     rng, groups = np.random.default_rng(seed), train.groupby("group").indices
     size = min(map(len, groups.values()))
     draws = [
-        np.concatenate([rng.choice(rows, size, replace=False) for rows in groups.values()]) for _ in range(subsamples)
+        np.concatenate([rng.choice(rows, size, replace=False) for rows in groups.values()])
+        for _ in range(subsamples)
     ]
-    heads = layer.weight.detach().view(-1, module.outputs, layer.in_features)  # (domains, outputs, features)
+    # (domains, outputs, features)
+    heads = layer.weight.detach().view(-1, module.outputs, layer.in_features)
     biases = layer.bias.detach().view(-1, module.outputs)
     for k, disease in enumerate(module.labels):
-        fitted = [_regression(x[rows], label[rows, k]) for rows in draws if len(set(label[rows, k])) == 2]
+        fitted = [
+            _regression(x[rows], label[rows, k]) for rows in draws if len(set(label[rows, k])) == 2
+        ]
         if not fitted:
-            warnings.warn(f"mitigation=last_layer: group-balanced rows hold no case of {disease}, or only cases; its "
-                          "output stays as trained", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"mitigation=last_layer: group-balanced rows hold no case of {disease}, or only cases; its "
+                "output stays as trained",
+                stacklevel=2,
+            )
             continue
-        weight, bias = (torch.as_tensor(np.mean(part, axis=0)) for part in zip(*fitted, strict=True))
-        for output, sign in ((0, -0.5), (1, 0.5)) if label.shape[1] == 1 else ((k, 1.0),):  # softmax or sigmoid
+        weight, bias = (
+            torch.as_tensor(np.mean(part, axis=0)) for part in zip(*fitted, strict=True)
+        )
+        # softmax or sigmoid
+        for output, sign in ((0, -0.5), (1, 0.5)) if label.shape[1] == 1 else ((k, 1.0),):
             heads[:, output], biases[:, output] = sign * weight, sign * bias
 
 
@@ -216,8 +271,10 @@ def _inputs(layer: nn.Linear, module: Any, trainer: L.Trainer, loader: Any) -> n
 
     def compare(network: nn.Module, _: Any, out: Tensor) -> None:
         if not last or last[0].shape != out.shape or not torch.equal(last[0], out):
-            raise ValueError(f"{type(network).__name__}: its logits are not those of one last linear layer, so it can't "
-                             "be refitted; choose another mitigation or backbone")  # fmt: skip
+            raise ValueError(
+                f"{type(network).__name__}: its logits are not those of one last linear layer, so it can't "
+                "be refitted; choose another mitigation or backbone"
+            )
 
     hooks = [layer.register_forward_hook(keep), module.network.register_forward_hook(compare)]
     try:
@@ -228,17 +285,21 @@ def _inputs(layer: nn.Linear, module: Any, trainer: L.Trainer, loader: Any) -> n
             hook.remove()
     x = torch.cat(seen).double().numpy()
     if len(x) != len(loader.dataset):
-        raise ValueError(f"mitigation=last_layer: this process sees {len(x)} of {len(loader.dataset)} rows; predict with "
-                         "use_distributed_sampler=False or trainer.devices=1")  # fmt: skip
+        raise ValueError(
+            f"mitigation=last_layer: this process sees {len(x)} of {len(loader.dataset)} rows; predict with "
+            "use_distributed_sampler=False or trainer.devices=1"
+        )
     return x
 
 
 def _regression(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weight (features,) and bias of a logistic regression on standardised features, for features as they are."""
+    """Weight (features,) and bias of a logistic regression on standardised features, for features
+    as they are."""
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = x.mean(0), x.std(0)
-    scale[scale < 1e-8 * max(scale.max(), 1e-8)] = np.inf  # a feature that never varies says nothing
+    # a feature that never varies says nothing
+    scale[scale < 1e-8 * max(scale.max(), 1e-8)] = np.inf
     fit = LogisticRegression(max_iter=2000).fit((x - mean) / scale, label)
     weight = fit.coef_[0] / scale
     return weight, float(fit.intercept_[0] - weight @ mean)
@@ -247,17 +308,22 @@ def _regression(x: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, float]:
 def group_thresholds(
     table: pd.DataFrame, *, attribute: str = "sex", constraint: str = "equalized_odds", seed: int
 ) -> pd.DataFrame:
-    """Copy of `predictions`' table whose `predicted` comes from thresholds per group of `attribute` (Hardt et al. 2016).
+    """Copy of `predictions`' table whose `predicted` comes from thresholds per group of `attribute`
+    (Hardt et al. 2016).
 
-    fairlearn's ThresholdOptimizer, fitted per disease on the validation rows for balanced accuracy under `constraint`;
-    its decisions are partly random, by `seed`. `probability` stays. A group that lacks a class in validation, and people
-    of whom the attribute is unknown, keep the common threshold of 0.5, which a warning says.
+    fairlearn's ThresholdOptimizer, fitted per disease on the validation rows for balanced accuracy
+    under `constraint`; its decisions are partly random, by `seed`. `probability` stays. A group
+    that lacks a class in validation, and people of whom the attribute is unknown, keep the common
+    threshold of 0.5, which a warning says.
     """
     from fairlearn.postprocessing import ThresholdOptimizer
     from sklearn.preprocessing import FunctionTransformer
 
     check_after("thresholds", attribute=attribute, constraint=constraint)
-    table, told = table.copy(), table[attribute].astype(object).where(table[attribute].notna(), "unknown")
+    table, told = (
+        table.copy(),
+        table[attribute].astype(object).where(table[attribute].notna(), "unknown"),
+    )
     for disease, part in table.groupby("disease", sort=False):
         band = told[part.index]
         classes = part[part.split == "val"].groupby(band[part.split == "val"]).label.nunique()
@@ -284,5 +350,7 @@ def group_thresholds(
             predict_method="transform",
         )
         optimiser.fit(score[val], chosen.label[val], sensitive_features=of[val])
-        table.loc[chosen.index, "predicted"] = optimiser.predict(score, sensitive_features=of, random_state=seed)
+        table.loc[chosen.index, "predicted"] = optimiser.predict(
+            score, sensitive_features=of, random_state=seed
+        )
     return table

@@ -1,4 +1,5 @@
-"""Image backbones with a fresh head, so that the classifier's module never asks which one it trains."""
+"""Image backbones with a fresh head, so that the classifier's module never asks which one it
+trains."""
 
 from __future__ import annotations
 
@@ -21,13 +22,18 @@ from cmrcls.choices import WIDTH, names_file
 from cmrstudy.checkpoints import read
 from cmrstudy.inputs import file_hash
 
-HEADS = {"resnet18": "fc", "densenet121": "classifier"}  # torchvision's: name of the last, linear layer
-VIDEO = {"r3d_18": "fc", "r2plus1d_18": "fc", "mc3_18": "fc", "swin3d_t": "head"}  # torchvision's for videos
+# torchvision's: name of the last, linear layer
+HEADS = {"resnet18": "fc", "densenet121": "classifier"}
+# torchvision's for videos
+VIDEO = {"r3d_18": "fc", "r2plus1d_18": "fc", "mc3_18": "fc", "swin3d_t": "head"}
 TORCHVISION = HEADS | VIDEO
 PUBLISHED = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}
-WRAPPED = ("state_dict", "model", "model_state", "teacher")  # where published files keep their tensors
-PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.")  # before the names of all tensors of a file
-OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")  # as torchvision's file still has them
+# where published files keep their tensors
+WRAPPED = ("state_dict", "model", "model_state", "teacher")
+# before the names of all tensors of a file
+PREFIXES = ("module.", "model.", "backbone.", "encoder.", "network.")
+# as torchvision's file still has them
+OLD_DENSENET = re.compile(r"^(.*denselayer\d+\.(?:norm|conv))\.([12]\..+)$")
 PLAIN = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)  # (x - mean) / sd of what starts from random weights
 
 
@@ -41,27 +47,38 @@ class Origin(NamedTuple):
 
 
 def build_network(
-    backbone: str, *, weights: str | None, classes: int, width: int = WIDTH, pixels: int | None = None
+    backbone: str,
+    *,
+    weights: str | None,
+    classes: int,
+    width: int = WIDTH,
+    pixels: int | None = None,
 ) -> nn.Module:
-    """(B, 3, P, P) float images, or (B, 3, T, P, P) videos, -> (B, classes) logits; its `origin` is an Origin.
+    """(B, 3, P, P) float images, or (B, 3, T, P, P) videos, -> (B, classes) logits; its `origin` is
+    an Origin.
 
     Args:
-        backbone: one of HEADS or for videos of VIDEO, as torchvision has them, or any other model of timm.
-        weights: "imagenet", for videos "kinetics" (Kinetics-400), starts from published weights (paper 2.3), downloaded
-            on first use; without a network it warns and starts from random ones, as None does. A file, .safetensors or
-            one of torch's: its tensors, whose last layer is replaced where it has other classes.
+        backbone: one of HEADS or for videos of VIDEO, as torchvision has them, or any other model
+            of timm.
+        weights: "imagenet", for videos "kinetics" (Kinetics-400), starts from published weights
+            (paper 2.3), downloaded on first use; without a network it warns and starts from random
+            ones, as None does. A file, .safetensors or one of torch's: its tensors, whose last
+            layer is replaced where it has other classes.
         classes: number of logits.
         width: a ResNet-18's first channel count: 64 is the published network, 16 costs a sixteenth.
         pixels: P; None for the network's own.
 
     Raises:
         FileNotFoundError: for a file that is not there.
-        ValueError: naming the unknown or unfitting value, for a file the tensors that are missing or too many.
+        ValueError: naming the unknown or unfitting value, for a file the tensors that are missing
+            or too many.
     """
     check_names(backbone, weights=weights, width=width)
     if width != WIDTH:
         channels = tuple(width * 2**k for k in range(4))
-        network: nn.Module = ResNet(BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width)
+        network: nn.Module = ResNet(
+            BasicBlock, (2, 2, 2, 2), num_classes=classes, channels=channels, stem_width=width
+        )
         return _with(network, Origin("random", *PLAIN))
     file = Path(weights) if weights and names_file(weights) else None
     named = weights is not None and file is None
@@ -78,9 +95,13 @@ def build_network(
     network, loaded = _created(backbone, create, pretrained=named)
     if file is not None:
         fresh = load_published(network, file, backbone=backbone)
-        return _with(network, Origin(f"file {file_hash(file)}", *expected_input(network, backbone), fresh))
+        return _with(
+            network, Origin(f"file {file_hash(file)}", *expected_input(network, backbone), fresh)
+        )
     if loaded:
-        origin = Origin(f"{weights} {_weights_hash(network, backbone)}", *expected_input(network, backbone))
+        origin = Origin(
+            f"{weights} {_weights_hash(network, backbone)}", *expected_input(network, backbone)
+        )
         return _with(network, origin)
     return _with(network, Origin("random", *PLAIN))
 
@@ -91,16 +112,20 @@ def _with(network: nn.Module, origin: Origin) -> nn.Module:
 
 
 def check_network(backbone: str, *, weights: str | None, width: int = WIDTH, pixels: int) -> None:
-    """Raise what `build_network` and the network's first batch would raise, before any data are prepared.
+    """Raise what `build_network` and the network's first batch would raise, before any data are
+    prepared.
 
-    The network is built without memory or computation (torch's meta device). Published weights are not downloaded.
+    The network is built without memory or computation (torch's meta device). Published weights are
+    not downloaded.
     """
     check_names(backbone, weights=weights, width=width)
     file = weights if names_file(weights) else None
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         with torch.device("meta"):
-            network = build_network(backbone, weights=None, classes=2, width=width, pixels=pixels).eval()
+            network = build_network(
+                backbone, weights=None, classes=2, width=width, pixels=pixels
+            ).eval()
             shape = (1, 3, 16, pixels, pixels) if backbone in VIDEO else (1, 3, pixels, pixels)
             _check_patches(network, backbone, pixels)
             try:
@@ -154,7 +179,8 @@ def _sized(backbone: str, pixels: int | None) -> dict[str, Any]:
 
 
 def _check_patches(network: nn.Module, backbone: str, pixels: int) -> None:
-    """Raise ValueError where patches don't tile the image: its last rows and columns would be cut off unsaid."""
+    """Raise ValueError where patches don't tile the image: its last rows and columns would be cut
+    off unsaid."""
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     side = patch[0] if isinstance(patch, tuple | list) and len(patch) == 2 else patch
     if isinstance(side, int) and pixels % side:
@@ -168,7 +194,11 @@ def _check_patches(network: nn.Module, backbone: str, pixels: int) -> None:
 
 def _other_size(backbone: str, pixels: int, error: Exception) -> ValueError:
     """What to do where a network can't see images of this side."""
-    published = None if backbone in TORCHVISION else timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    published = (
+        None
+        if backbone in TORCHVISION
+        else timm.get_pretrained_cfg(backbone, allow_unregistered=True)
+    )
     own = published.input_size[-1] if published else 112 if backbone in VIDEO else 224
     why = " ".join(str(error).split())
     return ValueError(
@@ -180,8 +210,11 @@ def _other_size(backbone: str, pixels: int, error: Exception) -> ValueError:
 # published weights
 
 
-def expected_input(network: nn.Module, backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """(mean, sd) per channel by which published weights want their input normalised, as whoever published them says."""
+def expected_input(
+    network: nn.Module, backbone: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, sd) per channel by which published weights want their input normalised, as whoever
+    published them says."""
     if backbone in TORCHVISION:
         shown = get_model_weights(backbone)[_published(backbone)].transforms()
         return tuple(shown.mean), tuple(shown.std)
@@ -212,9 +245,11 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
     """Put a file's tensors into a network, but for a last layer of other classes.
 
     Args:
-        network: as `build_network` makes it, random; one on the meta device is only compared with the file.
-        file: .safetensors, or a torch file of tensors; names as the backbone's library has them, also within
-            `state_dict` or `model`, behind `module.` or the like, or as children of a sequence (RadImageNet's).
+        network: as `build_network` makes it, random; one on the meta device is only compared with
+            the file.
+        file: .safetensors, or a torch file of tensors; names as the backbone's library has them,
+            also within `state_dict` or `model`, behind `module.` or the like, or as children of a
+            sequence (RadImageNet's).
         backbone: its name.
 
     Returns:
@@ -227,11 +262,15 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
     source = f"model.weights={file}"
     state = _renamed(_tensors(read(file, source=source), source), network, backbone)
     own, heads = network.state_dict(), _heads(network, backbone)
-    fresh = tuple(sorted(name for name in heads if name not in state or state[name].shape != own[name].shape))
+    fresh = tuple(
+        sorted(name for name in heads if name not in state or state[name].shape != own[name].shape)
+    )
     if fresh:  # weight and bias belong together
         fresh = tuple(sorted(heads))
         state = {name: value for name, value in state.items() if name not in heads}
-    needed = {name for name in own if name not in fresh and not name.endswith("num_batches_tracked")}
+    needed = {
+        name for name in own if name not in fresh and not name.endswith("num_batches_tracked")
+    }
     missing, foreign = sorted(needed - state.keys()), sorted(state.keys() - own.keys())
     differ = [
         f"{name} is {_shape(state[name])} instead of {_shape(own[name])}"
@@ -255,22 +294,31 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
 
 def _tensors(content: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """The tensors of a published file by name, without wrappers and common prefixes."""
-    while inner := next((content[key] for key in WRAPPED if isinstance(content.get(key), Mapping)), None):
+    while inner := next(
+        (content[key] for key in WRAPPED if isinstance(content.get(key), Mapping)), None
+    ):
         content = inner
     state = {name: value for name, value in content.items() if isinstance(value, Tensor)}
     if not state:
-        raise ValueError(f"{source}: it holds no tensors by name; give a file of weights, .safetensors or .pth")
+        raise ValueError(
+            f"{source}: it holds no tensors by name; give a file of weights, .safetensors or .pth"
+        )
     while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in state)), None):
         state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
 
 
 def _renamed(state: dict[str, Tensor], network: nn.Module, backbone: str) -> dict[str, Tensor]:
-    """Tensors by the names that the network has, positions resampled to its size (timm's own conversion)."""
+    """Tensors by the names that the network has, positions resampled to its size (timm's own
+    conversion)."""
     if all(name.partition(".")[0].isdigit() for name in state):
         children = [name for name, _ in network.named_children()]
         parts = [(name.partition("."), value) for name, value in state.items()]
-        state = {f"{children[int(k)]}.{rest}": value for (k, _, rest), value in parts if int(k) < len(children)}
+        state = {
+            f"{children[int(k)]}.{rest}": value
+            for (k, _, rest), value in parts
+            if int(k) < len(children)
+        }
     state = {OLD_DENSENET.sub(r"\1\2", name): value for name, value in state.items()}
     if backbone in TORCHVISION:
         return state
@@ -290,17 +338,25 @@ def _shape(value: Tensor) -> str:
 
 
 def _some(names: list[str], *, several: int = 3) -> str:
-    return ", ".join(names[:several]) + (f" and {len(names) - several} more" if len(names) > several else "")
+    return ", ".join(names[:several]) + (
+        f" and {len(names) - several} more" if len(names) > several else ""
+    )
 
 
-def _created(backbone: str, create: Callable[[bool], nn.Module], *, pretrained: bool) -> tuple[nn.Module, bool]:
+def _created(
+    backbone: str, create: Callable[[bool], nn.Module], *, pretrained: bool
+) -> tuple[nn.Module, bool]:
     """The network, and whether it has its published weights."""
     if not pretrained:
         return _sizeable(backbone, create), False
     try:
         return create(True), True
-    except RuntimeError as error:  # timm: "No pretrained weights exist for ...", "Invalid pretrained tag ..."
-        raise ValueError(f"backbone {backbone}: {error} Set weights=null, or choose another name") from None
+    except (
+        RuntimeError
+    ) as error:  # timm: "No pretrained weights exist for ...", "Invalid pretrained tag ..."
+        raise ValueError(
+            f"backbone {backbone}: {error} Set weights=null, or choose another name"
+        ) from None
     except OSError as error:  # urllib's errors, and those of the hub that timm asks
         warnings.warn(
             f"{backbone}: published weights can't be downloaded ({' '.join(str(error).split())}); training starts from "

@@ -1,4 +1,5 @@
-"""Who was found, who was left out and why, and what those who stayed are like: a reviewer's first questions (STARD, CLAIM, TRIPOD+AI)."""
+"""Who was found, who was left out and why, and what those who stayed are like: a reviewer's first
+questions (STARD, CLAIM, TRIPOD+AI)."""
 
 from __future__ import annotations
 
@@ -19,11 +20,35 @@ from cmrstudy.report import Section, write_tables
 FEW = 10  # smaller counts of people with an attribute are not printed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 CLASSES = {0: "healthy", 1: "diseased"}
-CONDITION_NAMES = {"mi": "myocardial infarction", "ihd": "ischaemic heart disease", "af": "atrial fibrillation"}
+CONDITION_NAMES = {
+    "mi": "myocardial infarction",
+    "ihd": "ischaemic heart disease",
+    "af": "atrial fibrillation",
+}
 assert set(CONDITION_NAMES) == set(CONDITIONS), "a condition has no name"
 NUMERIC = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
-FLOW_COLUMNS = ["step", "part", "reason", "participants", "diseased", "real_images", "synthetic_images"]
-BASELINE_COLUMNS = ["variable", "level", "split", "label", "n", "known", "count", "share", "mean", "sd", "hidden"]
+FLOW_COLUMNS = [
+    "step",
+    "part",
+    "reason",
+    "participants",
+    "diseased",
+    "real_images",
+    "synthetic_images",
+]
+BASELINE_COLUMNS = [
+    "variable",
+    "level",
+    "split",
+    "label",
+    "n",
+    "known",
+    "count",
+    "share",
+    "mean",
+    "sd",
+    "hidden",
+]
 
 
 def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
@@ -38,14 +63,26 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
     """
     subjects, index = cohort.subjects, cohort.index
     lost = rejected[~rejected.subject.isin(subjects.subject)].drop_duplicates("subject")
-    rows: list[dict[str, Any]] = [{"step": "found", "part": "participants", "participants": len(subjects) + len(lost)}]
+    rows: list[dict[str, Any]] = [
+        {"step": "found", "part": "participants", "participants": len(subjects) + len(lost)}
+    ]
     reasons = lost.reason.map(in_general).value_counts()
-    rows += [{"step": "left out", "part": "not usable", "reason": reason, "participants": int(n)}
-             for reason, n in reasons.items()]  # fmt: skip
-    rows.append({"step": "read", "part": "participants with usable images", "participants": len(subjects)})
+    rows += [
+        {"step": "left out", "part": "not usable", "reason": reason, "participants": int(n)}
+        for reason, n in reasons.items()
+    ]
+    rows.append(
+        {"step": "read", "part": "participants with usable images", "participants": len(subjects)}
+    )
     if unlabelled := int(subjects.label.isna().sum()):
-        rows.append({"step": "left out", "part": "of the classifier", "participants": unlabelled,
-                     "reason": "neither case nor control (the generator's base may see them)"})  # fmt: skip
+        rows.append(
+            {
+                "step": "left out",
+                "part": "of the classifier",
+                "participants": unlabelled,
+                "reason": "neither case nor control (the generator's base may see them)",
+            }
+        )
     images = index.groupby("subject").size()
     for split, name in SPLITS.items():
         part = subjects[(subjects.split == split) & subjects.label.notna()]
@@ -53,19 +90,37 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
         if split == "train":
             used = part[part.balanced.astype(bool)]
             if len(used) < len(part):
-                rows.append({"step": "left out", "part": "of training", "participants": len(part) - len(used),
-                             "reason": "surplus healthy participants (undersampling to balanced diagnosis)"})  # fmt: skip
+                rows.append(
+                    {
+                        "step": "left out",
+                        "part": "of training",
+                        "participants": len(part) - len(used),
+                        "reason": "surplus healthy participants (undersampling to balanced diagnosis)",
+                    }
+                )
             rows.append({"step": "used", "part": "training, balanced", **_counted(used, images)})
             real = used
     for arm in study.arms if study else ():
-        done = [run.record.facts["training_images"] for run in arm.runs if run.record.state == "finished"]
+        done = [
+            run.record.facts["training_images"]
+            for run in arm.runs
+            if run.record.state == "finished"
+        ]
         if done:
-            rows.append(_arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images)))
+            rows.append(
+                _arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images))
+            )
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
 
 
 def section(
-    cohort: Store, study: Study | None, *, folder: Path, sentence: str, drawn: Path, fold: int | None = None
+    cohort: Store,
+    study: Study | None,
+    *,
+    folder: Path,
+    sentence: str,
+    drawn: Path,
+    fold: int | None = None,
 ) -> Section:
     """The report's first section: flow.csv and baseline.csv, written below `folder`, with Fig. 1.
 
@@ -82,22 +137,38 @@ def section(
     moving, people = flow(cohort, study, rejected=rejected), baseline(cohort.subjects)
     tables = []
     for name, frame, shown, caption in (
-        ("flow", moving, flow_cells(moving), f"Participants and images, from what was found to each arm's training{of}"),
-        ("baseline", people, baseline_cells(people),
-         f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
-         f"mean difference, diseased - healthy and test - training. Counts of fewer than {FEW} are hidden"),
-    ):  # fmt: skip
+        (
+            "flow",
+            moving,
+            flow_cells(moving),
+            f"Participants and images, from what was found to each arm's training{of}",
+        ),
+        (
+            "baseline",
+            people,
+            baseline_cells(people),
+            f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
+            f"mean difference, diseased - healthy and test - training. Counts of fewer than {FEW} are hidden",
+        ),
+    ):
         shown.attrs["caption"] = caption
         write_tables(frame, folder, name, caption, display=shown)
         tables.append(shown)
-    paragraphs = [sentence, "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them."]  # fmt: skip
+    paragraphs = [
+        sentence,
+        "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them.",
+    ]
     return Section(
-        "Who is in the study", paragraphs, tables=tables, figures=[("Fig. 1: diseased subjects and the cohort", drawn)]
+        "Who is in the study",
+        paragraphs,
+        tables=tables,
+        figures=[("Fig. 1: diseased subjects and the cohort", drawn)],
     )
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
-    """subject, reason of those whom a cohort's store could not read; empty where nobody was rejected."""
+    """subject, reason of those whom a cohort's store could not read; empty where nobody was
+    rejected."""
     path = folder / "rejected.csv"
     try:
         table = pd.read_csv(path, dtype=str)
@@ -107,12 +178,16 @@ def read_rejected(folder: Path) -> pd.DataFrame:
 
 
 def _counted(part: pd.DataFrame, images: pd.Series) -> dict[str, int]:
-    return {"participants": len(part), "diseased": int((part.label == 1).sum()),
-            "real_images": int(part.subject.map(images).fillna(0).sum())}  # fmt: skip
+    return {
+        "participants": len(part),
+        "diseased": int((part.label == 1).sum()),
+        "real_images": int(part.subject.map(images).fillna(0).sum()),
+    }
 
 
 def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dict[str, Any]:
-    """What an arm is trained on; `oversample_matched` draws real images again in place of synthetic ones."""
+    """What an arm is trained on; `oversample_matched` draws real images again in place of synthetic
+    ones."""
     if str(settings["synthetic"]) == "only":
         return {
             "step": "arm",
@@ -122,14 +197,23 @@ def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dic
             "real_images": 0,
             "synthetic_images": images,
         }
-    matched = settings.get("data.sampling") == "matched" or settings.get("mitigation.sampling") == "matched"
+    matched = (
+        settings.get("data.sampling") == "matched"
+        or settings.get("mitigation.sampling") == "matched"
+    )
     more = images - real["real_images"]
-    return {"step": "arm", "part": name, **real, "real_images": images if matched else real["real_images"],
-            "synthetic_images": 0 if matched else max(0, more)}  # fmt: skip
+    return {
+        "step": "arm",
+        "part": name,
+        **real,
+        "real_images": images if matched else real["real_images"],
+        "synthetic_images": 0 if matched else max(0, more),
+    }
 
 
 def in_general(reason: str) -> str:
-    """A reason without what is one participant's or one machine's own: numbers, quoted words and paths."""
+    """A reason without what is one participant's or one machine's own: numbers, quoted words and
+    paths."""
     bare = re.sub(r"'[^']*'|\"[^\"]*\"|\{[^}]*\}", "...", reason)
     bare = re.sub(r"\S*(?:/\S|\\)\S*", "...", bare)
     return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", bare)
@@ -140,12 +224,16 @@ def flow_cells(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for row in table.itertuples():
         few = row.step == "left out" and row.participants < FEW
-        rows.append({
-            "step": row.step, "": row.part if pd.isna(row.reason) else f"{row.part}: {row.reason}",
-            "participants": f"fewer than {FEW}" if few else f"{row.participants:,}",
-            "diseased": _whole(row.diseased), "real images": _whole(row.real_images),
-            "synthetic images": _whole(row.synthetic_images),
-        })  # fmt: skip
+        rows.append(
+            {
+                "step": row.step,
+                "": row.part if pd.isna(row.reason) else f"{row.part}: {row.reason}",
+                "participants": f"fewer than {FEW}" if few else f"{row.participants:,}",
+                "diseased": _whole(row.diseased),
+                "real images": _whole(row.real_images),
+                "synthetic images": _whole(row.synthetic_images),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -154,7 +242,8 @@ def _whole(value: float) -> str:
 
 
 def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
-    """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level, split and label.
+    """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level,
+    split and label.
 
     Counts below FEW are hidden (missing, `hidden` true), and with a single hidden level the next
     smallest, which would tell it; so are mean and sd of fewer than FEW. Variables that nobody knows
@@ -175,9 +264,16 @@ def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
             for title, values, levels in _categories(labelled, part):
                 rows += [about | {"variable": title, **row} for row in _shares(values, levels)]
     table = pd.DataFrame(rows, columns=BASELINE_COLUMNS)
-    order = {key: k for k, key in enumerate(dict.fromkeys(zip(table.variable, table.level, strict=True)))}
+    order = {
+        key: k for k, key in enumerate(dict.fromkeys(zip(table.variable, table.level, strict=True)))
+    }
     place = [order[key] for key in zip(table.variable, table.level, strict=True)]
-    return table.assign(_place=place).sort_values("_place", kind="stable").drop(columns="_place").reset_index(drop=True)
+    return (
+        table.assign(_place=place)
+        .sort_values("_place", kind="stable")
+        .drop(columns="_place")
+        .reset_index(drop=True)
+    )
 
 
 def _spread(values: pd.Series) -> dict[str, Any]:
@@ -196,7 +292,12 @@ def _categories(
         if everybody[name].notna().any():
             yield title, part[name], list(SUBGROUPS[name].items())
     for name in ("source", *further_columns(everybody)):
-        if name in everybody and name not in titles and name != "conditions" and everybody[name].nunique() > 1:
+        if (
+            name in everybody
+            and name not in titles
+            and name != "conditions"
+            and everybody[name].nunique() > 1
+        ):
             yield (
                 name.replace("_", " ").capitalize(),
                 part[name],
@@ -212,7 +313,8 @@ def _categories(
 
 
 def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[str, Any]]:
-    """Count and share of each level among those of whom it is known; small ones hidden, and who would tell them."""
+    """Count and share of each level among those of whom it is known; small ones hidden, and who
+    would tell them."""
     known = int(values.notna().sum())
     counts = [int((values == value).sum()) for value, _ in levels]
     hidden = [0 < count < FEW for count in counts]
@@ -223,26 +325,44 @@ def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[s
         if others:
             hidden[min(others, key=counts.__getitem__)] = True
     return [
-        {"level": name, "known": known if known >= FEW else np.nan, "hidden": is_hidden,
-         "count": np.nan if is_hidden else count,
-         "share": np.nan if is_hidden or not known else count / known}
+        {
+            "level": name,
+            "known": known if known >= FEW else np.nan,
+            "hidden": is_hidden,
+            "count": np.nan if is_hidden else count,
+            "share": np.nan if is_hidden or not known else count / known,
+        }
         for (_, name), count, is_hidden in zip(levels, counts, hidden, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def differences(table: pd.DataFrame) -> pd.DataFrame:
-    """Standardised mean differences per variable and level: diseased minus healthy in each split, and test minus training
-    of each class: variable, level, compared, smd. Of what is hidden there is none.
+    """Standardised mean differences per variable and level: diseased minus healthy in each split,
+    and test minus training of each class: variable, level, compared, smd. Of what is hidden there
+    is none.
 
     Of means: over the root of the mean variance; of shares: the same with p (1 - p) (Austin 2009).
     """
     rows = []
     for (variable, level), part in table.groupby(["variable", "level"], sort=False):
         at = part.set_index(["split", "label"])
-        pairs = {f"diseased - healthy, {name}": ((split, 1), (split, 0)) for split, name in SPLITS.items()}
-        pairs |= {f"test - training, {name}": (("test", label), ("train", label)) for label, name in CLASSES.items()}
-        rows += [{"variable": variable, "level": level, "compared": name, "smd": _smd(at.loc[a], at.loc[b])}
-                 for name, (a, b) in pairs.items()]  # fmt: skip
+        pairs = {
+            f"diseased - healthy, {name}": ((split, 1), (split, 0))
+            for split, name in SPLITS.items()
+        }
+        pairs |= {
+            f"test - training, {name}": (("test", label), ("train", label))
+            for label, name in CLASSES.items()
+        }
+        rows += [
+            {
+                "variable": variable,
+                "level": level,
+                "compared": name,
+                "smd": _smd(at.loc[a], at.loc[b]),
+            }
+            for name, (a, b) in pairs.items()
+        ]
     return pd.DataFrame(rows, columns=["variable", "level", "compared", "smd"])
 
 
@@ -250,24 +370,38 @@ def _smd(a: pd.Series, b: pd.Series) -> float:
     if not pd.isna(a["mean"]) and not pd.isna(b["mean"]):
         apart, variance = a["mean"] - b["mean"], (a["sd"] ** 2 + b["sd"] ** 2) / 2
     else:
-        apart, variance = a["share"] - b["share"], sum(x["share"] * (1 - x["share"]) for x in (a, b)) / 2
+        apart, variance = (
+            a["share"] - b["share"],
+            sum(x["share"] * (1 - x["share"]) for x in (a, b)) / 2,
+        )
     return float(apart / np.sqrt(variance)) if variance > 0 else (0.0 if apart == 0 else np.nan)
 
 
 def baseline_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`baseline` for readers: a row per variable and level, a column per split and label, and two differences."""
+    """`baseline` for readers: a row per variable and level, a column per split and label, and two
+    differences."""
     smd = differences(table).pivot(index=["variable", "level"], columns="compared", values="smd")
     columns = [(split, label) for split in SPLITS for label in CLASSES]
     sizes = table.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n
-    rows = [{"": "n", **{_head(*of): _size(sizes.get(of, 0)) for of in columns}, "SMD by diagnosis (test)": "",
-             "SMD test - training (healthy)": ""}]  # fmt: skip
+    rows = [
+        {
+            "": "n",
+            **{_head(*of): _size(sizes.get(of, 0)) for of in columns},
+            "SMD by diagnosis (test)": "",
+            "SMD test - training (healthy)": "",
+        }
+    ]
     for (variable, level), part in table.groupby(["variable", "level"], sort=False):
         at = part.set_index(["split", "label"])
         apart = smd.loc[(variable, level)]
-        rows.append({"": f"{variable}: {level}" if level else f"{variable}, mean (sd)",
-                     **{_head(*of): _baseline_cell(at.loc[of]) for of in columns if of in at.index},
-                     "SMD by diagnosis (test)": _signed(apart["diseased - healthy, test"]),
-                     "SMD test - training (healthy)": _signed(apart["test - training, healthy"])})  # fmt: skip
+        rows.append(
+            {
+                "": f"{variable}: {level}" if level else f"{variable}, mean (sd)",
+                **{_head(*of): _baseline_cell(at.loc[of]) for of in columns if of in at.index},
+                "SMD by diagnosis (test)": _signed(apart["diseased - healthy, test"]),
+                "SMD test - training (healthy)": _signed(apart["test - training, healthy"]),
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -284,7 +418,11 @@ def _baseline_cell(row: pd.Series) -> str:
         return "hidden"
     if not pd.isna(row["mean"]):
         return f"{row['mean']:.1f} ({row['sd']:.1f})"
-    return "n/a" if pd.isna(row["count"]) or pd.isna(row["share"]) else f"{int(row['count']):,} ({row['share']:.1%})"
+    return (
+        "n/a"
+        if pd.isna(row["count"]) or pd.isna(row["share"])
+        else f"{int(row['count']):,} ({row['share']:.1%})"
+    )
 
 
 def _signed(value: float) -> str:

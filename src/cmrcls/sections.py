@@ -1,4 +1,5 @@
-"""The fairness part of the report: every table written as CSV, Markdown and LaTeX, every figure drawn, in the order read."""
+"""The fairness part of the report: every table written as CSV, Markdown and LaTeX, every figure
+drawn, in the order read."""
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ class Place(NamedTuple):
     suffix: str  # of file names: "" for the first disease
     heading: str  # after headings
 
-    def write(self, frame: pd.DataFrame, name: str, caption: str, display: pd.DataFrame) -> pd.DataFrame:
+    def write(
+        self, frame: pd.DataFrame, name: str, caption: str, display: pd.DataFrame
+    ) -> pd.DataFrame:
         """Writes the three files; returns `display` with its caption."""
         display.attrs["caption"] = caption
         write_tables(frame, self.folder, f"{name}{self.suffix}", caption, display=display)
@@ -83,19 +86,25 @@ def fairness(
         several = len(studies) > 1
         suffix, heading = f"_{runs.disease}" if k else "", f": {runs.disease}" if several else ""
         place = Place(Path(folder), Path(pictures), suffix, heading)
-        found = disparities.measure(runs, axes=axes, resamples=resamples, permutations=permutations, seed=seed)
+        found = disparities.measure(
+            runs, axes=axes, resamples=resamples, permutations=permutations, seed=seed
+        )
         printed = facts.get("cohort_name") == "ukbb" and runs.disease == "hf"
         result += [
             _accuracy(runs, found, place, axes=axes, printed=printed),
             _apart(runs, found, place, printed=printed),
-            _in_use(runs, place, specificity=specificity, axes=axes, resamples=resamples, seed=seed),
+            _in_use(
+                runs, place, specificity=specificity, axes=axes, resamples=resamples, seed=seed
+            ),
             _measures(runs, found, place),
             _tests(runs, found, place),
         ]
     return result
 
 
-def _accuracy(runs: Study, found: Tables, place: Place, *, axes: Sequence[str], printed: bool) -> Section:
+def _accuracy(
+    runs: Study, found: Tables, place: Place, *, axes: Sequence[str], printed: bool
+) -> Section:
     table = table2(runs, axes=axes)
     cells = wide(table)
     caption = (
@@ -103,7 +112,10 @@ def _accuracy(runs: Study, found: Tables, place: Place, *, axes: Sequence[str], 
         f"prevalence; {study.conditional(runs)}"
     )
     shown = place.write(
-        table, "table2", caption + ("; beside it the paper's" * printed), beside(cells) if printed else cells
+        table,
+        "table2",
+        caption + ("; beside it the paper's" * printed),
+        beside(cells) if printed else cells,
     )
     rows = found.subgroups[found.subgroups.metric == "balanced_accuracy"]
     single = rows[rows.crossed < 2]
@@ -111,9 +123,13 @@ def _accuracy(runs: Study, found: Tables, place: Place, *, axes: Sequence[str], 
     warnings = [*_conditions(runs)]
     if len(few := facts[(facts.positives < FEWEST) & (facts.positives > 0)]):
         names = ", ".join(f"{row.subgroup} ({row.positives})" for row in few.itertuples())
-        warnings.append(f"Fewer than {FEWEST} positives in {names}: these rows move by chance and have no interval.")
+        warnings.append(
+            f"Fewer than {FEWEST} positives in {names}: these rows move by chance and have no interval."
+        )
     if len(none := facts[(facts.positives == 0) | (facts.positives == facts.n)]):
-        warnings.append(f"Only one class in {', '.join(none.subgroup)}: balanced accuracy is undefined there.")
+        warnings.append(
+            f"Only one class in {', '.join(none.subgroup)}: balanced accuracy is undefined there."
+        )
     return Section(
         f"Is the classifier fairer{place.heading}?",
         [
@@ -126,7 +142,12 @@ def _accuracy(runs: Study, found: Tables, place: Place, *, axes: Sequence[str], 
             f"{study.conditional(runs)}.",
         ],
         tables=[shown],
-        figures=[("Table 2 as a forest plot", place.draw(figures_fairness.forest(single), "fig_table2_forest"))],
+        figures=[
+            (
+                "Table 2 as a forest plot",
+                place.draw(figures_fairness.forest(single), "fig_table2_forest"),
+            )
+        ],
         warnings=warnings,
         answers=accuracy_answers(rows, baseline=runs.baseline),
     )
@@ -136,10 +157,15 @@ def _conditions(runs: Study) -> list[str]:
     """What readers must know of the levels at which runs were repeated."""
     warnings = []
     counted = {arm: study.replicates(runs, arm) for arm in runs.arms}
-    held = {arm: {level.name for level in study.levels(runs.runs.iloc[runs.positions(arm)])} for arm in runs.arms}
+    held = {
+        arm: {level.name for level in study.levels(runs.runs.iloc[runs.positions(arm)])}
+        for arm in runs.arms
+    }
     if min(counts["seeds"] for counts in counted.values()) < PAPER_SEEDS:
         counts = ", ".join(f"{arm} {counts['seeds']}" for arm, counts in counted.items())
-        warnings.append(f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it.")
+        warnings.append(
+            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it."
+        )
     if lone := [arm for arm in runs.arms if not held[arm]]:
         warnings.append(
             f"Fewer than {ENOUGH + 1} seeds in {', '.join(lone)}: intervals hold the chance of who is in the test set, not "
@@ -153,8 +179,10 @@ def _conditions(runs: Study) -> list[str]:
             "that chance is in the intervals: docs/statistics.md."
         )
     if runs.folds is None or runs.folds.max() + 1 < FEWEST_FOLDS:
-        warnings.append("One split: what another division into training and test subjects would give is not in any "
-                        "interval; fold=0,1,2,3,4 with -m has it.")  # fmt: skip
+        warnings.append(
+            "One split: what another division into training and test subjects would give is not in any "
+            "interval; fold=0,1,2,3,4 with -m has it."
+        )
     return warnings
 
 
@@ -246,7 +274,10 @@ def _in_use(
         tables.insert(0, place.write(table, "operating_point", caption, operating_cells(table)))
         chosen = clinical.threshold_cells(thresholds)
         place.write(
-            thresholds, "thresholds", f"Thresholds chosen on validation for a specificity of {specificity:g}", chosen
+            thresholds,
+            "thresholds",
+            f"Thresholds chosen on validation for a specificity of {specificity:g}",
+            chosen,
         )
     return Section(
         heading,
@@ -260,19 +291,29 @@ def _in_use(
             "prevalence to one half.",
         ],
         tables=tables,
-        figures=[("Decision curve: net benefit per threshold", place.draw(figures_fairness.decision(curve), "fig_decision_curve"))],
+        figures=[
+            (
+                "Decision curve: net benefit per threshold",
+                place.draw(figures_fairness.decision(curve), "fig_decision_curve"),
+            )
+        ],
         warnings=warnings,
-    )  # fmt: skip
+    )
 
 
 def _measures(runs: Study, found: Tables, place: Place) -> Section:
     rows = found.subgroups
     display = metric_cells(rows)
-    caption = f"Metrics per subgroup and arm: mean over runs [95 % interval]; {study.conditional(runs)}"
+    caption = (
+        f"Metrics per subgroup and arm: mean over runs [95 % interval]; {study.conditional(runs)}"
+    )
     shown = place.write(rows, "metrics", caption, display)
     reliability, counts = study.calibration(runs), study.confusion(runs)
     place.write(
-        reliability, "calibration", "Predicted probability and share of diseased per bin, runs pooled", reliability
+        reliability,
+        "calibration",
+        "Predicted probability and share of diseased per bin, runs pooled",
+        reliability,
     )
     confusion = place.write(counts, "confusion", "Decisions, mean over runs", counts.round(1))
     return Section(
@@ -286,12 +327,16 @@ def _measures(runs: Study, found: Tables, place: Place) -> Section:
         ],
         tables=[shown, confusion],
         figures=[
-            ("Calibration per arm, runs pooled; a dot's size grows with its predictions",
-             place.draw(figures_fairness.calibration(reliability), "fig_calibration")),
-            ("Confusion matrices: mean counts over runs, shade: share of the row",
-             place.draw(figures_fairness.confusion(counts), "fig_confusion")),
+            (
+                "Calibration per arm, runs pooled; a dot's size grows with its predictions",
+                place.draw(figures_fairness.calibration(reliability), "fig_calibration"),
+            ),
+            (
+                "Confusion matrices: mean counts over runs, shade: share of the row",
+                place.draw(figures_fairness.confusion(counts), "fig_confusion"),
+            ),
         ],
-    )  # fmt: skip
+    )
 
 
 def _tests(runs: Study, found: Tables, place: Place) -> Section:
@@ -307,7 +352,9 @@ def _tests(runs: Study, found: Tables, place: Place) -> Section:
     tests = tests[["measure", *tests.columns.drop("measure")]]
     warnings = []
     if weak := sorted(set(tests.note) - {""}):
-        warnings.append(f"Tests between two arms: {'; '.join(weak)}. That they find nothing says nothing.")
+        warnings.append(
+            f"Tests between two arms: {'; '.join(weak)}. That they find nothing says nothing."
+        )
     unit = tests[tests.measure == "overall"].unit.drop_duplicates()
     caption = (
         f"Arms compared, Holm-corrected within each measure; unit of the overall tests: {', '.join(unit)}; "
@@ -317,20 +364,33 @@ def _tests(runs: Study, found: Tables, place: Place) -> Section:
     ranking = friedman(study.by_seed(runs, values))
     warnings += ranking.warnings
     ranks = place.write(
-        table := pd.DataFrame([
-            {"measure": "overall", "seeds": ranking.blocks, "chi2": ranking.statistic, "p": ranking.p,
-             "critical_difference": ranking.critical_difference, **ranking.ranks.round(2)}
-        ]),
+        table := pd.DataFrame(
+            [
+                {
+                    "measure": "overall",
+                    "seeds": ranking.blocks,
+                    "chi2": ranking.statistic,
+                    "p": ranking.p,
+                    "critical_difference": ranking.critical_difference,
+                    **ranking.ranks.round(2),
+                }
+            ]
+        ),
         "ranks",
         "Mean rank per arm (1 = best), Friedman's test over classifier seeds, Nemenyi's critical difference (5 %); given "
         "the generators and sets",
         table,
-    )  # fmt: skip
+    )
     drawn = []
     if ranking.critical_difference == ranking.critical_difference:
         figure = figures_fairness.critical_difference(ranking.ranks, ranking.critical_difference)
-        drawn = [(f"Critical differences: mean rank in overall balanced accuracy, {ranking.blocks} seeds; a bar joins arms "
-                  "that are not told apart", place.draw(figure, "fig_critical_difference"))]  # fmt: skip
+        drawn = [
+            (
+                f"Critical differences: mean rank in overall balanced accuracy, {ranking.blocks} seeds; a bar joins arms "
+                "that are not told apart",
+                place.draw(figure, "fig_critical_difference"),
+            )
+        ]
     overall = test_cells(tests[tests.measure == "overall"])
     overall.attrs |= shown.attrs
     return Section(

@@ -1,4 +1,5 @@
-"""How sure a number is: the bootstrap over subjects and replicates, and tests between arms over replicates."""
+"""How sure a number is: the bootstrap over subjects and replicates, and tests between arms over
+replicates."""
 
 from __future__ import annotations
 
@@ -22,28 +23,35 @@ def check_draws(**counts: int) -> None:
     """Raises ValueError naming a setting that is too small a number of draws for an interval."""
     for name, count in counts.items():
         if not isinstance(count, int) or count < FEWEST_DRAWS:
-            raise ValueError(f"{name}={count}: it takes a whole number of {FEWEST_DRAWS} or more; 2000 is usual")
+            raise ValueError(
+                f"{name}={count}: it takes a whole number of {FEWEST_DRAWS} or more; 2000 is usual"
+            )
 
 
 def resample(n: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """Counts (R, n) uint8: how often each of n subjects is drawn, with replacement.
 
-    The subject is what is drawn: its predictions by all runs share the count, so they stay together.
+    The subject is what is drawn: its predictions by all runs share the count, so they stay
+    together.
     """
     counts = np.zeros((resamples, n), np.uint8)
     for start in range(0, resamples, rows := max(1, 4_000_000 // max(n, 1))):
         part = range(start, min(start + rows, resamples))
         drawn = rng.integers(0, n, (len(part), n)) + n * np.arange(len(part))[:, None]
-        counts[start : part.stop] = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(-1, n)
+        counts[start : part.stop] = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(
+            -1, n
+        )
     return counts
 
 
 def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other replicates would.
+    """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other
+    replicates would.
 
-    At each of the arm's `levels` the mean moves by Student's t with the level's degrees of freedom times its standard
-    error; as many replicates drawn with replacement would move it too little. Replicates of one name move together in all
-    arms, so differences between arms are paired. An arm without a level stays where it is.
+    At each of the arm's `levels` the mean moves by Student's t with the level's degrees of freedom
+    times its standard error; as many replicates drawn with replacement would move it too little.
+    Replicates of one name move together in all arms, so differences between arms are paired. An arm
+    without a level stays where it is.
     """
     found = np.zeros((resamples, len(study.runs)))
     normal: dict[tuple[str, str], np.ndarray] = {}
@@ -62,11 +70,13 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> np.ndarr
 def interval(
     draws: np.ndarray, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """The percentile interval of LEVEL from draws (R,), of a number that rests on so many subjects; NaN if there is none.
+    """The percentile interval of LEVEL from draws (R,), of a number that rests on so many subjects;
+    NaN if there is none.
 
-    A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t; the percentiles lie
-    further out to make up for both (Hesterberg 2015, "expanded"). When all draws are alike there is no interval: no error
-    among few subjects is not certainty. It is cut at the `limits` of what is measured.
+    A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t;
+    the percentiles lie further out to make up for both (Hesterberg 2015, "expanded"). When all
+    draws are alike there is no interval: no error among few subjects is not certainty. It is cut at
+    the `limits` of what is measured.
     """
     if rests_on < 2 or np.isnan(draws).any() or np.ptp(draws) < 1e-6:
         return np.nan, np.nan
@@ -75,10 +85,11 @@ def interval(
 
 
 def signed_rank(differences: Sequence[float] | np.ndarray) -> tuple[float, int]:
-    """Two-sided p of Wilcoxon's signed-rank test, exact also with ties, and the number of pairs it rests on.
+    """Two-sided p of Wilcoxon's signed-rank test, exact also with ties, and the number of pairs it
+    rests on.
 
-    Zero differences are left out (Wilcoxon); without any other the p is 1. The null distribution of the rank sum is
-    counted over all 2^n signs, midranks doubled to integers.
+    Zero differences are left out (Wilcoxon); without any other the p is 1. The null distribution of
+    the rank sum is counted over all 2^n signs, midranks doubled to integers.
     """
     d = np.asarray(differences, float)
     d = d[d != 0]
@@ -145,7 +156,9 @@ def compared(study: Study, values: np.ndarray, first: str, second: str) -> Compa
     if not len(pairs):
         return Compared(difference, np.nan, "signed-rank", "seed", 0, 1.0)
     p, used = signed_rank(pairs)
-    return Compared(difference, p, "signed-rank", "seed", len(pairs), min(1.0, 2 * 0.5 ** max(used, 1)))
+    return Compared(
+        difference, p, "signed-rank", "seed", len(pairs), min(1.0, 2 * 0.5 ** max(used, 1))
+    )
 
 
 def _arm_levels(study: Study, arm: str) -> tuple[np.ndarray, list[Level]]:
@@ -153,14 +166,22 @@ def _arm_levels(study: Study, arm: str) -> tuple[np.ndarray, list[Level]]:
     return own, levels(study.runs.iloc[own])
 
 
-def _t_test(values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], difference: float) -> Compared:
+def _t_test(
+    values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], difference: float
+) -> Compared:
     """The variance of the difference of two means, from each arm's levels."""
     variances, freedoms, above = [], [], ("", 0)
     first, second = (
-        {level.name: (level.units, np.sqrt(level.factor) * (level.parts @ values[own]), level.freedom)
-         for level in own_levels}
+        {
+            level.name: (
+                level.units,
+                np.sqrt(level.factor) * (level.parts @ values[own]),
+                level.freedom,
+            )
+            for level in own_levels
+        }
         for own, own_levels in of
-    )  # fmt: skip
+    )
     for name in dict.fromkeys([*first, *second]):
         there = [part[name] for part in (first, second) if name in part]
         if len(there) == 2 and set(there[0][0]) == set(there[1][0]):
@@ -175,14 +196,17 @@ def _t_test(values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], di
         return Compared(difference, np.nan, "t", above[0], 0, np.nan)
     total = sum(variances)
     if total <= 0:
-        return Compared(difference, 1.0 if difference == 0 else 0.0, "t", above[0], above[1], np.nan)
+        return Compared(
+            difference, 1.0 if difference == 0 else 0.0, "t", above[0], above[1], np.nan
+        )
     satterthwaite = total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))
     p = 2 * stats.t.sf(abs(difference) / np.sqrt(total), satterthwaite)
     return Compared(difference, float(p), "t", above[0], above[1], np.nan)
 
 
 def tested(study: Study, values: np.ndarray) -> pd.DataFrame:
-    """Every two arms `compared` by a score per run (T,) of which more is better, Holm-corrected over these pairs.
+    """Every two arms `compared` by a score per run (T,) of which more is better, Holm-corrected
+    over these pairs.
 
     Columns: first, second, difference (second minus first), better, test, unit, pairs, p, p_holm,
     smallest_p (the smallest that so many pairs and comparisons could give after Holm), note.
@@ -195,7 +219,8 @@ def tested(study: Study, values: np.ndarray) -> pd.DataFrame:
 
 
 def corrected_for_many(rows: pd.DataFrame, *, higher_is_better: bool = True) -> pd.DataFrame:
-    """Comparisons of arms with the better one, Holm's p and a note on what so many could have shown at all."""
+    """Comparisons of arms with the better one, Holm's p and a note on what so many could have shown
+    at all."""
     table = rows.assign(better="", p_holm=np.nan, note="")
     sign = np.sign(table.difference.fillna(0)) * (1 if higher_is_better else -1)
     table["better"] = np.select([sign > 0, sign < 0], [table.second, table["first"]], "")
@@ -205,12 +230,25 @@ def corrected_for_many(rows: pd.DataFrame, *, higher_is_better: bool = True) -> 
     table["smallest_p"] = (table.smallest_p * max(1, int(known.sum()))).clip(upper=1)
     table["note"] = [_power(row, int(known.sum())) for row in table.to_dict("records")]
     return table[
-        ["first", "second", "difference", "better", "test", "unit", "pairs", "p", "p_holm", "smallest_p", "note"]
+        [
+            "first",
+            "second",
+            "difference",
+            "better",
+            "test",
+            "unit",
+            "pairs",
+            "p",
+            "p_holm",
+            "smallest_p",
+            "note",
+        ]
     ]
 
 
 class Ranking(NamedTuple):
-    """Friedman's test and Nemenyi's critical difference (Demsar 2006) of arms over the seeds that all arms have."""
+    """Friedman's test and Nemenyi's critical difference (Demsar 2006) of arms over the seeds that
+    all arms have."""
 
     ranks: pd.Series  # mean rank per arm, 1 = best
     blocks: int
@@ -221,7 +259,8 @@ class Ranking(NamedTuple):
 
 
 def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
-    """`scores`: a row per seed (block), a column per arm; rows with a missing score are left out, in words."""
+    """`scores`: a row per seed (block), a column per arm; rows with a missing score are left out,
+    in words."""
     whole = scores.dropna()
     n, k = whole.shape
     ranks = whole.rank(axis=1, ascending=not higher_is_better).mean()
@@ -231,11 +270,17 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
             f"{len(scores) - n} of {len(scores)} seeds are not in every arm and are left out of the ranking."
         )
     if n < 2 or k < 3:
-        warnings.append(f"Friedman's test needs 3 arms and 2 seeds that all have; there are {k} arms and {n} seeds.")
+        warnings.append(
+            f"Friedman's test needs 3 arms and 2 seeds that all have; there are {k} arms and {n} seeds."
+        )
         return Ranking(ranks, n, np.nan, np.nan, np.nan, warnings)
     tied = bool((whole.nunique(axis=1) == 1).all())
     statistic, p = (0.0, 1.0) if tied else stats.friedmanchisquare(*whole.to_numpy().T)
-    critical = stats.studentized_range.ppf(1 - ALPHA, k, np.inf) / np.sqrt(2) * np.sqrt(k * (k + 1) / (6 * n))
+    critical = (
+        stats.studentized_range.ppf(1 - ALPHA, k, np.inf)
+        / np.sqrt(2)
+        * np.sqrt(k * (k + 1) / (6 * n))
+    )
     if critical >= k - 1:
         warnings.append(
             f"Underpowered: with {n} seeds mean ranks must differ by {critical:.2f}, but {k} arms can differ by no more "

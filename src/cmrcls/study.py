@@ -1,7 +1,9 @@
-"""The predictions of a disease's comparable runs as arrays, their axes, and the levels at which an arm was repeated.
+"""The predictions of a disease's comparable runs as arrays, their axes, and the levels at which an
+arm was repeated.
 
-An arm is repeated by further seeds of the classifier, by further sets of the same plan, and by further generators. What
-an interval holds is the chance of those levels that were repeated often enough; all else it is conditional on.
+An arm is repeated by further seeds of the classifier, by further sets of the same plan, and by
+further generators. What an interval holds is the chance of those levels that were repeated often
+enough; all else it is conditional on.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from cmrcls import metrics
 from cmrcls.metrics import Predicted
 from cmrdata.cohort import AXES
 
-RUN = ["arm", "generator", "set", "seed"]  # columns that tell a run; with folds it is all folds of them
+# columns that tell a run; with folds it is all folds of them
+RUN = ["arm", "generator", "set", "seed"]
 LEVELS = ("generator", "set", "seed")  # from the highest
 PLURAL = {"generator": "generators", "set": "sets", "seed": "seeds"}
 FEWEST_FOLDS = 3  # whose spread can be told
@@ -73,7 +76,8 @@ class Study(NamedTuple):
 
     @property
     def weights(self) -> np.ndarray:
-        """(T, arms): how much of each run is in its arm's mean. Generators count alike, so do sets of one, seeds of a set."""
+        """(T, arms): how much of each run is in its arm's mean. Generators count alike, so do sets
+        of one, seeds of a set."""
         found = np.zeros((len(self.runs), len(self.arms)))
         for k, arm in enumerate(self.arms):
             own = self.positions(arm)
@@ -95,22 +99,30 @@ class Axis(NamedTuple):
 
 
 class Level(NamedTuple):
-    """Replicates of an arm at one level: what varies from one to the other is chance that its mean holds."""
+    """Replicates of an arm at one level: what varies from one to the other is chance that its mean
+    holds."""
 
     name: str  # of LEVELS
     units: list[str]  # the replicates' names, by which arms are paired
     parts: (
         np.ndarray
-    )  # (units, runs of the arm): each unit's share in the mean, less what is given, as weights of the runs
+        # (units, runs of the arm): each unit's share in the mean, less what is given, as weights of
+        # the runs
+    )
     freedom: int
-    factor: float  # by which a sum of squares over units becomes the variance of the mean: units / freedom if balanced
+    # by which a sum of squares over units becomes the variance of the mean: units / freedom if
+    # balanced
+    factor: float
 
 
 def bands_of(subjects: pd.DataFrame, axis: str) -> dict[Any, str]:
-    """The subgroups of an axis in order: value of the column -> name for readers; a further axis has its values, sorted."""
+    """The subgroups of an axis in order: value of the column -> name for readers; a further axis
+    has its values, sorted."""
     if axis in SUBGROUPS:
         return dict(SUBGROUPS[axis])
-    return {value: f"{axis.capitalize()} {value}" for value in sorted(subjects[axis].dropna().unique())}
+    return {
+        value: f"{axis.capitalize()} {value}" for value in sorted(subjects[axis].dropna().unique())
+    }
 
 
 def axes_of(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Axis]:
@@ -145,10 +157,12 @@ def _weights(runs: pd.DataFrame) -> np.ndarray:
 
 
 def levels(runs: pd.DataFrame) -> list[Level]:
-    """The levels whose chance the mean over an arm's runs holds, the highest first; none with too few replicates.
+    """The levels whose chance the mean over an arm's runs holds, the highest first; none with too
+    few replicates.
 
-    That is the highest level with ENOUGH degrees of freedom: generators, else sets within the given generators, else
-    seeds within the given sets. Seeds that occur in several sets are a level of their own beside it.
+    That is the highest level with ENOUGH degrees of freedom: generators, else sets within the given
+    generators, else seeds within the given sets. Seeds that occur in several sets are a level of
+    their own beside it.
 
     Args:
         runs: rows of `Study.runs`, of one arm.
@@ -173,15 +187,19 @@ def levels(runs: pd.DataFrame) -> list[Level]:
 def _level(name: str, unit: pd.Series, given: pd.Series, weights: np.ndarray) -> Level:
     """Units within what is given: each unit's weighted deviation from the mean of its stratum."""
     stratum = given.to_numpy()[:, None] == given.to_numpy()
-    within = np.eye(len(weights)) - stratum * weights / (stratum @ weights)[:, None]  # run minus its stratum's mean
+    # run minus its stratum's mean
+    within = np.eye(len(weights)) - stratum * weights / (stratum @ weights)[:, None]
     names = list(dict.fromkeys(unit))
     belongs = np.array(names)[:, None] == unit.to_numpy(str)
     parts = (belongs * weights) @ within
     alone = unit.groupby(given.to_numpy()).nunique()
     crossed = int(alone.sum()) > len(names)  # a unit that occurs in several strata
     freedom = len(names) - (1 if crossed else len(alone))
-    spread = (parts**2).sum()  # of the sum of squares over units, were runs independent with variance 1
-    return Level(name, names, parts, freedom, (weights**2).sum() / spread if spread > 1e-12 else 0.0)
+    # of the sum of squares over units, were runs independent with variance 1
+    spread = (parts**2).sum()
+    return Level(
+        name, names, parts, freedom, (weights**2).sum() / spread if spread > 1e-12 else 0.0
+    )
 
 
 def holds(study: Study, arm: str) -> str:
@@ -189,7 +207,11 @@ def holds(study: Study, arm: str) -> str:
     own = levels(study.runs.iloc[study.positions(arm)])
     repeated = [f"{PLURAL[level.name]} ({len(level.units)})" for level in own]
     folds = study.folds
-    split = [f"folds ({folds.max() + 1})"] if folds is not None and folds.max() + 1 >= FEWEST_FOLDS else []
+    split = (
+        [f"folds ({folds.max() + 1})"]
+        if folds is not None and folds.max() + 1 >= FEWEST_FOLDS
+        else []
+    )
     return ", ".join(["subjects", *repeated, *split])
 
 
@@ -201,10 +223,16 @@ def given(study: Study, arm: str) -> str:
     parts = ["one split"]
     if folds is not None:
         count = int(folds.max()) + 1
-        parts = [f"one division into {count} folds" if count >= FEWEST_FOLDS else f"these {count} folds"]
+        parts = [
+            f"one division into {count} folds" if count >= FEWEST_FOLDS else f"these {count} folds"
+        ]
     if counted["sets"] and "generator" not in held:
         unknown = (runs.generator == UNKNOWN).any()
-        parts.append("generators that can't be told" if unknown else _these(counted["generators"], "generator"))
+        parts.append(
+            "generators that can't be told"
+            if unknown
+            else _these(counted["generators"], "generator")
+        )
         if "set" not in held:
             parts.append(_these(counted["sets"], "set"))
     if not held:
@@ -225,7 +253,8 @@ def conditions(study: Study) -> list[tuple[str, str, list[str]]]:
 
 
 def conditional(study: Study) -> str:
-    """A phrase for captions: "intervals hold the chance of subjects, seeds (8), given one split, one generator, one set"."""
+    """A phrase for captions: "intervals hold the chance of subjects, seeds (8), given one split,
+    one generator, one set"."""
     several = conditions(study)
     parts = [
         f"{held}, given {known}" + (f" ({', '.join(arms)})" if len(several) > 1 else "")
@@ -235,7 +264,8 @@ def conditional(study: Study) -> str:
 
 
 def replicates(study: Study, arm: str) -> dict[str, int]:
-    """How many different seeds, sets and generators an arm's runs have; sets and generators 0 for real images alone."""
+    """How many different seeds, sets and generators an arm's runs have; sets and generators 0 for
+    real images alone."""
     runs = study.runs.iloc[study.positions(arm)]
     sets = runs[runs["set"] != ""]
     return {
@@ -246,19 +276,31 @@ def replicates(study: Study, arm: str) -> dict[str, int]:
 
 
 def by_seed(study: Study, values: np.ndarray) -> pd.DataFrame:
-    """Values (T,) of runs as a table: a row per seed, a column per arm; several sets of an arm averaged."""
+    """Values (T,) of runs as a table: a row per seed, a column per arm; several sets of an arm
+    averaged."""
     table = study.runs.assign(value=values)
     return table.pivot_table(index="seed", columns="arm", values="value", sort=False)[study.arms]
 
 
 def calibration(study: Study) -> pd.DataFrame:
-    """Reliability per arm, its runs pooled: arm, bin (its lower edge), n (predictions), predicted, share of positives."""
+    """Reliability per arm, its runs pooled: arm, bin (its lower edge), n (predictions), predicted,
+    share of positives."""
     rows = []
     for arm in study.arms:
         p = study.probability[:, study.positions(arm)]
         label = np.repeat(study.subjects.label.to_numpy(), p.shape[1])
-        for k, (predicted, share, n) in enumerate(zip(*metrics.reliability(label, p.ravel()), strict=True)):
-            rows.append({"arm": arm, "bin": k / metrics.BINS, "n": int(n), "predicted": predicted, "share": share})
+        for k, (predicted, share, n) in enumerate(
+            zip(*metrics.reliability(label, p.ravel()), strict=True)
+        ):
+            rows.append(
+                {
+                    "arm": arm,
+                    "bin": k / metrics.BINS,
+                    "n": int(n),
+                    "predicted": predicted,
+                    "share": share,
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -269,6 +311,16 @@ def confusion(study: Study) -> pd.DataFrame:
     for k, arm in enumerate(study.arms):
         own = study.weights[:, k]
         tp, fp = (float(study.decision[who].sum(axis=0) @ own) for who in (sick, ~sick))
-        rows.append({"arm": arm, "runs": int((own > 0).sum()), "n": len(sick), "positives": int(sick.sum()),
-                     "tp": tp, "fn": sick.sum() - tp, "fp": fp, "tn": (~sick).sum() - fp})  # fmt: skip
+        rows.append(
+            {
+                "arm": arm,
+                "runs": int((own > 0).sum()),
+                "n": len(sick),
+                "positives": int(sick.sum()),
+                "tp": tp,
+                "fn": sick.sum() - tp,
+                "fp": fp,
+                "tn": (~sick).sum() - fp,
+            }
+        )
     return pd.DataFrame(rows)

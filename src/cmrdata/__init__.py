@@ -1,1 +1,2 @@
-"""Subjects, slices, groups and sets on disk: what generator and classifier share, and neither owns."""
+"""Subjects, slices, groups and sets on disk: what generator and classifier share, and neither
+owns."""

@@ -1,7 +1,7 @@
 """Every batch key with its shape, dtype and range: the only place shapes are defined.
 
-B images of P x P pixels; rows are y, columns are x. An image holds two cardiac phases as channels, or the C > 2 frames
-of a heartbeat in the order of time, ED first.
+B images of P x P pixels; rows are y, columns are x. An image holds two cardiac phases as channels,
+or the C > 2 frames of a heartbeat in the order of time, ED first.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ class LabelledBatch(TypedDict):
     image: torch.Tensor  # (B, C, P, P) uint8, channels ED, ES, or C > 2 frames of a heartbeat
     label: torch.Tensor  # (B,) int64, 1 = diseased; (B, diseases) where several are told
     row: torch.Tensor  # (B,) int64, row of the arm's index table
-    group: torch.Tensor  # (B,) int64, position among the sorted group names of the arm's training rows; -1 = not one
+    # (B,) int64, position among the sorted group names of the arm's training rows; -1 = not one
+    group: torch.Tensor
 
 
 def ed_es_ed(x: Array) -> Array:
-    """(..., 2, P, P) -> (..., 3, P, P): the paper's stack as an RGB image, channels ED, ES, ED (paper 2.1).
+    """(..., 2, P, P) -> (..., 3, P, P): the paper's stack as an RGB image, channels ED, ES, ED
+    (paper 2.1).
 
     Raises ValueError for a heartbeat's frames.
     """

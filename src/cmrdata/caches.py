@@ -1,4 +1,5 @@
-"""Where what is computed from a set is kept: beside the set, or elsewhere where the set may not be written."""
+"""Where what is computed from a set is kept: beside the set, or elsewhere where the set may not be
+written."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from cmrdata.disk import Unwritable, write_atomic
 
 
 def settled(places: Sequence[Path], *names: str, what: str) -> Path:
-    """The first folder that holds files of all these names, else the first that can be written, made if need be.
+    """The first folder that holds files of all these names, else the first that can be written,
+    made if need be.
 
     That it is not the first is said once, and git ignores what is kept there.
 

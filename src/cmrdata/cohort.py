@@ -1,7 +1,7 @@
 """The subject table: bands, groups, validation, split, undersampling and sampling weights.
 
-One row per subject. Every rule about who belongs where is in this file, so that prompts, training and
-evaluation can never disagree about a boundary.
+One row per subject. Every rule about who belongs where is in this file, so that prompts, training
+and evaluation can never disagree about a boundary.
 """
 
 from __future__ import annotations
@@ -14,15 +14,27 @@ import pandas as pd
 
 SEXES = ("F", "M")
 AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years
-BMI_BANDS = ("normal", "overweight", "obese")  # <25 (underweight included), [25, 30), >=30 kg/m2 (paper 2.1)
+# <25 (underweight included), [25, 30), >=30 kg/m2 (paper 2.1)
+BMI_BANDS = ("normal", "overweight", "obese")
 DIAGNOSES = {"healthy": 0, "hf": 1, "reduced_ef": 1}  # code -> classifier label
 AXES = {"sex": SEXES, "age_band": AGE_BANDS, "bmi_band": BMI_BANDS}
 
-CONDITIONS = ("mi", "ihd", "af")  # further diseases a subject may have: infarction, ischaemic disease, fibrillation
+# further diseases a subject may have: infarction, ischaemic disease, fibrillation
+CONDITIONS = ("mi", "ihd", "af")
 
 COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
 # after `with_groups`
-ATTRIBUTES = ("sex", "age", "bmi", "age_band", "bmi_band", "diagnosis", "conditions", "label", "group")
+ATTRIBUTES = (
+    "sex",
+    "age",
+    "bmi",
+    "age_band",
+    "bmi_band",
+    "diagnosis",
+    "conditions",
+    "label",
+    "group",
+)
 FOLDS = 5  # of a cross-validation: a test split of 20 %, as without
 MOST_VALUES = 20  # of a column whose values are compared as subgroups
 BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
@@ -39,8 +51,12 @@ def bmi_band(bmi: pd.Series) -> pd.Series:
 
 
 def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
-    """kg/m2 from kg and cm (or metres, where below 3); missing when either is, or when no person has such a BMI."""
-    kilograms, metres = pd.to_numeric(weight, errors="coerce"), pd.to_numeric(height, errors="coerce")
+    """kg/m2 from kg and cm (or metres, where below 3); missing when either is, or when no person
+    has such a BMI."""
+    kilograms, metres = (
+        pd.to_numeric(weight, errors="coerce"),
+        pd.to_numeric(height, errors="coerce"),
+    )
     metres = metres.where(metres < 3, metres / 100)
     bmi = kilograms / metres.where(metres > 0) ** 2
     return bmi.where(bmi.between(*BMI_RANGE))
@@ -57,30 +73,41 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     """Validated copy of `subjects` with bands, label and group added.
 
     Columns in: subject (unique str), source, sex (F, M or missing), age (years), bmi (kg/m2),
-    diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control); optionally conditions
-    (codes of CONDITIONS in that order, joined by ";"; empty when there are none or nothing is known).
-    `group` joins what is known, e.g. "F/60-70/obese/hf"; with nothing missing there are 36.
-    Raises ValueError naming the column, the value and the remedy.
+    diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control);
+    optionally conditions (codes of CONDITIONS in that order, joined by ";"; empty when there are
+    none or nothing is known). `group` joins what is known, e.g. "F/60-70/obese/hf"; with nothing
+    missing there are 36. Raises ValueError naming the column, the value and the remedy.
     """
-    _require(not (absent := [c for c in COLUMNS if c not in subjects]), f"subject table lacks the columns {absent}")
+    _require(
+        not (absent := [c for c in COLUMNS if c not in subjects]),
+        f"subject table lacks the columns {absent}",
+    )
     table = subjects.copy()
     for column in ("sex", "diagnosis"):
         table[column] = table[column].astype(object).where(table[column].notna(), None)
     repeated = table.subject[table.subject.duplicated()]
     _require(
-        repeated.empty, f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each"
+        repeated.empty,
+        f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each",
     )
     for column, allowed in (("sex", SEXES), ("diagnosis", tuple(DIAGNOSES))):
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
-        _require(not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing")
+        _require(
+            not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing"
+        )
     table["conditions"] = table.conditions.fillna("") if "conditions" in table else ""
-    odd = sorted(set(table.conditions) - {";".join(c) for n in range(4) for c in combinations(CONDITIONS, n)})
+    odd = sorted(
+        set(table.conditions) - {";".join(c) for n in range(4) for c in combinations(CONDITIONS, n)}
+    )
     _require(
-        not odd, f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;"
+        not odd,
+        f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;",
     )
     for column, (low, high) in {"age": (0, 120), "bmi": BMI_RANGE}.items():
         table[column] = pd.to_numeric(table[column]).astype(float)
-        bad = table.loc[~table[column].between(low, high) & table[column].notna(), ["subject", column]]
+        bad = table.loc[
+            ~table[column].between(low, high) & table[column].notna(), ["subject", column]
+        ]
         _require(
             bad.empty,
             f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} {bad[column].iloc[0] if len(bad) else ''} "
@@ -95,14 +122,30 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
 def group_names(table: pd.DataFrame) -> pd.Series:
     """Known attributes of each row joined by "/": sex, age band, BMI band, diagnosis."""
     parts = table[[*AXES, "diagnosis"]].astype(object)
-    return pd.Series(["/".join(str(v) for v in row if not pd.isna(v)) for row in parts.itertuples(index=False)],
-                     index=table.index, dtype=object)  # fmt: skip
+    return pd.Series(
+        ["/".join(str(v) for v in row if not pd.isna(v)) for row in parts.itertuples(index=False)],
+        index=table.index,
+        dtype=object,
+    )
 
 
 def further_columns(table: pd.DataFrame) -> list[str]:
-    """Columns beyond what every cohort has whose values can be subgroups: text with 2 to MOST_VALUES different values."""
-    own = {*COLUMNS, *ATTRIBUTES, "split", "stored", "balanced", "state", "flags", "table_flags", "label_source"}
-    words = [name for name in table if name not in own and not pd.api.types.is_numeric_dtype(table[name])]
+    """Columns beyond what every cohort has whose values can be subgroups: text with 2 to
+    MOST_VALUES different values."""
+    own = {
+        *COLUMNS,
+        *ATTRIBUTES,
+        "split",
+        "stored",
+        "balanced",
+        "state",
+        "flags",
+        "table_flags",
+        "label_source",
+    }
+    words = [
+        name for name in table if name not in own and not pd.api.types.is_numeric_dtype(table[name])
+    ]
     return [name for name in words if 2 <= table[name].nunique() <= MOST_VALUES]
 
 
@@ -111,18 +154,33 @@ def known_axes(table: pd.DataFrame) -> list[str]:
     return [axis for axis in AXES if axis in table and table[axis].dropna().nunique() > 1]
 
 
-def split(table: pd.DataFrame, *, seed: int, fold: int | None = None, test: float = 0.2,
-          validation: float = 0.2) -> pd.Series:  # fmt: skip
-    """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3), stratified by group.
+def split(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    fold: int | None = None,
+    test: float = 0.2,
+    validation: float = 0.2,
+) -> pd.Series:
+    """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3),
+    stratified by group.
 
-    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
-    loses its share within one subject and the total is exact. Rows without a diagnosis become "extra":
-    neither case nor control, they may teach the base and nothing else. With `fold` (0 to FOLDS - 1) the test split is
-    that part of a cross-validation: over all folds every subject is tested once.
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each
+    group loses its share within one subject and the total is exact. Rows without a diagnosis become
+    "extra": neither case nor control, they may teach the base and nothing else. With `fold` (0 to
+    FOLDS - 1) the test split is that part of a cross-validation: over all folds every subject is
+    tested once.
     """
-    _require(fold is None or fold in range(FOLDS), f"fold is {fold}; it takes 0 to {FOLDS - 1}, or null for one split")
+    _require(
+        fold is None or fold in range(FOLDS),
+        f"fold is {fold}; it takes 0 to {FOLDS - 1}, or null for one split",
+    )
     rng = np.random.default_rng(seed)
-    order = table.assign(_key=rng.random(len(table)))[table.diagnosis.notna()].sort_values(["group", "_key"]).index
+    order = (
+        table.assign(_key=rng.random(len(table)))[table.diagnosis.notna()]
+        .sort_values(["group", "_key"])
+        .index
+    )
     where = pd.Series("extra", index=table.index, dtype=object)
     where[order] = "train"
     for name, fraction in (("test", test), ("val", validation)):
@@ -136,7 +194,8 @@ def split(table: pd.DataFrame, *, seed: int, fold: int | None = None, test: floa
 
 
 def keep_controls(table: pd.DataFrame, *, per_case: float | None, seed: int) -> pd.Series:
-    """True for the training subjects to use: all cases, and `per_case` times as many random controls.
+    """True for the training subjects to use: all cases, and `per_case` times as many random
+    controls.
 
     `per_case=1` is the paper's undersampling to balanced diagnosis (2.3); None keeps every control.
     Other splits are never thinned: evaluation stays at natural prevalence.
@@ -151,22 +210,26 @@ def keep_controls(table: pd.DataFrame, *, per_case: float | None, seed: int) -> 
 
 
 def whole(table: pd.DataFrame) -> pd.Series:
-    """True for the rows that know every axis of AXES which anyone in the table knows: those that belong to a full group."""
+    """True for the rows that know every axis of AXES which anyone in the table knows: those that
+    belong to a full group."""
     known = [axis for axis in AXES if table[axis].notna().any()]
     return table[known].notna().all(axis=1)
 
 
 def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) -> np.ndarray:
-    """Weight per row, inversely proportional to its group's size: every group has equal mass (paper 2.2). Sums to 1.
+    """Weight per row, inversely proportional to its group's size: every group has equal mass (paper
+    2.2). Sums to 1.
 
-    A row that lacks an attribute others know belongs to no full group; it keeps the mass of an average row.
+    A row that lacks an attribute others know belongs to no full group; it keeps the mass of an
+    average row.
 
     Args:
         table: rows with AXES and group.
-        max_repeats: no row weighs more than this many average rows, so in a pass of as many draws as there are rows it
-            is drawn so often at most. Groups that would need more keep what their rows may weigh; the rest is shared by
-            the other groups equally, as far as their rows may. None: no cap. The released code clips the weights of
-            rare prompts instead, to much the same effect (docs/balance.md).
+        max_repeats: no row weighs more than this many average rows, so in a pass of as many draws
+            as there are rows it is drawn so often at most. Groups that would need more keep what
+            their rows may weigh; the rest is shared by the other groups equally, as far as their
+            rows may. None: no cap. The released code clips the weights of rare prompts instead, to
+            much the same effect (docs/balance.md).
 
     Raises:
         ValueError: for a cap below 1, which not even equal weights would keep.
@@ -189,7 +252,8 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
 
 
 def _filled(limits: np.ndarray, *, total: float) -> np.ndarray:
-    """`total` shared equally by parts of which each takes at most its limit; what one can't take goes to the others."""
+    """`total` shared equally by parts of which each takes at most its limit; what one can't take
+    goes to the others."""
     shares, order = np.empty(len(limits)), np.argsort(limits, kind="stable")
     for place, part in enumerate(order):
         shares[part] = min(limits[part], total / (len(limits) - place))

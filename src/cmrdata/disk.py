@@ -1,4 +1,5 @@
-"""Writing that no interruption can spoil: whole or not at all, told in words when a disk refuses, one process at a time."""
+"""Writing that no interruption can spoil: whole or not at all, told in words when a disk refuses,
+one process at a time."""
 
 from __future__ import annotations
 
@@ -14,18 +15,20 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # what a disk says that has no locks
+# what a disk says that has no locks
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
 
 
 class Unwritable(OSError):
-    """A disk is full or may not be written; the message names the folder, what is needed and the remedy."""
+    """A disk is full or may not be written; the message names the folder, what is needed and the
+    remedy."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, beside `path`, that takes its place at the end: a reader sees the old file or the new one,
-    never half of it, even after a power cut."""
+    """A file to write into, beside `path`, that takes its place at the end: a reader sees the old
+    file or the new one, never half of it, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -57,7 +60,8 @@ def sync_entries(folder: Path) -> None:
 
 @contextmanager
 def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
-    """What a disk refuses within, as one `Unwritable`: the data folder, the reason, what the work `needs`, the remedy."""
+    """What a disk refuses within, as one `Unwritable`: the data folder, the reason, what the work
+    `needs`, the remedy."""
     try:
         yield
     except Unwritable:
@@ -74,13 +78,18 @@ def differences(old: Any, new: Any, key: str = "") -> list[str]:
     """ "a.b 1 -> 2" for every leaf that differs between two plain configs."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = sorted({*map(str, old), *map(str, new)})
-        return [line for k in keys for line in differences(old.get(k), new.get(k), f"{key}.{k}".lstrip("."))]
+        return [
+            line
+            for k in keys
+            for line in differences(old.get(k), new.get(k), f"{key}.{k}".lstrip("."))
+        ]
     return [] if old == new else [f"{key} {old} -> {new}"]
 
 
 @contextmanager
 def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
-    """Hold the folder, made if need be, against other processes; waits for its turn, saying so once. Raises Unwritable."""
+    """Hold the folder, made if need be, against other processes; waits for its turn, saying so
+    once. Raises Unwritable."""
     lock = FileLock(folder / ".lock")
     with writing(folder, needs=needs):
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,8 +105,10 @@ def alone(folder: Path, *, needs: str = "") -> Iterator[None]:
 
 
 def taken(lock: FileLock, folder: Path) -> bool:
-    """Take a lock at once; False, said aloud, on a disk that has none. Raises Timeout where another process holds it."""
-    os.close(os.open(lock.lock_file, os.O_RDWR | os.O_CREAT, 0o644))  # what fails here, filelock takes for a held lock
+    """Take a lock at once; False, said aloud, on a disk that has none. Raises Timeout where another
+    process holds it."""
+    # what fails here, filelock takes for a held lock
+    os.close(os.open(lock.lock_file, os.O_RDWR | os.O_CREAT, 0o644))
     try:
         lock.acquire(timeout=0)
     except NotImplementedError:
@@ -126,7 +137,8 @@ def plain(value: Any) -> Any:
 
 
 def append_at(path: Path, content: Any, *, at: int) -> None:
-    """Write bytes (any contiguous buffer) from position `at` on, cutting off what was there, and see them on the disk."""
+    """Write bytes (any contiguous buffer) from position `at` on, cutting off what was there, and
+    see them on the disk."""
     whole = memoryview(content)
     left = whole.cast("B") if whole.nbytes else b""  # an empty view can't be cast
     with path.open("ab", buffering=0) as file:

@@ -21,10 +21,11 @@ SAVED = 32  # subjects between two writes of the cache: what a killed reading lo
 
 
 def ejection_fraction(ed: np.ndarray, es: np.ndarray) -> float:
-    """Share of the LV's end-diastolic volume that is ejected, 0..1 (about 0.6 is normal, below 0.4 reduced).
+    """Share of the LV's end-diastolic volume that is ejected, 0..1 (about 0.6 is normal, below 0.4
+    reduced).
 
-    Both are canonical labels (Z, Y, X) on one grid, so that the size of a voxel cancels. Raises ValueError where the
-    cavity is empty at ED or larger at ES.
+    Both are canonical labels (Z, Y, X) on one grid, so that the size of a voxel cancels. Raises
+    ValueError where the cavity is empty at ED or larger at ES.
     """
     full, rest = (np.count_nonzero(labels == LV) for labels in (ed, es))
     if not full or rest > full:
@@ -41,12 +42,17 @@ def fractions(
 ) -> tuple[dict[str, float], dict[str, str]]:
     """(ejection fraction by hashed subject, reason by subject whose masks cannot be read).
 
-    `files` are those that decide a subject's fraction; `masks(subject)` reads its canonical (ED, ES) labels and may
-    raise ValueError. What was read before and has not changed since (size and content of the files) comes from `cache`,
-    a JSON file in which nothing but hashed subjects tells whose it is.
+    `files` are those that decide a subject's fraction; `masks(subject)` reads its canonical (ED,
+    ES) labels and may raise ValueError. What was read before and has not changed since (size and
+    content of the files) comes from `cache`, a JSON file in which nothing but hashed subjects tells
+    whose it is.
     """
     known, states = _read(cache), {subject: _state(paths) for subject, paths in files.items()}
-    found = {s: known[s]["ef"] for s, state in states.items() if s in known and known[s]["files"] == state}
+    found = {
+        s: known[s]["ef"]
+        for s, state in states.items()
+        if s in known and known[s]["files"] == state
+    }
     faults: dict[str, str] = {}
     todo = [subject for subject in files if subject not in found]
 
@@ -73,16 +79,28 @@ def fractions(
 
 
 def by_fraction(ef: pd.Series, *, below: float, above: float | None = None) -> pd.Series:
-    """Diagnosis from ejection fractions 0..1: "reduced_ef" below `below` per cent, "healthy" from `above`, else None."""
+    """Diagnosis from ejection fractions 0..1: "reduced_ef" below `below` per cent, "healthy" from
+    `above`, else None."""
     percent = 100 * ef
     return pd.Series(
-        ["reduced_ef" if value < below else "healthy" if above is not None and value >= above else None
-         for value in percent], index=ef.index, dtype=object)  # fmt: skip
+        [
+            "reduced_ef"
+            if value < below
+            else "healthy"
+            if above is not None and value >= above
+            else None
+            for value in percent
+        ],
+        index=ef.index,
+        dtype=object,
+    )
 
 
 def _state(paths: Sequence[Path]) -> str:
     states = look({"": paths})[0][""]
-    return fingerprint({"version": VERSION, "files": [state and [state[0], state[2]] for state in states]})
+    return fingerprint(
+        {"version": VERSION, "files": [state and [state[0], state[2]] for state in states]}
+    )
 
 
 def _read(cache: Path) -> dict[str, dict]:
@@ -92,4 +110,8 @@ def _read(cache: Path) -> dict[str, dict]:
     except (FileNotFoundError, ValueError):
         return {}
     rows = kept.items() if isinstance(kept, dict) else ()
-    return {subject: row for subject, row in rows if isinstance(row, dict) and {"files", "ef"} <= set(row)}
+    return {
+        subject: row
+        for subject, row in rows
+        if isinstance(row, dict) and {"files", "ef"} <= set(row)
+    }

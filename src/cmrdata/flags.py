@@ -1,4 +1,5 @@
-"""What had to be decided about a subject, in one word each, and what the words mean: in the index, in inspect, in the docs."""
+"""What had to be decided about a subject, in one word each, and what the words mean: in the index,
+in inspect, in the docs."""
 
 from __future__ import annotations
 
@@ -45,7 +46,8 @@ def split_flags(flags: str) -> list[str]:
 
 
 def joined(rows: Iterable[str]) -> str:
-    """The flags of a subject's rows as one string, each once, in the order of their first appearance."""
+    """The flags of a subject's rows as one string, each once, in the order of their first
+    appearance."""
     return ";".join(dict.fromkeys(flag for row in rows for flag in row.split(";") if flag))
 
 

@@ -1,4 +1,5 @@
-"""Segmentations as sources write them, to canonical labels: every value known, and the whole a heart."""
+"""Segmentations as sources write them, to canonical labels: every value known, and the whole a
+heart."""
 
 from __future__ import annotations
 
@@ -14,14 +15,16 @@ from cmrdata.volumes import Volume
 
 UNKNOWN = 255  # stands for a label that no mapping has
 TOLERANCE = 1e-3  # by which a label may miss a whole number
-ENCLOSED = 0.6  # least share of the LV cavity's rim on myocardium; 0.98..1.00 in 140 real volumes, RV 0.17..0.43
+# least share of the LV cavity's rim on myocardium; 0.98..1.00 in 140 real volumes, RV 0.17..0.43
+ENCLOSED = 0.6
 MARGIN = 0.2  # by how much that share must exceed the RV's
 
 
 def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarray:
     """Source labels of any dtype to canonical uint8; `mapping` is source label -> canonical label.
 
-    Floats count as integers within TOLERANCE. Raises ValueError naming non-integers and values that `mapping` lacks.
+    Floats count as integers within TOLERANCE. Raises ValueError naming non-integers and values that
+    `mapping` lacks.
     """
     table = np.full(256, UNKNOWN, np.uint8)
     for source, label in mapping.items():
@@ -30,7 +33,8 @@ def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarra
     with np.errstate(invalid="ignore"):
         byte = labels.astype(np.uint8)
     canonical = table.take(byte)
-    if (byte == labels).all() and canonical.max(initial=0) < UNKNOWN:  # the usual case, and the fast one
+    # the usual case, and the fast one
+    if (byte == labels).all() and canonical.max(initial=0) < UNKNOWN:
         return canonical
     whole = labels
     if labels.dtype.kind == "f":
@@ -47,13 +51,17 @@ def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarra
 
 
 def label_frames(volume: Volume, mapping: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(canonical labels (T, Z, Y, X) uint8, LV voxels of each frame (T,) int) of a label file, streamed once.
+    """(canonical labels (T, Z, Y, X) uint8, LV voxels of each frame (T,) int) of a label file,
+    streamed once.
 
-    `mapping` is source label -> canonical label and has 0, the background; only the other voxels cost anything.
-    Raises as `check_labels`, and as `Volume.stream` for a broken file.
+    `mapping` is source label -> canonical label and has 0, the background; only the other voxels
+    cost anything. Raises as `check_labels`, and as `Volume.stream` for a broken file.
     """
     assert mapping.get(0) == BACKGROUND
-    labels, cavity = np.zeros((volume.frames, *volume.shape), np.uint8), np.zeros(volume.frames, int)
+    labels, cavity = (
+        np.zeros((volume.frames, *volume.shape), np.uint8),
+        np.zeros(volume.frames, int),
+    )
     inside = np.empty(volume.shape, bool)
     run = math.gcd(inside.size, 8)  # neighbours that are looked for together
     somewhere = inside.reshape(-1).view(f"u{run}")
@@ -67,8 +75,13 @@ def label_frames(volume: Volume, mapping: Mapping[int, int]) -> tuple[np.ndarray
 
 
 def check_topology(labels: np.ndarray) -> None:
-    """Raise ValueError unless myocardium encloses the LV cavity of `labels` (Z, Y, X) and the RV far less."""
-    if absent := [name for name, label in (("LV cavity", LV), ("myocardium", MYO)) if not (labels == label).any()]:
+    """Raise ValueError unless myocardium encloses the LV cavity of `labels` (Z, Y, X) and the RV
+    far less."""
+    if absent := [
+        name
+        for name, label in (("LV cavity", LV), ("myocardium", MYO))
+        if not (labels == label).any()
+    ]:
         raise ValueError(f"no {' and no '.join(absent)} labelled")
     y, x = (np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     heart = labels[:, max(0, y[0] - 1) : y[-1] + 2, max(0, x[0] - 1) : x[-1] + 2]
@@ -81,7 +94,8 @@ def check_topology(labels: np.ndarray) -> None:
 
 
 def _rim_on_myocardium(labels: np.ndarray, label: int) -> float:
-    """Share of the pixels just outside `label`, slice by slice, that are myocardium; 0 where there is no such label."""
+    """Share of the pixels just outside `label`, slice by slice, that are myocardium; 0 where there
+    is no such label."""
     here = labels == label
     cross = ndimage.generate_binary_structure(2, 1)[None]
     rim = ndimage.binary_dilation(here, cross) & ~here

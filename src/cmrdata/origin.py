@@ -1,7 +1,8 @@
-"""Where a store came from and how its source was then, so that a store opens without its source and a change is noticed.
+"""Where a store came from and how its source was then, so that a store opens without its source and
+a change is noticed.
 
-origin.json lies in the store's folder and nowhere else: it holds paths of this machine. It names participants as the
-store does, and is not needed to use the store.
+origin.json lies in the store's folder and nowhere else: it holds paths of this machine. It names
+participants as the store does, and is not needed to use the store.
 """
 
 from __future__ import annotations
@@ -16,17 +17,21 @@ from typing import Any, NamedTuple
 from cmrdata.disk import write_atomic
 
 NAME = "origin.json"
-WHOLE = 2**20  # bytes of a file that is hashed whole; of larger ones pieces are, the last with a gzip's checksum
+# bytes of a file that is hashed whole; of larger ones pieces are, the last with a gzip's checksum
+WHOLE = 2**20
 PIECES, PIECE = 8, 2**14
-RACY = 2_000_000_000  # ns: a file changed so shortly before we looked may change again without a new time
-FileState = list[Any] | None  # [bytes, modification time in ns, content check]; None where no file is
+# ns: a file changed so shortly before we looked may change again without a new time
+RACY = 2_000_000_000
+# [bytes, modification time in ns, content check]; None where no file is
+FileState = list[Any] | None
 
 
 class Source(NamedTuple):
     """The participants and files that a cohort's images come from."""
 
     ids: list[str]  # the original ids, in the order of the subjects
-    files: dict[str, list[Path]]  # subject -> files that decide its images, whether they exist or not
+    # subject -> files that decide its images, whether they exist or not
+    files: dict[str, list[Path]]
 
 
 class Origin(NamedTuple):
@@ -61,16 +66,20 @@ def look(
 ) -> tuple[dict[str, list[FileState]], list[str]]:
     """(state of every file, the subjects whose files differ from `earlier`).
 
-    A file of the same size and time is taken for the same; where the time differs, or is so recent that it proves
-    nothing, or the file was touched since, its content decides.
+    A file of the same size and time is taken for the same; where the time differs, or is so recent
+    that it proves nothing, or the file was touched since, its content decides.
     """
     known = earlier.files if earlier else {}
     states = {}
     for subject, paths in files.items():
         before = known.get(subject, [])
         before = before if len(before) == len(paths) else [None] * len(paths)
-        states[subject] = [_state(path, old, earlier) for path, old in zip(paths, before, strict=True)]
-    changed = [s for s, new in states.items() if earlier and _content(new) != _content(known.get(s, []))]
+        states[subject] = [
+            _state(path, old, earlier) for path, old in zip(paths, before, strict=True)
+        ]
+    changed = [
+        s for s, new in states.items() if earlier and _content(new) != _content(known.get(s, []))
+    ]
     return states, changed + [s for s in known if s not in states]
 
 
@@ -79,8 +88,14 @@ def _state(path: Path, old: FileState, earlier: Origin | None) -> FileState:
         stat = path.stat()
     except OSError:
         return None
-    touched = max(stat.st_mtime_ns, stat.st_ctime_ns)  # the second is new where a program kept the first
-    if old and earlier and old[:2] == [stat.st_size, stat.st_mtime_ns] and touched < earlier.looked - RACY:
+    # the second is new where a program kept the first
+    touched = max(stat.st_mtime_ns, stat.st_ctime_ns)
+    if (
+        old
+        and earlier
+        and old[:2] == [stat.st_size, stat.st_mtime_ns]
+        and touched < earlier.looked - RACY
+    ):
         return old
     return [stat.st_size, stat.st_mtime_ns, check(path, stat.st_size)]
 
@@ -90,7 +105,8 @@ def _content(states: Sequence[FileState]) -> list[Any]:
 
 
 def check(path: Path, size: int) -> str:
-    """What a file holds, told in a moment: the hash of all of a small file, of evenly spread pieces of a large one."""
+    """What a file holds, told in a moment: the hash of all of a small file, of evenly spread pieces
+    of a large one."""
     try:
         with path.open("rb") as file:
             if size <= WHOLE:
@@ -105,7 +121,8 @@ def check(path: Path, size: int) -> str:
 
 
 def digest(source: Source, states: Mapping[str, Sequence[FileState]]) -> str:
-    """Hash of the participants and of what their files hold: the same wherever they lie and by whatever salt."""
+    """Hash of the participants and of what their files hold: the same wherever they lie and by
+    whatever salt."""
     told = hashlib.sha256("\n".join(source.ids).encode())
     for subject in source.files:
         told.update(json.dumps(_content(states[subject])).encode())
@@ -113,7 +130,8 @@ def digest(source: Source, states: Mapping[str, Sequence[FileState]]) -> str:
 
 
 def watched(places: Mapping[str, str | None], keys: Sequence[str]) -> dict[str, str]:
-    """Hashes of the small files among the places that are compared at every opening, as far as they are there."""
+    """Hashes of the small files among the places that are compared at every opening, as far as they
+    are there."""
     found = {}
     for key in keys:
         place = Path(places.get(key) or "")

@@ -1,7 +1,9 @@
-"""Whether labels lie where the picture shows a heart: headers that disagree are settled by what is seen.
+"""Whether labels lie where the picture shows a heart: headers that disagree are settled by what is
+seen.
 
-In a cine blood is brighter than muscle. So the labels' LV cavity is brighter than their myocardium where they are in
-place, and hardly where they are a mirror image or shifted (docs/results/orientation.md).
+In a cine blood is brighter than muscle. So the labels' LV cavity is brighter than their myocardium
+where they are in place, and hardly where they are a mirror image or shifted
+(docs/results/orientation.md).
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ from cmrdata.batch import BACKGROUND, LV, MYO, PHASES
 
 CLOSE_MM = 0.01  # by which the entries of two affines of one place may differ
 CLOSE_VOXELS = 0.5  # by which a voxel may be moved and stays the same
-FITS = 0.7  # least share of pairs whose blood is brighter: 0.88..0.98 in 70 real hearts, 0.30..0.92 in mirror images
-BETTER = 0.05  # by which a mirror image of the labels must fit better to be believed; in 76 real hearts all fit worse
+# least share of pairs whose blood is brighter: 0.88..0.98 in 70 real hearts, 0.30..0.92 in mirror
+# images
+FITS = 0.7
+# by which a mirror image of the labels must fit better to be believed; in 76 real hearts all fit
+# worse
+BETTER = 0.05
 DARK = 0.3  # of such pairs, below which a picture is inverted
-UNLIKE = 0.55  # least share of a phase: 0.79..0.99 in 70 real hearts, of most that are 20 pixels beside it is less
+# least share of a phase: 0.79..0.99 in 70 real hearts, of most that are 20 pixels beside it is less
+UNLIKE = 0.55
 TURNED, LIKE = (
     0.2,
     0.5,
@@ -39,7 +46,8 @@ Move = Callable[[np.ndarray], np.ndarray]
 
 
 def blood_over_muscle(pictures: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> float:
-    """Share of pairs, one pixel of LV cavity and one of myocardium, in which the cavity is brighter; mean of the pictures.
+    """Share of pairs, one pixel of LV cavity and one of myocardium, in which the cavity is
+    brighter; mean of the pictures.
 
     0.5 is chance, and what no cavity or no myocardium gives. Equal values count half.
     """
@@ -56,10 +64,11 @@ def blood_over_muscle(pictures: Sequence[np.ndarray], labels: Sequence[np.ndarra
 
 
 def check_fit(ed: np.ndarray, es: np.ndarray, *, labels: Sequence[np.ndarray]) -> None:
-    """Raise ValueError where the frames (Z, Y, X) of ED and ES don't show the heart of their labels.
+    """Raise ValueError where the frames (Z, Y, X) of ED and ES don't show the heart of their
+    labels.
 
-    Each phase is asked by itself: it may be inverted, be another place than its labels, or be their mirror image. ED and
-    ES must be two pictures of one heart, none the other's mirror image.
+    Each phase is asked by itself: it may be inverted, be another place than its labels, or be their
+    mirror image. ED and ES must be two pictures of one heart, none the other's mirror image.
     """
     _check_pair(ed, es)
     for phase, frame, mask in zip(PHASES, (ed, es), labels, strict=True):
@@ -90,14 +99,19 @@ def check_fit(ed: np.ndarray, es: np.ndarray, *, labels: Sequence[np.ndarray]) -
 
 
 def _planes(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Places (n, 2) of LV and of myocardium, and the slice, of each slice of labels (Z, Y, X) that has both."""
+    """Places (n, 2) of LV and of myocardium, and the slice, of each slice of labels (Z, Y, X) that
+    has both."""
     rows, columns = (np.flatnonzero(mask.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     if not len(rows):
         return []
     corner = (rows[0], columns[0])
     inside = mask[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    planes = [(np.argwhere(plane == LV) + corner, np.argwhere(plane == MYO) + corner) for plane in inside]
-    return [(blood, muscle, z) for z, (blood, muscle) in enumerate(planes) if len(blood) and len(muscle)]
+    planes = [
+        (np.argwhere(plane == LV) + corner, np.argwhere(plane == MYO) + corner) for plane in inside
+    ]
+    return [
+        (blood, muscle, z) for z, (blood, muscle) in enumerate(planes) if len(blood) and len(muscle)
+    ]
 
 
 def _fit(
@@ -107,7 +121,8 @@ def _fit(
     *,
     thin: int = 1,
 ) -> float:
-    """`blood_over_muscle` of a frame (Z, Y, X) and its labels, or their mirror image; of every `thin`-th pixel."""
+    """`blood_over_muscle` of a frame (Z, Y, X) and its labels, or their mirror image; of every
+    `thin`-th pixel."""
     counts = frame.shape
     shares = []
     for blood, muscle, z in planes:
@@ -139,10 +154,13 @@ def _check_pair(ed: np.ndarray, es: np.ndarray) -> None:
 
 
 def _normed(picture: np.ndarray) -> np.ndarray:
-    """The voxels with a mean of 0 and a norm of 1, so that two pictures' product is their correlation; no numbers are 0."""
+    """The voxels with a mean of 0 and a norm of 1, so that two pictures' product is their
+    correlation; no numbers are 0."""
     with np.errstate(all="ignore"):
         values = np.ravel(picture).astype(np.float64)
-        values = np.where(finite, values, 0) if not (finite := np.isfinite(values)).all() else values
+        values = (
+            np.where(finite, values, 0) if not (finite := np.isfinite(values)).all() else values
+        )
         values -= values.mean()
         return np.nan_to_num(values / np.sqrt(values @ values), posinf=0, neginf=0)
 
@@ -154,16 +172,19 @@ def overlay(
     image: np.ndarray | None,
     theirs: np.ndarray | None,
 ) -> tuple[Move, tuple[str, ...]]:
-    """How labels of one file come onto the voxels of an image, and a flag where the headers do not agree on it.
+    """How labels of one file come onto the voxels of an image, and a flag where the headers do not
+    agree on it.
 
     Args:
         pictures: annotated frames (Z, Y, X).
         labels: their labels, of the same shape.
-        image, theirs: affines of image and labels, index (x, y, z) to mm; None where a header declares none.
+        image, theirs: affines of image and labels, index (x, y, z) to mm; None where a header
+        declares none.
 
     Returns:
-        A function of an array of labels. `affine_mismatch`: the headers differ and voxels are trusted; `labels_moved`:
-        they differ and the labels are where the world's coordinates place them, since that fits the picture better.
+        A function of an array of labels. `affine_mismatch`: the headers differ and voxels are
+        trusted; `labels_moved`: they differ and the labels are where the world's coordinates place
+        them, since that fits the picture better.
 
     Raises:
         ValueError: the headers differ and neither fits the picture.
@@ -186,9 +207,17 @@ def overlay(
     return move, (flag,)
 
 
-def reordered(array: np.ndarray, *, theirs: np.ndarray | None, ours: np.ndarray | None) -> np.ndarray:
-    """(Z, Y, X) voxels in the order of another header of the same grid; as they are where it isn't the same grid."""
-    if theirs is None or ours is None or np.array_equal(theirs, ours) or np.linalg.det(theirs[:3, :3]) == 0:
+def reordered(
+    array: np.ndarray, *, theirs: np.ndarray | None, ours: np.ndarray | None
+) -> np.ndarray:
+    """(Z, Y, X) voxels in the order of another header of the same grid; as they are where it isn't
+    the same grid."""
+    if (
+        theirs is None
+        or ours is None
+        or np.array_equal(theirs, ours)
+        or np.linalg.det(theirs[:3, :3]) == 0
+    ):
         return array
     moves = np.linalg.inv(theirs) @ ours
     if not order_only(moves):
@@ -206,20 +235,31 @@ def order_only(moves: np.ndarray) -> bool:
     """Whether an affine from index to index swaps and reverses axes and does nothing else."""
     axes = np.rint(moves[:3, :3])
     same = np.abs(moves[:3, :3] - axes).max() < 0.02
-    return bool(same and (np.abs(axes).sum(axis=0) == 1).all() and (np.abs(axes).sum(axis=1) == 1).all())
+    return bool(
+        same and (np.abs(axes).sum(axis=0) == 1).all() and (np.abs(axes).sum(axis=1) == 1).all()
+    )
 
 
 def _far(moves: np.ndarray, shape: tuple[int, ...]) -> bool:
     """Whether any corner of a grid (Z, Y, X) moves by more than CLOSE_VOXELS."""
-    corners = np.stack(np.meshgrid(*[(0, n - 1) for n in shape[::-1]], indexing="ij"), axis=-1).reshape(-1, 3)
+    corners = np.stack(
+        np.meshgrid(*[(0, n - 1) for n in shape[::-1]], indexing="ij"), axis=-1
+    ).reshape(-1, 3)
     return bool(np.abs(corners @ moves[:3, :3].T + moves[:3, 3] - corners).max() > CLOSE_VOXELS)
 
 
 def _moved(labels: np.ndarray, *, moves: np.ndarray) -> np.ndarray:
-    """(Z, Y, X) whose voxel (x, y, z) is the one that lay nearest to `moves` @ (x, y, z); background outside."""
+    """(Z, Y, X) whose voxel (x, y, z) is the one that lay nearest to `moves` @ (x, y, z);
+    background outside."""
     backwards = moves[2::-1, 2::-1]  # index (z, y, x)
     return ndimage.affine_transform(
-        labels, backwards, moves[2::-1, 3], order=0, mode="grid-constant", cval=BACKGROUND, prefilter=False
+        labels,
+        backwards,
+        moves[2::-1, 3],
+        order=0,
+        mode="grid-constant",
+        cval=BACKGROUND,
+        prefilter=False,
     )
 
 

@@ -1,4 +1,5 @@
-"""A cohort's slice store: subjects read once by several threads into an image set that no interruption can spoil."""
+"""A cohort's slice store: subjects read once by several threads into an image set that no
+interruption can spoil."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
 from cmrdata.tables import text_columns, typed
 
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
-TOGETHER = 8  # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full speed
+# subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full
+# speed
+TOGETHER = 8
 WORKERS = 8  # at most, unless told: a disk feeds no more
 HASHES = {
     "table": "another subject table",
@@ -35,11 +38,13 @@ HASHES = {
 }  # settings that only a hash stands for
 
 
-def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None, refresh: bool = False) -> Store:
+def prepare(
+    cohort: Cohort, root: str | Path, *, workers: int | None = None, refresh: bool = False
+) -> Store:
     """The cohort's store below `root`, built on first use and continued if it was interrupted.
 
-    A finished store opens by itself, without its source: see `opened`. Processes that prepare the same
-    store take turns.
+    A finished store opens by itself, without its source: see `opened`. Processes that prepare the
+    same store take turns.
 
     Args:
         cohort: whose.
@@ -58,10 +63,13 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None, ref
     subjects, rejected = listed(cohort)
     if subjects.empty:
         raise ValueError(nobody(cohort, rejected))
-    subjects["stored"] = keep_controls(subjects, per_case=cohort.controls_per_case, seed=cohort.seed)
+    subjects["stored"] = keep_controls(
+        subjects, per_case=cohort.controls_per_case, seed=cohort.seed
+    )
     source, looked = cohort.source(), time.time_ns()
     files, _ = origin.look(source.files, _newest_origin(cohort, root))
-    table = typed(subjects.drop(columns="subject")).to_csv(index=False)  # names differ from salt to salt
+    # names differ from salt to salt
+    table = typed(subjects.drop(columns="subject")).to_csv(index=False)
     settings = {
         "cohort": cohort.name,
         **cohort.settings,
@@ -83,12 +91,20 @@ def prepare(cohort: Cohort, root: str | Path, *, workers: int | None = None, ref
             writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
             if places:
                 origin.write(folder, came_from)
-        _build(writer, cohort, subjects, rejected, workers=workers or min(_cores(), WORKERS), needs=needs)
+        _build(
+            writer,
+            cohort,
+            subjects,
+            rejected,
+            workers=workers or min(_cores(), WORKERS),
+            needs=needs,
+        )
     return _known_again(folder, came_from, root)
 
 
 def listed(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(the cohort's subjects with groups and split, rejected subjects): the one place where a split is made."""
+    """(the cohort's subjects with groups and split, rejected subjects): the one place where a split
+    is made."""
     table, rejected = cohort.subjects()
     if table.empty:
         return table, rejected
@@ -99,15 +115,19 @@ def listed(cohort: Cohort) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def opened(cohort: Cohort, root: Path) -> Store | None:
-    """A finished store below `root` of the cohort's settings, opened without a look at table or folders.
+    """A finished store below `root` of the cohort's settings, opened without a look at table or
+    folders.
 
-    It is the one that was made from the places the cohort names. Where none of these places is there
-    (unmounted, not given) the only store of these settings is opened, and that is said. None where a
-    source has to be compared: another place that exists, or a changed list of withdrawn participants.
+    It is the one that was made from the places the cohort names. Where none of these places is
+    there (unmounted, not given) the only store of these settings is opened, and that is said. None
+    where a source has to be compared: another place that exists, or a changed list of withdrawn
+    participants.
 
     Raises ValueError where several stores fit and no place tells which is meant.
     """
-    found = [path.parent for path in sorted(root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"))]
+    found = [
+        path.parent for path in sorted(root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"))
+    ]
     origins = {folder: origin.read(folder) for folder in found}
     current = [folder for folder, of in origins.items() if not (of and of.renewed_as)]
     if not current:
@@ -118,23 +138,31 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
     now = origin.watched(places, cohort.watched)
     for folder in current:
         of = origins[folder]
-        if of and of.places == places and all(of.watched.get(key) == mark for key, mark in now.items()):
+        if (
+            of
+            and of.places == places
+            and all(of.watched.get(key) == mark for key, mark in now.items())
+        ):
             return Store.open(folder)
     if any(place and os.path.exists(place) for place in places.values()):
         return None
     if len(current) > 1:
         told = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
-        raise ValueError(f"cohort {cohort.name}: {len(current)} stores below {root} fit: {told}. Name one by its root=")
+        raise ValueError(
+            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {told}. Name one by its root="
+        )
     of = origins[current[0]]
     missing = ", ".join(f"cohort.{key}={place or 'null'}" for key, place in places.items())
     print(
-        f"{current[0]}: opened as made{f' on {of.made}' if of else ''}; its source is not there ({missing})", flush=True
+        f"{current[0]}: opened as made{f' on {of.made}' if of else ''}; its source is not there ({missing})",
+        flush=True,
     )
     return Store.open(current[0])
 
 
 def keep_place(cohort: Cohort, root: Path) -> None:
-    """Remember the cohort's places for its stores below `root`, of whatever settings, that came from the same root.
+    """Remember the cohort's places for its stores below `root`, of whatever settings, that came
+    from the same root.
 
     After participants have been taken out, their list is none that asks for another look.
     """
@@ -143,13 +171,21 @@ def keep_place(cohort: Cohort, root: Path) -> None:
         known = origin.read(path.parent)
         if Store(path.parent).meta.get("names") not in (None, names):
             continue  # another salt's: nobody was taken out
-        if known and all(known.places.get(key) == place for key, place in places.items() if key not in cohort.watched):
+        if known and all(
+            known.places.get(key) == place
+            for key, place in places.items()
+            if key not in cohort.watched
+        ):
             watched = origin.watched(places, cohort.watched)
             origin.write(path.parent, known._replace(places=places, watched=watched))
 
 
 def _from(of: Origin | None) -> str:
-    return ", ".join(f"{key}={place}" for key, place in of.places.items() if place) if of else "an unknown place"
+    return (
+        ", ".join(f"{key}={place}" for key, place in of.places.items() if place)
+        if of
+        else "an unknown place"
+    )
 
 
 def _declared(cohort: Cohort) -> str:
@@ -162,14 +198,16 @@ def _places(cohort: Cohort) -> dict[str, str | None]:
 
 
 def _newest_origin(cohort: Cohort, root: Path) -> Origin | None:
-    """What is known of the cohort's files from the store made last of them, so that they need not be read again."""
+    """What is known of the cohort's files from the store made last of them, so that they need not
+    be read again."""
     found = [path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.NAME}")]
     kept = [of for folder in found if (of := origin.read(folder)) and of.places == _places(cohort)]
     return max(kept, key=lambda of: of.looked, default=None)
 
 
 def _known_again(folder: Path, came_from: Origin, root: Path) -> Store:
-    """The finished store in `folder`, remembered as made from there; stores that it takes the place of are named."""
+    """The finished store in `folder`, remembered as made from there; stores that it takes the place
+    of are named."""
     store = Store.open(folder)
     if not came_from.places:
         return store
@@ -180,7 +218,12 @@ def _known_again(folder: Path, came_from: Origin, root: Path) -> Store:
         origin.write(folder, came_from)
         for path in root.glob(f"{glob.escape(folder.name[:-5])}-*/store.json"):
             other = origin.read(path.parent)
-            if path.parent != folder and other and not other.renewed_as and other.places == came_from.places:
+            if (
+                path.parent != folder
+                and other
+                and not other.renewed_as
+                and other.places == came_from.places
+            ):
                 origin.write(path.parent, other._replace(renewed_as=folder.name))
                 print(
                     f"{path.parent}: its source has changed, {folder.name} takes its place; it can be deleted",
@@ -190,15 +233,27 @@ def _known_again(folder: Path, came_from: Origin, root: Path) -> Store:
 
 
 def _build(
-    writer: Writer, cohort: Cohort, subjects: pd.DataFrame, rejected: pd.DataFrame, *, workers: int, needs: str
+    writer: Writer,
+    cohort: Cohort,
+    subjects: pd.DataFrame,
+    rejected: pd.DataFrame,
+    *,
+    workers: int,
+    needs: str,
 ) -> Store:
     folder, everybody = writer.folder, len(set(subjects.subject) | set(rejected.subject))
     rejected = pd.concat([rejected, writer.rejected()], ignore_index=True)
     _check_rejected(rejected, cohort, everybody, folder)
-    wanted, attributes = subjects[subjects.stored], typed(subjects.drop(columns="stored")).set_index("subject")
+    wanted, attributes = (
+        subjects[subjects.stored],
+        typed(subjects.drop(columns="stored")).set_index("subject"),
+    )
     todo = wanted[~wanted.subject.isin(writer.done())]
-    _check_room(folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected)))
-    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))  # fewer of a small cohort, so that workers end together
+    _check_room(
+        folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected))
+    )
+    # fewer of a small cohort, so that workers end together
+    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))
     some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
     there = len(wanted) - len(todo)
     bar = progress.bar(f"prepare {cohort.name}", total=len(wanted), done=there, unit="subjects")
@@ -219,7 +274,9 @@ def _build(
     with writing(folder, needs=needs):
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
         write_atomic(folder / "subjects.csv", read.to_csv(index=False))
-        store = writer.finish(subjects=len(read), rejected=len(rejected), text=text_columns(read), names=names)
+        store = writer.finish(
+            subjects=len(read), rejected=len(rejected), text=text_columns(read), names=names
+        )
     tell_scale(store)
     return store
 
@@ -228,7 +285,11 @@ def tell_scale(store: Store) -> None:
     """How the scans' pixels and the store's compare, where the scans have some."""
     mm, fov_mm = store.index.get("mm"), store.meta["settings"].get("fov_mm")
     if mm is not None and fov_mm:
-        scale.tell(scale.of_scans(mm[~store.index.subject.duplicated()], pixels=store.meta["pixels"], fov_mm=fov_mm))
+        scale.tell(
+            scale.of_scans(
+                mm[~store.index.subject.duplicated()], pixels=store.meta["pixels"], fov_mm=fov_mm
+            )
+        )
 
 
 def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
@@ -236,8 +297,12 @@ def _joined(results: Iterable[Stacks], count: int) -> Iterator[Stacks]:
     rest = iter(results)
     while few := list(islice(rest, count)):
         images, masks, index, rejected = zip(*few, strict=True)
-        yield Stacks(np.concatenate(images), np.concatenate(masks), pd.concat(index, ignore_index=True),
-                     pd.concat(rejected, ignore_index=True))  # fmt: skip
+        yield Stacks(
+            np.concatenate(images),
+            np.concatenate(masks),
+            pd.concat(index, ignore_index=True),
+            pd.concat(rejected, ignore_index=True),
+        )
 
 
 def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, folder: Path) -> None:
@@ -256,8 +321,8 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
 def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[int, int]:
     """Bytes that the images and masks of `subjects` take at least and at most.
 
-    All but `spared` subjects give one row or more, training and extra subjects up to three (of cines one) for each slice
-    of the reach.
+    All but `spared` subjects give one row or more, training and extra subjects up to three (of
+    cines one) for each slice of the reach.
     """
     steps = 1 if cohort.cine else 3
     row, nine = (channels(cohort) + PAIR) * cohort.pixels**2, steps * (2 * cohort.reach + 1)
@@ -272,14 +337,21 @@ def _check_room(folder: Path, least: int, most: int) -> None:
         return
     told = f"{_megabytes(least)} to {_megabytes(most)} are needed, {_megabytes(disk.free)} are free"
     if disk.free < least:
-        raise Unwritable(f"{folder}: {told}; free some space there or give another place with data_root=<folder>")
+        raise Unwritable(
+            f"{folder}: {told}; free some space there or give another place with data_root=<folder>"
+        )
     print(f"{folder} may not fit on its disk: {told}", flush=True)
 
 
 def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
-    """One line when this cohort has been prepared before with other settings, so that nobody wonders why it is again."""
+    """One line when this cohort has been prepared before with other settings, so that nobody
+    wonders why it is again."""
     name = re.escape(folder.name[:-14]) + "-[0-9a-f]{8}-[0-9a-f]{4}"
-    others = [path for path in folder.parent.glob("*/settings.json") if re.fullmatch(name, path.parent.name)]
+    others = [
+        path
+        for path in folder.parent.glob("*/settings.json")
+        if re.fullmatch(name, path.parent.name)
+    ]
     if others:
         newest = max(others, key=lambda path: path.stat().st_mtime).parent
         try:
@@ -287,14 +359,20 @@ def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
         except ValueError:
             return
         brief = [
-            HASHES.get(line.split()[0].rpartition(".")[2], line if len(line) < 80 else line.split()[0])
+            HASHES.get(
+                line.split()[0].rpartition(".")[2], line if len(line) < 80 else line.split()[0]
+            )
             for line in lines
         ]
-        print(f"{newest} was made with other settings ({', '.join(brief)}); making {folder}", flush=True)
+        print(
+            f"{newest} was made with other settings ({', '.join(brief)}); making {folder}",
+            flush=True,
+        )
 
 
 def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
-    """What to say of a cohort of which nobody can be used: the reasons counted, and what is expected."""
+    """What to say of a cohort of which nobody can be used: the reasons counted, and what is
+    expected."""
     return f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}\n{expected(cohort, rejected)}".rstrip()
 
 
@@ -305,7 +383,9 @@ def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
 
 def _unmasked(rejected: pd.DataFrame) -> str:
     """A sentence where all lack their masks, else nothing."""
-    lacking = rejected.reason.astype(str).str.contains("labels: (?:file is missing|no )|^unlabelled", regex=True)
+    lacking = rejected.reason.astype(str).str.contains(
+        "labels: (?:file is missing|no )|^unlabelled", regex=True
+    )
     if rejected.empty or not lacking.all():
         return ""
     return (
@@ -318,7 +398,9 @@ def reasons(rejected: pd.DataFrame) -> str:
     """Rejected subjects counted by reason, most frequent first."""
     if rejected.empty:
         return "(nothing rejected)"
-    return "\n".join(f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items())
+    return "\n".join(
+        f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items()
+    )
 
 
 def _megabytes(count: int) -> str:

@@ -1,7 +1,9 @@
-"""How far a long loop is: a bar on a terminal, like Lightning's; in a log file or a pipe a plain line now and then.
+"""How far a long loop is: a bar on a terminal, like Lightning's; in a log file or a pipe a plain
+line now and then.
 
-A line comes with each tenth of the work, a minute apart at most while the work is young and at least five seconds, and
-at the end: a day in a SLURM log is some kilobytes. Nothing else in the project draws bars.
+A line comes with each tenth of the work, a minute apart at most while the work is young and at
+least five seconds, and at the end: a day in a SLURM log is some kilobytes. Nothing else in the
+project draws bars.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ def bar(
     stream: TextIO | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Callable[[int], None]]:
-    """Shows how far a loop is; call what is yielded with the number of units that have just been done.
+    """Shows how far a loop is; call what is yielded with the number of units that have just been
+    done.
 
     Args:
         what: the work, e.g. "prepare acdc".
@@ -52,7 +55,12 @@ def bar(
             yield advance
     else:
         lines = Lines(
-            what, total=total, unit=unit, done=done, write=lambda line: print(line, file=out, flush=True), clock=clock
+            what,
+            total=total,
+            unit=unit,
+            done=done,
+            write=lambda line: print(line, file=out, flush=True),
+            clock=clock,
         )
         yield lines.advance
         lines.end()
@@ -67,8 +75,12 @@ def each(items: Iterable[Item], what: str, *, total: int, unit: str) -> Iterator
 
 
 def on_terminal(stream: TextIO) -> bool:
-    """Whether bars can be drawn: by the only process of a command, on a terminal that can move its cursor."""
-    alone = multiprocessing.current_process().name == "MainProcess" and os.environ.get("LOCAL_RANK", "0") == "0"
+    """Whether bars can be drawn: by the only process of a command, on a terminal that can move its
+    cursor."""
+    alone = (
+        multiprocessing.current_process().name == "MainProcess"
+        and os.environ.get("LOCAL_RANK", "0") == "0"
+    )
     return alone and stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
@@ -99,7 +111,9 @@ class Lines:
         now = self.clock()
         tenth = 10 * self.done // self.total
         waited, usual = now - self.last, max(OFTEN, SHARE * (now - self.begun))
-        if self.done < self.total and (waited >= usual or tenth > self.tenth and waited >= self.soonest):
+        if self.done < self.total and (
+            waited >= usual or tenth > self.tenth and waited >= self.soonest
+        ):
             self.last, self.tenth = now, tenth
             left = (now - self.begun) / max(1, self.done - self.first) * (self.total - self.done)
             self.write(
@@ -132,7 +146,9 @@ def _count(number: int, unit: str) -> str:
 
 
 @contextmanager
-def _drawn(what: str, *, total: int, unit: str, done: int, stream: TextIO) -> Iterator[Callable[[int], None]]:
+def _drawn(
+    what: str, *, total: int, unit: str, done: int, stream: TextIO
+) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal; one within another is a line below it."""
     if _live:
         yield _advance(_live[-1], what, total=total, unit=unit, done=done)
@@ -144,18 +160,26 @@ def _drawn(what: str, *, total: int, unit: str, done: int, stream: TextIO) -> It
     class Done(ProgressColumn):
         def render(self, task: Task) -> Text:
             of, named = task.fields["unit"], _named(task.fields["unit"])
-            return Text(f"{_count(int(task.completed), of)}/{_count(int(task.total or 0), of)} {named}".rstrip())
+            return Text(
+                f"{_count(int(task.completed), of)}/{_count(int(task.total or 0), of)} {named}".rstrip()
+            )
 
     class Times(ProgressColumn):
         def render(self, task: Task) -> Text:
             passed = task.finished_time if task.finished else task.elapsed
-            ends = ["-:--" if seconds is None else spell(seconds) for seconds in (passed, task.time_remaining)]
+            ends = [
+                "-:--" if seconds is None else spell(seconds)
+                for seconds in (passed, task.time_remaining)
+            ]
             return Text(" • ".join(ends), style="dim")
 
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
             speed, of = task.finished_speed or task.speed or 0.0, task.fields["unit"]
-            return Text(f"{_count(int(speed), of)}/s" if of == "B" else f"{speed:.2f}/s", style="dim underline")
+            return Text(
+                f"{_count(int(speed), of)}/s" if of == "B" else f"{speed:.2f}/s",
+                style="dim underline",
+            )
 
     columns = [
         TextColumn("{task.description}"),

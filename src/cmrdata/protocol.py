@@ -29,32 +29,40 @@ class Stacks(NamedTuple):
 
 
 class Cohort(ABC):
-    """A source of subjects. Making one touches no file, so that a finished store opens without its source."""
+    """A source of subjects. Making one touches no file, so that a finished store opens without its
+    source."""
 
     name: str
     pixels: int  # side of an image
     seed: int
-    settings: dict[str, Any]  # plain values that decide the bytes, as given: no places, nothing read from a file
+    # plain values that decide the bytes, as given: no places, nothing read from a file
+    settings: dict[str, Any]
     controls_per_case: float | None = None  # healthy training subjects kept per case; None: all
     max_rejected: float = 0.05  # share of the subjects that may be unreadable
     reach: int = 1  # slices to each side of the centre that a training subject gives
     fold: int | None = None  # the part of a cross-validation that is the test split
-    cine: int | None = None  # frames of a heartbeat that are an image's channels in place of ED and ES
-    salt_root: Path | None = None  # the folder of the secret by which participants are renamed; None: nobody is
-    watched: tuple[str, ...] = ()  # places of small files that are compared at every opening of a store
+    # frames of a heartbeat that are an image's channels in place of ED and ES
+    cine: int | None = None
+    # the folder of the secret by which participants are renamed; None: nobody is
+    salt_root: Path | None = None
+    # places of small files that are compared at every opening of a store
+    watched: tuple[str, ...] = ()
 
     @property
     def places(self) -> dict[str, str | None]:
-        """Setting -> where the source lies on this machine, None where it is not given; empty where there is none."""
+        """Setting -> where the source lies on this machine, None where it is not given; empty where
+        there is none."""
         return {}
 
     @abstractmethod
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """(subject table as `with_groups` takes it, with or without a split column; rejected subjects)."""
+        """(subject table as `with_groups` takes it, with or without a split column; rejected
+        subjects)."""
 
     @abstractmethod
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        """Slices of these subjects in their order: nine stacks (three cines) of a train or extra subject, one of others."""
+        """Slices of these subjects in their order: nine stacks (three cines) of a train or extra
+        subject, one of others."""
 
     def source(self) -> Source:
         """The participants and the files that decide their images."""
@@ -62,27 +70,36 @@ class Cohort(ABC):
 
     def withdrawn(self) -> set[str]:
         """Pseudonyms of those on the cohort's list of withdrawn participants."""
-        raise ValueError(f"cohort {self.name} has no list of withdrawn participants; choose one with cohort.exclude")
+        raise ValueError(
+            f"cohort {self.name} has no list of withdrawn participants; choose one with cohort.exclude"
+        )
 
     def notes(self) -> list[str]:
         """What a summary should tell besides the subjects and the rejected."""
         return []
 
     def columns(self) -> pd.DataFrame:
-        """What was understood of each column in use of the tables beside the images; see `column_report.report`."""
+        """What was understood of each column in use of the tables beside the images; see
+        `column_report.report`."""
         return report([])
 
 
 def channels(cohort: Cohort) -> int:
-    """Of the cohort's images: ED and ES, or the frames of its `cine`. Raises ValueError where these are too few."""
+    """Of the cohort's images: ED and ES, or the frames of its `cine`. Raises ValueError where these
+    are too few."""
     cine = cohort.cine
     if cine is not None and cine <= PAIR:
-        raise ValueError(f"cohort.cine is {cine}; give at least {PAIR + 1} frames, or null for ED and ES")
+        raise ValueError(
+            f"cohort.cine is {cine}; give at least {PAIR + 1} frames, or null for ED and ES"
+        )
     return cine or PAIR
 
 
-def ordered(function: Callable[..., T], items: Iterable[Any], *, workers: int) -> Generator[T, None, None]:
-    """map() over threads, results in order, never more than 2 x workers in memory; numpy and gunzip release the GIL."""
+def ordered(
+    function: Callable[..., T], items: Iterable[Any], *, workers: int
+) -> Generator[T, None, None]:
+    """map() over threads, results in order, never more than 2 x workers in memory; numpy and gunzip
+    release the GIL."""
     with ThreadPoolExecutor(workers) as pool:
         waiting: deque[Any] = deque()
         try:

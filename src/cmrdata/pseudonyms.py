@@ -1,4 +1,5 @@
-"""Names under which participants appear: salted hashes, so that no table, log or file name holds an original id."""
+"""Names under which participants appear: salted hashes, so that no table, log or file name holds an
+original id."""
 
 from __future__ import annotations
 
@@ -14,13 +15,17 @@ DIGITS = 16  # hexadecimal, 64 bits: two of a million participants clash with a 
 
 
 def hashed(identifier: str, salt: str) -> str:
-    """A participant id as it may appear in tables and logs: "S" and DIGITS hexadecimal digits of a salted hash."""
-    digest = hashlib.blake2b(identifier.strip().encode(), key=salt.encode()[:64], digest_size=DIGITS // 2)
+    """A participant id as it may appear in tables and logs: "S" and DIGITS hexadecimal digits of a
+    salted hash."""
+    digest = hashlib.blake2b(
+        identifier.strip().encode(), key=salt.encode()[:64], digest_size=DIGITS // 2
+    )
     return "S" + digest.hexdigest()
 
 
 def renamed(identifiers: Sequence[str], folder: Path) -> dict[str, str]:
-    """Original id -> pseudonym by the salt in `folder`. Raises ValueError where two would get one name."""
+    """Original id -> pseudonym by the salt in `folder`. Raises ValueError where two would get one
+    name."""
     salt = read_salt(folder)
     names = {identifier: hashed(identifier, salt) for identifier in identifiers}
     if clash := len(names) - len(set(names.values())):
@@ -32,7 +37,8 @@ def renamed(identifiers: Sequence[str], folder: Path) -> dict[str, str]:
 
 
 def salt_mark(folder: Path) -> str | None:
-    """A short public mark of the folder's salt: two stores with one mark name their participants alike.
+    """A short public mark of the folder's salt: two stores with one mark name their participants
+    alike.
 
     None where there is no salt, or none that may be read.
     """
@@ -40,13 +46,18 @@ def salt_mark(folder: Path) -> str | None:
         salt = (folder / "salt").read_text().strip()
     except OSError:
         return None
-    return hashlib.blake2b(salt.encode(), digest_size=6, person=b"salt mark").hexdigest() if salt else None
+    return (
+        hashlib.blake2b(salt.encode(), digest_size=6, person=b"salt mark").hexdigest()
+        if salt
+        else None
+    )
 
 
 def read_salt(folder: Path) -> str:
     """The folder's secret salt, made on first use, once for all processes; it goes into no output.
 
-    Raises Unwritable; ValueError when it may not be read, or is empty (participants would be renamed without a secret).
+    Raises Unwritable; ValueError when it may not be read, or is empty (participants would be
+    renamed without a secret).
     """
     path = folder / "salt"
     if not path.exists():
@@ -68,7 +79,11 @@ def read_salt(folder: Path) -> str:
     try:
         salt = path.read_text().strip()
     except PermissionError:
-        raise ValueError(f"{path} may not be read; ask its owner, or give another place with data_root=") from None
+        raise ValueError(
+            f"{path} may not be read; ask its owner, or give another place with data_root="
+        ) from None
     if not salt:
-        raise ValueError(f"{path} is empty; restore it, or delete it: participants then get new names and new stores")
+        raise ValueError(
+            f"{path} is empty; restore it, or delete it: participants then get new names and new stores"
+        )
     return salt

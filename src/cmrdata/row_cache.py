@@ -1,4 +1,5 @@
-"""Row arrays on disk, made once, batch by batch: an interrupted making is continued and ends in the same bytes."""
+"""Row arrays on disk, made once, batch by batch: an interrupted making is continued and ends in the
+same bytes."""
 
 from __future__ import annotations
 
@@ -34,13 +35,19 @@ class Rows(NamedTuple):
 
 
 def filled(
-    files: Sequence[Rows], *, count: int, batch: int, what: str, make: Callable[[slice], Sequence[ArrayLike]]
+    files: Sequence[Rows],
+    *,
+    count: int,
+    batch: int,
+    what: str,
+    make: Callable[[slice], Sequence[ArrayLike]],
 ) -> list[np.ndarray]:
-    """The arrays (count, *shape) of `files`, which share a folder, opened for reading; made on first use.
+    """The arrays (count, *shape) of `files`, which share a folder, opened for reading; made on
+    first use.
 
-    `make` gives the rows of a slice, an array per file; always the same slices of `batch` rows, so that a making that
-    was killed loses one batch at most and continues to the same bytes. Processes take turns.
-    Raises Unwritable when there is too little room for what is missing.
+    `make` gives the rows of a slice, an array per file; always the same slices of `batch` rows, so
+    that a making that was killed loses one batch at most and continues to the same bytes. Processes
+    take turns. Raises Unwritable when there is too little room for what is missing.
     """
     if not files[-1].path.exists():
         with alone(files[-1].path.parent):
@@ -50,7 +57,12 @@ def filled(
 
 
 def _fill(
-    files: Sequence[Rows], *, count: int, batch: int, what: str, make: Callable[[slice], Sequence[ArrayLike]]
+    files: Sequence[Rows],
+    *,
+    count: int,
+    batch: int,
+    what: str,
+    make: Callable[[slice], Sequence[ArrayLike]],
 ) -> None:
     folder, row = files[-1].path.parent, sum(file.row for file in files)
     done = min(size(file.begun) // file.row for file in files)
@@ -69,7 +81,9 @@ def _fill(
             made = make(some)
             with writing(folder, needs=needs):
                 for file, array in zip(files, made, strict=True):
-                    append_at(file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row)
+                    append_at(
+                        file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row
+                    )
             advance(some.stop - some.start)
     with writing(folder):
         for file in files:  # the last one's name says that all are whole

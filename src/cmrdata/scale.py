@@ -1,6 +1,7 @@
 """Where pictures are enlarged, in a sentence: interpolation adds pixels and no detail.
 
-A scan is resampled to the store's pixels, these to the base's or the classifier's, and a drawn image back to the store's.
+A scan is resampled to the store's pixels, these to the base's or the classifier's, and a drawn
+image back to the store's.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def of_scans(mm: pd.Series, *, pixels: int, fov_mm: float) -> str | None:
 
 
 def for_a_base(pixels: int, base: int, *, own: int) -> str | None:
-    """What happens to pictures of `pixels` that a base of `base` pixels learns; `own`: what it takes by default."""
+    """What happens to pictures of `pixels` that a base of `base` pixels learns; `own`: what it
+    takes by default."""
     if pixels < base:
         more = f"; by itself it takes cohort.pixels={own}" if pixels < own else ""
         return f"pictures of {pixels} px are enlarged {base / pixels:.3g} times to the {base} px of the base{more}"

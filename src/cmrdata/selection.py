@@ -1,4 +1,5 @@
-"""Some rows of an image array on disk, read a slice at a time: a cohort's images need not fit into memory."""
+"""Some rows of an image array on disk, read a slice at a time: a cohort's images need not fit into
+memory."""
 
 from __future__ import annotations
 
@@ -13,8 +14,9 @@ PIXELS = 2**20  # of one phase in memory at once: 256 images of 64 px, 20 of 224
 class Selection:
     """Rows of an array, in an order of one's own.
 
-    `chosen[a:b]` reads these rows into memory. `chosen[places]`, with an array of places, is another selection and
-    reads nothing. There is no other way in, so that nothing copies all of it by accident.
+    `chosen[a:b]` reads these rows into memory. `chosen[places]`, with an array of places, is
+    another selection and reads nothing. There is no other way in, so that nothing copies all of it
+    by accident.
     """
 
     def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
@@ -33,7 +35,9 @@ class Selection:
             return np.asarray(self.array[self.rows[some]])
         if isinstance(some, np.ndarray):
             return Selection(self.array, self.rows[some])
-        raise TypeError(f"a selection takes a slice or an array of places, not {type(some).__name__}")
+        raise TypeError(
+            f"a selection takes a slice or an array of places, not {type(some).__name__}"
+        )
 
 
 Images = np.ndarray | Selection  # (n, C, P, P) uint8

@@ -1,8 +1,9 @@
-"""Volumes to ED/ES stacks and masks: turned upright, cropped in millimetres, robust intensity, neighbouring slices and frames.
+"""Volumes to ED/ES stacks and masks: turned upright, cropped in millimetres, robust intensity,
+neighbouring slices and frames.
 
-One convention for real and synthetic pictures alike: arrays are (..., Y, X), rows are y, columns are x, as NIfTI's
-(X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view (`cmrdata.orientation`). Slice
-offsets count from base to apex, whichever end a file begins with.
+One convention for real and synthetic pictures alike: arrays are (..., Y, X), rows are y, columns
+are x, as NIfTI's (X, Y, Z, T) read backwards; shown with row 0 on top this is the radiological view
+(`cmrdata.orientation`). Slice offsets count from base to apex, whichever end a file begins with.
 """
 
 from __future__ import annotations
@@ -22,29 +23,39 @@ from cmrdata.overlay import check_fit
 from cmrdata.protocol import Stacks
 
 PERCENTILES = (0.5, 99.5)  # black and white of a stack
-CONTRAST = 1.0  # least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
+# least standard deviation of a picture, of 255 grey levels: below it there is nothing to see
+CONTRAST = 1.0
 LOST = 0.1  # largest part of a heart whose voxels may be no numbers
-WIDEST_MM = 240.0  # that both ventricles can measure across in a plane: at most 192 in 70 real hearts
+# that both ventricles can measure across in a plane: at most 192 in 70 real hearts
+WIDEST_MM = 240.0
 SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
 INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame", "mm")
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One subject's short-axis stack, as far as it was read. Raises ValueError when the parts do not fit together."""
+    """One subject's short-axis stack, as far as it was read. Raises ValueError when the parts do
+    not fit together."""
 
     frames: Mapping[int, np.ndarray]  # frame -> (Z, Y, X) of any real dtype; at least ed and es
     ed: int  # frames count from 0 in the cine they were taken from
     es: int
-    labels: Mapping[int, np.ndarray]  # frame -> (Z, Y, X) uint8 canonical labels; at least ed and es
+    # frame -> (Z, Y, X) uint8 canonical labels; at least ed and es
+    labels: Mapping[int, np.ndarray]
     spacing: tuple[float, float]  # (dy, dx) mm
-    cycle: int | None  # frames of the heart cycle, whose last neighbours the first; None: no neighbours in time
-    affine: np.ndarray | None = None  # (4, 4) index (x, y, z) to RAS mm, where the image's header declares it
+    # frames of the heart cycle, whose last neighbours the first; None: no neighbours in time
+    cycle: int | None
+    # (4, 4) index (x, y, z) to RAS mm, where the image's header declares it
+    affine: np.ndarray | None = None
     flags: tuple[str, ...] = ()  # what the reader had to decide, for the index
 
     def __post_init__(self) -> None:
         for phase, frame in (("ED", self.ed), ("ES", self.es)):
-            if frame < 0 or frame not in self.frames or (self.cycle is not None and frame >= self.cycle):
+            if (
+                frame < 0
+                or frame not in self.frames
+                or (self.cycle is not None and frame >= self.cycle)
+            ):
                 raise ValueError(
                     f"{phase} is frame {frame} (counted from 0), but there are {self.cycle or len(self.frames)} frames"
                 )
@@ -56,15 +67,20 @@ class Scan:
         for what, volumes in (("a frame measures", self.frames), ("labels measure", self.labels)):
             for volume in volumes.values():
                 if volume.shape != shape:
-                    raise ValueError(f"{what} {_times(volume.shape)}, the ED image {_times(shape)} (Z x Y x X)")
+                    raise ValueError(
+                        f"{what} {_times(volume.shape)}, the ED image {_times(shape)} (Z x Y x X)"
+                    )
 
 
 def cine_frames(ed: int, es: int, cycle: int, *, count: int) -> list[int]:
-    """`count` frames spread evenly over the heart's cycle in the order of time, ED first; the one nearest to ES is ES.
+    """`count` frames spread evenly over the heart's cycle in the order of time, ED first; the one
+    nearest to ES is ES.
 
-    So a cine holds what the ED/ES stack shows. Frames of the cycle repeat where it has fewer than `count`.
+    So a cine holds what the ED/ES stack shows. Frames of the cycle repeat where it has fewer than
+    `count`.
     """
-    steps = np.array([(2 * k * cycle + count) // (2 * count) for k in range(count)])  # k * cycle / count, rounded
+    # k * cycle / count, rounded
+    steps = np.array([(2 * k * cycle + count) // (2 * count) for k in range(count)])
     systole = (es - ed) % cycle
     steps[1 + np.abs(steps[1:] - systole).argmin()] = systole
     return ((ed + steps) % cycle).tolist()
@@ -80,25 +96,29 @@ def stacks(
     cine: int | None = None,
     orient: str = "masks",
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED, ES.
+    """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED,
+    ES.
 
-    `expand` is the paper's nine-fold training set (2.1): slice offsets -1, 0, 1 (-reach..reach) times frame offsets
-    -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets that leave the stack and neighbours
-    without labels at ED or ES are left out. A stack of fewer than three slices, like `expand=False`, gives its central slice only.
+    `expand` is the paper's nine-fold training set (2.1): slice offsets -1, 0, 1 (-reach..reach)
+    times frame offsets -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets
+    that leave the stack and neighbours without labels at ED or ES are left out. A stack of fewer
+    than three slices, like `expand=False`, gives its central slice only.
 
-    The centre is slice Z // 2 as in the reference, counted from the base, unless that lacks LV or myocardium at ED or ES: then the slice
-    nearest the LV's centroid that has both. The stack is turned as a whole (`orient`, see `cmrdata.orientation`), by
-    the masks of ED or where it has none of ES. Each slice is cropped to `fov_mm` squared around the bounding box of
-    its annotated ED and ES masks together (the reference used ED alone) and resampled once, straight to P x P.
-    `lo` and `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly; `mm` is a pixel of the scan.
+    The centre is slice Z // 2 as in the reference, counted from the base, unless that lacks LV or
+    myocardium at ED or ES: then the slice nearest the LV's centroid that has both. The stack is
+    turned as a whole (`orient`, see `cmrdata.orientation`), by the masks of ED or where it has none
+    of ES. Each slice is cropped to `fov_mm` squared around the bounding box of its annotated ED and
+    ES masks together (the reference used ED alone) and resampled once, straight to P x P. `lo` and
+    `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly; `mm` is a
+    pixel of the scan.
 
-    With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given, 0: crop, intensities,
-    ED and ES are the stack's.
+    With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given,
+    0: crop, intensities, ED and ES are the stack's.
 
-    The central slice at ED and ES, which every split needs, decides whether a scan is usable: ValueError "constant
-    image" or another fault of a picture with its phase, labels that fit it better as a mirror image, "no cine: ..."
-    where the scan has no cycle, or that no slice has both LV and myocardium at ED and ES. Neighbours that are no
-    pictures are left out, and told.
+    The central slice at ED and ES, which every split needs, decides whether a scan is usable:
+    ValueError "constant image" or another fault of a picture with its phase, labels that fit it
+    better as a mirror image, "no cine: ..." where the scan has no cycle, or that no slice has both
+    LV and myocardium at ED and ES. Neighbours that are no pictures are left out, and told.
 
     Flags, joined by ";", are explained in `cmrdata.flags`.
     """
@@ -118,20 +138,30 @@ def stacks(
         )
     offsets = [k for k in offsets if across[k] <= WIDEST_MM]
     offsets = offsets if basal_first else offsets[::-1]
-    turn, turned = pose(annotated, spacing=scan.spacing, affine=scan.affine, centre=centre, basal_first=basal_first,
-                        orient=orient)  # fmt: skip
+    turn, turned = pose(
+        annotated,
+        spacing=scan.spacing,
+        affine=scan.affine,
+        centre=centre,
+        basal_first=basal_first,
+        orient=orient,
+    )
     frames = _frames(scan, neighbours=expand_here, cine=cine)
     parts = {}
     for offset in sorted(offsets, key=abs):  # the centre first: what is wrong with it ends the work
         z = centre + offset
-        grid = Grid.around(ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm, turn=turn)
+        grid = Grid.around(
+            ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm, turn=turn
+        )
         parts[offset] = _part(scan, z, frames, grid)
         if offset == 0:
             if fault := parts[0].faults[frames.steps.tolist().index(0)]:
                 raise ValueError(fault)
             check_fit(scan.frames[scan.ed], scan.frames[scan.es], labels=(ed, es))
 
-    notes = [*scan.flags] + ["ed_unlabelled"] * (len(areas) == 1 and "ed_unlabelled" not in scan.flags)
+    notes = [*scan.flags] + ["ed_unlabelled"] * (
+        len(areas) == 1 and "ed_unlabelled" not in scan.flags
+    )
     notes += turned
     notes += ["central_moved"] if centre != _middle(len(labelled), basal_first=basal_first) else []
     notes += ["short_stack"] if expand and not expand_here else []
@@ -148,10 +178,24 @@ def stacks(
         masks.append(part.masks[good])
         for k in good:
             step = int(frames.steps[k])
-            flags = notes + ["mask_reused"] * bool(part.reused[k]) + ["nonfinite"] * (not part.finite[k])
-            rows.append({"slice": offset if basal_first else -offset, "frame": step, "central": offset == step == 0,
-                         "flags": ";".join(flags), "lo": float(part.lo[k]), "hi": float(part.hi[k]),
-                         "ed_frame": scan.ed, "es_frame": scan.es, "mm": mm})  # fmt: skip
+            flags = (
+                notes
+                + ["mask_reused"] * bool(part.reused[k])
+                + ["nonfinite"] * (not part.finite[k])
+            )
+            rows.append(
+                {
+                    "slice": offset if basal_first else -offset,
+                    "frame": step,
+                    "central": offset == step == 0,
+                    "flags": ";".join(flags),
+                    "lo": float(part.lo[k]),
+                    "hi": float(part.hi[k]),
+                    "ed_frame": scan.ed,
+                    "es_frame": scan.es,
+                    "mm": mm,
+                }
+            )
     return np.concatenate(images), np.concatenate(masks), rows
 
 
@@ -165,33 +209,49 @@ def collect(
     cine: int | None = None,
     orient: str = "masks",
 ) -> Stacks:
-    """Stacks of `subjects` in their order, or with `cine` so many frames of each slice; a ValueError rejects one subject.
+    """Stacks of `subjects` in their order, or with `cine` so many frames of each slice; a
+    ValueError rejects one subject.
 
-    Training and extra subjects are expanded, the others give their central stack (paper 2.1). `scan(subject, more)`
-    reads one subject, and need not read frames besides ED and ES unless `more`: then their neighbours, or `cine_frames`.
-    Neighbours that cannot be read must not make it fail: who is usable may not depend on the split.
+    Training and extra subjects are expanded, the others give their central stack (paper 2.1).
+    `scan(subject, more)` reads one subject, and need not read frames besides ED and ES unless
+    `more`: then their neighbours, or `cine_frames`. Neighbours that cannot be read must not make it
+    fail: who is usable may not depend on the split.
     """
-    images, masks = ([np.empty((0, channels, pixels, pixels), np.uint8)] for channels in (cine or 2, 2))
+    images, masks = (
+        [np.empty((0, channels, pixels, pixels), np.uint8)] for channels in (cine or 2, 2)
+    )
     rows: list[dict[str, Any]] = []
     faults: list[tuple[str, str]] = []
     for subject, where in zip(subjects.subject, subjects.split, strict=True):
         try:
             expand = where in ("train", "extra")
             seen = scan(subject, expand or cine is not None)
-            found = stacks(seen, pixels=pixels, fov_mm=fov_mm, expand=expand, reach=reach, cine=cine, orient=orient)
+            found = stacks(
+                seen,
+                pixels=pixels,
+                fov_mm=fov_mm,
+                expand=expand,
+                reach=reach,
+                cine=cine,
+                orient=orient,
+            )
         except ValueError as error:
             faults.append((subject, str(error)))
             continue
         images.append(found[0])
         masks.append(found[1])
         rows += [{"subject": subject, **row} for row in found[2]]
-    index, rejected = pd.DataFrame(rows, columns=list(INDEX)), pd.DataFrame(faults, columns=["subject", "reason"])
+    index, rejected = (
+        pd.DataFrame(rows, columns=list(INDEX)),
+        pd.DataFrame(faults, columns=["subject", "reason"]),
+    )
     return Stacks(np.concatenate(images), np.concatenate(masks), index, rejected)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A P x P square of `fov_mm` on a plane, turned, in that plane's pixel coordinates (a pixel's centre is its index)."""
+    """A P x P square of `fov_mm` on a plane, turned, in that plane's pixel coordinates (a pixel's
+    centre is its index)."""
 
     y: np.ndarray  # (P, P) row of each output pixel's centre
     x: np.ndarray  # (P, P)
@@ -207,20 +267,26 @@ class Grid:
         fov_mm: float,
         turn: np.ndarray | None = None,
     ) -> Grid:
-        """Centred on the bounding box, in the turned square's directions, of the non-zero part of `mask` (Y, X).
+        """Centred on the bounding box, in the turned square's directions, of the non-zero part of
+        `mask` (Y, X).
 
         turn: (2, 2) mm (y, x) of the square to mm (y, x) of the plane; None leaves it.
         """
         turn = np.eye(2) if turn is None else turn
         rows = np.flatnonzero(mask.any(axis=1))
-        inside = (np.argwhere(mask[rows[0] : rows[-1] + 1]) + (rows[0], 0)) * spacing @ turn  # of the square, mm
+        # of the square, mm
+        inside = (np.argwhere(mask[rows[0] : rows[-1] + 1]) + (rows[0], 0)) * spacing @ turn
         middle = turn @ ((inside.min(axis=0) + inside.max(axis=0)) / 2)
         steps = (np.arange(pixels) - (pixels - 1) / 2) * fov_mm / pixels  # mm from the centre
-        y, x = ((middle[k] + turn[k, 0] * steps[:, None] + turn[k, 1] * steps[None, :]) / spacing[k] for k in (0, 1))
+        y, x = (
+            (middle[k] + turn[k, 0] * steps[:, None] + turn[k, 1] * steps[None, :]) / spacing[k]
+            for k in (0, 1)
+        )
         return cls(y, x, (fov_mm / pixels / spacing[0], fov_mm / pixels / spacing[1]))
 
     def image(self, planes: np.ndarray) -> np.ndarray:
-        """(..., Y, X) -> (..., P, P) by linear interpolation, widened to the output pixel when shrinking; 0 outside."""
+        """(..., Y, X) -> (..., P, P) by linear interpolation, widened to the output pixel when
+        shrinking; 0 outside."""
         height, width = planes.shape[-2:]
         rows, along_y = _triangles(self.y, height, self.step[0])
         columns, along_x = _triangles(self.x, width, self.step[1])
@@ -235,7 +301,8 @@ class Grid:
         """(..., Y, X) -> (..., P, P), the nearest label; background outside."""
         places, outside = [], np.zeros(self.y.shape, bool)
         for at, count in zip((self.y, self.x), planes.shape[-2:], strict=True):
-            near = np.where(at < at.mean(), np.floor(at + 0.5), np.ceil(at - 0.5)).astype(int)  # ties: to the centre
+            # ties: to the centre
+            near = np.where(at < at.mean(), np.floor(at + 0.5), np.ceil(at - 0.5)).astype(int)
             outside |= (near < 0) | (near >= count)
             places.append(near.clip(0, count - 1))
         flat = planes.reshape(-1, planes.shape[-2] * planes.shape[-1])
@@ -273,30 +340,45 @@ def _part(scan: Scan, z: int, frames: _Frames, grid: Grid) -> _Part:
     images, lo, hi = _grey(grid.image(planes), pair=frames.pair)
     flat = ~(hi - lo > 1e-5 * np.abs(hi))  # nothing but the rounding of the resampling
     faults = _faults(planes, images, heart, lost=lost, flat=flat, pair=frames.pair)
-    return _Part(images, grid.labels(labels), lo, hi, reused, np.asarray((lost == 0).all(axis=1)), faults)
+    return _Part(
+        images, grid.labels(labels), lo, hi, reused, np.asarray((lost == 0).all(axis=1)), faults
+    )
 
 
 def _faults(
-    planes: np.ndarray, images: np.ndarray, heart: np.ndarray, *, lost: np.ndarray, flat: np.ndarray, pair: list[int]
+    planes: np.ndarray,
+    images: np.ndarray,
+    heart: np.ndarray,
+    *,
+    lost: np.ndarray,
+    flat: np.ndarray,
+    pair: list[int],
 ) -> list[str]:
-    """Why rows of frames (n, C, Y, X), on the grid `images`, are no pictures of a `heart` (Y, X); empty where they are.
+    """Why rows of frames (n, C, Y, X), on the grid `images`, are no pictures of a `heart` (Y, X);
+    empty where they are.
 
-    lost: (n, C) part of the heart whose voxels are no numbers. flat: (n,) whether ED and ES together are one value.
+    lost: (n, C) part of the heart whose voxels are no numbers. flat: (n,) whether ED and ES
+        together are one value.
     """
     least, most = planes.min(axis=(2, 3)), planes.max(axis=(2, 3))
     top = most[:, :, None, None]
-    white = np.maximum((planes == top).mean(axis=(2, 3)), (planes[:, :, heart] == top[..., 0]).mean(axis=2))
+    white = np.maximum(
+        (planes == top).mean(axis=(2, 3)), (planes[:, :, heart] == top[..., 0]).mean(axis=2)
+    )
     checks = {
         "no numbers in the heart of the image": lost > LOST,
         "constant image": (least == most) | flat[:, None],
-        "no contrast beside the other phase in the image": images[:, :, ::2, ::2].std(axis=(2, 3)) < CONTRAST,
+        "no contrast beside the other phase in the image": images[:, :, ::2, ::2].std(axis=(2, 3))
+        < CONTRAST,
         "saturated image": white > SATURATED,
     }
     names = {channel: phase for phase, channel in zip(PHASES, pair, strict=True)}
     faults = [""] * len(planes)
     for words, wrong in reversed(checks.items()):
         for k in np.flatnonzero(wrong.any(axis=1)).tolist():
-            which = [names.get(channel, "another frame") for channel in np.flatnonzero(wrong[k]).tolist()]
+            which = [
+                names.get(channel, "another frame") for channel in np.flatnonzero(wrong[k]).tolist()
+            ]
             faults[k] = f"{words} at {' and '.join(dict.fromkeys(which))}"
     return faults
 
@@ -317,13 +399,17 @@ def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> _Frames:
 
 def _areas(labels: np.ndarray) -> np.ndarray:
     """(Z, 3) pixels of LV, myocardium and RV in each slice."""
-    return np.array([[np.count_nonzero(plane == label) for label in (LV, MYO, RV)] for plane in labels])
+    return np.array(
+        [[np.count_nonzero(plane == label) for label in (LV, MYO, RV)] for plane in labels]
+    )
 
 
 def _across(mask: np.ndarray, *, spacing: tuple[float, float]) -> float:
     """Diagonal (mm) of the box around the non-zero part of a mask (Y, X) that has one."""
     sides = [np.flatnonzero(mask.any(axis=1 - axis)) for axis in (0, 1)]
-    return math.hypot(*((side[-1] - side[0] + 1) * mm for side, mm in zip(sides, spacing, strict=True)))
+    return math.hypot(
+        *((side[-1] - side[0] + 1) * mm for side, mm in zip(sides, spacing, strict=True))
+    )
 
 
 def _middle(count: int, *, basal_first: bool) -> int:
@@ -345,20 +431,28 @@ def _central(areas: np.ndarray, *, basal_first: bool) -> int:
 
 
 def _basal_first(areas: np.ndarray) -> bool:
-    """Whether slice 0 is the basal end, where the heart's cross-section is larger; a tie counts as basal first."""
-    area = areas.sum(axis=(0, 2))  # the RV tapers more than the LV, which in one of 70 real hearts does not
+    """Whether slice 0 is the basal end, where the heart's cross-section is larger; a tie counts as
+    basal first."""
+    # the RV tapers more than the LV, which in one of 70 real hearts does not
+    area = areas.sum(axis=(0, 2))
     here = np.flatnonzero(area)
     third = max(1, len(here) // 3)
     return bool(area[here[:third]].sum() >= area[here[-third:]].sum())
 
 
-def _planes(scan: Scan, times: np.ndarray, z: int, heart: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and the part of the heart that was no number.
+def _planes(
+    scan: Scan, times: np.ndarray, z: int, heart: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Slice z of the frames `times` (steps, C): (steps, C, Y, X) float32, and the part of the heart
+    that was no number.
 
-    That part is (steps, C), tiny where only voxels outside the heart were none; these and those become 0.
+    That part is (steps, C), tiny where only voxels outside the heart were none; these and those
+    become 0.
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold counts as infinite
-        planes = np.array([[scan.frames[t][z].astype(np.float32, copy=False) for t in step] for step in times])
+        planes = np.array(
+            [[scan.frames[t][z].astype(np.float32, copy=False) for t in step] for step in times]
+        )
     lost = np.zeros(planes.shape[:2])
     for place in np.argwhere(~np.isfinite(planes).all(axis=(2, 3))).tolist():
         plane = planes[*place]
@@ -369,18 +463,22 @@ def _planes(scan: Scan, times: np.ndarray, z: int, heart: np.ndarray) -> tuple[n
 
 
 def _labels(scan: Scan, times: np.ndarray, z: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels (steps, 2, Y, X) at slice z of the frames `times` (steps, 2), and which steps re-use an annotated mask."""
+    """Labels (steps, 2, Y, X) at slice z of the frames `times` (steps, 2), and which steps re-use
+    an annotated mask."""
     planes, reused = [], []
     for pair in times.tolist():
         own = [t in scan.labels and bool(scan.labels[t][z].any()) for t in pair]
-        source = [t if has else phase for t, has, phase in zip(pair, own, (scan.ed, scan.es), strict=True)]
+        source = [
+            t if has else phase for t, has, phase in zip(pair, own, (scan.ed, scan.es), strict=True)
+        ]
         planes.append([scan.labels[t][z] for t in source])
         reused.append(source != pair)
     return np.array(planes), np.array(reused)
 
 
 def _grey(images: np.ndarray, *, pair: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(n, C, P, P) float32 to uint8 between percentiles of each row's channels `pair`, and those percentiles."""
+    """(n, C, P, P) float32 to uint8 between percentiles of each row's channels `pair`, and those
+    percentiles."""
     limits = [_percentiles(row.ravel()) for row in images[:, pair]]
     lo, hi = np.array(limits, np.float32).T
     scaled = images - lo[:, None, None, None]
@@ -389,27 +487,35 @@ def _grey(images: np.ndarray, *, pair: list[int]) -> tuple[np.ndarray, np.ndarra
 
 
 def _percentiles(values: np.ndarray) -> tuple[float, float]:
-    """PERCENTILES of values (n,), by linear interpolation; the few at either end are sorted, not all."""
+    """PERCENTILES of values (n,), by linear interpolation; the few at either end are sorted, not
+    all."""
     (low, part), (high, rest) = (divmod(q / 100 * (len(values) - 1), 1) for q in PERCENTILES)
     least, most = int(low) + 2, len(values) - int(high)
     some = np.sort(values[::16])  # tells about where the ends begin
     reach = max(least, most) // 4 + 8
     if reach < len(some):
-        bottom, top = np.sort(values[values <= some[reach]]), np.sort(values[values >= some[-1 - reach]])
+        bottom, top = (
+            np.sort(values[values <= some[reach]]),
+            np.sort(values[values >= some[-1 - reach]]),
+        )
     if reach >= len(some) or len(bottom) < least or len(top) < most:
         bottom = top = np.sort(values)
     after = bottom[min(int(low) + 1, len(bottom) - 1)]
     above = top[len(top) - most + 1] if most > 1 else top[-1]
-    return bottom[int(low)] + part * (after - bottom[int(low)]), top[-most] + rest * (above - top[-most])
+    return bottom[int(low)] + part * (after - bottom[int(low)]), top[-most] + rest * (
+        above - top[-most]
+    )
 
 
 def _triangles(at: np.ndarray, n: int, step: float) -> tuple[np.ndarray, np.ndarray]:
-    """(taps, P * P) pixels of n at positions `at` and their weights: a triangle as wide as the coarser of the two grids.
+    """(taps, P * P) pixels of n at positions `at` and their weights: a triangle as wide as the
+    coarser of the two grids.
 
     The weights of an output pixel sum to 1, less those of pixels outside, which are 0.
     """
     width = max(1.0, step)
-    taps = np.arange(1 - math.ceil(width), 1 + math.ceil(width), dtype=np.int32)[:, None]  # around floor(at)
+    # around floor(at)
+    taps = np.arange(1 - math.ceil(width), 1 + math.ceil(width), dtype=np.int32)[:, None]
     first = np.floor(at.ravel())
     pixel = first.astype(np.int32) + taps
     weights = (at.ravel() - first).astype(np.float32) - taps.astype(np.float32)

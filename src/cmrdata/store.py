@@ -1,4 +1,5 @@
-"""Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only, atomic, resumable.
+"""Image sets on disk: memory-mapped uint8 images and masks beside an index table; append-only,
+atomic, resumable.
 
 <folder>/settings.json     what decides the bytes; written first
          images.u8         (N, C, P, P) raw bytes, channels ED, ES, or the C frames of a heartbeat (store.json: channels)
@@ -39,7 +40,8 @@ class Store:
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
-        """The set in `folder`. Raises FileNotFoundError when there is none, ValueError for another format or damage."""
+        """The set in `folder`. Raises FileNotFoundError when there is none, ValueError for another
+        format or damage."""
         store = cls(Path(folder))
         if not store.complete:
             raise FileNotFoundError(
@@ -111,8 +113,11 @@ class Store:
 class Writer:
     """Appends chunks to a set; what an interrupted writer had appended is kept and continued."""
 
-    def __init__(self, folder: Path, *, pixels: int, settings: dict[str, Any], channels: int = PAIR) -> None:
-        """`channels` of an image: 2 (ED, ES), or the frames of a heartbeat; masks always have two."""
+    def __init__(
+        self, folder: Path, *, pixels: int, settings: dict[str, Any], channels: int = PAIR
+    ) -> None:
+        """`channels` of an image: 2 (ED, ES), or the frames of a heartbeat; masks always have
+        two."""
         self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
         self.channels = dict(zip(PIXEL_FILES, (channels, PAIR), strict=True))
         self.fingerprint = fingerprint(self.settings)
@@ -121,7 +126,9 @@ class Writer:
         if begun.exists():
             if changed := differences(read_settings(folder), plain(self.settings)):
                 names = ", ".join(sorted({line.split()[0].partition(".")[0] for line in changed}))
-                raise ValueError(f"{folder}: begun with other settings ({names}); choose another folder or delete it")
+                raise ValueError(
+                    f"{folder}: begun with other settings ({names}); choose another folder or delete it"
+                )
         else:
             write_atomic(begun, json.dumps(plain(self.settings), indent=1))
         self.parts, self.rows = self._finished()
@@ -129,7 +136,8 @@ class Writer:
             append_at(folder / name, b"", at=self.rows * self._row(name))
 
     def _finished(self) -> tuple[list[Path], int]:
-        """Parts whose bytes are all there, and their rows; what was left of later ones is deleted."""
+        """Parts whose bytes are all there, and their rows; what was left of later ones is
+        deleted."""
         room = min(size(self.folder / name) // self._row(name) for name in PIXEL_FILES)
         parts: list[Path] = []
         rows = 0
@@ -147,7 +155,10 @@ class Writer:
             *map(_faults, parts),
         }
         if lost := sum(path.suffix == ".parquet" for path in unfinished):
-            print(f"{self.folder}: {lost} parts are damaged or lack their images, and are made again", flush=True)
+            print(
+                f"{self.folder}: {lost} parts are damaged or lack their images, and are made again",
+                flush=True,
+            )
         for path in unfinished:
             path.unlink()
         return parts, rows
@@ -162,24 +173,38 @@ class Writer:
     def rejected(self) -> pd.DataFrame:
         """Subjects (subject, reason) of the finished parts that could not be read."""
         tables = [
-            pd.read_csv(path, dtype=str, keep_default_na=False) for path in map(_faults, self.parts) if path.exists()
+            pd.read_csv(path, dtype=str, keep_default_na=False)
+            for path in map(_faults, self.parts)
+            if path.exists()
         ]
-        return pd.concat([pd.DataFrame(columns=["subject", "reason"], dtype=str), *tables], ignore_index=True)
+        return pd.concat(
+            [pd.DataFrame(columns=["subject", "reason"], dtype=str), *tables], ignore_index=True
+        )
 
     def done(self) -> set[str]:
         """Subjects of the finished parts, read or rejected."""
-        read = [parquet.ParquetFile(part).read(columns=["subject"])["subject"].to_pylist() for part in self.parts]
+        read = [
+            parquet.ParquetFile(part).read(columns=["subject"])["subject"].to_pylist()
+            for part in self.parts
+        ]
         return set(self.rejected().subject).union(*read)
 
     def append(
-        self, images: np.ndarray, masks: np.ndarray, index: pd.DataFrame, *, rejected: pd.DataFrame | None = None
+        self,
+        images: np.ndarray,
+        masks: np.ndarray,
+        index: pd.DataFrame,
+        *,
+        rejected: pd.DataFrame | None = None,
     ) -> None:
         """Write one chunk; it counts once its index part is on disk."""
         for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
             shape = (len(index), self.channels[name], self.pixels, self.pixels)
             assert array.shape == shape and array.dtype == np.uint8, (name, array.shape, shape)
         for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
-            append_at(self.folder / name, np.ascontiguousarray(array), at=self.rows * self._row(name))
+            append_at(
+                self.folder / name, np.ascontiguousarray(array), at=self.rows * self._row(name)
+            )
         part = self._part(len(self.parts))
         if rejected is not None and len(rejected):
             write_atomic(_faults(part), rejected.to_csv(index=False))
@@ -190,12 +215,23 @@ class Writer:
     def finish(self, **meta: Any) -> Store:
         """Join the index and mark the set complete."""
         tables = [pd.read_parquet(part) for part in self.parts]
-        index = typed(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
+        index = typed(
+            pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+        )
         write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
-        facts = {**meta, "format": FORMAT, "pixels": self.pixels, "rows": self.rows, "fingerprint": self.fingerprint}
+        facts = {
+            **meta,
+            "format": FORMAT,
+            "pixels": self.pixels,
+            "rows": self.rows,
+            "fingerprint": self.fingerprint,
+        }
         if (channels := self.channels["images.u8"]) != PAIR:
             facts["channels"] = channels
-        write_atomic(self.folder / "store.json", json.dumps(plain({"settings": self.settings, **facts}), indent=1))
+        write_atomic(
+            self.folder / "store.json",
+            json.dumps(plain({"settings": self.settings, **facts}), indent=1),
+        )
         return Store.open(self.folder)
 
 

@@ -1,4 +1,5 @@
-"""The synthetic set: a store whose index carries provenance, checked against the cohort it claims to come from."""
+"""The synthetic set: a store whose index carries provenance, checked against the cohort it claims
+to come from."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ PLAN = (
     "seed",
     "guidance",
     "strength",
-    "angle",  # how the mask was moved: degrees counter-clockwise, factor, shares of the field of view down and right
+    # how the mask was moved: degrees counter-clockwise, factor, shares of the field of view down
+    # and right
+    "angle",
     "zoom",
     "dy",
     "dx",
@@ -29,14 +32,17 @@ PROVENANCE = (*PLAN, "sampler", "steps")
 
 
 def open_synthetic(folder: str | Path, cohort: Store) -> Store:
-    """The synthetic set in `folder`, refused unless it was made from `cohort` and from its training subjects only.
+    """The synthetic set in `folder`, refused unless it was made from `cohort` and from its training
+    subjects only.
 
     Raises FileNotFoundError, or ValueError naming what does not fit and the remedy.
     """
     try:
         synthetic = Store.open(folder)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{error} with `python generate.py generator=runs/controlnet/0 name=...`") from None
+        raise FileNotFoundError(
+            f"{error} with `python generate.py generator=runs/controlnet/0 name=...`"
+        ) from None
     made_from = synthetic.meta["settings"].get("cohort_fingerprint")
     if made_from != cohort.fingerprint:
         raise ValueError(
@@ -44,7 +50,9 @@ def open_synthetic(folder: str | Path, cohort: Store) -> Store:
             f"{cohort.fingerprint}); generate a set from this cohort or give the cohort settings it was made with"
         )
     if absent := [column for column in PROVENANCE if column not in synthetic.index]:
-        raise ValueError(f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make it anew")
+        raise ValueError(
+            f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make it anew"
+        )
     vars(synthetic)["index"] = named_by_rows(
         synthetic.index, cohort, names=synthetic.meta.get("names"), what=str(folder)
     )
@@ -55,15 +63,17 @@ def open_synthetic(folder: str | Path, cohort: Store) -> Store:
 def named_by_rows(
     rows: pd.DataFrame, cohort: Store, *, names: str | None, what: str, column: str = "source_row"
 ) -> pd.DataFrame:
-    """Copy of a table about images of `cohort` whose `subject` is the cohort's own name for each row's subject.
+    """Copy of a table about images of `cohort` whose `subject` is the cohort's own name for each
+    row's subject.
 
-    The same participants have other names where the cohort was prepared with another salt; the rows of a
-    store of the same fingerprint are the same, so they tell who is meant.
+    The same participants have other names where the cohort was prepared with another salt; the rows
+    of a store of the same fingerprint are the same, so they tell who is meant.
 
     Args:
         rows: a table with `subject`, and in `column` the row of the cohort's store.
         cohort: the store at hand.
-        names: mark of the salt by which the table's subjects are named; None where nobody was renamed.
+        names: mark of the salt by which the table's subjects are named; None where nobody was
+            renamed.
         what: of the table, for the error.
 
     Raises ValueError for rows that the store has not, and where names of the same salt disagree.

@@ -1,4 +1,5 @@
-"""Tables that keep their types on disk: a site code stays text, an unknown stays missing, an empty list stays empty."""
+"""Tables that keep their types on disk: a site code stays text, an unknown stays missing, an empty
+list stays empty."""
 
 from __future__ import annotations
 
@@ -21,9 +22,11 @@ NEVER_MISSING = (
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
-    """Copy whose columns are numbers, booleans or text, decided by the whole column, all missing being text.
+    """Copy whose columns are numbers, booleans or text, decided by the whole column, all missing
+    being text.
 
-    Objects that are all numbers become numbers. An empty text is missing, except in NEVER_MISSING, where missing is empty.
+    Objects that are all numbers become numbers. An empty text is missing, except in NEVER_MISSING,
+    where missing is empty.
     """
     return pd.DataFrame({name: _typed(column) for name, column in table.items()}, index=table.index)
 
@@ -52,9 +55,17 @@ def text_columns(table: pd.DataFrame) -> list[str]:
 
 
 def read_typed(path: Path, *, text: Collection[str]) -> pd.DataFrame:
-    """The `typed` table in a CSV file of `to_csv(index=False)`; integers with missing values come back as floats."""
+    """The `typed` table in a CSV file of `to_csv(index=False)`; integers with missing values come
+    back as floats."""
     with path.open(encoding="utf-8", newline="") as file:
         columns = pd.read_csv(file, nrows=0).columns
     missing = {name: [""] for name in columns if name not in NEVER_MISSING}
-    return pd.read_csv(path, dtype=dict.fromkeys(text, str), keep_default_na=False, na_values=missing,
-                       float_precision="round_trip", lineterminator="\n", low_memory=False)  # fmt: skip
+    return pd.read_csv(
+        path,
+        dtype=dict.fromkeys(text, str),
+        keep_default_na=False,
+        na_values=missing,
+        float_precision="round_trip",
+        lineterminator="\n",
+        low_memory=False,
+    )

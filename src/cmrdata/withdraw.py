@@ -1,7 +1,9 @@
-"""Withdrawn participants: removed from stores, caches and plans, and whatever else rests on them named.
+"""Withdrawn participants: removed from stores, caches and plans, and whatever else rests on them
+named.
 
-A participant who withdraws must not be used any more. The rows of a store that are theirs are rewritten without
-them, so the store is another one afterwards and what was made from it has to be made again.
+A participant who withdraws must not be used any more. The rows of a store that are theirs are
+rewritten without them, so the store is another one afterwards and what was made from it has to be
+made again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from cmrdata.store import PIXEL_FILES, Store
 from cmrdata.tables import typed
 
 TOGETHER = 1024  # rows copied at a time
-CACHES = ("moments-*", ".moments-*", "prompts-*", "judges*", "features*")  # what was computed from a store's rows
+# what was computed from a store's rows
+CACHES = ("moments-*", ".moments-*", "prompts-*", "judges*", "features*")
 
 
 class Trace(NamedTuple):
@@ -39,7 +42,8 @@ def purge(names: Collection[str], *, mark: str | None, data: Path, runs: Path) -
 
     Args:
         names: pseudonyms of the withdrawn, by the salt in `data`.
-        mark: that salt's mark; stores with another one name their participants otherwise and are told.
+        mark: that salt's mark; stores with another one name their participants otherwise and are
+            told.
         data: the folder of stores, caches and notes.
         runs: the folder of sets, plans and classifiers.
 
@@ -53,7 +57,11 @@ def purge(names: Collection[str], *, mark: str | None, data: Path, runs: Path) -
         traces += _purge_plan(path, gone)
     for path in sorted(runs.rglob("predictions.csv")):
         if count := len(gone & set(pd.read_csv(path, usecols=["subject"], dtype=str).subject)):
-            traces.append(Trace("predictions", str(path.parent), count, "train it again, from the renewed store"))
+            traces.append(
+                Trace(
+                    "predictions", str(path.parent), count, "train it again, from the renewed store"
+                )
+            )
     return traces
 
 
@@ -65,7 +73,14 @@ def _purge_store(folder: Path, gone: set[str], mark: str | None) -> list[Trace]:
     if "subject" not in store.index or "source_row" in store.index:
         return []
     if store.meta.get("names") != mark:
-        return [Trace("store", str(folder), 0, "names its participants by another salt; run this where that salt is")]
+        return [
+            Trace(
+                "store",
+                str(folder),
+                0,
+                "names its participants by another salt; run this where that salt is",
+            )
+        ]
     keep = ~store.index.subject.isin(gone).to_numpy()
     people = set(store.subjects.subject) & gone
     caches = [path for pattern in CACHES for path in folder.glob(pattern)]
@@ -75,8 +90,17 @@ def _purge_store(folder: Path, gone: set[str], mark: str | None) -> list[Trace]:
         _rewrite(store, keep, gone)
         for path in caches:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found = [Trace("store", str(folder), len(people), "removed; what was made from this store is to be made again")]
-    return found + [Trace("cache", str(folder), len(caches), "deleted, made anew when needed")] * bool(caches)
+    found = [
+        Trace(
+            "store",
+            str(folder),
+            len(people),
+            "removed; what was made from this store is to be made again",
+        )
+    ]
+    return found + [
+        Trace("cache", str(folder), len(caches), "deleted, made anew when needed")
+    ] * bool(caches)
 
 
 def _rewrite(store: Store, keep: np.ndarray, gone: set[str]) -> None:
@@ -91,18 +115,27 @@ def _rewrite(store: Store, keep: np.ndarray, gone: set[str]) -> None:
             os.fsync(file.fileno())
     subjects = store.subjects[~store.subjects.subject.isin(gone)]
     rejected = pd.read_csv(folder / "rejected.csv", dtype=str, keep_default_na=False)
-    left_out = sorted({*store.meta["settings"].get("withdrawn", []), *np.flatnonzero(~keep).tolist()})
+    left_out = sorted(
+        {*store.meta["settings"].get("withdrawn", []), *np.flatnonzero(~keep).tolist()}
+    )
     settings = {**store.meta["settings"], "withdrawn": left_out}
     index = typed(store.index[keep].reset_index(drop=True))
-    meta = {**store.meta, "settings": settings, "rows": len(rows), "subjects": len(subjects),
-            "fingerprint": fingerprint(settings)}  # fmt: skip
+    meta = {
+        **store.meta,
+        "settings": settings,
+        "rows": len(rows),
+        "subjects": len(subjects),
+        "fingerprint": fingerprint(settings),
+    }
     (folder / "store.json").unlink()  # from here on it is no finished store until all is in place
     for name in PIXEL_FILES:
         os.replace(folder / f".{name}.{os.getpid()}", folder / name)
     shutil.rmtree(folder / "parts", ignore_errors=True)
     write_atomic(folder / "index.parquet", index.to_parquet(index=False))
     write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
-    write_atomic(folder / "rejected.csv", rejected[~rejected.subject.isin(gone)].to_csv(index=False))
+    write_atomic(
+        folder / "rejected.csv", rejected[~rejected.subject.isin(gone)].to_csv(index=False)
+    )
     write_atomic(folder / "settings.json", json.dumps(plain(settings), indent=1))
     if known := origin.read(folder):
         files = {subject: of for subject, of in known.files.items() if subject not in gone}
@@ -115,14 +148,23 @@ def _purge_notes(gone: set[str], data: Path) -> list[Trace]:
     traces = []
     for path in sorted(data.glob("inspect-*.jsonl")):
         lines = path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line).get("subject") not in gone]
+        kept = [
+            line
+            for line in lines
+            if line.endswith("\n") and json.loads(line).get("subject") not in gone
+        ]
         if len(kept) < len(lines):
             write_atomic(path, "".join(kept))
             traces.append(Trace("notes", str(path), len(lines) - len(kept), "removed"))
     for path in sorted(data.glob("ef-*.json")):
         noted = json.loads(path.read_text())
         if found := gone & set(noted):
-            write_atomic(path, json.dumps({k: v for k, v in noted.items() if k not in gone}, indent=0, sort_keys=True))
+            write_atomic(
+                path,
+                json.dumps(
+                    {k: v for k, v in noted.items() if k not in gone}, indent=0, sort_keys=True
+                ),
+            )
             traces.append(Trace("notes", str(path), len(found), "removed"))
     return traces
 

@@ -1,7 +1,9 @@
-"""The frozen latent diffusion base: VAE, text encoder, U-Net and noise schedule behind one interface.
+"""The frozen latent diffusion base: VAE, text encoder, U-Net and noise schedule behind one
+interface.
 
-`Base` is deliberately no nn.Module: held by a LightningModule it is neither trained, nor checkpointed, nor copied.
-A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an open_clip text tower) and base.json.
+`Base` is deliberately no nn.Module: held by a LightningModule it is neither trained, nor
+checkpointed, nor copied. A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/
+(an open_clip text tower) and base.json.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from cmrstudy.paths import shipped
 
 
 class Base:
-    """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is first used.
+    """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is
+    first used.
 
-    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used never takes memory,
-    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1), standardise the VAE's
-    latents (C channels). pixels: the side of its images; factor: pixels per latent cell and side. tokens: length of a
-    prompt, filled up with token `pad`. channels: how ED and ES become three, see cmrgen.phases. embedded: prompts
-    whose embeddings (tokens, width) are known without the tower.
+    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used
+        never takes memory,
+    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1),
+    standardise the VAE's latents (C channels). pixels: the side of its images; factor: pixels per
+    latent cell and side. tokens: length of a prompt, filled up with token `pad`. channels: how ED
+    and ES become three, see cmrgen.phases. embedded: prompts whose embeddings (tokens, width) are
+    known without the tower.
     """
 
     def __init__(
@@ -57,7 +62,9 @@ class Base:
         smaller = "Take a GPU with more memory, or a base of fewer pixels"
         self.encoding = Portions("encoding images", remedy=smaller)
         self.decoding = Portions("decoding images", remedy=smaller)
-        self.drawing = Portions("drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}")
+        self.drawing = Portions(
+            "drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}"
+        )
         self.embedded: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
@@ -99,7 +106,8 @@ class Base:
         return (len(self.scale), self.pixels // self.factor, self.pixels // self.factor)
 
     def to(self, device: torch.device | str, **dtypes: torch.dtype) -> Base:
-        """Choose the device: a network moves to a GPU when it is next used, so that the others take no memory there.
+        """Choose the device: a network moves to a GPU when it is next used, so that the others take
+        no memory there.
 
         `unet=torch.bfloat16` sets the precision of one network.
         """
@@ -114,10 +122,13 @@ class Base:
 
     @torch.no_grad()
     def moments(self, images: Tensor) -> Tensor:
-        """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a sample of them."""
+        """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a
+        sample of them."""
 
         def encoded(some: slice) -> Tensor:
-            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(self.device, self.vae.dtype)
+            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(
+                self.device, self.vae.dtype
+            )
             return self.vae.encode(rgb).latent_dist.parameters.float()
 
         most = together(self.pixels, ENCODED)
@@ -125,9 +136,11 @@ class Base:
 
     @torch.no_grad()
     def images(self, latents: Tensor) -> Tensor:
-        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the decoder overshoots.
+        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the
+        decoder overshoots.
 
-        In the VAE's own precision, whatever autocast says: bfloat16 would move an image by more than a grey level.
+        In the VAE's own precision, whatever autocast says: bfloat16 would move an image by more
+        than a grey level.
         """
 
         def decoded(some: slice) -> Tensor:
@@ -149,8 +162,11 @@ class Base:
 
     def _embedded(self, prompts: Sequence[str]) -> Tensor:
         tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
-        if self.pad:  # open_clip fills up with 0; the end token has the highest number, so it comes last
-            after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(1, keepdim=True)
+        # open_clip fills up with 0; the end token has the highest number, so it comes last
+        if self.pad:
+            after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(
+                1, keepdim=True
+            )
             tokens = tokens.masked_fill(after, self.pad)
         x = tower.token_embedding(tokens) + tower.positional_embedding
         for block in tower.transformer.resblocks:
@@ -170,9 +186,11 @@ class Base:
         dropout: float,
         gamma: float | None,
     ) -> Tensor:
-        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from `draws`.
+        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from
+        `draws`.
 
-        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout` of the prompts.
+        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout`
+        of the prompts.
         """
         n, device = len(batch["moments"]), batch["moments"].device
         spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)
@@ -191,18 +209,25 @@ class Base:
 
 
 def as_rgb(images: Tensor, pixels: int, *, channels: str) -> Tensor:
-    """(B, 2, P, P) uint8 -> (B, 3, pixels, pixels) in [-1, 1], channels as cmrgen.phases has them."""
+    """(B, 2, P, P) uint8 -> (B, 3, pixels, pixels) in [-1, 1], channels as cmrgen.phases has
+    them."""
     return resampled(three_channels(images, channels) / 127.5 - 1, pixels).clamp(-1, 1)
 
 
 def as_control(masks: Tensor, pixels: int) -> Tensor:
-    """(B, 2, P, P) labels -> (B, 3, pixels, pixels) in [0, 1]: label / 3 as ED, ES, ED, the ControlNet's input."""
+    """(B, 2, P, P) labels -> (B, 3, pixels, pixels) in [0, 1]: label / 3 as ED, ES, ED, the
+    ControlNet's input."""
     x = ed_es_ed(masks).float() / 3
-    return x if x.shape[-1] == pixels else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
+    return (
+        x
+        if x.shape[-1] == pixels
+        else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
+    )
 
 
 def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
-    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15" (see cmrgen.sd)."""
+    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15"
+    (see cmrgen.sd)."""
     if kind == "folder":
         return _load_folder(weights)
     from cmrgen.sd import load_sd
@@ -237,11 +262,15 @@ def _load_folder(weights: str) -> Base:
 
     def text() -> nn.Module:
         tower = TextTransformer(**facts["text"])
-        tower.load_state_dict({k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()})
+        tower.load_state_dict(
+            {k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()}
+        )
         return tower
 
     def diffusers(kind: Any, name: str) -> Callable[[], nn.Module]:
-        return lambda: kind.from_pretrained(folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False)
+        return lambda: kind.from_pretrained(
+            folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
 
     vae = json.loads((folder / "vae" / "config.json").read_text())
     return Base(
@@ -262,14 +291,16 @@ def _load_folder(weights: str) -> Base:
 
 
 def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
-    """Write a base folder in half precision (about 9 MB for the small one); JSON configs and safetensors only."""
+    """Write a base folder in half precision (about 9 MB for the small one); JSON configs and
+    safetensors only."""
     for name, network in (("vae", base.vae), ("unet", base.unet)):
         network.half().save_pretrained(folder / name, safe_serialization=True)
         network.float()
     (folder / "text").mkdir(parents=True, exist_ok=True)
     (folder / "scheduler").mkdir(exist_ok=True)
     save_file(
-        {k: v.half().contiguous() for k, v in base.text.state_dict().items()}, folder / "text" / "model.safetensors"
+        {k: v.half().contiguous() for k, v in base.text.state_dict().items()},
+        folder / "text" / "model.safetensors",
     )
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
     facts = {

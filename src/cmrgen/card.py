@@ -1,6 +1,8 @@
-"""The model card of an exported generator: what it was made of, how it is used, what it may be used for.
+"""The model card of an exported generator: what it was made of, how it is used, what it may be used
+for.
 
-A card is public: it shows the facts named here and no others, so nothing about single participants can reach it.
+A card is public: it shows the facts named here and no others, so nothing about single participants
+can reach it.
 """
 
 from __future__ import annotations
@@ -156,19 +158,25 @@ def card(
     command: str,
     metrics: Mapping[str, Any],
 ) -> str:
-    """README.md of an exported folder. `facts` are the training run's, see `cmrgen.render.Generator`.
+    """README.md of an exported folder. `facts` are the training run's, see
+    `cmrgen.render.Generator`.
 
-    channels: of the base's images, see cmrgen.phases. whole: the folder holds the base too. scheduler: class in diffusers. steps, guidance: for the example.
+    channels: of the base's images, see cmrgen.phases. whole: the folder holds the base too.
+        scheduler: class in diffusers. steps, guidance: for the example.
     metrics: those that are floats are shown.
     """
     name, tag, licence = _base(facts)
     told, read = READ[channels]
     fields = facts.get("fields", FIELDS)
-    words = prompt(pd.Series({"sex": "M", "age": 72, "bmi_band": "normal", "diagnosis": "hf"}), fields=fields)
+    words = prompt(
+        pd.Series({"sex": "M", "age": 72, "bmi_band": "normal", "diagnosis": "hf"}), fields=fields
+    )
     load = WHOLE if whole else BRANCH.format(name=name, scheduler=scheduler)
-    imports = ["StableDiffusionControlNetPipeline"] if whole else [
-        "ControlNetModel", "StableDiffusionControlNetPipeline", scheduler
-    ]  # fmt: skip
+    imports = (
+        ["StableDiffusionControlNetPipeline"]
+        if whole
+        else ["ControlNetModel", "StableDiffusionControlNetPipeline", scheduler]
+    )
     example = EXAMPLE.format(
         imports=", ".join(imports),
         load=load,
@@ -194,18 +202,25 @@ def card(
 
 
 def _base(facts: Mapping[str, Any]) -> tuple[str, str, str]:
-    """Name of the base on the hub ("" if it has none), its licence's tag there and its licence in words."""
+    """Name of the base on the hub ("" if it has none), its licence's tag there and its licence in
+    words."""
     origin = facts.get("base", {})
     if (kind := origin.get("kind")) not in LICENCES:
-        return "", "other", "made from scratch by the same code, so under the terms of the data it was trained on"
+        return (
+            "",
+            "other",
+            "made from scratch by the same code, so under the terms of the data it was trained on",
+        )
     weights, (tag, name, text) = str(origin.get("weights")), LICENCES[kind]
-    on_hub = weights.count("/") == 1 and not Path(weights).exists()  # a folder or file of ours is nobody else's
+    # a folder or file of ours is nobody else's
+    on_hub = weights.count("/") == 1 and not Path(weights).exists()
     inherited = "its use restrictions hold for this ControlNet too and must be passed on"
     return weights if on_hub else KINDS[kind].hubs[0], tag, f"[{name}]({text}); {inherited}"
 
 
 def _header(name: str, tag: str) -> str:
-    """Front matter as huggingface.co reads it; a base that is not published there cannot be its base_model."""
+    """Front matter as huggingface.co reads it; a base that is not published there cannot be its
+    base_model."""
     header = {
         "license": tag,
         **({"base_model": name} if name else {"license_name": "terms-of-the-training-data"}),
@@ -233,7 +248,9 @@ def _size(pixels: int | None, fov_mm: float | None) -> str | None:
     """The resolution behind the base's pixels: what was learnt has no more detail."""
     if not pixels:
         return None
-    return f"{pixels} x {pixels} pixels" + (f" of {fov_mm / pixels:.3g} mm, {fov_mm:g} mm wide" if fov_mm else "")
+    return f"{pixels} x {pixels} pixels" + (
+        f" of {fov_mm / pixels:.3g} mm, {fov_mm:g} mm wide" if fov_mm else ""
+    )
 
 
 def _training(facts: Mapping[str, Any], *, command: str, metrics: Mapping[str, Any]) -> str:

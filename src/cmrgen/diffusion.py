@@ -1,6 +1,8 @@
-"""Noising, targets, loss, guidance and sampling as pure functions; a two-line network can test each.
+"""Noising, targets, loss, guidance and sampling as pure functions; a two-line network can test
+each.
 
-`a` is the cumulative alpha at a timestep, shaped to broadcast; a predictor is a function (x, t) -> output.
+`a` is the cumulative alpha at a timestep, shaped to broadcast; a predictor is a function (x, t) ->
+output.
 """
 
 from __future__ import annotations
@@ -39,28 +41,44 @@ def latent(moments: Tensor, noise: Tensor, *, shift: Tensor, scale: Tensor) -> T
 
 
 def loss_weight(a: Tensor, *, prediction: str, gamma: float | None, floor: float = 0.05) -> Tensor:
-    """Min-SNR weight per sample (Hang 2023, eq. 8): min(SNR, gamma) over the target's own SNR factor; None = 1.
+    """Min-SNR weight per sample (Hang 2023, eq. 8): min(SNR, gamma) over the target's own SNR
+    factor; None = 1.
 
-    With v-prediction the factor is SNR + 1, which stays finite at zero terminal SNR; `floor` keeps pure noise taught.
+    With v-prediction the factor is SNR + 1, which stays finite at zero terminal SNR; `floor` keeps
+    pure noise taught.
     """
     if gamma is None:
         return torch.ones_like(a)
     snr = a / (1 - a).clamp_min(1e-8)
-    return (snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else snr.clamp_min(1e-8))).clamp_min(floor)
+    return (
+        snr.clamp(max=gamma) / (snr + 1 if prediction == "v_prediction" else snr.clamp_min(1e-8))
+    ).clamp_min(floor)
 
 
 def diffusion_loss(
-    predict: Predictor, x0: Tensor, noise: Tensor, t: Tensor, *, alphas: Tensor, prediction: str, gamma: float | None
+    predict: Predictor,
+    x0: Tensor,
+    noise: Tensor,
+    t: Tensor,
+    *,
+    alphas: Tensor,
+    prediction: str,
+    gamma: float | None,
 ) -> Tensor:
     """Weighted squared error per sample, (B,), of `predict` at timesteps t (B,)."""
     a = alphas[t].view(-1, 1, 1, 1)
     targets = {"v_prediction": velocity(x0, noise, a), "epsilon": noise}
-    error = (predict(noised(x0, noise, a), t).float() - targets[prediction].float()).square().mean(dim=(1, 2, 3))
+    error = (
+        (predict(noised(x0, noise, a), t).float() - targets[prediction].float())
+        .square()
+        .mean(dim=(1, 2, 3))
+    )
     return error * loss_weight(a, prediction=prediction, gamma=gamma).view(-1)
 
 
 def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> Tensor:
-    """n timesteps, one from each of n equal bins in random order: less variance than independent draws."""
+    """n timesteps, one from each of n equal bins in random order: less variance than independent
+    draws."""
     u = (torch.arange(n) + torch.rand(n, generator=generator)) / n
     return (u[torch.randperm(n, generator=generator)] * steps).long().clamp_max(steps - 1)
 
@@ -73,12 +91,14 @@ def guided(
     scale: Tensor,
     bare: bool = False,
 ) -> Predictor:
-    """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale per row (B,).
+    """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale
+    per row (B,).
 
-    prompt (B, tokens, width); empty, what the images shall not show, the same or (1, tokens, width). `predict` takes
-    (x, t, embeddings, rows, masked) of n inputs, rows (n,) saying which of the B each is: rows at scale 1 need no second
-    input. bare: the unconditional prediction sees no mask either, so that guidance pushes towards both; masked (n,) bool
-    says which inputs see theirs, None for all.
+    prompt (B, tokens, width); empty, what the images shall not show, the same or (1, tokens,
+    width). `predict` takes (x, t, embeddings, rows, masked) of n inputs, rows (n,) saying which of
+    the B each is: rows at scale 1 need no second input. bare: the unconditional prediction sees no
+    mask either, so that guidance pushes towards both; masked (n,) bool says which inputs see
+    theirs, None for all.
     """
     every = torch.arange(len(prompt), device=prompt.device)
     steered = every[scale != 1]
@@ -100,9 +120,11 @@ def guided(
 def within(
     interval: Sequence[float], *, inside: Predictor, outside: Predictor, scheduler: Any, steps: int
 ) -> Predictor:
-    """`inside` in the share `interval` of the steps, from the noisiest at 0 to 1, and `outside` in the others.
+    """`inside` in the share `interval` of the steps, from the noisiest at 0 to 1, and `outside` in
+    the others.
 
-    With guidance inside only, the others take one forward for two (Kynkaanniemi 2024). A step counts as its start.
+    With guidance inside only, the others take one forward for two (Kynkaanniemi 2024). A step
+    counts as its start.
     """
     low, high = interval
     if (low, high) == (0, 1):
@@ -114,8 +136,11 @@ def within(
 
 
 def row_noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-    """Initial noise (len(seeds), *shape), a generator per row: independent of batch size, order and device."""
-    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+    """Initial noise (len(seeds), *shape), a generator per row: independent of batch size, order and
+    device."""
+    return torch.stack(
+        [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    )
 
 
 def denoise(
@@ -129,11 +154,14 @@ def denoise(
     strength: float | Tensor = 1.0,
     masked: Tensor | None = None,
 ) -> Tensor:
-    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3).
+    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang
+    2023, Fig. 3).
 
-    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which is strength 0. masked
-    (B,) bool: the rows that `control` and strengths are of, in order, if not all; the others cost no ControlNet.
-    A U-Net of lower precision than x is fed in its own, free of autocast: its weights are already what autocast makes.
+    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which
+        is strength 0. masked
+    (B,) bool: the rows that `control` and strengths are of, in order, if not all; the others cost
+    no ControlNet. A U-Net of lower precision than x is fed in its own, free of autocast: its
+    weights are already what autocast makes.
     """
     if control is None:
         down, middle = [], None
@@ -150,7 +178,10 @@ def denoise(
         )
         if masked is not None:
             down, middle = [_among(d, masked) for d in down], _among(middle, masked)
-    steer = {"down_block_additional_residuals": down or None, "mid_block_additional_residual": middle}
+    steer = {
+        "down_block_additional_residuals": down or None,
+        "mid_block_additional_residual": middle,
+    }
     own = getattr(unet, "dtype", x.dtype)
     if own == x.dtype:
         return unet(x, t, encoder_hidden_states=context, **steer).sample
@@ -171,7 +202,8 @@ def _among(steering: Tensor, masked: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
-    """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones only)."""
+    """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones
+    only)."""
     scheduler.set_timesteps(steps, device=x.device)
     x = x * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
@@ -186,5 +218,6 @@ def ema_update(average: Iterable[Tensor], current: Iterable[Tensor], decay: floa
 
 
 def follow(average: nn.Module, network: nn.Module, *, limit: float, step: int) -> None:
-    """One step of a network's moving average; call it once per optimiser step (from 1). Young averages forget faster."""
+    """One step of a network's moving average; call it once per optimiser step (from 1). Young
+    averages forget faster."""
     ema_update(average.parameters(), network.parameters(), min(limit, (1 + step) / (10 + step)))

@@ -1,7 +1,9 @@
-"""A trained generator as a folder that stock diffusers loads as it is, with a model card that says what it was made of.
+"""A trained generator as a folder that stock diffusers loads as it is, with a model card that says
+what it was made of.
 
-Nothing of ours is needed to use it: what our base does differently (latents standardised per channel, an open_clip text
-tower) is folded into the weights and files that `StableDiffusionControlNetPipeline` knows.
+Nothing of ours is needed to use it: what our base does differently (latents standardised per
+channel, an open_clip text tower) is folded into the weights and files that
+`StableDiffusionControlNetPipeline` knows.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from cmrgen.render import Generator
 from cmrgen.sampler import SAMPLERS, Sampler, scheduler
 from cmrgen.sd import open_to_clip
 
-START, END = "<|startoftext|>", "<|endoftext|>"  # transformers' names of open_clip's last two tokens
+# transformers' names of open_clip's last two tokens
+START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def export(
@@ -40,12 +43,14 @@ def export(
     parts: Literal["controlnet", "pipeline"] | None = None,
     sampler: Sampler,
 ) -> Path:
-    """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the whole base too.
+    """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the
+    whole base too.
 
-    By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included. command: how the
-    ControlNet was trained; metrics: floats for the card; sampler: what the card recommends. Safetensors
-    and JSON only; written beside and renamed, so the folder is either whole or absent.
-    Raises FileExistsError when the folder holds something, ValueError for parts that cannot be used alone.
+    By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included.
+    command: how the ControlNet was trained; metrics: floats for the card; sampler: what the card
+    recommends. Safetensors and JSON only; written beside and renamed, so the folder is either whole
+    or absent. Raises FileExistsError when the folder holds something, ValueError for parts that
+    cannot be used alone.
     """
     kind = generator.facts.get("base", {}).get("kind", "folder")
     parts = parts or ("controlnet" if kind in LICENCES else "pipeline")
@@ -126,11 +131,12 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @torch.no_grad()
 def folded(vae: AutoencoderKL, *, shift: Tensor, scale: Tensor) -> AutoencoderKL:
-    """A copy of a VAE whose own latents, times its scaling_factor, are (z - shift) * scale of the given one.
+    """A copy of a VAE whose own latents, times its scaling_factor, are (z - shift) * scale of the
+    given one.
 
-    shift, scale: (C, 1, 1), scale > 0. Both 1x1 convolutions beside the latent are affine, so mean' = (mean - shift) *
-    scale and logvar' = logvar + 2 log(scale) go into quant_conv, z = z' / scale + shift into post_quant_conv; exact but
-    for log-variances that diffusers clamps to [-30, 20].
+    shift, scale: (C, 1, 1), scale > 0. Both 1x1 convolutions beside the latent are affine, so mean'
+    = (mean - shift) * scale and logvar' = logvar + 2 log(scale) go into quant_conv, z = z' / scale
+    + shift into post_quant_conv; exact but for log-variances that diffusers clamps to [-30, 20].
     """
     vae = copy.deepcopy(vae)
     shift, scale = (x.detach().flatten().to("cpu", torch.float64) for x in (shift, scale))
@@ -142,11 +148,18 @@ def folded(vae: AutoencoderKL, *, shift: Tensor, scale: Tensor) -> AutoencoderKL
     quant, post = quant.to("cpu", torch.float64), post.to("cpu", torch.float64)
     rows = torch.cat([scale, torch.ones_like(scale)])
     quant.weight.mul_(rows.view(-1, 1, 1, 1))
-    quant.bias.copy_(torch.cat([(quant.bias[:n] - shift) * scale, quant.bias[n:] + 2 * scale.log()]))
+    quant.bias.copy_(
+        torch.cat([(quant.bias[:n] - shift) * scale, quant.bias[n:] + 2 * scale.log()])
+    )
     post.bias.add_(post.weight[:, :, 0, 0] @ shift)
     post.weight.div_(scale.view(1, -1, 1, 1))
-    vae.quant_conv, vae.post_quant_conv = quant.to(like.device, like.dtype), post.to(like.device, like.dtype)
-    vae.register_to_config(use_quant_conv=True, use_post_quant_conv=True, scaling_factor=1.0, shift_factor=None)
+    vae.quant_conv, vae.post_quant_conv = (
+        quant.to(like.device, like.dtype),
+        post.to(like.device, like.dtype),
+    )
+    vae.register_to_config(
+        use_quant_conv=True, use_post_quant_conv=True, scaling_factor=1.0, shift_factor=None
+    )
     return vae
 
 
@@ -171,21 +184,28 @@ def _write_tower(tower: Any, folder: Path, *, pad: int) -> None:
         "num_hidden_layers": len(blocks),
         "num_attention_heads": blocks[0].attn.num_heads,
         "max_position_embeddings": len(tower.positional_embedding),
-        "hidden_act": {"GELU": "gelu", "QuickGELU": "quick_gelu"}[type(blocks[0].mlp.gelu).__name__],
+        "hidden_act": {"GELU": "gelu", "QuickGELU": "quick_gelu"}[
+            type(blocks[0].mlp.gelu).__name__
+        ],
         "layer_norm_eps": tower.ln_final.eps,
         "bos_token_id": tower.token_embedding.num_embeddings - 2,
         "eos_token_id": tower.token_embedding.num_embeddings - 1,
         "pad_token_id": pad,
     }
     _write_json(folder / "config.json", config)
-    named = {name: tensor.cpu().contiguous() for name, tensor in open_to_clip(tower.state_dict()).items()}
+    named = {
+        name: tensor.cpu().contiguous() for name, tensor in open_to_clip(tower.state_dict()).items()
+    }
     save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_tokenizer(tokenizer: SimpleTokenizer, folder: Path, *, pad: int) -> None:
-    """open_clip's vocabulary in the files of transformers' CLIPTokenizer; prompts are filled up with token `pad`."""
+    """open_clip's vocabulary in the files of transformers' CLIPTokenizer; prompts are filled up
+    with token `pad`."""
     folder.mkdir()
-    words = dict(zip([*list(tokenizer.encoder)[:-2], START, END], tokenizer.encoder.values(), strict=True))
+    words = dict(
+        zip([*list(tokenizer.encoder)[:-2], START, END], tokenizer.encoder.values(), strict=True)
+    )
     merges = "".join(f"{a} {b}\n" for a, b in tokenizer.bpe_ranks)
     special = {
         "bos_token": START,
@@ -198,6 +218,11 @@ def _write_tokenizer(tokenizer: SimpleTokenizer, folder: Path, *, pad: int) -> N
     _write_json(folder / "special_tokens_map.json", special)
     _write_json(
         folder / "tokenizer_config.json",
-        {**special, "tokenizer_class": "CLIPTokenizer", "model_max_length": tokenizer.context_length,
-         "do_lower_case": True, "add_prefix_space": False},
-    )  # fmt: skip
+        {
+            **special,
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": tokenizer.context_length,
+            "do_lower_case": True,
+            "add_prefix_space": False,
+        },
+    )

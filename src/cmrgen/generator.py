@@ -24,7 +24,8 @@ from cmrgen.sampler import Sampler, scheduler
 from cmrstudy import runs
 from cmrstudy.inputs import weights_hash
 
-PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
+# Lightning's names
+PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
 SHIPPED = "assets/phantom-base"  # the base of the default, wherever this program lies now
@@ -33,9 +34,11 @@ READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 @dataclass
 class Generator:
-    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields, fingerprints.
+    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields,
+    fingerprints.
 
-    precision: of the networks' arithmetic while denoising (their weights stay as they are). budget: pixels that go
+    precision: of the networks' arithmetic while denoising (their weights stay as they are). budget:
+        pixels that go
     through them together, by default what cmrgen.portions says of the device.
     """
 
@@ -53,14 +56,16 @@ class Generator:
         return self
 
     def compile(self, **options: Any) -> Generator:
-        """Let torch compile the networks in place: minutes at the first batch of each size, for GPUs and many images."""
+        """Let torch compile the networks in place: minutes at the first batch of each size, for
+        GPUs and many images."""
         for network in (self.base.unet, self.controlnet):
             network.compile(**options)
         self.compiled = True
         return self
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        """(n, tokens, width) embeddings. Each distinct prompt is embedded once and alone: batches do not matter."""
+        """(n, tokens, width) embeddings. Each distinct prompt is embedded once and alone: batches
+        do not matter."""
         wanted = set(prompts)
         if len(wanted | self._words.keys()) > KNOWN_PROMPTS:
             self._words.clear()
@@ -70,7 +75,8 @@ class Generator:
         return torch.stack([self._words[prompt] for prompt in prompts]).to(self.base.device)
 
     def learn(self, prompts: Sequence[str]) -> None:
-        """Embed what a plan says before its first image, so that the text tower takes no memory beside the U-Net.
+        """Embed what a plan says before its first image, so that the text tower takes no memory
+        beside the U-Net.
 
         A plan of more than KNOWN_PROMPTS different ones keeps the tower.
         """
@@ -91,10 +97,13 @@ class Generator:
         strength: float | Sequence[float] = 1.0,
         sampler: Sampler,
     ) -> Tensor:
-        """(B, 2, P, P) float32 grey levels for (B, 2, ., .) masks; image k depends on the k-th of each sequence only.
+        """(B, 2, P, P) float32 grey levels for (B, 2, ., .) masks; image k depends on the k-th of
+        each sequence only.
 
-        They are neither rounded nor stretched; `cmrgen.render.as_stored` makes pictures of them like the cohort's.
-        guidance: a scale per image, in place of the sampler's own; negatives: what the images shall not show, else
+        They are neither rounded nor stretched; `cmrgen.render.as_stored` makes pictures of them
+        like the cohort's.
+        guidance: a scale per image, in place of the sampler's own; negatives: what the images shall
+            not show, else
         nothing; strength: of the mask. An image that is not finite becomes black.
         """
         n, budget = len(prompts), self.budget or drawn(self.base.device)
@@ -127,7 +136,8 @@ class Generator:
         strengths: Sequence[float],
         sampler: Sampler,
     ) -> Tensor:
-        """Standardised latents of images that go through the networks together; one negative counts for all."""
+        """Standardised latents of images that go through the networks together; one negative counts
+        for all."""
         device = self.base.device
         context, empty = self.embed(prompts), self.embed(negatives)
         noise = row_noise(seeds, self.base.latent_shape).to(device)
@@ -139,19 +149,33 @@ class Generator:
                 control = stack.enter_context(
                     embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device))
                 )
-            begin = stack.enter_context(reused(self.base.unet, self.controlnet, every=reuse)) if reuse > 1 else None
+            begin = (
+                stack.enter_context(reused(self.base.unet, self.controlnet, every=reuse))
+                if reuse > 1
+                else None
+            )
             if self.precision != torch.float32:
                 stack.enter_context(torch.autocast(device.type, self.precision))
 
-            def predict(x: Tensor, t: Tensor, words: Tensor, rows: Tensor, seen: Tensor | None) -> Tensor:
+            def predict(
+                x: Tensor, t: Tensor, words: Tensor, rows: Tensor, seen: Tensor | None
+            ) -> Tensor:
                 if begin:
                     begin(len(x))
                 at = rows if seen is None else rows[seen]
-                steer = {"control": control[at], "strength": strength[at]} if masked else {"control": None}
-                return denoise(self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer).float()
+                steer = (
+                    {"control": control[at], "strength": strength[at]}
+                    if masked
+                    else {"control": None}
+                )
+                return denoise(
+                    self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer
+                ).float()
 
             scale = torch.tensor(list(guidance), device=device)
-            steered = partial(guided, predict, prompt=context, empty=empty, bare=sampler.guides == "both")
+            steered = partial(
+                guided, predict, prompt=context, empty=empty, bare=sampler.guides == "both"
+            )
             predictor = within(
                 sampler.interval,
                 inside=steered(scale=scale),
@@ -163,14 +187,16 @@ class Generator:
 
 
 def blank(images: Tensor) -> Tensor:
-    """(B,) whether an image (B, 2, P, P) shows nothing at all: not finite, or lost in the decoder."""
+    """(B,) whether an image (B, 2, P, P) shows nothing at all: not finite, or lost in the
+    decoder."""
     flat = images.flatten(1)
     return ~flat.isfinite().all(1) | (flat.amin(1) == flat.amax(1))
 
 
 @contextmanager
 def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
-    """The mask's embedding depends on neither time nor prompt: inside this block the network takes it ready-made."""
+    """The mask's embedding depends on neither time nor prompt: inside this block the network takes
+    it ready-made."""
     embedding = controlnet.controlnet_cond_embedding
     controlnet.controlnet_cond_embedding = READY
     try:
@@ -181,10 +207,12 @@ def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tens
 
 @contextmanager
 def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable[[int], None]]:
-    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th step only.
+    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th
+    step only.
 
-    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x and time. Call what
-    is yielded with the number of rows before each step; another number than before begins anew. Not for training.
+    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x
+    and time. Call what is yielded with the number of rows before each step; another number than
+    before begins anew. Not for training.
     """
     deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
     own = {network: vars(network).get("forward") for network in deep}
@@ -218,23 +246,27 @@ def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable
 
 
 def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:
-    """Write the ControlNet as a diffusers folder with the facts needed to use it; returns its fingerprint."""
+    """Write the ControlNet as a diffusers folder with the facts needed to use it; returns its
+    fingerprint."""
     controlnet.save_pretrained(folder, safe_serialization=True)
     mark = weights_hash(folder)
     write_atomic(folder / "generator.json", json.dumps({**facts, "fingerprint": mark}, indent=1))
     return mark
 
 
-def load_generator(run: str | Path, *, base_weights: str | None = None, precision: str = "32-true") -> Generator:
+def load_generator(
+    run: str | Path, *, base_weights: str | None = None, precision: str = "32-true"
+) -> Generator:
     """The generator of a finished ControlNet run, e.g. runs/controlnet/0.
 
     Args:
         run: the run's folder.
-        base_weights: where its base lies now, if it has moved since; it is known by its fingerprint.
+        base_weights: where its base lies now, if it has moved since; it is known by its
+            fingerprint.
         precision: one of PRECISIONS.
 
-    Raises FileNotFoundError where there is no generator, or its base is in neither place; ValueError for
-    another precision, and where its weights or its base are damaged or have changed.
+    Raises FileNotFoundError where there is no generator, or its base is in neither place;
+    ValueError for another precision, and where its weights or its base are damaged or have changed.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
@@ -250,7 +282,8 @@ def load_generator(run: str | Path, *, base_weights: str | None = None, precisio
 
 
 def facts_of(run: str | Path) -> dict[str, Any]:
-    """What a finished ControlNet run says of its generator, without reading any weights; errors as `load_generator`."""
+    """What a finished ControlNet run says of its generator, without reading any weights; errors as
+    `load_generator`."""
     runs.facts(Path(run))
     told = Path(run) / "controlnet" / "generator.json"
     if not told.exists():
@@ -264,7 +297,8 @@ def facts_of(run: str | Path) -> dict[str, Any]:
 
 
 def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:
-    """Raise ValueError unless a generator was trained on this cohort; `named`: it, as in generator=runs/controlnet/0."""
+    """Raise ValueError unless a generator was trained on this cohort; `named`: it, as in
+    generator=runs/controlnet/0."""
     if cohort.fingerprint != (trained := facts["cohort_fingerprint"]):
         raise ValueError(
             f"{named} was trained on {facts['cohort']} ({trained}), but this run's cohort is {cohort.folder.name} "
@@ -273,10 +307,13 @@ def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:
 
 
 def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -> Base:
-    """The base that a generator was trained on: where it lies now, if that is said, else where it lay then."""
+    """The base that a generator was trained on: where it lies now, if that is said, else where it
+    lay then."""
     wanted, faults = facts["base_fingerprint"], []
     own = facts["base"].get("kind", "folder") == "folder"
-    for place in [moved_to] if moved_to else dict.fromkeys([facts["base"]["weights"], *[SHIPPED] * own]):
+    for place in (
+        [moved_to] if moved_to else dict.fromkeys([facts["base"]["weights"], *[SHIPPED] * own])
+    ):
         try:
             base = load_base(**{**facts["base"], "weights": place})
         except (FileNotFoundError, ValueError) as error:

@@ -1,4 +1,5 @@
-"""The ControlNet LightningModule: only the ControlNet trains; the base stays outside the module and frozen."""
+"""The ControlNet LightningModule: only the ControlNet trains; the base stays outside the module and
+frozen."""
 
 from __future__ import annotations
 
@@ -20,18 +21,22 @@ from cmrstudy import runs
 from cmrstudy.checkpoints import check_fits, fingerprint_of, read
 from cmrstudy.continuing import batch_seed
 
-# stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8 (diffusers' default)
+# stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8
+# (diffusers' default)
 CONDITIONING_CHANNELS = {4: (16, 32, 64), 8: (16, 32, 96, 256)}
 WEIGHTS_FILE = "diffusion_pytorch_model.safetensors"  # of a diffusers folder
 
 
 @dataclass(frozen=True)
 class Memory:
-    """How training spends the GPU's memory (conf/memory); the defaults spend the most and round the least.
+    """How training spends the GPU's memory (conf/memory); the defaults spend the most and round the
+    least.
 
-    frozen: precision of the frozen U-Net, float32 or bfloat16. checkpointing: compute activations of the ControlNet and
-    of the U-Net's decoder twice instead of keeping them. optimizer: adamw, or adamw8bit with 8-bit moments (Dettmers
-    2022). compile: torch.compile both networks. channels_last: their layout in memory, which tensor cores prefer.
+    frozen: precision of the frozen U-Net, float32 or bfloat16. checkpointing: compute activations
+        of the ControlNet and
+    of the U-Net's decoder twice instead of keeping them. optimizer: adamw, or adamw8bit with 8-bit
+    moments (Dettmers 2022). compile: torch.compile both networks. channels_last: their layout in
+    memory, which tensor cores prefer.
     """
 
     frozen: str = "float32"
@@ -83,8 +88,10 @@ class Memory:
 class ControlNetModule(L.LightningModule):
     """Trains a ControlNet on cached latents (paper 2.2).
 
-    base: arguments of `load_base`. lr: AdamW's (paper: 1e-5 for SD 2.1). gamma: min-SNR, None for plain MSE.
-    ema: decay of the averaged copy that is used in the end, 0 for none. prompt_dropout: share of empty prompts.
+    base: arguments of `load_base`. lr: AdamW's (paper: 1e-5 for SD 2.1). gamma: min-SNR, None for
+        plain MSE.
+    ema: decay of the averaged copy that is used in the end, 0 for none. prompt_dropout: share of
+        empty prompts.
     memory: arguments of `Memory`.
     """
 
@@ -108,10 +115,13 @@ class ControlNetModule(L.LightningModule):
         self.memory = Memory(**memory or {})
         self.base = load_base(**base)
         channels = CONDITIONING_CHANNELS[self.base.factor]
-        self.controlnet = ControlNetModel.from_unet(self.base.unet, conditioning_embedding_out_channels=channels)
+        self.controlnet = ControlNetModel.from_unet(
+            self.base.unet, conditioning_embedding_out_channels=channels
+        )
         self.controlnet.requires_grad_(True)
         self.average = copy.deepcopy(self.controlnet).requires_grad_(False) if ema else None
-        self.base.to(self.base.device, unet=getattr(torch, self.memory.frozen))  # not before its weights are copied
+        # not before its weights are copied
+        self.base.to(self.base.device, unet=getattr(torch, self.memory.frozen))
         for network in (self.base.unet, self.controlnet):
             self.memory.arrange(network)
 
@@ -133,25 +143,37 @@ class ControlNetModule(L.LightningModule):
         self.on_fit_start()  # a loaded module is validated without having been fitted
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
-        seed = batch_seed(self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
+        seed = batch_seed(
+            self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank
+        )
         draws = torch.Generator().manual_seed(seed)
         loss = self._loss(batch, draws, dropout=self.hparams.prompt_dropout)
         self.log("train_loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        draws = torch.Generator().manual_seed(batch_idx)  # fixed noise and timesteps: curves compare across runs
+        # fixed noise and timesteps: curves compare across runs
+        draws = torch.Generator().manual_seed(batch_idx)
         loss = self._loss(batch, draws, dropout=0.0, network=self.best)
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]), sync_dist=True)
 
     def _loss(
-        self, batch: LatentBatch, draws: torch.Generator, *, dropout: float, network: ControlNetModel | None = None
+        self,
+        batch: LatentBatch,
+        draws: torch.Generator,
+        *,
+        dropout: float,
+        network: ControlNetModel | None = None,
     ) -> Tensor:
         def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
             control = batch["control"]
-            return denoise(self.base.unet, network or self.controlnet, x, t, context=context, control=control)
+            return denoise(
+                self.base.unet, network or self.controlnet, x, t, context=context, control=control
+            )
 
-        return self.base.loss(predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma)
+        return self.base.loss(
+            predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma
+        )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -165,8 +187,12 @@ class ControlNetModule(L.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         if not optimizer.defaults.get("fused"):
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:  # Lightning refuses, thinking of scaled gradients, which bfloat16 has not
+            super().configure_gradient_clipping(
+                optimizer, gradient_clip_val, gradient_clip_algorithm
+            )
+        elif (
+            gradient_clip_val
+        ):  # Lightning refuses, thinking of scaled gradients, which bfloat16 has not
             torch.nn.utils.clip_grad_norm_(self.controlnet.parameters(), gradient_clip_val)
 
     def configure_optimizers(self) -> Any:
@@ -191,12 +217,14 @@ class ControlNetModule(L.LightningModule):
 
 
 def start_from(module: ControlNetModule, source: Path) -> str:
-    """Put another ControlNet's weights into `module` before its first step, into the averaged copy too.
+    """Put another ControlNet's weights into `module` before its first step, into the averaged copy
+    too.
 
     Args:
         module: an untrained one.
-        source: the folder of a finished ControlNet run, a diffusers folder, or a .ckpt or .safetensors file. Of a
-            checkpoint with an averaged copy that one is taken, as for drawing.
+        source: the folder of a finished ControlNet run, a diffusers folder, or a .ckpt or
+            .safetensors file. Of a checkpoint with an averaged copy that one is taken, as for
+            drawing.
 
     Returns:
         The fingerprint of the weights.
@@ -211,14 +239,20 @@ def start_from(module: ControlNetModule, source: Path) -> str:
         if folder != source:
             runs.facts(source)
         if not (folder / WEIGHTS_FILE).exists():
-            raise FileNotFoundError(f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there")
+            raise FileNotFoundError(
+                f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there"
+            )
         state = read(folder / WEIGHTS_FILE, source=name)["state_dict"]
         mark = weights_hash(folder)
     else:
         state = read(source, source=name)["state_dict"]
         parts = {key.partition(".")[0] for key in state}
         if part := next((part for part in ("average", "controlnet") if part in parts), None):
-            state = {key.partition(".")[2]: value for key, value in state.items() if key.startswith(f"{part}.")}
+            state = {
+                key.partition(".")[2]: value
+                for key, value in state.items()
+                if key.startswith(f"{part}.")
+            }
         mark = fingerprint_of(state)
     check_fits(module.controlnet, state, source=name)
     for network in (module.controlnet, module.average):

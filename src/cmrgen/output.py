@@ -1,4 +1,5 @@
-"""The folder that a set is rendered into: whose it is, whether it fits, who may write there, and what is missing from it."""
+"""The folder that a set is rendered into: whose it is, whether it fits, who may write there, and
+what is missing from it."""
 
 from __future__ import annotations
 
@@ -20,12 +21,17 @@ REMEDY = "give the set another name=, or overwrite=true to replace this one"
 
 
 def shard_of(text: str, *, batches: int | None = None) -> tuple[int, int]:
-    """ "0/4" to (0, 4), of a plan with so many batches. Raises ValueError when it is none, or would be empty."""
+    """ "0/4" to (0, 4), of a plan with so many batches. Raises ValueError when it is none, or would
+    be empty."""
     number, _, of = str(text).partition("/")
     if not (number.isdigit() and of.isdigit() and int(number) < int(of)):
-        raise ValueError(f"shard is {text!r}; give i/n with i from 0 to n-1, e.g. shard=0/4 to shard=3/4")
+        raise ValueError(
+            f"shard is {text!r}; give i/n with i from 0 to n-1, e.g. shard=0/4 to shard=3/4"
+        )
     if batches is not None and int(of) > batches:
-        raise ValueError(f"shard={text}, but the plan is {batches} batches; take fewer shards, or a smaller batch_size")
+        raise ValueError(
+            f"shard={text}, but the plan is {batches} batches; take fewer shards, or a smaller batch_size"
+        )
     return int(number), int(of)
 
 
@@ -34,13 +40,18 @@ def shard_name(number: int, of: int) -> str:
 
 
 def finished(folder: Path, settings: dict[str, Any], plan: str) -> Store | None:
-    """The set in `folder` if it is finished. Raises ValueError, naming what differs, unless it is of these settings."""
+    """The set in `folder` if it is finished. Raises ValueError, naming what differs, unless it is
+    of these settings."""
     if not (folder / "settings.json").exists():
         return None
     wanted = plain(settings)
-    if changed := differences({k: v for k, v in read_settings(folder).items() if k != "format"}, wanted):
+    if changed := differences(
+        {k: v for k, v in read_settings(folder).items() if k != "format"}, wanted
+    ):
         text = (folder / "plan.csv").read_text() if (folder / "plan.csv").exists() else ""
-        names = [f"plan {changes(text, plan)}" if line.startswith("plan ") else line for line in changed]
+        names = [
+            f"plan {changes(text, plan)}" if line.startswith("plan ") else line for line in changed
+        ]
         raise ValueError(f"{folder}: begun with other settings ({'; '.join(names)}); {REMEDY}")
     return Store.open(folder) if (folder / "store.json").exists() else None
 
@@ -61,7 +72,8 @@ def changes(old: str, new: str) -> str:
 
 @contextmanager
 def written_alone(folder: Path, *, rows: int, pixels: int) -> Iterator[None]:
-    """Hold the set's folder against other processes; a disk that refuses becomes Unwritable with the remedy."""
+    """Hold the set's folder against other processes; a disk that refuses becomes Unwritable with
+    the remedy."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with alone(folder):
@@ -103,7 +115,8 @@ def failures(writer: Writer) -> pd.DataFrame:
 
 
 def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
-    """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go into store.json."""
+    """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go
+    into store.json."""
     lost = failures(writer)
     if len(lost):
         write_atomic(writer.folder / "failed.csv", lost.to_csv(index=False))

@@ -1,7 +1,8 @@
-"""Which subject, mask, prompt and seed each synthetic image gets: a table, written before any image.
+"""Which subject, mask, prompt and seed each synthetic image gets: a table, written before any
+image.
 
-Its columns are those of cmrgen.rows. The same index and settings give the same table. cmrgen.sweeps and cmrgen.custom
-hold the other plans.
+Its columns are those of cmrgen.rows. The same index and settings give the same table. cmrgen.sweeps
+and cmrgen.custom hold the other plans.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from cmrgen.groups import (
 from cmrgen.rows import Drawing, planned, usable
 
 MISSING, THIN = ("error", "skip", "borrow"), ("less", "borrow", "move")
-# A fifth of a group's share of the paper's 4,000 images, as the released code clips its weights in generation (5 people)
+# A fifth of a group's share of the paper's 4,000 images, as the released code clips its weights in
+# generation (5 people)
 PER_PERSON = 24
 PER_MASK = 1
 
@@ -45,27 +47,30 @@ def balanced(
 ) -> pd.DataFrame:
     """Every group equally often; mask and prompt of the same training subject (paper 2.2).
 
-    Any prefix holds each group equally often within one image, as far as its people may give so many, and a longer plan
-    begins with the shorter one. Within a group subjects take turns, then their slices and frames. Subjects that lack an
-    attribute others have belong to no group and are left out.
+    Any prefix holds each group equally often within one image, as far as its people may give so
+    many, and a longer plan begins with the shorter one. Within a group subjects take turns, then
+    their slices and frames. Subjects that lack an attribute others have belong to no group and are
+    left out.
 
     Args:
         index: the cohort store's.
         count: images.
         seed: of the order, the images' noise and the moves.
-        missing: what to do with groups no training subject belongs to: "skip" (they are named in `.attrs["missing"]`),
-            "error", or "borrow": they are drawn from the masks of the nearest group that has some, which column
-            `borrowed` names, with the attributes and prompt of their own.
+        missing: what to do with groups no training subject belongs to: "skip" (they are named in
+            `.attrs["missing"]`), "error", or "borrow": they are drawn from the masks of the nearest
+            group that has some, which column `borrowed` names, with the attributes and prompt of
+            their own.
         per_person: most images of one subject, in all groups together; None for no limit.
         per_mask: of `planned`: images of a mask as it is, before further ones move it.
-        thin: what to do with a group whose subjects have given that many (they are named in `.attrs["thin"]`): "less":
-            it gets no more images; "borrow": the next ones have masks of the nearest group of that diagnosis whose
-            subjects may still give some, while there is one; "move": its subjects give more, each with a moved mask.
+        thin: what to do with a group whose subjects have given that many (they are named in
+            `.attrs["thin"]`): "less": it gets no more images; "borrow": the next ones have masks of
+            the nearest group of that diagnosis whose subjects may still give some, while there is
+            one; "move": its subjects give more, each with a moved mask.
         drawing: how each image is drawn.
 
     Raises:
-        ValueError: for unknown values, groups that `missing` forbids, and when all subjects together may not give so
-            many images.
+        ValueError: for unknown values, groups that `missing` forbids, and when all subjects
+            together may not give so many images.
     """
     _check_count(count, per_person)
     for key, value, choices in (("missing", missing, MISSING), ("thin", thin, THIN)):
@@ -74,7 +79,9 @@ def balanced(
     train, possible = usable(index), possible_groups(index)
     train = train[train.group.isin(possible)]
     if train.empty:
-        raise ValueError("no training subject has all attributes that others have; there is no group to plan from")
+        raise ValueError(
+            "no training subject has all attributes that others have; there is no group to plan from"
+        )
     present = sorted(set(train.group))
     absent = sorted(possible - set(present))
     if absent and missing == "error":
@@ -87,7 +94,9 @@ def balanced(
     if missing == "borrow":
         lenders |= {group: nearest_group(group, present) for group in absent}
     turns = {group: _turns(train.subject[train.group == of], rng) for group, of in lenders.items()}
-    taken = _round_robin(train, turns, lenders, count=count, per_person=per_person, thin=thin, rng=rng)
+    taken = _round_robin(
+        train, turns, lenders, count=count, per_person=per_person, thin=thin, rng=rng
+    )
     plan = planned(
         index,
         taken.sources,
@@ -111,9 +120,11 @@ def copy(
     per_mask: int | None = PER_MASK,
     **drawing: Unpack[Drawing],
 ) -> pd.DataFrame:
-    """The cohort's own distribution: training images drawn at random, each with its own prompt and mask.
+    """The cohort's own distribution: training images drawn at random, each with its own prompt and
+    mask.
 
-    `per_person`, `per_mask`: as in `balanced`; who has given enough is replaced by anyone who has not.
+    `per_person`, `per_mask`: as in `balanced`; who has given enough is replaced by anyone who has
+    not.
     """
     _check_count(count, per_person)
     train = usable(index)
@@ -131,11 +142,13 @@ def random_prompt(
     per_mask: int | None = PER_MASK,
     **drawing: Unpack[Drawing],
 ) -> pd.DataFrame:
-    """Attributes drawn independently and uniformly, each with the mask of any training subject of that diagnosis.
+    """Attributes drawn independently and uniformly, each with the mask of any training subject of
+    that diagnosis.
 
-    Sex, the decade of age (50s to 90s, as far as the cohort's ages go), BMI band and diagnosis, each where the cohort
-    knows it: the paper's alternative to prompts and masks of the same subject, which it found worse. `per_person`,
-    `per_mask`: as in `balanced`; who has given enough is replaced by anyone of that diagnosis who has not.
+    Sex, the decade of age (50s to 90s, as far as the cohort's ages go), BMI band and diagnosis,
+    each where the cohort knows it: the paper's alternative to prompts and masks of the same
+    subject, which it found worse. `per_person`, `per_mask`: as in `balanced`; who has given enough
+    is replaced by anyone of that diagnosis who has not.
     """
     _check_count(count, per_person)
     train, levels = usable(index), known_levels(index)
@@ -148,9 +161,12 @@ def random_prompt(
     diagnoses = drawn(3, np.array(sorted(train.diagnosis.unique()), dtype=object))
     pools = dict(iter(train.groupby("diagnosis")))
     sources = [
-        int(pools[name].index[int(at * len(pools[name]))]) for name, at in zip(diagnoses, share[:, 4], strict=True)
+        int(pools[name].index[int(at * len(pools[name]))])
+        for name, at in zip(diagnoses, share[:, 4], strict=True)
     ]
-    sources = _limited(sources, [pools[name] for name in diagnoses], per_person=per_person, seed=seed)
+    sources = _limited(
+        sources, [pools[name] for name in diagnoses], per_person=per_person, seed=seed
+    )
     asked = index.loc[sources, ["sex", "age", "bmi"]]
     if "sex" in levels:
         asked["sex"] = drawn(0, np.array(levels["sex"], dtype=object))
@@ -166,7 +182,8 @@ def _label(group: str) -> int:
 
 
 class _Taken(NamedTuple):
-    """Image by image the mask's store row, the group and whether its subject gives more than the limit; thin groups."""
+    """Image by image the mask's store row, the group and whether its subject gives more than the
+    limit; thin groups."""
 
     sources: list[int]
     groups: list[str]
@@ -184,7 +201,8 @@ def _round_robin(
     thin: str,
     rng: np.random.Generator,
 ) -> _Taken:
-    """The groups in turn, in random order each round, as far as their lenders' people may give; the rest as `thin` says."""
+    """The groups in turn, in random order each round, as far as their lenders' people may give; the
+    rest as `thin` says."""
     names, present = sorted(turns), sorted(set(train.group))
     order = (names[k] for _ in itertools.count() for k in rng.permutation(len(names)))
     given, taken = _Given(train, per_person), _Taken([], [], [], set())
@@ -193,7 +211,9 @@ def _round_robin(
         queue, over = turns[group], False
         if not given.free(lenders[group]):
             taken.thin.add(group)
-            others = [other for other in present if given.free(other) and _label(other) == _label(group)]
+            others = [
+                other for other in present if given.free(other) and _label(other) == _label(group)
+            ]
             over = thin == "move"
             if thin == "borrow" and others:
                 queue = turns[nearest_group(group, others)]
@@ -221,7 +241,8 @@ class _Given:
         return bool(self._free[group])
 
     def next(self, queue: Iterator[int], *, over: bool) -> int:
-        """The next row of an endless `queue` whose subject may give an image; of any subject if `over`."""
+        """The next row of an endless `queue` whose subject may give an image; of any subject if
+        `over`."""
         row = next(row for row in queue if over or self.images[self.subject[row]] < self.limit)
         subject = self.subject[row]
         self.images[subject] += 1
@@ -230,12 +251,19 @@ class _Given:
         return row
 
 
-def _limited(sources: Sequence[int], pools: Sequence[pd.DataFrame], *, per_person: int | None, seed: int) -> list[int]:
-    """Row by row the source, or one drawn from the row's pool where its subject has given `per_person` images already."""
+def _limited(
+    sources: Sequence[int], pools: Sequence[pd.DataFrame], *, per_person: int | None, seed: int
+) -> list[int]:
+    """Row by row the source, or one drawn from the row's pool where its subject has given
+    `per_person` images already."""
     if per_person is None:
         return list(sources)
     rng, images, kept = np.random.default_rng([seed, 4]), Counter[str](), []
-    subject = {row: name for pool in {id(pool): pool for pool in pools}.values() for row, name in pool.subject.items()}
+    subject = {
+        row: name
+        for pool in {id(pool): pool for pool in pools}.values()
+        for row, name in pool.subject.items()
+    }
     for source, pool in zip(sources, pools, strict=True):
         if images[subject[source]] >= per_person:
             free = pool.index[pool.subject.map(images).fillna(0).to_numpy() < per_person]
@@ -264,7 +292,8 @@ def _check_count(count: int, per_person: int | None) -> None:
 
 
 def _turns(subjects: pd.Series, rng: np.random.Generator) -> Iterator[int]:
-    """A group's store rows without end, so ordered that every subject comes once before any comes again."""
+    """A group's store rows without end, so ordered that every subject comes once before any comes
+    again."""
     shuffled = subjects.iloc[rng.permutation(len(subjects))]
     turn = shuffled.groupby(shuffled, sort=False).cumcount().to_numpy()
     return itertools.cycle(shuffled.index[np.argsort(turn, kind="stable")].tolist())

@@ -1,7 +1,9 @@
-"""How many images go through a large network together: one rule, by their pixels, and what happens where that is too many.
+"""How many images go through a large network together: one rule, by their pixels, and what happens
+where that is too many.
 
-A portion is cut from whatever a caller asks for, so batches of a plan, of a cache or of a sweep may have any size. Figures
-of Stable Diffusion 2.1 beside each budget are computed (docs/results/memory.md).
+A portion is cut from whatever a caller asks for, so batches of a plan, of a cache or of a sweep may
+have any size. Figures of Stable Diffusion 2.1 beside each budget are computed
+(docs/results/memory.md).
 """
 
 from __future__ import annotations
@@ -16,10 +18,15 @@ from cmrstudy.memory import OutOfMemory, exhausted
 
 ENCODED = 2**18  # pixels through the VAE's encoder: one image of 512 px, 0.63 GiB
 DECODED = 2**18  # and its decoder: one image of 512 px, 0.75 GiB; larger portions are no faster
-BESIDE_TRAINING = 2**18  # through U-Net and ControlNet while a training's weights, gradients and moments stay
-DRAWN = 2**20  # through them otherwise, for each 8 GB of a GPU: four images of 512 px, twice the rows with guidance
+# through U-Net and ControlNet while a training's weights, gradients and moments stay
+BESIDE_TRAINING = 2**18
+# through them otherwise, for each 8 GB of a GPU: four images of 512 px, twice the rows with
+# guidance
+DRAWN = 2**20
 CARD = 8 * 10**9  # bytes
-OFF_GPU = 2  # such cards that a CPU or another device counts as, whatever its memory: the same portions everywhere
+# such cards that a CPU or another device counts as, whatever its memory: the same portions
+# everywhere
+OFF_GPU = 2
 PROMPTS = 64  # through the text tower
 
 
@@ -29,7 +36,8 @@ def together(pixels: int, budget: int) -> int:
 
 
 def drawn(device: torch.device) -> int:
-    """Pixels that are drawn together on a device, by the size of a GPU's memory, not by what is free of it."""
+    """Pixels that are drawn together on a device, by the size of a GPU's memory, not by what is
+    free of it."""
     cards: float = OFF_GPU
     if device.type == "cuda":
         # a card of 8 GB reports a little less or more
@@ -38,14 +46,18 @@ def drawn(device: torch.device) -> int:
 
 
 class Portions:
-    """Takes images through a network in portions; one that does not fit is halved, once and for all, with a sentence."""
+    """Takes images through a network in portions; one that does not fit is halved, once and for
+    all, with a sentence."""
 
     def __init__(self, stage: str, *, remedy: str) -> None:
-        """stage: what is done, for messages. remedy: what takes less memory, where one image is too much."""
+        """stage: what is done, for messages. remedy: what takes less memory, where one image is too
+        much."""
         self.stage, self.remedy = stage, remedy
         self.most: int | None = None  # images, once more have not fitted
 
-    def run(self, forward: Callable[[slice], Tensor], count: int, *, together: int, device: torch.device) -> Tensor:
+    def run(
+        self, forward: Callable[[slice], Tensor], count: int, *, together: int, device: torch.device
+    ) -> Tensor:
         """`forward` of every slice of `count` images, at most `together` in each, joined.
 
         Raises OutOfMemory where one image is too much.
@@ -54,7 +66,8 @@ class Portions:
         while begin < count or not parts:
             some = slice(begin, min(count, begin + min(together, self.most or together)))
             part = self._fitting(forward, some)
-            if part is None:  # tried outside the handler, which would keep what the forward had made
+            # tried outside the handler, which would keep what the forward had made
+            if part is None:
                 self._halve(some.stop - some.start, device)
                 continue
             parts.append(part)

@@ -1,4 +1,5 @@
-"""Training of a small base from scratch on one cohort: an autoencoder, then a text-conditioned U-Net on its latents."""
+"""Training of a small base from scratch on one cohort: an autoencoder, then a text-conditioned
+U-Net on its latents."""
 
 from __future__ import annotations
 
@@ -25,8 +26,16 @@ from cmrgen.diffusion import follow
 from cmrgen.phases import EVEN, checked
 from cmrstudy.continuing import Place, batch_seed
 
-# an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not language
-TEXT = {"context_length": 20, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2, "output_dim": None}
+# an open_clip tower of random, frozen weights: dozens of prompts need distinct embeddings, not
+# language
+TEXT = {
+    "context_length": 20,
+    "vocab_size": 49408,
+    "width": 32,
+    "heads": 2,
+    "layers": 2,
+    "output_dim": None,
+}
 SCHEDULE = {
     "_class_name": "DDPMScheduler",
     "num_train_timesteps": 1000,
@@ -43,8 +52,8 @@ SCHEDULE = {
 class AutoencoderModule(L.LightningModule):
     """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores).
 
-    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser. `order`: how ED and ES
-    become three channels, see cmrgen.phases.
+    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser.
+    `order`: how ED and ES become three channels, see cmrgen.phases.
     """
 
     logs = ("train_loss", "psnr", "val_psnr")
@@ -77,13 +86,16 @@ class AutoencoderModule(L.LightningModule):
         )
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        seed = batch_seed(self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
+        seed = batch_seed(
+            self.hparams.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank
+        )
         if self.hparams.augment:
             batch = jitter(batch, batch, np.random.default_rng(seed))[0]
         rgb = as_rgb(batch, batch.shape[-1], channels=self.hparams.order)
         posterior = self.vae.encode(rgb).latent_dist
         error = self.vae.decode(posterior.sample(torch.Generator().manual_seed(seed))).sample - rgb
-        divergence = posterior.kl().mean() / posterior.mean[0].numel()  # per latent value, as the errors are per pixel
+        # per latent value, as the errors are per pixel
+        divergence = posterior.kl().mean() / posterior.mean[0].numel()
         loss = error.abs().mean() + 2 * error.square().mean() + self.hparams.kl * divergence
         self.log_dict({"train_loss": loss, "psnr": _psnr(error)}, prog_bar=True)
         return loss
@@ -98,7 +110,8 @@ class AutoencoderModule(L.LightningModule):
 
 
 class UnetModule(L.LightningModule):
-    """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR, min-SNR weights, EMA."""
+    """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR,
+    min-SNR weights, EMA."""
 
     logs = ("train_loss", "val_loss")
 
@@ -136,7 +149,8 @@ class UnetModule(L.LightningModule):
         self.base, self.empty = base, base.embed([""]).float()
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
-        within = batch_idx % self.trainer.accumulate_grad_batches  # batches and processes of one step differ
+        # batches and processes of one step differ
+        within = batch_idx % self.trainer.accumulate_grad_batches
         seed = self.hparams.seed * 1_000_003 + self.global_step + within * 32_452_843
         draws = torch.Generator().manual_seed(seed + self.global_rank * 15_485_863)
         loss = self._loss(self.unet, batch, draws, dropout=self.hparams.prompt_dropout)
@@ -144,16 +158,25 @@ class UnetModule(L.LightningModule):
         return loss
 
     def validation_step(self, batch: LatentBatch, batch_idx: int) -> None:
-        loss = self._loss(self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0)
+        loss = self._loss(
+            self.average, batch, torch.Generator().manual_seed(batch_idx), dropout=0.0
+        )
         self.log("val_loss", loss, prog_bar=True, batch_size=len(batch["moments"]), sync_dist=True)
 
     def _loss(
-        self, unet: UNet2DConditionModel, batch: LatentBatch, draws: torch.Generator, *, dropout: float
+        self,
+        unet: UNet2DConditionModel,
+        batch: LatentBatch,
+        draws: torch.Generator,
+        *,
+        dropout: float,
     ) -> Tensor:
         def predict(x: Tensor, t: Tensor, context: Tensor) -> Tensor:
             return unet(x, t, encoder_hidden_states=context).sample
 
-        return self.base.loss(predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma)
+        return self.base.loss(
+            predict, batch, draws, empty=self.empty, dropout=dropout, gamma=self.hparams.gamma
+        )
 
     def on_fit_start(self) -> None:
         self.base.to(self.device)
@@ -168,10 +191,12 @@ class UnetModule(L.LightningModule):
 
 
 class Images(L.LightningDataModule):
-    """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of the optimiser.
+    """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of
+    the optimiser.
 
-    Every process takes `batch_size` images for each of the batches that a step accumulates. `max_repeats`: most draws of
-    an image in a pass of as many draws as there are images; None for no cap.
+    Every process takes `batch_size` images for each of the batches that a step accumulates.
+    `max_repeats`: most draws of an image in a pass of as many draws as there are images; None for
+    no cap.
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
@@ -189,7 +214,13 @@ class Images(L.LightningDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
-        self.store, self.splits, self.steps, self.batch_size, self.seed = store, splits, steps, batch_size, seed
+        self.store, self.splits, self.steps, self.batch_size, self.seed = (
+            store,
+            splits,
+            steps,
+            batch_size,
+            seed,
+        )
         self.max_repeats, self.workers = max_repeats, workers
 
     def train_dataloader(self) -> DataLoader:
@@ -213,7 +244,9 @@ class Images(L.LightningDataModule):
             return torch.from_numpy(self.store.images[np.sort(rows[at])])
 
         options["num_workers"] = self.workers
-        return DataLoader(range(len(rows)), batch_size=self.batch_size, collate_fn=collate, **options)
+        return DataLoader(
+            range(len(rows)), batch_size=self.batch_size, collate_fn=collate, **options
+        )
 
 
 def text_tower(seed: int) -> TextTransformer:
@@ -230,7 +263,8 @@ def assemble(
     images: Tensor,
     channels: str = EVEN,
 ) -> Base:
-    """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8; `channels`: cmrgen.phases."""
+    """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8; `channels`:
+    cmrgen.phases."""
     networks: dict[str, torch.nn.Module] = {"vae": vae, "unet": unet, "text": text}
     base = Base(
         parts={name: partial(dict.get, networks, name) for name in networks},
@@ -244,7 +278,10 @@ def assemble(
         channels=channels,
     )
     means = base.moments(images).chunk(2, 1)[0]
-    base.shift, base.scale = means.mean((0, 2, 3)).view(-1, 1, 1), 1 / means.std((0, 2, 3)).view(-1, 1, 1)
+    base.shift, base.scale = (
+        means.mean((0, 2, 3)).view(-1, 1, 1),
+        1 / means.std((0, 2, 3)).view(-1, 1, 1),
+    )
     return base
 
 
@@ -270,5 +307,7 @@ def _psnr(error: Tensor) -> Tensor:
 
 def _cosine(parameters: Any, *, lr: float, steps: int) -> Any:
     optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=steps + 1, pct_start=0.05
+    )
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,4 +1,5 @@
-"""Pictures while a ControlNet trains: mask | real | synthetic beside the run after every validation."""
+"""Pictures while a ControlNet trains: mask | real | synthetic beside the run after every
+validation."""
 
 from __future__ import annotations
 
@@ -19,11 +20,11 @@ from cmrstudy.figures import coloured, image_grid, save
 class PreviewGrid(L.Callback):
     """Renders validation images of all kinds with the network so far; ED above, ES below.
 
-    Where a single image fills a batch it costs minutes: then nothing is drawn before a checkpoint is there, from which
-    the training would go on, or it has ended.
+    Where a single image fills a batch it costs minutes: then nothing is drawn before a checkpoint
+    is there, from which the training would go on, or it has ended.
 
-    The grid with masks and real images stays in `folder`; loggers get the synthetic images only, unless
-    `allow_real_images`.
+    The grid with masks and real images stays in `folder`; loggers get the synthetic images only,
+    unless `allow_real_images`.
     """
 
     def __init__(self, folder: Path, *, sampler: Sampler, allow_real_images: bool = False) -> None:
@@ -50,7 +51,9 @@ class PreviewGrid(L.Callback):
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = data.pictured.index.to_numpy()
         masks, real = data.store.masks[rows], data.store.images[rows]
-        generator = Generator(base=module.base, controlnet=module.best, facts={}, budget=BESIDE_TRAINING)
+        generator = Generator(
+            base=module.base, controlnet=module.best, facts={}, budget=BESIDE_TRAINING
+        )
         synthetic = generator.images(
             torch.from_numpy(masks),
             prompts=data.pictured.prompt.tolist(),
@@ -60,18 +63,33 @@ class PreviewGrid(L.Callback):
         )
         module.base.release("vae")
         shown = as_stored(synthetic, masks.shape[-1])
-        cells = [[coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p]) for p in (0, 1)]
+        cells = [
+            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p])
+            for p in (0, 1)
+        ]
         n = len(rows)
         grid = [[*row[k * n : (k + 1) * n]] for k in range(3) for row in cells]
-        titles = [f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")]
+        titles = [
+            f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")
+        ]
         drawn = image_grid(grid, titles)
-        within = trainer.state.fn == "fit" and not trainer.is_last_batch  # one of several validations of an epoch
-        save(drawn, self.folder / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}")
+        # one of several validations of an epoch
+        within = trainer.state.fn == "fit" and not trainer.is_last_batch
+        save(
+            drawn,
+            self.folder
+            / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}",
+        )
         made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
         log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
             log_figure(
-                trainer.loggers, "preview", drawn, shows="real", step=trainer.global_step, allow_real_images=True
+                trainer.loggers,
+                "preview",
+                drawn,
+                shows="real",
+                step=trainer.global_step,
+                allow_real_images=True,
             )
 
 

@@ -8,16 +8,23 @@ import pandas as pd
 
 FIELDS = ("sex", "age", "bmi", "diagnosis")
 SEX = {"F": "Female", "M": "Male"}
-DISEASE = {"hf": "heart failure", "reduced_ef": "reduced ejection fraction",
-           "mi": "myocardial infarction", "ihd": "ischemic heart disease", "af": "atrial fibrillation"}  # fmt: skip
+DISEASE = {
+    "hf": "heart failure",
+    "reduced_ef": "reduced ejection fraction",
+    "mi": "myocardial infarction",
+    "ihd": "ischemic heart disease",
+    "af": "atrial fibrillation",
+}
 EMPTY = ""  # what the model reads when prompts are dropped, and the unconditional half of guidance
 
 
 def prompt(row: pd.Series, *, fields: Sequence[str] = FIELDS) -> str:
-    """E.g. "Male, age in 70s, normal BMI, with heart failure"; unknown attributes drop their clause.
+    """E.g. "Male, age in 70s, normal BMI, with heart failure"; unknown attributes drop their
+    clause.
 
-    `row` needs sex, age (years), bmi_band (the cohort's own bands, so prompt and group agree) and diagnosis; conditions,
-    where it has them, are listed behind the diagnosis. Healthy is who has neither.
+    `row` needs sex, age (years), bmi_band (the cohort's own bands, so prompt and group agree) and
+    diagnosis; conditions, where it has them, are listed behind the diagnosis. Healthy is who has
+    neither.
     """
     clauses = {
         "sex": SEX.get(row.sex),
@@ -31,10 +38,13 @@ def prompt(row: pd.Series, *, fields: Sequence[str] = FIELDS) -> str:
 
 def prompts(table: pd.DataFrame, *, fields: Sequence[str] = FIELDS) -> pd.Series:
     """A prompt per row; equal attributes are put into words once."""
-    keys = table.reindex(columns=["sex", "age", "bmi_band", "diagnosis", "conditions"]).astype(object)
+    keys = table.reindex(columns=["sex", "age", "bmi_band", "diagnosis", "conditions"]).astype(
+        object
+    )
     keys["age"] = pd.to_numeric(table.age) // 10 * 10
     number, _ = pd.factorize(pd.MultiIndex.from_frame(keys.where(keys.notna(), "")))
-    first = pd.Series(number).drop_duplicates().index  # one row of each distinct combination, in order
+    # one row of each distinct combination, in order
+    first = pd.Series(number).drop_duplicates().index
     words = [prompt(keys.iloc[k], fields=fields) for k in first]
     return pd.Series([words[k] for k in number], index=table.index, dtype=object)
 

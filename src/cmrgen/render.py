@@ -1,4 +1,5 @@
-"""Plan to images: batches follow the plan's positions, so a set is the same whatever interrupted or divided its making."""
+"""Plan to images: batches follow the plan's positions, so a set is the same whatever interrupted or
+divided its making."""
 
 from __future__ import annotations
 
@@ -44,14 +45,16 @@ def render(
     shard: str | None = None,
     device: torch.device | str | None = None,
 ) -> Store:
-    """Render the plan's rows into a synthetic set at the cohort's image size; continues an interrupted one.
+    """Render the plan's rows into a synthetic set at the cohort's image size; continues an
+    interrupted one.
 
-    Rows without their own `steps` take the sampler's; guidance is each row's. shard: "i/n" draws every n-th
-    batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for cmrgen.shards.merge.
-    A row that is not finite is drawn once more, alone and in float32; then it is left out and listed in failed.csv (row,
-    reason). Equal arguments give equal bytes on a CPU. batch_size: rows between two writes; fewer go through the networks
-    together where their pixels are many, or memory runs out.
-    Raises ValueError for a set of another plan or settings, naming them, and when nothing can be drawn; Unwritable.
+    Rows without their own `steps` take the sampler's; guidance is each row's. shard: "i/n" draws
+    every n-th batch, from the i-th (0 to n-1), as a set of its own in `folder`/shard-i-of-n, for
+    cmrgen.shards.merge. A row that is not finite is drawn once more, alone and in float32; then it
+    is left out and listed in failed.csv (row, reason). Equal arguments give equal bytes on a CPU.
+    batch_size: rows between two writes; fewer go through the networks together where their pixels
+    are many, or memory runs out. Raises ValueError for a set of another plan or settings, naming
+    them, and when nothing can be drawn; Unwritable.
     """
     check(plan, cohort.subjects, cohort.index)
     if batch_size < 1:
@@ -88,21 +91,36 @@ def render(
         generator.learn([*plan.prompt.fillna(""), *plan.negative.fillna("")])
         draw = partial(drawn, generator=generator, sampler=sampler)
         _write(writer, batches, cohort=cohort, draw=draw, steps=sampler.steps)
-        return close(writer, plan, fov_mm=cohort.meta["settings"].get("fov_mm"), names=cohort.meta.get("names"))
+        return close(
+            writer,
+            plan,
+            fov_mm=cohort.meta["settings"].get("fov_mm"),
+            names=cohort.meta.get("names"),
+        )
 
 
 def plan_hash(plan: pd.DataFrame) -> str:
-    """Of all that a plan asks for. Subjects' names differ from salt to salt; their rows tell who is meant."""
-    return hashlib.sha256(plan.drop(columns="subject").to_csv(index=False).encode()).hexdigest()[:16]
+    """Of all that a plan asks for. Subjects' names differ from salt to salt; their rows tell who is
+    meant."""
+    return hashlib.sha256(plan.drop(columns="subject").to_csv(index=False).encode()).hexdigest()[
+        :16
+    ]
 
 
-def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: partial[Tensor], steps: int) -> None:
-    """Draw and append what the set lacks of its batches. Raises ValueError when no image at all turns out well."""
+def _write(
+    writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: partial[Tensor], steps: int
+) -> None:
+    """Draw and append what the set lacks of its batches. Raises ValueError when no image at all
+    turns out well."""
     rows, there = (sum(map(len, some)) for some in (batches, batches[: len(writer.parts)]))
     lost = len(failures(writer))
     with progress.bar("render", total=rows, done=there, unit="images") as advance:
         for batch in batches[len(writer.parts) :]:
-            part = batch.assign(split="synthetic", sampler=draw.keywords["sampler"].name, steps=steps_of(batch, steps))
+            part = batch.assign(
+                split="synthetic",
+                sampler=draw.keywords["sampler"].name,
+                steps=steps_of(batch, steps),
+            )
             masks = moved(cohort.masks[batch.source_row.to_numpy()], batch)
             images = draw(part, masks)
             good = ~blank(images).numpy()
@@ -118,8 +136,11 @@ def _write(writer: Writer, batches: list[pd.DataFrame], *, cohort: Store, draw: 
             advance(len(batch))
 
 
-def drawn(rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler) -> Tensor:
-    """(n, 2, P, P) grey levels of n rows of a plan, those of equal steps together; what is blank is drawn once more, alone."""
+def drawn(
+    rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler
+) -> Tensor:
+    """(n, 2, P, P) grey levels of n rows of a plan, those of equal steps together; what is blank is
+    drawn once more, alone."""
     images = torch.empty((len(rows), 2, generator.base.pixels, generator.base.pixels))
 
     def draw(at: np.ndarray, generator: Generator, steps: int) -> None:
@@ -149,16 +170,21 @@ def steps_of(rows: pd.DataFrame, default: int) -> pd.Series:
     return pd.to_numeric(own).fillna(default).astype("int64")
 
 
-def render_sweep(cohort: Store, generator: Generator, folder: Path, *, sampler: Sampler, **how: Any) -> None:
-    """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments of `render`."""
+def render_sweep(
+    cohort: Store, generator: Generator, folder: Path, *, sampler: Sampler, **how: Any
+) -> None:
+    """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments
+    of `render`."""
     rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=sampler.guidance)
     render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 
 def as_stored(images: Tensor, pixels: int) -> np.ndarray:
-    """(B, 2, ., .) grey levels as drawn -> (B, 2, pixels, pixels) uint8, treated as a cohort's pictures are.
+    """(B, 2, ., .) grey levels as drawn -> (B, 2, pixels, pixels) uint8, treated as a cohort's
+    pictures are.
 
-    Resampled by the inverse of what the base's images were enlarged with, stretched between their own percentiles as
-    real ones, rounded once. A real image that makes this trip keeps its bytes, but for a few last digits.
+    Resampled by the inverse of what the base's images were enlarged with, stretched between their
+    own percentiles as real ones, rounded once. A real image that makes this trip keeps its bytes,
+    but for a few last digits.
     """
     return stretched(resampled(images, pixels).cpu().numpy())

@@ -1,4 +1,5 @@
-"""How often one person is drawn: computed and told before a generator is trained and before a set is drawn."""
+"""How often one person is drawn: computed and told before a generator is trained and before a set
+is drawn."""
 
 from __future__ import annotations
 
@@ -13,38 +14,44 @@ LACKING = "(an attribute unknown)"  # of rows that belong to no full group
 
 
 def draws_by_group(table: pd.DataFrame, *, max_repeats: float | None) -> pd.DataFrame:
-    """What evenly drawn training makes of each group, the group whose images would be drawn most often first.
+    """What evenly drawn training makes of each group, the group whose images would be drawn most
+    often first.
 
     Args:
         table: training rows of a store's index, each image once.
         max_repeats: of `balancing_weights`.
 
     Returns:
-        group, subjects, images; uncapped, draws: of one of its images in a pass of as many draws as there are images,
-        without and with the cap; share: of the draws that an equal share of the groups would be.
+        group, subjects, images; uncapped, draws: of one of its images in a pass of as many draws as
+        there are images, without and with the cap; share: of the draws that an equal share of the
+        groups would be.
     """
     full = whole(table)
-    rows = pd.DataFrame({
-        "group": table.group.where(full, LACKING),
-        "subject": table.subject,
-        "uncapped": balancing_weights(table) * len(table),
-        "draws": balancing_weights(table, max_repeats=max_repeats) * len(table),
-    })  # fmt: skip
+    rows = pd.DataFrame(
+        {
+            "group": table.group.where(full, LACKING),
+            "subject": table.subject,
+            "uncapped": balancing_weights(table) * len(table),
+            "draws": balancing_weights(table, max_repeats=max_repeats) * len(table),
+        }
+    )
     by = rows.groupby("group")
-    groups = pd.DataFrame({
-        "subjects": by.subject.nunique(),
-        "images": by.size(),
-        "uncapped": by.uncapped.first(),
-        "draws": by.draws.first(),
-    })  # fmt: skip
+    groups = pd.DataFrame(
+        {
+            "subjects": by.subject.nunique(),
+            "images": by.size(),
+            "uncapped": by.uncapped.first(),
+            "draws": by.draws.first(),
+        }
+    )
     equal = full.sum() / max(1, (groups.index != LACKING).sum())
     groups["share"] = (groups.images * groups.draws / equal).where(groups.index != LACKING)
     return groups.sort_values("uncapped", ascending=False, kind="stable").reset_index()
 
 
 def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
-    """`draws_by_group` for a log: the groups that the cap binds one by one, the others in a line, and what the cap does
-    to the share of each diagnosis."""
+    """`draws_by_group` for a log: the groups that the cap binds one by one, the others in a line,
+    and what the cap does to the share of each diagnosis."""
     groups = draws_by_group(table, max_repeats=max_repeats)
     bound = groups[groups.draws < groups.uncapped * (1 - 1e-9)]
     others = groups[~groups.index.isin(bound.index) & (groups.group != LACKING)]
@@ -61,14 +68,16 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
             | {name: _range(others[name]) for name in others.columns[1:]}
         )
     lines += groups[groups.group == LACKING].astype(object).to_dict("records")
-    shown = pd.DataFrame({
-        "group": [line["group"] for line in lines],
-        "people": [_number(line["subjects"]) for line in lines],
-        "images": [_number(line["images"]) for line in lines],
-        "draws": [_number(line["draws"], 1) for line in lines],
-        "uncapped": [_number(line["uncapped"], 1) for line in lines],
-        "of an equal share": [_number(line["share"], 2) for line in lines],
-    })  # fmt: skip
+    shown = pd.DataFrame(
+        {
+            "group": [line["group"] for line in lines],
+            "people": [_number(line["subjects"]) for line in lines],
+            "images": [_number(line["images"]) for line in lines],
+            "draws": [_number(line["draws"], 1) for line in lines],
+            "uncapped": [_number(line["uncapped"], 1) for line in lines],
+            "of an equal share": [_number(line["share"], 2) for line in lines],
+        }
+    )
     text = shown.to_string(index=False)
     diagnoses = _diagnoses(table, max_repeats)
     return (
@@ -82,25 +91,38 @@ def plan_text(groups: pd.DataFrame, plan: pd.DataFrame, settings: dict[str, Any]
 
     Args:
         groups: of `cmrgen.rows.summary`.
-        plan: with the groups in `.attrs` that it left out ("missing") and whose people gave all they may ("thin").
+        plan: with the groups in `.attrs` that it left out ("missing") and whose people gave all
+            they may ("thin").
         settings: of the plan, for its per_person, per_mask and thin.
     """
-    shown = groups.assign(moved=(100 * groups.moved / groups.images).round().astype(int).astype(str) + " %")
+    shown = groups.assign(
+        moved=(100 * groups.moved / groups.images).round().astype(int).astype(str) + " %"
+    )
     shown = shown.rename(columns={"subjects": "people", "most": "most of one person"})
     if not groups.borrowed.any():
         shown = shown.drop(columns="borrowed")
     lines = [f"plan: {len(plan):,} images over {len(groups)} groups", shown.to_string(index=False)]
     shares = plan.diagnosis.value_counts(normalize=True).sort_index()
-    lines.append(f"of all images: {', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}")
-    limits = [f"plan.{key}={_null(settings[key])}" for key in ("per_person", "per_mask") if key in settings]
+    lines.append(
+        f"of all images: {', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
+    )
+    limits = [
+        f"plan.{key}={_null(settings[key])}"
+        for key in ("per_person", "per_mask")
+        if key in settings
+    ]
     lines.append(per_person(plan) + (f" ({', '.join(limits)})" if limits else ""))
     if missing := plan.attrs.get("missing"):
-        lines.append(f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}")
+        lines.append(
+            f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}"
+        )
     if thin := plan.attrs.get("thin"):
         lines.append(_thin(thin, groups, settings))
     if groups.borrowed.any():
         lent = groups[groups.borrowed > 0]
-        lines.append(f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)")
+        lines.append(
+            f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)"
+        )
     return "\n".join(lines)
 
 
@@ -132,7 +154,10 @@ def _diagnoses(table: pd.DataFrame, max_repeats: float | None) -> str:
         pd.Series(balancing_weights(table, max_repeats=cap), table.index).groupby(names).sum()
         for cap in (max_repeats, None)
     )
-    each = [f"{name} {100 * with_cap[name]:.0f} % (uncapped {100 * without[name]:.0f} %)" for name in with_cap.index]
+    each = [
+        f"{name} {100 * with_cap[name]:.0f} % (uncapped {100 * without[name]:.0f} %)"
+        for name in with_cap.index
+    ]
     return f"of all draws: {', '.join(each)}"
 
 

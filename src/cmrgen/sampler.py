@@ -1,4 +1,5 @@
-"""How images are sampled: scheduler, steps and guidance as one object, checked once, that travels whole.
+"""How images are sampled: scheduler, steps and guidance as one object, checked once, that travels
+whole.
 
 `generate.py`, the previews of a training and an export all draw with what conf/sampler says.
 """
@@ -12,7 +13,11 @@ from typing import Any
 
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-SAMPLERS = {"ddim": DDIMScheduler, "dpmpp": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler}
+SAMPLERS = {
+    "ddim": DDIMScheduler,
+    "dpmpp": DPMSolverMultistepScheduler,
+    "unipc": UniPCMultistepScheduler,
+}
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
 GUIDES = ("prompt", "both")  # what guidance pushes towards
 
@@ -52,7 +57,8 @@ class Sampler:
         object.__setattr__(self, "interval", _shares(self.interval))
 
     def settings(self) -> dict[str, Any]:
-        """What a set records beside name and steps: whatever is not usual; guidance stands in its plan."""
+        """What a set records beside name and steps: whatever is not usual; guidance stands in its
+        plan."""
         return {
             **({"interval": list(self.interval)} if self.interval != WHOLE else {}),
             **({"guides": self.guides} if self.guides != "prompt" else {}),
@@ -65,9 +71,15 @@ def _number(value: Any) -> bool:
 
 
 def _shares(interval: Any) -> tuple[float, float]:
-    ends = list(interval) if isinstance(interval, Sequence) and not isinstance(interval, str) else [interval]
+    ends = (
+        list(interval)
+        if isinstance(interval, Sequence) and not isinstance(interval, str)
+        else [interval]
+    )
     if len(ends) != 2 or not all(map(_number, ends)) or not 0 <= ends[0] <= ends[1] <= 1:
-        raise ValueError(f"sampler.interval is {interval}; give two shares of the steps, as [0, 1] or [0.2, 0.8]")
+        raise ValueError(
+            f"sampler.interval is {interval}; give two shares of the steps, as [0, 1] or [0.2, 0.8]"
+        )
     return ends[0], ends[1]
 
 

@@ -1,6 +1,8 @@
-"""Stable Diffusion 2.1 and 1.5 as frozen bases: from the hub, from a diffusers folder or from one original file.
+"""Stable Diffusion 2.1 and 1.5 as frozen bases: from the hub, from a diffusers folder or from one
+original file.
 
-Reading an original file needs no network: the JSON configs are in assets/<kind>, and diffusers' own conversion is given them.
+Reading an original file needs no network: the JSON configs are in assets/<kind>, and diffusers' own
+conversion is given them.
 """
 
 from __future__ import annotations
@@ -61,15 +63,20 @@ def load_sd(
 ) -> Base:
     """Stable Diffusion as a base whose networks are read, into float32, when they are first used.
 
-    weights: a hub id, a diffusers folder (vae/, unet/, scheduler/, text_encoder/ with safetensors) or an original .ckpt
-    or .safetensors. allow_pickle: read a .ckpt that holds more than tensors, which may run code. sha256: what a single
-    file should have, by default the published one of a .ckpt; another one warns. configs: a folder with the JSON configs
-    of a single file, by default assets/<kind>. channels: how ED and ES become three, see cmrgen.phases.
+    weights: a hub id, a diffusers folder (vae/, unet/, scheduler/, text_encoder/ with safetensors)
+        or an original .ckpt
+    or .safetensors. allow_pickle: read a .ckpt that holds more than tensors, which may run code.
+    sha256: what a single file should have, by default the published one of a .ckpt; another one
+    warns. configs: a folder with the JSON configs of a single file, by default assets/<kind>.
+    channels: how ED and ES become three, see cmrgen.phases.
 
-    FileNotFoundError where nothing complete is found; ValueError for another model's weights or a refused .ckpt.
+    FileNotFoundError where nothing complete is found; ValueError for another model's weights or a
+    refused .ckpt.
     """
     if kind not in KINDS:
-        raise ValueError(f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by experiment=base)")
+        raise ValueError(
+            f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by experiment=base)"
+        )
     of, source = KINDS[kind], located(str(weights), kind)
     if source.is_file():
         folder, files = json_configs(kind, configs), {"file": source}
@@ -82,7 +89,10 @@ def load_sd(
     if config["text_encoder"]["hidden_act"] != of.activation:
         raise other_model(source, kind)
     schedule = {"prediction_type": "epsilon", **json.loads((folder / SCHEDULE).read_text())}
-    latent, factor = config["vae"]["latent_channels"], 2 ** (len(config["vae"]["block_out_channels"]) - 1)
+    latent, factor = (
+        config["vae"]["latent_channels"],
+        2 ** (len(config["vae"]["block_out_channels"]) - 1),
+    )
     scaling, side = config["vae"].get("scaling_factor", 0.18215), config["unet"]["sample_size"]
     mark = sampled_hash(files, {**schedule, "scaling_factor": scaling, "sample_size": side})
     return Base(
@@ -100,7 +110,8 @@ def load_sd(
 
 
 def clip_to_open(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a CLIPTextModel as that of an open_clip TextTransformer; one that is so already stays as it is."""
+    """The state dict of a CLIPTextModel as that of an open_clip TextTransformer; one that is so
+    already stays as it is."""
     named = dict[str, Tensor]()
     for name, tensor in state.items():
         name = name.removeprefix("text_model.")
@@ -109,12 +120,15 @@ def clip_to_open(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named[name] = tensor
     for query in [name for name in named if ".q_proj." in name]:
         block, leaf = query.split("q_proj.")
-        named[f"{block}in_proj_{leaf}"] = torch.cat([named.pop(f"{block}{p}_proj.{leaf}") for p in "qkv"])
+        named[f"{block}in_proj_{leaf}"] = torch.cat(
+            [named.pop(f"{block}{p}_proj.{leaf}") for p in "qkv"]
+        )
     return named
 
 
 def open_to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of an open_clip text tower as that of a CLIPTextModel, named as the published weights are."""
+    """The state dict of an open_clip text tower as that of a CLIPTextModel, named as the published
+    weights are."""
     named = dict[str, Tensor]()
     for name, tensor in state.items():
         if name in ("text_projection", "logit_scale", "attn_mask"):
@@ -123,7 +137,10 @@ def open_to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             name = name.replace(ours, theirs)
         block, fused, leaf = f"text_model.{name}".partition("in_proj_")
         if fused:
-            named |= {f"{block}{p}_proj.{leaf}": t.clone() for p, t in zip("qkv", tensor.chunk(3), strict=True)}
+            named |= {
+                f"{block}{p}_proj.{leaf}": t.clone()
+                for p, t in zip("qkv", tensor.chunk(3), strict=True)
+            }
         else:
             named[block] = tensor
     return named
@@ -132,7 +149,8 @@ def open_to_clip(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def clip_tower(config: Mapping[str, Any]) -> TextTransformer:
     """An open_clip text tower, weights random, of the shape a CLIPTextModel's config.json gives.
 
-    It ends with the last layer that is read: for SD 2.1 the penultimate of OpenCLIP ViT-H-14's 24, then ln_final.
+    It ends with the last layer that is read: for SD 2.1 the penultimate of OpenCLIP ViT-H-14's 24,
+    then ln_final.
     """
     return TextTransformer(
         context_length=config["max_position_embeddings"],
@@ -146,7 +164,9 @@ def clip_tower(config: Mapping[str, Any]) -> TextTransformer:
     )
 
 
-def _parts_of_file(file: Path, configs: Path, kind: str, *, allow_pickle: bool) -> dict[str, Callable[[], nn.Module]]:
+def _parts_of_file(
+    file: Path, configs: Path, kind: str, *, allow_pickle: bool
+) -> dict[str, Callable[[], nn.Module]]:
     def under(*prefixes: str) -> dict[str, Tensor]:
         found = tensors(file, allow_pickle=allow_pickle)
         return {name: tensor for name, tensor in found.items() if name.startswith(prefixes)}
@@ -163,7 +183,9 @@ def _parts_of_file(file: Path, configs: Path, kind: str, *, allow_pickle: bool) 
                 extract_ema=True,  # where a file has both; so have the published folders
             )
         # diffusers does not say what the file lacks
-        _check_complete(part, sum(name.startswith(IN_FILE[part]) for name in state), len(found.state_dict()))
+        _check_complete(
+            part, sum(name.startswith(IN_FILE[part]) for name in state), len(found.state_dict())
+        )
         return found
 
     def text() -> nn.Module:
@@ -198,7 +220,10 @@ def _parts_of_folder(folder: Path, files: Mapping[str, Path]) -> dict[str, Calla
 
 
 def _filled(configs: Path, state: Mapping[str, Tensor]) -> TextTransformer:
-    config, state = json.loads((configs / "text_encoder" / "config.json").read_text()), clip_to_open(state)
+    config, state = (
+        json.loads((configs / "text_encoder" / "config.json").read_text()),
+        clip_to_open(state),
+    )
     with _Uninitialised():
         tower = clip_tower(config)
     wanted = {name: state[name] for name in tower.state_dict() if name in state}
@@ -209,7 +234,8 @@ def _filled(configs: Path, state: Mapping[str, Tensor]) -> TextTransformer:
 
 
 class _Uninitialised(TorchFunctionMode):
-    """Networks made inside are not filled with random numbers: a minute of one core for what is overwritten at once."""
+    """Networks made inside are not filled with random numbers: a minute of one core for what is
+    overwritten at once."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -232,4 +258,6 @@ def _shapes_of(part: str) -> Iterator[None]:
     except RuntimeError as error:
         if "size mismatch" not in str(error):
             raise
-        raise ValueError(f"base.weights: the {part}'s tensors do not fit its config.json: {error}") from error
+        raise ValueError(
+            f"base.weights: the {part}'s tensors do not fit its config.json: {error}"
+        ) from error

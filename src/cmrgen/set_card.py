@@ -1,6 +1,8 @@
-"""The card of a synthetic set: what was asked for, how it was drawn, from whom, and what it may be used for.
+"""The card of a synthetic set: what was asked for, how it was drawn, from whom, and what it may be
+used for.
 
-It may be public, so it names no participant, not even by hash, and prints no count of participants below FEW.
+It may be public, so it names no participant, not even by hash, and prints no count of participants
+below FEW.
 """
 
 from __future__ import annotations
@@ -129,7 +131,9 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         made=_facts(facts),
         table=_groups(rows),
         few=FEW,
-        missing=f" Groups without a training subject, left out: {', '.join(missing)}." if missing else "",
+        missing=f" Groups without a training subject, left out: {', '.join(missing)}."
+        if missing
+        else "",
         people=PHANTOM
         if set(rows.get("source", ())) == {"phantom"}
         else PEOPLE.format(moved=", some moved a little" * bool(is_moved(rows).any())),
@@ -151,15 +155,21 @@ def _audit(folder: str | None, made: Store) -> str:
         return "Whether an image is a near copy of a training image was not examined for this card (`evaluate.py audit=true`)."
     path = Path(folder) / "audit.json"
     if not path.exists():
-        raise FileNotFoundError(f"{folder}: no audit there; run `python evaluate.py audit=true` on this set first")
+        raise FileNotFoundError(
+            f"{folder}: no audit there; run `python evaluate.py audit=true` on this set first"
+        )
     found = json.loads(path.read_text())
     if found["set"] != made.fingerprint:
-        raise ValueError(f"{path} is an audit of set {found['set']}, not of {made.fingerprint}; run it on this set")
+        raise ValueError(
+            f"{path} is an audit of set {found['set']}, not of {made.fingerprint}; run it on this set"
+        )
     return " ".join([f"Audit of {found['date']}:", *found["verdicts"]])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:
-    return "".join(["| | |\n|---|---|\n", *(f"| {name} | {value} |\n" for name, value in facts.items())])
+    return "".join(
+        ["| | |\n|---|---|\n", *(f"| {name} | {value} |\n" for name, value in facts.items())]
+    )
 
 
 def _range(values: pd.Series) -> str:
@@ -169,5 +179,10 @@ def _range(values: pd.Series) -> str:
 
 def _size(n: int) -> str:
     """The hub's classes of size."""
-    steps = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    steps = [
+        (1_000, "n<1K"),
+        (10_000, "1K<n<10K"),
+        (100_000, "10K<n<100K"),
+        (1_000_000, "100K<n<1M"),
+    ]
     return next((name for most, name in steps if n < most), "n>1M")

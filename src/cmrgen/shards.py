@@ -1,4 +1,5 @@
-"""A set drawn by several processes or machines, each a share of its batches, and joined to the bytes that one would write."""
+"""A set drawn by several processes or machines, each a share of its batches, and joined to the
+bytes that one would write."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ from cmrgen.render import render
 
 
 def render_shards(plan: pd.DataFrame, *, folder: Path, shard: str, **how: Any) -> Store | None:
-    """Draw shard "i/n" with `render`; the process that ends last joins all n, and it alone returns the set.
+    """Draw shard "i/n" with `render`; the process that ends last joins all n, and it alone returns
+    the set.
 
-    The processes need no connection, only the same `folder` (or copies of its shards brought together, after which any
-    shard asked for again joins them); each may be interrupted and started again. `how`: other arguments of `render`.
+    The processes need no connection, only the same `folder` (or copies of its shards brought
+    together, after which any shard asked for again joins them); each may be interrupted and started
+    again. `how`: other arguments of `render`.
     """
     _, of = shard_of(shard)
     if of == 1:
@@ -36,17 +39,25 @@ def finished_all(folder: Path, n: int) -> bool:
 
 
 def merge(folder: Path, n: int) -> Store:
-    """Join the n shards in `folder` into the set that one process would have written, to the byte; keeps the shards.
+    """Join the n shards in `folder` into the set that one process would have written, to the byte;
+    keeps the shards.
 
     Raises ValueError naming shards that are missing, unfinished, or of another plan or settings.
     """
     folder, names = Path(folder), [shard_name(k, n) for k in range(n)]
     if lacking := [name for name in names if not (folder / name / "store.json").exists()]:
         states = [f"{name} ({_state(folder / name)})" for name in lacking]
-        remedy = f"render them with shard={'|'.join(f'{names.index(name)}/{n}' for name in lacking)}"
-        raise ValueError(f"{folder}: {len(lacking)} of {n} shards are missing: {', '.join(states)}; {remedy}")
+        remedy = (
+            f"render them with shard={'|'.join(f'{names.index(name)}/{n}' for name in lacking)}"
+        )
+        raise ValueError(
+            f"{folder}: {len(lacking)} of {n} shards are missing: {', '.join(states)}; {remedy}"
+        )
     shards = [Store.open(folder / name) for name in names]
-    settings = [{k: v for k, v in s.meta["settings"].items() if k not in ("shard", "format")} for s in shards]
+    settings = [
+        {k: v for k, v in s.meta["settings"].items() if k not in ("shard", "format")}
+        for s in shards
+    ]
     for name, other in zip(names[1:], settings[1:], strict=True):
         if changed := differences(settings[0], other):
             raise ValueError(
@@ -72,8 +83,12 @@ def merge(folder: Path, n: int) -> Store:
         for k in range(len(writer.parts), count):
             rows, index, bad = parts[k % n][k // n]
             shard = shards[k % n]
-            writer.append(np.array(shard.images[rows]), np.array(shard.masks[rows]), index, rejected=bad)
-        return close(writer, plan, fov_mm=shards[0].meta.get("fov_mm"), names=shards[0].meta.get("names"))
+            writer.append(
+                np.array(shard.images[rows]), np.array(shard.masks[rows]), index, rejected=bad
+            )
+        return close(
+            writer, plan, fov_mm=shards[0].meta.get("fov_mm"), names=shards[0].meta.get("names")
+        )
 
 
 def _parts(shard: Store) -> Iterator[tuple[slice, pd.DataFrame, pd.DataFrame | None]]:
@@ -81,12 +96,18 @@ def _parts(shard: Store) -> Iterator[tuple[slice, pd.DataFrame, pd.DataFrame | N
     begin = 0
     for path in sorted((shard.folder / "parts").glob("*.parquet")):
         index, faults = pd.read_parquet(path), path.with_suffix(".rejected.csv")
-        yield slice(begin, begin + len(index)), index, pd.read_csv(faults) if faults.exists() else None
+        yield (
+            slice(begin, begin + len(index)),
+            index,
+            pd.read_csv(faults) if faults.exists() else None,
+        )
         begin += len(index)
 
 
 def _state(folder: Path) -> str:
     if not (folder / "settings.json").exists():
         return "not begun"
-    rows = sum(parquet.read_metadata(part).num_rows for part in (folder / "parts").glob("*.parquet"))
+    rows = sum(
+        parquet.read_metadata(part).num_rows for part in (folder / "parts").glob("*.parquet")
+    )
     return f"unfinished, {rows} images"

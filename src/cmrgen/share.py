@@ -1,6 +1,8 @@
-"""A synthetic set in formats that others read: PNG images with a metadata table, or NIfTI pairs for training a segmenter.
+"""A synthetic set in formats that others read: PNG images with a metadata table, or NIfTI pairs for
+training a segmenter.
 
-What leaves names no participant: sources are numbered within the set, ages and BMI appear as the bands the prompts say.
+What leaves names no participant: sources are numbered within the set, ages and BMI appear as the
+bands the prompts say.
 """
 
 from __future__ import annotations
@@ -24,18 +26,42 @@ from cmrdata.store import Store
 from cmrgen.set_card import card
 from cmrstudy.figures import STRUCTURES
 
-TOLD = (  # columns of the set's index that are told; its subject, exact age and BMI, and source row are not
-    "row", "source", "group", "sex", "age_band", "bmi_band", "diagnosis", "conditions", "borrowed", "prompt", "negative",
-    "seed", "guidance", "strength", "angle", "zoom", "dy", "dx", "sampler", "steps",
-)  # fmt: skip
-COLOURS = [channel for label in range(256) for channel in STRUCTURES.get(label, (0, 0, 0))]  # a palette PNG's
+# columns of the set's index that are told; its subject, exact age and BMI, and source row are not
+TOLD = (
+    "row",
+    "source",
+    "group",
+    "sex",
+    "age_band",
+    "bmi_band",
+    "diagnosis",
+    "conditions",
+    "borrowed",
+    "prompt",
+    "negative",
+    "seed",
+    "guidance",
+    "strength",
+    "angle",
+    "zoom",
+    "dy",
+    "dx",
+    "sampler",
+    "steps",
+)
+# a palette PNG's
+COLOURS = [channel for label in range(256) for channel in STRUCTURES.get(label, (0, 0, 0))]
 Files = Iterator[tuple[str, bytes]]
 
 
-def share(made: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit: str | None = None) -> list[Path]:
-    """Write the finished set `made` as `folder`/<format> for each of FORMATS asked for, with its card; their paths.
+def share(
+    made: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit: str | None = None
+) -> list[Path]:
+    """Write the finished set `made` as `folder`/<format> for each of FORMATS asked for, with its
+    card; their paths.
 
-    audit: see cmrgen.set_card.card. Written beside and renamed; what an interruption left is continued.
+    audit: see cmrgen.set_card.card. Written beside and renamed; what an interruption left is
+        continued.
     Raises ValueError for an unknown format, FileExistsError where one is there already, Unwritable.
     """
     if odd := [name for name in formats if name not in FORMATS]:
@@ -60,14 +86,23 @@ def share(made: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit
 
 
 def told(index: pd.DataFrame) -> pd.DataFrame:
-    """The set's index as others may see it: the columns TOLD, its sources renamed source-0001 ... in order of appearance."""
+    """The set's index as others may see it: the columns TOLD, its sources renamed source-0001 ...
+    in order of appearance."""
     number = pd.factorize(index.subject)[0] + 1
-    return index.assign(source=[f"source-{k:04d}" for k in number]).reindex(columns=list(TOLD)).reset_index(drop=True)
+    return (
+        index.assign(source=[f"source-{k:04d}" for k in number])
+        .reindex(columns=list(TOLD))
+        .reset_index(drop=True)
+    )
 
 
 def _png(made: Store, k: int, row: int) -> Files:
-    """The pair as one RGB PNG (ED, ES, ED), and its masks as palette PNGs whose pixels are the labels."""
-    yield f"images/{row:06d}.png", _encoded(Image.fromarray(np.moveaxis(ed_es_ed(np.asarray(made.images[k])), 0, -1)))
+    """The pair as one RGB PNG (ED, ES, ED), and its masks as palette PNGs whose pixels are the
+    labels."""
+    yield (
+        f"images/{row:06d}.png",
+        _encoded(Image.fromarray(np.moveaxis(ed_es_ed(np.asarray(made.images[k])), 0, -1))),
+    )
     for phase, mask in zip(PHASES, made.masks[k], strict=True):
         drawn = Image.fromarray(np.asarray(mask))
         drawn.putpalette(COLOURS)
@@ -77,12 +112,15 @@ def _png(made: Store, k: int, row: int) -> Files:
 def _png_tables(made: Store, rows: pd.DataFrame) -> Files:
     names = {"file_name": [f"images/{row:06d}.png" for row in rows.row]}
     for phase in PHASES:
-        names[f"{phase.lower()}_mask_file_name"] = [f"masks/{row:06d}_{phase}.png" for row in rows.row]
+        names[f"{phase.lower()}_mask_file_name"] = [
+            f"masks/{row:06d}_{phase}.png" for row in rows.row
+        ]
     yield "metadata.csv", pd.DataFrame(names).join(rows).to_csv(index=False).encode()
 
 
 def _nifti(made: Store, k: int, row: int) -> Files:
-    """nnU-Net's names: a case per phase, channel 0000; axes x (to the patient's left), y (to the back), one slice."""
+    """nnU-Net's names: a case per phase, channel 0000; axes x (to the patient's left), y (to the
+    back), one slice."""
     affine = _affine(made)
     for phase, image, mask in zip(PHASES, made.images[k], made.masks[k], strict=True):
         yield f"imagesTr/{row:06d}_{phase}_0000.nii.gz", _packed(image, affine)
@@ -102,19 +140,26 @@ def _nifti_tables(made: Store, rows: pd.DataFrame) -> Files:
 
 
 FORMATS: dict[str, Callable[[Store, int, int], Files]] = {"png": _png, "nifti": _nifti}
-FINISH: dict[str, Callable[[Store, pd.DataFrame], Files]] = {"png": _png_tables, "nifti": _nifti_tables}
+FINISH: dict[str, Callable[[Store, pd.DataFrame], Files]] = {
+    "png": _png_tables,
+    "nifti": _nifti_tables,
+}
 
 
 def _affine(made: Store) -> np.ndarray:
-    """Voxels to mm in NIfTI's axes (right, front, up): columns run to the patient's left, rows to the back."""
+    """Voxels to mm in NIfTI's axes (right, front, up): columns run to the patient's left, rows to
+    the back."""
     if not (fov := made.meta.get("fov_mm")):
-        raise ValueError(f"{made.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form")
+        raise ValueError(
+            f"{made.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form"
+        )
     pixel = fov / made.meta["pixels"]
     return np.diag([-pixel, -pixel, 1.0, 1.0])
 
 
 def _packed(array: np.ndarray, affine: np.ndarray) -> bytes:
-    """(rows, columns) uint8 as a NIfTI of shape (columns, rows, 1); no date in the gzip header, so equal bytes."""
+    """(rows, columns) uint8 as a NIfTI of shape (columns, rows, 1); no date in the gzip header, so
+    equal bytes."""
     volume = nib.Nifti1Image(np.ascontiguousarray(np.asarray(array).T[..., None]), affine)
     volume.header.set_xyzt_units("mm")
     return gzip.compress(volume.to_bytes(), mtime=0)
@@ -127,7 +172,8 @@ def _encoded(image: Image.Image) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    """Once: what an interrupted export has finished stays. No fsync for each of thousands, the folder is not yet there."""
+    """Once: what an interrupted export has finished stays. No fsync for each of thousands, the
+    folder is not yet there."""
     if not path.exists():
         path.parent.mkdir(exist_ok=True)
         half = path.with_name(f".{path.name}")

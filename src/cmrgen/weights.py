@@ -1,4 +1,5 @@
-"""Where the published Stable Diffusion weights are: found, told apart, checked and opened without running what is in them."""
+"""Where the published Stable Diffusion weights are: found, told apart, checked and opened without
+running what is in them."""
 
 from __future__ import annotations
 
@@ -22,7 +23,8 @@ from cmrdata import progress
 
 
 class Kind(NamedTuple):
-    """What is published about a model: `text` starts the names of its text weights in the original file."""
+    """What is published about a model: `text` starts the names of its text weights in the original
+    file."""
 
     title: str
     hubs: tuple[str, ...]  # the first is the default, the others are mirrors
@@ -53,17 +55,26 @@ KINDS = {
         pad=49407,  # the end token
     ),
 }
-STEMS = {"vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model", "text_encoder": "model"}
+STEMS = {
+    "vae": "diffusion_pytorch_model",
+    "unet": "diffusion_pytorch_model",
+    "text_encoder": "model",
+}
 SCHEDULE = "scheduler/scheduler_config.json"
 NEEDED = [
     SCHEDULE,
-    *(f"{part}/{name}" for part, stem in STEMS.items() for name in ("config.json", f"{stem}.safetensors")),
+    *(
+        f"{part}/{name}"
+        for part, stem in STEMS.items()
+        for name in ("config.json", f"{stem}.safetensors")
+    ),
 ]
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 def located(weights: str, kind: str) -> Path:
-    """The file or complete folder behind `weights`; a hub id is looked up in the cache and, if need be, downloaded."""
+    """The file or complete folder behind `weights`; a hub id is looked up in the cache and, if need
+    be, downloaded."""
     if path := on_disk(weights, kind):
         return path
     reason = ""
@@ -80,7 +91,8 @@ def located(weights: str, kind: str) -> Path:
 
 
 def on_disk(weights: str, kind: str) -> Path | None:
-    """The file or complete folder `weights`; None for what may be a hub id. FileNotFoundError for what is neither."""
+    """The file or complete folder `weights`; None for what may be a hub id. FileNotFoundError for
+    what is neither."""
     path = Path(weights).expanduser()
     if path.is_file() or (path.is_dir() and not _lacking(path)):
         return path
@@ -105,7 +117,8 @@ def _lacking(folder: Path) -> list[str]:
 
 
 def json_configs(kind: str, configs: str | Path | None) -> Path:
-    """The folder that says, in diffusers' config.json files, what shape the networks in a single file have."""
+    """The folder that says, in diffusers' config.json files, what shape the networks in a single
+    file have."""
     folder = Path(configs) if configs else ASSETS / kind
     if not (folder / "unet" / "config.json").exists():
         raise FileNotFoundError(
@@ -121,7 +134,10 @@ def check_hash(file: Path, published: str) -> None:
         return
     digest, length = hashlib.sha256(), file.stat().st_size
     shown = length if length >= 2**30 else 0
-    with file.open("rb") as whole, progress.bar(f"sha256 of {file.name}", total=shown, unit="B") as advance:
+    with (
+        file.open("rb") as whole,
+        progress.bar(f"sha256 of {file.name}", total=shown, unit="B") as advance,
+    ):
         while block := whole.read(2**24):
             digest.update(block)
             advance(len(block))
@@ -133,11 +149,16 @@ def check_hash(file: Path, published: str) -> None:
         )
 
 
-def sampled_hash(files: Mapping[str, Path], facts: Mapping[str, Any], *, chunks: int = 32, size: int = 2**18) -> str:
-    """A fingerprint of large files in a moment, wherever they lie: their lengths, `chunks` evenly spread pieces of `size`
-    bytes (the first has a safetensors' header, the last the checksums of a .ckpt's tensors) and `facts` about them."""
+def sampled_hash(
+    files: Mapping[str, Path], facts: Mapping[str, Any], *, chunks: int = 32, size: int = 2**18
+) -> str:
+    """A fingerprint of large files in a moment, wherever they lie: their lengths, `chunks` evenly
+    spread pieces of `size` bytes (the first has a safetensors' header, the last the checksums of a
+    .ckpt's tensors) and `facts` about them."""
     digest = hashlib.sha256(
-        json.dumps({k: v for k, v in facts.items() if not k.startswith("_")}, sort_keys=True).encode()
+        json.dumps(
+            {k: v for k, v in facts.items() if not k.startswith("_")}, sort_keys=True
+        ).encode()
     )
     for name, path in sorted(files.items()):
         length = path.stat().st_size
@@ -176,7 +197,9 @@ def _damaged(file: Path, error: Exception) -> ValueError:
 
 def other_model(source: Path, kind: str, *, has: str = "another text encoder") -> ValueError:
     others = ", ".join(f"base={name} for {of.title}" for name, of in KINDS.items() if name != kind)
-    return ValueError(f"base.weights: {source.name} has {has}, so it is not {KINDS[kind].title}; there is {others}")
+    return ValueError(
+        f"base.weights: {source.name} has {has}, so it is not {KINDS[kind].title}; there is {others}"
+    )
 
 
 def _not_found(weights: str, kind: str, reason: str) -> FileNotFoundError:

@@ -1,4 +1,5 @@
-"""What a command is going to do, said before anything long begins: a mistake is seen in seconds, not in the morning."""
+"""What a command is going to do, said before anything long begins: a mistake is seen in seconds,
+not in the morning."""
 
 from __future__ import annotations
 
@@ -10,7 +11,8 @@ from typing import Any
 
 
 def intention(cfg: Mapping[str, Any]) -> str:
-    """A sentence about a composed config: task, cohort, networks, length, folder and the room on its disk.
+    """A sentence about a composed config: task, cohort, networks, length, folder and the room on
+    its disk.
 
     Args:
         cfg: of train.py or generate.py; whatever it lacks is left out.
@@ -50,7 +52,10 @@ def _what(cfg: Mapping[str, Any]) -> Iterator[str]:
 def _length(cfg: Mapping[str, Any]) -> Iterator[str]:
     data, trainer = cfg.get("data") or {}, cfg.get("trainer") or {}
     if cfg["task"] == "base":
-        stages = [f"{cfg['model'][name]['steps']:,} steps of the {name}" for name in ("autoencoder", "unet")]
+        stages = [
+            f"{cfg['model'][name]['steps']:,} steps of the {name}"
+            for name in ("autoencoder", "unet")
+        ]
         yield f"{' and '.join(stages)}, {data['batch_size']} images each"
     elif cfg["task"] in ("controlnet", "classifier"):
         epochs, images = trainer.get("max_epochs"), data.get("images_per_epoch")

@@ -32,14 +32,18 @@ class Ended(BaseException):
 class Attempt:
     """Within it signals end the attempt, as `runs.AttemptEnded`, instead of killing the process.
 
-    Before and after training they do so at once. While training is `patient`, a signal is only noted as
-    `received`: whoever trains writes a checkpoint and calls `obey`. A second Ctrl-C ends at once.
+    Before and after training they do so at once. While training is `patient`, a signal is only
+    noted as `received`: whoever trains writes a checkpoint and calls `obey`. A second Ctrl-C ends
+    at once.
 
-    A handler that somebody else has installed keeps the last word: it is called after the checkpoint.
-    submitit's queues the job again (SIGUSR2) or takes note only (SIGTERM), after which training goes on.
+    A handler that somebody else has installed keeps the last word: it is called after the
+    checkpoint. submitit's queues the job again (SIGUSR2) or takes note only (SIGTERM), after which
+    training goes on.
     """
 
-    def __init__(self, folder: Path, *, max_time: str | Mapping[str, float] | timedelta | None = None):
+    def __init__(
+        self, folder: Path, *, max_time: str | Mapping[str, float] | timedelta | None = None
+    ):
         """Begin to count the time.
 
         Args:
@@ -67,7 +71,10 @@ class Attempt:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)
@@ -90,14 +97,17 @@ class Attempt:
 
     def end_in_time(self) -> None:
         """Raise Ended since `over`."""
-        told = self.max_time if isinstance(self.max_time, str) else timedelta(seconds=self.limit or 0)
+        told = (
+            self.max_time if isinstance(self.max_time, str) else timedelta(seconds=self.limit or 0)
+        )
         self.end(f"trainer.max_time={told} ended this attempt")
 
     def obey(self, number: signal.Signals) -> None:
         """End the attempt as a signal wants it.
 
-        Returns where whoever handled the signal before only takes note of it. Raises Ended, or what that
-        handler raises. The cause of Ended is a KeyboardInterrupt where the whole process should end.
+        Returns where whoever handled the signal before only takes note of it. Raises Ended, or what
+        that handler raises. The cause of Ended is a KeyboardInterrupt where the whole process
+        should end.
         """
         self.received = None
         before = self._before.get(number, signal.SIG_DFL)
@@ -128,7 +138,9 @@ class Attempt:
             raise KeyboardInterrupt
         else:
             if got.name == "SIGINT":  # not print: the signal may have come in the middle of one
-                os.write(2, b"\nends after this step, with a checkpoint; Ctrl-C again ends at once\n")
+                os.write(
+                    2, b"\nends after this step, with a checkpoint; Ctrl-C again ends at once\n"
+                )
             self.received = got
 
 
@@ -144,7 +156,8 @@ def seconds(max_time: str | Mapping[str, float] | timedelta | None) -> float | N
     try:
         if isinstance(max_time, Mapping):
             return timedelta(**max_time).total_seconds()
-        days, hours, minutes, rest = map(int, re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", max_time.strip()).groups())  # type: ignore[union-attr]
+        parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", max_time.strip())
+        days, hours, minutes, rest = map(int, parts.groups())  # type: ignore[union-attr]
     except (TypeError, AttributeError):
         raise ValueError(
             f"trainer.max_time={max_time}: give days, hours, minutes and seconds as 00:03:30:00, or as {{hours: 3.5}}"
@@ -161,6 +174,11 @@ def requeued() -> bool:
         return True
     name = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else job
     try:
-        return subprocess.run(["scontrol", "requeue", name], capture_output=True, timeout=60).returncode == 0
+        return (
+            subprocess.run(
+                ["scontrol", "requeue", name], capture_output=True, timeout=60
+            ).returncode
+            == 0
+        )
     except (OSError, subprocess.SubprocessError):
         return False

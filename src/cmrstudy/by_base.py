@@ -1,8 +1,10 @@
-"""What follows the base: the size of pictures, and how they are drawn. A setting that is typed wins.
+"""What follows the base: the size of pictures, and how they are drawn. A setting that is typed
+wins.
 
-`${frame:...}` in conf/cohort and `${drawn:...}` in conf/sampler and conf/generate.yaml look at what a command is given:
-first its inputs (generator, synthetic_set, the classifiers to evaluate), which have recorded both, then the base that it
-names, then what is usual. So the commands of a study agree without being told again.
+`${frame:...}` in conf/cohort and `${drawn:...}` in conf/sampler and conf/generate.yaml look at what
+a command is given: first its inputs (generator, synthetic_set, the classifiers to evaluate), which
+have recorded both, then the base that it names, then what is usual. So the commands of a study
+agree without being told again.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from cmrstudy.paths import plain, shipped
 
 PIXELS, FOV_MM = 64, 165.0  # of a picture's side, where no base says otherwise
 FRAME = ("pixels", "fov_mm")
-INPUTS = ("generator", "synthetic_set")  # settings whose folders have recorded the size of their pictures
+# settings whose folders have recorded the size of their pictures
+INPUTS = ("generator", "synthetic_set")
 
 
 def register() -> None:
@@ -29,7 +32,8 @@ def register() -> None:
 
 
 def _frame(what: str, native_mm: Any = None, *, _root_: Any, _parent_: Any) -> Any:
-    """`pixels` or `fov_mm` of a cohort whose scans have pixels of `native_mm`; a pool's are given by member."""
+    """`pixels` or `fov_mm` of a cohort whose scans have pixels of `native_mm`; a pool's are given
+    by member."""
     for record in _records(_root_, _select(_parent_, "name")):
         if record.get(what) is not None:
             return record[what]
@@ -37,13 +41,15 @@ def _frame(what: str, native_mm: Any = None, *, _root_: Any, _parent_: Any) -> A
     pixels = frame.get("pixels") or PIXELS
     if what == "pixels":
         return pixels
-    if isinstance(native_mm, Mapping | DictConfig):  # members are cut out alike, so the coarsest decides
+    # members are cut out alike, so the coarsest decides
+    if isinstance(native_mm, Mapping | DictConfig):
         native_mm = max(native_mm[member] for member in _select(_parent_, "of") or native_mm)
     return frame.get("fov_mm") or round(max(FOV_MM, pixels * (native_mm or 0)), 3)
 
 
 def _drawn(what: str, usual: Any, *, _root_: Any) -> Any:
-    """How images of the generator at hand, else of the base, are drawn; `usual` where these say nothing."""
+    """How images of the generator at hand, else of the base, are drawn; `usual` where these say
+    nothing."""
     place = _select(_root_, "generator")
     drawing = recorded(place).get("drawing") if place else None
     if drawing is None:
@@ -60,15 +66,19 @@ def base_pixels(weights: Any) -> int:
 def recorded(place: str | Path) -> dict[str, Any]:
     """What a generator's, a set's or a classifier's folder says of its pictures.
 
-    pixels, fov_mm: of the cohort's pictures; cohort: its name; drawing: of a generator, how its base is drawn.
-    What is not known is left out.
+    pixels, fov_mm: of the cohort's pictures; cohort: its name; drawing: of a generator, how its
+    base is drawn. What is not known is left out.
     """
     folder = Path(plain(str(place)))
     settings = _json(folder / "run.json").get("settings", {})
     found = {key: settings.get(f"cohort.{key}") for key in (*FRAME, "name")}
     for made in (_json(folder / "store.json"), _json(folder / "controlnet" / "generator.json")):
         found |= {key: made.get(key, found.get(key)) for key in (*FRAME, "drawing")}
-    return {"cohort" if key == "name" else key: value for key, value in found.items() if value is not None}
+    return {
+        "cohort" if key == "name" else key: value
+        for key, value in found.items()
+        if value is not None
+    }
 
 
 def _records(root: Any, cohort: str | None) -> Iterator[dict[str, Any]]:

@@ -1,9 +1,10 @@
-"""Checkpoints from which training continues exactly, within an epoch too; and weights to start from.
+"""Checkpoints from which training continues exactly, within an epoch too; and weights to start
+from.
 
-Lightning restores its loops as its own hooks left them, and skips or repeats parts of an epoch after some of
-them (2.6: the epoch's plateau scheduler, validation after the last batch, epochs where max_steps is set).
-So last.ckpt is written between two batches, and `restart` rewrites the progress of any checkpoint into a form
-that Lightning restarts rightly.
+Lightning restores its loops as its own hooks left them, and skips or repeats parts of an epoch
+after some of them (2.6: the epoch's plateau scheduler, validation after the last batch, epochs
+where max_steps is set). So last.ckpt is written between two batches, and `restart` rewrites the
+progress of any checkpoint into a form that Lightning restarts rightly.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ NOTHING, SAVE, TIME = 0, 1, 2  # what a process wishes before a batch; TIME + n:
 
 
 class Latest(Checkpoint):
-    """Writes last.ckpt at every epoch's beginning, at the end, and within epochs; ends attempts there.
+    """Writes last.ckpt at every epoch's beginning, at the end, and within epochs; ends attempts
+    there.
 
     It seeds the global generators for every batch, so that dropout draws alike after a restart.
     """
 
-    def __init__(self, path: Path, *, attempt: Attempt, seed: int, minutes: float | None, steps: int | None) -> None:
+    def __init__(
+        self, path: Path, *, attempt: Attempt, seed: int, minutes: float | None, steps: int | None
+    ) -> None:
         """Say when last.ckpt is written besides the epochs' ends.
 
         Args:
@@ -50,7 +54,9 @@ class Latest(Checkpoint):
         """
         for name, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and (not isinstance(value, int | float) or value <= 0):
-                raise ValueError(f"checkpoint.{name}={value}: give a number above 0, or null for no such checkpoints")
+                raise ValueError(
+                    f"checkpoint.{name}={value}: give a number above 0, or null for no such checkpoints"
+                )
         self.path, self.attempt, self.seed = path, attempt, seed
         self.minutes, self.steps = minutes, steps
         self.kept: dict[str, Any] = {"metrics": {}, "stop": False, "origin": {}}
@@ -60,7 +66,9 @@ class Latest(Checkpoint):
 
     # what is kept and restored
 
-    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         checkpoint[OURS] = {
             "metrics": self.kept["metrics"] | metrics,
@@ -69,7 +77,9 @@ class Latest(Checkpoint):
             "rows": dashboards.csv_rows(trainer.loggers),
         }
 
-    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self.place = restart(checkpoint["loops"]["fit_loop"])
         origin = self.kept["origin"]  # where another run's checkpoint is continued
         self.kept |= checkpoint.get(OURS, {})
@@ -80,7 +90,8 @@ class Latest(Checkpoint):
             loop = trainer.fit_loop
             loop._restarting = False  # else the epoch ends without its plateau scheduler
             if not self.place.batch:
-                loop.epoch_loop.restarting = False  # else max_steps makes it skip the epoch's first batch
+                # else max_steps makes it skip the epoch's first batch
+                loop.epoch_loop.restarting = False
             metrics = {name: torch.tensor(value) for name, value in self.kept["metrics"].items()}
             trainer.callback_metrics.update(metrics)
             trainer.should_stop = self.kept["stop"]
@@ -92,8 +103,12 @@ class Latest(Checkpoint):
 
     # when
 
-    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        seed = batch_seed(self.seed, step=trainer.global_step, batch=batch_idx, rank=trainer.global_rank)
+    def on_train_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        seed = batch_seed(
+            self.seed, step=trainer.global_step, batch=batch_idx, rank=trainer.global_rank
+        )
         seed_globally(seed)
         self._between(trainer, batch_idx, begins=batch_idx == 0)
 
@@ -108,13 +123,19 @@ class Latest(Checkpoint):
         if (wish := self._wish(trainer)) > TIME:
             self._end(trainer, wish)
 
-    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException
+    ) -> None:
         self.attempt.patient = False
 
-    def _between(self, trainer: L.Trainer, done: int, *, begins: bool = False, validates: bool = False) -> None:
-        """Before a batch, with `done` of the epoch trained: write, and end the attempt, if it is time to."""
+    def _between(
+        self, trainer: L.Trainer, done: int, *, begins: bool = False, validates: bool = False
+    ) -> None:
+        """Before a batch, with `done` of the epoch trained: write, and end the attempt, if it is
+        time to."""
         whole = done in (0, trainer.num_training_batches)
-        steps = done % trainer.accumulate_grad_batches == 0 and not trainer.overfit_batches  # its draws aren't ours
+        # its draws aren't ours
+        steps = done % trainer.accumulate_grad_batches == 0 and not trainer.overfit_batches
         if not (whole or steps):
             return  # gradients are not kept
         if (wish := self._wish(trainer, due=begins or self._due(trainer, validates))) != NOTHING:
@@ -131,7 +152,11 @@ class Latest(Checkpoint):
             own = TIME + self.attempt.received
         if trainer.world_size == 1:
             return own
-        return int(trainer.strategy.reduce(torch.tensor(own, device=trainer.strategy.root_device), reduce_op="max"))
+        return int(
+            trainer.strategy.reduce(
+                torch.tensor(own, device=trainer.strategy.root_device), reduce_op="max"
+            )
+        )
 
     def _due(self, trainer: L.Trainer, validates: bool) -> bool:
         if self.minutes is not None and time.monotonic() - self._saved_at >= 60 * self.minutes:
@@ -172,7 +197,9 @@ class Best(ModelCheckpoint):
             return
         score = state_dict["best_model_score"]
         here = {"dirpath": self.dirpath, "best_k_models": {path: score}, "last_model_path": ""}
-        super().load_state_dict({**state_dict, **here, "best_model_path": path, "kth_best_model_path": path})
+        super().load_state_dict(
+            {**state_dict, **here, "best_model_path": path, "kth_best_model_path": path}
+        )
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -181,7 +208,9 @@ class WholeFiles(TorchCheckpointIO):
     Lightning's own is written below /tmp, and copied where that is another disk.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         with replacing(target) as file:
@@ -208,22 +237,25 @@ def place_of(checkpoint: Mapping[str, Any]) -> Place:
     current = batches["current"]
     if epochs["started"] == epochs["processed"]:
         return Place(epochs["processed"])
-    if batches["is_last_batch"] and current["completed"] < current["processed"]:  # within on_train_batch_end
+    # within on_train_batch_end
+    if batches["is_last_batch"] and current["completed"] < current["processed"]:
         return Place(epochs["processed"] + 1)
     return Place(epochs["processed"], current["processed"])
 
 
 def restart(loops: dict[str, Any]) -> Place:
-    """Rewrite the saved progress of Lightning's fit loop, in place, so that it restarts rightly; gives the place.
+    """Rewrite the saved progress of Lightning's fit loop, in place, so that it restarts rightly;
+    gives the place.
 
-    Three forms are right: an epoch's beginning; between two batches, as after on_train_batch_end; before a
-    validation, as within its first batch.
+    Three forms are right: an epoch's beginning; between two batches, as after on_train_batch_end;
+    before a validation, as within its first batch.
     """
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     validated = loops["epoch_loop.val_loop.batch_progress"]
     place = place_of({"loops": {"fit_loop": loops}})
     validates = validated["current"]["ready"] > validated["current"]["completed"]
-    ahead = batches["current"]["ready"] > batches["current"]["processed"]  # on_train_batch_start of the next batch
+    # on_train_batch_start of the next batch
+    ahead = batches["current"]["ready"] > batches["current"]["processed"]
     if not place.batch:
         _set(epochs["total"], place.epoch)
         _set(epochs["current"], place.epoch)
@@ -256,7 +288,8 @@ def _set(counts: dict[str, int], value: int) -> None:
 
 
 def read(path: Path, *, source: str) -> dict[str, Any]:
-    """A .ckpt or .safetensors file on the CPU, without running what may be in it; ValueError if it can't be read.
+    """A .ckpt or .safetensors file on the CPU, without running what may be in it; ValueError if it
+    can't be read.
 
     `source` names it in messages, with the setting that asked for it.
     """
@@ -272,14 +305,17 @@ def read(path: Path, *, source: str) -> dict[str, Any]:
             "give a .safetensors file, or a checkpoint of this program"
         ) from None
     except Exception as error:  # torch and safetensors have many
-        raise ValueError(f"{source}: damaged, or no file of weights ({type(error).__name__})") from None
+        raise ValueError(
+            f"{source}: damaged, or no file of weights ({type(error).__name__})"
+        ) from None
     if not isinstance(content, dict) or not isinstance(content.get("state_dict", {}), dict):
         raise ValueError(f"{source}: it holds no weights by name")
     return content if "state_dict" in content else {"state_dict": content}
 
 
 def resumable(path: Path, module: nn.Module, *, source: str) -> dict[str, Any]:
-    """A checkpoint that continues the training of `module`; ValueError naming what is missing or doesn't fit."""
+    """A checkpoint that continues the training of `module`; ValueError naming what is missing or
+    doesn't fit."""
     checkpoint = read(path, source=source)
     if not {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= checkpoint.keys():
         raise ValueError(
@@ -290,12 +326,19 @@ def resumable(path: Path, module: nn.Module, *, source: str) -> dict[str, Any]:
 
 
 def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Raise ValueError unless `state` has the network's names and shapes, naming the first that differ."""
+    """Raise ValueError unless `state` has the network's names and shapes, naming the first that
+    differ."""
     own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     if own.keys().isdisjoint(given):
-        raise ValueError(f"{source}: it holds another kind of network, {_some(given)} instead of {_some(own)}")
-    differ = [f"{name} {given[name]} instead of {own[name]}" for name in own if given.get(name, own[name]) != own[name]]
+        raise ValueError(
+            f"{source}: it holds another kind of network, {_some(given)} instead of {_some(own)}"
+        )
+    differ = [
+        f"{name} {given[name]} instead of {own[name]}"
+        for name in own
+        if given.get(name, own[name]) != own[name]
+    ]
     missing, foreign = own.keys() - given.keys(), given.keys() - own.keys()
     if differ or missing or foreign:
         told = [
@@ -303,7 +346,9 @@ def check_fits(network: nn.Module, state: Mapping[str, Tensor], *, source: str) 
             *([f"without {_some(missing)}"] * bool(missing)),
             *([f"with {_some(foreign)}"] * bool(foreign)),
         ]
-        raise ValueError(f"{source}: its weights don't fit the network of these settings: {'; '.join(told)}")
+        raise ValueError(
+            f"{source}: its weights don't fit the network of these settings: {'; '.join(told)}"
+        )
 
 
 def _some(names: Any) -> str:

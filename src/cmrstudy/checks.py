@@ -1,7 +1,9 @@
-"""What every plain setting takes, so that a wrong value is told by its name before any work, in a sweep before its first job.
+"""What every plain setting takes, so that a wrong value is told by its name before any work, in a
+sweep before its first job.
 
-Only what can be told from the value alone stands here; what depends on data or on another setting is told by whoever
-uses it. Paths, names and lists of columns are not checked here (tests/test_checks.py lists them).
+Only what can be told from the value alone stands here; what depends on data or on another setting
+is told by whoever uses it. Paths, names and lists of columns are not checked here
+(tests/test_checks.py lists them).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from omegaconf.errors import OmegaConfBaseException
 from cmrstudy.identity import ALIAS
 
 SEEDS = 2**32 - 1  # the largest that numpy takes
-CHOICES = {  # settings that take one of a few words; a test compares them with those of the code that uses them
+# settings that take one of a few words; a test compares them with those of the code that uses them
+CHOICES = {
     "budget": ("epochs", "steps"),
     "mitigation.sampling": ("all", "balanced", "matched"),
     "mitigation.loss": ("mean", "weighted", "groupdro"),
@@ -50,17 +53,29 @@ class Takes(NamedTuple):
 
 def whole(low: int, high: int | None = None, *, null: str = "") -> Takes:
     """A whole number; `null`: what null means, where it is taken."""
-    span = f"a whole number from {low} to {high}" if high is not None else f"a whole number of at least {low}"
-    return _or_null(Takes(lambda v: _is_whole(v) and low <= v and (high is None or v <= high), span), null)
+    span = (
+        f"a whole number from {low} to {high}"
+        if high is not None
+        else f"a whole number of at least {low}"
+    )
+    return _or_null(
+        Takes(lambda v: _is_whole(v) and low <= v and (high is None or v <= high), span), null
+    )
 
 
-def number(low: float = -math.inf, high: float = math.inf, *, above: float | None = None, null: str = "") -> Takes:
+def number(
+    low: float = -math.inf, high: float = math.inf, *, above: float | None = None, null: str = ""
+) -> Takes:
     """A number in a range, or `above` one."""
     words = "a number" if low == -math.inf else f"a number of at least {low:g}"
     if above is not None:
         low, words = math.nextafter(above, math.inf), f"a number above {above:g}"
     if high != math.inf:
-        words = f"{words} and at most {high:g}" if above is not None else f"a number from {low:g} to {high:g}"
+        words = (
+            f"{words} and at most {high:g}"
+            if above is not None
+            else f"a number from {low:g} to {high:g}"
+        )
     return _or_null(Takes(lambda v: _is_number(v) and low <= v <= high, words), null)
 
 
@@ -74,10 +89,15 @@ def several(*names: str) -> Takes:
 
     def fits(value: Any) -> bool:
         return (
-            isinstance(value, list) and value != [] and all(v in names for v in value) and len(set(value)) == len(value)
+            isinstance(value, list)
+            and value != []
+            and all(v in names for v in value)
+            and len(set(value)) == len(value)
         )
 
-    return Takes(fits, f"a list of one or more of {', '.join(names)}, each once, such as [{names[0]}]")
+    return Takes(
+        fits, f"a list of one or more of {', '.join(names)}, each once, such as [{names[0]}]"
+    )
 
 
 def sizes(*, count: int | None = None, low: int = 1) -> Takes:
@@ -122,17 +142,23 @@ def _is_normalisation(value: Any) -> bool:
     if not isinstance(value, list) or len(value) != 2:
         return False
     parts = [part if isinstance(part, list) else [part] for part in value]
-    return all(len(part) in (1, 3) and all(map(_is_number, part)) for part in parts) and all(v > 0 for v in parts[1])
+    return all(len(part) in (1, 3) and all(map(_is_number, part)) for part in parts) and all(
+        v > 0 for v in parts[1]
+    )
 
 
 def _is_devices(value: Any) -> bool:
     if isinstance(value, list):
         return value != [] and all(_is_whole(v) and v >= 0 for v in value)
-    return (_is_whole(value) and (value >= 1 or value == -1)) or (isinstance(value, str) and value != "")
+    return (_is_whole(value) and (value >= 1 or value == -1)) or (
+        isinstance(value, str) and value != ""
+    )
 
 
 FLAG = Takes(lambda v: isinstance(v, bool), "true or false")
-SPEED = Takes(lambda v: v is None or isinstance(v, bool), "true or false, or null (Lightning's own)")
+SPEED = Takes(
+    lambda v: v is None or isinstance(v, bool), "true or false, or null (Lightning's own)"
+)
 DIAGNOSES, FIELDS = ("hf", "mi", "ihd", "af"), ("sex", "age", "bmi", "diagnosis")
 ORIENT = choice("masks", "header", "none")
 
@@ -141,13 +167,21 @@ TAKES: dict[str, Takes] = {
     "seed": whole(0, SEEDS),
     "fold": whole(0, 4, null="the cohort's own split"),
     "resume": Takes(lambda v: v == "auto" or isinstance(v, bool), "auto, true or false"),
-    "overwrite": FLAG, "refresh": FLAG, "print_config": FLAG, "images": FLAG, "compile": FLAG, "keep": FLAG,
+    "overwrite": FLAG,
+    "refresh": FLAG,
+    "print_config": FLAG,
+    "images": FLAG,
+    "compile": FLAG,
+    "keep": FLAG,
     "volumes": FLAG,
     "stale": choice("keep", null="refuse what has changed"),
     "checkpoint.minutes": number(above=0, null="no such checkpoints"),
     "checkpoint.steps": whole(1, null="no such checkpoints"),
     # data
-    "synthetic": Takes(lambda v: v == "only" or (_is_whole(v) and v >= 0), "a number of images (0 for none), or only"),
+    "synthetic": Takes(
+        lambda v: v == "only" or (_is_whole(v) and v >= 0),
+        "a number of images (0 for none), or only",
+    ),
     "labels": several(*DIAGNOSES),
     "budget": choice(*CHOICES["budget"]),
     "data.seed": whole(0, SEEDS),
@@ -158,7 +192,8 @@ TAKES: dict[str, Takes] = {
     "data.val_images": whole(1),
     "data.copies": whole(1),
     "data.max_repeats": number(1, null="groups exactly alike"),
-    "harmonise": FLAG, "data.harmonise": FLAG,
+    "harmonise": FLAG,
+    "data.harmonise": FLAG,
     "data.splits": several("train", "extra"),
     "data.fields": several(*FIELDS),
     # cohorts
@@ -177,47 +212,71 @@ TAKES: dict[str, Takes] = {
     "cohort.max_rejected": number(0, 1),
     "cohort.default_spacing": number(above=0, null="from the files' headers"),
     "cohort.orient": ORIENT,
-    "cohort.ef_below": number(0, 100), "cohort.ef_above": number(0, 100),
+    "cohort.ef_below": number(0, 100),
+    "cohort.ef_above": number(0, 100),
     # classifier and mitigations
     "model.seed": whole(0, SEEDS),
-    "model.lr": number(0), "model.weight_decay": number(0),
+    "model.lr": number(0),
+    "model.weight_decay": number(0),
     "model.width": whole(1),
     "model.pixels": whole(1),
-    "model.normalisation": Takes(_is_normalisation, "auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25]"),
+    "model.normalisation": Takes(
+        _is_normalisation, "auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25]"
+    ),
     "model.plateau_patience": whole(1),
     "model.flips": number(0, 1),
     "model.noise_std": number(0),
-    "model.backbone": Takes(lambda v: isinstance(v, str) and v != "", "a network's name, such as resnet18"),
-    "model.weights": Takes(lambda v: v is None or (isinstance(v, str) and v != ""),
-                           "imagenet (videos: kinetics), a file of weights, or null (from scratch)"),
+    "model.backbone": Takes(
+        lambda v: isinstance(v, str) and v != "", "a network's name, such as resnet18"
+    ),
+    "model.weights": Takes(
+        lambda v: v is None or (isinstance(v, str) and v != ""),
+        "imagenet (videos: kinetics), a file of weights, or null (from scratch)",
+    ),
     "model.loss": choice(*CHOICES["mitigation.loss"]),
     "model.heads": choice(*CHOICES["mitigation.heads"]),
     "model.labels": several(*DIAGNOSES),
-    "model.eta": number(above=0), "mitigation.eta": number(above=0),
-    "model.channels_last": FLAG, "model.compile": FLAG,
+    "model.eta": number(above=0),
+    "mitigation.eta": number(above=0),
+    "model.channels_last": FLAG,
+    "model.compile": FLAG,
     **{key: choice(*CHOICES[key]) for key in CHOICES if key.startswith("mitigation.")},
     # generator and base
-    "model.gamma": number(above=0, null="plain squares"), "model.unet.gamma": number(above=0, null="plain squares"),
-    "model.ema": Takes(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"),
-    "model.unet.ema": Takes(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"),
-    "model.prompt_dropout": number(0, 1), "model.unet.prompt_dropout": number(0, 1),
+    "model.gamma": number(above=0, null="plain squares"),
+    "model.unet.gamma": number(above=0, null="plain squares"),
+    "model.ema": Takes(
+        lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"
+    ),
+    "model.unet.ema": Takes(
+        lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"
+    ),
+    "model.prompt_dropout": number(0, 1),
+    "model.unet.prompt_dropout": number(0, 1),
     "model.warmup": whole(0),
-    "channels": choice(*CHOICES["channels"]), "model.autoencoder.order": choice(*CHOICES["channels"]),
+    "channels": choice(*CHOICES["channels"]),
+    "model.autoencoder.order": choice(*CHOICES["channels"]),
     "base.channels": choice(*CHOICES["channels"]),
-    "model.autoencoder.channels": sizes(), "model.unet.channels": sizes(),
-    "model.autoencoder.lr": number(above=0), "model.unet.lr": number(above=0),
+    "model.autoencoder.channels": sizes(),
+    "model.unet.channels": sizes(),
+    "model.autoencoder.lr": number(above=0),
+    "model.unet.lr": number(above=0),
     "model.autoencoder.kl": number(0),
-    "model.autoencoder.steps": whole(1), "model.unet.steps": whole(1),
+    "model.autoencoder.steps": whole(1),
+    "model.unet.steps": whole(1),
     "model.unet.layers": whole(1),
-    "model.autoencoder.seed": whole(0, SEEDS), "model.unet.seed": whole(0, SEEDS),
+    "model.autoencoder.seed": whole(0, SEEDS),
+    "model.unet.seed": whole(0, SEEDS),
     "base.allow_pickle": FLAG,
     "memory.frozen": choice(*CHOICES["memory.frozen"]),
     "memory.optimizer": choice(*CHOICES["memory.optimizer"]),
-    "memory.checkpointing": FLAG, "memory.compile": FLAG, "memory.channels_last": FLAG,
+    "memory.checkpointing": FLAG,
+    "memory.compile": FLAG,
+    "memory.channels_last": FLAG,
     # drawing
     "batch_size": whole(1),
     "sampler.name": choice(*CHOICES["sampler.name"]),
-    "sampler.steps": whole(1), "sampler.reuse": whole(1),
+    "sampler.steps": whole(1),
+    "sampler.reuse": whole(1),
     "sampler.guidance": number(),
     "sampler.guides": choice(*CHOICES["sampler.guides"]),
     "plan.count": whole(1),
@@ -231,41 +290,63 @@ TAKES: dict[str, Takes] = {
     # evaluation
     "judge_steps": sizes(count=2),
     "fid_images": whole(2),
-    "resamples": whole(40), "permutations": whole(40),
+    "resamples": whole(40),
+    "permutations": whole(40),
     "specificity": Takes(lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1"),
-    "device": Takes(lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
-                    "auto, cpu, cuda or cuda:<number>"),
-    "count": whole(1), "cells": whole(2),
+    "device": Takes(
+        lambda v: isinstance(v, str) and re.fullmatch(r"auto|cpu|cuda(:\d+)?", v) is not None,
+        "auto, cpu, cuda or cuda:<number>",
+    ),
+    "count": whole(1),
+    "cells": whole(2),
     # Lightning's
-    "trainer.devices": Takes(_is_devices, "a number of devices, -1 for all, or a list of their numbers"),
+    "trainer.devices": Takes(
+        _is_devices, "a number of devices, -1 for all, or a list of their numbers"
+    ),
     "trainer.num_nodes": whole(1),
-    "trainer.max_epochs": Takes(lambda v: _is_whole(v) and (v >= 1 or v == -1), "a whole number of at least 1, or -1 (no limit)"),
-    "trainer.max_steps": Takes(lambda v: v is None or (_is_whole(v) and (v >= 1 or v == -1)),
-                               "a whole number of at least 1, or null (no limit)"),
-    "trainer.min_epochs": whole(0, null="none"), "trainer.min_steps": whole(0, null="none"),
+    "trainer.max_epochs": Takes(
+        lambda v: _is_whole(v) and (v >= 1 or v == -1),
+        "a whole number of at least 1, or -1 (no limit)",
+    ),
+    "trainer.max_steps": Takes(
+        lambda v: v is None or (_is_whole(v) and (v >= 1 or v == -1)),
+        "a whole number of at least 1, or null (no limit)",
+    ),
+    "trainer.min_epochs": whole(0, null="none"),
+    "trainer.min_steps": whole(0, null="none"),
     "trainer.accumulate_grad_batches": whole(1),
     "trainer.gradient_clip_val": number(0, null="no clipping"),
     "trainer.gradient_clip_algorithm": choice("norm", "value", null="norm"),
-    "trainer.limit_train_batches": limit("all"), "trainer.limit_val_batches": limit("all"),
-    "trainer.limit_test_batches": limit("all"), "trainer.limit_predict_batches": limit("all"),
+    "trainer.limit_train_batches": limit("all"),
+    "trainer.limit_val_batches": limit("all"),
+    "trainer.limit_test_batches": limit("all"),
+    "trainer.limit_predict_batches": limit("all"),
     "trainer.overfit_batches": limit("none"),
     "trainer.check_val_every_n_epoch": whole(1, null="by batches, see trainer.val_check_interval"),
     "trainer.num_sanity_val_steps": whole(-1),
     "trainer.log_every_n_steps": whole(0),
-    "trainer.enable_progress_bar": SPEED, "trainer.enable_model_summary": SPEED, "trainer.benchmark": SPEED,
-    "trainer.detect_anomaly": SPEED, "trainer.sync_batchnorm": FLAG,
-    "trainer.deterministic": Takes(lambda v: v in (None, "warn") or isinstance(v, bool), "true, false, warn, or null"),
-    "trainer.fast_dev_run": Takes(lambda v: v is None or isinstance(v, bool) or (_is_whole(v) and v >= 1),
-                                  "true, false, a number of batches, or null"),
-}  # fmt: skip
+    "trainer.enable_progress_bar": SPEED,
+    "trainer.enable_model_summary": SPEED,
+    "trainer.benchmark": SPEED,
+    "trainer.detect_anomaly": SPEED,
+    "trainer.sync_batchnorm": FLAG,
+    "trainer.deterministic": Takes(
+        lambda v: v in (None, "warn") or isinstance(v, bool), "true, false, warn, or null"
+    ),
+    "trainer.fast_dev_run": Takes(
+        lambda v: v is None or isinstance(v, bool) or (_is_whole(v) and v >= 1),
+        "true, false, a number of batches, or null",
+    ),
+}
 POOLED = "cohort.cohorts.*."  # the same settings, of each cohort of a pool
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ValueError for the first setting whose value can't be, naming it, the value and what it takes.
+    """Raise ValueError for the first setting whose value can't be, naming it, the value and what it
+    takes.
 
-    Settings of parts that the experiment calls `unused` are not looked at; of an interpolated one the message names
-    the setting that it stands for.
+    Settings of parts that the experiment calls `unused` are not looked at; of an interpolated one
+    the message names the setting that it stands for.
     """
     unused = tuple(OmegaConf.select(cfg, "unused", default=None) or ())
     for key, node, name in leaves(cfg):
@@ -274,7 +355,9 @@ def check(cfg: DictConfig) -> None:
         try:
             value = node[name]
         except OmegaConfBaseException as error:
-            raise ValueError(f"{key}: {str(error).strip().splitlines()[0]}; it takes {takes.words}") from None
+            raise ValueError(
+                f"{key}: {str(error).strip().splitlines()[0]}; it takes {takes.words}"
+            ) from None
         if isinstance(value, DictConfig | ListConfig):
             value = OmegaConf.to_container(value, resolve=True)
         if not takes.fits(value):
@@ -291,7 +374,8 @@ def rule(key: str) -> Takes | None:
 
 
 def leaves(node: DictConfig, at: str = "") -> Iterator[tuple[str, DictConfig, str]]:
-    """(dotted key, the node that holds it, its name there) of every setting; interpolated ones are not resolved."""
+    """(dotted key, the node that holds it, its name there) of every setting; interpolated ones are
+    not resolved."""
     for name in map(str, node):
         key = f"{at}.{name}".lstrip(".")
         if OmegaConf.is_missing(node, name) or key == "hydra":

@@ -1,6 +1,8 @@
-"""What the three commands do before Hydra: help, paths, and words for what would otherwise be a traceback.
+"""What the three commands do before Hydra: help, paths, and words for what would otherwise be a
+traceback.
 
-Help is made from conf/ itself: the first comment of an experiment, the files of a group, the comment behind a setting.
+Help is made from conf/ itself: the first comment of an experiment, the files of a group, the
+comment behind a setting.
 """
 
 from __future__ import annotations
@@ -19,28 +21,72 @@ from cmrstudy import checks, paths
 HELP = ("-h", "--help")
 COMPOSED = ("--info", "-i", "--cfg", "-c")  # Hydra's own flags that compose a config first
 HIDDEN = ("hydra", "experiment", "model", "local")  # groups that nobody chooses from
-SETTINGS = {  # what people change: command -> setting, as conf/<command>.yaml or <group>/<option>:key has it
+# what people change: command -> setting, as conf/<command>.yaml or <group>/<option>:key has it
+SETTINGS = {
     "train": (
-        "train:seed", "train:fold", "train:resume", "train:overwrite", "train:stale", "train:refresh",
-        "train:data_root", "cohort/ukbb:root", "cohort/ukbb:table", "cohort/ukbb:exclude", "cohort/phantom:hf_scale",
-        "base/sd21:weights", "base/sd21:channels", "experiment/classifier:synthetic",
-        "experiment/classifier:synthetic_set", "experiment/classifier:harmonise", "experiment/classifier:labels",
-        "experiment/classifier:budget", "model/classifier:backbone",
-        "model/classifier:lr", "trainer/auto:precision", "trainer/auto:devices", "trainer/auto:max_epochs",
+        "train:seed",
+        "train:fold",
+        "train:resume",
+        "train:overwrite",
+        "train:stale",
+        "train:refresh",
+        "train:data_root",
+        "cohort/ukbb:root",
+        "cohort/ukbb:table",
+        "cohort/ukbb:exclude",
+        "cohort/phantom:hf_scale",
+        "base/sd21:weights",
+        "base/sd21:channels",
+        "experiment/classifier:synthetic",
+        "experiment/classifier:synthetic_set",
+        "experiment/classifier:harmonise",
+        "experiment/classifier:labels",
+        "experiment/classifier:budget",
+        "model/classifier:backbone",
+        "model/classifier:lr",
+        "trainer/auto:precision",
+        "trainer/auto:devices",
+        "trainer/auto:max_epochs",
     ),
     "generate": (
-        "generate:generator", "generate:seed", "generate:images", "generate:batch_size", "generate:shard",
-        "generate:precision", "generate:compile", "generate:resume", "generate:overwrite", "plan/balanced:count",
-        "plan/balanced:missing", "plan/balanced:per_person", "plan/balanced:per_mask", "plan/balanced:thin",
-        "sampler/unipc:steps", "sampler/unipc:guidance", "sampler/unipc:guides",
+        "generate:generator",
+        "generate:seed",
+        "generate:images",
+        "generate:batch_size",
+        "generate:shard",
+        "generate:precision",
+        "generate:compile",
+        "generate:resume",
+        "generate:overwrite",
+        "plan/balanced:count",
+        "plan/balanced:missing",
+        "plan/balanced:per_person",
+        "plan/balanced:per_mask",
+        "plan/balanced:thin",
+        "sampler/unipc:steps",
+        "sampler/unipc:guidance",
+        "sampler/unipc:guides",
     ),
     "evaluate": (
-        "evaluate:classifiers", "evaluate:synthetic_set", "evaluate:arms", "evaluate:baseline", "evaluate:axes",
-        "evaluate:resamples", "evaluate:audit", "evaluate:backbones", "evaluate:fold", "evaluate:overwrite",
+        "evaluate:classifiers",
+        "evaluate:synthetic_set",
+        "evaluate:arms",
+        "evaluate:baseline",
+        "evaluate:axes",
+        "evaluate:resamples",
+        "evaluate:audit",
+        "evaluate:backbones",
+        "evaluate:fold",
+        "evaluate:overwrite",
     ),
-}  # fmt: skip
-FROM = {"generate": "generator=runs/controlnet-{0}/0", "evaluate": "synthetic_set=runs/synthetic-{0}/0"}
-EXTRAS = {  # option of hydra/launcher or hydra/sweeper, or a package -> the package it needs, the extra that has it
+}
+FROM = {
+    "generate": "generator=runs/controlnet-{0}/0",
+    "evaluate": "synthetic_set=runs/synthetic-{0}/0",
+}
+# option of hydra/launcher or hydra/sweeper, or a package -> the package it needs, the extra that
+# has it
+EXTRAS = {
     "slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
     "slurm_cpu": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
     "submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
@@ -55,7 +101,8 @@ EXTRAS = {  # option of hydra/launcher or hydra/sweeper, or a package -> the pac
 
 
 def begin(command: str, *, conf: Path, about: str) -> None:
-    """What happens before Hydra reads the command line; ends the program where help was asked or something lacks.
+    """What happens before Hydra reads the command line; ends the program where help was asked or
+    something lacks.
 
     Args:
         command: train, generate or evaluate.
@@ -69,17 +116,35 @@ def begin(command: str, *, conf: Path, about: str) -> None:
     if command == "train" and not given:
         sys.exit(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more.")
     if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
-        sys.exit("error: --cfg and --info show the config of one run; leave -m out, and give each setting one value")
+        sys.exit(
+            "error: --cfg and --info show the config of one run; leave -m out, and give each setting one value"
+        )
     for text in given:
         key, _, option = text.partition("=")
-        if key in ("hydra/launcher", "hydra/sweeper") and option in EXTRAS and not _there(EXTRAS[option][0]):
-            sys.exit(f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'")
+        if (
+            key in ("hydra/launcher", "hydra/sweeper")
+            and option in EXTRAS
+            and not _there(EXTRAS[option][0])
+        ):
+            sys.exit(
+                f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'"
+            )
         if option == "null" and (conf / key).is_dir() and "/" not in key:
-            options = sorted(path.stem for path in (conf / key).glob("*.yaml") if not path.stem.startswith("_"))
-            sys.exit(f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give {key}=[]")
+            options = sorted(
+                path.stem for path in (conf / key).glob("*.yaml") if not path.stem.startswith("_")
+            )
+            sys.exit(
+                f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give {key}=[]"
+            )
         if command in FROM and key.lstrip("+") == "base":
-            sys.exit(f"error: {text}: {command}.py takes the base from {FROM[command].format(option)}")
-    if command == "train" and set(given) & set(COMPOSED) and not any(text.startswith("experiment=") for text in given):
+            sys.exit(
+                f"error: {text}: {command}.py takes the base from {FROM[command].format(option)}"
+            )
+    if (
+        command == "train"
+        and set(given) & set(COMPOSED)
+        and not any(text.startswith("experiment=") for text in given)
+    ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     sys.excepthook = _ends
     paths.start()
@@ -103,7 +168,9 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     parts = [about]
     if command == "train":
         parts.append(experiments(conf))
-    groups = "\n".join(f"  {name + '=':13s} {', '.join(options)}" for name, options in _groups(command, conf))
+    groups = "\n".join(
+        f"  {name + '=':13s} {', '.join(options)}" for name, options in _groups(command, conf)
+    )
     settings = "\n".join(_lines(SETTINGS[command], conf))
     parts += [
         f"Choices (a file each in conf/<group>/):\n{groups}",
@@ -118,7 +185,9 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
 def experiments(conf: Path) -> str:
     """Name and first comment of each file in conf/experiment."""
     files = sorted((conf / "experiment").glob("*.yaml"))
-    return "\n".join(f"  experiment={f.stem:12s} {_comment(f.read_text().splitlines())}" for f in files)
+    return "\n".join(
+        f"  experiment={f.stem:12s} {_comment(f.read_text().splitlines())}" for f in files
+    )
 
 
 def _comment(lines: Sequence[str]) -> str:
@@ -131,25 +200,39 @@ def _groups(command: str, conf: Path) -> Iterator[tuple[str, list[str]]]:
     texts = [(conf / f"{command}.yaml").read_text()]
     if command == "train":
         texts += [path.read_text() for path in sorted((conf / "experiment").glob("*.yaml"))]
-    named = {name for text in texts for name in re.findall(r"^  - (?:optional |override )?/?(\w+)", text, re.M)}
+    named = {
+        name
+        for text in texts
+        for name in re.findall(r"^  - (?:optional |override )?/?(\w+)", text, re.M)
+    }
     for folder in sorted(path for path in conf.iterdir() if path.is_dir()):
         if folder.name in named and folder.name not in HIDDEN:
-            yield folder.name, sorted(path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_"))
+            yield (
+                folder.name,
+                sorted(
+                    path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")
+                ),
+            )
 
 
 def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
     """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file has."""
     for name in settings:
         place, _, key = name.partition(":")
-        found = re.search(rf"^ *{key}: *(.*?)(?:\s+# (.*))?$", (conf / f"{place}.yaml").read_text(), re.M)
+        found = re.search(
+            rf"^ *{key}: *(.*?)(?:\s+# (.*))?$", (conf / f"{place}.yaml").read_text(), re.M
+        )
         assert found, f"conf/{place}.yaml has no {key}"
-        group = place.partition("/")[0] if "/" in place and not place.startswith("experiment/") else ""
+        group = (
+            place.partition("/")[0] if "/" in place and not place.startswith("experiment/") else ""
+        )
         value = "..." if found[1].startswith(("$", "{")) else found[1]
         yield f"  {f'{group}.{key}'.lstrip('.') + '=' + value:28s} {found[2] or ''}".rstrip()
 
 
 def prepared(cfg: DictConfig) -> None:
-    """A composed config ready for use: its paths plain, its plain settings of the right kind; printed where asked.
+    """A composed config ready for use: its paths plain, its plain settings of the right kind;
+    printed where asked.
 
     Raises ValueError naming the setting and what it takes.
     """
@@ -170,5 +253,6 @@ def show(cfg: Any) -> None:
     text = OmegaConf.to_yaml(cfg, resolve=True)
     console = Console()
     console.print(
-        Syntax(text, "yaml", background_color="default") if console.is_terminal else text.rstrip(), highlight=False
+        Syntax(text, "yaml", background_color="default") if console.is_terminal else text.rstrip(),
+        highlight=False,
     )

@@ -1,4 +1,5 @@
-"""What a training draws, as a function of its place: a continued run draws what an uninterrupted one would have.
+"""What a training draws, as a function of its place: a continued run draws what an uninterrupted
+one would have.
 
 Nothing is saved and restored for it, so any number of workers and processes draws alike.
 """
@@ -40,17 +41,19 @@ def batch_seed(seed: int, *, step: int, batch: int, rank: int = 0) -> int:
 
 
 def seed_globally(seed: int) -> None:
-    """For what draws without a generator of its own: dropout, stochastic depth, other people's callbacks."""
+    """For what draws without a generator of its own: dropout, stochastic depth, other people's
+    callbacks."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 class EpochDraws(DistributedSampler[Any]):
-    """`count` draws an epoch, an order decided by `drawn`. Processes share the order and take turns in it.
+    """`count` draws an epoch, an order decided by `drawn`. Processes share the order and take turns
+    in it.
 
-    Together the processes' k-th batches are one process's k-th batch of that size. The epoch of `begin`
-    starts with its batch; others are whole. Lightning calls `set_epoch` before every epoch.
+    Together the processes' k-th batches are one process's k-th batch of that size. The epoch of
+    `begin` starts with its batch; others are whole. Lightning calls `set_epoch` before every epoch.
     """
 
     def __init__(self, count: int, *, seed: int, begin: Place = START, batch_size: int = 1) -> None:
@@ -68,6 +71,7 @@ class EpochDraws(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[int]:
         order = self.drawn()
-        order = torch.cat([order, order[: self.total_size - self.count]])  # the last batches are equally full
+        # the last batches are equally full
+        order = torch.cat([order, order[: self.total_size - self.count]])
         first = self.begin.batch * self.batch_size if self.epoch == self.begin.epoch else 0
         return iter(order[self.rank :: self.num_replicas][first:].tolist())

@@ -1,4 +1,5 @@
-"""What a run shows on W&B, TensorBoard, MLflow or in CSV files, and what may never get there: ids, paths, real images."""
+"""What a run shows on W&B, TensorBoard, MLflow or in CSV files, and what may never get there: ids,
+paths, real images."""
 
 from __future__ import annotations
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
 Shows = Literal["numbers", "synthetic", "real"]
 
-LOCAL_KEYS = ("root", "table", "exclude", "salt_root", "data_root", "logger")  # where things lie, not what was done
+# where things lie, not what was done
+LOCAL_KEYS = ("root", "table", "exclude", "salt_root", "data_root", "logger")
 LOCAL_PATH = re.compile(r"""(^|[\s='":,(\[])(/|~|\.\./|\\\\|[A-Za-z]:[\\/])""")
-PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file|source_row)")  # names of columns
+# names of columns
+PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file|source_row)")
 PERSON = re.compile(r"\b(S[0-9a-f]{16}|SYN\d+)\b")  # as pseudonyms.hashed and the phantom name them
 TAGS = {  # tag -> where the config has it
     "cohort": ("cohort", "name"),
@@ -35,7 +38,8 @@ TAGS = {  # tag -> where the config has it
 
 
 def asked(settings: Any) -> list[Any]:
-    """The loggers among the settings of the group `logger`: what has a _target_; a plain value beside them is ours."""
+    """The loggers among the settings of the group `logger`: what has a _target_; a plain value
+    beside them is ours."""
     return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
 
 
@@ -52,7 +56,10 @@ def continue_csv(logger: Any, *, step: int, rows: int | None = None) -> None:
 
     from cmrdata.disk import write_atomic
 
-    if not isinstance(logger, CSVLogger) or not (path := Path(logger.log_dir) / "metrics.csv").exists():
+    if (
+        not isinstance(logger, CSVLogger)
+        or not (path := Path(logger.log_dir) / "metrics.csv").exists()
+    ):
         return
     earlier = pd.read_csv(path, dtype=str, keep_default_na=False)
     earlier = earlier[earlier.step.astype(int) < step].head(rows)
@@ -75,8 +82,8 @@ def csv_rows(loggers: Sequence[Any]) -> int | None:
 
 @contextmanager
 def one_run() -> Iterator[None]:
-    """Ends the W&B run that was started within, as failed after an exception: W&B keeps one run per process, and the next
-    job of a multirun would go on writing into it."""
+    """Ends the W&B run that was started within, as failed after an exception: W&B keeps one run per
+    process, and the next job of a multirun would go on writing into it."""
     try:
         yield
     except BaseException:
@@ -92,7 +99,8 @@ def _finish(*, failed: bool) -> None:
 
 
 def public(config: Any) -> Any:
-    """A plain config as it may leave the machine: without LOCAL_KEYS, other paths outside the project as <local path>."""
+    """A plain config as it may leave the machine: without LOCAL_KEYS, other paths outside the
+    project as <local path>."""
     if isinstance(config, dict):
         return {key: public(value) for key, value in config.items() if key not in LOCAL_KEYS}
     if isinstance(config, list | tuple):
@@ -110,7 +118,8 @@ def tags(config: dict[str, Any]) -> dict[str, str]:
 
 
 def describe(loggers: Sequence[Any], config: dict[str, Any]) -> None:
-    """Give the loggers the `public` part of a plain, resolved config, its `arm` as text to group by, and its `tags`."""
+    """Give the loggers the `public` part of a plain, resolved config, its `arm` as text to group
+    by, and its `tags`."""
     from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 
     labels = tags(config)
@@ -118,17 +127,19 @@ def describe(loggers: Sequence[Any], config: dict[str, Any]) -> None:
     for logger in _senders(loggers):
         logger.log_hyperparams(settings)
         if isinstance(logger, WandbLogger):
-            logger.experiment.tags = tuple(f"{tag}:{value}"[:64] for tag, value in labels.items())  # W&B's limit
+            # W&B's limit
+            logger.experiment.tags = tuple(f"{tag}:{value}"[:64] for tag, value in labels.items())
         elif isinstance(logger, MLFlowLogger):
             for tag, value in labels.items():
                 logger.experiment.set_tag(logger.run_id, tag, value)
 
 
 def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame) -> None:
-    """The frame's columns as a wandb.Table, TensorBoard text, MLflow table, or <name>.csv beside a CSV log.
+    """The frame's columns as a wandb.Table, TensorBoard text, MLflow table, or <name>.csv beside a
+    CSV log.
 
-    Raises ValueError for a table about single persons (`names_persons`), before any logger has it: such a table is
-    a mistake of the code that calls, which a silent omission would hide.
+    Raises ValueError for a table about single persons (`names_persons`), before any logger has it:
+    such a table is a mistake of the code that calls, which a silent omission would hide.
     """
     from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -136,7 +147,9 @@ def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame) -> None:
     from cmrstudy.report import markdown
 
     if reason := names_persons(frame):
-        raise ValueError(f"table {name!r} {reason}: it stays on this machine. Log sums over subjects")
+        raise ValueError(
+            f"table {name!r} {reason}: it stays on this machine. Log sums over subjects"
+        )
     for logger in _senders(loggers):
         if isinstance(logger, WandbLogger):
             cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
@@ -158,16 +171,19 @@ def log_figure(
     step: int | None = None,
     allow_real_images: bool = False,
 ) -> None:
-    """A figure, PNG file or (H, W) or (H, W, 3) uint8 array as a picture on every logger, at the trainer's `step`.
+    """A figure, PNG file or (H, W) or (H, W, 3) uint8 array as a picture on every logger, at the
+    trainer's `step`.
 
-    `shows`: numbers (charts), synthetic or real images. Raises ValueError for real ones, for a file of a private folder,
-    and for a chart with a picture in it, unless `allow_real_images`.
+    `shows`: numbers (charts), synthetic or real images. Raises ValueError for real ones, for a file
+    of a private folder, and for a chart with a picture in it, unless `allow_real_images`.
     """
     from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
     from PIL import Image
 
     if not allow_real_images and (reason := _is_real(picture, shows)):
-        raise ValueError(f"picture {name!r} {reason}: it stays on this machine; see logger.allow_real_images")
+        raise ValueError(
+            f"picture {name!r} {reason}: it stays on this machine; see logger.allow_real_images"
+        )
     pixels = _pixels(picture)
     file = f"{name}.png" if step is None else f"{name}-{step:06d}.png"
     for logger in _senders(loggers):
@@ -182,7 +198,8 @@ def log_figure(
 
 
 def evaluation_boards(loggers: Sequence[Any], folder: Path) -> None:
-    """Every reported table of a results folder (those with a .md beside the .csv) and every picture of its figures/.
+    """Every reported table of a results folder (those with a .md beside the .csv) and every picture
+    of its figures/.
 
     Its private/ is not looked at. A table about single persons is left out with a warning.
     """
@@ -200,11 +217,18 @@ def evaluation_boards(loggers: Sequence[Any], folder: Path) -> None:
 
 
 def names_persons(frame: pd.DataFrame) -> str:
-    """Why a table may be about single persons: a column by its name, or a cell that looks like our ids; "" if not."""
+    """Why a table may be about single persons: a column by its name, or a cell that looks like our
+    ids; "" if not."""
     for column in frame:
         if PERSONAL.fullmatch(str(column).lower()):
             return f"has a column {column!r}"
-        if frame[column].dropna().astype(str).str.contains(PERSON.pattern.replace("(", "(?:")).any():
+        if (
+            frame[column]
+            .dropna()
+            .astype(str)
+            .str.contains(PERSON.pattern.replace("(", "(?:"))
+            .any()
+        ):
             return f"has subjects in its column {column!r}"
     return ""
 
@@ -217,7 +241,9 @@ def _is_real(picture: Any, shows: Shows) -> str:
         return "is in a private folder" if "private" in picture.parts else ""
     axes = getattr(picture, "axes", ())
     if shows == "numbers" and any(
-        image.get_array().ndim == 3 or image.get_cmap().name == "gray" for panel in axes for image in panel.images
+        image.get_array().ndim == 3 or image.get_cmap().name == "gray"
+        for panel in axes
+        for image in panel.images
     ):
         return "is called a chart but holds images, so say shows='synthetic' if they are"
     return ""

@@ -1,4 +1,5 @@
-"""A training told in lines, for log files and pipes: one per epoch with its metrics, more where an epoch is long."""
+"""A training told in lines, for log files and pipes: one per epoch with its metrics, more where an
+epoch is long."""
 
 from __future__ import annotations
 
@@ -20,9 +21,17 @@ class EpochLines(ProgressBar):
         write: takes a line; prints it by default.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__()
-        self.clock, self.write, self.shown = clock, write or (lambda line: print(line, flush=True)), True
+        self.clock, self.write, self.shown = (
+            clock,
+            write or (lambda line: print(line, flush=True)),
+            True,
+        )
         self.begun, self.step = 0.0, 0
         self.lines: Lines | None = None
 
@@ -38,7 +47,9 @@ class EpochLines(ProgressBar):
         total = self.total_train_batches
         if self.shown and isinstance(total, int) and total > 0:
             name = self._epoch(trainer)
-            self.lines = Lines(name, total=total, unit="batches", write=self.write, soonest=OFTEN, clock=self.clock)
+            self.lines = Lines(
+                name, total=total, unit="batches", write=self.write, soonest=OFTEN, clock=self.clock
+            )
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.lines:
@@ -49,10 +60,19 @@ class EpochLines(ProgressBar):
             return
         metrics = {**trainer.callback_metrics}
         told = [
-            f"{name} {float(value):.3f}" for name, value in metrics.items() if not name.endswith(("_step", "_epoch"))
+            f"{name} {float(value):.3f}"
+            for name, value in metrics.items()
+            if not name.endswith(("_step", "_epoch"))
         ]
         steps = trainer.global_step - self.step
-        self.write(", ".join([f"{self._epoch(trainer)}: {steps:,} steps in {spell(self.clock() - self.begun)}", *told]))
+        self.write(
+            ", ".join(
+                [
+                    f"{self._epoch(trainer)}: {steps:,} steps in {spell(self.clock() - self.begun)}",
+                    *told,
+                ]
+            )
+        )
 
     def _epoch(self, trainer: Any) -> str:
         last = trainer.max_epochs
@@ -60,7 +80,8 @@ class EpochLines(ProgressBar):
 
 
 def epoch_lines(callbacks: Sequence[Any], *, bars: bool | None = None) -> list[EpochLines]:
-    """What a training needs beside these callbacks to be told in a log file: nothing on a terminal, or with a bar of theirs.
+    """What a training needs beside these callbacks to be told in a log file: nothing on a terminal,
+    or with a bar of theirs.
 
     Args:
         callbacks: those that the trainer gets anyway.

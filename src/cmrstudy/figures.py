@@ -1,6 +1,8 @@
-"""The paper's figures from tables and arrays: pure functions that return a Figure and touch no global pyplot state.
+"""The paper's figures from tables and arrays: pure functions that return a Figure and touch no
+global pyplot state.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; text stays readable at a phone's width.
+Colours are Okabe and Ito's, which colour-blind readers tell apart; text stays readable at a phone's
+width.
 """
 
 from __future__ import annotations
@@ -24,21 +26,38 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 GREY, INK = "#C4C4C4", "#333333"
 STRUCTURES = {LV: (213, 94, 0), MYO: (0, 158, 115), RV: (86, 180, 233)}  # RGB of each label
 TITLES = {"sex": "Sex", "age_band": "Age (years)", "bmi_band": "BMI", "diagnosis": "Condition"}
-WORDS = {"F": "Female", "M": "Male", "normal": "Normal", "overweight": "Overweight", "obese": "Obese"}
+WORDS = {
+    "F": "Female",
+    "M": "Male",
+    "normal": "Normal",
+    "overweight": "Overweight",
+    "obese": "Obese",
+}
 STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans", "font.size": 11, "svg.hashsalt": "cmr", "axes.spines.top": False, "text.color": INK,
-    "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-}  # fmt: skip
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "svg.hashsalt": "cmr",
+    "axes.spines.top": False,
+    "text.color": INK,
+    "axes.spines.right": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 WIDTH = 6.4  # inches
 
 
 def demographics(subjects: pd.DataFrame) -> Figure:
-    """Fig. 1: diseased subjects by sex, age and BMI band, beside the whole cohort's shares; known axes only."""
+    """Fig. 1: diseased subjects by sex, age and BMI band, beside the whole cohort's shares; known
+    axes only."""
     axes, labelled = known_axes(subjects), subjects[subjects.label.notna()]
     with matplotlib.rc_context(STYLE):
         counts = [len(AXES[axis]) for axis in axes] or [1]
         figure = Figure(figsize=(WIDTH, 1.1 + 0.75 * sum(counts)), layout="constrained")
-        panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[:, 0]
+        panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[
+            :, 0
+        ]
         diseased = labelled[labelled.label == 1]
         if not axes:
             _refuse(panels[0], "sex, age and BMI are unknown in this cohort")
@@ -53,19 +72,31 @@ def demographics(subjects: pd.DataFrame) -> Figure:
                 panel.barh(places, 100 * share, 0.38, color=colour, label=name)
                 for y, width, n in zip(places, 100 * share, number, strict=True):
                     panel.text(width + 1, y, f"{n:,}  ({width:.0f} %)", va="center", fontsize=10)
-            panel.set_yticks(np.arange(len(AXES[axis])), [WORDS.get(band, band) for band in AXES[axis]])
+            panel.set_yticks(
+                np.arange(len(AXES[axis])), [WORDS.get(band, band) for band in AXES[axis]]
+            )
             panel.set_ylim(len(AXES[axis]) - 0.5, -0.5)
             panel.set_title(TITLES[axis], loc="left", fontsize=11, fontweight="bold")
             panel.set_xlim(0, 119)
             panel.set_xticks(range(0, 101, 20))
             panel.tick_params(left=False)
         panels[-1].set_xlabel("share of subjects (%)")
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False
+        )
     return figure
 
 
-def matrix(panel: Axes, counts: np.ndarray, rows: Sequence[str], columns: Sequence[str], *, form: str = ",.0f") -> None:
-    """A confusion matrix on `panel`: (R, C) counts and their share of the row, which is the shade; empty rows say none."""
+def matrix(
+    panel: Axes,
+    counts: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    form: str = ",.0f",
+) -> None:
+    """A confusion matrix on `panel`: (R, C) counts and their share of the row, which is the shade;
+    empty rows say none."""
     whole = counts.sum(1, keepdims=True)
     share = counts / np.maximum(whole, 1)
     panel.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -92,11 +123,15 @@ def overlay(image: np.ndarray, mask: np.ndarray, *, opacity: float = 0.45) -> np
     return rgb.round().astype(np.uint8)
 
 
-def image_grid(rows: Sequence[Sequence[np.ndarray | None]], row_titles: Sequence[str] = (),
-               column_titles: Sequence[str] = ()) -> Figure:  # fmt: skip
+def image_grid(
+    rows: Sequence[Sequence[np.ndarray | None]],
+    row_titles: Sequence[str] = (),
+    column_titles: Sequence[str] = (),
+) -> Figure:
     """A grid of (P, P) uint8 grey or (P, P, 3) uint8 colour images; None leaves a cell empty.
 
-    Used for mask | real | synthetic, the prompt sweep (Fig. 3) and the seeds (Fig. 4); see `coloured` and `overlay`.
+    Used for mask | real | synthetic, the prompt sweep (Fig. 3) and the seeds (Fig. 4); see
+    `coloured` and `overlay`.
     """
     columns = max(len(row) for row in rows)
     with matplotlib.rc_context(STYLE):
@@ -118,7 +153,8 @@ def image_grid(rows: Sequence[Sequence[np.ndarray | None]], row_titles: Sequence
 
 
 def fid_heatmap(table: pd.DataFrame) -> Figure:
-    """Table 1 (long: axis, cell, kind, fid, sd, n) as one small heat map per axis; darker is nearer."""
+    """Table 1 (long: axis, cell, kind, fid, sd, n) as one small heat map per axis; darker is
+    nearer."""
     axes, kinds = list(dict.fromkeys(table.axis)), list(dict.fromkeys(table.kind))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * max(len(axes), 1)), layout="constrained")
@@ -129,46 +165,74 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
             part = table[table.axis == axis]
             cells = list(dict.fromkeys(part.cell))
             value, sd = (
-                part.pivot(index="kind", columns="cell", values=c).loc[kinds, cells].to_numpy() for c in ("fid", "sd")
+                part.pivot(index="kind", columns="cell", values=c).loc[kinds, cells].to_numpy()
+                for c in ("fid", "sd")
             )
-            shown = panel.imshow(value, cmap="cividis", vmin=table.fid.min(), vmax=table.fid.max(), aspect="auto")
+            shown = panel.imshow(
+                value, cmap="cividis", vmin=table.fid.min(), vmax=table.fid.max(), aspect="auto"
+            )
             for y, x in np.ndindex(value.shape):
                 text = "n/a" if np.isnan(value[y, x]) else f"{value[y, x]:.2f} ({sd[y, x]:.2f})"
                 light = np.isnan(value[y, x]) or shown.norm(value[y, x]) > 0.55
-                panel.text(x, y, text, ha="center", va="center",
-                           color="black" if light else "white")  # fmt: skip
+                panel.text(
+                    x, y, text, ha="center", va="center", color="black" if light else "white"
+                )
             panel.set_xticks(range(len(cells)), cells)
             panel.set_yticks(range(len(kinds)), kinds)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-            panel.set_title(TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold")
+            panel.set_title(
+                TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold"
+            )
         if axes:
             size = table.n[table.fid.notna()].max() if table.fid.notna().any() else 0
-            panels[-1].set_xlabel(f"Fréchet distance, mean (sd) over draws of {size:,} images a side")
+            panels[-1].set_xlabel(
+                f"Fréchet distance, mean (sd) over draws of {size:,} images a side"
+            )
     return figure
 
 
 def adherence_bars(table: pd.DataFrame) -> Figure:
-    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their two references.
+    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their
+    two references.
 
-    Whiskers are drawn where the table also has real_low, real_high, synthetic_low and synthetic_high.
+    Whiskers are drawn where the table also has real_low, real_high, synthetic_low and
+    synthetic_high.
     """
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.1 + 0.8 * len(table)), layout="constrained")
         panel = figure.subplots()
-        for k, (column, colour) in enumerate((("real", COLOURS[0]), ("synthetic", COLOURS[1]), ("shuffled", GREY))):
+        for k, (column, colour) in enumerate(
+            (("real", COLOURS[0]), ("synthetic", COLOURS[1]), ("shuffled", GREY))
+        ):
             places = np.arange(len(table)) + (k - 1) * 0.26
             panel.barh(places, table[column], 0.24, color=colour, label=column)
-            ends = table[f"{column}_high"].fillna(table[column]) if f"{column}_high" in table else table[column]
+            ends = (
+                table[f"{column}_high"].fillna(table[column])
+                if f"{column}_high" in table
+                else table[column]
+            )
             if f"{column}_high" in table:
-                panel.hlines(places, table[f"{column}_low"], table[f"{column}_high"], color=INK, linewidth=1.2)
+                panel.hlines(
+                    places,
+                    table[f"{column}_low"],
+                    table[f"{column}_high"],
+                    color=INK,
+                    linewidth=1.2,
+                )
             for y, value, end in zip(places, table[column], ends, strict=True):
                 if not np.isnan(value):
                     panel.text(end + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
         for y in np.flatnonzero(table.synthetic.isna()):
             panel.text(0.01, float(y), "not known in this cohort", va="center", fontsize=10)
-        names = [metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice") for metric in table.metric]
-        panel.set_yticks(np.arange(len(table)), [f"{name}\nn = {n:,}" for name, n in zip(names, table.n, strict=True)])
+        names = [
+            metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice")
+            for metric in table.metric
+        ]
+        panel.set_yticks(
+            np.arange(len(table)),
+            [f"{name}\nn = {n:,}" for name, n in zip(names, table.n, strict=True)],
+        )
         panel.set_ylim(len(table) - 0.5, -0.5)
         panel.set_xlim(0, 1.08)
         panel.set_xticks(np.arange(0, 1.1, 0.2))
@@ -193,14 +257,17 @@ def save(figure: Figure, path: str | Path) -> list[Path]:
 
 
 def _settle(figure: Figure) -> None:
-    """Lay out once and for all, in round numbers: the solver's last digits vary and would decide an SVG's identifiers."""
+    """Lay out once and for all, in round numbers: the solver's last digits vary and would decide an
+    SVG's identifiers."""
     if figure.get_layout_engine() is None:
         return
     with matplotlib.rc_context(STYLE):
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for panel in figure.axes:
-        left, bottom, width, height = (round(float(edge), 6) for edge in panel.get_position(original=True).bounds)
+        left, bottom, width, height = (
+            round(float(edge), 6) for edge in panel.get_position(original=True).bounds
+        )
         panel.set_position((left, bottom, width, height))
 
 
@@ -210,7 +277,8 @@ def _refuse(panel: Axes, reason: str) -> None:
 
 
 def copy_pairs(synthetic: np.ndarray, training: np.ndarray, similarity: Sequence[float]) -> Figure:
-    """Synthetic images (k, 2, P, P) beside their nearest training images, a row each, with their similarity.
+    """Synthetic images (k, 2, P, P) beside their nearest training images, a row each, with their
+    similarity.
 
     It shows real images: save it nowhere but in a folder that stays with the cohort's data.
     """

@@ -27,7 +27,8 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
 
 
 def value_of(override: str) -> Any:
-    """What Hydra makes of `key=value`; UNREADABLE where it refuses it, SWEPT where it would sweep over it."""
+    """What Hydra makes of `key=value`; UNREADABLE where it refuses it, SWEPT where it would sweep
+    over it."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

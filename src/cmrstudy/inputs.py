@@ -1,7 +1,8 @@
 """What a run was made from, known by fingerprints: stores, bases, generators, sets, weights.
 
-A path says where something lies, not what it is. A run records the fingerprint of each input when it uses it, so that
-a changed one is noticed by whoever continues, reuses or evaluates the run. Nothing here is heavy to import.
+A path says where something lies, not what it is. A run records the fingerprint of each input when
+it uses it, so that a changed one is noticed by whoever continues, reuses or evaluates the run.
+Nothing here is heavy to import.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from typing import Any
 from cmrstudy.paths import shipped
 
 REPEATS = ("seed", "fold", "cohort.fold")  # settings that make repeats of one kind
-Inputs = dict[str, dict[str, Any]]  # key -> fingerprint, at (where it lay), and what else is known of it
+# key -> fingerprint, at (where it lay), and what else is known of it
+Inputs = dict[str, dict[str, Any]]
 
 
 def weights_hash(folder: Path) -> str:
     """Hash of the networks in a folder: the fingerprint that caches, sets and runs record.
 
-    Of all safetensors, and of what their JSON files say (sizes, latent scale, noise schedule), but for
-    generator.json, which tells of the run, and for the notes that libraries leave (keys with `_`).
+    Of all safetensors, and of what their JSON files say (sizes, latent scale, noise schedule), but
+    for generator.json, which tells of the run, and for the notes that libraries leave (keys with
+    `_`).
     """
     digest = hashlib.sha256()
     for path in sorted([*folder.rglob("*.safetensors"), *folder.rglob("*.json")]):
@@ -38,13 +41,17 @@ def _config(path: Path) -> bytes:
         config = json.loads(path.read_text())
     except ValueError:
         return b"damaged"
-    return json.dumps({key: value for key, value in config.items() if not key.startswith("_")}, sort_keys=True).encode()
+    return json.dumps(
+        {key: value for key, value in config.items() if not key.startswith("_")}, sort_keys=True
+    ).encode()
 
 
 def fingerprint_at(place: str | Path) -> str | None:
-    """The fingerprint of what lies at a place now; None where nothing is, or nothing that can be told in a moment.
+    """The fingerprint of what lies at a place now; None where nothing is, or nothing that can be
+    told in a moment.
 
-    A set or store, a ControlNet run or its folder controlnet/, a base of our own, a finished classifier, a file.
+    A set or store, a ControlNet run or its folder controlnet/, a base of our own, a finished
+    classifier, a file.
     """
     path = shipped(place)
     if renewed := _renewed(path):
@@ -82,11 +89,12 @@ def file_hash(file: Path) -> str:
 
 
 def kind_at(place: str | Path) -> str | None:
-    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds and folds apart.
+    """What kind of thing the run in a folder made: a hash of its settings and inputs, seeds and
+    folds apart.
 
-    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again. So
-    are those of the folds of a cross-validation; the cohort's store, another in each fold, is compared
-    by whoever uses the run. None where no run of ours lies there.
+    Two sets of one kind are replicates: the same plan, drawn again or by a generator trained again.
+    So are those of the folds of a cross-validation; the cohort's store, another in each fold, is
+    compared by whoever uses the run. None where no run of ours lies there.
     """
     if not (record := _run_at(place)):
         return None
@@ -103,7 +111,8 @@ def seed_at(place: str | Path) -> int | None:
 
 
 def origin_at(place: str | Path) -> dict[str, Any]:
-    """Where the set in a folder comes from: its seed, its generator's fingerprint and seed; None for what can't be told."""
+    """Where the set in a folder comes from: its seed, its generator's fingerprint and seed; None
+    for what can't be told."""
     made = _run_at(place)
     generator = made.get("inputs", {}).get("generator", {})
     return {
@@ -121,11 +130,13 @@ def _run_at(place: str | Path) -> dict[str, Any]:
 
 
 def changed(inputs: Inputs, places: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """(the inputs that are no longer what they were, the inputs that can't be compared), a phrase each.
+    """(the inputs that are no longer what they were, the inputs that can't be compared), a phrase
+    each.
 
     Args:
         inputs: as a run has recorded them.
-        places: key -> where the command at hand says that the input lies; without, where it lay then.
+        places: key -> where the command at hand says that the input lies; without, where it lay
+            then.
     """
     other, unknown = [], []
     for key, record in inputs.items():
@@ -142,7 +153,9 @@ def changed(inputs: Inputs, places: Mapping[str, Any]) -> tuple[list[str], list[
 
 def differing(old: Inputs, new: Inputs) -> list[str]:
     """ "synthetic_set 3f2a... -> 9bc1..." for every input in which two records differ."""
-    prints = [{key: record.get("fingerprint") for key, record in inputs.items()} for inputs in (old, new)]
+    prints = [
+        {key: record.get("fingerprint") for key, record in inputs.items()} for inputs in (old, new)
+    ]
     keys = sorted({*prints[0], *prints[1]})
     return [
         f"{key} {prints[0].get(key)} -> {prints[1].get(key)}"

@@ -1,4 +1,5 @@
-"""What a cohort holds before anything is prepared: who is in it, who cannot be read and why, how groups are filled."""
+"""What a cohort holds before anything is prepared: who is in it, who cannot be read and why, how
+groups are filled."""
 
 from __future__ import annotations
 
@@ -22,32 +23,51 @@ from cmrdata.origin import look
 from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
 
-FIRST = ("subject", "source", "state", "sex", "age", "age_band", "bmi", "bmi_band", "diagnosis", "group", "ed_frame",
-         "es_frame")  # fmt: skip
+FIRST = (
+    "subject",
+    "source",
+    "state",
+    "sex",
+    "age",
+    "age_band",
+    "bmi",
+    "bmi_band",
+    "diagnosis",
+    "group",
+    "ed_frame",
+    "es_frame",
+)
 NOMINAL = ("frames_unknown", "es_unplaced")  # flags of stills whose place in the cine nobody knows
 CHUNK = 8  # subjects read together: what an interruption loses
 
 
-def inspect(cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(subjects with groups, split, frames and flags; rejected subjects and reasons), reading each as preparing would.
+def inspect(
+    cohort: Cohort, kept: Path, *, volumes: bool = True, workers: int = 2
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(subjects with groups, split, frames and flags; rejected subjects and reasons), reading each
+    as preparing would.
 
-    Every subject's labels and images are read and checked as its split asks for, and nothing of them is stored;
-    `volumes=False` leaves that out, so frames stay unknown and damaged files unnoticed. What was found is kept in the
-    folder `kept`, so that an interrupted inspection continues and a repeated one reads only a cohort that has changed.
+    Every subject's labels and images are read and checked as its split asks for, and nothing of
+    them is stored; `volumes=False` leaves that out, so frames stay unknown and damaged files
+    unnoticed. What was found is kept in the folder `kept`, so that an interrupted inspection
+    continues and a repeated one reads only a cohort that has changed.
     """
     subjects, rejected = listed(cohort)
     if subjects.empty:
         return pd.DataFrame(columns=[*FIRST, "split"]), rejected
     if volumes:
         found = _read(cohort, subjects, kept, workers=workers)
-        rejected = pd.concat([rejected, found.loc[found.reason.notna(), ["subject", "reason"]]], ignore_index=True)
+        rejected = pd.concat(
+            [rejected, found.loc[found.reason.notna(), ["subject", "reason"]]], ignore_index=True
+        )
         subjects = subjects.merge(found[found.reason.isna()].drop(columns="reason"), on="subject")
     order = [*FIRST, *(column for column in subjects if column not in FIRST)]
     return subjects.reindex(columns=order), rejected
 
 
 def changes(cohort: Cohort, root: Path) -> list[str]:
-    """A sentence per store of the cohort below `root` whose source is no longer what it was made of."""
+    """A sentence per store of the cohort below `root` whose source is no longer what it was made
+    of."""
     files, sentences = cohort.source().files, []
     for path in sorted(root.glob(f"{cohort.name}-*/store.json")):
         known = origin.read(path.parent)
@@ -64,31 +84,53 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
 def sizes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
     """How the scans' pixels and the pictures' compare, where the scans were read."""
     fov_mm = getattr(cohort, "fov_mm", None)
-    told = scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm) if fov_mm and "mm" in subjects else None
+    told = (
+        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm)
+        if fov_mm and "mm" in subjects
+        else None
+    )
     return [told] if told else []
 
 
 def groups(subjects: pd.DataFrame) -> pd.DataFrame:
-    """Subjects, cases and prevalence (%) overall and per band of each axis this cohort knows, then per full group."""
+    """Subjects, cases and prevalence (%) overall and per band of each axis this cohort knows, then
+    per full group."""
     labelled = subjects.assign(case=subjects.diagnosis.notna() & (subjects.diagnosis != "healthy"))
     labelled = labelled[labelled.diagnosis.notna()]
     axes = known_axes(labelled)
     parts = {"all": labelled}
-    parts |= {f"{axis}: {band}": labelled[labelled[axis] == band] for axis in axes for band in AXES[axis]}
+    parts |= {
+        f"{axis}: {band}": labelled[labelled[axis] == band] for axis in axes for band in AXES[axis]
+    }
     cells = labelled.dropna(subset=axes).groupby(axes, sort=True) if axes else ()
-    parts |= {"/".join(map(str, key if isinstance(key, tuple) else (key,))): rows for key, rows in cells}
-    rows = [{"group": name, "subjects": len(part), "cases": int(part.case.sum())} for name, part in parts.items()]
+    parts |= {
+        "/".join(map(str, key if isinstance(key, tuple) else (key,))): rows for key, rows in cells
+    }
+    rows = [
+        {"group": name, "subjects": len(part), "cases": int(part.case.sum())}
+        for name, part in parts.items()
+    ]
     table = pd.DataFrame(rows)
-    return table.assign(prevalence=(100 * table.cases / table.subjects.where(table.subjects > 0)).round(2))
+    return table.assign(
+        prevalence=(100 * table.cases / table.subjects.where(table.subjects > 0)).round(2)
+    )
 
 
 def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
-    """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by reason."""
+    """Tables for a terminal: subjects by source, split and diagnosis; groups; rejected subjects by
+    reason."""
     tables = []
     if len(subjects):
-        who = subjects.assign(diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-"))
-        counts = who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
-        tables = [shown("Subjects", counts), shown("Groups (labelled subjects; prevalence in %)", groups(subjects))]
+        who = subjects.assign(
+            diagnosis=subjects.diagnosis.fillna("neither"), state=subjects.state.fillna("-")
+        )
+        counts = (
+            who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
+        )
+        tables = [
+            shown("Subjects", counts),
+            shown("Groups (labelled subjects; prevalence in %)", groups(subjects)),
+        ]
     if len(told := flags(subjects)):
         tables.append(shown("Flags", told))
     if len(rejected):
@@ -112,15 +154,20 @@ def not_found(columns: pd.DataFrame) -> list[str]:
 
 
 def column_table(columns: pd.DataFrame) -> Table | None:
-    """What was understood of the cohort's tables, for a terminal: the columns of an array are one line. None of none."""
+    """What was understood of the cohort's tables, for a terminal: the columns of an array are one
+    line. None of none."""
     columns = columns[columns.column != ""]
     if columns.empty:
         return None
     array = columns.field.str.replace(r"\.\d+$", "", regex=True)
-    parts = columns.assign(array=array, order=range(len(columns))).groupby(["file", "array", "used_for"], sort=False)
+    parts = columns.assign(array=array, order=range(len(columns))).groupby(
+        ["file", "array", "used_for"], sort=False
+    )
     lines = [_line(part) for _, part in parts]
     table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
-    return shown("Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table)
+    return shown(
+        "Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table
+    )
 
 
 def _line(columns: pd.DataFrame) -> dict[str, Any]:
@@ -129,42 +176,70 @@ def _line(columns: pd.DataFrame) -> dict[str, Any]:
     name = str(first.column).strip()
     if len(columns) > 1:
         name = f"{name} to {str(last.column).strip()} ({len(columns)})"
-    counts = {name: int(columns[name].sum()) for name in ("understood", "missing", "not_understood")}
-    return {"file": first.file, "column": name, "field": first.field, "used for": first.used_for,
-            **{name.replace("_", " "): count for name, count in counts.items()},
-            "example": worst.example, "note": worst.note or first.note, "order": first.order}  # fmt: skip
+    counts = {
+        name: int(columns[name].sum()) for name in ("understood", "missing", "not_understood")
+    }
+    return {
+        "file": first.file,
+        "column": name,
+        "field": first.field,
+        "used for": first.used_for,
+        **{name.replace("_", " "): count for name, count in counts.items()},
+        "example": worst.example,
+        "note": worst.note or first.note,
+        "order": first.order,
+    }
 
 
 def flags(subjects: pd.DataFrame) -> pd.DataFrame:
     """How many subjects have each flag, of their files and of the table, and what it means."""
-    columns = [subjects[name].fillna("").astype(str) for name in ("flags", "table_flags") if name in subjects]
+    columns = [
+        subjects[name].fillna("").astype(str)
+        for name in ("flags", "table_flags")
+        if name in subjects
+    ]
     found = count_flags(joined(row) for row in zip(*columns, strict=True)) if columns else {}
     rows = [(flag, count, FLAGS.get(flag, "")) for flag, count in found.items()]
     return pd.DataFrame(rows, columns=["flag", "subjects", "meaning"])
 
 
 def _read(cohort: Cohort, subjects: pd.DataFrame, kept: Path, *, workers: int) -> pd.DataFrame:
-    """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files are still these."""
+    """Frames, flags and reasons by subject, from the notes of an earlier run as far as its files
+    are still these."""
     notes = kept / f"inspect-{cohort.name}-{fingerprint(cohort.settings)}.jsonl"
     states, _ = look(cohort.source().files)
     splits = subjects.set_index("subject").split
     marks = {
         subject: fingerprint(
-            {"split": split, "files": [state and [state[0], state[2]] for state in states.get(subject, [])]}
+            {
+                "split": split,
+                "files": [state and [state[0], state[2]] for state in states.get(subject, [])],
+            }
         )
         for subject, split in splits.items()
     }
-    known = {row["subject"]: row for row in _lines(notes) if row.get("files") == marks.get(row["subject"])}
+    known = {
+        row["subject"]: row
+        for row in _lines(notes)
+        if row.get("files") == marks.get(row["subject"])
+    }
     todo = subjects[~subjects.subject.isin(known)]
     chunks = [todo.iloc[k : k + CHUNK] for k in range(0, len(todo), CHUNK)]
     bar = progress.bar(f"read {cohort.name}", total=len(todo), unit="subjects")
     with _appended(notes) as file, bar as advance:
-        for chunk, stacks in zip(chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True):
+        for chunk, stacks in zip(
+            chunks, ordered(cohort.stacks, chunks, workers=workers), strict=True
+        ):
             index = stacks.index.reindex(columns=["subject", "ed_frame", "es_frame", "flags", "mm"])
             read = index.drop_duplicates("subject").copy()
-            read["flags"] = [joined(index["flags"][index.subject == one].fillna("")) for one in read.subject]
+            read["flags"] = [
+                joined(index["flags"][index.subject == one].fillna("")) for one in read.subject
+            ]
             for found in [*read.to_dict("records"), *stacks.rejected.to_dict("records")]:
-                row = {**{str(key): value for key, value in found.items()}, "files": marks.get(found["subject"])}
+                row = {
+                    **{str(key): value for key, value in found.items()},
+                    "files": marks.get(found["subject"]),
+                }
                 known[row["subject"]] = row
                 file.write(json.dumps(row, default=int) + "\n")
             file.flush()
@@ -184,14 +259,16 @@ def _lines(notes: Path) -> Iterator[dict[str, Any]]:
 
 
 def _appended(notes: Path) -> TextIO:
-    """The notes, to be continued on a line of its own; nowhere, said aloud, where nothing can be written."""
+    """The notes, to be continued on a line of its own; nowhere, said aloud, where nothing can be
+    written."""
     try:
         notes.parent.mkdir(parents=True, exist_ok=True)
         torn = notes.exists() and not notes.read_text().endswith("\n")
         file = notes.open("a")
     except OSError as error:
         print(
-            f"{notes.parent} can't be written ({error.strerror}): the next inspection reads everybody again", flush=True
+            f"{notes.parent} can't be written ({error.strerror}): the next inspection reads everybody again",
+            flush=True,
         )
         return open(os.devnull, "w")
     if torn:
@@ -203,9 +280,14 @@ def shown(title: str, frame: pd.DataFrame) -> Table:
     """A table for a terminal."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in frame:
-        table.add_column(str(column), justify="right" if frame[column].dtype.kind in "if" else "left")
+        table.add_column(
+            str(column), justify="right" if frame[column].dtype.kind in "if" else "left"
+        )
     for row in frame.astype(object).itertuples(index=False):
         table.add_row(
-            *("" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell)) for cell in row)
+            *(
+                "" if pd.isna(cell) else f"{cell:,}" if isinstance(cell, int) else escape(str(cell))
+                for cell in row
+            )
         )
     return table

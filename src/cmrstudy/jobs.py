@@ -1,4 +1,5 @@
-"""Jobs of a sweep: none shares another's folder; one that fails is told at once and counted, and the others go on.
+"""Jobs of a sweep: none shares another's folder; one that fails is told at once and counted, and
+the others go on.
 
 Hydra calls `Jobs` (conf/hydra/quiet.yaml) before a sweep and around each job, under every launcher.
 """
@@ -17,25 +18,32 @@ from typing import Any
 from cmrstudy import checks, overrides, runs
 from cmrstudy.identity import settings
 
-UNFINISHED, INTERRUPTED = 3, 130  # exit statuses of a command whose attempt ended before its run: by time, by a signal
+# exit statuses of a command whose attempt ended before its run: by time, by a signal
+UNFINISHED, INTERRUPTED = 3, 130
 GO_ON = "The same command with resume=true runs only what is missing."
 TRIAL = "tune/synthetic-${synthetic}/lr-${model.lr}-decay-${model.weight_decay}"
 
 
 class Jobs:
-    """Hydra callback: bad input ends a single run, and a job of a sweep, with our paragraph instead of a traceback.
+    """Hydra callback: bad input ends a single run, and a job of a sweep, with our paragraph instead
+    of a traceback.
 
-    A sweep's folder gets <number of the job>.json: run, state (finished or failed), told. A job of a sweep returns None
-    instead of raising, whatever went wrong in it (Ctrl-C apart), so no launcher stops and none has to pickle an error.
+    A sweep's folder gets <number of the job>.json: run, state (finished or failed), told. A job of
+    a sweep returns None instead of raising, whatever went wrong in it (Ctrl-C apart), so no
+    launcher stops and none has to pickle an error.
     """
 
     def on_job_start(self, config: Any, task_function: Callable[..., Any], **_: Any) -> None:
         if not _sweeps(config):
             return
-        # Lightning starts the other processes of a run by repeating sys.argv: that must be this job, not the sweep
+        # Lightning starts the other processes of a run by repeating sys.argv: that must be this
+        # job, not the sweep
         main = sys.modules["__main__"]
         self.before = dict(os.environ), sys.argv, main.__spec__
-        sys.argv = [inspect.unwrap(task_function).__code__.co_filename, *config.hydra.overrides.task]
+        sys.argv = [
+            inspect.unwrap(task_function).__code__.co_filename,
+            *config.hydra.overrides.task,
+        ]
         main.__spec__ = None
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
@@ -57,17 +65,31 @@ class Jobs:
             else:
                 print(message if ended else f"error: {message}", file=sys.stderr, flush=True)
             job_return.status, job_return.return_value = type(job_return.status).COMPLETED, None
-        outcome = {"run": str(config.run_dir), "state": "unfinished" if ended else "failed" if error else "finished"}
+        outcome = {
+            "run": str(config.run_dir),
+            "state": "unfinished" if ended else "failed" if error else "finished",
+        }
         if error:
-            outcome["told"] = message or type(error).__name__  # what other people's errors say may name a participant
-        runs.write_atomic(Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json", json.dumps(outcome, indent=1))
-        if ended and isinstance(ended.__cause__, KeyboardInterrupt):  # whoever ended this job means the sweep
-            print(f"The sweep ends here. {GO_ON} {config.hydra.sweep.dir}", file=sys.stderr, flush=True)
+            # what other people's errors say may name a participant
+            outcome["told"] = message or type(error).__name__
+        runs.write_atomic(
+            Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json",
+            json.dumps(outcome, indent=1),
+        )
+        # whoever ended this job means the sweep
+        if ended and isinstance(ended.__cause__, KeyboardInterrupt):
+            print(
+                f"The sweep ends here. {GO_ON} {config.hydra.sweep.dir}",
+                file=sys.stderr,
+                flush=True,
+            )
             sys.exit(_status(ended))
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         jobs = overrides.jobs(config)
-        if message := wrong_setting([job.config for job in jobs] or [config]) or shared_folder(jobs):
+        if message := wrong_setting([job.config for job in jobs] or [config]) or shared_folder(
+            jobs
+        ):
             sys.exit(f"error: {message}")
         try:
             Path(config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
@@ -77,10 +99,19 @@ class Jobs:
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         outcomes = read(folder := Path(config.hydra.sweep.dir))
-        lines = {state: [f"\n  {outcome['run']}: {outcome['told']}" for outcome in outcomes if outcome["state"] == state]
-                 for state in ("failed", "unfinished")}  # fmt: skip
-        missing = [f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
-                   for state, of in lines.items() if of]  # fmt: skip
+        lines = {
+            state: [
+                f"\n  {outcome['run']}: {outcome['told']}"
+                for outcome in outcomes
+                if outcome["state"] == state
+            ]
+            for state in ("failed", "unfinished")
+        }
+        missing = [
+            f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
+            for state, of in lines.items()
+            if of
+        ]
         if missing:
             sys.exit("\n".join([*missing, f"{GO_ON} {folder}"]))
         print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
@@ -100,7 +131,8 @@ class Jobs:
 def read(folder: Path) -> list[dict[str, Any]]:
     """What the jobs of the sweep in `folder` left, in their order."""
     return [
-        json.loads(path.read_text()) for path in sorted(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))
+        json.loads(path.read_text())
+        for path in sorted(folder.glob("[0-9]*.json"), key=lambda path: int(path.stem))
     ]
 
 
@@ -125,7 +157,10 @@ def shared_folder(jobs: Sequence[overrides.Job]) -> str | None:
 
 
 def _told(one: overrides.Job, two: overrides.Job) -> str:
-    a, b = (dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text) for job in (one, two))
+    a, b = (
+        dict(text.lstrip("+").split("=", 1) for text in job.overrides if "=" in text)
+        for job in (one, two)
+    )
     keys = [key for key in b if a.get(key) != b[key]]
     if not keys:
         return f"two jobs of this sweep are the same run, {one.folder}; give each once"
@@ -134,7 +169,9 @@ def _told(one: overrides.Job, two: overrides.Job) -> str:
     if settings(one.config) == settings(two.config):
         why = f"; {', '.join(keys)} decides no number of this run"
     at = "run_dir" if "run_dir" in b else "name"
-    parts = "-".join(f"${{hydra:runtime.choices.{key}}}" if key in one.choices else f"${{{key}}}" for key in keys)
+    parts = "-".join(
+        f"${{hydra:runtime.choices.{key}}}" if key in one.choices else f"${{{key}}}" for key in keys
+    )
     return (
         f"two jobs of this sweep, {both}, would share {one.folder}{why}. Give each its own, e.g. "
         f"'{at}={one.pattern(at)}-{parts}'"
@@ -142,13 +179,15 @@ def _told(one: overrides.Job, two: overrides.Job) -> str:
 
 
 def apart(config: Any, trial: Any) -> None:
-    """Optuna: a trial's run folder is named by what it tries, and is none of the study's; a name= of one's own stays."""
+    """Optuna: a trial's run folder is named by what it tries, and is none of the study's; a name=
+    of one's own stays."""
     if "name" not in trial.user_attrs:
         trial.suggest_categorical("name", [TRIAL])
 
 
 def _status(ended: runs.AttemptEnded) -> int:
-    """The exit status of a command that has not finished: a shell's own after Ctrl-C or a signal."""
+    """The exit status of a command that has not finished: a shell's own after Ctrl-C or a
+    signal."""
     return INTERRUPTED if isinstance(ended.__cause__, KeyboardInterrupt) else UNFINISHED
 
 

@@ -1,4 +1,5 @@
-"""What running out of memory looks like, on a GPU or off it, and the paragraph it becomes. Imports nothing heavy."""
+"""What running out of memory looks like, on a GPU or off it, and the paragraph it becomes. Imports
+nothing heavy."""
 
 from __future__ import annotations
 

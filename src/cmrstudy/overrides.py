@@ -1,6 +1,8 @@
-"""Names of run folders from what a command overrides, and the jobs of a sweep before the first one starts.
+"""Names of run folders from what a command overrides, and the jobs of a sweep before the first one
+starts.
 
-Beside the three commands only this file and cmrstudy.grammar know Hydra. A name is readable, short and the same from whatever
+Beside the three commands only this file and cmrstudy.grammar know Hydra. A name is readable, short
+and the same from whatever
 shell: `runs/classifier/synthetic-2000-budget-steps-model.lr-0.0003/3`.
 """
 
@@ -22,7 +24,8 @@ from cmrstudy.grammar import parsed
 from cmrstudy.identity import INPUTS, PLACED, in_scope, is_how, is_input, settings
 
 LONGEST = 96  # characters of the parts of a name; the rest becomes a hash
-NAMELESS = ("experiment", "preset", "trainer", "seed")  # stand elsewhere in the path, or say how a machine computes
+# stand elsewhere in the path, or say how a machine computes
+NAMELESS = ("experiment", "preset", "trainer", "seed")
 
 
 class Job(NamedTuple):
@@ -40,7 +43,8 @@ class Job(NamedTuple):
 
 
 def register() -> None:
-    """Tell OmegaConf of `${differing:...}` and `${scope:}`, the parts of a run's name; importing this file does."""
+    """Tell OmegaConf of `${differing:...}` and `${scope:}`, the parts of a run's name; importing
+    this file does."""
     for name, resolver in (("differing", _differing), ("scope", _scope)):
         OmegaConf.register_new_resolver(name, resolver, replace=True)
     by_base.register()
@@ -52,7 +56,8 @@ def _scope(*named: str, _root_: Any) -> str:
 
 
 def _differing(*named: str, _root_: Any) -> str:
-    """ "-budget-steps-sd21": all else that is overridden, but for the keys that the name has already."""
+    """ "-budget-steps-sd21": all else that is overridden, but for the keys that the name has
+    already."""
     return _joined(parts(_root_, lambda key: not in_scope(key) and not _among(key, named)))
 
 
@@ -68,7 +73,8 @@ def _joined(named: Mapping[str, str]) -> str:
 
 
 def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[str, str]:
-    """Key -> part of the name, of every wanted override that changes what is run, in the order of the keys."""
+    """Key -> part of the name, of every wanted override that changes what is run, in the order of
+    the keys."""
     hydra = _hydra(root)
     if hydra is None:
         return {}
@@ -76,11 +82,18 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
     unused = tuple(OmegaConf.select(root, "unused", default=None) or ())
     groups = set(hydra.runtime.choices)
     chosen = tuple(text for key, text in given.items() if key in groups)
-    sources = tuple((of.provider, f"{of.schema}://{of.path}") for of in hydra.runtime.config_sources)
+    sources = tuple(
+        (of.provider, f"{of.schema}://{of.path}") for of in hydra.runtime.config_sources
+    )
     compose = partial(_composed, hydra.job.config_name, sources=sources)
     named = {}
     for key in sorted(given):
-        if is_how(key) or key in NAMELESS or not wanted(key) or (_among(key, unused) and not in_scope(key)):
+        if (
+            is_how(key)
+            or key in NAMELESS
+            or not wanted(key)
+            or (_among(key, unused) and not in_scope(key))
+        ):
             continue
         (override,) = parsed((given[key],))
         if key in groups:
@@ -103,7 +116,8 @@ def parts(root: Any, wanted: Callable[[str], bool] = lambda key: True) -> dict[s
 
 
 def _hydra(root: Any) -> Any:
-    """Hydra's own settings of this job: beside the config while it is composed, else those of the running job."""
+    """Hydra's own settings of this job: beside the config while it is composed, else those of the
+    running job."""
     if "hydra" in root and OmegaConf.select(root, "hydra.runtime.choices"):
         return root.hydra
     from hydra.core.hydra_config import HydraConfig
@@ -122,9 +136,14 @@ def _key(override: str) -> str:
 
 
 def asked(cfg: DictConfig) -> runs.Asked:
-    """What a command asks of its run folder, from its config and Hydra's record of what was typed."""
+    """What a command asks of its run folder, from its config and Hydra's record of what was
+    typed."""
     hydra = _hydra(cfg)
-    choices = {key: value for key, value in (hydra.runtime.choices if hydra else {}).items() if "/" not in key}
+    choices = {
+        key: value
+        for key, value in (hydra.runtime.choices if hydra else {}).items()
+        if "/" not in key
+    }
     for key in ("hydra", "experiment", "preset", "logger", "local", "trainer"):
         choices.pop(key, None)
     places = {key: _own(cfg, key) for key in INPUTS}
@@ -132,11 +151,15 @@ def asked(cfg: DictConfig) -> runs.Asked:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     swept = hydra is not None and hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     sweep = (Path(hydra.sweep.dir), int(hydra.job.num)) if swept else None
-    return runs.Asked(Path(config["run_dir"]), config, settings(cfg), choices, list(parts(cfg)), places, sweep)
+    return runs.Asked(
+        Path(config["run_dir"]), config, settings(cfg), choices, list(parts(cfg)), places, sweep
+    )
 
 
 @lru_cache(maxsize=256)
-def _composed(config_name: str, overrides: tuple[str, ...], sources: tuple[tuple[str, str], ...]) -> DictConfig:
+def _composed(
+    config_name: str, overrides: tuple[str, ...], sources: tuple[tuple[str, str], ...]
+) -> DictConfig:
     """The config with these overrides alone, to tell what the experiment's own values are."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
@@ -167,7 +190,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value in a file name: readable, without `=`, and never alike for two values on any file system."""
+    """A value in a file name: readable, without `=`, and never alike for two values on any file
+    system."""
     if value is None or isinstance(value, bool):
         return str(value).lower().replace("none", "null")
     if isinstance(value, float):
@@ -184,7 +208,8 @@ def _shown(value: Any) -> str:
 def _place(key: str, value: Any, *, usual: Any, scope: str) -> str:
     """The part of a name for an input's folder: what its own name adds to the usual one's.
 
-    runs/controlnet-sd21/0 beside the usual runs/controlnet/0 gives "sd21", so that a set is named as its generator is.
+    runs/controlnet-sd21/0 beside the usual runs/controlnet/0 gives "sd21", so that a set is named
+    as its generator is.
     """
     if value is None or str(value).rstrip("/") == str(usual).rstrip("/"):
         return ""
@@ -201,7 +226,8 @@ def _place(key: str, value: Any, *, usual: Any, scope: str) -> str:
 
 
 def _last_two(path: Any) -> tuple[str, str]:
-    """("controlnet", "0") of runs/controlnet/0, ("mine.csv", "") of plans/mine.csv: a run's name and its seed."""
+    """("controlnet", "0") of runs/controlnet/0, ("mine.csv", "") of plans/mine.csv: a run's name
+    and its seed."""
     parts = PurePosixPath(str(path).replace("\\", "/")).parts
     if len(parts) > 1 and parts[-1].isdigit():
         return parts[-2], parts[-1]
@@ -213,7 +239,8 @@ def _digest(text: str, digits: int) -> str:
 
 
 def jobs(config: DictConfig) -> list[Job]:
-    """The jobs of a sweep, composed as its launcher will; empty where the sweeper decides as it goes (a search)."""
+    """The jobs of a sweep, composed as its launcher will; empty where the sweeper decides as it
+    goes (a search)."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -222,8 +249,13 @@ def jobs(config: DictConfig) -> list[Job]:
         return []
     loader = GlobalHydra.instance().config_loader()
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    given = OverridesParser.create(config_loader=loader).parse_overrides([*params, *_typed(config.hydra)])
-    return [_job(loader.load_sweep_config(config, of), of) for of in BasicSweeper.split_arguments(given, None)[0]]
+    given = OverridesParser.create(config_loader=loader).parse_overrides(
+        [*params, *_typed(config.hydra)]
+    )
+    return [
+        _job(loader.load_sweep_config(config, of), of)
+        for of in BasicSweeper.split_arguments(given, None)[0]
+    ]
 
 
 def _job(config: DictConfig, overrides: list[str]) -> Job:

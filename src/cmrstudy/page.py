@@ -1,4 +1,5 @@
-"""The report's page as a Jinja template: no script, nothing from outside, for phones, desks, printers and screen readers."""
+"""The report's page as a Jinja template: no script, nothing from outside, for phones, desks,
+printers and screen readers."""
 
 STYLE = """
 :root { --ink: #1d1d1f; --dim: #5c5c63; --page: #fff; --line: #d8d8dc; --head: #f4f4f6; --link: #0a58a8;

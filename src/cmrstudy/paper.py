@@ -1,4 +1,5 @@
-"""What the paper prints (Skorupko et al. 2024, Tables 1 and 2), to stand beside our numbers on the same cohort."""
+"""What the paper prints (Skorupko et al. 2024, Tables 1 and 2), to stand beside our numbers on the
+same cohort."""
 
 from __future__ import annotations
 
@@ -54,6 +55,9 @@ def table1() -> pd.DataFrame:
 
 def table2() -> pd.DataFrame:
     """Table 2, long: subgroup, prevalence, arm, balanced_accuracy, sd."""
-    rows = [(subgroup, prevalence, arm, *cells[2 * k : 2 * k + 2])
-            for subgroup, prevalence, *cells in TABLE2 for k, arm in enumerate(ARMS)]  # fmt: skip
+    rows = [
+        (subgroup, prevalence, arm, *cells[2 * k : 2 * k + 2])
+        for subgroup, prevalence, *cells in TABLE2
+        for k, arm in enumerate(ARMS)
+    ]
     return pd.DataFrame(rows, columns=["subgroup", "prevalence", "arm", "balanced_accuracy", "sd"])

@@ -1,8 +1,10 @@
-"""Paths as people have them: `~`, variables, `M&Ms (1)`, another working directory; made plain before Hydra reads them.
+"""Paths as people have them: `~`, variables, `M&Ms (1)`, another working directory; made plain
+before Hydra reads them.
 
-The commands work in one home, the checkout they belong to (or CMR_HOME), whatever directory they are started from: there
-are data/, runs/ and results/. A relative path typed on the command line is the working directory's where something is
-there, or where it says where to write; else it is the home's.
+The commands work in one home, the checkout they belong to (or CMR_HOME), whatever directory they
+are started from: there are data/, runs/ and results/. A relative path typed on the command line is
+the working directory's where something is there, or where it says where to write; else it is the
+home's.
 """
 
 from __future__ import annotations
@@ -22,12 +24,26 @@ from omegaconf import DictConfig, OmegaConf
 from cmrstudy.grammar import SWEPT, UNREADABLE, value_of
 from cmrstudy.identity import INPUTS
 
-WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")  # where a command writes
+# where a command writes
+WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")
 PLACES = (  # settings that are paths
-    *WRITTEN, *INPUTS, "preset.base", "audit", "backbones.*", "model.weights", "ckpt_path",
-    "cohort.root", "cohort.table", "cohort.exclude", "cohort.diagnoses", "cohort.salt_root",
-    "cohort.cohorts.*.root", "cohort.cohorts.*.table", "cohort.cohorts.*.exclude", "cohort.cohorts.*.diagnoses",
-)  # fmt: skip
+    *WRITTEN,
+    *INPUTS,
+    "preset.base",
+    "audit",
+    "backbones.*",
+    "model.weights",
+    "ckpt_path",
+    "cohort.root",
+    "cohort.table",
+    "cohort.exclude",
+    "cohort.diagnoses",
+    "cohort.salt_root",
+    "cohort.cohorts.*.root",
+    "cohort.cohorts.*.table",
+    "cohort.cohorts.*.exclude",
+    "cohort.cohorts.*.diagnoses",
+)
 ABSOLUTE = re.compile(  # quoted, or up to the next character that ends a value
     r"""(?:(?<=[=\[,{:])|^)(?:(['"])(?:[/\\]|~|[A-Za-z]:[/\\])(?:\\.|(?!\1).)*\1|(?:/|\\\\|[A-Za-z]:[/\\]|~/)[^,\]}]*)"""
 )
@@ -38,7 +54,8 @@ OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replac
 
 
 def home() -> Path:
-    """The folder of data/, runs/ and results/: CMR_HOME, else the checkout, else the working directory."""
+    """The folder of data/, runs/ and results/: CMR_HOME, else the checkout, else the working
+    directory."""
     if given := os.environ.get("CMR_HOME"):
         return Path(plain(given)).absolute()
     return CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
@@ -50,9 +67,14 @@ def plain(path: str) -> str:
 
 
 def shipped(path: str | Path) -> Path:
-    """A file that comes with the program, such as assets/phantom-base: below the working directory, else the checkout."""
+    """A file that comes with the program, such as assets/phantom-base: below the working directory,
+    else the checkout."""
     path = Path(path)
-    return path if path.is_absolute() or path.exists() or not (CHECKOUT / path).exists() else CHECKOUT / path
+    return (
+        path
+        if path.is_absolute() or path.exists() or not (CHECKOUT / path).exists()
+        else CHECKOUT / path
+    )
 
 
 def shareable(arguments: Sequence[str]) -> str:
@@ -63,17 +85,24 @@ def shareable(arguments: Sequence[str]) -> str:
 def _without_places(text: str) -> str:
     key, _, value = text.partition("=")
     if any(fnmatchcase(key.lstrip("+~"), pattern) for pattern in PLACES):
-        public = value in ("", "null") or (not key.startswith("cohort.") and not re.search(r"[/\\]|^~", value))
+        public = value in ("", "null") or (
+            not key.startswith("cohort.") and not re.search(r"[/\\]|^~", value)
+        )
         return text if public or _on_a_hub(key, value) else f"{key}=<path>"
     return ABSOLUTE.sub("<path>", text)
 
 
 def _on_a_hub(key: str, value: str) -> bool:
-    return key == "base.weights" and bool(re.fullmatch(r"[\w.-]*\w/[\w.-]+", value)) and not Path(value).exists()
+    return (
+        key == "base.weights"
+        and bool(re.fullmatch(r"[\w.-]*\w/[\w.-]+", value))
+        and not Path(value).exists()
+    )
 
 
 def start() -> None:
-    """Prepare a command: its arguments as Hydra can read them, its working directory the home. Call it before Hydra."""
+    """Prepare a command: its arguments as Hydra can read them, its working directory the home. Call
+    it before Hydra."""
     began = Path.cwd()
     sys.argv = [os.path.abspath(sys.argv[0]), *arguments(sys.argv[1:], began=began)]
     sys.path[:] = [os.path.abspath(entry) if entry else str(began) for entry in sys.path]
@@ -82,7 +111,9 @@ def start() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         os.chdir(folder)
     except OSError as error:
-        sys.exit(f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be written")
+        sys.exit(
+            f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be written"
+        )
 
 
 def arguments(given: list[str], *, began: Path) -> list[str]:
@@ -100,8 +131,13 @@ def arguments(given: list[str], *, began: Path) -> list[str]:
             expects = False
             continue
         expects = text in FLAGS
-        made.append(text if text.startswith("-") or "=" not in text else _override(text, several=several, began=began))
-    return sorted(made, key=lambda text: text not in MULTIRUN)  # Hydra's parser takes no flag between overrides
+        made.append(
+            text
+            if text.startswith("-") or "=" not in text
+            else _override(text, several=several, began=began)
+        )
+    # Hydra's parser takes no flag between overrides
+    return sorted(made, key=lambda text: text not in MULTIRUN)
 
 
 def _override(text: str, *, several: bool, began: Path) -> str:
@@ -120,7 +156,8 @@ def _override(text: str, *, several: bool, began: Path) -> str:
 
 
 def _for_the_shell(text: str) -> str:
-    """In double quotes where these mean nothing to a shell that stands in them: easier to read than shlex's."""
+    """In double quotes where these mean nothing to a shell that stands in them: easier to read than
+    shlex's."""
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
@@ -170,7 +207,8 @@ def _quoted(text: str) -> str:
 
 
 def expand(cfg: DictConfig) -> None:
-    """Fill in `~` and variables in every path of a composed config, wherever it comes from (a file, the environment)."""
+    """Fill in `~` and variables in every path of a composed config, wherever it comes from (a file,
+    the environment)."""
     for key in _keys(cfg):
         if any(fnmatchcase(key, pattern) for pattern in PLACES):
             value = OmegaConf.select(cfg, key, throw_on_missing=False)

@@ -1,7 +1,7 @@
 """One run in several processes: who leads, who follows, and one outcome for all of them.
 
-Lightning, torchrun or SLURM start the same command once for each process. The first claims the run folder and writes;
-the others find it claimed, and get or raise what the first one did.
+Lightning, torchrun or SLURM start the same command once for each process. The first claims the run
+folder and writes; the others find it claimed, and get or raise what the first one did.
 """
 
 from __future__ import annotations
@@ -31,17 +31,22 @@ def follows(trainer: Any) -> bool:
 
 
 def together(trainer: Any, claimed: Callable[[], Path | None]) -> Path | None:
-    """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what the first one did."""
+    """What `claimed` gives or raises. SLURM's tasks all run from the start: they get or raise what
+    the first one did."""
     several = os.environ.get("SLURM_NTASKS", "1") != "1"
     if alone(trainer) and several:
-        os.environ.pop("SLURM_NTASKS")  # an interactive allocation's: Lightning would wait for its other tasks
+        # an interactive allocation's: Lightning would wait for its other tasks
+        os.environ.pop("SLURM_NTASKS")
     if alone(trainer) or not several:
         return claimed()
     from lightning import Fabric
 
     quiet()
     fabric = Fabric(
-        accelerator=trainer.accelerator, devices=trainer.devices, num_nodes=trainer.num_nodes, strategy="ddp"
+        accelerator=trainer.accelerator,
+        devices=trainer.devices,
+        num_nodes=trainer.num_nodes,
+        strategy="ddp",
     )
     fabric.launch()
     try:
@@ -52,7 +57,8 @@ def together(trainer: Any, claimed: Callable[[], Path | None]) -> Path | None:
 
 
 def agreed(fabric: Any, claimed: Callable[[], Path | None]) -> Path | None:
-    """What `claimed` gives or raises in the first of a Fabric's processes, in all of them, so that none is left waiting.
+    """What `claimed` gives or raises in the first of a Fabric's processes, in all of them, so that
+    none is left waiting.
 
     An error that is none of runs.PLAIN the first raises as it is, the others as RuntimeError.
     """
@@ -64,7 +70,10 @@ def agreed(fabric: Any, claimed: Callable[[], Path | None]) -> Path | None:
         except runs.PLAIN as error:
             outcome = error
         except Exception as error:
-            own, outcome = error, RuntimeError(f"the first process failed: {type(error).__name__}, told by itself")
+            own, outcome = (
+                error,
+                RuntimeError(f"the first process failed: {type(error).__name__}, told by itself"),
+            )
     outcome = fabric.broadcast(outcome)
     if isinstance(outcome, Exception):
         raise own or outcome
@@ -83,18 +92,29 @@ class Launched:
     """This process among those that Lightning starts for a set; each draws one shard of it."""
 
     def __init__(self, trainer: Any, *, shard: str, draws: bool) -> None:
-        self.processes, self.first, self.device, self.shard, self._fabric = 1, True, None, shard, None
+        self.processes, self.first, self.device, self.shard, self._fabric = (
+            1,
+            True,
+            None,
+            shard,
+            None,
+        )
         if alone(trainer) or not draws:
             return
         if shard != "0/1":
-            raise ValueError(f"shard={shard} with trainer.devices={trainer.devices}: give one of the two")
+            raise ValueError(
+                f"shard={shard} with trainer.devices={trainer.devices}: give one of the two"
+            )
         from lightning import Fabric
 
         logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
         self._fabric = Fabric(**trainer)
         self._fabric.launch()
         self.processes, self.first = self._fabric.world_size, self._fabric.is_global_zero
-        self.device, self.shard = self._fabric.device, f"{self._fabric.global_rank}/{self.processes}"
+        self.device, self.shard = (
+            self._fabric.device,
+            f"{self._fabric.global_rank}/{self.processes}",
+        )
 
     def claim(self, claimed: Callable[[], Path | None]) -> Path | None:
         """What `claimed` gives in the first process; a refusal, told by it, ends them all."""
@@ -108,7 +128,8 @@ class Launched:
             sys.exit(1)
 
     def wait(self, finished: Callable[[], bool]) -> None:
-        """Until all shards are `finished`. They are as slow as their devices, so no collective's time limit holds here."""
+        """Until all shards are `finished`. They are as slow as their devices, so no collective's
+        time limit holds here."""
         while not finished():
             time.sleep(1)
 

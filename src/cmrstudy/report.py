@@ -1,4 +1,5 @@
-"""Tables as CSV, Markdown and LaTeX, and the study as one self-contained HTML page for phones and printers."""
+"""Tables as CSV, Markdown and LaTeX, and the study as one self-contained HTML page for phones and
+printers."""
 
 from __future__ import annotations
 
@@ -18,31 +19,51 @@ from cmrstudy.page import PAGE, STYLE
 
 LONG = 15  # rows: a longer table is folded until it is asked for, or printed
 KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
-LATEX = str.maketrans({
-    **{c: f"\\{c}" for c in "&%$#_{}"}, "\\": r"\textbackslash{}", "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "±": r"$\pm$",
-})  # fmt: skip
+LATEX = str.maketrans(
+    {
+        **{c: f"\\{c}" for c in "&%$#_{}"},
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "±": r"$\pm$",
+    }
+)
 
 
 class Section(NamedTuple):
-    """A part of the report; a table's attrs may hold caption (str), warnings and refused (lists of sentences)."""
+    """A part of the report; a table's attrs may hold caption (str), warnings and refused (lists of
+    sentences)."""
 
     heading: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[pd.DataFrame] = ()  # display frames
-    figures: Sequence[tuple[str, str | Path]] = ()  # title, which is also the alternative text; PNG or SVG file
+    # title, which is also the alternative text; PNG or SVG file
+    figures: Sequence[tuple[str, str | Path]] = ()
     warnings: Sequence[str] = ()
-    sources: Mapping[str, Any] | Sequence[str] = ()  # command, fingerprints, n, date: small, below the heading
-    answers: Sequence[str] = ()  # sentences for the box at the top of the page, which links to this section
+    # command, fingerprints, n, date: small, below the heading
+    sources: Mapping[str, Any] | Sequence[str] = ()
+    # sentences for the box at the top of the page, which links to this section
+    answers: Sequence[str] = ()
 
 
 def write_tables(
-    frame: pd.DataFrame, folder: str | Path, name: str, caption: str, *, display: pd.DataFrame | None = None
+    frame: pd.DataFrame,
+    folder: str | Path,
+    name: str,
+    caption: str,
+    *,
+    display: pd.DataFrame | None = None,
 ) -> list[Path]:
-    """<name>.csv of `frame` for machines, <name>.md and <name>.tex (booktabs) of `display` for readers; their paths."""
+    """<name>.csv of `frame` for machines, <name>.md and <name>.tex (booktabs) of `display` for
+    readers; their paths."""
     shown = frame if display is None else display
-    contents = {"csv": frame.to_csv(index=False), "md": markdown(shown, caption),
-                "tex": latex(shown, caption, label=f"tab:{name}")}  # fmt: skip
+    contents = {
+        "csv": frame.to_csv(index=False),
+        "md": markdown(shown, caption),
+        "tex": latex(shown, caption, label=f"tab:{name}"),
+    }
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in contents]
     Path(folder).mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths, contents.values(), strict=True):
@@ -53,46 +74,93 @@ def write_tables(
 def markdown(frame: pd.DataFrame, caption: str) -> str:
     """A pipe table below its caption, with its warnings."""
     rows = [[str(column) for column in frame.columns], ["---"] * frame.shape[1], *_cells(frame)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
-    return "\n".join([f"**{caption}**", "", *lines, *(f"\n> Note: {note}" for note in notes(frame))]) + "\n"
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        for row in rows
+    ]
+    return (
+        "\n".join([f"**{caption}**", "", *lines, *(f"\n> Note: {note}" for note in notes(frame))])
+        + "\n"
+    )
 
 
 def latex(frame: pd.DataFrame, caption: str, *, label: str) -> str:
     """A booktabs table environment; \\usepackage{booktabs} is all it needs."""
-    lines = [" & ".join(cell.replace("\n", " ").translate(LATEX) for cell in row) + r" \\"
-             for row in [[str(column) for column in frame.columns], *_cells(frame)]]  # fmt: skip
-    return "\n".join([r"\begin{table}", r"\centering",
-                      rf"\caption{{{caption.translate(LATEX)}}}", rf"\label{{{label}}}",
-                      rf"\begin{{tabular}}{{l{'r' * (frame.shape[1] - 1)}}}", r"\toprule", lines[0], r"\midrule",
-                      *lines[1:], r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"  # fmt: skip
+    lines = [
+        " & ".join(cell.replace("\n", " ").translate(LATEX) for cell in row) + r" \\"
+        for row in [[str(column) for column in frame.columns], *_cells(frame)]
+    ]
+    return (
+        "\n".join(
+            [
+                r"\begin{table}",
+                r"\centering",
+                rf"\caption{{{caption.translate(LATEX)}}}",
+                rf"\label{{{label}}}",
+                rf"\begin{{tabular}}{{l{'r' * (frame.shape[1] - 1)}}}",
+                r"\toprule",
+                lines[0],
+                r"\midrule",
+                *lines[1:],
+                r"\bottomrule",
+                r"\end{tabular}",
+                r"\end{table}",
+            ]
+        )
+        + "\n"
+    )
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
     """What a reader must know about this table: warnings, and axes that could not be compared."""
-    return [*frame.attrs.get("warnings", ()), *(f"Left out: {reason}" for reason in frame.attrs.get("refused", ()))]
+    return [
+        *frame.attrs.get("warnings", ()),
+        *(f"Left out: {reason}" for reason in frame.attrs.get("refused", ())),
+    ]
 
 
 def report_html(
-    sections: Sequence[tuple[Any, ...]], *, title: str, facts: Mapping[str, Any], summary: Sequence[str] = ()
+    sections: Sequence[tuple[Any, ...]],
+    *,
+    title: str,
+    facts: Mapping[str, Any],
+    summary: Sequence[str] = (),
 ) -> str:
-    """One HTML page without scripts or external references; `facts` are provenance rows (commands, n, date).
+    """One HTML page without scripts or external references; `facts` are provenance rows (commands,
+    n, date).
 
-    `summary`: sentences that stand first, above the sections' own answers. Sections are Section or its fields in order.
-    Tables of more than LONG rows are folded; they open when asked, and in print. Everything is escaped. Raises
-    FileNotFoundError naming a figure that is not there, ValueError for another file type.
+    `summary`: sentences that stand first, above the sections' own answers. Sections are Section or
+    its fields in order. Tables of more than LONG rows are folded; they open when asked, and in
+    print. Everything is escaped. Raises FileNotFoundError naming a figure that is not there,
+    ValueError for another file type.
     """
-    shown: list[dict[str, Any]] = [{"section": section,
-              "anchor": f"part-{number}",
-              "sources": sourced(section.sources),
-              "tables": [_table(frame) for frame in section.tables],
-              "figures": [(name, data_uri(Path(path))) for name, path in section.figures]}
-             for number, section in enumerate((Section(*given) for given in sections), start=1)]  # fmt: skip
-    return Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(PAGE).render(
-        title=title, facts={str(key): _lines(value) for key, value in facts.items()}, sections=shown, summary=summary,
-        answered=any(part["section"].answers for part in shown), style=Markup(STYLE))  # fmt: skip
+    shown: list[dict[str, Any]] = [
+        {
+            "section": section,
+            "anchor": f"part-{number}",
+            "sources": sourced(section.sources),
+            "tables": [_table(frame) for frame in section.tables],
+            "figures": [(name, data_uri(Path(path))) for name, path in section.figures],
+        }
+        for number, section in enumerate((Section(*given) for given in sections), start=1)
+    ]
+    return (
+        Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+        .from_string(PAGE)
+        .render(
+            title=title,
+            facts={str(key): _lines(value) for key, value in facts.items()},
+            sections=shown,
+            summary=summary,
+            answered=any(part["section"].answers for part in shown),
+            style=Markup(STYLE),
+        )
+    )
 
 
-def number(value: float, low: float = float("nan"), high: float = float("nan"), *, form: str = ".3f") -> str:
+def number(
+    value: float, low: float = float("nan"), high: float = float("nan"), *, form: str = ".3f"
+) -> str:
     """ "0.820 [0.808, 0.832]"; without an interval the value, without a value n/a."""
     if pd.isna(value):
         return "n/a"
@@ -102,7 +170,9 @@ def number(value: float, low: float = float("nan"), high: float = float("nan"), 
 def data_uri(path: Path) -> str:
     """The image file itself as a data: URI."""
     if path.suffix not in KINDS:
-        raise ValueError(f"{path}: a report shows {' or '.join(KINDS)} files; save the figure as one of them")
+        raise ValueError(
+            f"{path}: a report shows {' or '.join(KINDS)} files; save the figure as one of them"
+        )
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: this figure of the report is not there; draw it with cmrstudy.figures.save first"
@@ -113,14 +183,23 @@ def data_uri(path: Path) -> str:
 def _table(frame: pd.DataFrame) -> dict[str, Any]:
     """What the page shows of a table; `text`: for each column, whether it holds words."""
     rows = _cells(frame)
-    text = [not any(re.match(r"[-+−]?\d", cell) for cell in column) and set(column) != {"n/a"}
-            for column in zip(*rows, strict=True)]  # fmt: skip
-    return {"caption": frame.attrs.get("caption", ""), "columns": [str(c) for c in frame.columns], "rows": rows,
-            "text": text or [False] * frame.shape[1], "notes": notes(frame), "long": len(frame) > LONG}  # fmt: skip
+    text = [
+        not any(re.match(r"[-+−]?\d", cell) for cell in column) and set(column) != {"n/a"}
+        for column in zip(*rows, strict=True)
+    ]
+    return {
+        "caption": frame.attrs.get("caption", ""),
+        "columns": [str(c) for c in frame.columns],
+        "rows": rows,
+        "text": text or [False] * frame.shape[1],
+        "notes": notes(frame),
+        "long": len(frame) > LONG,
+    }
 
 
 def sourced(sources: Mapping[str, Any] | Sequence[str]) -> list[str]:
-    """A section's sources as lines, "key: value" for a mapping; lists of values are joined by commas."""
+    """A section's sources as lines, "key: value" for a mapping; lists of values are joined by
+    commas."""
     if isinstance(sources, Mapping):
         return [f"{key}: {', '.join(_lines(value))}" for key, value in sources.items()]
     return [str(line) for line in sources]

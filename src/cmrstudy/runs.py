@@ -1,4 +1,5 @@
-"""Run folders: refused when finished, continued when interrupted, never mixed with other settings, inputs or people's files.
+"""Run folders: refused when finished, continued when interrupted, never mixed with other settings,
+inputs or people's files.
 
 <folder>/run.json       whose folder this is: the run's settings, choices and inputs; written first
          config.yaml    the whole resolved config
@@ -34,30 +35,97 @@ from cmrstudy.memory import OutOfMemory
 MADE_BY = "cmr-debias"
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
 RESUME, STALE = ("auto", True, False), (None, "keep")
-LEFT = (  # every file that a command writes into a run folder; nothing else is ever removed from one
-    "run.json", "config.yaml", "failed.json", "finished.json", ".*.[0-9]*",
+# every file that a command writes into a run folder; nothing else is ever removed from one
+LEFT = (
+    "run.json",
+    "config.yaml",
+    "failed.json",
+    "finished.json",
+    ".*.[0-9]*",
     # trainings
-    "checkpoints/best.ckpt", "checkpoints/last.ckpt", "autoencoder/checkpoints/last.ckpt",
-    "unet/checkpoints/last.ckpt", "hparams.yaml", "log/*", "tensorboard/*", "wandb/*", "lightning_logs/*",
-    "previews/*", "controlnet/config.json", "controlnet/diffusion_pytorch_model.safetensors",
-    "controlnet/generator.json", "base/*", "draws.csv", "predictions.csv",
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "autoencoder/checkpoints/last.ckpt",
+    "unet/checkpoints/last.ckpt",
+    "hparams.yaml",
+    "log/*",
+    "tensorboard/*",
+    "wandb/*",
+    "lightning_logs/*",
+    "previews/*",
+    "controlnet/config.json",
+    "controlnet/diffusion_pytorch_model.safetensors",
+    "controlnet/generator.json",
+    "base/*",
+    "draws.csv",
+    "predictions.csv",
     # sets
-    "plan.csv", "settings.json", "images.u8", "masks.u8", "parts/*", "index.parquet", "store.json",
-    "README.md", "failed.csv", "sweep/*", "shard-*-of-*/*", ".lock",
+    "plan.csv",
+    "settings.json",
+    "images.u8",
+    "masks.u8",
+    "parts/*",
+    "index.parquet",
+    "store.json",
+    "README.md",
+    "failed.csv",
+    "sweep/*",
+    "shard-*-of-*/*",
+    ".lock",
     # what is made from them
-    "model/*", "png/*", "nifti/*", ".png-*.unfinished/*", ".nifti-*.unfinished/*",
-    "explain.csv", "explain_images.csv", "explain_*.png", "explain_*.svg", "maps.npz",
+    "model/*",
+    "png/*",
+    "nifti/*",
+    ".png-*.unfinished/*",
+    ".nifti-*.unfinished/*",
+    "explain.csv",
+    "explain_images.csv",
+    "explain_*.png",
+    "explain_*.svg",
+    "maps.npz",
     # inspections and evaluations
-    "subjects.csv", "rejected.csv", "columns.csv", "withdrawn.csv", "fig1_demographics.png", "fig1_demographics.svg",
-    "report.html", "audit.json", "figures/*", "private/*",
-    *(f"{stem}{of}.{kind}" for kind in ("csv", "md", "tex") for of in ("", "_*") for stem in (
-        "table1", "table2", "gaps", "fairness", "metrics", "calibration", "confusion", "tests", "ranks",
-        "adherence", "area_change", "diversity", "fidelity", "two_sample", "audit", "membership")),
-)  # fmt: skip
+    "subjects.csv",
+    "rejected.csv",
+    "columns.csv",
+    "withdrawn.csv",
+    "fig1_demographics.png",
+    "fig1_demographics.svg",
+    "report.html",
+    "audit.json",
+    "figures/*",
+    "private/*",
+    *(
+        f"{stem}{of}.{kind}"
+        for kind in ("csv", "md", "tex")
+        for of in ("", "_*")
+        for stem in (
+            "table1",
+            "table2",
+            "gaps",
+            "fairness",
+            "metrics",
+            "calibration",
+            "confusion",
+            "tests",
+            "ranks",
+            "adherence",
+            "area_change",
+            "diversity",
+            "fidelity",
+            "two_sample",
+            "audit",
+            "membership",
+        )
+    ),
+)
 NAMED = (  # those that are removed even where a folder on the way is a link
-    "checkpoints/best.ckpt", "checkpoints/last.ckpt", "autoencoder/checkpoints/last.ckpt", "unet/checkpoints/last.ckpt",
-)  # fmt: skip
-MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}  # -> their extra
+    "checkpoints/best.ckpt",
+    "checkpoints/last.ckpt",
+    "autoencoder/checkpoints/last.ckpt",
+    "unet/checkpoints/last.ckpt",
+)
+# -> their extra
+MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}
 TIME_OVER = (
     "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
     "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
@@ -65,14 +133,23 @@ TIME_OVER = (
 
 
 class AttemptEnded(Exception):
-    """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same command continues it."""
+    """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same
+    command continues it."""
 
 
-PLAIN = (ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable, OutOfMemory)
+PLAIN = (
+    ValueError,
+    FileNotFoundError,
+    FileExistsError,
+    FloatingPointError,
+    Unwritable,
+    OutOfMemory,
+)
 
 
 class Asked(NamedTuple):
-    """What a command asks of a run folder: who the run is, and what may be done with what is there."""
+    """What a command asks of a run folder: who the run is, and what may be done with what is
+    there."""
 
     folder: Path
     config: dict[str, Any]  # plain, resolved
@@ -89,13 +166,15 @@ class Asked(NamedTuple):
 State = Literal["fresh", "continue", "finished"]
 
 
-def begin(asked: Asked, *, resume: bool | str = "auto", overwrite: bool = False, stale: str | None = None) -> State:
+def begin(
+    asked: Asked, *, resume: bool | str = "auto", overwrite: bool = False, stale: str | None = None
+) -> State:
     """Claim a run folder and say what is to be done in it.
 
     Args:
         asked: the run.
-        resume: "auto" continues an unfinished run of these settings and refuses a finished one, true also reuses a
-            finished one, false refuses both.
+        resume: "auto" continues an unfinished run of these settings and refuses a finished one,
+            true also reuses a finished one, false refuses both.
         overwrite: remove what this program wrote there, and nothing else, first.
         stale: "keep" uses a run whose inputs have changed since.
 
@@ -135,7 +214,9 @@ def begin(asked: Asked, *, resume: bool | str = "auto", overwrite: bool = False,
     return "continue"
 
 
-def _claim(asked: Asked, *, stale: str | None, inputs: Inputs | None = None, begun: str | None = None) -> None:
+def _claim(
+    asked: Asked, *, stale: str | None, inputs: Inputs | None = None, begun: str | None = None
+) -> None:
     folder = asked.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +225,9 @@ def _claim(asked: Asked, *, stale: str | None, inputs: Inputs | None = None, beg
             f"{folder}: a file or a broken link is in the way; give another run_dir= or name="
         ) from None
     except OSError as error:
-        raise Unwritable(f"{folder} can't be made: {error.strerror}; give another run_dir= or preset.runs=") from None
+        raise Unwritable(
+            f"{folder} can't be made: {error.strerror}; give another run_dir= or preset.runs="
+        ) from None
     (folder / "failed.json").unlink(missing_ok=True)
     kept = {key: value for key, value in asked.config.items() if key not in CONTROL}
     record = {
@@ -172,11 +255,14 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def _refuse_foreign(folder: Path) -> None:
-    """Raise FileExistsError where a folder holds files but is no run's: nothing there is touched."""
+    """Raise FileExistsError where a folder holds files but is no run's: nothing there is
+    touched."""
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"{folder} is a file; give another run_dir= or name=")
     there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if seen := [name for name in there if not any(fnmatchcase(name, p) for p in (".*.[0-9]*", ".lock"))]:
+    if seen := [
+        name for name in there if not any(fnmatchcase(name, p) for p in (".*.[0-9]*", ".lock"))
+    ]:
         shown = ", ".join(seen[:3]) + (f" and {len(seen) - 3} more" if len(seen) > 3 else "")
         raise FileExistsError(
             f"{folder} holds files that are no run's ({shown}); nothing there is touched. Give another run_dir= or name="
@@ -184,13 +270,15 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _only_begun(folder: Path) -> bool:
-    """Whether a run has left nothing but its settings: one that failed on its input claims no folder."""
+    """Whether a run has left nothing but its settings: one that failed on its input claims no
+    folder."""
     light = ("run.json", "config.yaml", "failed.json", "hparams.yaml")
     return all(path.name in light or path.name.startswith(".") for path in _files(folder)[0])
 
 
 def _files(folder: Path) -> tuple[list[Path], list[Path]]:
-    """(the files below a folder that this program writes, the others); links are not followed but for NAMED."""
+    """(the files below a folder that this program writes, the others); links are not followed but
+    for NAMED."""
     ours: list[Path] = [folder / name for name in NAMED if (folder / name).is_file()]
     others: list[Path] = []
     for path in sorted(folder.rglob("*")):
@@ -206,7 +294,8 @@ def few(lines: list[str]) -> str:
 
 
 def _check_inputs(record: dict[str, Any], asked: Asked, state: str, *, stale: str | None) -> None:
-    """Refuse a run whose inputs are no longer what it was made from; say which can't be compared."""
+    """Refuse a run whose inputs are no longer what it was made from; say which can't be
+    compared."""
     other, unknown = changed(record["inputs"], asked.places)
     if other and stale != "keep":
         raise ValueError(
@@ -216,7 +305,10 @@ def _check_inputs(record: dict[str, Any], asked: Asked, state: str, *, stale: st
     if other:
         print(f"{asked.folder}: kept although inputs have changed: {few(other)}", flush=True)
     if unknown:
-        print(f"{asked.folder}: not compared, since not there any more: {', '.join(unknown)}", flush=True)
+        print(
+            f"{asked.folder}: not compared, since not there any more: {', '.join(unknown)}",
+            flush=True,
+        )
 
 
 def claim(asked: Asked) -> Path | None:
@@ -224,15 +316,22 @@ def claim(asked: Asked) -> Path | None:
     option = asked.option
     if (other := _other_job(asked)) is not None:
         same = (
-            (kept := record(asked.folder)) and kept.state == "finished" and not differing(kept.settings, asked.settings)
+            (kept := record(asked.folder))
+            and kept.state == "finished"
+            and not differing(kept.settings, asked.settings)
         )
         if not same:
-            raise FileExistsError(f"{asked.folder}: job {other} of this sweep works there; give each job its own name=")
+            raise FileExistsError(
+                f"{asked.folder}: job {other} of this sweep works there; give each job its own name="
+            )
         print(f"{asked.folder}: the same run as job {other} of this sweep, reused")
         return None
     resume = True if restarted() else option("resume", "auto")
     state = begin(
-        asked, resume=resume, overwrite=option("overwrite", False) and not restarted(), stale=option("stale", None)
+        asked,
+        resume=resume,
+        overwrite=option("overwrite", False) and not restarted(),
+        stale=option("stale", None),
     )
     if state == "finished":
         print(f"{asked.folder}: finished before, reused")
@@ -257,9 +356,11 @@ def _other_job(asked: Asked) -> int | None:
 
 
 def clear(folder: Path) -> list[str]:
-    """Remove what this program wrote into a run folder and say what else is there; links are not followed.
+    """Remove what this program wrote into a run folder and say what else is there; links are not
+    followed.
 
-    Returns the paths that stay. The folder's record goes last, so that an interruption leaves a run of ours.
+    Returns the paths that stay. The folder's record goes last, so that an interruption leaves a run
+    of ours.
     """
     ours, others = _files(folder)
     for path in sorted(ours, key=lambda path: (path.name == "run.json", path)):
@@ -271,7 +372,9 @@ def clear(folder: Path) -> list[str]:
     kept = [path.relative_to(folder).as_posix() for path in others]
     if kept:
         more = f" and {len(kept) - 5} more" if len(kept) > 5 else ""
-        print(f"{folder}: kept, not written by this program: {', '.join(kept[:5])}{more}", flush=True)
+        print(
+            f"{folder}: kept, not written by this program: {', '.join(kept[:5])}{more}", flush=True
+        )
     return kept
 
 
@@ -295,18 +398,24 @@ def uses(folder: Path, key: str, *, fingerprint: str, at: str | Path | None, **k
             f"{folder}: {key} has changed since this run began ({earlier['fingerprint']} -> {fingerprint}); "
             "overwrite=true begins anew with it, stale=keep goes on"
         )
-    record["inputs"][key] = {"fingerprint": fingerprint, "at": None if at is None else str(at), **known}
+    record["inputs"][key] = {
+        "fingerprint": fingerprint,
+        "at": None if at is None else str(at),
+        **known,
+    }
     write_atomic(folder / "run.json", json.dumps(record, indent=1, default=str))
 
 
 def restarted() -> bool:
-    """Has SLURM started this job before (preempted, time over, node lost)? Then it continues what it began itself."""
+    """Has SLURM started this job before (preempted, time over, node lost)? Then it continues what
+    it began itself."""
     return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Hold a run against other processes, with a lock beside its folder. Raises FileExistsError if another has it."""
+    """Hold a run against other processes, with a lock beside its folder. Raises FileExistsError if
+    another has it."""
     lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -327,7 +436,8 @@ def held(folder: Path) -> Iterator[None]:
 def finish(folder: Path, **facts: Any) -> None:
     """Mark a run as complete, with what a later reader needs to trust it.
 
-    A fact `left` says what is still to be done that no later reader needs: the same command then goes on with that.
+    A fact `left` says what is still to be done that no later reader needs: the same command then
+    goes on with that.
     """
     facts = {**facts, "code": code_version(), "finished": time.strftime("%Y-%m-%d %H:%M:%S")}
     write_atomic(folder / "finished.json", json.dumps(facts, indent=1, default=str))
@@ -337,12 +447,15 @@ def facts(folder: Path) -> dict[str, Any]:
     """What `finish` wrote; FileNotFoundError when the run is missing or unfinished."""
     path = Path(folder) / "finished.json"
     if not path.exists():
-        raise FileNotFoundError(f"{folder}: no finished run there; run it, or continue it with the same command")
+        raise FileNotFoundError(
+            f"{folder}: no finished run there; run it, or continue it with the same command"
+        )
     return json.loads(path.read_text())
 
 
 def left(folder: Path) -> str | None:
-    """What a run still has to do that nobody who uses it needs, as its `finish` said; None for nothing."""
+    """What a run still has to do that nobody who uses it needs, as its `finish` said; None for
+    nothing."""
     return facts(folder).get("left")
 
 
@@ -373,19 +486,26 @@ def record(folder: Path) -> Record | None:
         state, facts_ = "finished", facts(folder)
     elif (folder / "failed.json").exists():
         state, told = "failed", json.loads((folder / "failed.json").read_text())["told"]
-    return Record(folder, state, told, kept["settings"], kept["choices"], kept["keys"], kept["inputs"], facts_)
+    return Record(
+        folder, state, told, kept["settings"], kept["choices"], kept["keys"], kept["inputs"], facts_
+    )
 
 
 @contextmanager
 def attempt(folder: Path) -> Iterator[None]:
-    """An error within ends the run in `folder` and is kept there as failed.json: told, kind, failed (when)."""
+    """An error within ends the run in `folder` and is kept there as failed.json: told, kind, failed
+    (when)."""
     try:
         yield
     except AttemptEnded:
         raise
     except Exception as error:
         kind = type(error).__name__  # what other people's errors say may name a participant
-        record = {"told": told(error) or kind, "kind": kind, "failed": time.strftime("%Y-%m-%d %H:%M:%S")}
+        record = {
+            "told": told(error) or kind,
+            "kind": kind,
+            "failed": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
         with suppress(OSError):  # the disk may be what failed
             write_atomic(folder / "failed.json", json.dumps(record, indent=1))
         raise
@@ -395,7 +515,8 @@ def attempt(folder: Path) -> Iterator[None]:
 
 
 def told(error: BaseException) -> str | None:
-    """The paragraph a user needs when the input, the settings or the disk are at fault; None for any other error."""
+    """The paragraph a user needs when the input, the settings or the disk are at fault; None for
+    any other error."""
     # what a config's _target_ raised, Hydra wraps
     if type(error).__name__ == "InstantiationException" and error.__cause__:
         error = error.__cause__
@@ -411,7 +532,9 @@ def _foreign(error: BaseException) -> str | None:
     name, text = type(error).__name__, str(error).strip()
     package = type(error).__module__.partition(".")[0]
     if name == "MisconfigurationException":
-        gpu = "; trainer=auto takes whatever there is" if "backend" in text or "CUDA" in text else ""
+        gpu = (
+            "; trainer=auto takes whatever there is" if "backend" in text or "CUDA" in text else ""
+        )
         return f"{' '.join(text.split()).rstrip('!.')}{gpu}"
     if isinstance(error, ModuleNotFoundError):
         for module, extra in MODULES.items():
@@ -426,7 +549,8 @@ def _foreign(error: BaseException) -> str | None:
 
 @cache
 def code_version() -> str:
-    """ "0.1.0+2afed89b" in a clean checkout, with ".edited" behind it where tracked files differ, else "0.1.0"."""
+    """ "0.1.0+2afed89b" in a clean checkout, with ".edited" behind it where tracked files differ,
+    else "0.1.0"."""
     try:
         released = version(MADE_BY)
     except PackageNotFoundError:  # src on the path, not installed
@@ -438,9 +562,12 @@ def code_version() -> str:
 
 def _git(*args: str) -> str:
     here = Path(__file__).parent
-    if not (here.parents[1] / ".git").exists():  # installed, perhaps inside another project's checkout
+    # installed, perhaps inside another project's checkout
+    if not (here.parents[1] / ".git").exists():
         return ""
     try:
-        return subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, timeout=10
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,4 +1,5 @@
-"""Lightning's fit, resumable and logged: one function for every training, whatever its module and data."""
+"""Lightning's fit, resumable and logged: one function for every training, whatever its module and
+data."""
 
 from __future__ import annotations
 
@@ -18,13 +19,24 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from cmrdata.disk import write_atomic
 from cmrstudy import dashboards, memory
 from cmrstudy.attempts import Attempt
-from cmrstudy.checkpoints import OURS, Best, Latest, WholeFiles, fingerprint_of, place_of, read, remove_torn, resumable
+from cmrstudy.checkpoints import (
+    OURS,
+    Best,
+    Latest,
+    WholeFiles,
+    fingerprint_of,
+    place_of,
+    read,
+    remove_torn,
+    resumable,
+)
 from cmrstudy.continuing import Place
 from cmrstudy.epoch_lines import epoch_lines
 
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 PRECISIONS = ("32-true", "32", "bf16-mixed", "bf16", "16-mixed", "16", "None")
-DEFAULTED = ("max_steps", "overfit_batches", "fast_dev_run", "detect_anomaly")  # where null means nothing to Lightning
+# where null means nothing to Lightning
+DEFAULTED = ("max_steps", "overfit_batches", "fast_dev_run", "detect_anomaly")
 OWN = {  # keys of Lightning's Trainer that the run decides
     "logger": "choose with logger=",
     "default_root_dir": "it is run_dir",
@@ -60,8 +72,10 @@ def fit(
     Args:
         module: what is trained.
         folder: checkpoints/last.ckpt below it is continued from; profiles are written there.
-        data: a LightningDataModule that begins its draws at `data.begin`, a Place, which is set here.
-        trainer: arguments of lightning.Trainer; a dry run with fast_dev_run, which reads and writes no checkpoint.
+        data: a LightningDataModule that begins its draws at `data.begin`, a Place, which is set
+            here.
+        trainer: arguments of lightning.Trainer; a dry run with fast_dev_run, which reads and writes
+            no checkpoint.
         attempt: its time limit and signals end the training.
         seed: the run's.
         loggers: who gets the metrics.
@@ -71,17 +85,20 @@ def fit(
         steps: the same in optimiser steps.
         monitor: metric whose maximum decides on checkpoints/best.ckpt; None: there is none.
         divide: data.batch_size is that of all processes together.
-        ckpt_path: of another run, or its folder, to continue from where `folder` holds no checkpoint.
-        weights: puts other weights into the module before the first step, and gives their fingerprint.
+        ckpt_path: of another run, or its folder, to continue from where `folder` holds no
+            checkpoint.
+        weights: puts other weights into the module before the first step, and gives their
+            fingerprint.
 
     Returns:
-        The trainer, and the last metrics as plain numbers; among them `stopped` (a sentence) where the training
-        ended before its last epoch, and the fingerprints of what it started from.
+        The trainer, and the last metrics as plain numbers; among them `stopped` (a sentence) where
+        the training ended before its last epoch, and the fingerprints of what it started from.
 
     Raises:
-        ValueError: for settings that Lightning refuses or that a run can't have, and where nothing is trained.
-        cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as `module.lighter`.
-        cmrstudy.attempts.Ended: which the attempt turns into runs.AttemptEnded.
+        ValueError: for settings that Lightning refuses or that a run can't have, and where nothing
+            is trained.
+        cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as
+        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into runs.AttemptEnded.
     """
     attempt.standing = "before the first step"
     asked = getattr(data, "batch_size", 1)
@@ -89,10 +106,16 @@ def fit(
     dry = bool(options.get("fast_dev_run"))
     kept = folder / "checkpoints"
     latest = Latest(kept / "last.ckpt", attempt=attempt, seed=seed, minutes=minutes, steps=steps)
-    best = [Best(kept, filename="best", monitor=monitor, mode="max", enable_version_counter=False)] if monitor else []
+    best = (
+        [Best(kept, filename="best", monitor=monitor, mode="max", enable_version_counter=False)]
+        if monitor
+        else []
+    )
     check_watched(module, [*callbacks, *given], options)
     start = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
-    tell = LambdaCallback(on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {})))
+    tell = LambdaCallback(
+        on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {}))
+    )
     lines = epoch_lines([*callbacks, *given], bars=options.get("enable_progress_bar"))
     with plainly():
         fitter = L.Trainer(
@@ -101,7 +124,8 @@ def fit(
             callbacks=[*([] if dry else [*best, tell, *lines]), *callbacks, *given, latest],
             default_root_dir=folder,
         )
-    if not hasattr(fitter, "val_check_interval"):  # Lightning forgets it where it is a duration; EarlyStopping asks
+    # Lightning forgets it where it is a duration; EarlyStopping asks
+    if not hasattr(fitter, "val_check_interval"):
         fitter.val_check_interval = None
     if start:
         data.begin = start.place
@@ -129,11 +153,14 @@ def fit(
             f"{folder}: nothing was trained, since an epoch holds no whole batch; give a smaller data.batch_size, "
             "more images, or a larger trainer.limit_train_batches"
         )
-    return fitter, outcome(fitter, latest, folder) | {f"best_{keeper.monitor}": score(keeper) for keeper in best}
+    return fitter, outcome(fitter, latest, folder) | {
+        f"best_{keeper.monitor}": score(keeper) for keeper in best
+    }
 
 
 class Start(NamedTuple):
-    """A checkpoint to continue from: where it is, which place it holds, optimiser steps and rows of metrics.csv so far."""
+    """A checkpoint to continue from: where it is, which place it holds, optimiser steps and rows of
+    metrics.csv so far."""
 
     path: Path
     place: Place
@@ -142,14 +169,22 @@ class Start(NamedTuple):
 
 
 def beginning(
-    module: L.LightningModule, latest: Latest, *, ckpt_path: Path | None, weights: Callable[[], str] | None, dry: bool
+    module: L.LightningModule,
+    latest: Latest,
+    *,
+    ckpt_path: Path | None,
+    weights: Callable[[], str] | None,
+    dry: bool,
 ) -> Start | None:
-    """The checkpoint to continue from; None to begin anew (as a dry run does), with other weights where asked for.
+    """The checkpoint to continue from; None to begin anew (as a dry run does), with other weights
+    where asked for.
 
     What a run has started from goes on in its checkpoints, so a continued run knows it too.
     """
     if ckpt_path and weights:
-        raise ValueError("ckpt_path and weights: give the one to continue a training, or the other to start a new one")
+        raise ValueError(
+            "ckpt_path and weights: give the one to continue a training, or the other to start a new one"
+        )
     if latest.path.exists() and not dry:
         path = latest.path
         checkpoint = read(path, source=f"{path} (delete it, and the training begins anew)")
@@ -175,7 +210,8 @@ def check_unfinished(fitter: L.Trainer, start: Start) -> None:
 
 
 def continues(folder: Path, start: Start, loggers: Sequence[Logger]) -> None:
-    """Tell where a training goes on, and give this run what went before: rows of metrics.csv, another run's best epoch."""
+    """Tell where a training goes on, and give this run what went before: rows of metrics.csv,
+    another run's best epoch."""
     print(f"{folder}: goes on at step {start.step:,}, in epoch {start.place.epoch + 1}")
     for logger in loggers:
         dashboards.continue_csv(logger, step=start.step, rows=start.rows)
@@ -186,7 +222,8 @@ def continues(folder: Path, start: Start, loggers: Sequence[Logger]) -> None:
 
 
 def outcome(fitter: L.Trainer, latest: Latest, folder: Path) -> dict[str, Any]:
-    """The last metrics, why the training stopped early, what it started from; a resumed run that was done has them too."""
+    """The last metrics, why the training stopped early, what it started from; a resumed run that
+    was done has them too."""
     last = {**latest.kept["metrics"], **fitter.callback_metrics}
     metrics: dict[str, Any] = {name: round(float(value), 5) for name, value in last.items()}
     if reason := stopped(fitter):
@@ -203,7 +240,8 @@ def score(best: Best) -> float:
 
 
 def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]:
-    """Lightning's arguments as a run takes them, and the callbacks among them; ValueError for what it can't have."""
+    """Lightning's arguments as a run takes them, and the callbacks among them; ValueError for what
+    it can't have."""
     left_out = {"callbacks", "max_time", *(name for name in DEFAULTED if trainer.get(name) is None)}
     options = {name: value for name, value in trainer.items() if name not in left_out}
     for name, instead in OWN.items():
@@ -228,11 +266,18 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
             "give 32-true, bf16-mixed or 16-mixed"
         )
     if options.get("accumulate_grad_batches", 1) < 1:
-        raise ValueError(f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']}: give at least 1")
+        raise ValueError(
+            f"trainer.accumulate_grad_batches={options['accumulate_grad_batches']}: give at least 1"
+        )
     if not _all(options.get("limit_test_batches")):
-        print("trainer.limit_test_batches changes nothing: test subjects are predicted, and a run predicts all of them")
+        print(
+            "trainer.limit_test_batches changes nothing: test subjects are predicted, and a run predicts all of them"
+        )
     plugins = options.get("plugins") or []
-    options["plugins"] = [*(plugins if isinstance(plugins, list | tuple) else [plugins]), WholeFiles()]
+    options["plugins"] = [
+        *(plugins if isinstance(plugins, list | tuple) else [plugins]),
+        WholeFiles(),
+    ]
     return options, accepted(trainer.get("callbacks"))
 
 
@@ -241,11 +286,18 @@ def _all(limit: float | None) -> bool:
     return limit is None or (isinstance(limit, float) and limit == 1)
 
 
-def accepted(callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] | None) -> list[Callback]:
-    """One callback, several, or several by name, as a list; ValueError for those that don't work here."""
+def accepted(
+    callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] | None,
+) -> list[Callback]:
+    """One callback, several, or several by name, as a list; ValueError for those that don't work
+    here."""
     if isinstance(callbacks, Mapping):
         callbacks = list(callbacks.values())
-    several = [callbacks] if isinstance(callbacks, Callback) else [each for each in callbacks or [] if each is not None]
+    several = (
+        [callbacks]
+        if isinstance(callbacks, Callback)
+        else [each for each in callbacks or [] if each is not None]
+    )
     for callback in several:
         for name, why in REFUSED.items():
             if name in [kind.__name__ for kind in type(callback).__mro__]:
@@ -253,8 +305,11 @@ def accepted(callbacks: Callback | Sequence[Callback] | Mapping[str, Callback] |
     return several
 
 
-def check_watched(module: L.LightningModule, callbacks: Sequence[Callback], options: Mapping[str, Any]) -> None:
-    """Raise ValueError for a callback that watches a metric (of those in `module.logs`) which there won't be."""
+def check_watched(
+    module: L.LightningModule, callbacks: Sequence[Callback], options: Mapping[str, Any]
+) -> None:
+    """Raise ValueError for a callback that watches a metric (of those in `module.logs`) which there
+    won't be."""
     logged = getattr(module, "logs", None)
     for callback in callbacks:
         metric, kind = getattr(callback, "monitor", None), type(callback).__name__
@@ -272,14 +327,20 @@ def check_watched(module: L.LightningModule, callbacks: Sequence[Callback], opti
 
 
 def profiled(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The arguments with a profiler that writes into the run's folder; Lightning's own default writes to its log."""
+    """The arguments with a profiler that writes into the run's folder; Lightning's own default
+    writes to its log."""
     profiler = options.get("profiler")
     if isinstance(profiler, str):
         if profiler not in PROFILERS:
-            raise ValueError(f"trainer.profiler={profiler}: give one of {', '.join(PROFILERS)}, or a class by _target_")
+            raise ValueError(
+                f"trainer.profiler={profiler}: give one of {', '.join(PROFILERS)}, or a class by _target_"
+            )
         profiler = PROFILERS[profiler]()
     if isinstance(profiler, Profiler):
-        profiler.dirpath, profiler.filename = profiler.dirpath or folder, profiler.filename or "profile"
+        profiler.dirpath, profiler.filename = (
+            profiler.dirpath or folder,
+            profiler.filename or "profile",
+        )
     return {**options, "profiler": profiler}
 
 
@@ -290,14 +351,19 @@ def plainly() -> Iterator[None]:
         yield
     except MisconfigurationException as error:
         text = " ".join(str(error).split()).rstrip("!.")
-        cure = "; trainer=auto takes whatever this machine has" if "backend" in text or "CUDA" in text else ""
+        cure = (
+            "; trainer=auto takes whatever this machine has"
+            if "backend" in text or "CUDA" in text
+            else ""
+        )
         raise ValueError(f"trainer: {text}{cure}") from error
     except ModuleNotFoundError as error:  # a callback's or a profiler's
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def share(batch_size: int, *, processes: int) -> int:
-    """Images that each process takes of a batch, so that a step is the same whatever the number of processes."""
+    """Images that each process takes of a batch, so that a step is the same whatever the number of
+    processes."""
     if batch_size % processes:
         raise ValueError(
             f"data.batch_size={batch_size} can't be divided among {processes} processes; give a multiple of "

@@ -1,4 +1,5 @@
-"""ACDC, 150 public cine scans: reduced ejection fraction (DCM, MINF) against normal hearts; sex and age unknown.
+"""ACDC, 150 public cine scans: reduced ejection fraction (DCM, MINF) against normal hearts; sex and
+age unknown.
 
 O. Bernard et al., IEEE TMI 37(11), 2018, doi 10.1109/TMI.2018.2837502.
 """
@@ -43,17 +44,26 @@ NUMBERS: dict[str, tuple[str, Reader]] = {  # what a key is for, and how it is r
     "Weight": ("BMI", quantity(20, 400, units=WEIGHT_UNITS)),
 }
 LEVELS = 2  # folders between the root and a patient's: database/training
-SAME = 0.01  # most by which ED may differ from its frame of the cine, as a share of its own spread: 0 in the original
+# most by which ED may differ from its frame of the cine, as a share of its own spread: 0 in the
+# original
+SAME = 0.01
 
 
 class ACDC(Challenge):
-    """The cohort in the folder `root`, official layout (training/, testing/) or flat; see `Challenge` for the rest.
+    """The cohort in the folder `root`, official layout (training/, testing/) or flat; see
+    `Challenge` for the rest.
 
-    DCM and MINF are cases and NOR the controls: all defined by ejection fraction, not by a clinical diagnosis of
-    heart failure. HCM and RV are neither, so they land in the split "extra".
+    DCM and MINF are cases and NOR the controls: all defined by ejection fraction, not by a clinical
+    diagnosis of heart failure. HCM and RV are neither, so they land in the split "extra".
     """
 
-    diagnoses = {"DCM": "reduced_ef", "MINF": "reduced_ef", "NOR": "healthy", "HCM": None, "RV": None}
+    diagnoses = {
+        "DCM": "reduced_ef",
+        "MINF": "reduced_ef",
+        "NOR": "healthy",
+        "HCM": None,
+        "RV": None,
+    }
 
     expected = (
         "Expected is the challenge's layout, training/patientNNN and testing/patientNNN or patientNNN directly, each with "
@@ -70,14 +80,24 @@ class ACDC(Challenge):
     @cached_property
     def _listed(self) -> tuple[dict[str, Path], list[str]]:
         """Patients' folders by name, and what was passed over on the way to them."""
-        walk = Walk(self.root, depth=LEVELS, within=_is_patient) if self.root and self.root.is_dir() else ()
-        folders = straight_only(place / name for place, inside, _ in walk for name in inside if _is_patient(name))
+        walk = (
+            Walk(self.root, depth=LEVELS, within=_is_patient)
+            if self.root and self.root.is_dir()
+            else ()
+        )
+        folders = straight_only(
+            place / name for place, inside, _ in walk for name in inside if _is_patient(name)
+        )
         if not self.root or not folders:
             raise FileNotFoundError(
                 f"cohort {self.name}: no patient folders in {nothing_in(self.root)}."
                 f"{somewhere_else(self.root, _holds_patients)} {self.expected}"
             )
-        patients = one_each(((folder.name, folder) for folder in folders), at=self.root, what="patients in two places")
+        patients = one_each(
+            ((folder.name, folder) for folder in folders),
+            at=self.root,
+            what="patients in two places",
+        )
         return patients, counted(walk.passed) if isinstance(walk, Walk) else []
 
     def describe(self, patient: Path) -> dict[str, Any]:
@@ -89,7 +109,9 @@ class ACDC(Challenge):
             for kind, ending in (("image", ""), ("labels", "_gt")):
                 if not _file(patient, frame, ending).exists():
                     raise ValueError(f"{phase} {kind}: file is missing")
-        weight, height = (pd.Series([NUMBERS[key][1](info.get(key, "")).value]) for key in ("Weight", "Height"))
+        weight, height = (
+            pd.Series([NUMBERS[key][1](info.get(key, "")).value]) for key in ("Weight", "Height")
+        )
         bmi = bmi_of(weight, height)[0]
         return {"sex": None, "age": np.nan, "bmi": bmi, "pathology": info.get("Group") or None}
 
@@ -102,9 +124,12 @@ class ACDC(Challenge):
             except ValueError:
                 rows.append({})
         readers: dict[str, tuple[str, Reader]] = {
-            "ED": ("frame of ED", _read_frame), "ES": ("frame of ES", _read_frame), "NbFrame": ("frames of the cine", _read_frame),
-            "Group": ("pathology", self.known_pathology), **NUMBERS,
-        }  # fmt: skip
+            "ED": ("frame of ED", _read_frame),
+            "ES": ("frame of ES", _read_frame),
+            "NbFrame": ("frames of the cine", _read_frame),
+            "Group": ("pathology", self.known_pathology),
+            **NUMBERS,
+        }
         titles = {key: key for key in readers if any(key in row for row in rows)}
         return report(account(INFO, titles, rows, readers=readers))
 
@@ -114,13 +139,16 @@ class ACDC(Challenge):
         raw = []
         for phase, frame in (("ED", ed), ("ES", es)):
             with about(f"{phase} labels"):
-                volumes.append(open_volume(_file(patient, frame, "_gt"), default_spacing=ANY_SPACING))
+                volumes.append(
+                    open_volume(_file(patient, frame, "_gt"), default_spacing=ANY_SPACING)
+                )
                 raw.append(still(volumes[-1]))
         labels = map(Located, canonical(*raw, mapping=LABEL_MAP), volumes)
         return Annotation(ed - 1, es - 1, dict(zip((ed - 1, es - 1), labels, strict=True)))
 
     def scan(self, patient: Path, *, neighbours: bool) -> Scan:
-        """ED and ES of their own files; with the frames `around` them where `neighbours` are wanted and in the 4-D cine."""
+        """ED and ES of their own files; with the frames `around` them where `neighbours` are wanted
+        and in the 4-D cine."""
         found, frames = self.annotation(patient), {}
         for phase, frame in (("ES", found.es), ("ED", found.ed)):
             with about(f"{phase} image"):
@@ -137,12 +165,19 @@ class ACDC(Challenge):
                 flags += ("neighbours_lost",)
         return assembled(frames, found.labels, ed=found.ed, es=found.es, cycle=cycle, flags=flags)
 
-    def _around(self, patient: Path, ed: int, es: int, *, image: Located) -> tuple[dict[int, Located], int | None]:
-        """(frames of the 4-D cine next to ED and ES, or of a heartbeat, with ED and ES; how many a cycle has)."""
+    def _around(
+        self, patient: Path, ed: int, es: int, *, image: Located
+    ) -> tuple[dict[int, Located], int | None]:
+        """(frames of the 4-D cine next to ED and ES, or of a heartbeat, with ED and ES; how many a
+        cycle has)."""
         with about("4-D cine"):
             declared = _info(patient).get("NbFrame", "")
             count = int(declared) if declared.isdecimal() else None
-            cine = open_volume(nifti(patient, f"{patient.name}_4d"), default_spacing=self.default_spacing, frames=count)
+            cine = open_volume(
+                nifti(patient, f"{patient.name}_4d"),
+                default_spacing=self.default_spacing,
+                frames=count,
+            )
             if not cine.timed:
                 raise ValueError("3 axes, expected 4")
             if max(ed, es) >= cine.frames:
@@ -150,7 +185,9 @@ class ACDC(Challenge):
             cycle = cine.frames if cine.frames > 2 else None
             taken = cine.take(around(ed, es, cycle, cine=self.cine))
             frames = {t: Located(frame, cine) for t, frame in taken.items()}
-            if not _alike(reordered(taken[ed], theirs=cine.affine, ours=image.volume.affine), image.voxels):
+            if not _alike(
+                reordered(taken[ed], theirs=cine.affine, ours=image.volume.affine), image.voxels
+            ):
                 raise ValueError("it does not show the ED image where ED is")
         return frames, cycle
 
@@ -213,4 +250,8 @@ def _frame(info: dict[str, str], phase: str) -> int:
 def _read_frame(text: str) -> Reading:
     if is_missing(text):
         return Reading()
-    return Reading(int(text)) if text.isdecimal() and int(text) > 0 else Reading(odd="is no frame number from 1")
+    return (
+        Reading(int(text))
+        if text.isdecimal() and int(text) > 0
+        else Reading(odd="is no frame number from 1")
+    )

@@ -1,7 +1,8 @@
-"""How cells of a subject table are written: each reader takes a documented grammar whole and leaves out nothing silently.
+"""How cells of a subject table are written: each reader takes a documented grammar whole and leaves
+out nothing silently.
 
-A cell is understood, missing (nothing is known) or not understood. Nothing is guessed: a text of which only a part fits
-is not understood.
+A cell is understood, missing (nothing is known) or not understood. Nothing is guessed: a text of
+which only a part fits is not understood.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ NA = (
 )
 NO_ANSWER = ("do not know", "prefer not to answer", "not known", "unknown")
 UNANSWERED = "no answer"  # why such a cell is missing
-INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])  # characters without a width
+# characters without a width
+INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])
 MONTHS = (
     "january",
     "february",
@@ -46,7 +48,9 @@ MONTHS = (
     "november",
     "december",
 )
-MONTH_NAMES = {name[:3]: k for k, name in enumerate(MONTHS, 1)} | {name: k for k, name in enumerate(MONTHS, 1)}
+MONTH_NAMES = {name[:3]: k for k, name in enumerate(MONTHS, 1)} | {
+    name: k for k, name in enumerate(MONTHS, 1)
+}
 MONTH_NAMES["sept"] = 9
 # days of UK Biobank's coding 819 that stand for unknown ones
 PLACEHOLDERS = ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
@@ -65,12 +69,13 @@ BMI_UNITS = dict.fromkeys(("kg/m2", "kg/m^2", "kg/m**2", "kg m-2"), 1.0)
 AGE_UNITS = dict.fromkeys(("y", "yr", "yrs", "year", "years", "years old"), 1.0)
 EXAMPLE = 32  # characters of an example, at most
 
-_NUMBER = re.compile(r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[+-]?\d+)?)\s*(\D.*)?", re.IGNORECASE | re.ASCII)
-_TIME = (
-    r"(?:[T ] ?(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<half>[AP]M)? ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
+_NUMBER = re.compile(
+    r"([+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[+-]?\d+)?)\s*(\D.*)?", re.IGNORECASE | re.ASCII
 )
+_TIME = r"(?:[T ] ?(?P<time>\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(?P<half>[AP]M)? ?(?P<zone>Z|UTC|GMT|[+-]\d{2}:?\d{2})?)?"
 _ISO, _COMPACT, _NUMERIC, _DOTS, _NAMED, _NAMED_FIRST = (
-    re.compile(pattern + _TIME, re.IGNORECASE | re.ASCII) for pattern in (
+    re.compile(pattern + _TIME, re.IGNORECASE | re.ASCII)
+    for pattern in (
         r"(?P<y>\d{4})(?P<mark>[-/.])(?P<m>\d{1,2})(?P=mark)(?P<d>\d{1,2})",
         r"(?P<y>\d{4})(?P<m>\d{2})(?P<d>\d{2})",
         r"(?P<a>\d{1,2})(?P<mark>[-/])(?P<b>\d{1,2})(?P=mark)(?P<y>\d{4})",
@@ -78,7 +83,7 @@ _ISO, _COMPACT, _NUMERIC, _DOTS, _NAMED, _NAMED_FIRST = (
         r"(?P<d>\d{1,2})(?:st|nd|rd|th)?[- ]?(?P<m>[a-z]{3,9})[- ,]{0,2}(?P<y>\d{4})",
         r"(?P<m>[a-z]{3,9})\.? (?P<d>\d{1,2})(?:st|nd|rd|th)?,? (?P<y>\d{4})",
     )
-)  # fmt: skip
+)
 
 
 class Reading(NamedTuple):
@@ -93,7 +98,8 @@ Reader = Callable[[str], Reading]
 
 
 def clean(text: str) -> str:
-    """The text as it is meant: full-width characters, hard spaces and entities made plain, what has no width left out."""
+    """The text as it is meant: full-width characters, hard spaces and entities made plain, what has
+    no width left out."""
     if text.isascii() and "&" not in text:
         return text.strip()
     if re.search(r"&(#\d+|#x[0-9a-f]+|\w+);", text, re.IGNORECASE):
@@ -114,11 +120,13 @@ def quantity(
     whole: bool = False,
     metres: bool = False,
 ) -> Reader:
-    """A reader of numbers from `low` to `high`: 26.4, 26,4, 2.64e1, with or without one of `units` (unit -> factor).
+    """A reader of numbers from `low` to `high`: 26.4, 26,4, 2.64e1, with or without one of `units`
+    (unit -> factor).
 
-    A comma is a decimal comma, never a thousands separator. What lies outside is missing, so are whole negative numbers
-    of a quantity that is not `signed`: codes of those who did not answer (-1, -3, -818). `whole`: 26.4 is not understood.
-    `metres`: numbers below 3 without a unit are metres, given as centimetres.
+    A comma is a decimal comma, never a thousands separator. What lies outside is missing, so are
+    whole negative numbers of a quantity that is not `signed`: codes of those who did not answer
+    (-1, -3, -818). `whole`: 26.4 is not understood. `metres`: numbers below 3 without a unit are
+    metres, given as centimetres.
     """
 
     def read(text: str) -> Reading:
@@ -131,7 +139,11 @@ def quantity(
             return Reading(odd="is no number such as 26.4")
         unit = re.sub(r"\s+", " ", found[2] or "").strip().rstrip(".").lower()
         if unit and unit not in (units or {}):
-            return Reading(odd="has a unit that isn't known here" if unit.isalpha() else "is no number such as 26.4")
+            return Reading(
+                odd="has a unit that isn't known here"
+                if unit.isalpha()
+                else "is no number such as 26.4"
+            )
         number = float(found[1].replace(",", "."))
         if not signed and number < 0 and number.is_integer():
             return Reading(missing=UNANSWERED)
@@ -140,7 +152,11 @@ def quantity(
         if metres and not unit and 0 < number < 3:
             unit = "m"
         number *= (units or {}).get(unit, 1.0)
-        return Reading(number) if low <= number <= high else Reading(missing=f"outside {low:g} to {high:g}")
+        return (
+            Reading(number)
+            if low <= number <= high
+            else Reading(missing=f"outside {low:g} to {high:g}")
+        )
 
     return read
 
@@ -152,7 +168,9 @@ def read_sex(text: str) -> Reading:
         return Reading()
     if word in NO_ANSWER or re.fullmatch(r"-\d+(\.0+)?", word):
         return Reading(missing=UNANSWERED)
-    return Reading(SEXES[word]) if word in SEXES else Reading(odd="is neither male nor female (M, F)")
+    return (
+        Reading(SEXES[word]) if word in SEXES else Reading(odd="is neither male nor female (M, F)")
+    )
 
 
 def read_coded_sex(text: str) -> Reading:
@@ -167,7 +185,11 @@ def read_coded_sex(text: str) -> Reading:
 def read_month(text: str) -> Reading:
     """1..12, of a number or an English name."""
     word = clean(text).lower().rstrip(".")
-    return Reading(float(MONTH_NAMES[word])) if word in MONTH_NAMES else quantity(1, 12, whole=True)(text)
+    return (
+        Reading(float(MONTH_NAMES[word]))
+        if word in MONTH_NAMES
+        else quantity(1, 12, whole=True)(text)
+    )
 
 
 def read_category(text: str) -> Reading:
@@ -181,7 +203,8 @@ def read_category(text: str) -> Reading:
 
 
 def day_first(texts: Iterable[str]) -> bool | None:
-    """Whether dates like 31/01/2015 among the texts begin with the day; None where nothing tells or all tells both."""
+    """Whether dates like 31/01/2015 among the texts begin with the day; None where nothing tells or
+    all tells both."""
     order: set[bool] = set()
     for text in texts:
         if found := _NUMERIC.fullmatch(clean(text)):
@@ -191,11 +214,13 @@ def day_first(texts: Iterable[str]) -> bool | None:
 
 
 def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS) -> Reader:
-    """A reader of days: 2015-01-31, 2015/01/31, 20150131, 31.01.2015, 31jan2015, 31 January 2015, January 31, 2015.
+    """A reader of days: 2015-01-31, 2015/01/31, 20150131, 31.01.2015, 31jan2015, 31 January 2015,
+    January 31, 2015.
 
-    31/01/2015 and 01/31/2015 are understood where `day_first` (`cmrdata.readers.cells.day_first` of all texts of the
-    file) tells which it is; 03/03/2015 is the same either way. A time of day may follow; one that isn't midnight may not
-    be in UTC, since the day at the place is then unknown. PLACEHOLDERS, ZEROS and days outside `years` are missing.
+    31/01/2015 and 01/31/2015 are understood where `day_first` (`cmrdata.readers.cells.day_first` of
+    all texts of the file) tells which it is; 03/03/2015 is the same either way. A time of day may
+    follow; one that isn't midnight may not be in UTC, since the day at the place is then unknown.
+    PLACEHOLDERS, ZEROS and days outside `years` are missing.
     """
 
     def read(text: str) -> Reading:
@@ -212,8 +237,12 @@ def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS
         parts = found.groupdict()
         if "a" in parts:
             if day_first is None and parts["a"] != parts["b"]:
-                return Reading(odd="may begin with the day or the month, and no date of the file tells")
-            parts["d"], parts["m"] = (parts["a"], parts["b"]) if day_first else (parts["b"], parts["a"])
+                return Reading(
+                    odd="may begin with the day or the month, and no date of the file tells"
+                )
+            parts["d"], parts["m"] = (
+                (parts["a"], parts["b"]) if day_first else (parts["b"], parts["a"])
+            )
         month = MONTH_NAMES.get(parts["m"].lower(), 0) if parts["m"].isalpha() else int(parts["m"])
         try:
             day = date(int(parts["y"]), month, int(parts["d"]))
@@ -221,7 +250,11 @@ def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS
             return Reading(odd="is no day of the calendar")
         if day.isoformat() in PLACEHOLDERS + ZEROS:
             return Reading(missing="placeholder")
-        return Reading(day) if years[0] <= day.year < years[1] else Reading(missing=f"outside {years[0]} to {years[1]}")
+        return (
+            Reading(day)
+            if years[0] <= day.year < years[1]
+            else Reading(missing=f"outside {years[0]} to {years[1]}")
+        )
 
     return read
 
@@ -249,7 +282,8 @@ def _odd_time(found: re.Match[str]) -> str:
 
 
 def shape(text: str) -> str:
-    """The pattern of a text, which tells nobody apart: digits as 9, letters as A or a, words as a+, the rest as it is.
+    """The pattern of a text, which tells nobody apart: digits as 9, letters as A or a, words as a+,
+    the rest as it is.
 
     What cannot be seen is named, as in A99<U+00A0>A999. Cut at EXAMPLE characters.
     """

@@ -1,4 +1,5 @@
-"""What a reader understood of the tables beside the images: a row per column in use, as columns.csv and a summary show it."""
+"""What a reader understood of the tables beside the images: a row per column in use, as columns.csv
+and a summary show it."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ REASONS = 3  # told of a column, at most
 
 
 def report(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
-    """The table of columns: REPORT_COLUMNS, a row per column in use and per field that was wanted and not found."""
+    """The table of columns: REPORT_COLUMNS, a row per column in use and per field that was wanted
+    and not found."""
     return pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
 
 
@@ -46,7 +48,8 @@ def missing_row(field: str, used_for: str, note: str, *, file: str = "") -> dict
 
 
 def shown_name(name: str) -> str:
-    """A column's name as it may be shown: cut, in one line; a quote that isn't closed may have drawn data into it."""
+    """A column's name as it may be shown: cut, in one line; a quote that isn't closed may have
+    drawn data into it."""
     plain = " ".join(name.split())
     return plain if len(plain) <= NAME else f"{plain[: NAME // 2]}..."
 
@@ -59,10 +62,11 @@ def counted(
     open_values: bool = False,
     shown: bool = True,
 ) -> dict[str, object]:
-    """Counts, example and note of a column of `rows` cells that holds `texts` (text -> cells), as `read` takes them.
+    """Counts, example and note of a column of `rows` cells that holds `texts` (text -> cells), as
+    `read` takes them.
 
-    The example is the pattern of what is most often not understood; the value itself where it is one of a few that many
-    share (`open_values`); nothing where not even that may be `shown`.
+    The example is the pattern of what is most often not understood; the value itself where it is
+    one of a few that many share (`open_values`); nothing where not even that may be `shown`.
     """
     understood, odd = 0, Counter[tuple[str, str]]()
     missing: Counter[str] = Counter()
@@ -78,7 +82,10 @@ def counted(
     why: Counter[str] = Counter()
     for (reason, _), count in odd.items():
         why[reason] += count
-    note = [f"{count} {reason}" for reason, count in (*why.most_common(REASONS), *missing.most_common(REASONS))]
+    note = [
+        f"{count} {reason}"
+        for reason, count in (*why.most_common(REASONS), *missing.most_common(REASONS))
+    ]
     return {
         "rows": rows,
         "understood": understood,
@@ -90,7 +97,8 @@ def counted(
 
 
 def example(odd: Mapping[tuple[str, str], int], *, open_values: bool) -> str:
-    """The pattern of the text met most often; the text itself where it is short, shared by FEW and `open_values`."""
+    """The pattern of the text met most often; the text itself where it is short, shared by FEW and
+    `open_values`."""
     if not odd:
         return ""
     (_, text), count = max(odd.items(), key=lambda item: (item[1], item[0]))

@@ -1,4 +1,5 @@
-"""What a file is, whatever its name: packed how, in which encoding, or something else than a table, with what to do."""
+"""What a file is, whatever its name: packed how, in which encoding, or something else than a table,
+with what to do."""
 
 from __future__ import annotations
 
@@ -18,16 +19,37 @@ from isal.isal_zlib import IsalError
 
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
 FOREIGN = {  # how a file begins: what it is, what to do
-    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": ("an Excel workbook (xls, or xlsx with a password)", "save its sheet as CSV"),
-    b"HEADER RECORD*******": ("a SAS transport file (xpt)", "convert it, in R write.csv(haven::read_xpt(...))"),
+    b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": (
+        "an Excel workbook (xls, or xlsx with a password)",
+        "save its sheet as CSV",
+    ),
+    b"HEADER RECORD*******": (
+        "a SAS transport file (xpt)",
+        "convert it, in R write.csv(haven::read_xpt(...))",
+    ),
     b"<stata_dta>": ("a Stata file (dta)", "in Stata: export delimited using table.csv"),
     b"$FL2": ("an SPSS file (sav)", "convert it, in R write.csv(haven::read_sav(...))"),
     b"$FL3": ("an SPSS file (zsav)", "convert it, in R write.csv(haven::read_sav(...))"),
-    b"X\n\x00": ("an R object (rds)", "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)"),
-    b"A\n2\n": ("an R object (rds)", "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)"),
-    b"A\n3\n": ("an R object (rds)", "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)"),
-    b"RDX": ("R objects (rda)", "in R: load(...), then write.csv(name, 'table.csv', row.names = FALSE)"),
-    b"ARROW1": ("a Feather or Arrow file", "in Python: pandas.read_feather(...).to_parquet('table.parquet')"),
+    b"X\n\x00": (
+        "an R object (rds)",
+        "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)",
+    ),
+    b"A\n2\n": (
+        "an R object (rds)",
+        "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)",
+    ),
+    b"A\n3\n": (
+        "an R object (rds)",
+        "in R: write.csv(readRDS(...), 'table.csv', row.names = FALSE)",
+    ),
+    b"RDX": (
+        "R objects (rda)",
+        "in R: load(...), then write.csv(name, 'table.csv', row.names = FALSE)",
+    ),
+    b"ARROW1": (
+        "a Feather or Arrow file",
+        "in Python: pandas.read_feather(...).to_parquet('table.parquet')",
+    ),
     b"FEA1": ("a Feather file", "in Python: pandas.read_feather(...).to_parquet('table.parquet')"),
     b"ORC": ("an ORC file", "in Python: pandas.read_orc(...).to_parquet('table.parquet')"),
     b"\x89HDF": ("an HDF5 file", "in Python: pandas.read_hdf(...).to_parquet('table.parquet')"),
@@ -36,14 +58,20 @@ FOREIGN = {  # how a file begins: what it is, what to do
     b"Rar!": ("a RAR archive", "unpack it"),
     b"\x04\x22\x4d\x18": ("an LZ4 file", "unpack it"),
     b"%PDF": ("a PDF", "give the table itself"),
-    b"\x80\x04\x95": ("a pickled Python object", "in Python: pandas.read_pickle(...).to_parquet('table.parquet')"),
-    b"\x80\x05\x95": ("a pickled Python object", "in Python: pandas.read_pickle(...).to_parquet('table.parquet')"),
+    b"\x80\x04\x95": (
+        "a pickled Python object",
+        "in Python: pandas.read_pickle(...).to_parquet('table.parquet')",
+    ),
+    b"\x80\x05\x95": (
+        "a pickled Python object",
+        "in Python: pandas.read_pickle(...).to_parquet('table.parquet')",
+    ),
     b"<!doctype html": ("a web page", "give the table itself, not its dictionary"),
     b"<html": ("a web page", "give the table itself, not its dictionary"),
     b"<?xml": ("an XML file", "save it as CSV"),
     b"{": ("a JSON file", "save it as CSV"),
     b"[{": ("a JSON file", "save it as CSV"),
-}  # fmt: skip
+}
 SAS = b"\xc2\xea\x81\x60"  # from byte 12 on, in a sas7bdat
 ENDINGS = {  # of names whose content begins with nothing of its own
     ".enc": ("UK Biobank's encrypted download", "run ukbunpack, then ukbconv ... csv"),
@@ -62,7 +90,8 @@ KINDS = "CSV, TSV (each may be packed as gz, zst, bz2, xz or zip) or Parquet"
 
 
 def table_paths(given: object, *, setting: str) -> list[Path]:
-    """The files that a setting names: one path, a list of paths, or a pattern with * (every file that fits, in order).
+    """The files that a setting names: one path, a list of paths, or a pattern with * (every file
+    that fits, in order).
 
     Raises FileNotFoundError naming the setting.
     """
@@ -70,9 +99,17 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
     paths: list[Path] = []
     for item in several:
         text = os.path.expandvars(os.path.expanduser(str(item)))
-        found = [Path(text)] if Path(text).is_file() else sorted(p for p in map(Path, glob(text)) if p.is_file())
+        found = (
+            [Path(text)]
+            if Path(text).is_file()
+            else sorted(p for p in map(Path, glob(text)) if p.is_file())
+        )
         if not found:
-            folder = " it is a folder: give the file in it, or <folder>/*.csv" if Path(text).is_dir() else ""
+            folder = (
+                " it is a folder: give the file in it, or <folder>/*.csv"
+                if Path(text).is_dir()
+                else ""
+            )
             raise FileNotFoundError(
                 f"{setting}={text}: there is no such file;{folder or ' give the path of a table'} ({KINDS}), several as a "
                 "list or with *"
@@ -104,7 +141,8 @@ def reading(path: Path, *, setting: str) -> Iterator[None]:
 
 
 def decoded(path: Path, *, setting: str) -> str:
-    """The text of a small file, whatever its packing and encoding. Raises ValueError naming the setting."""
+    """The text of a small file, whatever its packing and encoding. Raises ValueError naming the
+    setting."""
     with reading(path, setting=setting):
         packing, head = identified(path, setting=setting)
         encoding, _ = encoding_of(head)
@@ -119,29 +157,40 @@ def decoded(path: Path, *, setting: str) -> str:
 
 
 def identified(path: Path, *, setting: str) -> tuple[str, bytes]:
-    """(how the file is packed, how its content begins). Raises ValueError for what is no table, naming what it is."""
+    """(how the file is packed, how its content begins). Raises ValueError for what is no table,
+    naming what it is."""
     with path.open("rb") as file:
         head = file.read(4096)
     packing = next((name for magic, name in PACKINGS.items() if head.startswith(magic)), "")
     if head.startswith(b"PK\x03\x04"):
         packing = "zip"
         with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX")]
+            names = [
+                name
+                for name in archive.namelist()
+                if not name.endswith("/") and not name.startswith("__MACOSX")
+            ]
         for inside, what in (
             ("xl/", "an Excel workbook (xlsx)"),
             ("content.xml", "an OpenDocument spreadsheet"),
         ):
             if any(name.startswith(inside) for name in names):
-                raise ValueError(f"{setting}={path}: is {what}; save its sheet as CSV (UTF-8) and give that")
+                raise ValueError(
+                    f"{setting}={path}: is {what}; save its sheet as CSV (UTF-8) and give that"
+                )
         if len(names) != 1:
-            raise ValueError(f"{setting}={path}: is an archive of {len(names)} files; unpack it and give the tables")
+            raise ValueError(
+                f"{setting}={path}: is an archive of {len(names)} files; unpack it and give the tables"
+            )
     if packing:
         with unpacked(path, packing=packing) as stream:
             head = stream.read(4096)
         if head.startswith(b"PAR1"):
             raise ValueError(f"{setting}={path}: is a packed Parquet file; unpack it ({packing})")
     lowered = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
-    known = (of for magic, of in FOREIGN.items() if head.startswith(magic) or lowered.startswith(magic))
+    known = (
+        of for magic, of in FOREIGN.items() if head.startswith(magic) or lowered.startswith(magic)
+    )
     foreign = next(known, None)
     if head[12:16] == SAS and not any(head[:12]):
         foreign = ENDINGS[".sas7bdat"]
@@ -182,7 +231,8 @@ def encoding_of(head: bytes) -> tuple[str, list[str]]:
 
 @contextmanager
 def unpacked(path: Path, *, packing: str, encoding: str = "utf-8") -> Iterator[Any]:
-    """The unpacked file as a stream of bytes, of UTF-8 where an `encoding` is known to be another."""
+    """The unpacked file as a stream of bytes, of UTF-8 where an `encoding` is known to be
+    another."""
     with ExitStack() as stack:
         if packing == "gzip":  # faster than Arrow's
             stream = pa.PythonFile(stack.enter_context(igzip.open(path)), mode="r")
@@ -190,7 +240,11 @@ def unpacked(path: Path, *, packing: str, encoding: str = "utf-8") -> Iterator[A
             stream = pa.PythonFile(stack.enter_context(lzma.open(path)), mode="r")
         elif packing == "zip":
             archive = stack.enter_context(zipfile.ZipFile(path))
-            member = next(m for m in archive.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX"))
+            member = next(
+                m
+                for m in archive.infolist()
+                if not m.is_dir() and not m.filename.startswith("__MACOSX")
+            )
             if member.flag_bits & 1:
                 raise OSError("the archive has a password")
             stream = pa.PythonFile(stack.enter_context(archive.open(member)), mode="r")

@@ -1,5 +1,5 @@
-"""Walking through a data folder as people keep them: links, copies of a Mac, logs and scripts beside the data; and what
-to say when nothing is found there."""
+"""Walking through a data folder as people keep them: links, copies of a Mac, logs and scripts
+beside the data; and what to say when nothing is found there."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
-FOREIGN = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+found"}  # folders beside data, never data
+# folders beside data, never data
+FOREIGN = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+found"}
 DEPTH = 8  # levels below a root: ACDC, M&Ms and M&Ms-2 need 4
 LOOKS = 2000  # folders looked into to say where else data may be
 PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-CONVERT = (
-    "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, others with dcm2niix"
-)
+CONVERT = "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, others with dcm2niix"
 
 
 @dataclass
 class Walk:
-    """The folders below `root`, each once, links followed; hidden and foreign ones are passed over and counted.
+    """The folders below `root`, each once, links followed; hidden and foreign ones are passed over
+    and counted.
 
-    Folders come before those inside them, by name, real ones before those that only a link leads to, so that of two
-    ways to a folder the straight one counts. `within` says which folders are not entered, being a patient's.
+    Folders come before those inside them, by name, real ones before those that only a link leads
+    to, so that of two ways to a folder the straight one counts. `within` says which folders are not
+    entered, being a patient's.
     """
 
     root: Path
@@ -35,7 +36,8 @@ class Walk:
     passed: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[tuple[Path, list[str], list[str]]]:
-        """(folder, names of the folders in it, names of its files); a link that leads nowhere is among the folders."""
+        """(folder, names of the folders in it, names of its files); a link that leads nowhere is
+        among the folders."""
         straight, linked = deque([(self.root, 0)]), deque[tuple[Path, int]]()
         entered: set[tuple[int, int]] = set()
         while straight or linked:
@@ -64,7 +66,9 @@ class Walk:
             yield folder, [entry.name for entry in folders], files
             for entry in folders:
                 if level < self.depth and not self.within(entry.name):
-                    (linked if entry.is_symlink() else straight).append((folder / entry.name, level + 1))
+                    (linked if entry.is_symlink() else straight).append(
+                        (folder / entry.name, level + 1)
+                    )
 
 
 def straight_only(paths: Iterable[Path]) -> list[Path]:
@@ -76,7 +80,8 @@ def straight_only(paths: Iterable[Path]) -> list[Path]:
 
 
 def is_foreign(name: str) -> bool:
-    """Whether a folder of this name is no part of any data set: hidden, a Mac's copy, logs, scripts ..."""
+    """Whether a folder of this name is no part of any data set: hidden, a Mac's copy, logs, scripts
+    ..."""
     return name.startswith(".") or name.casefold() in FOREIGN
 
 
@@ -86,7 +91,8 @@ def counted(things: Mapping[str, int]) -> list[str]:
 
 
 def nothing_in(root: str | Path | None, *, setting: str = "root") -> str:
-    """What is wrong with a root in which nothing was found: a phrase to follow "in" or "no ... :", naming the setting."""
+    """What is wrong with a root in which nothing was found: a phrase to follow "in" or "no ... :",
+    naming the setting."""
     if not root:
         return f"cohort.{setting}, which is not set"
     path = Path(root)
@@ -99,11 +105,14 @@ def nothing_in(root: str | Path | None, *, setting: str = "root") -> str:
     return f"cohort.{setting}={path}, which {seen}"
 
 
-def somewhere_else(root: str | Path | None, holds: Callable[[Path, list[str], list[str]], bool]) -> str:
-    """A sentence saying in which folder above or below `root` the data seem to be; empty where nothing is seen.
+def somewhere_else(
+    root: str | Path | None, holds: Callable[[Path, list[str], list[str]], bool]
+) -> str:
+    """A sentence saying in which folder above or below `root` the data seem to be; empty where
+    nothing is seen.
 
-    `holds(folder, folders, files)` tells the folder that should have been given. No more than LOOKS folders are
-    looked into.
+    `holds(folder, folders, files)` tells the folder that should have been given. No more than LOOKS
+    folders are looked into.
     """
     if not root or not Path(root).is_dir():
         return ""
@@ -116,12 +125,17 @@ def somewhere_else(root: str | Path | None, holds: Callable[[Path, list[str], li
             break
         if holds(folder, folders, files):
             down = len(folder.relative_to(here).parts)
-            return f" The data seem to be {_levels(down)} down: give cohort.root={folder}." if down else ""
+            return (
+                f" The data seem to be {_levels(down)} down: give cohort.root={folder}."
+                if down
+                else ""
+            )
     return ""
 
 
 def is_dicom(folder: Path, names: list[str]) -> bool:
-    """Whether files are DICOM, by their ending or by the mark in the first of them that has none."""
+    """Whether files are DICOM, by their ending or by the mark in the first of them that has
+    none."""
     if any(name.lower().endswith((".dcm", ".ima")) for name in names):
         return True
     plain = next((name for name in names if "." not in name), None)
@@ -169,7 +183,11 @@ def _kind(entry: os.DirEntry[str]) -> str:
     try:
         if entry.is_dir():
             return "folder"
-        return "nowhere" if entry.is_symlink() and not entry.is_file() and not os.path.exists(entry.path) else "file"
+        return (
+            "nowhere"
+            if entry.is_symlink() and not entry.is_file() and not os.path.exists(entry.path)
+            else "file"
+        )
     except OSError:
         return "folder"
 
@@ -177,7 +195,8 @@ def _kind(entry: os.DirEntry[str]) -> str:
 def images_and_tables(
     root: Path | None, *, image: re.Pattern[str], table: str
 ) -> tuple[list[Path], list[Path], list[str]]:
-    """(images, tables, what was passed over on the way) below a root, each image by its own folder and not by a link."""
+    """(images, tables, what was passed over on the way) below a root, each image by its own folder
+    and not by a link."""
     walk = Walk(root) if root and root.is_dir() else None
     images: list[Path] = []
     tables: list[Path] = []

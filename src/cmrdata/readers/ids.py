@@ -20,16 +20,19 @@ class UnclearId(ValueError):
 
 
 def canonical_id(text: object) -> str:
-    """A participant's id as every file would write it: no blanks, quotes, ".0" or leading zeros; "" where there is none.
+    """A participant's id as every file would write it: no blanks, quotes, ".0" or leading zeros; ""
+    where there is none.
 
-    Whole numbers in scientific notation count where all digits are there (2.345678e+06). Raises UnclearId for an
-    abbreviated number (2.35E+06, 2e+06: it may be rounded) and for thousands separators.
+    Whole numbers in scientific notation count where all digits are there (2.345678e+06). Raises
+    UnclearId for an abbreviated number (2.35E+06, 2e+06: it may be rounded) and for thousands
+    separators.
     """
     return without_zeros(spelled_id(text))
 
 
 def spelled_id(text: object) -> str:
-    """As `canonical_id`, with leading zeros: two spelled ids that share their canonical one may be two people."""
+    """As `canonical_id`, with leading zeros: two spelled ids that share their canonical one may be
+    two people."""
     word = str(text)
     if word.isascii() and word.isalnum() and not _SCIENTIFIC.fullmatch(word):
         return "" if word in NA else word
@@ -74,9 +77,14 @@ def id_pattern(identifier: str) -> str:
 
 
 def id_patterns(ids: Iterable[str]) -> str:
-    """The patterns of many ids, the most frequent ones, e.g. "7 digits"; "7 digits (40), 5 digits (2)"."""
+    """The patterns of many ids, the most frequent ones, e.g. "7 digits"; "7 digits (40), 5 digits
+    (2)"."""
     counts = Counter(map(id_pattern, ids)).most_common()
     if len(counts) == 1:
         return counts[0][0]
     shown = ", ".join(f"{pattern} ({n})" for pattern, n in counts[:PATTERNS])
-    return f"{shown} and {len(counts) - PATTERNS} other patterns" if len(counts) > PATTERNS else shown or "none"
+    return (
+        f"{shown} and {len(counts) - PATTERNS} other patterns"
+        if len(counts) > PATTERNS
+        else shown or "none"
+    )

@@ -1,4 +1,5 @@
-"""M&Ms-2, 360 public scans of three vendors made for the right ventricle; sex, age, height and weight unknown.
+"""M&Ms-2, 360 public scans of three vendors made for the right ventricle; sex, age, height and
+weight unknown.
 
 C. Martin-Isla et al., IEEE JBHI 27(7), 2023, doi 10.1109/JBHI.2023.3267857.
 """
@@ -39,8 +40,14 @@ from cmrdata.volumes import nifti, open_volume
 
 IMAGE = re.compile(r"(\d+)_SA_ED\.nii(\.gz)?")
 TABLE = "*dataset_information*.csv"
-COLUMNS = {"code": ("subjectcode", "code"), "pathology": ("disease", "pathology"), "vendor": ("vendor",)}
-SAME = 0.01  # most by which a frame may differ from the cine's, as a share of its own spread: rounding, no other beat
+COLUMNS = {
+    "code": ("subjectcode", "code"),
+    "pathology": ("disease", "pathology"),
+    "vendor": ("vendor",),
+}
+# most by which a frame may differ from the cine's, as a share of its own spread: rounding, no other
+# beat
+SAME = 0.01
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,25 @@ class Patient:
 
 
 class MnMs2(Challenge):
-    """The cohort below the folder `root`, searched for its table and for NNN_SA_ED.nii.gz; the rest as `Challenge`.
+    """The cohort below the folder `root`, searched for its table and for NNN_SA_ED.nii.gz; the rest
+    as `Challenge`.
 
-    Dilated left ventricles (LV) are cases where less than `ef_below` per cent is ejected, NOR the controls; all
-    others are neither and land in the split "extra". ED and ES are files without a frame number: where neighbouring
-    frames are wanted both are looked for in the cine, else the index calls them 0 and 1 (flag frames_unknown).
+    Dilated left ventricles (LV) are cases where less than `ef_below` per cent is ejected, NOR the
+    controls; all others are neither and land in the split "extra". ED and ES are files without a
+    frame number: where neighbouring frames are wanted both are looked for in the cine, else the
+    index calls them 0 and 1 (flag frames_unknown).
     """
 
-    diagnoses = {"NOR": "healthy", "LV": BY_EF, "HCM": None, "ARR": None, "FALL": None, "CIA": None, "RV": None,
-                 "TRI": None}  # fmt: skip
+    diagnoses = {
+        "NOR": "healthy",
+        "LV": BY_EF,
+        "HCM": None,
+        "ARR": None,
+        "FALL": None,
+        "CIA": None,
+        "RV": None,
+        "TRI": None,
+    }
     expected = (
         "Expected is the folder MnM2 with dataset_information.csv and dataset/NNN, each with NNN_SA_ED.nii.gz, "
         "NNN_SA_ED_gt.nii.gz, the same of ES, and NNN_SA_CINE.nii.gz. Download it from https://www.ub.edu/mnms-2 and "
@@ -91,7 +108,10 @@ class MnMs2(Challenge):
         rows = one_each(coded, at=self._table.path, what="codes with two rows")
         places = one_each(images, at=self.root, what="patients in two places")
         require_match(self._table.path, places, rows)
-        patients = {code: Patient(folder, spelled, rows.get(code)) for code, (folder, spelled) in places.items()}
+        patients = {
+            code: Patient(folder, spelled, rows.get(code))
+            for code, (folder, spelled) in places.items()
+        }
         over = len(set(rows) - set(patients))
         left = [f"rows of the table without images: {over}"] if over else []
         return patients, left + passed
@@ -110,9 +130,17 @@ class MnMs2(Challenge):
 
     def columns(self) -> pd.DataFrame:
         self.find()  # which says what is expected where nothing is
-        words = {name: READERS[name] for name in COLUMNS} | {"pathology": ("pathology", self.known_pathology)}
+        words = {name: READERS[name] for name in COLUMNS} | {
+            "pathology": ("pathology", self.known_pathology)
+        }
         return report(
-            account(self._table.path.name, self._table.titles, self._table.rows, readers=words, hidden=["code"])
+            account(
+                self._table.path.name,
+                self._table.titles,
+                self._table.rows,
+                readers=words,
+                hidden=["code"],
+            )
         )
 
     def describe(self, patient: Patient) -> dict[str, Any]:
@@ -122,14 +150,22 @@ class MnMs2(Challenge):
             for kind, part in (("image", phase), ("labels", f"{phase}_gt")):
                 if not patient.file(part).exists():
                     raise ValueError(f"{phase} {kind}: file is missing")
-        return {"sex": None, "age": np.nan, "bmi": np.nan, "pathology": row["pathology"], "vendor": row["vendor"]}
+        return {
+            "sex": None,
+            "age": np.nan,
+            "bmi": np.nan,
+            "pathology": row["pathology"],
+            "vendor": row["vendor"],
+        }
 
     def annotation(self, patient: Patient) -> Annotation:
         """ED as frame 0, ES as frame 1."""
         raw, volumes = [], []
         for phase in ("ED", "ES"):
             with about(f"{phase} labels"):
-                volumes.append(open_volume(patient.file(f"{phase}_gt"), default_spacing=ANY_SPACING))
+                volumes.append(
+                    open_volume(patient.file(f"{phase}_gt"), default_spacing=ANY_SPACING)
+                )
                 raw.append(still(volumes[-1]))
         if not any(labels.any() for labels in raw):
             raise ValueError("unlabelled (empty label file)")
@@ -142,12 +178,22 @@ class MnMs2(Challenge):
             with about(f"{phase} image"):
                 image = open_volume(patient.file(phase), default_spacing=self.default_spacing)
                 pair.append(Located(still(image), image))
-        frames, labels, ed, es, cycle, flags = dict(enumerate(pair)), found.labels, 0, 1, None, found.flags
+        frames, labels, ed, es, cycle, flags = (
+            dict(enumerate(pair)),
+            found.labels,
+            0,
+            1,
+            None,
+            found.flags,
+        )
         if neighbours and patient.file("CINE").exists():
             try:
                 if placed := self._around(patient, pair):
                     ed, es, others, cycle = placed
-                    frames, labels = others | {ed: pair[0], es: pair[1]}, {ed: labels[0], es: labels[1]}
+                    frames, labels = (
+                        others | {ed: pair[0], es: pair[1]},
+                        {ed: labels[0], es: labels[1]},
+                    )
                     flags = ()
             except ValueError:
                 if self.cine:
@@ -155,8 +201,11 @@ class MnMs2(Challenge):
                 flags += ("neighbours_lost",)
         return assembled(frames, labels, ed=ed, es=es, cycle=cycle, flags=flags)
 
-    def _around(self, patient: Patient, pair: Sequence[Located]) -> tuple[int, int, dict[int, Located], int] | None:
-        """(ED, ES, frames next to them or of a heartbeat, frames of the cycle) of the cine; None where they aren't in it."""
+    def _around(
+        self, patient: Patient, pair: Sequence[Located]
+    ) -> tuple[int, int, dict[int, Located], int] | None:
+        """(ED, ES, frames next to them or of a heartbeat, frames of the cycle) of the cine; None
+        where they aren't in it."""
         with about("cine"):
             volume = open_volume(patient.file("CINE"), default_spacing=ANY_SPACING)
             cine = {

@@ -17,14 +17,26 @@ from cmrdata.readers.column_report import report
 class Pooled(Cohort):
     """The cohorts named in `of`, split together; see `cmrdata.protocol.Cohort`.
 
-    cohorts: name -> cohort; all give pictures of `pixels`, turned alike (`orient`), or the turn would tell the source,
-        and with `cine` heartbeats of so many frames. A cohort's own split, seed and undersampling do not count.
+    cohorts: name -> cohort; all give pictures of `pixels`, turned alike (`orient`), or the turn
+        would tell the source, and with `cine` heartbeats of so many frames. A cohort's own split,
+        seed and undersampling do not count.
     """
 
-    def __init__(self, *, cohorts: Mapping[str, Cohort], of: Sequence[str], pixels: int = 64, fov_mm: float = 165.0,
-                 seed: int = 0, controls_per_case: float | None = None, max_rejected: float = 0.05,
-                 orient: str = "masks", fold: int | None = None, cine: int | None = None,
-                 name: str = "pooled") -> None:  # fmt: skip
+    def __init__(
+        self,
+        *,
+        cohorts: Mapping[str, Cohort],
+        of: Sequence[str],
+        pixels: int = 64,
+        fov_mm: float = 165.0,
+        seed: int = 0,
+        controls_per_case: float | None = None,
+        max_rejected: float = 0.05,
+        orient: str = "masks",
+        fold: int | None = None,
+        cine: int | None = None,
+        name: str = "pooled",
+    ) -> None:
         if unknown := [member for member in of if member not in cohorts]:
             raise ValueError(f"cohort.of names {', '.join(unknown)}; it takes {', '.join(cohorts)}")
         if not of or len(set(of)) < len(of):
@@ -40,40 +52,76 @@ class Pooled(Cohort):
             )
         for member, cohort in self.members.items():
             for setting, wanted in (("cine", cine), ("orient", orient)):
-                if (own := getattr(cohort, setting, wanted if setting == "orient" else None)) != wanted:
-                    raise ValueError(f"cohort {member} has {setting}={own}, the pool {wanted}; give all the same")
+                if (
+                    own := getattr(cohort, setting, wanted if setting == "orient" else None)
+                ) != wanted:
+                    raise ValueError(
+                        f"cohort {member} has {setting}={own}, the pool {wanted}; give all the same"
+                    )
         self.name, self.pixels, self.fov_mm, self.seed, self.cine = name, pixels, fov_mm, seed, cine
         self.orient = check_orient(orient)
         self.controls_per_case, self.max_rejected, self.fold = controls_per_case, max_rejected, fold
 
         self.reach = max(cohort.reach for cohort in self.members.values())
-        self.salt_root = next((cohort.salt_root for cohort in self.members.values() if cohort.salt_root), None)
-        self.watched = tuple(f"{name}.{key}" for name, cohort in self.members.items() for key in cohort.watched)
+        self.salt_root = next(
+            (cohort.salt_root for cohort in self.members.values() if cohort.salt_root), None
+        )
+        self.watched = tuple(
+            f"{name}.{key}" for name, cohort in self.members.items() for key in cohort.watched
+        )
 
     @property
     def settings(self) -> dict[str, Any]:  # type: ignore[override]
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
-                "controls_per_case": self.controls_per_case, "cine": self.cine, "orient": self.orient,
-                "members": {name: cohort.settings for name, cohort in self.members.items()}}  # fmt: skip
+        return {
+            "pixels": self.pixels,
+            "fov_mm": self.fov_mm,
+            "seed": self.seed,
+            "fold": self.fold,
+            "controls_per_case": self.controls_per_case,
+            "cine": self.cine,
+            "orient": self.orient,
+            "members": {name: cohort.settings for name, cohort in self.members.items()},
+        }
 
     @property
     def places(self) -> dict[str, str | None]:
-        return {f"{name}.{key}": place for name, cohort in self.members.items() for key, place in cohort.places.items()}
+        return {
+            f"{name}.{key}": place
+            for name, cohort in self.members.items()
+            for key, place in cohort.places.items()
+        }
 
     def source(self) -> Source:
         sources = {name: cohort.source() for name, cohort in self.members.items()}
-        ids = [f"{name}/{identifier}" for name, source in sources.items() for identifier in source.ids]
-        return Source(ids, {subject: files for source in sources.values() for subject, files in source.files.items()})
+        ids = [
+            f"{name}/{identifier}" for name, source in sources.items() for identifier in source.ids
+        ]
+        return Source(
+            ids,
+            {
+                subject: files
+                for source in sources.values()
+                for subject, files in source.files.items()
+            },
+        )
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        listed, rejected = zip(*(cohort.subjects() for cohort in self.members.values()), strict=True)
-        tables = [table.drop(columns="split", errors="ignore").assign(source=name).astype(object)
-                  for name, table in zip(self.members, listed, strict=True) if len(table)]  # fmt: skip
+        listed, rejected = zip(
+            *(cohort.subjects() for cohort in self.members.values()), strict=True
+        )
+        tables = [
+            table.drop(columns="split", errors="ignore").assign(source=name).astype(object)
+            for name, table in zip(self.members, listed, strict=True)
+            if len(table)
+        ]
         pooled = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
         return pooled, pd.concat(rejected, ignore_index=True)
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        parts = [self.members[str(source)].stacks(rows) for source, rows in subjects.groupby("source", sort=False)]
+        parts = [
+            self.members[str(source)].stacks(rows)
+            for source, rows in subjects.groupby("source", sort=False)
+        ]
         index = pd.concat([part.index for part in parts], ignore_index=True)
         place = {subject: k for k, subject in enumerate(subjects.subject)}
         order = np.argsort(index.subject.map(place).to_numpy(), kind="stable")
@@ -84,10 +132,14 @@ class Pooled(Cohort):
     @property
     def expected(self) -> str:
         """What each member's files must be."""
-        return " ".join(f"{name}: {getattr(cohort, 'expected', '')}" for name, cohort in self.members.items())
+        return " ".join(
+            f"{name}: {getattr(cohort, 'expected', '')}" for name, cohort in self.members.items()
+        )
 
     def notes(self) -> list[str]:
-        return [f"{name}: {note}" for name, cohort in self.members.items() for note in cohort.notes()]
+        return [
+            f"{name}: {note}" for name, cohort in self.members.items() for note in cohort.notes()
+        ]
 
     def columns(self) -> pd.DataFrame:
         tables = {name: cohort.columns() for name, cohort in self.members.items()}

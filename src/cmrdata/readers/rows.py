@@ -1,4 +1,5 @@
-"""Small tables of the public challenges: rows as text under our names, and an account of what was understood."""
+"""Small tables of the public challenges: rows as text under our names, and an account of what was
+understood."""
 
 from __future__ import annotations
 
@@ -26,25 +27,35 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: Path, *, columns: Mapping[str, Sequence[str]]) -> Rows:
-    """A CSV's rows as text under our names: `columns` gives each of them the spellings it may have in the file.
+    """A CSV's rows as text under our names: `columns` gives each of them the spellings it may have
+    in the file.
 
-    Spellings are compared without case, spaces and signs. Columns and cells that are not there are None, empty rows are
-    left out; the delimiter is the comma, semicolon or tab that finds most columns. Raises ValueError where the file is
-    something else than text.
+    Spellings are compared without case, spaces and signs. Columns and cells that are not there are
+    None, empty rows are left out; the delimiter is the comma, semicolon or tab that finds most
+    columns. Raises ValueError where the file is something else than text.
     """
     text = decoded(path, setting="table")
 
     def parsed(delimiter: str) -> tuple[dict[str, int], list[list[str]]]:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
-        titles = ["".join(filter(str.isalnum, clean(title))).casefold() for title in (lines[0] if lines else ())]
-        found = {name: [titles.index(s) for s in spellings if s in titles] for name, spellings in columns.items()}
+        titles = [
+            "".join(filter(str.isalnum, clean(title))).casefold()
+            for title in (lines[0] if lines else ())
+        ]
+        found = {
+            name: [titles.index(s) for s in spellings if s in titles]
+            for name, spellings in columns.items()
+        }
         return {name: places[0] for name, places in found.items() if places}, lines
 
-    places, lines = max((parsed(delimiter) for delimiter in ",;\t"), key=lambda found: len(found[0]))
+    places, lines = max(
+        (parsed(delimiter) for delimiter in ",;\t"), key=lambda found: len(found[0])
+    )
     rows = []
     for cells in lines[1:]:
         words = {
-            name: clean(cells[places[name]]) if places.get(name, len(cells)) < len(cells) else "" for name in columns
+            name: clean(cells[places[name]]) if places.get(name, len(cells)) < len(cells) else ""
+            for name in columns
         }
         rows.append({name: None if is_missing(word) else word for name, word in words.items()})
     return Rows(
@@ -71,14 +82,29 @@ def account(
     readers: Mapping[str, tuple[str, Reader]],
     hidden: Sequence[str] = (),
 ) -> list[dict[str, object]]:
-    """Rows of columns.csv: of each column in use (our name -> what it is for, how its cells are read), and those not found."""
+    """Rows of columns.csv: of each column in use (our name -> what it is for, how its cells are
+    read), and those not found."""
     everybody = list(rows)
     found: list[dict[str, object]] = []
     for name, (used_for, read) in readers.items():
         if name not in titles:
-            found.append(missing_row(name, used_for, f"column {name} not found; {used_for} stays empty", file=file))
+            found.append(
+                missing_row(
+                    name, used_for, f"column {name} not found; {used_for} stays empty", file=file
+                )
+            )
             continue
         texts = Counter(row.get(name) or "" for row in everybody)
-        counts = counted(texts, read, rows=len(everybody), open_values=True, shown=name not in hidden)
-        found.append({"file": file, "column": shown_name(titles[name]), "field": name, "used_for": used_for, **counts})
+        counts = counted(
+            texts, read, rows=len(everybody), open_values=True, shown=name not in hidden
+        )
+        found.append(
+            {
+                "file": file,
+                "column": shown_name(titles[name]),
+                "field": name,
+                "used_for": used_for,
+                **counts,
+            }
+        )
     return found

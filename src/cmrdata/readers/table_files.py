@@ -1,4 +1,5 @@
-"""Tables as files: text of any delimiter, encoding and packing, or Parquet; only the wanted columns are kept, as text.
+"""Tables as files: text of any delimiter, encoding and packing, or Parquet; only the wanted columns
+are kept, as text.
 
 A UK Biobank table has up to 500,000 rows of 20,000 columns, so it is parsed block by block.
 """
@@ -51,15 +52,19 @@ def open_table(
     identifier: Hashable,
     id_names: str,
 ) -> TableFile:
-    """The table in a file, with its header read: one row, or two (titles and field codes, in either order).
+    """The table in a file, with its header read: one row, or two (titles and field codes, in either
+    order).
 
-    The header is the row in which `known` finds the column `identifier`; the delimiter the one by which it finds most.
-    Raises ValueError naming the setting and what the file is when it is no table, or none with that column.
+    The header is the row in which `known` finds the column `identifier`; the delimiter the one by
+    which it finds most. Raises ValueError naming the setting and what the file is when it is no
+    table, or none with that column.
     """
     with reading(path, setting=setting):
         packing, head = identified(path, setting=setting)
         if head.startswith(b"PAR1"):
-            return _open_parquet(path, setting=setting, known=known, identifier=identifier, id_names=id_names)
+            return _open_parquet(
+                path, setting=setting, known=known, identifier=identifier, id_names=id_names
+            )
         encoding, notes = encoding_of(head)
         lines = _first_lines(path, packing=packing, encoding=encoding)
         found, widest = _header(lines, known=known, identifier=identifier)
@@ -88,12 +93,15 @@ def open_table(
 
 
 def read_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
-    """The columns at `places` of successive blocks of rows, as text with nulls where nothing is written.
+    """The columns at `places` of successive blocks of rows, as text with nulls where nothing is
+    written.
 
-    Few blocks are in memory at a time. Raises ValueError when a row has another number of cells than the header, or
-    the file is damaged, naming the line.
+    Few blocks are in memory at a time. Raises ValueError when a row has another number of cells
+    than the header, or the file is damaged, naming the line.
     """
-    yield from (_parquet_blocks(table, places) if not table.delimiter else _text_blocks(table, places))
+    yield from (
+        _parquet_blocks(table, places) if not table.delimiter else _text_blocks(table, places)
+    )
 
 
 # ---- text
@@ -125,7 +133,9 @@ def _header(
     """(the header that `known` knows best, by any delimiter; the most columns met)."""
     best: _Header | None = None
     widest = 0
-    for delimiter in [mark for mark in DELIMITERS if any(mark.encode() in line for line in lines)] or [","]:
+    for delimiter in [
+        mark for mark in DELIMITERS if any(mark.encode() in line for line in lines)
+    ] or [","]:
         rows = _rows(lines, delimiter)
         widest = max([widest, *(len(names) for names, _, _ in rows)])
         headers = [
@@ -138,7 +148,9 @@ def _header(
             names, keys, _, _ = max(headers, key=lambda header: len(set(header[1])))
             _, _, size, count = headers[-1]
             found = _Header(names, keys, delimiter, size, count)
-            best = max(filter(None, (best, found)), key=lambda one: (len(set(one.keys)), len(one.keys)))
+            best = max(
+                filter(None, (best, found)), key=lambda one: (len(set(one.keys)), len(one.keys))
+            )
     return best, widest
 
 
@@ -183,7 +195,9 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
         rows = 0
         try:
             with reading(table.path, setting=table.setting), ExitStack() as stack:
-                stream = stack.enter_context(unpacked(table.path, packing=table.packing, encoding=table.encoding))
+                stream = stack.enter_context(
+                    unpacked(table.path, packing=table.packing, encoding=table.encoding)
+                )
                 _skip(stream, table.start)
                 if encoding != table.encoding:
                     stream = pa.transcoding_input_stream(stream, encoding, "utf-8")
@@ -204,7 +218,9 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
             elif len(sizes) > 1 and "straddling" in text:
                 sizes.pop(0)
             else:
-                raise ValueError(f"{table.setting}={table.path}: {_fault(text, table, done)}") from None
+                raise ValueError(
+                    f"{table.setting}={table.path}: {_fault(text, table, done)}"
+                ) from None
 
 
 def _skip(stream: Any, count: int) -> None:
@@ -212,7 +228,9 @@ def _skip(stream: Any, count: int) -> None:
         count -= len(part)
 
 
-def _parsed(stream: Any, table: TableFile, places: Sequence[int], *, block: int) -> Iterator[pa.RecordBatch]:
+def _parsed(
+    stream: Any, table: TableFile, places: Sequence[int], *, block: int
+) -> Iterator[pa.RecordBatch]:
     """Batches of the columns at `places`, from about `block` bytes each."""
     names = [str(place) for place in places]
     yield from arrow_csv.open_csv(
@@ -233,7 +251,8 @@ def _parsed(stream: Any, table: TableFile, places: Sequence[int], *, block: int)
 
 
 def _fault(error: str, table: TableFile, done: int) -> str:
-    """What a parser's error means. Its own text is not passed on: it may hold a participant's row."""
+    """What a parser's error means. Its own text is not passed on: it may hold a participant's
+    row."""
     if found := re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", error):
         return (
             f"line {table.lines + int(found[1])} has {found[2]} cells, the header {len(table.names)}; correct or remove "
@@ -262,8 +281,12 @@ def _open_parquet(
         ) from None
     names = list(schema.names)
     keys = [known(name) for name in names]
-    if twice := sum(key is not None and names.count(name) > 1 for name, key in zip(names, keys, strict=True)):
-        raise ValueError(f"{setting}={path}: {twice} columns share a name with another; keep one of each")
+    if twice := sum(
+        key is not None and names.count(name) > 1 for name, key in zip(names, keys, strict=True)
+    ):
+        raise ValueError(
+            f"{setting}={path}: {twice} columns share a name with another; keep one of each"
+        )
     if identifier not in keys:
         raise ValueError(
             f"{setting}={path}: none of its {len(names)} columns is the participants' id. Name it {id_names}; an index "
@@ -276,7 +299,9 @@ def _checked(table: TableFile, identifier: Hashable) -> TableFile:
     """The table, if each of its names is one and one of them alone is the id."""
     where = f"{table.setting}={table.path}"
     if any("\n" in name or "\r" in name for name in table.names):
-        raise ValueError(f"{where}: a name in the header holds a line end; look for a quote that is not closed")
+        raise ValueError(
+            f"{where}: a name in the header holds a line end; look for a quote that is not closed"
+        )
     if table.keys.count(identifier) > 1:
         first, second = [place for place, key in enumerate(table.keys) if key == identifier][:2]
         raise ValueError(
@@ -294,7 +319,9 @@ def _parquet_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.Reco
             wanted = list(dict.fromkeys(table.names[place] for place in places))
             for batch in file.iter_batches(columns=wanted, batch_size=1 << 14):
                 columns = [
-                    _as_text(batch.column(batch.schema.names.index(table.names[place])), table, place)
+                    _as_text(
+                        batch.column(batch.schema.names.index(table.names[place])), table, place
+                    )
                     for place in places
                 ]
                 yield pa.RecordBatch.from_arrays(columns, names)
@@ -310,9 +337,16 @@ def _as_text(column: pa.Array, table: TableFile, place: int) -> pa.Array:
         column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        texts = [None if cell is None else json.dumps(cell, default=str) for cell in column.to_pylist()]
+        texts = [
+            None if cell is None else json.dumps(cell, default=str) for cell in column.to_pylist()
+        ]
         return pa.array(texts, pa.string())
-    if pa.types.is_boolean(kind) or pa.types.is_nested(kind) or pa.types.is_binary(kind) or pa.types.is_time(kind):
+    if (
+        pa.types.is_boolean(kind)
+        or pa.types.is_nested(kind)
+        or pa.types.is_binary(kind)
+        or pa.types.is_time(kind)
+    ):
         raise ValueError(
             f"{table.setting}={table.path}: column {clean(table.names[place])!r} is of type {kind}; write it as text, "
             "number, date or list of texts"

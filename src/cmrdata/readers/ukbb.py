@@ -1,6 +1,8 @@
-"""UK Biobank's cardiac MRI in the layout of github.com/baiwenjia/ukbb_cardiac, beside a table of its participants.
+"""UK Biobank's cardiac MRI in the layout of github.com/baiwenjia/ukbb_cardiac, beside a table of
+its participants.
 
-Short-axis cines (field 20209) of the imaging visits; S. Petersen et al. 2016, doi 10.1186/s12968-016-0227-4.
+Short-axis cines (field 20209) of the imaging visits; S. Petersen et al. 2016, doi
+10.1186/s12968-016-0227-4.
 """
 
 from __future__ import annotations
@@ -41,7 +43,9 @@ COLUMNS = [
     "table_flags",
 ]
 DEPRIVATION = np.array(["low", "middle", "high"], object)
-LEAST = 0.5  # share of the image folders that must have a row in the table, unless cohort.max_rejected allows fewer
+# share of the image folders that must have a row in the table, unless cohort.max_rejected allows
+# fewer
+LEAST = 0.5
 EXPECTED = {
     "root": "a folder per participant as github.com/baiwenjia/ukbb_cardiac writes it, <id>, <id>_2_0, <id>_20209_2_0 or "
     "<id>_retest, each with sa.nii.gz and seg_sa.nii.gz, or label_sa_ED.nii.gz, label_sa_ES.nii.gz and sa_ES.nii.gz",
@@ -53,21 +57,27 @@ EXPECTED = {
 
 
 class UKBB(Cohort):
-    """The participants below `root` that `table` describes; see `cmrdata.protocol.Cohort`. Making one touches no file.
+    """The participants below `root` that `table` describes; see `cmrdata.protocol.Cohort`. Making
+    one touches no file.
 
-    root: holds a folder per participant (field 20209 converted), named by id, with the visit in it or not.
-    table: the fields of participants, in one or several files (a list or a pattern with *); diagnoses: record-level files,
-        a further source; `codes`, `without`, `source`, `level`, `conditions` as in `ukbb_table.read_people`.
+    root: holds a folder per participant (field 20209 converted), named by id, with the visit in it
+        or not.
+    table: the fields of participants, in one or several files (a list or a pattern with *);
+        diagnoses: record-level files, a further source; `codes`, `without`, `source`, `level`,
+        `conditions` as in `ukbb_table.read_people`.
     exclude: file of withdrawn ids, left out before anything else.
-    max_rejected: share of the participants that may be unreadable, and of whom the table may be not understood.
-    instance: imaging visit, 2 or 3 (the repeat). Where the names of `root` tell visits apart, plain names are visit 2.
+    max_rejected: share of the participants that may be unreadable, and of whom the table may be not
+        understood.
+    instance: imaging visit, 2 or 3 (the repeat). Where the names of `root` tell visits apart, plain
+        names are visit 2.
     labels: "network" (seg_sa), "manual" (label_sa) or "auto", the network's where there are any.
     label_map: value of lv, myo and rv in the files; every other value but 0 is refused.
     frames: number of frames of every cine, where known: tells the time axis, as 50 does by itself.
     default_spacing: mm of a pixel, for headers without a usable one.
     orient: what turns a heart upright, "masks", "header" or "none"; see `cmrdata.orientation`.
     reach: slices to each side of the centre that a training subject gives (paper: 1).
-    cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is rejected.
+    cine: frames of the heartbeat that an image holds in place of ED and ES; who has no cine is
+        rejected.
     salt_root: the folder that keeps the secret by which participants are renamed.
     """
 
@@ -103,30 +113,60 @@ class UKBB(Cohort):
         name: str = "ukbb",
     ) -> None:
         if instance not in (FIRST, REPEAT):
-            raise ValueError(f"cohort.instance is {instance}; imaging visits are 2 and, repeated, 3")
+            raise ValueError(
+                f"cohort.instance is {instance}; imaging visits are 2 and, repeated, 3"
+            )
         if labels not in KINDS:
             raise ValueError(f"cohort.labels is {labels!r}; it takes {', '.join(KINDS)}")
         values = dict(label_map or {"lv": 1, "myo": 2, "rv": 3})
         if set(values) != set(CANONICAL) or len({0, *values.values()}) < 4:
-            raise ValueError(f"cohort.label_map is {values}; it takes lv, myo and rv, each its own value above 0")
+            raise ValueError(
+                f"cohort.label_map is {values}; it takes lv, myo and rv, each its own value above 0"
+            )
         self.name, self.root, self.table, self.exclude = name, root, table, exclude
         self.diagnoses = diagnoses
         self.pixels, self.fov_mm, self.reach, self.seed = pixels, fov_mm, reach, seed
         self.controls_per_case, self.max_rejected = controls_per_case, max_rejected
         self.salt_root: Path = Path(salt_root)
-        self.instance, self.labels, self.label_map, self.orient = instance, labels, values, check_orient(orient)
-        self.frames, self.default_spacing, self.fold, self.cine = frames, default_spacing, fold, cine
-        self.phenotype: dict[str, Any] = {"codes": codes if isinstance(codes, str) else list(codes), "without": list(without),
-                          "source": [source] if isinstance(source, str) else list(source), "level": level,
-                          "conditions": list(conditions)}  # fmt: skip
+        self.instance, self.labels, self.label_map, self.orient = (
+            instance,
+            labels,
+            values,
+            check_orient(orient),
+        )
+        self.frames, self.default_spacing, self.fold, self.cine = (
+            frames,
+            default_spacing,
+            fold,
+            cine,
+        )
+        self.phenotype: dict[str, Any] = {
+            "codes": codes if isinstance(codes, str) else list(codes),
+            "without": list(without),
+            "source": [source] if isinstance(source, str) else list(source),
+            "level": level,
+            "conditions": list(conditions),
+        }
 
     @property
     def settings(self) -> dict[str, Any]:  # type: ignore[override]
-        return {"pixels": self.pixels, "fov_mm": self.fov_mm, "seed": self.seed, "fold": self.fold,
-                "reach": self.reach, "controls_per_case": self.controls_per_case, "instance": self.instance,
-                "labels": self.labels, "label_map": self.label_map, "frames": self.frames,
-                "default_spacing": self.default_spacing, "orient": self.orient, "cine": self.cine, **self.phenotype,
-                "records": bool(self.diagnoses)}  # fmt: skip
+        return {
+            "pixels": self.pixels,
+            "fov_mm": self.fov_mm,
+            "seed": self.seed,
+            "fold": self.fold,
+            "reach": self.reach,
+            "controls_per_case": self.controls_per_case,
+            "instance": self.instance,
+            "labels": self.labels,
+            "label_map": self.label_map,
+            "frames": self.frames,
+            "default_spacing": self.default_spacing,
+            "orient": self.orient,
+            "cine": self.cine,
+            **self.phenotype,
+            "records": bool(self.diagnoses),
+        }
 
     watched = ("exclude",)
 
@@ -136,19 +176,27 @@ class UKBB(Cohort):
         for key in ("root", "table", "diagnoses", "exclude"):
             given = getattr(self, key)
             several = [given] if given is None or isinstance(given, str | Path) else list(given)
-            told |= {f"{key}.{k}" if k else key: str(place) if place else None for k, place in enumerate(several)}
+            told |= {
+                f"{key}.{k}" if k else key: str(place) if place else None
+                for k, place in enumerate(several)
+            }
         return told
 
     def source(self) -> Source:
-        files = {self._renamed[key]: list(folder.paths().values()) for key, folder in self._folders.items()}
+        files = {
+            self._renamed[key]: list(folder.paths().values())
+            for key, folder in self._folders.items()
+        }
         return Source(list(self._folders), files)
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """A row per participant in the order of the original ids, so that the split does not depend on the salt.
+        """A row per participant in the order of the original ids, so that the split does not depend
+        on the salt.
 
-        Beside the cohort's columns: state, case_sources, conditions, site, ethnicity, townsend, townsend_band
-        (deprivation, thirds of this cohort), table_flags and label_source. No original id, no date. Raises ValueError
-        where too few folders have a row in the table, or its labels would mean nothing.
+        Beside the cohort's columns: state, case_sources, conditions, site, ethnicity, townsend,
+        townsend_band (deprivation, thirds of this cohort), table_flags and label_source. No
+        original id, no date. Raises ValueError where too few folders have a row in the table, or
+        its labels would mean nothing.
         """
         self._require_rows()
         faults = {key: folder.fault for key, folder in self._folders.items() if folder.fault}
@@ -159,34 +207,58 @@ class UKBB(Cohort):
         table.insert(0, "subject", [self._renamed[key] for key in kept])
         table.insert(1, "source", self.name)
         table["townsend_band"] = _thirds(table.townsend)
-        table["label_source"] = ["manual" if self._folders[key].manual else "network" for key in kept]
+        table["label_source"] = [
+            "manual" if self._folders[key].manual else "network" for key in kept
+        ]
         rejected = [(self._renamed[key], faults[key]) for key in self._folders if key in faults]
         self._require_labels(table)
         return table, pd.DataFrame(rejected, columns=["subject", "reason"])
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
-        mapping = {0: BACKGROUND, **{value: CANONICAL[what] for what, value in self.label_map.items()}}
+        mapping = {
+            0: BACKGROUND,
+            **{value: CANONICAL[what] for what, value in self.label_map.items()},
+        }
 
         def scan(subject: str, expand: bool) -> Scan:
             folder = self._folders[self._original[subject]]
-            return read_scan(folder.paths(), mapping=mapping, expand=expand, manual=folder.manual, frames=self.frames,
-                             default_spacing=self.default_spacing, cine=self.cine)  # fmt: skip
+            return read_scan(
+                folder.paths(),
+                mapping=mapping,
+                expand=expand,
+                manual=folder.manual,
+                frames=self.frames,
+                default_spacing=self.default_spacing,
+                cine=self.cine,
+            )
 
-        return collect(subjects, scan, pixels=self.pixels, fov_mm=self.fov_mm, reach=self.reach, cine=self.cine,
-                       orient=self.orient)  # fmt: skip
+        return collect(
+            subjects,
+            scan,
+            pixels=self.pixels,
+            fov_mm=self.fov_mm,
+            reach=self.reach,
+            cine=self.cine,
+            orient=self.orient,
+        )
 
     def withdrawn(self) -> set[str]:
         if not self.exclude:
             raise ValueError(f"cohort.exclude is not set; give {EXPECTED['exclude']}")
-        return set(renamed(sorted(read_exclusions(self._given("exclude"))), self.salt_root).values())
+        return set(
+            renamed(sorted(read_exclusions(self._given("exclude"))), self.salt_root).values()
+        )
 
     def notes(self) -> list[str]:
-        """What was left out when folders, table and exclusions were joined, counted, and what of the table is uncertain."""
+        """What was left out when folders, table and exclusions were joined, counted, and what of
+        the table is uncertain."""
         joined = {
             "image folder# without a row in the table": len(
                 self._folders.keys() - set(self._rows.index) - self._foreign
             ),
-            "foreign folder# passed over (neither images nor a row in the table)": len(self._foreign),
+            "foreign folder# passed over (neither images nor a row in the table)": len(
+                self._foreign
+            ),
             "table row# without an image folder": len(self._table.everyone) - len(self._rows),
         }
         return [*self._listed[1], *counted(joined), *self._table.notes]
@@ -202,8 +274,13 @@ class UKBB(Cohort):
 
     @cached_property
     def _listed(self) -> tuple[dict[str, Folder], list[str]]:
-        root, withdrawn = self._given("root"), read_exclusions(self._given("exclude")) if self.exclude else frozenset()
-        folders, notes = list_folders(root, instance=self.instance, labels=self.labels, withdrawn=withdrawn)
+        root, withdrawn = (
+            self._given("root"),
+            read_exclusions(self._given("exclude")) if self.exclude else frozenset(),
+        )
+        folders, notes = list_folders(
+            root, instance=self.instance, labels=self.labels, withdrawn=withdrawn
+        )
         if self.exclude and not any("withdrawn" in note for note in notes):
             notes.append(self._matching_nobody(withdrawn, folders))
         if all(folder.bare for folder in folders.values()):
@@ -220,12 +297,19 @@ class UKBB(Cohort):
         """What the tables say of those who have a folder."""
         given = self._given_files("table")
         records = self._given_files("diagnoses") if self.diagnoses else None
-        return read_people(given, ids=self._folders.keys(), instance=self.instance, diagnoses=records,
-                           tolerated=self.max_rejected, **self.phenotype)  # fmt: skip
+        return read_people(
+            given,
+            ids=self._folders.keys(),
+            instance=self.instance,
+            diagnoses=records,
+            tolerated=self.max_rejected,
+            **self.phenotype,
+        )
 
     @cached_property
     def _foreign(self) -> set[str]:
-        """Folders named like a participant's that hold nothing of one and that the table does not know."""
+        """Folders named like a participant's that hold nothing of one and that the table does not
+        know."""
         return {key for key, folder in self._folders.items() if folder.bare} - set(self._rows.index)
 
     @cached_property
@@ -233,7 +317,8 @@ class UKBB(Cohort):
         return self._table.people
 
     def _require_rows(self) -> None:
-        """Raise ValueError, with the patterns of ids, where the folders and the table are not of the same people."""
+        """Raise ValueError, with the patterns of ids, where the folders and the table are not of
+        the same people."""
         folders, rows = len(self._folders) - len(self._foreign), len(self._rows)
         if rows and (rows >= LEAST * folders or folders - rows <= self.max_rejected * folders):
             return
@@ -244,7 +329,8 @@ class UKBB(Cohort):
         )
 
     def _require_labels(self, subjects: pd.DataFrame) -> None:
-        """Raise ValueError where nobody is labelled, or nobody who was diagnosed can be placed before or after the visit."""
+        """Raise ValueError where nobody is labelled, or nobody who was diagnosed can be placed
+        before or after the visit."""
         if self._table.stop:
             raise ValueError(f"cohort {self.name}: {self._table.stop}")
         if not len(subjects):
@@ -252,15 +338,28 @@ class UKBB(Cohort):
         states = subjects.state.value_counts()
         told = ", ".join(f"{state} {count}" for state, count in states.items())
         if subjects.diagnosis.isna().all():
-            raise ValueError(f"cohort {self.name}: nobody is case or control (heart failure: {told}); look at columns.csv of "
-                             "experiment=inspect, and at cohort.codes, cohort.source and cohort.without")  # fmt: skip
-        if states.get("unknown", 0) and not states.get("prevalent", 0) and not states.get("incident", 0):
-            raise ValueError(f"cohort {self.name}: of nobody with heart failure it is known whether before the visit "
-                             f"({told}); look at columns.csv of experiment=inspect: fields 53 and 41280")  # fmt: skip
+            raise ValueError(
+                f"cohort {self.name}: nobody is case or control (heart failure: {told}); look at columns.csv of "
+                "experiment=inspect, and at cohort.codes, cohort.source and cohort.without"
+            )
+        if (
+            states.get("unknown", 0)
+            and not states.get("prevalent", 0)
+            and not states.get("incident", 0)
+        ):
+            raise ValueError(
+                f"cohort {self.name}: of nobody with heart failure it is known whether before the visit "
+                f"({told}); look at columns.csv of experiment=inspect: fields 53 and 41280"
+            )
 
     def _matching_nobody(self, withdrawn: frozenset[str], folders: Mapping[str, Folder]) -> str:
-        """A note about a list of which nobody has a folder. Raises ValueError where its ids can't be these people's."""
-        if withdrawn and folders and not {*map(id_pattern, withdrawn)} & {*map(id_pattern, folders)}:
+        """A note about a list of which nobody has a folder. Raises ValueError where its ids can't
+        be these people's."""
+        if (
+            withdrawn
+            and folders
+            and not {*map(id_pattern, withdrawn)} & {*map(id_pattern, folders)}
+        ):
             raise ValueError(
                 f"cohort {self.name}: cohort.exclude={self.exclude} can't be these participants': ids are "
                 f"{id_patterns(withdrawn)} there, {id_patterns(folders)} in cohort.root. Give the list of this application"
@@ -285,7 +384,8 @@ class UKBB(Cohort):
             raise FileNotFoundError(f"{error}. Expected is {EXPECTED[setting]}.") from None
 
     def _given(self, setting: str) -> Path:
-        """The path of a setting. Raises FileNotFoundError, saying what belongs there, when it is not set or not there."""
+        """The path of a setting. Raises FileNotFoundError, saying what belongs there, when it is
+        not set or not there."""
         path = getattr(self, setting)
         if isinstance(path, str | Path) and str(path) and Path(path).exists():
             return Path(path)

@@ -1,4 +1,5 @@
-"""What is told of UK Biobank tables: what was wanted and not found, who is unclear and why, and when a study must stop."""
+"""What is told of UK Biobank tables: what was wanted and not found, who is unclear and why, and
+when a study must stop."""
 
 from __future__ import annotations
 
@@ -32,11 +33,21 @@ MANY = 100  # participants of whom some have a diagnosis, in any table that hold
 FULL = 0.05  # share of participants who fill the last column of an array: above, it was cut
 # fields that are told where they are not found
 PRIMARY = ("31", "34", "52", VISIT, "54", "21000", "21001", "22189")
-STAND_INS = {"34": ("21003",), "52": ("21003",), "22189": ("189",), "21001": ("21002", "12143", "23104")}
+STAND_INS = {
+    "34": ("21003",),
+    "52": ("21003",),
+    "22189": ("189",),
+    "21001": ("21002", "12143", "23104"),
+}
 
 
 def unknown_names(tables: Sequence[TableFile]) -> list[str]:
-    return [name for table in tables for name, key in zip(table.names, table.keys, strict=True) if key is None]
+    return [
+        name
+        for table in tables
+        for name, key in zip(table.names, table.keys, strict=True)
+        if key is None
+    ]
 
 
 def id_rows(tables: Sequence[TableFile], people: People) -> list[dict[str, object]]:
@@ -60,15 +71,22 @@ def id_rows(tables: Sequence[TableFile], people: People) -> list[dict[str, objec
 def file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> list[str]:
     notes = [f"{table.path.name} {note}" for table in tables for note in table.notes]
     if people.repeated:
-        notes.append(f"{people.repeated} rows repeat a participant of the same table; what they say alike is used")
+        notes.append(
+            f"{people.repeated} rows repeat a participant of the same table; what they say alike is used"
+        )
     for field, count in fields.differing.items():
         if count:
-            notes.append(f"field {field} ({title_of(field)}): {count} participants have cells that disagree; left out")
+            notes.append(
+                f"field {field} ({title_of(field)}): {count} participants have cells that disagree; left out"
+            )
     return notes
 
 
-def not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> list[dict[str, object]]:
-    """A row for each field of people that was wanted and is in no file: what follows, and what may be it."""
+def not_found(
+    tables: Sequence[TableFile], fields: Fields, instance: int
+) -> list[dict[str, object]]:
+    """A row for each field of people that was wanted and is in no file: what follows, and what may
+    be it."""
     keys = [key for table in tables for key in table.keys if key]
     unknown = unknown_names(tables)
     rows = []
@@ -79,22 +97,33 @@ def not_found(tables: Sequence[TableFile], fields: Fields, instance: int) -> lis
         use = USES[field]
         others = [other for other, of in USES.items() if of == use and other != field]
         replaced = [other for other in STAND_INS.get(field, ()) if other in fields.cells]
-        words = [f"field {field} ({title_of(field)})" + (f" of visit {at}" if field in AT_VISIT else "") + " not found"]
+        words = [
+            f"field {field} ({title_of(field)})"
+            + (f" of visit {at}" if field in AT_VISIT else "")
+            + " not found"
+        ]
         if replaced:
-            words.append(f"{', '.join(replaced)} stand in" if len(replaced) > 1 else f"{replaced[0]} stands in")
+            words.append(
+                f"{', '.join(replaced)} stand in"
+                if len(replaced) > 1
+                else f"{replaced[0]} stands in"
+            )
         elif not any(other in fields.cells for other in others) or use not in ("age", "BMI"):
             words.append(WITHOUT[use])
         elsewhere = sorted({key[1] for key in keys if key[0] == field} - {at})  # type: ignore[index]
         if elsewhere and field != "21000":
             words.append(f"only of visit {', '.join(map(str, elsewhere))} (cohort.instance)")
         elif name := similar(field, unknown):
-            words.append(f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}")
+            words.append(
+                f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}"
+            )
         rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
     return rows
 
 
 def not_used(tables: Sequence[TableFile], sought: Collection[str]) -> list[dict[str, object]]:
-    """A row for each field of the sources `sought` of which columns are there in a spelling that isn't known."""
+    """A row for each field of the sources `sought` of which columns are there in a spelling that
+    isn't known."""
     unknown = unknown_names(tables)
     rows = []
     for field in sorted(sought):
@@ -115,7 +144,8 @@ def sources_not_found(asked: Sequence[str], look: Sequence[str]) -> list[dict[st
 
 
 def array_gaps(fields: Fields) -> list[dict[str, object]]:
-    """Rows for columns of the hospitals' arrays that lack their partner, or are missing between others."""
+    """Rows for columns of the hospitals' arrays that lack their partner, or are missing between
+    others."""
     there = {
         field: {column.key[2] for part in fields.cells.get(field, ()) for column in part.columns}
         for field in (CODES, CODE_DATES)
@@ -129,9 +159,7 @@ def array_gaps(fields: Fields) -> list[dict[str, object]]:
         (CODE_DATES, CODES, "such a diagnosis has no date"),
     ):
         if apart and (lacking := there[other] - there[field]):
-            note = (
-                f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
-            )
+            note = f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
         if inside := set(range(max(there[field], default=0))) - there[field]:
             note = f"field {field} lacks {len(inside)} columns before its last one, the first with array index {min(inside)}"
@@ -142,21 +170,33 @@ def array_gaps(fields: Fields) -> list[dict[str, object]]:
 def nobody(table: pd.DataFrame) -> list[str]:
     """What is known of nobody."""
     names = {"sex": "a sex", "age": "an age", "bmi": "a BMI"}
-    return [f"nobody has {words}" for name, words in names.items() if len(table) and table[name].isna().all()]
+    return [
+        f"nobody has {words}"
+        for name, words in names.items()
+        if len(table) and table[name].isna().all()
+    ]
 
 
 def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
-    """Cases by source and by combination of sources; participants whose diagnoses are unclear, by reason."""
+    """Cases by source and by combination of sources; participants whose diagnoses are unclear, by
+    reason."""
     notes = []
     if len(said) > 1:
         alone = {
-            name: int(table.case_sources.map(lambda text, name=name: name in (text or "").split(";")).sum())
+            name: int(
+                table.case_sources.map(
+                    lambda text, name=name: name in (text or "").split(";")
+                ).sum()
+            )
             for name in said
         }
-        notes.append("cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items()))
+        notes.append(
+            "cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items())
+        )
         together = table.case_sources.dropna().value_counts()
         notes.append(
-            "cases by combination: " + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
+            "cases by combination: "
+            + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
         )
     for name, of in said.items():
         for why, who in of.reasons.items():
@@ -164,7 +204,9 @@ def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]
                 notes.append(f"{name}: {count} participant{'s' * (count > 1)} unclear ({why})")
         ill = of.mark & 1 == 1
         if count := len(np.unique(of.person[ill & np.isnat(of.when)])):
-            notes.append(f"{name}: {count} participant{'s' * (count > 1)} diagnosed at no known time")
+            notes.append(
+                f"{name}: {count} participant{'s' * (count > 1)} diagnosed at no known time"
+            )
     return notes
 
 
@@ -184,7 +226,9 @@ def stop_reason(
     if not count:
         return ""
     state = table.state.to_numpy()
-    unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (state == "unknown")
+    unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (
+        state == "unknown"
+    )
     limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
     if unclear.sum() > tolerated * count:
         why = {
@@ -192,7 +236,9 @@ def stop_reason(
             for name, of in said.items()
             for reason, who in of.reasons.items()
         }
-        shown = "; ".join(f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n)
+        shown = "; ".join(
+            f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n
+        )
         seen = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
         return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({shown}){seen}, {limit}"
     for field in ("31", VISIT):
@@ -220,7 +266,11 @@ def stop_reason(
 
 def _examples(fields: Fields, wanted: Collection[str]) -> str:
     """The pattern of a cell that is not understood, and its column."""
-    rows = [row for row in fields.report if str(row["field"]).split("-")[0] in wanted and row["not_understood"]]
+    rows = [
+        row
+        for row in fields.report
+        if str(row["field"]).split("-")[0] in wanted and row["not_understood"]
+    ]
     if not rows:
         return ""
     worst = max(rows, key=lambda row: int(str(row["not_understood"])))

@@ -1,4 +1,5 @@
-"""The cells of participants in one or several UK Biobank tables, joined by id: what is written, what it means, who disagrees."""
+"""The cells of participants in one or several UK Biobank tables, joined by id: what is written,
+what it means, who disagrees."""
 
 from __future__ import annotations
 
@@ -60,13 +61,18 @@ class _Growing:
         stacked = pa.concat_arrays(arrays)
         place = np.flatnonzero(stacked.is_valid().to_numpy(zero_copy_only=False))
         encoded = stacked.drop_null().dictionary_encode()
-        numbers = [self.numbers.setdefault(text, len(self.numbers)) for text in encoded.dictionary.to_pylist()]
+        numbers = [
+            self.numbers.setdefault(text, len(self.numbers))
+            for text in encoded.dictionary.to_pylist()
+        ]
         text = np.array(numbers, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
         self.parts.append((place // len(people), people[place % len(people)], text))
 
     def cells(self, table: int, file: str, rows: int) -> Cells:
         empty = np.zeros(0, np.int32)
-        column, person, text = (np.concatenate(part) for part in zip((empty,) * 3, *self.parts, strict=True))
+        column, person, text = (
+            np.concatenate(part) for part in zip((empty,) * 3, *self.parts, strict=True)
+        )
         return Cells(table, file, self.columns, column, person, text, list(self.numbers), rows)
 
 
@@ -77,10 +83,11 @@ def collect(
     identifier: Hashable,
     ids: Collection[str] | None,
 ) -> tuple[People, dict[str, list[Cells]]]:
-    """(whose rows there are, cells by field and file) of the columns whose keys are `wanted`, of participants `ids` or all.
+    """(whose rows there are, cells by field and file) of the columns whose keys are `wanted`, of
+    participants `ids` or all.
 
-    Raises ValueError naming the file and line, and no participant, where a row has no id or an unclear one, or where ids
-    that differ by leading zeros alone may be two people.
+    Raises ValueError naming the file and line, and no participant, where a row has no id or an
+    unclear one, or where ids that differ by leading zeros alone may be two people.
     """
     numbers: dict[str, int] = {}
     asked = None if ids is None else set(ids)
@@ -97,7 +104,8 @@ def collect(
             if key is not None and key != identifier and wanted(key):
                 field = key[0]  # type: ignore[index]
                 places.setdefault(field, []).append(place)
-                groups.setdefault(field, _Growing([])).columns.append(Column(table.names[place], key))  # type: ignore[arg-type]
+                column = Column(table.names[place], key)  # type: ignore[arg-type]
+                groups.setdefault(field, _Growing([])).columns.append(column)
         order = [table.keys.index(identifier), *(place for of in places.values() for place in of)]
         for rows in _rounds(read_blocks(table, order)):
             people = own.numbered(rows.column(0).to_pylist())
@@ -115,7 +123,9 @@ def collect(
         rows_of.append(len(own.wanted))
         members.append(np.unique(np.array(own.wanted, np.int64)))
         for field, growing in groups.items():
-            cells.setdefault(field, []).append(growing.cells(number, table.path.name, len(own.wanted)))
+            cells.setdefault(field, []).append(
+                growing.cells(number, table.path.name, len(own.wanted))
+            )
     present = [np.isin(np.arange(len(numbers)), of) for of in members]
     return People(list(numbers), everyone, present, rows_of, repeated), cells
 
@@ -123,7 +133,9 @@ def collect(
 class _Ids:
     """The ids of a file: numbered where wanted, checked for those that may be two people's."""
 
-    def __init__(self, table: TableFile, *, asked: set[str] | None, numbers: dict[str, int]) -> None:
+    def __init__(
+        self, table: TableFile, *, asked: set[str] | None, numbers: dict[str, int]
+    ) -> None:
         self.table, self.asked, self.numbers = table, asked, numbers
         self.everyone: set[str] = set()
         self.wanted: list[int] = []
@@ -218,7 +230,9 @@ def report_rows(
     gone = [Counter[str]() for _ in range(columns)]
     told = np.array([bool(one.odd or one.missing) for one in readings], bool)
     here = np.flatnonzero(told[cells.text]) if len(cells.text) else np.zeros(0, int)
-    pairs, counts = np.unique(cells.column[here] * np.int64(len(readings)) + cells.text[here], return_counts=True)
+    pairs, counts = np.unique(
+        cells.column[here] * np.int64(len(readings)) + cells.text[here], return_counts=True
+    )
     for pair, number in zip(pairs.tolist(), counts.tolist(), strict=True):
         column, text = divmod(pair, len(readings))
         if reason := readings[text].odd:
@@ -229,7 +243,10 @@ def report_rows(
     rows: list[dict[str, object]] = []
     for place, column in enumerate(cells.columns):
         strange = sum(why[place].values())
-        reasons = [f"{n} {what}" for what, n in (*why[place].most_common(REASONS), *gone[place].most_common(REASONS))]
+        reasons = [
+            f"{n} {what}"
+            for what, n in (*why[place].most_common(REASONS), *gone[place].most_common(REASONS))
+        ]
         rows.append(
             {
                 "file": cells.file,
@@ -247,8 +264,11 @@ def report_rows(
     return rows
 
 
-def settled(people: np.ndarray, slots: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(participant, slot, value) once each and in order, of cells that may say the same twice; ODD where they don't."""
+def settled(
+    people: np.ndarray, slots: np.ndarray, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(participant, slot, value) once each and in order, of cells that may say the same twice; ODD
+    where they don't."""
     order = np.argsort(people * np.int64(KEYS) + slots, kind="stable")
     people, slots, values = people[order], slots[order], values[order]
     first = np.ones(len(people), bool)
@@ -269,19 +289,28 @@ class Scalar(NamedTuple):
     differs: np.ndarray  # bool (people,): cells of the same field and visit disagree
 
 
-def scalar(parts: Sequence[tuple[Cells, Sequence[Reading]]], instance: int, *, people: int, dtype: Any) -> Scalar:
-    """The values of a field at a visit (its array 0) from every file that has it; missing where nothing is certain."""
+def scalar(
+    parts: Sequence[tuple[Cells, Sequence[Reading]]], instance: int, *, people: int, dtype: Any
+) -> Scalar:
+    """The values of a field at a visit (its array 0) from every file that has it; missing where
+    nothing is certain."""
     numbers: dict[Any, int] = {}
     persons, values = [np.zeros(0, int)], [np.zeros(0, int)]
     for cells, readings in parts:
         number = np.array(
             [
-                ODD if one.odd else -1 if one.value is None else numbers.setdefault(one.value, len(numbers))
+                ODD
+                if one.odd
+                else -1
+                if one.value is None
+                else numbers.setdefault(one.value, len(numbers))
                 for one in readings
             ],
             int,
         )
-        mine = np.array([column.key[1:] == (instance, 0) for column in cells.columns], bool)[cells.column]
+        mine = np.array([column.key[1:] == (instance, 0) for column in cells.columns], bool)[
+            cells.column
+        ]
         value = number[cells.text[mine]] if len(readings) else np.zeros(0, int)
         persons.append(cells.person[mine][value != -1])
         values.append(value[value != -1])

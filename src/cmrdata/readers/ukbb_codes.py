@@ -1,4 +1,5 @@
-"""Codes of diagnoses as UK Biobank's tables write them: a grammar that takes a cell whole or not at all."""
+"""Codes of diagnoses as UK Biobank's tables write them: a grammar that takes a cell whole or not at
+all."""
 
 from __future__ import annotations
 
@@ -34,8 +35,12 @@ ILLNESSES = {
     "1076": "heart failure",
     "1079": "cardiomyopathy",
 }  # self-reported, both heart failure by UKBB_filter
-ILLNESS_WORDS = {"heart failure/pulmonary odema": "1076", "heart failure/pulmonary oedema": "1076", "cardiomyopathy": "1079",
-                 "hypertrophic cardiomyopathy (hcm / hocm)": "1588"}  # fmt: skip
+ILLNESS_WORDS = {
+    "heart failure/pulmonary odema": "1076",
+    "heart failure/pulmonary oedema": "1076",
+    "cardiomyopathy": "1079",
+    "hypertrophic cardiomyopathy (hcm / hocm)": "1588",
+}
 CUT_LENGTHS = (
     244,
     254,
@@ -48,21 +53,29 @@ CUT_LENGTHS = (
     32767,
 )  # at which other programs cut a text
 
-# A letter, two digits and up to two more behind a dot or not ("I50 0" is an old spelling), a filler, a dagger or asterisk
+# A letter, two digits and up to two more behind a dot or not ("I50 0" is an old spelling), a
+# filler, a dagger or asterisk
 # (NHS: D or A), then maybe its title, which has a word and holds nothing that looks like a code
 _CODE = re.compile(
     r"(?P<code>[A-Z] ?\d\d(?:\.?\d{1,2}| \d(?=$))?)(?:\.?[X-])?[DA*+\u2020\u2021]?"
     r"(?:(?:[ \t]+| ?[:\u2013-] )(?P<title>(?![\d_])[\w(\[][^\t\n\r;|]*))?"
 )
 _HIDDEN_CODE = re.compile(r"[A-Z]\d[0-9A-Z]|(?<![A-Z'\u2019])[A-Z]\s?\d|\d{3}\.\d")
-_ELEMENT = re.compile(r"""\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^,"'\[\]]*+))\s*+(,|$)""", re.DOTALL)
+_ELEMENT = re.compile(
+    r"""\s*+(?:"((?:[^"\\]|\\.)*+)"|'((?:[^'\\]|\\.)*+)'|([^,"'\[\]]*+))\s*+(,|$)""", re.DOTALL
+)
 NO_CODE = "is no ICD-10 code such as I500, I50.0 or I50.0 with its title"
 SEVERAL = 'holds more than one code, and not as I10|I500 or ["I10", "I500"]'
 
 
 def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str, ...]:
-    """ICD-10 prefixes of a preset's name, or of a list such as ["I50", "I11.0"]. Raises ValueError for anything else."""
-    plain = PRESETS.get(codes, ()) if isinstance(codes, str) else [re.sub(r"[\s.*]", "", str(c)).upper() for c in codes]
+    """ICD-10 prefixes of a preset's name, or of a list such as ["I50", "I11.0"]. Raises ValueError
+    for anything else."""
+    plain = (
+        PRESETS.get(codes, ())
+        if isinstance(codes, str)
+        else [re.sub(r"[\s.*]", "", str(c)).upper() for c in codes]
+    )
     if not plain or not all(re.fullmatch("[A-Z][0-9][0-9A-Z]*", code) for code in plain):
         given = repr(codes) if isinstance(codes, str) else list(codes)
         raise ValueError(
@@ -76,7 +89,9 @@ def groups(
 ) -> dict[str, tuple[str, ...]]:
     """ICD-10 prefixes of each group to look for; hf first. Raises ValueError naming the setting."""
     if isinstance(conditions, str) or not set(conditions) <= set(CONDITION_CODES):
-        raise ValueError(f"conditions is {conditions!r}; give a list of {', '.join(CONDITION_CODES)}")
+        raise ValueError(
+            f"conditions is {conditions!r}; give a list of {', '.join(CONDITION_CODES)}"
+        )
     found = {HF: prefixes(codes), **{name: CONDITION_CODES[name] for name in conditions}}
     return {**found, EXCLUDING: prefixes(without, setting="without")} if without else found
 
@@ -85,7 +100,8 @@ def groups(
 
 
 def read_code(text: str) -> Reading:
-    """The code of a text such as "I500", "i50.0", "I50.0 Congestive heart failure", "I10X", "A18.0\u2020": "I500"."""
+    """The code of a text such as "I500", "i50.0", "I50.0 Congestive heart failure", "I10X",
+    "A18.0\u2020": "I500"."""
     text = re.sub(r"[^\S\t\n\r]+", " ", clean(text))
     if is_missing(text):
         return Reading()
@@ -101,7 +117,8 @@ def read_code(text: str) -> Reading:
 
 
 def read_illness(text: str) -> Reading:
-    """A code of UK Biobank's self-reported illnesses, of its number or title; other titles stand for themselves."""
+    """A code of UK Biobank's self-reported illnesses, of its number or title; other titles stand
+    for themselves."""
     word = re.sub(r"\s+", " ", clean(text))
     if is_missing(word):
         return Reading()
@@ -119,13 +136,16 @@ def read_illness(text: str) -> Reading:
 
 
 def in_cell(text: str, read: Reader) -> Reading:
-    """The elements of a cell, each by `read` and None where it is empty: a JSON or Python list, or separated by "|"."""
+    """The elements of a cell, each by `read` and None where it is empty: a JSON or Python list, or
+    separated by "|"."""
     cell = clean(text)
     if is_missing(cell):
         return Reading()
     parts = _listed(cell) if cell.startswith("[") else [part.strip() for part in cell.split("|")]
     if parts is None:
-        return Reading(odd='is a list that cannot be read; write it like ["I10", "I500"] or I10|I500')
+        return Reading(
+            odd='is a list that cannot be read; write it like ["I10", "I500"] or I10|I500'
+        )
     if len(text) in CUT_LENGTHS and not cell.startswith("["):
         return Reading(odd=f"has {len(text)} characters, where other programs cut a text")
     found = [read(part) for part in parts]
@@ -135,7 +155,8 @@ def in_cell(text: str, read: Reader) -> Reading:
 
 
 def _listed(cell: str) -> list[str] | None:
-    """The elements of a list, unquoted; None where it is none. Elements without quotes hold no comma."""
+    """The elements of a list, unquoted; None where it is none. Elements without quotes hold no
+    comma."""
     if not cell.endswith("]"):
         return None
     inside, found, at = cell[1:-1], list[str](), 0

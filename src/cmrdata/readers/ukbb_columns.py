@@ -1,4 +1,5 @@
-"""Columns of UK Biobank tables: what they are called in every export and package, what they are for, how they are read."""
+"""Columns of UK Biobank tables: what they are called in every export and package, what they are
+for, how they are read."""
 
 from __future__ import annotations
 
@@ -25,7 +26,9 @@ Key = tuple[str, int, int]  # field ("eid" or its number), instance, array
 
 ID: Key = ("eid", 0, 0)
 ID_NAMES = "eid, f.eid, participant.eid, n_eid or Participant ID"
-TITLES = {  # before " | Instance i | Array k", as the RAP's Table Exporter writes them; two are the seed paper's
+# before " | Instance i | Array k", as the RAP's Table Exporter writes them; two are the seed
+# paper's
+TITLES = {
     "Participant ID": "eid",
     "Encoded anonymised participant ID": "eid",
     "Sex": "31",
@@ -54,26 +57,30 @@ TITLES = {  # before " | Instance i | Array k", as the RAP's Table Exporter writ
     "Date of first in-patient diagnosis - ICD10": "41280",
     "Date I50 first reported (heart failure)": "131354",
 }
-FURTHER_TITLES = {  # which fields share with others, so that only a number beside them tells which it is
+# which fields share with others, so that only a number beside them tells which it is
+FURTHER_TITLES = {
     "189": "Townsend deprivation index at recruitment",
     "23104": "Body mass index (BMI)",
 }
 _NUMBERS = r"(?P<field>\d{1,7})\.(?P<instance>\d{1,5})\.(?P<array>\d{1,5})"
 _UNDERSCORED = _NUMBERS.replace(r"\.", "_")
-NAMINGS = [re.compile(pattern, re.IGNORECASE | re.ASCII) for pattern in (
-    r"(?:f[._]|[nstx]+_|x)?(?P<field>eid)",
-    r"(?:f\.|x)?" + _NUMBERS,  # .tab; CSV re-read in R
-    r"(?P<field>\d{1,7})-(?P<instance>\d{1,5})\.(?P<array>\d{1,5})",  # CSV
-    r"(?:[nstx]+_|x)?" + _UNDERSCORED,  # Stata, SAS; names without dots
-    # ukbtools: title first
-    r"(?:(?P<words>[\w.]+)[._])?f[._]?(?P<field>\d{1,7})[._](?P<instance>\d{1,5})[._](?P<array>\d{1,5})",
-    r"p(?P<field>\d{1,7})(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",  # RAP
-    r"[fx]_?(?P<field>\d{1,7})(?=_[ia])(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",
-    r"(?P<title>.+?)\.(?P<instance>\d{1,5})\.(?P<array>\d{1,5})",  # seed paper
-    # RAP's titles, also as R's make.names leaves them; then ukbflow's
-    r"(?P<title>.+?)(?:[\W_]+instance[\W_]*(?P<instance>\d{1,5}))?(?:[\W_]+array[\W_]*(?P<array>\d{1,5}))?[\W_]*",
-    r"(?P<title>\w+?)(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",
-)]  # fmt: skip
+NAMINGS = [
+    re.compile(pattern, re.IGNORECASE | re.ASCII)
+    for pattern in (
+        r"(?:f[._]|[nstx]+_|x)?(?P<field>eid)",
+        r"(?:f\.|x)?" + _NUMBERS,  # .tab; CSV re-read in R
+        r"(?P<field>\d{1,7})-(?P<instance>\d{1,5})\.(?P<array>\d{1,5})",  # CSV
+        r"(?:[nstx]+_|x)?" + _UNDERSCORED,  # Stata, SAS; names without dots
+        # ukbtools: title first
+        r"(?:(?P<words>[\w.]+)[._])?f[._]?(?P<field>\d{1,7})[._](?P<instance>\d{1,5})[._](?P<array>\d{1,5})",
+        r"p(?P<field>\d{1,7})(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",  # RAP
+        r"[fx]_?(?P<field>\d{1,7})(?=_[ia])(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",
+        r"(?P<title>.+?)\.(?P<instance>\d{1,5})\.(?P<array>\d{1,5})",  # seed paper
+        # RAP's titles, also as R's make.names leaves them; then ukbflow's
+        r"(?P<title>.+?)(?:[\W_]+instance[\W_]*(?P<instance>\d{1,5}))?(?:[\W_]+array[\W_]*(?P<array>\d{1,5}))?[\W_]*",
+        r"(?P<title>\w+?)(?:_i(?P<instance>\d{1,5}))?(?:_a(?P<array>\d{1,5}))?",
+    )
+]
 
 CODES, CODE_DATES = (
     "41270",
@@ -89,13 +96,32 @@ DATES = (VISIT, CODE_DATES, FIRST_I50, DEATH_DATE)
 HIDDEN = ("eid", "34", "52")  # of which not even a pattern is shown
 OPEN = ("31", "21000", "54")  # of which a value that many share may be shown
 USES = {  # field: what it is for
-    "eid": "id", "31": "sex", "34": "age", "52": "age", "21003": "age", VISIT: "date of the visit", "54": "site",
-    "21000": "ethnicity", "189": "deprivation", "22189": "deprivation", "21001": "BMI", "23104": "BMI", "21002": "BMI",
-    "50": "BMI", "12143": "BMI", "12144": "BMI", CODES: "diagnoses (hospital)", CODE_DATES: "dates of diagnoses (hospital)",
-    FIRST_I50: "diagnoses (first_occurrence)", DEATH_CAUSE: "diagnoses (death)", DEATH_FURTHER: "diagnoses (death)",
-    DEATH_DATE: "dates of diagnoses (death)", ILLNESS: "diagnoses (self_report)",
-    ILLNESS_YEAR: "dates of diagnoses (self_report)", ILLNESS_AGE: "dates of diagnoses (self_report)",
-}  # fmt: skip
+    "eid": "id",
+    "31": "sex",
+    "34": "age",
+    "52": "age",
+    "21003": "age",
+    VISIT: "date of the visit",
+    "54": "site",
+    "21000": "ethnicity",
+    "189": "deprivation",
+    "22189": "deprivation",
+    "21001": "BMI",
+    "23104": "BMI",
+    "21002": "BMI",
+    "50": "BMI",
+    "12143": "BMI",
+    "12144": "BMI",
+    CODES: "diagnoses (hospital)",
+    CODE_DATES: "dates of diagnoses (hospital)",
+    FIRST_I50: "diagnoses (first_occurrence)",
+    DEATH_CAUSE: "diagnoses (death)",
+    DEATH_FURTHER: "diagnoses (death)",
+    DEATH_DATE: "dates of diagnoses (death)",
+    ILLNESS: "diagnoses (self_report)",
+    ILLNESS_YEAR: "dates of diagnoses (self_report)",
+    ILLNESS_AGE: "dates of diagnoses (self_report)",
+}
 WITHOUT = {  # use: what follows where none of its fields is there
     "sex": "nobody has a sex",
     "age": "nobody has an age",
@@ -110,13 +136,16 @@ VISIT_YEARS = (2006, 2100)  # of which assessment centres know
 
 
 def parse_column(name: str) -> Key | None:
-    """(field, instance, array) of a column in any export's naming; None if it is no field. Absent numbers are 0.
+    """(field, instance, array) of a column in any export's naming; None if it is no field. Absent
+    numbers are 0.
 
     Participant ids are ("eid", 0, 0); titles are those of TITLES, in any case and spacing.
     """
     if len(name) > LONGEST_NAME:
         return None
-    name = re.sub(r"^participant[._](?!id$)", "", clean(clean(name).strip(QUOTES)), flags=re.IGNORECASE)
+    name = re.sub(
+        r"^participant[._](?!id$)", "", clean(clean(name).strip(QUOTES)), flags=re.IGNORECASE
+    )
     for naming in NAMINGS:
         if not (found := naming.fullmatch(name)):
             continue
@@ -137,11 +166,14 @@ def field_name(key: Key) -> str:
 
 
 def title_of(field: str) -> str:
-    return next((title for title, of in TITLES.items() if of == field), FURTHER_TITLES.get(field, ""))
+    return next(
+        (title for title, of in TITLES.items() if of == field), FURTHER_TITLES.get(field, "")
+    )
 
 
 def cell_readers(*, day_first: bool | None) -> dict[str, Reader]:
-    """How the cells of each field are read, in a file whose dates begin with the day, the month or nobody knows."""
+    """How the cells of each field are read, in a file whose dates begin with the day, the month or
+    nobody knows."""
     length = quantity(100, 250, units=LENGTH_UNITS, metres=True)
     weight, bmi = quantity(20, 400, units=WEIGHT_UNITS), quantity(*BMI_RANGE, units=BMI_UNITS)
     townsend = quantity(-15, 20, signed=True)
@@ -164,8 +196,11 @@ def cell_readers(*, day_first: bool | None) -> dict[str, Reader]:
 
 
 def similar(field: str, names: Iterable[str]) -> str | None:
-    """The first of the columns `names`, which are no known fields, that looks like `field` in another spelling."""
-    titles = [set(_words(title)) for title, of in TITLES.items() if of == field] or [set(_words(title_of(field)))]
+    """The first of the columns `names`, which are no known fields, that looks like `field` in
+    another spelling."""
+    titles = [set(_words(title)) for title, of in TITLES.items() if of == field] or [
+        set(_words(title_of(field)))
+    ]
     for name in names:
         mine = _words(name)
         if names_field(name, field) or any(_resembles(words, mine) for words in titles if words):
@@ -185,7 +220,11 @@ def _resembles(words: set[str], mine: list[str]) -> bool:
 
 
 def _words(name: str) -> list[str]:
-    return [word for word in re.findall(r"\d+|[a-z]+", name.lower()) if word not in ("of", "the", "at", "when")]
+    return [
+        word
+        for word in re.findall(r"\d+|[a-z]+", name.lower())
+        if word not in ("of", "the", "at", "when")
+    ]
 
 
 def _titles(field: str) -> set[str]:

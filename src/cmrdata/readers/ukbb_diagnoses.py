@@ -1,4 +1,5 @@
-"""Diagnoses of UK Biobank participants, and what they say at the time of a visit: had, got later, never, unclear.
+"""Diagnoses of UK Biobank participants, and what they say at the time of a visit: had, got later,
+never, unclear.
 
 Whoever has a cell that is not understood whole is unclear, and whoever is unclear is no control.
 """
@@ -24,7 +25,8 @@ SLOTS = 10_000  # array indices of an instance
 
 
 class Array(NamedTuple):
-    """An array field in one file: its cells, and what each distinct text says, a tuple of elements."""
+    """An array field in one file: its cells, and what each distinct text says, a tuple of
+    elements."""
 
     cells: Cells
     readings: Sequence[Reading]
@@ -43,7 +45,8 @@ class Elements(NamedTuple):
 
 
 def array_of(cells: Cells, read: Reader) -> Array:
-    """An array field of a file. One cell may hold all elements where they have no column each; else it holds one."""
+    """An array field of a file. One cell may hold all elements where they have no column each; else
+    it holds one."""
     columns = Counter(column.key[1] for column in cells.columns)
     if max(columns.values()) == 1 and all(column.key[2] == 0 for column in cells.columns):
         return Array(cells, [in_cell(text, read) for text in cells.texts], True)
@@ -56,11 +59,16 @@ def array_of(cells: Cells, read: Reader) -> Array:
 
 
 def undated(read: Reader, *, answers: bool = False) -> Reader:
-    """As `read`, but whatever is written and gives no value is UNDATED; not what stands for no answer, of `answers`."""
+    """As `read`, but whatever is written and gives no value is UNDATED; not what stands for no
+    answer, of `answers`."""
 
     def read_any(text: str) -> Reading:
         found = read(text)
-        if found.value is not None or not (found.odd or found.missing) or (answers and found.missing == UNANSWERED):
+        if (
+            found.value is not None
+            or not (found.odd or found.missing)
+            or (answers and found.missing == UNANSWERED)
+        ):
             return Reading(found.value)
         return Reading(UNDATED)
 
@@ -68,7 +76,8 @@ def undated(read: Reader, *, answers: bool = False) -> Reader:
 
 
 def elements(arrays: Sequence[Array], *, people: int) -> Elements:
-    """The elements that the cells hold. Cells that are missing hold none, empty ones between others are gaps."""
+    """The elements that the cells hold. Cells that are missing hold none, empty ones between others
+    are gaps."""
     numbers: dict[Any, int] = {}
     odd, packed = np.zeros(people, bool), np.zeros(people, bool)
     persons, slots, values = ([np.zeros(0, int)] for _ in range(3))
@@ -79,13 +88,22 @@ def elements(arrays: Sequence[Array], *, people: int) -> Elements:
         tuples = [one.value if one.value is not None and not one.odd else () for one in readings]
         length = np.array([len(of) for of in tuples])
         flat = np.array(
-            [GAP if value is None else numbers.setdefault(value, len(numbers)) for of in tuples for value in of],
+            [
+                GAP if value is None else numbers.setdefault(value, len(numbers))
+                for of in tuples
+                for value in of
+            ],
             int,
         )
         start = np.cumsum(length) - length
         count = length[cells.text]
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-        base = np.array([instance * SLOTS + array for _, instance, array in (column.key for column in cells.columns)])
+        base = np.array(
+            [
+                instance * SLOTS + array
+                for _, instance, array in (column.key for column in cells.columns)
+            ]
+        )
         persons.append(np.repeat(cells.person, count))
         slots.append(np.repeat(base[cells.column], count) + within)
         values.append(flat[np.repeat(start[cells.text], count) + within])
@@ -103,12 +121,16 @@ class Evidence(NamedTuple):
     person: np.ndarray  # (n,) of each diagnosis
     mark: np.ndarray  # (n,) bits of the groups it belongs to
     when: np.ndarray  # (n,) datetime64[D], NaT where unknown
-    unclear: np.ndarray  # (people,) bits of the groups that the person may belong to and nobody can tell
+    # (people,) bits of the groups that the person may belong to and nobody can tell
+    unclear: np.ndarray
     reasons: dict[str, np.ndarray]  # why, bool (people,)
 
 
-def marked(values: Sequence[Any], prefixes_of: Mapping[str, Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
-    """(bits of the groups that each code belongs to, bits of those that it may belong to, being cut short of one)."""
+def marked(
+    values: Sequence[Any], prefixes_of: Mapping[str, Sequence[str]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(bits of the groups that each code belongs to, bits of those that it may belong to, being cut
+    short of one)."""
     mark, cut = (np.zeros(len(values) + 2, int) for _ in range(2))  # the last two: GAP and ODD
     for place, code in enumerate(values):
         if not code:
@@ -131,9 +153,10 @@ def of_codes(
 ) -> Evidence:
     """What codes say that are dated element by element, or not at all.
 
-    A person is unclear whose codes are not understood, disagree between files or lines, have a gap (where `gaps` cannot
-    be), are fewer than their dates, or are cut short of a code that counts. The dates of someone who has an array of them
-    in one cell, and another number of codes, belong to no code.
+    A person is unclear whose codes are not understood, disagree between files or lines, have a gap
+    (where `gaps` cannot be), are fewer than their dates, or are cut short of a code that counts.
+    The dates of someone who has an array of them in one cell, and another number of codes, belong
+    to no code.
     """
     mark, cut = marked(codes.values, prefixes_of)
     reasons = {
@@ -161,10 +184,11 @@ def days_of(values: Sequence[Any]) -> np.ndarray:
 
 
 def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray, np.ndarray]:
-    """(place in `other.values` of what belongs to each code, -1 for nothing; who has more of the `other` than codes).
+    """(place in `other.values` of what belongs to each code, -1 for nothing; who has more of the
+    `other` than codes).
 
-    Element k belongs to element k. Where either came in one cell, and elements are left over, nothing belongs to anything:
-    one may have been dropped before the others.
+    Element k belongs to element k. Where either came in one cell, and elements are left over,
+    nothing belongs to anything: one may have been dropped before the others.
     """
     mine, theirs = _keys(codes), _keys(other)
     place, hit = _places(mine, theirs)
@@ -172,7 +196,9 @@ def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray,
     surplus = (other.value != GAP) & ~_places(theirs, mine[codes.value != GAP])[1]
     ours, given = (np.bincount(of.person, minlength=people) for of in (codes, other))
     beyond = who(other.person[(other.value != GAP) & ~_places(theirs, mine)[1]], people)
-    shifted = (other.packed & (codes.packed | (given > 1)) & (given != ours)) | (codes.packed & beyond)
+    shifted = (other.packed & (codes.packed | (given > 1)) & (given != ours)) | (
+        codes.packed & beyond
+    )
     found[(shifted | other.odd)[codes.person]] = -1
     return np.maximum(found, -1), who(other.person[surplus], people)
 
@@ -207,7 +233,9 @@ def who(persons: np.ndarray, people: int) -> np.ndarray:
 def day_of_year(year: float) -> date:
     """The day at a fraction of a year: 2005.5 is the 2nd of July 2005."""
     begin = date(int(year), 1, 1)
-    return begin + timedelta(days=int((year - int(year)) * (date(int(year) + 1, 1, 1) - begin).days))
+    return begin + timedelta(
+        days=int((year - int(year)) * (date(int(year) + 1, 1, 1) - begin).days)
+    )
 
 
 # ---- at a visit
@@ -216,15 +244,21 @@ def day_of_year(year: float) -> date:
 def at_visit(
     rows: np.ndarray, dates: np.ndarray, visit: np.ndarray, unclear: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(state, date of the first diagnosis) of each person at a `visit`, datetime64[D] (n,); NaT for no visit.
+    """(state, date of the first diagnosis) of each person at a `visit`, datetime64[D] (n,); NaT for
+    no visit.
 
-    Diagnoses that count have the row (0..n-1) of their person, and a date or NaT where it is unknown. prevalent: a date
-    on or before the visit. unknown: diagnosed, but no telling when; or `unclear`, bool (n,), whether diagnosed.
+    Diagnoses that count have the row (0..n-1) of their person, and a date or NaT where it is
+    unknown. prevalent: a date on or before the visit. unknown: diagnosed, but no telling when; or
+    `unclear`, bool (n,), whether diagnosed.
     incident: all are later. none: not diagnosed.
     """
     first = np.full(len(visit), np.datetime64("NaT"), "datetime64[D]")
     np.fmin.at(first, rows, dates)
-    diagnosed, undated = (np.bincount(of, minlength=len(visit)) > 0 for of in (rows, rows[np.isnat(dates)]))
+    diagnosed, undated = (
+        np.bincount(of, minlength=len(visit)) > 0 for of in (rows, rows[np.isnat(dates)])
+    )
     doubtful = np.zeros(len(visit), bool) if unclear is None else unclear
     told = [first <= visit, doubtful, ~diagnosed, undated | np.isnat(visit)]
-    return np.select(told, ["prevalent", "unknown", "none", "unknown"], "incident").astype(object), first
+    return np.select(told, ["prevalent", "unknown", "none", "unknown"], "incident").astype(
+        object
+    ), first

@@ -1,4 +1,5 @@
-"""Whose image folders of which visit lie below a root of the ukbb_cardiac layout, and which of their files count."""
+"""Whose image folders of which visit lie below a root of the ukbb_cardiac layout, and which of
+their files count."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from cmrdata.readers.folders import CONVERT, PACKED, counted, is_dicom, is_forei
 from cmrdata.readers.ids import canonical_id, spelled_id
 from cmrdata.readers.ukbb_scan import MANUAL, STEMS, choose_files
 
-NAME = re.compile(r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?")
+NAME = re.compile(
+    r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?"
+)
 FIRST, REPEAT = 2, 3  # imaging visits
 FILES = {f"{stem}{ending}": stem for stem in STEMS for ending in (".nii.gz", ".nii")}
 
@@ -23,7 +26,8 @@ class Folder:
     """A participant's folder of one visit."""
 
     path: str
-    files: dict[str, str]  # role of `choose_files` -> file name; empty where `fault` says what is missing
+    # role of `choose_files` -> file name; empty where `fault` says what is missing
+    files: dict[str, str]
     fault: str | None
     bare: bool = False  # it holds nothing that an imaging folder does: perhaps no participant's
 
@@ -41,12 +45,13 @@ def list_folders(
 ) -> tuple[dict[str, Folder], list[str]]:
     """(id -> the folder of that imaging visit, in the order of ids; what was left out, counted).
 
-    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the repeat, <id>_retest. A plain
-    name counts as the wanted visit, unless the same id also has a folder that says so, or the repeat is wanted and
-    other folders say that they are the repeat: then plain names are the first visit. Of several arrays the first
-    complete one counts. Hidden and foreign folders (logs, scripts, derivatives) and names of another kind are passed
-    over. Raises ValueError when `root` cannot be listed, or where ids that differ by leading zeros alone may be two
-    people.
+    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the
+    repeat, <id>_retest. A plain name counts as the wanted visit, unless the same id also has a
+    folder that says so, or the repeat is wanted and other folders say that they are the repeat:
+    then plain names are the first visit. Of several arrays the first complete one counts. Hidden
+    and foreign folders (logs, scripts, derivatives) and names of another kind are passed over.
+    Raises ValueError when `root` cannot be listed, or where ids that differ by leading zeros alone
+    may be two people.
     """
     spelled: dict[str, set[str]] = defaultdict(set)
     stated: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -80,7 +85,10 @@ def list_folders(
     passed["participant# with several folders of one visit, the first complete one used"] = sum(
         len(found[key]) > 1 for key in found.keys() - gone
     )
-    folders = {key: _first_complete(sorted(found[key]), labels=labels) for key in sorted(found.keys() - gone)}
+    folders = {
+        key: _first_complete(sorted(found[key]), labels=labels)
+        for key in sorted(found.keys() - gone)
+    }
     return folders, counted(passed)
 
 
@@ -127,8 +135,13 @@ def _look_into(path: str, *, labels: str) -> Folder:
             found = list(entries)
         listed = [entry.name for entry in found]
         there = {entry.name for entry in found if entry.name in FILES and entry.is_file()}
-        names = {FILES[name]: name for name in sorted(there)}  # where a file is there packed and plain, packed
-        return Folder(path, {role: names[stem] for role, stem in choose_files(names, labels=labels).items()}, None)
+        # where a file is there packed and plain, packed
+        names = {FILES[name]: name for name in sorted(there)}
+        return Folder(
+            path,
+            {role: names[stem] for role, stem in choose_files(names, labels=labels).items()},
+            None,
+        )
     except OSError as error:
         return Folder(path, {}, f"folder cannot be read ({type(error).__name__})")
     except ValueError as error:

@@ -1,4 +1,5 @@
-"""What UK Biobank's fields say of people at a visit: sex, age, BMI, site, ethnicity, deprivation."""
+"""What UK Biobank's fields say of people at a visit: sex, age, BMI, site, ethnicity,
+deprivation."""
 
 from __future__ import annotations
 
@@ -42,9 +43,11 @@ DTYPES = {
 
 
 class Fields:
-    """The fields of some people, from every file that has them, and an account of what was understood.
+    """The fields of some people, from every file that has them, and an account of what was
+    understood.
 
-    The dates of a file are all read alike: with the day or the month first, as those of them tell that can only be one.
+    The dates of a file are all read alike: with the day or the month first, as those of them tell
+    that can only be one.
     """
 
     def __init__(self, people: People, cells: dict[str, list[Cells]], *, instance: int) -> None:
@@ -60,16 +63,21 @@ class Fields:
             for part in cells.get(field, ()):
                 texts[part.table] += part.texts
         self.day_first = {table: day_first(of) for table, of in texts.items()}
-        self.readers = {table: cell_readers(day_first=order) for table, order in self.day_first.items()}
+        self.readers = {
+            table: cell_readers(day_first=order) for table, order in self.day_first.items()
+        }
         self.read: dict[str, list[tuple[Cells, list[Reading]]]] = {}
         self.known: dict[tuple[str, int], np.ndarray] = {}
 
     def value(self, field: str, at: int | None = None) -> np.ndarray:
-        """What `field` says at a visit, the one asked for unless told; missing where nothing is certain."""
+        """What `field` says at a visit, the one asked for unless told; missing where nothing is
+        certain."""
         at = 0 if field in EVER else self.instance if at is None else at
         if field not in self.read:
             parts = self.cells.get(field, ())
-            self.read[field] = [(part, read_texts(part, self.readers[part.table][field])) for part in parts]
+            self.read[field] = [
+                (part, read_texts(part, self.readers[part.table][field])) for part in parts
+            ]
             for part, readings in self.read[field]:
                 self._account(part, readings, field)
         if (field, at) not in self.known:
@@ -83,14 +91,17 @@ class Fields:
     def array(self, field: str, read: Reader | None = None) -> list[Array]:
         """An array field in each file that has it, its cells read by `read` (a reader of codes).
 
-        Without `read` they are dates or years, UNDATED where something is written and can't be used.
+        Without `read` they are dates or years, UNDATED where something is written and can't be
+        used.
         """
         found = []
         for part in self.cells.get(field, ()):
             reader = read or self.readers[part.table][field]
             shown = array_of(part, reader)
             self._account(part, shown.readings, field)
-            found.append(shown if read else array_of(part, undated(reader, answers=field not in DATES)))
+            found.append(
+                shown if read else array_of(part, undated(reader, answers=field not in DATES))
+            )
         return found
 
     def has_row(self, field: str) -> np.ndarray:
@@ -101,12 +112,18 @@ class Fields:
         return found
 
     def instances(self, field: str) -> list[int]:
-        return sorted({column.key[1] for part in self.cells.get(field, ()) for column in part.columns})
+        return sorted(
+            {column.key[1] for part in self.cells.get(field, ()) for column in part.columns}
+        )
 
     def _account(self, part: Cells, readings: Sequence[Reading], field: str) -> None:
         order = "day/month/year" if self.day_first[part.table] else "month/day/year"
         numeric = field in DATES and self.day_first[part.table] is not None
-        note = f"as {order}" if numeric and any(re.match(r"\s*\d\d?[/-]\d\d?[/-]", text) for text in part.texts) else ""
+        note = (
+            f"as {order}"
+            if numeric and any(re.match(r"\s*\d\d?[/-]\d\d?[/-]", text) for text in part.texts)
+            else ""
+        )
         self.report += report_rows(
             part,
             readings,
@@ -125,7 +142,9 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
         return bmi_of(pd.Series(fields.value(weight)), pd.Series(fields.value(height))).to_numpy()
 
     visit = fields.value(VISIT)
-    age, age_flags = _age(visit, year=fields.value("34"), month=fields.value("52"), whole=fields.value("21003"))
+    age, age_flags = _age(
+        visit, year=fields.value("34"), month=fields.value("52"), whole=fields.value("21003")
+    )
     bmi, bmi_flags = _first_plausible(
         [
             ("", fields.value("21001")),
@@ -157,10 +176,13 @@ def joined(words: Sequence[np.ndarray], count: int) -> np.ndarray:
     return np.array([";".join(filter(None, row)) for row in rows], object)
 
 
-def _age(visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _age(
+    visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Years at the visit, and flags where no more than the `whole` years are known.
 
-    Whole years change on birthdays; the days since the last one count as their share of the days to the next.
+    Whole years change on birthdays; the days since the last one count as their share of the days to
+    the next.
     """
     known = ~np.isnat(visit) & ~np.isnan(year) & ~np.isnan(month)
     months = np.where(known, (year - 1970) * 12 + month - 1, 0).astype(int)
@@ -168,7 +190,9 @@ def _age(visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.nd
     birthday = np.timedelta64(DAY - 1, "D")
     this_month = day.astype("datetime64[M]")
     years = ((this_month - born).astype(int) - (day < this_month + birthday)) // 12
-    last, coming = ((born + 12 * more).astype("datetime64[D]") + birthday for more in (years, years + 1))
+    last, coming = (
+        (born + 12 * more).astype("datetime64[D]") + birthday for more in (years, years + 1)
+    )
     age = np.where(known, years + (day - last) / (coming - last), np.nan)
     exact = (age >= AGES[0]) & (age <= AGES[1])
     flags = np.where(~exact & ~np.isnan(whole), "age_whole_years", "")
@@ -176,7 +200,8 @@ def _age(visit: np.ndarray, *, year: np.ndarray, month: np.ndarray, whole: np.nd
 
 
 def _first_plausible(candidates: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """The first BMI of each person that a person can have, and the name of the candidate it is from."""
+    """The first BMI of each person that a person can have, and the name of the candidate it is
+    from."""
     plausible = [(bmi >= BMI_RANGE[0]) & (bmi <= BMI_RANGE[1]) for _, bmi in candidates]
     bmi = np.select(plausible, [bmi for _, bmi in candidates], np.nan)
     return bmi, np.select(plausible, [name for name, _ in candidates], "")

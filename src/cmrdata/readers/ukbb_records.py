@@ -1,4 +1,5 @@
-"""Diagnoses as records, a row per event: UK Biobank's tables hesin_diag and hesin, joined or apart, or eid, code, date."""
+"""Diagnoses as records, a row per event: UK Biobank's tables hesin_diag and hesin, joined or apart,
+or eid, code, date."""
 
 from __future__ import annotations
 
@@ -39,14 +40,17 @@ class Records(NamedTuple):
 
 
 def record_column(name: str) -> Any:
-    """What a column of records holds: ID, or (key of COLUMNS, place of the name among those of the key); None for others."""
+    """What a column of records holds: ID, or (key of COLUMNS, place of the name among those of the
+    key); None for others."""
     if parse_column(name) == ID:
         return ID
     plain = re.sub(r"^(hesin_diag|hesin|record)[._]", "", clean(clean(name).strip(QUOTES)).lower())
     plain = plain.replace(".", "_").replace(" ", "_")
     if plain == "eid":
         return ID
-    return next(((what, names.index(plain)) for what, names in COLUMNS.items() if plain in names), None)
+    return next(
+        ((what, names.index(plain)) for what, names in COLUMNS.items() if plain in names), None
+    )
 
 
 def read_records(
@@ -58,15 +62,18 @@ def read_records(
 ) -> Records:
     """The ICD-10 diagnoses of the participants `names` (canonical ids) in record-level files.
 
-    Each row is an event: eid, diag_icd10 (or code), and a date: epistart, where that is empty admidate (or date). The
-    date may be in another file that shares eid and ins_index (hesin beside hesin_diag). With `level` main or secondary
-    only such diagnoses count, and whoever has another one that would have counted is unclear. Rows without any code
-    but an ICD-9 one are another coding's. Raises ValueError and FileNotFoundError naming cohort.diagnoses.
+    Each row is an event: eid, diag_icd10 (or code), and a date: epistart, where that is empty
+    admidate (or date). The date may be in another file that shares eid and ins_index (hesin beside
+    hesin_diag). With `level` main or secondary only such diagnoses count, and whoever has another
+    one that would have counted is unclear. Rows without any code but an ICD-9 one are another
+    coding's. Raises ValueError and FileNotFoundError naming cohort.diagnoses.
     """
     if level not in LEVELS:
         raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
     tables = [
-        open_table(path, setting="cohort.diagnoses", known=record_column, identifier=ID, id_names=ID_NAMES)
+        open_table(
+            path, setting="cohort.diagnoses", known=record_column, identifier=ID, id_names=ID_NAMES
+        )
         for path in table_paths(given, setting="cohort.diagnoses")
     ]
     _require_columns(tables, level=level)
@@ -83,7 +90,11 @@ class _Column(NamedTuple):
     words: list[str]
 
     def counts(self) -> dict[str, int]:
-        return dict(zip(self.words, np.bincount(self.place, minlength=len(self.words)).tolist(), strict=True))
+        return dict(
+            zip(
+                self.words, np.bincount(self.place, minlength=len(self.words)).tolist(), strict=True
+            )
+        )
 
     def mapped(self, read: Callable[[str], Any], dtype: Any) -> np.ndarray:
         """`read` of the text of each row."""
@@ -120,12 +131,18 @@ def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
                 "eid and ins_index"
             )
     for table, kind in zip(tables, kinds, strict=True):
-        if "code" in kind and "date" not in kind and not ("spell" in kind and any("spell" in other for other in dated)):
+        if (
+            "code" in kind
+            and "date" not in kind
+            and not ("spell" in kind and any("spell" in other for other in dated))
+        ):
             raise ValueError(
                 f"cohort.diagnoses={table.path}: codes without dates; give hesin.csv too, both with eid and ins_index"
             )
         if "code" in kind and level != "all" and "level" not in kind:
-            raise ValueError(f"cohort.diagnoses={table.path}: no column level, which cohort.level={level} needs")
+            raise ValueError(
+                f"cohort.diagnoses={table.path}: no column level, which cohort.level={level} needs"
+            )
 
 
 def _events(table: TableFile, people: Mapping[str, int]) -> _Events:
@@ -147,12 +164,15 @@ def _events(table: TableFile, people: Mapping[str, int]) -> _Events:
         persons.append(person[mine])
         for at, (known, part) in enumerate(zip(words, parts, strict=True), 1):
             texts = pc.fill_null(batch.column(at).take(mine), "").dictionary_encode()
-            number = np.array([known.setdefault(text, len(known)) for text in texts.dictionary.to_pylist()], int)
+            number = np.array(
+                [known.setdefault(text, len(known)) for text in texts.dictionary.to_pylist()], int
+            )
             part.append(number[texts.indices.to_numpy(zero_copy_only=False)])
         rows += len(person)
     ids.check()
     columns = {
-        key: _Column(np.concatenate(part), list(known)) for key, part, known in zip(keys, parts, words, strict=True)
+        key: _Column(np.concatenate(part), list(known))
+        for key, part, known in zip(keys, parts, words, strict=True)
     }
     return _Events(np.concatenate(persons), columns, rows, list(ids.spelled)[:SEEN])
 
@@ -185,7 +205,9 @@ class _Ids:
             )
 
 
-def _require_match(tables: Sequence[TableFile], events: Sequence[_Events], names: Collection[str]) -> None:
+def _require_match(
+    tables: Sequence[TableFile], events: Sequence[_Events], names: Collection[str]
+) -> None:
     for table, of in zip(tables, events, strict=True):
         if of.rows and names and not len(of.person):
             raise ValueError(
@@ -207,7 +229,9 @@ def _evidence(
     days_of: list[np.ndarray] = []
     for table, of in zip(tables, events, strict=True):
         dates = sorted(key for key in of.columns if key[0] == "date")
-        read = date_reader(day_first=day_first(text for key in dates for text in of.columns[key].words))
+        read = date_reader(
+            day_first=day_first(text for key in dates for text in of.columns[key].words)
+        )
         days = np.full(len(of.person), np.datetime64("NaT"), "datetime64[D]")
         for key in dates:
             column = of.columns[key]
@@ -216,7 +240,9 @@ def _evidence(
         days_of.append(days)
         readers = {"date": read, "code": read_code}
         for key, column in of.columns.items():
-            counts = counted(column.counts(), readers.get(key[0], read_category), rows=len(of.person))
+            counts = counted(
+                column.counts(), readers.get(key[0], read_category), rows=len(of.person)
+            )
             report.append(
                 {
                     "file": table.path.name,
@@ -232,10 +258,14 @@ def _evidence(
         for of, days in dated
         if any(key[0] == "code" for key in of.columns)
     ]
-    reasons = {why: np.logical_or.reduce([part.reasons[why] for part in parts]) for why in parts[0].reasons}
+    reasons = {
+        why: np.logical_or.reduce([part.reasons[why] for part in parts]) for why in parts[0].reasons
+    }
     person, mark, when = (np.concatenate([part[k] for part in parts]) for k in range(3))
     unclear = np.bitwise_or.reduce([part.unclear for part in parts])
-    among, rows = (sum(counts) for counts in ((len(of.person) for of in events), (of.rows for of in events)))
+    among, rows = (
+        sum(counts) for counts in ((len(of.person) for of in events), (of.rows for of in events))
+    )
     notes = [f"diagnosis records: {among:,} of {rows:,} rows are about these participants"]
     return Records(Evidence(person, mark, when, unclear, reasons), report, notes)
 
@@ -251,15 +281,22 @@ def _of_file(
 ) -> Evidence:
     codes = of.first("code")
     readings = [read_code(word) for word in codes.words]
-    marks, cuts = (bits[:-2][codes.place] for bits in marked([one.value or "" for one in readings], prefixes_of))
+    marks, cuts = (
+        bits[:-2][codes.place]
+        for bits in marked([one.value or "" for one in readings], prefixes_of)
+    )
     odd = np.array([bool(one.odd) for one in readings] or [False])[codes.place]
-    empty = np.array([not one.odd and one.value is None for one in readings] or [False])[codes.place]
+    empty = np.array([not one.odd and one.value is None for one in readings] or [False])[
+        codes.place
+    ]
     empty &= of.first("icd9").mapped(lambda text: not text.strip(), bool)
     when = _dated(of, days, others, wanted=np.isnat(days) & (marks > 0))
     other = _other_level(of.first("level"), level)
     every = sum(1 << bit for bit, beginnings in enumerate(prefixes_of.values()) if beginnings)
     unclear = np.zeros(people, int)
-    np.bitwise_or.at(unclear, of.person, np.where(odd | empty, every, cuts | np.where(other, marks, 0)))
+    np.bitwise_or.at(
+        unclear, of.person, np.where(odd | empty, every, cuts | np.where(other, marks, 0))
+    )
     reasons = {
         "a code of the records is not understood": odd,
         "a record without a code": empty,
@@ -283,15 +320,21 @@ def _dated(
     *,
     wanted: np.ndarray,
 ) -> np.ndarray:
-    """The `days`, and of the rows `wanted` the first day of the same spell (eid, ins_index) in the `others`."""
+    """The `days`, and of the rows `wanted` the first day of the same spell (eid, ins_index) in the
+    `others`."""
     if not wanted.any():
         return days
     when, spell = days.copy(), of.first("spell")
     rows = np.flatnonzero(wanted).tolist()
-    asked = {(int(of.person[row]), spell.words[spell.place[row]].strip()): np.datetime64("NaT") for row in rows}
+    asked = {
+        (int(of.person[row]), spell.words[spell.place[row]].strip()): np.datetime64("NaT")
+        for row in rows
+    }
     for other, theirs in others:
         number = other.first("spell")
-        for row in np.flatnonzero(np.isin(other.person, of.person[wanted]) & ~np.isnat(theirs)).tolist():
+        for row in np.flatnonzero(
+            np.isin(other.person, of.person[wanted]) & ~np.isnat(theirs)
+        ).tolist():
             key = (int(other.person[row]), number.words[number.place[row]].strip())
             if key in asked and key[1]:
                 asked[key] = np.fmin(asked[key], theirs[row])

@@ -1,4 +1,5 @@
-"""One folder of the ukbb_cardiac layout: which of its files count, which frames are ED and ES, and the scan they make."""
+"""One folder of the ukbb_cardiac layout: which of its files count, which frames are ED and ES, and
+the scan they make."""
 
 from __future__ import annotations
 
@@ -15,24 +16,36 @@ from cmrdata.volumes import Volume, open_volume
 CINE = {"cine": "sa"}
 STILLS = {"ED image": "sa_ED", "ES image": "sa_ES"}
 NETWORK, MANUAL = "seg_sa", "label_sa"
-KINDS = {"auto": (NETWORK, MANUAL), "network": (NETWORK,), "manual": (MANUAL,)}  # in order of preference
-STEMS = ("sa", "sa_ED", "sa_ES", *(kind + part for kind in (NETWORK, MANUAL) for part in ("", "_ED", "_ES")))
+# in order of preference
+KINDS = {"auto": (NETWORK, MANUAL), "network": (NETWORK,), "manual": (MANUAL,)}
+STEMS = (
+    "sa",
+    "sa_ED",
+    "sa_ES",
+    *(kind + part for kind in (NETWORK, MANUAL) for part in ("", "_ED", "_ES")),
+)
 TIMED = ("cine", "labels", "all labels")  # the roles of files with a time axis
 LEAST_LV = 0.2  # of the largest LV cavity: where it is smaller, the segmentation failed
-SAME = 0.005  # mean difference of two pictures of one frame, as a share of its range; noise between frames is 0.02
+# mean difference of two pictures of one frame, as a share of its range; noise between frames is
+# 0.02
+SAME = 0.005
 
 
 def choose_files(stems: Iterable[str], *, labels: str) -> dict[str, str]:
-    """Role -> stem of the files that make a scan, of the `stems` a folder has; `labels` is a key of KINDS.
+    """Role -> stem of the files that make a scan, of the `stems` a folder has; `labels` is a key of
+    KINDS.
 
-    Roles: "cine", or "ED image" and "ES image" where there is none; "labels" of all frames, or "ED labels" and
-    "ES labels". Beside a cine, such a pair brings what can tell ES's place in it: the stills, and "all labels".
-    Raises ValueError saying what is missing.
+    Roles: "cine", or "ED image" and "ES image" where there is none; "labels" of all frames, or "ED
+        labels" and
+    "ES labels". Beside a cine, such a pair brings what can tell ES's place in it: the stills, and
+    "all labels". Raises ValueError saying what is missing.
     """
     there = set(stems)
     image = next((files for files in (CINE, STILLS) if there.issuperset(files.values())), None)
     if image is None:
-        raise ValueError("image: sa.nii.gz is missing, and sa_ED.nii.gz and sa_ES.nii.gz are not both there")
+        raise ValueError(
+            "image: sa.nii.gz is missing, and sa_ED.nii.gz and sa_ES.nii.gz are not both there"
+        )
     forms = []
     for kind in KINDS[labels]:
         whole, two = {"labels": kind}, {"ED labels": f"{kind}_ED", "ES labels": f"{kind}_ES"}
@@ -43,25 +56,40 @@ def choose_files(stems: Iterable[str], *, labels: str) -> dict[str, str]:
         raise ValueError(f"labels: no {wanted}, nor ED and ES labels (cohort.labels={labels})")
     if image is STILLS or "labels" in found:
         return {**image, **found}
-    clues = {role: stem for role, stem in {**STILLS, "all labels": NETWORK}.items() if stem in there}
+    clues = {
+        role: stem for role, stem in {**STILLS, "all labels": NETWORK}.items() if stem in there
+    }
     if not {"ES image", "all labels"} & set(clues):
-        raise ValueError("ES labels: neither sa_ES.nii.gz nor seg_sa.nii.gz tells which frame they belong to")
+        raise ValueError(
+            "ES labels: neither sa_ES.nii.gz nor seg_sa.nii.gz tells which frame they belong to"
+        )
     return {**image, **found, **clues}
 
 
-def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: bool, manual: bool = False,
-              frames: int | None = None, default_spacing: float | None = None,
-              cine: int | None = None) -> Scan:  # fmt: skip
-    """The scan in the files `paths` (role of `choose_files` -> file), holding only the frames that are needed.
+def read_scan(
+    paths: Mapping[str, Path],
+    *,
+    mapping: Mapping[int, int],
+    expand: bool,
+    manual: bool = False,
+    frames: int | None = None,
+    default_spacing: float | None = None,
+    cine: int | None = None,
+) -> Scan:
+    """The scan in the files `paths` (role of `choose_files` -> file), holding only the frames that
+    are needed.
 
-    ED is frame 0. `manual`: labels of all frames were drawn, so a frame counts where LV, myocardium and RV all occur,
-    and ES is the counted frame with the smallest LV; otherwise they are a network's and ES is `end_systole`. `expand`
-    adds the neighbours in time of ED and ES, or the frames of a `cine`. `mapping` is source label -> canonical label, `frames` the known number of
+    ED is frame 0. `manual`: labels of all frames were drawn, so a frame counts where LV, myocardium
+    and RV all occur, and ES is the counted frame with the smallest LV; otherwise they are a
+    network's and ES is `end_systole`. `expand` adds the neighbours in time of ED and ES, or the
+    frames of a `cine`. `mapping` is source label -> canonical label, `frames` the known number of
     frames, and `default_spacing` (mm) stands in for a header without a usable one.
 
-    Flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and sa_ES, whose intensities are clipped),
-    es_unplaced (the number of their ES is unknown, it is called 1), neighbours_lost (frames beside ED and ES cannot
-    be read), and those of `assembled`. Raises ValueError naming the role and the reason, no path.
+    Flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and sa_ES, whose
+        intensities are clipped),
+    es_unplaced (the number of their ES is unknown, it is called 1), neighbours_lost (frames beside
+    ED and ES cannot be read), and those of `assembled`. Raises ValueError naming the role and the
+    reason, no path.
     """
     volumes = _open_all(paths, frames=frames, default_spacing=default_spacing)
     if "labels" in volumes:
@@ -80,9 +108,15 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
         located = {t: Located(picture, film) for t, picture in pictures.items()}
     else:
         flags.append("frames_clipped")
-        located = {t: Located(_still(volumes, role), volumes[role]) for t, role in ((0, "ED image"), (es, "ES image"))}
+        located = {
+            t: Located(_still(volumes, role), volumes[role])
+            for t, role in ((0, "ED image"), (es, "ES image"))
+        }
     masks = {
-        t: Located(labels[t].copy(), volumes["labels" if "labels" in volumes else "ES labels" if t else "ED labels"])
+        t: Located(
+            labels[t].copy(),
+            volumes["labels" if "labels" in volumes else "ES labels" if t else "ED labels"],
+        )
         for t in wanted
         if t in labels
     }
@@ -92,8 +126,9 @@ def read_scan(paths: Mapping[str, Path], *, mapping: Mapping[int, int], expand: 
 def end_systole(counts: np.ndarray) -> int:
     """The frame behind ED with the smallest LV cavity, of its voxel counts (T,).
 
-    Frames without a cavity or with less than a fifth of the largest are failed segmentations and do not win; among
-    equals the middle third of the cycle goes first, then the earliest. Raises ValueError when no frame is left.
+    Frames without a cavity or with less than a fifth of the largest are failed segmentations and do
+    not win; among equals the middle third of the cycle goes first, then the earliest. Raises
+    ValueError when no frame is left.
     """
     t = np.arange(len(counts))
     usable = t[(t > 0) & (counts > 0) & (counts >= LEAST_LV * counts.max())]
@@ -105,7 +140,8 @@ def end_systole(counts: np.ndarray) -> int:
 
 
 def matching_frame(cine: Volume, picture: np.ndarray) -> int | None:
-    """The frame behind ED that `picture` (Z, Y, X) shows, perhaps clipped at percentiles of the cine; None if none does."""
+    """The frame behind ED that `picture` (Z, Y, X) shows, perhaps clipped at percentiles of the
+    cine; None if none does."""
     seen = np.isfinite(picture)
     if not seen.any():
         return None
@@ -120,8 +156,11 @@ def matching_frame(cine: Volume, picture: np.ndarray) -> int | None:
     return best
 
 
-def _open_all(paths: Mapping[str, Path], *, frames: int | None, default_spacing: float | None) -> dict[str, Volume]:
-    """The headers, all of one shape; what a first one lacks in spacing comes from `default_spacing`, others take the first's."""
+def _open_all(
+    paths: Mapping[str, Path], *, frames: int | None, default_spacing: float | None
+) -> dict[str, Volume]:
+    """The headers, all of one shape; what a first one lacks in spacing comes from
+    `default_spacing`, others take the first's."""
     volumes: dict[str, Volume] = {}
     spacing = (default_spacing, default_spacing) if default_spacing else None
     for role, path in paths.items():
@@ -129,9 +168,15 @@ def _open_all(paths: Mapping[str, Path], *, frames: int | None, default_spacing:
             timed = role in TIMED
             volume = open_volume(path, default_spacing=spacing, frames=frames if timed else None)
             if volume.timed != timed:
-                raise ValueError("no time axis, expected one" if timed else "a time axis, expected a single frame")
+                raise ValueError(
+                    "no time axis, expected one"
+                    if timed
+                    else "a time axis, expected a single frame"
+                )
             image = next(iter(volumes.values()), volume)
-            if volume.shape != image.shape or (timed and image.timed and volume.frames != image.frames):
+            if volume.shape != image.shape or (
+                timed and image.timed and volume.frames != image.frames
+            ):
                 raise ValueError(f"{_size(volume)}, but the image has {_size(image)}")
         volumes[role], spacing = volume, image.spacing
     return volumes
@@ -156,7 +201,8 @@ def _labels_of_all(
 def _labels_of_two(
     volumes: Mapping[str, Volume], *, mapping: Mapping[int, int]
 ) -> tuple[int, Mapping[int, np.ndarray], list[str]]:
-    """(ES, frame -> labels, flags) of ED and ES labels, with ES's place in the cine where that can be told."""
+    """(ES, frame -> labels, flags) of ED and ES labels, with ES's place in the cine where that can
+    be told."""
     es, cine = None, volumes.get("cine")
     if cine and "ES image" in volumes:
         picture = _still(volumes, "ES image")
@@ -175,19 +221,27 @@ def _labels_of_two(
 
 
 def _drawn_end_systole(labels: np.ndarray, counts: np.ndarray) -> int:
-    """The annotated frame of the smallest LV; as in ukbb_cardiac a frame is annotated if it has every label."""
-    drawn = [int(t) for t in np.flatnonzero(counts) if (labels[t] == MYO).any() and (labels[t] == RV).any()]
+    """The annotated frame of the smallest LV; as in ukbb_cardiac a frame is annotated if it has
+    every label."""
+    drawn = [
+        int(t)
+        for t in np.flatnonzero(counts)
+        if (labels[t] == MYO).any() and (labels[t] == RV).any()
+    ]
     if not drawn:
         raise ValueError("no frame has LV, myocardium and RV")
     if drawn[0]:
-        raise ValueError(f"the first annotated frame is {drawn[0]} (counted from 0), but ED must be frame 0")
+        raise ValueError(
+            f"the first annotated frame is {drawn[0]} (counted from 0), but ED must be frame 0"
+        )
     if len(drawn) == 1:
         raise ValueError("ED is the only annotated frame")
     return min(drawn[1:], key=lambda t: counts[t])
 
 
 def _check(ed: np.ndarray, es: np.ndarray) -> None:
-    """Raise ValueError unless the labels (Z, Y, X) are of one heart at ED and at ES; ED's may be lacking."""
+    """Raise ValueError unless the labels (Z, Y, X) are of one heart at ED and at ES; ED's may be
+    lacking."""
     if not ed.any() and not es.any():
         raise ValueError("labels: unlabelled, every voxel is background")
     with about("ES labels"):

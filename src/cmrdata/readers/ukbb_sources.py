@@ -1,4 +1,5 @@
-"""Where a diagnosis of heart failure may come from: hospitals, first occurrences, deaths, what participants report."""
+"""Where a diagnosis of heart failure may come from: hospitals, first occurrences, deaths, what
+participants report."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ Prefixes = Mapping[str, Sequence[str]]  # of the codes of each group; heart fail
 
 
 def evidence(source: str, fields: Fields, prefixes_of: Prefixes, *, visit: np.ndarray) -> Evidence:
-    """What one of SOURCES says of the people. Whoever has no row where the source's codes are is unclear."""
+    """What one of SOURCES says of the people. Whoever has no row where the source's codes are is
+    unclear."""
     if source == "hospital":
         found = _hospital(fields, prefixes_of)
     elif source == "first_occurrence":
@@ -59,7 +61,9 @@ def evidence(source: str, fields: Fields, prefixes_of: Prefixes, *, visit: np.nd
     absent = ~fields.has_row(SOURCES[source][0])
     known = prefixes_of if source in ("hospital", "death") else {HF: ("",)}
     unclear = found.unclear | np.where(absent, every(known), 0)
-    return found._replace(unclear=unclear, reasons={**found.reasons, "no row in the file with the diagnoses": absent})
+    return found._replace(
+        unclear=unclear, reasons={**found.reasons, "no row in the file with the diagnoses": absent}
+    )
 
 
 def every(prefixes_of: Prefixes) -> int:
@@ -74,7 +78,8 @@ def _hospital(fields: Fields, prefixes_of: Prefixes) -> Evidence:
 
 
 def _first_occurrence(fields: Fields) -> Evidence:
-    """Each date is a diagnosis; one that can't be used, or that files disagree about, is one at an unknown time."""
+    """Each date is a diagnosis; one that can't be used, or that files disagree about, is one at an
+    unknown time."""
     dates = elements(fields.array(FIRST_I50), people=fields.count)
     there = dates.value != GAP
     when = days_of(dates.values)[np.maximum(dates.value, -1)]
@@ -88,7 +93,8 @@ def _first_occurrence(fields: Fields) -> Evidence:
 
 
 def _death(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Evidence:
-    """Causes of death, at the date of death; nobody dies before the visit, so that such a death is unclear."""
+    """Causes of death, at the date of death; nobody dies before the visit, so that such a death is
+    unclear."""
     died = np.full(fields.count, np.datetime64("NaT"), "datetime64[D]")
     for at in fields.instances(DEATH_DATE):
         died = np.fmin(died, fields.value(DEATH_DATE, at))
@@ -97,18 +103,23 @@ def _death(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Evidence
     parts = []
     for field in (DEATH_CAUSE, DEATH_FURTHER):
         codes = elements(fields.array(field, read_code), people=fields.count)
-        parts.append(of_codes(codes, None, prefixes_of=prefixes_of, people=fields.count, gaps=False))
+        parts.append(
+            of_codes(codes, None, prefixes_of=prefixes_of, people=fields.count, gaps=False)
+        )
     persons, marks = (np.concatenate([part[k] for part in parts]) for k in range(2))
     reasons = {why: parts[0].reasons[why] | parts[1].reasons[why] for why in parts[0].reasons}
     unclear = parts[0].unclear | parts[1].unclear | np.where(early, every(prefixes_of), 0)
-    return Evidence(persons, marks, died[persons], unclear, {**reasons, "died before the visit": early})
+    return Evidence(
+        persons, marks, died[persons], unclear, {**reasons, "died before the visit": early}
+    )
 
 
 def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Evidence:
-    """ILLNESSES, from the day in the year (20008) or at the age (20009) told, at the latest when it was reported.
+    """ILLNESSES, from the day in the year (20008) or at the age (20009) told, at the latest when it
+    was reported.
 
-    Years are interpolated by UK Biobank: who tells the year alone has its middle. What was reported at the visit or
-    before is known to be before it, whatever year is told.
+    Years are interpolated by UK Biobank: who tells the year alone has its middle. What was reported
+    at the visit or before is known to be before it, whatever year is told.
     """
     illnesses = {group: tuple(ILLNESSES) if group == HF else () for group in prefixes_of}
     codes = elements(fields.array(ILLNESS, read_illness), people=fields.count)
@@ -118,7 +129,9 @@ def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Ev
     reasons = dict(found.reasons)
     for field in (ILLNESS_YEAR, ILLNESS_AGE):
         told = elements(fields.array(field), people=fields.count)
-        place, reasons[f"a value of field {field} without an illness"] = partners(codes, told, fields.count)
+        place, reasons[f"a value of field {field} without an illness"] = partners(
+            codes, told, fields.count
+        )
         days = (
             _from_years(told.values, place)
             if field == ILLNESS_YEAR
@@ -142,7 +155,9 @@ def _from_years(years: Sequence[object], place: np.ndarray) -> np.ndarray:
     return np.array([*days, None], "datetime64[D]")[place]
 
 
-def _from_ages(ages: Sequence[object], place: np.ndarray, persons: np.ndarray, fields: Fields) -> np.ndarray:
+def _from_ages(
+    ages: Sequence[object], place: np.ndarray, persons: np.ndarray, fields: Fields
+) -> np.ndarray:
     """The day at which each person had the age at `place`, from year and month of birth."""
     known = np.array([*(float(age) if age != UNDATED else np.nan for age in ages), np.nan])[place]  # type: ignore[arg-type]
     born = fields.value("34") + (fields.value("52") - 1 + (DAY - 1) / 30) / 12

@@ -1,7 +1,8 @@
-"""Tables of UK Biobank participants: who they are at an imaging visit, and whether their heart had failed by then.
+"""Tables of UK Biobank participants: who they are at an imaging visit, and whether their heart had
+failed by then.
 
-Beside the people comes an account of every column in use, of what was wanted and not found, and whether labels made of
-it would mean anything.
+Beside the people comes an account of every column in use, of what was wanted and not found, and
+whether labels made of it would mean anything.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ class Table(NamedTuple):
 
 
 def read_table(given: object, **options: Any) -> pd.DataFrame:
-    """The people of `read_people`. Raises ValueError also where they must not be used, saying why."""
+    """The people of `read_people`. Raises ValueError also where they must not be used, saying
+    why."""
     table = read_people(given, **options)
     if table.stop:
         raise ValueError(table.stop)
@@ -107,7 +109,8 @@ def read_people(
     level: str = "all",
     tolerated: float = 0.05,
 ) -> Table:
-    """The participants of one or several tables, or those in `ids`, at the visit `instance`: a row each.
+    """The participants of one or several tables, or those in `ids`, at the visit `instance`: a row
+    each.
 
     Args:
         given: path, list of paths or pattern of the tables, joined by id.
@@ -122,11 +125,13 @@ def read_people(
         tolerated: share of the participants of whom something may be not understood.
 
     Returns:
-        Columns of `people`: sex (F, M or None), age (years), bmi (kg/m2), site, ethnicity (as in the table), townsend,
-        visit (date), table_flags (what stands in for age and BMI, and conditions that are unclear, joined by ";"), state
-        of heart failure (see `at_visit`), diagnosis ("hf", "healthy"; None for other states and for who ever had a code
-        of `without`), first (date of the first diagnosis), case_sources (of a case: the sources that say so, joined by
-        ";"), conditions (those present at the visit, joined by ";"). Rows are in the order of the tables.
+        Columns of `people`: sex (F, M or None), age (years), bmi (kg/m2), site, ethnicity (as in
+        the table), townsend, visit (date), table_flags (what stands in for age and BMI, and
+        conditions that are unclear, joined by ";"), state of heart failure (see `at_visit`),
+        diagnosis ("hf", "healthy"; None for other states and for who ever had a code of `without`),
+        first (date of the first diagnosis), case_sources (of a case: the sources that say so,
+        joined by ";"), conditions (those present at the visit, joined by ";"). Rows are in the
+        order of the tables.
 
     Raises:
         FileNotFoundError and ValueError, naming a setting, field or line and no participant.
@@ -136,12 +141,16 @@ def read_people(
     if level not in LEVELS:
         raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
     tables = [
-        open_table(path, setting="cohort.table", known=parse_column, identifier=ID, id_names=ID_NAMES)
+        open_table(
+            path, setting="cohort.table", known=parse_column, identifier=ID, id_names=ID_NAMES
+        )
         for path in table_paths(given, setting="cohort.table")
     ]
     look = _looked_into(asked, tables, records=diagnoses is not None, others=len(wanted) > 1)
     sought = {field for name in look for field in (*SOURCES[name], *FURTHER.get(name, ()))}
-    people, cells = collect(tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids)
+    people, cells = collect(
+        tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids
+    )
     fields = Fields(people, cells, instance=instance)
     facts = person(fields)
     said = {}
@@ -172,11 +181,12 @@ def read_people(
 
 
 def read_exclusions(path: str | Path) -> frozenset[str]:
-    """Ids of participants who withdrew: the first cell of every line, or the id column where there is a header.
+    """Ids of participants who withdrew: the first cell of every line, or the id column where there
+    is a header.
 
-    Whatever is no id alone is refused, for who is overlooked here stays in the study; so is a second cell that looks
-    like an id where no header tells what it is. Raises FileNotFoundError and ValueError naming the setting, the line and
-    patterns, no id.
+    Whatever is no id alone is refused, for who is overlooked here stays in the study; so is a
+    second cell that looks like an id where no header tells what it is. Raises FileNotFoundError and
+    ValueError naming the setting, the line and patterns, no id.
     """
     files = table_paths(path, setting="cohort.exclude")
     if len(files) > 1:
@@ -218,9 +228,13 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
 
 
 def _cells_of(line: str, delimiter: str) -> list[str]:
-    """The cells of a line, quotes kept within it: one that is not closed swallows no further lines."""
+    """The cells of a line, quotes kept within it: one that is not closed swallows no further
+    lines."""
     try:
-        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))]
+        return [
+            cell.strip()
+            for cell in next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+        ]
     except (csv.Error, StopIteration):
         return [cell.strip() for cell in line.split(delimiter)]
 
@@ -250,7 +264,9 @@ def _withdrawn_id(cell: str, *, where: str, number: int) -> str:
 # ---- which columns
 
 
-def _sources(source: str | Sequence[str], *, codes: str | Sequence[str], records: bool) -> list[str]:
+def _sources(
+    source: str | Sequence[str], *, codes: str | Sequence[str], records: bool
+) -> list[str]:
     """The sources asked for, each once. Raises ValueError naming the setting."""
     asked = list(dict.fromkeys([source] if isinstance(source, str) else source))
     if not asked or not set(asked) <= set(SOURCES):
@@ -268,8 +284,11 @@ def _sources(source: str | Sequence[str], *, codes: str | Sequence[str], records
     return asked
 
 
-def _looked_into(asked: list[str], tables: Sequence[TableFile], *, records: bool, others: bool) -> list[str]:
-    """The sources to read: those asked for that the tables have, and the hospitals' where other diseases are looked for.
+def _looked_into(
+    asked: list[str], tables: Sequence[TableFile], *, records: bool, others: bool
+) -> list[str]:
+    """The sources to read: those asked for that the tables have, and the hospitals' where other
+    diseases are looked for.
 
     Raises ValueError naming a field when there is none, or codes without their dates.
     """

@@ -1,1 +1,2 @@
-"""Are the images good, true to what was asked, different enough, and safe to share? Stores in, tables and sections out."""
+"""Are the images good, true to what was asked, different enough, and safe to share? Stores in,
+tables and sections out."""

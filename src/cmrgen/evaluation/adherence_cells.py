@@ -1,4 +1,5 @@
-"""Adherence tables as readers see them: a value with its interval in a cell, words for columns and bands."""
+"""Adherence tables as readers see them: a value with its interval in a cell, words for columns and
+bands."""
 
 from __future__ import annotations
 
@@ -17,7 +18,13 @@ PHRASES = {
     "diagnosis_accuracy": "diagnosis",
 }
 NAMES = {"dice": "Dice", **PHRASES}
-AXES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Diagnosis", "group": "Group"}
+AXES = {
+    "sex": "Sex",
+    "age_band": "Age",
+    "bmi_band": "BMI",
+    "diagnosis": "Diagnosis",
+    "group": "Group",
+}
 SIDES = ("synthetic", "real")
 
 
@@ -31,8 +38,10 @@ def detail_cells(detail: pd.DataFrame) -> pd.DataFrame:
     """`adherence_detail` with mean ± sd in a cell."""
     table = detail[["structure", "phase"]].copy()
     for side in (*SIDES, "shuffled"):
-        table[side] = ["n/a" if mean != mean else f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
-                       for mean, sd in zip(detail[side], detail[f"{side}_sd"], strict=True)]  # fmt: skip
+        table[side] = [
+            "n/a" if mean != mean else f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
+            for mean, sd in zip(detail[side], detail[f"{side}_sd"], strict=True)
+        ]
     return table.assign(**{"n": detail.synthetic_n, "n real": detail.real_n})
 
 
@@ -50,7 +59,8 @@ def with_intervals(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
 
 
 def subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
-    """A row per subgroup and kind of images, a column per metric; counts of the Dice, "few" beside too small ones."""
+    """A row per subgroup and kind of images, a column per metric; counts of the Dice, "few" beside
+    too small ones."""
     rows = []
     key: Any
     for key, part in groups.groupby(["axis", "subgroup"], sort=False):
@@ -60,11 +70,20 @@ def subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
             first = metrics.iloc[0]
             few = ", few" if first[f"{side}_subjects"] < FEW else ""
             count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
-            cells = {NAMES[metric]: number(*(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f")
-                     for metric, row in zip(part.metric, metrics.to_dict("records"), strict=True)}  # fmt: skip
+            cells = {
+                NAMES[metric]: number(
+                    *(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f"
+                )
+                for metric, row in zip(part.metric, metrics.to_dict("records"), strict=True)
+            }
             name = subgroup if axis == "group" else named(axis, subgroup)
             rows.append(
-                {AXES["group"] if axis == "group" else "images of": name, "kind": side, "n (subjects)": count, **cells}
+                {
+                    AXES["group"] if axis == "group" else "images of": name,
+                    "kind": side,
+                    "n (subjects)": count,
+                    **cells,
+                }
             )
     return pd.DataFrame(rows)
 
@@ -77,8 +96,15 @@ def confusion_cells(counts: pd.DataFrame) -> pd.DataFrame:
         axis, asked, side = key
         known = part[part.n > 0]
         seen = [
-            f"{named(axis, value)} {100 * share:.0f} %" for value, share in zip(known.seen, known.share, strict=True)
+            f"{named(axis, value)} {100 * share:.0f} %"
+            for value, share in zip(known.seen, known.share, strict=True)
         ]
-        rows.append({"asked for": f"{AXES[axis]}: {named(axis, asked)}", "images": side,
-                     "n": int(part.n.iloc[0]), "seen": ", ".join(seen) or "n/a"})  # fmt: skip
+        rows.append(
+            {
+                "asked for": f"{AXES[axis]}: {named(axis, asked)}",
+                "images": side,
+                "n": int(part.n.iloc[0]),
+                "seen": ", ".join(seen) or "n/a",
+            }
+        )
     return pd.DataFrame(rows, columns=["asked for", "images", "n", "seen"])

@@ -1,4 +1,5 @@
-"""The report on what images show: their masks and prompts, how the heart contracts, and how different images are."""
+"""The report on what images show: their masks and prompts, how the heart contracts, and how
+different images are."""
 
 from __future__ import annotations
 
@@ -39,27 +40,59 @@ def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str]) -
     full, cells = subgroup_cells(groups[groups.axis == "group"]), confusion_cells(counts)
     tables = []
     for frame, table, name, caption in (
-        (wide, shown, "adherence",
-         "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]"),
-        (detail_cells(detail), detail, "adherence_detail", "Dice per structure and phase, mean ± sd over images"),
-        (bands, groups, "adherence_groups", "Adherence per band: Dice and share seen as asked [95 % interval]"),
-        (cells, counts, "confusion_attributes", "What is seen where an attribute was asked for: share of images"),
-    ):  # fmt: skip
+        (
+            wide,
+            shown,
+            "adherence",
+            "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]",
+        ),
+        (
+            detail_cells(detail),
+            detail,
+            "adherence_detail",
+            "Dice per structure and phase, mean ± sd over images",
+        ),
+        (
+            bands,
+            groups,
+            "adherence_groups",
+            "Adherence per band: Dice and share seen as asked [95 % interval]",
+        ),
+        (
+            cells,
+            counts,
+            "confusion_attributes",
+            "What is seen where an attribute was asked for: share of images",
+        ),
+    ):
         frame.attrs["caption"] = caption
         write_tables(table, found.folder, name, caption, display=frame)
         tables.append(frame)
     full.attrs["caption"] = "Adherence per full group [95 % interval]"
     few = full[full["n (subjects)"].str.endswith("few")][AXES["group"]].nunique()
     if few:
-        full.attrs["warnings"] = [f"{few} of {full[AXES['group']].nunique()} groups rest on fewer than {adherence.FEW} subjects "
-                                  "in real or synthetic images (marked few): their numbers are only a hint."]  # fmt: skip
+        full.attrs["warnings"] = [
+            f"{few} of {full[AXES['group']].nunique()} groups rest on fewer than {adherence.FEW} subjects "
+            "in real or synthetic images (marked few): their numbers are only a hint."
+        ]
     pictures = found.folder / "figures"
     drawn = [
-        ("Adherence beside its references", "fig_adherence", figures.adherence_bars(whiskers(shown, groups))),
-        ("Adherence per band; line: 95 % interval", "fig_adherence_bands", figures_adherence.by_band(groups)),
-        ("Attributes seen where they were asked for: share of the row (images)", "fig_attributes",
-         figures_adherence.confusion(counts)),
-    ]  # fmt: skip
+        (
+            "Adherence beside its references",
+            "fig_adherence",
+            figures.adherence_bars(whiskers(shown, groups)),
+        ),
+        (
+            "Adherence per band; line: 95 % interval",
+            "fig_adherence_bands",
+            figures_adherence.by_band(groups),
+        ),
+        (
+            "Attributes seen where they were asked for: share of the row (images)",
+            "fig_attributes",
+            figures_adherence.confusion(counts),
+        ),
+    ]
     left = f"{len(missing)} groups have no training subject and no synthetic image: {', '.join(missing)}."
     return Section(
         "Do the images show what they were asked to?",
@@ -74,7 +107,9 @@ def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str]) -
             f"In this set, {per_person(found.made.index)}.",
         ],
         tables=[*tables, full],
-        figures=[(title, figures.save(figure, pictures / name)[0]) for title, name, figure in drawn],
+        figures=[
+            (title, figures.save(figure, pictures / name)[0]) for title, name, figure in drawn
+        ],
         warnings=[*([left] if missing else []), *adherence.faults(*seen)],
         sources=_sources(found),
         answers=_adherence_answers(shown, groups),
@@ -87,20 +122,46 @@ def contraction_section(found: Measured, seen: Sides) -> Section:
     table = contraction.agreement(real, synthetic)
     compared: list[Any] = list(table.itertuples())
     caption = "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]"
-    shown = pd.DataFrame([{
-        "images": row.images, "hearts": row.hearts, "n (subjects)": f"{row.n:,} ({row.subjects:,})",
-        "mask": number(row.mask, form=".1f"), "segmented": number(row.segmented, form=".1f"),
-        **{name: number(*(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")), form=".1f")
-           for column, name in (("bias", "bias"), ("lower", "lower limit"), ("upper", "upper limit"))},
-    } for row in compared])  # fmt: skip
+    shown = pd.DataFrame(
+        [
+            {
+                "images": row.images,
+                "hearts": row.hearts,
+                "n (subjects)": f"{row.n:,} ({row.subjects:,})",
+                "mask": number(row.mask, form=".1f"),
+                "segmented": number(row.segmented, form=".1f"),
+                **{
+                    name: number(
+                        *(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")),
+                        form=".1f",
+                    )
+                    for column, name in (
+                        ("bias", "bias"),
+                        ("lower", "lower limit"),
+                        ("upper", "upper limit"),
+                    )
+                },
+            }
+            for row in compared
+        ]
+    )
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
     write_tables(table, found.folder, "area_change", caption, display=shown)
-    drawn = figures_adherence.bland_altman({"real": real, "synthetic": synthetic}, table, unit="% of the area")
+    drawn = figures_adherence.bland_altman(
+        {"real": real, "synthetic": synthetic}, table, unit="% of the area"
+    )
     rows = table.set_index(["images", "hearts"])
     answers = []
     if not np.isnan(rows.bias["synthetic", "all"]):
-        answers.append("Left ventricles contract " + "; ".join(_contraction(rows, hearts) for hearts in ("healthy", "diseased")
-                       if rows.n["synthetic", hearts]) + ".")  # fmt: skip
+        answers.append(
+            "Left ventricles contract "
+            + "; ".join(
+                _contraction(rows, hearts)
+                for hearts in ("healthy", "diseased")
+                if rows.n["synthetic", hearts]
+            )
+            + "."
+        )
     return Section(
         "Do the hearts contract as they were asked to?",
         [
@@ -110,40 +171,67 @@ def contraction_section(found: Measured, seen: Sides) -> Section:
             "itself adds.",
         ],
         tables=[shown],
-        figures=[("Bland-Altman: area change in the segmented image against that of the mask; solid: bias, dashed: limits of "
-                  "agreement, shaded: 95 % intervals", figures.save(drawn, found.folder / "figures" / "fig_area_change")[0])],
+        figures=[
+            (
+                "Bland-Altman: area change in the segmented image against that of the mask; solid: bias, dashed: limits of "
+                "agreement, shaded: 95 % intervals",
+                figures.save(drawn, found.folder / "figures" / "fig_area_change")[0],
+            )
+        ],
         sources=_sources(found),
         answers=answers,
-    )  # fmt: skip
+    )
 
 
 def diversity_section(found: Measured, *, seed: int) -> Section:
-    """How different are images that share mask and prompt, a subject, or a group? With Fig. 3 and 4."""
+    """How different are images that share mask and prompt, a subject, or a group? With Fig. 3 and
+    4."""
     folder, pictures = found.made.folder / "sweep", found.folder / "figures"
     sweep = Store.open(folder) if (folder / "store.json").exists() else None
-    spread = diversity.measured(found.cohort, found.made, sweep, partial(layers, found.networks), seed=seed)
+    spread = diversity.measured(
+        found.cohort, found.made, sweep, partial(layers, found.networks), seed=seed
+    )
     table = diversity.diversity(spread)
     kinds: list[Any] = list(table.itertuples())
     caption = "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]"
-    shown = pd.DataFrame([{
-        "images": row.images, "share": row.kind, "bundles": row.bundles, "pairs": row.pairs,
-        "distance": number(row.distance, row.distance_low, row.distance_high, form=".2f"),
-        "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high, form=".1f"),
-    } for row in kinds])  # fmt: skip
+    shown = pd.DataFrame(
+        [
+            {
+                "images": row.images,
+                "share": row.kind,
+                "bundles": row.bundles,
+                "pairs": row.pairs,
+                "distance": number(row.distance, row.distance_low, row.distance_high, form=".2f"),
+                "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high, form=".1f"),
+            }
+            for row in kinds
+        ]
+    )
     shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
     write_tables(table, found.folder, "diversity", caption, display=shown)
-    drawn = [("Differences between images: mean and 95 % interval; a dot is a bundle of images",
-              figures.save(figures_adherence.diversity(table, spread), pictures / "fig_diversity")[0])]  # fmt: skip
-    warnings = [] if sweep is not None else [
-        "There is no sweep folder beside the set, so no Fig. 3 and 4: generate.py leaves it there, keep it with the set."]  # fmt: skip
+    drawn = [
+        (
+            "Differences between images: mean and 95 % interval; a dot is a bundle of images",
+            figures.save(figures_adherence.diversity(table, spread), pictures / "fig_diversity")[0],
+        )
+    ]
+    warnings = (
+        []
+        if sweep is not None
+        else [
+            "There is no sweep folder beside the set, so no Fig. 3 and 4: generate.py leaves it there, keep it with the set."
+        ]
+    )
     if sweep is not None:
         drawn += sweep_pictures(sweep, pictures)
     means = table.set_index(["images", "kind"]).distance
     other = means["synthetic", diversity.PERSONS], means["real", diversity.PERSONS]
     answers = []
     if not any(np.isnan(other)):
-        answers.append(f"Synthetic images of different subjects of a group differ {100 * other[0] / other[1]:.0f} % as much as real ones "
-                       f"do (distance {other[0]:.2f} against {other[1]:.2f} in the domain backbone).")  # fmt: skip
+        answers.append(
+            f"Synthetic images of different subjects of a group differ {100 * other[0] / other[1]:.0f} % as much as real ones "
+            f"do (distance {other[0]:.2f} against {other[1]:.2f} in the domain backbone)."
+        )
     return Section(
         "How different are the images?",
         [
@@ -164,24 +252,42 @@ def diversity_section(found: Measured, *, seed: int) -> Section:
 
 
 def sweep_pictures(made: Store, pictures: Path) -> list[tuple[str, Path]]:
-    """Fig. 3 (BMI varied in the prompt), Fig. 4 (seeds varied) and what the seeds change, from generate.py's sweep."""
+    """Fig. 3 (BMI varied in the prompt), Fig. 4 (seeds varied) and what the seeds change, from
+    generate.py's sweep."""
     written = []
     for figure, name, title in (
         (3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
         (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)"),
     ):
-        rows = [part for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)]
+        rows = [
+            part
+            for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)
+        ]
         if rows:
-            grid = [[figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]] for part in rows]
+            grid = [
+                [figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]]
+                for part in rows
+            ]
             heads = ["mask", *(rows[0].bmi_band if figure == 3 else [])]
             if figure == 4:  # a few in a line, for phones
-                grid = [[line[0] if not k else None, *line[k + 1 : k + 1 + ACROSS]] for line in grid
-                        for k in range(0, len(line) - 1, ACROSS)]  # fmt: skip
-            sides = [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows] if figure == 3 else []
+                grid = [
+                    [line[0] if not k else None, *line[k + 1 : k + 1 + ACROSS]]
+                    for line in grid
+                    for k in range(0, len(line) - 1, ACROSS)
+                ]
+            sides = (
+                [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows]
+                if figure == 3
+                else []
+            )
             title += f". {rows[0].prompt.iloc[0]}" if figure == 4 else ""
-            written.append((title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0]))
+            written.append(
+                (title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0])
+            )
         if rows and figure == 4 and len(rows[0]) > 1:
-            drawn = figures_adherence.seed_spread(made.images[rows[0].index], made.masks[rows[0].index[0]])
+            drawn = figures_adherence.seed_spread(
+                made.images[rows[0].index], made.masks[rows[0].index[0]]
+            )
             title = "What the seed changes: mean and sd of the pixels of Fig. 4"
             written.append((title, figures.save(drawn, pictures / "fig_seed_spread")[0]))
     return written
@@ -203,19 +309,26 @@ def _sources(found: Measured) -> dict[str, Any]:
     return {
         "synthetic set": f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}",
         "real": f"val and test of cohort {found.cohort.fingerprint}, n = {len(held):,} ({held.subject.nunique():,} subjects)",
-        "judges": ", ".join(f"{name} ({card['steps']} steps)" for name, card in found.networks.card.items()),
+        "judges": ", ".join(
+            f"{name} ({card['steps']} steps)" for name, card in found.networks.card.items()
+        ),
     }
 
 
 def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
     whole = groups[groups.axis == "all"].set_index("metric")
     rows: list[Any] = list(whole.itertuples())
-    cells = {row.Index: f"{number(row.synthetic, row.synthetic_low, row.synthetic_high, form='.2f')} (real {row.real:.2f})"
-             for row in rows if row.synthetic == row.synthetic}  # fmt: skip
+    cells = {
+        row.Index: f"{number(row.synthetic, row.synthetic_low, row.synthetic_high, form='.2f')} (real {row.real:.2f})"
+        for row in rows
+        if row.synthetic == row.synthetic
+    }
     answers = []
     if "dice" in cells:
-        answers.append(f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {shown.shuffled[0]:.2f} with another's "
-                       f"mask; n = {int(whole.synthetic_n['dice']):,}.")  # fmt: skip
+        answers.append(
+            f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {shown.shuffled[0]:.2f} with another's "
+            f"mask; n = {int(whole.synthetic_n['dice']):,}."
+        )
     if cells:
         listed = ", ".join(f"{PHRASES[str(metric)]} {cell}" for metric, cell in cells.items())
         answers.append(f"Share of synthetic images in which what was asked for is seen: {listed}.")
@@ -224,5 +337,7 @@ def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
 
 def _contraction(rows: pd.DataFrame, hearts: str) -> str:
     here: Any = rows.loc[("synthetic", hearts)]
-    return (f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(here.n):,}), their masks by "
-            f"{here['mask']:.0f} %")  # fmt: skip
+    return (
+        f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(here.n):,}), their masks by "
+        f"{here['mask']:.0f} %"
+    )

@@ -1,8 +1,10 @@
-"""Do the images of one kind lie nearer than those of another? Two-sample tests that raise a false alarm in at most 5 %.
+"""Do the images of one kind lie nearer than those of another? Two-sample tests that raise a false
+alarm in at most 5 %.
 
-Both kinds are compared within groups, so that another mix of groups is no evidence; images of one person count as
-one, by taking one of them at a time; and nothing is taken as known that was estimated: a threshold belongs to both
-samples together. docs/results/audit.md has their rates of false alarms and of planted copies found.
+Both kinds are compared within groups, so that another mix of groups is no evidence; images of one
+person count as one, by taking one of them at a time; and nothing is taken as known that was
+estimated: a threshold belongs to both samples together. docs/results/audit.md has their rates of
+false alarms and of planted copies found.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-NEAREST = 0.05  # the share of all images compared that `nearest` looks at (Dar et al. 2023 take 5 % of unseen people)
+# the share of all images compared that `nearest` looks at (Dar et al. 2023 take 5 % of unseen
+# people)
+NEAREST = 0.05
 ALARM = 0.05  # chance of a false alarm of a test that stands alone
 DRAWS = 20  # of one image per person
 
@@ -31,7 +35,8 @@ class Sample(NamedTuple):
 
 
 class Closest(NamedTuple):
-    """How many of the nearest images of both kinds together are the first kind's. One image a person, mean over draws."""
+    """How many of the nearest images of both kinds together are the first kind's. One image a
+    person, mean over draws."""
 
     observed: float
     expected: float  # by chance, at equal mix of groups
@@ -43,7 +48,8 @@ class Ranks(NamedTuple):
     """Whether the first kind lies nearer on the whole. One image a person, mean over draws."""
 
     ct: float  # C_T: standard normal by chance, negative if the first kind lies nearer
-    nearer: float  # chance that an image of the first kind is nearer than one of the second of the same group
+    # chance that an image of the first kind is nearer than one of the second of the same group
+    nearer: float
     p: float
 
 
@@ -58,38 +64,49 @@ class Counts(NamedTuple):
 
 def shared(first: Sample, second: Sample) -> tuple[Sample, Sample, Counts]:
     """The parts of both kinds that can be compared, and how many they are."""
-    here, there = pd.Series(first.group).isin(second.group), pd.Series(second.group).isin(first.group)
+    here, there = (
+        pd.Series(first.group).isin(second.group),
+        pd.Series(second.group).isin(first.group),
+    )
     left, right = first.part(here.to_numpy()), second.part(there.to_numpy())
     people, others = (len(pd.unique(kind.person)) for kind in (left, right))
     return left, right, Counts(len(left.value), people, others, int((~here).sum()))
 
 
-def nearest(first: Sample, second: Sample, *, seed: int, draws: int = DRAWS, level: float = ALARM) -> Closest:
+def nearest(
+    first: Sample, second: Sample, *, seed: int, draws: int = DRAWS, level: float = ALARM
+) -> Closest:
     """Are more of the nearest images the first kind's than its share of each group makes likely?
 
-    The nearest are NEAREST of all images that are compared. Given how many of them each group has, the first kind's
-    are hypergeometric in each group if group members are exchangeable; p is the exact upper tail of their sum.
+    The nearest are NEAREST of all images that are compared. Given how many of them each group has,
+    the first kind's are hypergeometric in each group if group members are exchangeable; p is the
+    exact upper tail of their sum.
 
     Args:
         first: images under suspicion, all in groups that `second` has (`shared`).
         second: images that can't be copies, e.g. of people whom the generator has never seen.
         seed: of the draws.
-        draws: how often one image per person is drawn, where somebody has several; p is the mean over them.
+        draws: how often one image per person is drawn, where somebody has several; p is the mean
+            over them.
         level: p of an alarm.
 
     Returns NaN for two empty samples.
     """
     if not len(first.value):
         return Closest(*[np.nan] * 4)
-    results = [_nearest(*drawn, level=level) for drawn in _drawn(first, second, seed=seed, draws=draws)]
+    results = [
+        _nearest(*drawn, level=level) for drawn in _drawn(first, second, seed=seed, draws=draws)
+    ]
     return Closest(*np.mean(results, axis=0).tolist())
 
 
 def ranks(first: Sample, second: Sample, *, seed: int, draws: int = DRAWS) -> Ranks:
-    """C_T of Meehan et al. 2020 (sec. 3) with the groups as its cells: does the first kind lie nearer on the whole?
+    """C_T of Meehan et al. 2020 (sec. 3) with the groups as its cells: does the first kind lie
+    nearer on the whole?
 
-    A Mann-Whitney test in each group, added up with van Elteren's weights and divided by its own standard deviation,
-    so that chance is standard normal whatever the number of groups (the paper's mean over cells has a smaller one).
+    A Mann-Whitney test in each group, added up with van Elteren's weights and divided by its own
+    standard deviation, so that chance is standard normal whatever the number of groups (the paper's
+    mean over cells has a smaller one).
 
     Args, and NaN for nothing to compare: as in `nearest`.
     """
@@ -111,7 +128,8 @@ def holm(p: np.ndarray) -> np.ndarray:
 def _drawn(
     first: Sample, second: Sample, *, seed: int, draws: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(values, group codes, whether of the first kind) of one image per person and kind, several times."""
+    """(values, group codes, whether of the first kind) of one image per person and kind, several
+    times."""
     values = np.concatenate([first.value, second.value])
     groups = pd.factorize(np.concatenate([first.group, second.group]))[0]
     people = [pd.factorize(kind.person)[0] for kind in (first, second)]
@@ -133,8 +151,9 @@ def _one_each(code: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _nearest(values: np.ndarray, groups: np.ndarray, own: np.ndarray, *, level: float) -> Closest:
     count = max(1, round(NEAREST * len(values)))
     near = values >= np.partition(values, -count)[-count]
-    total, mine, beyond = (np.bincount(groups[rows], minlength=groups.max() + 1)
-                           for rows in (slice(None), own, near))  # fmt: skip
+    total, mine, beyond = (
+        np.bincount(groups[rows], minlength=groups.max() + 1) for rows in (slice(None), own, near)
+    )
     observed, chances = int((near & own).sum()), np.ones(1)
     use = (beyond > 0) & (mine > 0)
     for chance in _hypergeometric(total[use], beyond[use], mine[use]):
@@ -146,7 +165,8 @@ def _nearest(values: np.ndarray, groups: np.ndarray, own: np.ndarray, *, level: 
 
 
 def _hypergeometric(total: np.ndarray, marked: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """(k, m + 1) chances of 0..m marked ones among `drawn` of `total`, m the largest of `marked`; each argument (k,)."""
+    """(k, m + 1) chances of 0..m marked ones among `drawn` of `total`, m the largest of `marked`;
+    each argument (k,)."""
 
     def choices(n: np.ndarray, k: np.ndarray) -> np.ndarray:
         valid = (k >= 0) & (k <= n)
@@ -175,4 +195,8 @@ def _ranks(values: np.ndarray, groups: np.ndarray, own: np.ndarray) -> Ranks:
     weight = 1 / (size + 1)
     pairs, sd = (weight * n * m).sum(), np.sqrt((weight**2 * spread).sum())
     z = -(weight * lead).sum() / sd if sd > 0 else 0.0
-    return Ranks(float(z), float(0.5 + (weight * lead).sum() / pairs) if pairs else np.nan, float(stats.norm.cdf(z)))
+    return Ranks(
+        float(z),
+        float(0.5 + (weight * lead).sum() / pairs) if pairs else np.nan,
+        float(stats.norm.cdf(z)),
+    )

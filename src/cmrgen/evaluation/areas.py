@@ -1,4 +1,5 @@
-"""Pixels of each structure in a segmented image and its mask: the numbers that are kept, so that pictures need not be."""
+"""Pixels of each structure in a segmented image and its mask: the numbers that are kept, so that
+pictures need not be."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class Areas(NamedTuple):
 
 
 def areas(segmented: Any, masks: Any) -> Areas:
-    """What (n, 2, P, P) labels share with (n, 2, P, P) masks, both NumPy arrays or both tensors of one device."""
+    """What (n, 2, P, P) labels share with (n, 2, P, P) masks, both NumPy arrays or both tensors of
+    one device."""
     counts = []
     for label in LABELS.values():
         a, b = segmented == label, masks == label

@@ -1,4 +1,5 @@
-"""Features of images by published networks, from weights files the user gives; computed once and kept beside the images."""
+"""Features of images by published networks, from weights files the user gives; computed once and
+kept beside the images."""
 
 from __future__ import annotations
 
@@ -37,9 +38,11 @@ class Backbone(NamedTuple):
 
     title: str
     file: str  # as published
-    build: Callable[[State], nn.Module]  # network with these weights; KeyError or RuntimeError when they are others
+    # network with these weights; KeyError or RuntimeError when they are others
+    build: Callable[[State], nn.Module]
     side: int  # px
-    scale: tuple[tuple[float, ...], tuple[float, ...]]  # mean and sd per channel of an image in [0, 1]
+    # mean and sd per channel of an image in [0, 1]
+    scale: tuple[tuple[float, ...], tuple[float, ...]]
     antialias: bool
 
 
@@ -83,15 +86,26 @@ class Featuring(Protocol):
 
 
 def dinov2(state: State) -> nn.Module:
-    """A ViT with LayerScale, its class token as feature; positions are resampled from 518 to 224 px.
+    """A ViT with LayerScale, its class token as feature; positions are resampled from 518 to 224
+    px.
 
     Takes the published state dict and timm's; small, base and large differ by the width alone.
     """
     state = {key: value for key, value in state.items() if key != "mask_token"}
-    width, patch = state["patch_embed.proj.weight"].shape[0], state["patch_embed.proj.weight"].shape[-1]
+    width, patch = (
+        state["patch_embed.proj.weight"].shape[0],
+        state["patch_embed.proj.weight"].shape[-1],
+    )
     depth = len({key.split(".")[1] for key in state if key.startswith("blocks.")})
-    network = VisionTransformer(img_size=BACKBONES["dinov2"].side, patch_size=patch, embed_dim=width, depth=depth,
-                                num_heads=max(1, width // 64), num_classes=0, init_values=1.0)  # fmt: skip
+    network = VisionTransformer(
+        img_size=BACKBONES["dinov2"].side,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=max(1, width // 64),
+        num_classes=0,
+        init_values=1.0,
+    )
     grid = network.patch_embed.grid_size
     state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], list(grid), num_prefix_tokens=1)
     return _loaded(network, state)
@@ -100,11 +114,14 @@ def dinov2(state: State) -> nn.Module:
 def swav(state: State) -> nn.Module:
     """SwAV's ResNet-50 without its projection head and prototypes."""
     state = {key.removeprefix("module."): value for key, value in state.items()}
-    return _resnet({k: v for k, v in state.items() if not k.startswith(("projection_head", "prototypes"))})
+    return _resnet(
+        {k: v for k, v in state.items() if not k.startswith(("projection_head", "prototypes"))}
+    )
 
 
 def radimagenet(state: State) -> nn.Module:
-    """RadImageNet's ResNet-50: torchvision's, published as the children of a sequence ("backbone.4.0.conv1.weight")."""
+    """RadImageNet's ResNet-50: torchvision's, published as the children of a sequence
+    ("backbone.4.0.conv1.weight")."""
     named = {}
     for key, value in state.items():
         place, dot, rest = key.removeprefix("module.").removeprefix("backbone.").partition(".")
@@ -115,7 +132,9 @@ def radimagenet(state: State) -> nn.Module:
 def _resnet(state: State) -> nn.Module:
     network = resnet50()
     network.fc = nn.Identity()  # type: ignore[assignment]
-    return _loaded(network, {key: value for key, value in state.items() if not key.startswith("fc.")})
+    return _loaded(
+        network, {key: value for key, value in state.items() if not key.startswith("fc.")}
+    )
 
 
 def _loaded(network: nn.Module, state: State) -> nn.Module:
@@ -124,22 +143,28 @@ def _loaded(network: nn.Module, state: State) -> nn.Module:
 
 
 BACKBONES = {
-    "inception": Backbone("Inception", "pt_inception-2015-12-05-6726825d.pth", inception, 299, HALF, antialias=False),
-    "dinov2": Backbone("DINOv2", "dinov2_vits14_pretrain.pth", dinov2, 224, IMAGENET, antialias=True),
+    "inception": Backbone(
+        "Inception", "pt_inception-2015-12-05-6726825d.pth", inception, 299, HALF, antialias=False
+    ),
+    "dinov2": Backbone(
+        "DINOv2", "dinov2_vits14_pretrain.pth", dinov2, 224, IMAGENET, antialias=True
+    ),
     "swav": Backbone("SwAV", "swav_800ep_pretrain.pth.tar", swav, 224, IMAGENET, antialias=True),
     "radimagenet": Backbone("RadImageNet", "ResNet50.pt", radimagenet, 224, HALF, antialias=True),
 }
 
 
 def extractor(name: str, weights: str | Path, *, device: torch.device | str = "cpu") -> Extractor:
-    """The backbone `name` of BACKBONES with the weights of a local file: safetensors, or a torch state dict (also one
-    below "state_dict"), read without running code. `device`: where it runs.
+    """The backbone `name` of BACKBONES with the weights of a local file: safetensors, or a torch
+    state dict (also one below "state_dict"), read without running code. `device`: where it runs.
 
-    Raises FileNotFoundError; ValueError for an unknown name, a damaged file, or weights of another network, naming
-    what is missing.
+    Raises FileNotFoundError; ValueError for an unknown name, a damaged file, or weights of another
+    network, naming what is missing.
     """
     if name not in BACKBONES:
-        raise ValueError(f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without weights")
+        raise ValueError(
+            f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without weights"
+        )
     of, path = BACKBONES[name], Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
@@ -149,7 +174,11 @@ def extractor(name: str, weights: str | Path, *, device: torch.device | str = "c
     try:
         network = of.build(state).eval().requires_grad_(False).to(device)
     except (KeyError, RuntimeError) as error:
-        told = str(error) if isinstance(error, RuntimeError) else f"Missing key(s) in state_dict: {error}"
+        told = (
+            str(error)
+            if isinstance(error, RuntimeError)
+            else f"Missing key(s) in state_dict: {error}"
+        )
         lines = ", ".join(" ".join(told.split()).split(", ")[:4])
         raise ValueError(
             f"{path.name} holds other weights than {of.title}'s ({of.file}): {lines[:300]} ... It has {len(state)} tensors, "
@@ -163,7 +192,11 @@ def extractor(name: str, weights: str | Path, *, device: torch.device | str = "c
 
 def _state(path: Path, of: Backbone) -> State:
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        found = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, "cpu", weights_only=True)
+        )
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
         raise ValueError(
             f"{path.name} cannot be read as {of.title} weights: damaged, or more than tensors, which might run code; "
@@ -171,13 +204,18 @@ def _state(path: Path, of: Backbone) -> State:
         ) from error
     while isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise ValueError(f"{path.name} is not a state dict of tensors; save {of.title}'s state dict alone")
+    if not isinstance(found, Mapping) or not all(
+        isinstance(value, Tensor) for value in found.values()
+    ):
+        raise ValueError(
+            f"{path.name} is not a state dict of tensors; save {of.title}'s state dict alone"
+        )
     return dict(found)
 
 
 def shown(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
-    """(n, 2, P, P) uint8 -> (n, 3, side, side) as the backbone takes it: [ED, ES, ED], bilinear, normalised."""
+    """(n, 2, P, P) uint8 -> (n, 3, side, side) as the backbone takes it: [ED, ES, ED], bilinear,
+    normalised."""
     x = torch.from_numpy(np.ascontiguousarray(ed_es_ed(images))).to(device).float() / 255
     x = F.interpolate(x, size=(of.side, of.side), mode="bilinear", antialias=of.antialias)
     mean, sd = (torch.tensor(values, device=device)[:, None, None] for values in of.scale)
@@ -190,15 +228,22 @@ def extracted(by: Extractor, images: np.ndarray) -> np.ndarray:
     made = np.empty((len(images), by.width), np.float32)
     with torch.inference_mode():
         for k in range(0, len(images), BATCH):
-            made[k : k + BATCH] = by.network(shown(np.array(images[k : k + BATCH]), by.of, device=device)).cpu().numpy()
+            made[k : k + BATCH] = (
+                by.network(shown(np.array(images[k : k + BATCH]), by.of, device=device))
+                .cpu()
+                .numpy()
+            )
     return made
 
 
-def features(store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[Path] = ()) -> np.ndarray:
-    """(len(rows), width) float32 features of these rows of a set, opened for reading; computed on first use.
+def features(
+    store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[Path] = ()
+) -> np.ndarray:
+    """(len(rows), width) float32 features of these rows of a set, opened for reading; computed on
+    first use.
 
-    One file for the set's fingerprint, the rows, the network and its weights; with a progress bar, continued if
-    interrupted, made anew if its length is wrong.
+    One file for the set's fingerprint, the rows, the network and its weights; with a progress bar,
+    continued if interrupted, made anew if its length is wrong.
 
     Args:
         store: the set.
@@ -216,5 +261,10 @@ def features(store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[
     file = Rows(folder / name, np.float32, (by.width,))
     if file.path.exists() and file.path.stat().st_size != len(rows) * file.row:
         file.path.unlink()
-    return filled([file], count=len(rows), batch=by.batch, what=f"{by.title} features",
-                  make=lambda some: [by.extract(store.images[rows[some]])])[0]  # fmt: skip
+    return filled(
+        [file],
+        count=len(rows),
+        batch=by.batch,
+        what=f"{by.title} features",
+        make=lambda some: [by.extract(store.images[rows[some]])],
+    )[0]

@@ -1,4 +1,5 @@
-"""Where the networks of an evaluation run: one answer for judges, features, the audit's search and the attack."""
+"""Where the networks of an evaluation run: one answer for judges, features, the audit's search and
+the attack."""
 
 from __future__ import annotations
 
@@ -6,7 +7,8 @@ import torch
 
 
 def device(asked: str = "auto") -> torch.device:
-    """The device of an evaluation's networks, said aloud; every part of the report is handed this one.
+    """The device of an evaluation's networks, said aloud; every part of the report is handed this
+    one.
 
     On a GPU convolutions keep all of float32, so that features are those of a CPU but for rounding.
 
@@ -20,7 +22,9 @@ def device(asked: str = "auto") -> torch.device:
     if kind not in ("auto", "cpu", "cuda") or (number and (kind != "cuda" or not number.isdigit())):
         raise ValueError(f"device={asked}: it takes auto, cpu, cuda or cuda:<number>")
     if kind == "cuda" and not cards:
-        raise ValueError(f"device={asked}: torch {torch.__version__} finds no GPU here; device=auto takes the CPU then")
+        raise ValueError(
+            f"device={asked}: torch {torch.__version__} finds no GPU here; device=auto takes the CPU then"
+        )
     if number and int(number) >= cards:
         raise ValueError(f"device={asked}: there are {cards} GPUs here, the first is cuda:0")
     chosen = torch.device("cpu" if kind == "cpu" or not cards else "cuda", int(number or 0))

@@ -1,4 +1,5 @@
-"""Means and shares with 95 % intervals when several images come from one subject and so are no independent evidence."""
+"""Means and shares with 95 % intervals when several images come from one subject and so are no
+independent evidence."""
 
 from __future__ import annotations
 
@@ -33,12 +34,14 @@ def mean(values: np.ndarray, subjects: np.ndarray) -> Estimate:
     return Estimate(value, value - half, value + half, len(values), len(mass))
 
 
-def share(right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None = None) -> Estimate:
+def share(
+    right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None = None
+) -> Estimate:
     """Weighted share of (n,) bool with Wilson's interval at the effective number of images.
 
-    That number is n / (design effect), the design effect from the subjects' residuals and at least 1 (Korn & Graubard
-    1998; Dean & Pagano 2015); where all images agree it is the number of subjects, since nothing then tells how alike
-    a subject's images are.
+    That number is n / (design effect), the design effect from the subjects' residuals and at least
+    1 (Korn & Graubard 1998; Dean & Pagano 2015); where all images agree it is the number of
+    subjects, since nothing then tells how alike a subject's images are.
     """
     if not len(right):
         return Estimate(NONE, NONE, NONE, 0, 0)
@@ -62,22 +65,30 @@ def share(right: np.ndarray, subjects: np.ndarray, *, weights: np.ndarray | None
 
 
 def difference(a: Estimate, b: Estimate) -> tuple[float, float, float]:
-    """(a - b, low, high) of independent estimates, from the intervals of both (Newcombe 1998, method 10)."""
+    """(a - b, low, high) of independent estimates, from the intervals of both (Newcombe 1998,
+    method 10)."""
     value = a.value - b.value
-    return value, value - float(np.hypot(a.value - a.low, b.high - b.value)), value + float(
-        np.hypot(a.high - a.value, b.value - b.low)
-    )  # fmt: skip
+    return (
+        value,
+        value - float(np.hypot(a.value - a.low, b.high - b.value)),
+        value + float(np.hypot(a.high - a.value, b.value - b.low)),
+    )
 
 
 def influence(parts: np.ndarray, subjects: np.ndarray) -> float:
-    """Half the width of the interval of a statistic whose value is the mean of (n,) influences (delta method)."""
+    """Half the width of the interval of a statistic whose value is the mean of (n,) influences
+    (delta method)."""
     _, error, mass = _clustered(parts, subjects, np.full(len(parts), 1 / len(parts)))
     return _t(mass) * error
 
 
-def _clustered(values: np.ndarray, subjects: np.ndarray, weights: np.ndarray) -> tuple[float, float, np.ndarray]:
-    """Weighted mean (weights sum to 1), its error from the sums of residuals per subject, each subject's weight."""
-    code = pd.factorize(np.asarray(subjects))[0]  # in the order of rows: names differ from salt to salt
+def _clustered(
+    values: np.ndarray, subjects: np.ndarray, weights: np.ndarray
+) -> tuple[float, float, np.ndarray]:
+    """Weighted mean (weights sum to 1), its error from the sums of residuals per subject, each
+    subject's weight."""
+    # in the order of rows: names differ from salt to salt
+    code = pd.factorize(np.asarray(subjects))[0]
     value, mass = float(weights @ values), np.bincount(code, weights)
     if len(mass) < 2:
         return value, NONE, mass

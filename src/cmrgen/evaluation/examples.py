@@ -1,4 +1,5 @@
-"""What was generated, as pictures: the first thing of a report. Real hearts stand beside it only where nobody owns them."""
+"""What was generated, as pictures: the first thing of a report. Real hearts stand beside it only
+where nobody owns them."""
 
 from __future__ import annotations
 
@@ -19,7 +20,8 @@ COUNT = 3
 
 
 def examples_section(measured: Measured) -> Section:
-    """Images of groups that differ most: mask, phantom's own picture where there is one, synthetic image; ED and ES."""
+    """Images of groups that differ most: mask, phantom's own picture where there is one, synthetic
+    image; ED and ES."""
     cohort, synthetic = measured.cohort, measured.made
     chosen = different(synthetic.index, COUNT)
     with_real = is_phantom(cohort)
@@ -27,7 +29,9 @@ def examples_section(measured: Measured) -> Section:
     rows = [_cells(cohort, synthetic, k, with_real=with_real) for k in chosen]
     titles = [f"{kind} {phase}" for phase in PHASES for kind in kinds]
     named = [_named(synthetic.index.iloc[k]) for k in chosen]
-    (picture, *_) = save(image_grid(rows, named, titles), measured.folder / "figures" / "fig2_examples")
+    (picture, *_) = save(
+        image_grid(rows, named, titles), measured.folder / "figures" / "fig2_examples"
+    )
     sentence = (
         "Each image is drawn from the mask of a training subject and a prompt. Masks show the left ventricle's cavity, its wall "
         "and the right ventricle's cavity."
@@ -40,15 +44,22 @@ def examples_section(measured: Measured) -> Section:
     return Section(
         "What was generated",
         [f"{sentence} {real}"],
-        figures=[(f"Fig. 2: {', '.join(kinds)}, for {len(chosen)} groups, at end-diastole and end-systole", picture)],
+        figures=[
+            (
+                f"Fig. 2: {', '.join(kinds)}, for {len(chosen)} groups, at end-diastole and end-systole",
+                picture,
+            )
+        ],
     )
 
 
 def different(index: pd.DataFrame, count: int) -> list[int]:
-    """Positions of up to `count` images, of people as different as the set has them: each takes the most unlike the others.
+    """Positions of up to `count` images, of people as different as the set has them: each takes the
+    most unlike the others.
 
     Args:
-        index: of a set; columns sex, age_band, bmi_band and diagnosis are compared as far as they are known.
+        index: of a set; columns sex, age_band, bmi_band and diagnosis are compared as far as they
+            are known.
         count: images wanted.
 
     Returns:
@@ -56,12 +67,17 @@ def different(index: pd.DataFrame, count: int) -> list[int]:
     """
     axes = [axis for axis in ("diagnosis", "sex", "age_band", "bmi_band") if axis in index]
     values = index[axes].fillna("").astype(str).reset_index(drop=True)
-    first = values.assign(moved=is_moved(index).to_numpy(), healthy=index.diagnosis.astype(str).to_numpy() == "healthy")
+    first = values.assign(
+        moved=is_moved(index).to_numpy(),
+        healthy=index.diagnosis.astype(str).to_numpy() == "healthy",
+    )
     kinds = first.sort_values(["moved", "healthy"], kind="stable").drop_duplicates(axes)
     chosen: list[int] = []
     while len(chosen) < min(count, len(kinds)):
         unlike = [
-            min((sum(values.loc[k] != values.loc[other]) for other in chosen), default=0) if k not in chosen else -1
+            min((sum(values.loc[k] != values.loc[other]) for other in chosen), default=0)
+            if k not in chosen
+            else -1
             for k in kinds.index
         ]
         chosen.append(int(kinds.index[int(np.argmax(unlike))]))
@@ -87,7 +103,9 @@ def _named(row: pd.Series) -> str:
     """A line each for sex and age, BMI, and diagnosis, of what is known; else the group."""
     words = [
         " ".join(
-            SEX.get(row[axis], str(row[axis])) for axis in ("sex", "age_band") if axis in row and pd.notna(row[axis])
+            SEX.get(row[axis], str(row[axis]))
+            for axis in ("sex", "age_band")
+            if axis in row and pd.notna(row[axis])
         )
     ]
     words += [str(row.bmi_band)] if "bmi_band" in row and pd.notna(row.bmi_band) else []

@@ -34,11 +34,15 @@ class Features(NamedTuple):
     source: str
 
 
-def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n: int, seed: int) -> Section:
-    """How far are synthetic from real images? Table 1 and further measures in the features of every backbone.
+def fidelity_section(
+    found: Measured, *, backbones: Mapping[str, str | None], n: int, seed: int
+) -> Section:
+    """How far are synthetic from real images? Table 1 and further measures in the features of every
+    backbone.
 
-    `backbones`: name in cmrgen.evaluation.backbones.BACKBONES -> local weights file, or None to leave it out; domain, the cohort's
-    own attribute network, is always there. `n`: images a side, at most.
+    `backbones`: name in cmrgen.evaluation.backbones.BACKBONES -> local weights file, or None to
+    leave it out; domain, the cohort's own attribute network, is always there. `n`: images a side,
+    at most.
     """
     both = found.cohort.index, found.made.index
     rows = fidelity.used_rows(*both, n=n, seed=seed)
@@ -60,7 +64,9 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
                 f"None of {len(shown)} full groups has {fidelity.FEW} images on both sides: no table of them."
             )
         if table.fid.notna().any():
-            figure = figures.save(figures.fid_heatmap(table), found.folder / "figures" / f"fig_fid{seen.suffix}")
+            figure = figures.save(
+                figures.fid_heatmap(table), found.folder / "figures" / f"fig_fid{seen.suffix}"
+            )
             drawn.append((f"Table 1 as heat maps, {seen.title} features", figure[0]))
         sources[f"{seen.title} features"] = seen.source
         answers += _answer(long, seen.title)
@@ -96,7 +102,8 @@ def fidelity_section(found: Measured, *, backbones: Mapping[str, str | None], n:
 
 
 def _printed() -> pd.DataFrame:
-    """The paper's Table 1, for the cohort it was made of; ages by decade, and Inception features."""
+    """The paper's Table 1, for the cohort it was made of; ages by decade, and Inception
+    features."""
     wide = fidelity.table1_wide(paper.table1())
     wide.attrs["caption"] = (
         "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1"
@@ -107,7 +114,9 @@ def _printed() -> pd.DataFrame:
 def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """Who is compared in Table 1, written and returned."""
     table = fidelity.subgroups(real, synthetic)
-    table.attrs["caption"] = "Who Table 1 compares: real images and subjects of each subgroup's pool, synthetic images"
+    table.attrs["caption"] = (
+        "Who Table 1 compares: real images and subjects of each subgroup's pool, synthetic images"
+    )
     write_tables(table, folder, "table1_subgroups", table.attrs["caption"])
     return table
 
@@ -124,11 +133,13 @@ def _pools(people: pd.DataFrame) -> str:
     )
 
 
-Kept = Callable[[Store, np.ndarray, Featuring], np.ndarray]  # features of rows of a store, computed once
+# features of rows of a store, computed once
+Kept = Callable[[Store, np.ndarray, Featuring], np.ndarray]
 
 
 def _domain(found: Measured, rows: np.ndarray, kept: Kept) -> np.ndarray:
-    """Domain features of the cohort's `rows`; only those that were not judged yet go through the network."""
+    """Domain features of the cohort's `rows`; only those that were not judged yet go through the
+    network."""
     known = np.isin(rows, found.held)
     features = np.empty((len(rows), found.real.features.shape[1]), found.real.features.dtype)
     features[known] = found.real.features[np.searchsorted(found.held, rows[known])]
@@ -137,18 +148,32 @@ def _domain(found: Measured, rows: np.ndarray, kept: Kept) -> np.ndarray:
     return features
 
 
-def _features(found: Measured, rows: fidelity.Rows, backbones: Mapping[str, str | None]) -> list[Features]:
-    """Of the cohort's and of the set's `rows`, by the domain backbone and by those whose weights are given."""
+def _features(
+    found: Measured, rows: fidelity.Rows, backbones: Mapping[str, str | None]
+) -> list[Features]:
+    """Of the cohort's and of the set's `rows`, by the domain backbone and by those whose weights
+    are given."""
 
     def kept(store: Store, which: np.ndarray, by: Featuring) -> np.ndarray:
         return features(store, which, by, places=found.places(store, "features"))
 
     synthetic = found.synthetic.features[rows[1]]
-    seen = [Features("domain", "", _domain(found, rows[0], kept), synthetic, "attribute network of the judges")]
+    seen = [
+        Features(
+            "domain",
+            "",
+            _domain(found, rows[0], kept),
+            synthetic,
+            "attribute network of the judges",
+        )
+    ]
     for name, weights in backbones.items():
         if weights is not None:
             by = extractor(name, weights, device=found.device)
-            both = (kept(store, which, by) for store, which in zip((found.cohort, found.made), rows, strict=True))
+            both = (
+                kept(store, which, by)
+                for store, which in zip((found.cohort, found.made), rows, strict=True)
+            )
             source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
             seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
     return seen
@@ -165,9 +190,12 @@ def _table1(table: pd.DataFrame, folder: Path, seen: Features) -> pd.DataFrame:
 
 
 def _summary(table: pd.DataFrame, folder: Path, name: str, title: str) -> pd.DataFrame:
-    """The long table as CSV, and as it is read. Its notes on small groups stand below Table 1 already."""
+    """The long table as CSV, and as it is read. Its notes on small groups stand below Table 1
+    already."""
     shown = fidelity.overview(table)
-    shown.attrs.update(caption=SUMMARY.format(name=title[0].upper() + title[1:], n=table.attrs["n"]), refused=[])
+    shown.attrs.update(
+        caption=SUMMARY.format(name=title[0].upper() + title[1:], n=table.attrs["n"]), refused=[]
+    )
     if "groups" not in name:
         shown.attrs["warnings"] = []
     write_tables(table, folder, name, shown.attrs["caption"], display=shown)

@@ -1,4 +1,5 @@
-"""Adherence and diversity as pictures: pure functions of tables, in the colours and words of cmrstudy.figures."""
+"""Adherence and diversity as pictures: pure functions of tables, in the colours and words of
+cmrstudy.figures."""
 
 from __future__ import annotations
 
@@ -13,29 +14,44 @@ from matplotlib.figure import Figure
 from cmrstudy.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
 
 WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
-SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}  # colour and mark of each kind of images
-METRICS = {"dice": "Dice", "sex_accuracy": "Sex as asked", "age_accuracy": "Age band as asked",
-           "bmi_accuracy": "BMI band as asked", "diagnosis_accuracy": "Diagnosis as asked"}  # fmt: skip
+# colour and mark of each kind of images
+SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}
+METRICS = {
+    "dice": "Dice",
+    "sex_accuracy": "Sex as asked",
+    "age_accuracy": "Age band as asked",
+    "bmi_accuracy": "BMI band as asked",
+    "diagnosis_accuracy": "Diagnosis as asked",
+}
 CONDITIONS = {0: "Healthy", 1: "Diseased"}
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
 
 
 def by_band(table: pd.DataFrame) -> Figure:
-    """Dice and accuracies of all images and of each band: columns axis, subgroup, metric, then value, _low and _high of
-    real and synthetic. Rows of full groups are left out."""
+    """Dice and accuracies of all images and of each band: columns axis, subgroup, metric, then
+    value, _low and _high of real and synthetic. Rows of full groups are left out."""
     table = table[table.axis != "group"]
-    rows, metrics = list(dict.fromkeys(zip(table.axis, table.subgroup, strict=True))), list(dict.fromkeys(table.metric))
+    rows, metrics = (
+        list(dict.fromkeys(zip(table.axis, table.subgroup, strict=True))),
+        list(dict.fromkeys(table.metric)),
+    )
     lines = -(-len(metrics) // 2)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.5 + lines * (0.6 + 0.27 * len(rows))), layout="constrained")
+        figure = Figure(
+            figsize=(WIDTH, 0.5 + lines * (0.6 + 0.27 * len(rows))), layout="constrained"
+        )
         panels = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
         for panel, metric in zip(panels, metrics, strict=False):
             part = table[table.metric == metric].set_index(["axis", "subgroup"]).reindex(rows)
             for k, (side, (colour, mark)) in enumerate(SIDES.items()):
                 places = np.arange(len(rows)) + (k - 0.5) * 0.34
-                panel.hlines(places, part[f"{side}_low"], part[f"{side}_high"], color=colour, linewidth=2)
-                panel.plot(part[side], places, mark, color=colour, markersize=5, label=f"{side} images")
+                panel.hlines(
+                    places, part[f"{side}_low"], part[f"{side}_high"], color=colour, linewidth=2
+                )
+                panel.plot(
+                    part[side], places, mark, color=colour, markersize=5, label=f"{side} images"
+                )
             ends = part[["real_low", "real", "synthetic_low", "synthetic"]].min().min()
             panel.set_xlim(min(0.5, np.floor(10 * ends) / 10) if ends == ends else 0, 1.01)
             panel.set_title(METRICS[metric], fontsize=11, loc="left", fontweight="bold")
@@ -48,16 +64,21 @@ def by_band(table: pd.DataFrame) -> Figure:
                     panel.axhline(y - 0.5, color=GREY, linewidth=0.8)
         for panel in panels[len(metrics) :]:
             panel.set_axis_off()
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False
+        )
     return figure
 
 
 def confusion(table: pd.DataFrame) -> Figure:
-    """What is seen (columns) where what is asked (rows), per axis and kind of images; cells: share of the row and count."""
+    """What is seen (columns) where what is asked (rows), per axis and kind of images; cells: share
+    of the row and count."""
     axes = list(dict.fromkeys(table.axis))
     sizes = [table[table.axis == axis].asked.nunique() for axis in axes]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.4 + sum(0.75 + 0.5 * size for size in sizes)), layout="constrained")
+        figure = Figure(
+            figsize=(WIDTH, 0.4 + sum(0.75 + 0.5 * size for size in sizes)), layout="constrained"
+        )
         panels = figure.subplots(max(len(axes), 1), 2, squeeze=False, height_ratios=sizes or [1])
         if not axes:
             panels[0, 0].text(0, 0.5, "no attribute is known in this cohort")
@@ -67,10 +88,23 @@ def confusion(table: pd.DataFrame) -> Figure:
             for panel, side in zip(line, SIDES, strict=True):
                 part = table[(table.axis == axis) & (table.images == side)]
                 asked, seen = list(dict.fromkeys(part.asked)), list(dict.fromkeys(part.seen))
-                counts = part.pivot(index="asked", columns="seen", values="count").loc[asked, seen].to_numpy(float)
-                matrix(panel, counts, [named(axis, value) for value in asked],
-                       [_short(named(axis, value)) for value in seen])  # fmt: skip
-                panel.set_title(f"{TITLES[axis].split(' (')[0]}, {side}", fontsize=10, loc="left", fontweight="bold")
+                counts = (
+                    part.pivot(index="asked", columns="seen", values="count")
+                    .loc[asked, seen]
+                    .to_numpy(float)
+                )
+                matrix(
+                    panel,
+                    counts,
+                    [named(axis, value) for value in asked],
+                    [_short(named(axis, value)) for value in seen],
+                )
+                panel.set_title(
+                    f"{TITLES[axis].split(' (')[0]}, {side}",
+                    fontsize=10,
+                    loc="left",
+                    fontweight="bold",
+                )
         figure.supxlabel("seen", fontsize=11)
         figure.supylabel("asked for", fontsize=11)
     return figure
@@ -79,8 +113,9 @@ def confusion(table: pd.DataFrame) -> Figure:
 def bland_altman(pairs: dict[str, pd.DataFrame], table: pd.DataFrame, *, unit: str) -> Figure:
     """Difference against mean of `segmented` and `mask`, a panel per kind of images.
 
-    `pairs`: real and synthetic -> rows with label, mask, segmented; `table` has bias, lower and upper with _low and _high
-    of all hearts per kind (images). Lines: bias and limits of agreement, shaded: their 95 % intervals.
+    `pairs`: real and synthetic -> rows with label, mask, segmented; `table` has bias, lower and
+    upper with _low and _high of all hearts per kind (images). Lines: bias and limits of agreement,
+    shaded: their 95 % intervals.
     """
     apart = [(part.segmented - part["mask"]).dropna() for part in pairs.values()]
     reach = max([12.0, *(values.abs().max() for values in apart if len(values))]) * 1.1
@@ -91,16 +126,30 @@ def bland_altman(pairs: dict[str, pd.DataFrame], table: pd.DataFrame, *, unit: s
             known = part.dropna(subset=["mask", "segmented"])
             for label, (word, colour) in enumerate(HEARTS.items()):
                 rows = known[known.label == label]
-                panel.scatter((rows.segmented + rows["mask"]) / 2, rows.segmented - rows["mask"], s=9, alpha=0.5, linewidth=0,
-                              color=colour, label=word, rasterized=True)  # fmt: skip
+                panel.scatter(
+                    (rows.segmented + rows["mask"]) / 2,
+                    rows.segmented - rows["mask"],
+                    s=9,
+                    alpha=0.5,
+                    linewidth=0,
+                    color=colour,
+                    label=word,
+                    rasterized=True,
+                )
             panel.axhline(0, color=INK, linewidth=0.8, linestyle=":")
-            _limits(panel, table[(table.images == side) & (table.hearts == "all")].iloc[0], reach=reach)
-            panel.set_title(f"{side} images (n = {len(known):,})", loc="left", fontsize=11, fontweight="bold")
+            _limits(
+                panel, table[(table.images == side) & (table.hearts == "all")].iloc[0], reach=reach
+            )
+            panel.set_title(
+                f"{side} images (n = {len(known):,})", loc="left", fontsize=11, fontweight="bold"
+            )
             panel.set_ylim(-reach, reach)
         panels[-1].set_xlabel(f"mean of mask and segmented image ({unit})")
         figure.supylabel(f"segmented image - mask ({unit})", fontsize=11)
         handles, labels = panels[0].get_legend_handles_labels()
-        shown = figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, markerscale=2)
+        shown = figure.legend(
+            handles, labels, loc="outside upper left", ncols=2, frameon=False, markerscale=2
+        )
         for handle in shown.legend_handles:
             if handle is not None:
                 handle.set_alpha(1)
@@ -108,26 +157,54 @@ def bland_altman(pairs: dict[str, pd.DataFrame], table: pd.DataFrame, *, unit: s
 
 
 def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) -> Figure:
-    """Distance and pixel sd between images that share something: means with intervals, a dot per bundle of images."""
+    """Distance and pixel sd between images that share something: means with intervals, a dot per
+    bundle of images."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 2 * (0.6 + 0.5 * len(table))), layout="constrained")
         panels = figure.subplots(2, 1)
-        for panel, column, name in zip(panels, ("distance", "pixel_sd"), ("distance (domain backbone)", "pixel sd (grey values)"),
-                                       strict=True):  # fmt: skip
+        for panel, column, name in zip(
+            panels,
+            ("distance", "pixel_sd"),
+            ("distance (domain backbone)", "pixel sd (grey values)"),
+            strict=True,
+        ):
             for y, row in enumerate(table.to_dict("records")):
                 colour, mark = SIDES[row["images"]]
                 part = spread[row["images"], row["kind"]]
                 dots = part.distance if column == "distance" else np.sqrt(part.variance)
-                panel.plot(dots, y + np.linspace(-0.22, 0.22, len(dots)), ".", color=colour, alpha=0.25, markersize=4,
-                           rasterized=True)  # fmt: skip
-                panel.hlines(y, row[f"{column}_low"], row[f"{column}_high"], color=INK, linewidth=2.5, zorder=3)
-                panel.plot(row[column], y, mark, color=colour, markeredgecolor=INK, markersize=8, zorder=4)
+                panel.plot(
+                    dots,
+                    y + np.linspace(-0.22, 0.22, len(dots)),
+                    ".",
+                    color=colour,
+                    alpha=0.25,
+                    markersize=4,
+                    rasterized=True,
+                )
+                panel.hlines(
+                    y,
+                    row[f"{column}_low"],
+                    row[f"{column}_high"],
+                    color=INK,
+                    linewidth=2.5,
+                    zorder=3,
+                )
+                panel.plot(
+                    row[column], y, mark, color=colour, markeredgecolor=INK, markersize=8, zorder=4
+                )
                 if not row["bundles"]:
                     panel.text(
-                        0.01, y, "nothing to compare", va="center", fontsize=9, transform=panel.get_yaxis_transform()
+                        0.01,
+                        y,
+                        "nothing to compare",
+                        va="center",
+                        fontsize=9,
+                        transform=panel.get_yaxis_transform(),
                     )
-            names = [f"{side}: {kind.replace(', ', chr(10))}\nn = {n:,}"
-                     for side, kind, n in zip(table.images, table.kind, table.bundles, strict=True)]  # fmt: skip
+            names = [
+                f"{side}: {kind.replace(', ', chr(10))}\nn = {n:,}"
+                for side, kind, n in zip(table.images, table.kind, table.bundles, strict=True)
+            ]
             panel.set_yticks(np.arange(len(table)), names, fontsize=9)
             panel.set_ylim(len(table) - 0.5, -0.5)
             panel.set_xlim(left=0)
@@ -137,23 +214,45 @@ def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) 
 
 
 def seed_spread(images: np.ndarray, mask: np.ndarray) -> Figure:
-    """Mask, per-pixel mean and sd of images (n, 2, P, P) drawn from it with n seeds, for ED and ES."""
+    """Mask, per-pixel mean and sd of images (n, 2, P, P) drawn from it with n seeds, for ED and
+    ES."""
     mean, sd = images.mean(0), images.astype(np.float32).std(0, ddof=1)
-    shown = [[coloured(mask[p]), mean[p].round().astype(np.uint8), (BRIGHTER * sd[p]).clip(0, 255).astype(np.uint8)]
-             for p in range(2)]  # fmt: skip
+    shown = [
+        [
+            coloured(mask[p]),
+            mean[p].round().astype(np.uint8),
+            (BRIGHTER * sd[p]).clip(0, 255).astype(np.uint8),
+        ]
+        for p in range(2)
+    ]
     white = 255 // BRIGHTER
-    return image_grid(shown, ["ED", "ES"], ["mask", f"mean of {len(images)}", f"sd (white: {white})"])
+    return image_grid(
+        shown, ["ED", "ES"], ["mask", f"mean of {len(images)}", f"sd (white: {white})"]
+    )
 
 
 def _limits(panel: Axes, row: Any, *, reach: float) -> None:
     above = -np.inf
-    for column, name, style in (("lower", "limit", "--"), ("bias", "bias", "-"), ("upper", "limit", "--")):
+    for column, name, style in (
+        ("lower", "limit", "--"),
+        ("bias", "bias", "-"),
+        ("upper", "limit", "--"),
+    ):
         if row[column] == row[column]:
             panel.axhline(row[column], color=INK, linewidth=1.3, linestyle=style)
-            panel.axhspan(row[f"{column}_low"], row[f"{column}_high"], color=INK, alpha=0.14, linewidth=0)
-            above = max(row[column], above + 0.11 * reach)  # words keep their distance where lines are close
-            panel.text(1.01, above, f"{name} {row[column]:+.1f}", fontsize=9, va="center",
-                       transform=panel.get_yaxis_transform())  # fmt: skip
+            panel.axhspan(
+                row[f"{column}_low"], row[f"{column}_high"], color=INK, alpha=0.14, linewidth=0
+            )
+            # words keep their distance where lines are close
+            above = max(row[column], above + 0.11 * reach)
+            panel.text(
+                1.01,
+                above,
+                f"{name} {row[column]:+.1f}",
+                fontsize=9,
+                va="center",
+                transform=panel.get_yaxis_transform(),
+            )
 
 
 def _short(name: str) -> str:
@@ -165,4 +264,10 @@ def named(axis: str, value: Any) -> str:
     if axis == "diagnosis":
         return str(CONDITIONS.get(value, value))
     word = WORDS.get(value, str(value))
-    return "All images" if axis == "all" else f"Age {word}" if axis == "age_band" and word != "nothing" else word
+    return (
+        "All images"
+        if axis == "all"
+        else f"Age {word}"
+        if axis == "age_band" and word != "nothing"
+        else word
+    )

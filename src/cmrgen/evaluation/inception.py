@@ -1,4 +1,5 @@
-"""The Inception network of the published FID, whose pools differ from torchvision's inception_v3."""
+"""The Inception network of the published FID, whose pools differ from torchvision's
+inception_v3."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from torchvision.models import Inception3
 def inception(state: dict[str, Tensor]) -> nn.Module:
     """(n, 3, 299, 299) in [-1, 1] -> (n, 2048) pool features.
 
-    1008 classes mean the network of the published FID (pytorch-fid's file), 1000 torchvision's inception_v3.
+    1008 classes mean the network of the published FID (pytorch-fid's file), 1000 torchvision's
+    inception_v3.
     """
     state = {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}
     network = Inception3(num_classes=len(state["fc.bias"]), aux_logits=False, init_weights=False)
@@ -23,7 +25,8 @@ def inception(state: dict[str, Tensor]) -> nn.Module:
 
 
 def published_pools(network: Inception3) -> None:
-    """FID's Inception: average pools do not count the padding, and the last block's pool is a maximum."""
+    """FID's Inception: average pools do not count the padding, and the last block's pool is a
+    maximum."""
 
     def uncounted(_: nn.Module, pooled: tuple[Tensor]) -> tuple[Tensor]:
         return (pooled[0] / F.avg_pool2d(torch.ones_like(pooled[0][:1, :1]), 3, 1, 1),)

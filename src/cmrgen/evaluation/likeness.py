@@ -1,7 +1,9 @@
-"""The nearest training image of each of many images, by what is seen and by features: searches for the memorisation audit.
+"""The nearest training image of each of many images, by what is seen and by features: searches for
+the memorisation audit.
 
-What is seen is compared by normalised cross-correlation over shifts and flips, so that a moved, mirrored or noisy copy is
-still found: in a small subspace with every training image first, then exactly with the few that came nearest.
+What is seen is compared by normalised cross-correlation over shifts and flips, so that a moved,
+mirrored or noisy copy is still found: in a small subspace with every training image first, then
+exactly with the few that came nearest.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from torch.nn import functional as F
 from cmrdata import progress
 from cmrdata.selection import Images, slices
 
-FINE, REACH = 64, 4  # side at which images are compared, and the shifts to every side: a sixteenth of the picture
+# side at which images are compared, and the shifts to every side: a sixteenth of the picture
+FINE, REACH = 64, 4
 WIDTH = 96  # dimensions of the first pass
 OTHERS, OWN = 64, 4  # nearest of the first pass that are compared exactly
 BLOCK = 2**24  # similarities in memory at once
@@ -28,7 +31,8 @@ FLIPS: tuple[tuple[int, ...], ...] = ((), (-2,), (-1,), (-2, -1))
 
 
 class Nearest(NamedTuple):
-    """For n images: similarity in -1..1 and row of the nearest training image, of another and of the own person."""
+    """For n images: similarity in -1..1 and row of the nearest training image, of another and of
+    the own person."""
 
     other: np.ndarray
     other_row: np.ndarray
@@ -48,13 +52,17 @@ Search = Callable[[Any, np.ndarray], Nearest]  # (images or features, own person
 
 
 def by_sight(
-    images: Images, people: np.ndarray, *, device: torch.device | str = "cpu", scratch: Path | None = None
+    images: Images,
+    people: np.ndarray,
+    *,
+    device: torch.device | str = "cpu",
+    scratch: Path | None = None,
 ) -> Search:
     """A search among training images; it takes (n, 2, P, P) uint8 images.
 
-    Similarity is the mean over both phases of the normalised cross-correlation, at its peak over the four flips and
-    shifts of up to REACH of FINE pixels. Memory: 400 bytes for each training image, and 200 MB; 19 kB for each on disk,
-    in a nameless file that is gone with the search.
+    Similarity is the mean over both phases of the normalised cross-correlation, at its peak over
+    the four flips and shifts of up to REACH of FINE pixels. Memory: 400 bytes for each training
+    image, and 200 MB; 19 kB for each on disk, in a nameless file that is gone with the search.
 
     Args:
         images: (N, 2, P, P) uint8, read a slice at a time.
@@ -71,7 +79,10 @@ def by_sight(
     projected = torch.empty((len(coarse), min(WIDTH, flat_width)), device=device)
     for rows in _blocks(len(coarse)):
         projected[rows] = torch.from_numpy(np.array(coarse[rows])).to(device).flatten(1) @ basis
-    filters, codes = basis.T.reshape(-1, *coarse.shape[1:]), torch.from_numpy(np.asarray(people)).to(device)
+    filters, codes = (
+        basis.T.reshape(-1, *coarse.shape[1:]),
+        torch.from_numpy(np.asarray(people)).to(device),
+    )
     del coarse, gram
 
     def search(queries: Images, own: np.ndarray) -> Nearest:
@@ -89,15 +100,22 @@ def by_sight(
                 if len(same) > OWN:
                     same = same[rough[j, same].topk(OWN).indices]
                 rows = torch.cat([others, same])
-                values = _exact(picture, torch.from_numpy(fine[rows.cpu().numpy()]).to(device).float(), flip[j, rows])
-                found.append((*_best(values[: len(others)], others), *_best(values[len(others) :], same)))
+                values = _exact(
+                    picture,
+                    torch.from_numpy(fine[rows.cpu().numpy()]).to(device).float(),
+                    flip[j, rows],
+                )
+                found.append(
+                    (*_best(values[: len(others)], others), *_best(values[len(others) :], same))
+                )
         return Nearest(*(np.array(column) for column in zip(*found, strict=True)))
 
     return search
 
 
 def by_features(features: np.ndarray, people: np.ndarray) -> Search:
-    """A search among training features (N, d) by cosine, each dimension standardised over them; it takes (n, d)."""
+    """A search among training features (N, d) by cosine, each dimension standardised over them; it
+    takes (n, d)."""
     mean, spread = features.mean(0), features.std(0)
     spread = np.where(spread > 0, spread, 1)
 
@@ -114,15 +132,24 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
             mine, at = own[k : k + size, None] == codes, np.arange(len(similar))
             others, same = np.where(mine, -np.inf, similar), np.where(mine, similar, -np.inf)
             rows, has = (others.argmax(1), same.argmax(1)), mine.any(1)
-            found.append((others[at, rows[0]], rows[0], np.where(has, same[at, rows[1]], np.nan),
-                          np.where(has, rows[1], -1)))  # fmt: skip
+            found.append(
+                (
+                    others[at, rows[0]],
+                    rows[0],
+                    np.where(has, same[at, rows[1]], np.nan),
+                    np.where(has, rows[1], -1),
+                )
+            )
         return Nearest(*(np.concatenate(column) for column in zip(*found, strict=True)))
 
     return search
 
 
-def _kept(images: Images, *, device: torch.device | str, folder: Path | None) -> tuple[np.ndarray, np.ndarray]:
-    """Fine (N, 2, s, s) float16 and coarse (N, 2, t, t) float32 templates, memory-mapped: they may outgrow the memory."""
+def _kept(
+    images: Images, *, device: torch.device | str, folder: Path | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fine (N, 2, s, s) float16 and coarse (N, 2, t, t) float32 templates, memory-mapped: they may
+    outgrow the memory."""
     sides = [(FINE, REACH, np.float16), (FINE // 2, REACH // 2, np.float32)]
     made: list[np.ndarray] = []
     with ExitStack() as stack:
@@ -147,7 +174,8 @@ def _blocks(count: int) -> Iterator[slice]:
 
 
 def _sized(images: np.ndarray, side: int, device: torch.device | str = "cpu") -> Tensor:
-    """(n, 2, P, P) uint8 -> (n, 2, side, side) float32, blurred: against noise, below FINE against half a pixel's shift."""
+    """(n, 2, P, P) uint8 -> (n, 2, side, side) float32, blurred: against noise, below FINE against
+    half a pixel's shift."""
     x = torch.from_numpy(np.array(images)).to(device).float()
     x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
     row = torch.tensor([0.25, 0.5, 0.25], device=device)
@@ -158,22 +186,27 @@ def _sized(images: np.ndarray, side: int, device: torch.device | str = "cpu") ->
 
 
 def _templates(x: Tensor, reach: int) -> Tensor:
-    """Middles (n, 2, s, s) of mean 0 per channel; half the squared norm in each, so that products are mean correlations."""
+    """Middles (n, 2, s, s) of mean 0 per channel; half the squared norm in each, so that products
+    are mean correlations."""
     x = x[..., reach:-reach, reach:-reach]
     x = x - x.mean((-2, -1), keepdim=True)
     return x / (x.norm(dim=(-2, -1), keepdim=True).clamp_min(1e-3) * 2**0.5)
 
 
 def _windows(x: Tensor, side: int) -> Tensor:
-    """1 / norm of every window's deviation from its mean: (n, 2, S, S) -> (n, 2, S - side + 1, S - side + 1)."""
+    """1 / norm of every window's deviation from its mean: (n, 2, S, S) -> (n, 2, S - side + 1, S -
+    side + 1)."""
     x = x - x.mean((-2, -1), keepdim=True)  # against cancellation
-    square, mean = (F.avg_pool2d(F.avg_pool2d(part, (side, 1), 1), (1, side), 1) for part in (x * x, x))
+    square, mean = (
+        F.avg_pool2d(F.avg_pool2d(part, (side, 1), 1), (1, side), 1) for part in (x * x, x)
+    )
     deviation = square - mean**2
     return 1 / ((deviation.clamp_min(0).sqrt() * side).clamp_min(1e-3) * 2**0.5)
 
 
 def _correlations(x: Tensor, filters: Tensor) -> Tensor:
-    """(n, 2, S, S) with filters (k, 2, s, s) of mean 0 -> (n, S-s+1, S-s+1, k), each window at unit norm.
+    """(n, 2, S, S) with filters (k, 2, s, s) of mean 0 -> (n, S-s+1, S-s+1, k), each window at unit
+    norm.
 
     Every window is half the squared norm per channel, as the templates are.
     """
@@ -188,7 +221,8 @@ def _correlations(x: Tensor, filters: Tensor) -> Tensor:
 
 
 def _rough(x: Tensor, filters: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
-    """Similarity (n, N) with every training image in the subspace, and the flip (n, N) that gives it."""
+    """Similarity (n, N) with every training image in the subspace, and the flip (n, N) that gives
+    it."""
     best, flip = None, None
     for number, axes in enumerate(FLIPS):
         moved = _correlations(x.flip(axes) if axes else x, filters).flatten(1, 2)
@@ -203,7 +237,8 @@ def _rough(x: Tensor, filters: Tensor, projected: Tensor) -> tuple[Tensor, Tenso
 
 
 def _exact(picture: Tensor, templates: Tensor, flip: Tensor) -> Tensor:
-    """Correlation of a picture (2, S, S) with k templates at its peak over shifts, each under its own flip."""
+    """Correlation of a picture (2, S, S) with k templates at its peak over shifts, each under its
+    own flip."""
     values = torch.empty(len(templates), device=templates.device)
     for number in flip.unique().tolist():
         use, axes = flip == number, FLIPS[number]
@@ -213,14 +248,23 @@ def _exact(picture: Tensor, templates: Tensor, flip: Tensor) -> Tensor:
 
 
 def _peak(grid: Tensor) -> Tensor:
-    """The largest of each (k, s, s) grid, between its points by a parabola along each axis; at most 1."""
+    """The largest of each (k, s, s) grid, between its points by a parabola along each axis; at most
+    1."""
     side, at = grid.shape[-1], torch.arange(len(grid), device=grid.device)
     top, place = grid.flatten(1).max(1)
     y, x = place // side, place % side
     raised = top.clone()
     for low, high, inside in (
-        (grid[at, (y - 1).clamp_min(0), x], grid[at, (y + 1).clamp_max(side - 1), x], (y > 0) & (y < side - 1)),
-        (grid[at, y, (x - 1).clamp_min(0)], grid[at, y, (x + 1).clamp_max(side - 1)], (x > 0) & (x < side - 1)),
+        (
+            grid[at, (y - 1).clamp_min(0), x],
+            grid[at, (y + 1).clamp_max(side - 1), x],
+            (y > 0) & (y < side - 1),
+        ),
+        (
+            grid[at, y, (x - 1).clamp_min(0)],
+            grid[at, y, (x + 1).clamp_max(side - 1)],
+            (x > 0) & (x < side - 1),
+        ),
     ):
         raised += inside * (high - low) ** 2 / (8 * (2 * top - low - high)).clamp_min(1e-9)
     return raised.clamp_max(1)

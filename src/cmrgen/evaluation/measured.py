@@ -1,4 +1,5 @@
-"""A synthetic set and its cohort as the judges see them: measured once, read by every section of the report."""
+"""A synthetic set and its cohort as the judges see them: measured once, read by every section of
+the report."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ class Measured(NamedTuple):
     real: Judged  # of those rows
     synthetic: Judged
     folder: Path  # for tables; pictures go into its figures/
-    others: np.ndarray | None = None  # of the set: the row whose mask tells what chance reaches; None for one image
+    # of the set: the row whose mask tells what chance reaches; None for one image
+    others: np.ndarray | None = None
 
     @property
     def device(self) -> torch.device:
@@ -38,10 +40,16 @@ class Measured(NamedTuple):
 
 
 def measure(cohort: Store, made: Store, networks: Judges, folder: Path, *, seed: int) -> Measured:
-    """Judge held-out real images and the set's, with masks of their own and, by `seed`, of others."""
+    """Judge held-out real images and the set's, with masks of their own and, by `seed`, of
+    others."""
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
     others = derangement(len(made.index), seed=seed) if len(made.index) > 1 else None
-    real = judge(networks, Selection(cohort.images, held), Selection(cohort.masks, held), what="held-out images")
+    real = judge(
+        networks,
+        Selection(cohort.images, held),
+        Selection(cohort.masks, held),
+        what="held-out images",
+    )
     synthetic = judge(
         networks,
         everything(made.images),
@@ -53,7 +61,8 @@ def measure(cohort: Store, made: Store, networks: Judges, folder: Path, *, seed:
 
 
 def places(store: Store, name: str, *, folder: Path) -> list[Path]:
-    """The folder `name` of a set, and one beside the report in `folder` for a set that may not be written."""
+    """The folder `name` of a set, and one beside the report in `folder` for a set that may not be
+    written."""
     return [store.folder / name, folder.parent / "private" / name]
 
 
@@ -66,5 +75,7 @@ def facts(found: Measured) -> dict[str, Any]:
         "generator": settings["generator"],
         "sampler": f"{settings['sampler']}, {settings['steps']} steps",
         "networks on": named(found.device),
-        "judges": ", ".join(f"{name}: {card['steps']} steps" for name, card in found.networks.card.items()),
+        "judges": ", ".join(
+            f"{name}: {card['steps']} steps" for name, card in found.networks.card.items()
+        ),
     }

@@ -1,4 +1,5 @@
-"""What a synthetic set's part of the report says: tables and pictures written below a folder, sections for the page."""
+"""What a synthetic set's part of the report says: tables and pictures written below a folder,
+sections for the page."""
 
 from __future__ import annotations
 
@@ -12,7 +13,12 @@ import pandas as pd
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.evaluation import privacy
-from cmrgen.evaluation.adherence_sections import adherence_section, contraction_section, diversity_section, sides
+from cmrgen.evaluation.adherence_sections import (
+    adherence_section,
+    contraction_section,
+    diversity_section,
+    sides,
+)
 from cmrgen.evaluation.backbones import features
 from cmrgen.evaluation.fidelity_sections import fidelity_section as fidelity_section
 from cmrgen.evaluation.judges import domain
@@ -25,7 +31,8 @@ from cmrstudy.report import Section, write_tables
 
 
 def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:
-    """What the images show, how hearts contract in them, how different they are; `missing`: groups without an image."""
+    """What the images show, how hearts contract in them, how different they are; `missing`: groups
+    without an image."""
     if len(found.made.index) < 2:
         told = f"{found.made.folder} holds {len(found.made.index)} images; adherence, contraction and diversity need 2."
         return [Section("Do the images show what they were asked to?", warnings=[told])]
@@ -37,10 +44,13 @@ def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> lis
     ]
 
 
-def audit_section(found: Measured, *, generator: str | None, base_weights: str | None = None, seed: int) -> Section:
+def audit_section(
+    found: Measured, *, generator: str | None, base_weights: str | None = None, seed: int
+) -> Section:
     """Is the set safe to share? Real images go to folder/private and nowhere else.
 
-    `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has moved.
+    `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has
+    moved.
     """
     cohort, made, folder = found.cohort, found.made, found.folder
     by = domain(found.networks)
@@ -53,7 +63,11 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     for table, name, caption in (
         (audit.tests, "audit_tests", "Audit: tests of the whole set against held-out people"),
         (audit.groups, "audit", "Audit: candidate copies, authenticity and C_T per group"),
-        (audit.sources, "audit_sources", "Audit: likeness to the subject whose mask and prompt were used"),
+        (
+            audit.sources,
+            "audit_sources",
+            "Audit: likeness to the subject whose mask and prompt were used",
+        ),
     ):
         table.attrs["caption"] = caption
         write_tables(table, folder, name, caption)
@@ -81,7 +95,9 @@ def audit_section(found: Measured, *, generator: str | None, base_weights: str |
     )
 
 
-def _attacked(generator: str, base_weights: str | None, found: Measured, *, seed: int) -> pd.DataFrame:
+def _attacked(
+    generator: str, base_weights: str | None, found: Measured, *, seed: int
+) -> pd.DataFrame:
     check_cohort(facts_of(generator), found.cohort, named=f"audit_generator={generator}")
     trained = load_generator(generator, base_weights=base_weights)
     table = attack(trained.to(found.device), found.cohort, seed=seed)

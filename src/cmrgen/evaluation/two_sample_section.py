@@ -1,4 +1,5 @@
-"""The report on what tells synthetic images from real ones: the set against held-out people, and real images as the floor."""
+"""The report on what tells synthetic images from real ones: the set against held-out people, and
+real images as the floor."""
 
 from __future__ import annotations
 
@@ -56,10 +57,19 @@ def two_sample_section(
     )
     shown.attrs["caption"] = caption
     write_tables(table, found.folder, "two_sample", caption, display=shown)
-    write_tables(floor, found.folder, "two_sample_real", "The same tests of the real images that the masks belong to")
+    write_tables(
+        floor,
+        found.folder,
+        "two_sample_real",
+        "The same tests of the real images that the masks belong to",
+    )
     if few := table.auc.isna().all():
         shown.attrs["warnings"] = [f"Fewer than {LEAST} subjects on a side: nothing is measured."]
-    drawn = [] if few else [figures.save(forest(table, floor), found.folder / "figures" / "fig_two_sample")[0]]
+    drawn = (
+        []
+        if few
+        else [figures.save(forest(table, floor), found.folder / "figures" / "fig_two_sample")[0]]
+    )
     return Section(
         "Can synthetic images be told from real ones?",
         [
@@ -73,30 +83,44 @@ def two_sample_section(
             "`harmonise=true` trains an arm with the set's grey levels and sharpness matched to real training images.",
         ],
         tables=[shown],
-        figures=[("Two-sample tests of synthetic images, and of real ones as the floor", path) for path in drawn],
+        figures=[
+            ("Two-sample tests of synthetic images, and of real ones as the floor", path)
+            for path in drawn
+        ],
         warnings=_shortcuts(table, floor),
-        sources=[f"{found.made.folder}, fingerprint {found.made.fingerprint}", f"cohort {found.cohort.fingerprint}"],
+        sources=[
+            f"{found.made.folder}, fingerprint {found.made.fingerprint}",
+            f"cohort {found.cohort.fingerprint}",
+        ],
         answers=_answer(table, floor),
     )
 
 
 def comparable(found: Measured, *, seed: int) -> Compared:
-    """Held-out real images and synthetic ones of equal group mix, central slices alone where that leaves ENOUGH.
+    """Held-out real images and synthetic ones of equal group mix, central slices alone where that
+    leaves ENOUGH.
 
-    Held-out people are in the store with their central slice alone. Where groups are too few to match, diagnoses are.
+    Held-out people are in the store with their central slice alone. Where groups are too few to
+    match, diagnoses are.
     """
     real, made = found.cohort.index.iloc[found.held], found.made.index
     central = found.cohort.index.central.to_numpy(bool)[made.source_row.to_numpy()]
     best = Compared(np.empty(0, int), np.empty(0, int), "")
     for column, words in (("group", "of each group"), ("label", "with and without the disease")):
-        for slices, chosen in (("central slices only", np.flatnonzero(central)), ("all slices", np.arange(len(made)))):
+        for slices, chosen in (
+            ("central slices only", np.flatnonzero(central)),
+            ("all slices", np.arange(len(made))),
+        ):
             rng = np.random.default_rng([seed, 4])
             left, right = equal_mix(real[column], made[column].iloc[chosen], rng)
             if len(left) > MOST:
                 kept = np.sort(
                     rng.choice(len(left), MOST, replace=False)
                 )  # of sorted sides: the mix stays nearly equal
-                left, right = left[kept], right[np.sort(rng.choice(len(right), MOST, replace=False))]
+                left, right = (
+                    left[kept],
+                    right[np.sort(rng.choice(len(right), MOST, replace=False))],
+                )
             if len(left) > len(best.real):
                 told = f"{len(left):,} images a side, equally many {words}; synthetic images of {slices}."
                 best = Compared(found.held[left], chosen[right], told)
@@ -177,7 +201,9 @@ def forest(table: pd.DataFrame, floor: pd.DataFrame) -> Figure:
         panel.set_yticks(np.arange(len(table)), table.test)
         panel.set_ylim(len(table) - 0.5, -0.5)
         panel.set_xlim(-0.02, 1.02)
-        panel.set_xlabel(f"AUC against held-out real images, n = {table.n.iloc[0]:,} a side; line: 95 % interval")
+        panel.set_xlabel(
+            f"AUC against held-out real images, n = {table.n.iloc[0]:,} a side; line: 95 % interval"
+        )
         panel.tick_params(left=False)
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return figure
