@@ -23,9 +23,9 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from cmrcls import grid
-    from cmrcls.clinical import check_specificity
-    from cmrcls.statistics import check_draws
+    from cmrcls.fairness import grid
+    from cmrcls.fairness.clinical import check_specificity
+    from cmrcls.fairness.statistics import check_draws
 
     commands.prepared(cfg)
     check_specificity(cfg.specificity)
@@ -101,8 +101,8 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     sentences."""
     from hydra.utils import instantiate
 
-    from cmrcls import grid, participants
-    from cmrcls.checklist import checklist
+    from cmrcls.fairness import grid, participants
+    from cmrcls.fairness.checklist import checklist
     from cmrdata.prepare import prepare
     from cmrstudy import figures
     from cmrstudy.report import Section, report_html, sourced, write_tables
@@ -178,8 +178,8 @@ def fairness_sections(
     facts: dict[str, Any],
 ) -> list[Any]:
     """Table 2 and the statistics, from the runs' predictions."""
-    from cmrcls.comparable import read
-    from cmrcls.sections import fairness
+    from cmrcls.fairness.predictions import read
+    from cmrcls.fairness.section import fairness
     from cmrstudy.report import sourced
 
     studies = read(
@@ -268,11 +268,12 @@ def synthetic_sections(
 ) -> list[Any]:
     """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
     from cmrdata.synthetic import open_synthetic
-    from cmrgen.evaluation import measured, sections
+    from cmrgen.evaluation import measured
     from cmrgen.evaluation.device import device
     from cmrgen.evaluation.examples import examples_section
+    from cmrgen.evaluation.fidelity.two_sample_section import two_sample_section
     from cmrgen.evaluation.judges import judges
-    from cmrgen.evaluation.two_sample_section import two_sample_section
+    from cmrgen.evaluation.privacy import section as sections
     from cmrstudy.report import Section
 
     made = open_synthetic(cfg.synthetic_set, cohort)

@@ -58,10 +58,10 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
 
     from cmrdata import scale
     from cmrdata.prepare import prepare
-    from cmrgen import repeats, rows
-    from cmrgen.generator import check_cohort, facts_of
-    from cmrgen.render import load_generator, render_sweep
-    from cmrgen.shards import finished_all, merge, render_shards
+    from cmrgen.plan import repeats, rows
+    from cmrgen.render.drawing import load_generator, render_sweep
+    from cmrgen.render.generator import check_cohort, facts_of
+    from cmrgen.render.shards import finished_all, merge, render_shards
 
     sampler, trained = instantiate(cfg.sampler), facts_of(cfg.generator)
     check_settings(cfg)

@@ -209,8 +209,9 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
-    from cmrgen import base, pretrain
-    from cmrgen.data import Latents
+    from cmrgen.base import frozen as base
+    from cmrgen.training import small_base
+    from cmrgen.training.latents import Latents
 
     if cfg.ckpt_path or cfg.weights:
         raise ValueError(
@@ -222,7 +223,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         uses(cfg, folder, "cohort", fingerprint=store.fingerprint, at=store.folder)
         tell_draws(cfg, folder, store.index[store.index.split.isin(list(data.splits))])
         first = instantiate(cfg.model.autoencoder, augment=data.copies > 1)
-        images = pretrain.Images(
+        images = small_base.Images(
             store,
             splits=list(data.splits),
             steps=first.hparams.steps,
@@ -237,10 +238,10 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         torch.manual_seed(cfg.seed)
         sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
         second = instantiate(cfg.model.unet, latent=cohort.pixels // 4)
-        frozen = pretrain.assemble(
+        frozen = small_base.assemble(
             first.vae,
             second.average,
-            pretrain.text_tower(cfg.seed),
+            small_base.text_tower(cfg.seed),
             pixels=cohort.pixels,
             images=sample,
             channels=cfg.channels,
@@ -264,7 +265,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     if follows(cfg):
         return {}
-    base.save_base(frozen, folder / "base", text_config=pretrain.TEXT)
+    base.save_base(frozen, folder / "base", text_config=small_base.TEXT)
     facts = {
         "command": paths.shareable(sys.argv),
         "seed": cfg.seed,
@@ -280,7 +281,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         "unet_steps": ended.global_step,
         "base_fingerprint": base.weights_hash(folder / "base"),
     }
-    pretrain.write_card(
+    small_base.write_card(
         folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts
     )
     return facts
@@ -292,10 +293,10 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from cmrdata import scale
     from cmrdata.prepare import prepare
-    from cmrgen.base import check_base
-    from cmrgen.module import start_from
-    from cmrgen.preview import PreviewGrid
-    from cmrgen.render import save_generator
+    from cmrgen.base.frozen import check_base
+    from cmrgen.render.drawing import save_generator
+    from cmrgen.training.controlnet import start_from
+    from cmrgen.training.preview import PreviewGrid
 
     with attempt(cfg, folder) as limits:
         check_base(**cfg.base.load)
@@ -343,8 +344,8 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A trained ControlNet for stock diffusers, with its card, in folder/model."""
     from hydra.utils import instantiate
 
-    from cmrgen.export import export
-    from cmrgen.render import load_generator
+    from cmrgen.publish.diffusers_folder import export
+    from cmrgen.render.drawing import load_generator
 
     sampler = instantiate(cfg.sampler)
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights)
@@ -363,7 +364,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def share_set(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """A synthetic set in formats that others read, with its card."""
     from cmrdata.store import Store
-    from cmrgen.share import share
+    from cmrgen.publish.images import share
 
     made = Store.open(cfg.synthetic_set)
     uses(cfg, folder, "synthetic_set", fingerprint=made.fingerprint, at=cfg.synthetic_set)
@@ -381,10 +382,10 @@ def train_classifier(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrcls import mitigation
-    from cmrcls.boards import classifier_boards
-    from cmrcls.data import predictions
-    from cmrcls.module import start_from
+    from cmrcls.arms import predictions
+    from cmrcls.classifier import start_from
     from cmrcls.network import check_network
+    from cmrcls.run_summary import classifier_boards
 
     rival, dry, asked = cfg.mitigation, bool(cfg.trainer.fast_dev_run), cfg.model
     mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
@@ -563,7 +564,7 @@ def uses(cfg: DictConfig, folder: Path, key: str, **known: Any) -> None:
 def tell_draws(cfg: DictConfig, folder: Path, table: Any) -> None:
     """How often an image of each group is drawn, before hours go by; whole in draws.csv. Told by a
     run's first process."""
-    from cmrgen.repeats import draws_by_group, draws_text
+    from cmrgen.plan.repeats import draws_by_group, draws_text
 
     if table.empty or follows(cfg):
         return

@@ -24,12 +24,12 @@ import torch
 from scipy import stats
 
 from cmrdata import progress
-from cmrdata.cohort import with_groups
-from cmrdata.readers.phantom import Phantom
-from cmrgen.evaluation.alarms import ALARM
-from cmrgen.evaluation.likeness import by_features, by_sight
-from cmrgen.evaluation.membership import membership
-from cmrgen.evaluation.privacy import Side, excesses, set_tests, single_copies, with_alarms
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.subjects import with_groups
+from cmrgen.evaluation.privacy.alarms import ALARM
+from cmrgen.evaluation.privacy.audit import Side, excesses, set_tests, single_copies, with_alarms
+from cmrgen.evaluation.privacy.membership import membership
+from cmrgen.evaluation.privacy.nearest import by_features, by_sight
 
 SIZES = (36, 108, 216, 720, 2000)
 HELD_OUT, SHARE = 400, 0.1  # people, and the share of them that is diseased

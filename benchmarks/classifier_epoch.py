@@ -42,9 +42,9 @@ from lightning.pytorch.profilers import SimpleProfiler
 from machine import hardware
 from torch import Tensor
 
-from cmrcls.data import Arms
-from cmrcls.module import Classifier, augment
-from cmrdata.readers.phantom import Phantom
+from cmrcls.arms import Arms
+from cmrcls.classifier import Classifier, augment
+from cmrdata.cohorts.phantom.cohort import Phantom
 
 CROP, BATCH = 120, 64  # pixels of the reference's crop; paper 2.3
 SIZES = {  # name -> of the store, of the network's input, its width, images of an epoch

@@ -24,9 +24,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
 from cmrdata.batch import ed_es_ed
-from cmrgen.base import Base
-from cmrgen.data import EvenDraws, Latents
-from cmrgen.module import CONDITIONING_CHANNELS
+from cmrgen.base.frozen import Base
+from cmrgen.training.controlnet import CONDITIONING_CHANNELS
+from cmrgen.training.latents import EvenDraws, Latents
 
 LR = 1e-5  # paper 2.2
 

@@ -39,11 +39,11 @@ from machine import hardware, matmul_rate, now, peak_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from cmrdata import progress
-from cmrdata.readers.phantom import Phantom
-from cmrgen.base import Base, load_base
-from cmrgen.data import Latents
-from cmrgen.module import ControlNetModule
-from cmrgen.sd import clip_tower
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.stable_diffusion import clip_tower
+from cmrgen.training.controlnet import ControlNetModule
+from cmrgen.training.latents import Latents
 
 HOUSE = Path(__file__).parents[1]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -81,7 +81,7 @@ class Clock(L.Callback):
 
 def our_module(at: Setting, memory: dict[str, Any]) -> ControlNetModule:
     torch.manual_seed(0)
-    with patch("cmrgen.module.load_base", lambda **_: at.base), at.device:
+    with patch("cmrgen.training.controlnet.load_base", lambda **_: at.base), at.device:
         return ControlNetModule(base={}, lr=LR, prompt_dropout=0.0, warmup=0, memory=memory)
 
 

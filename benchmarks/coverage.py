@@ -1,4 +1,4 @@
-"""How often the 95 % intervals and tests of cmrcls.disparities are right, in simulated studies
+"""How often the 95 % intervals and tests of cmrcls.fairness.disparities are right, in simulated studies
 whose truth is known.
 
 python benchmarks/coverage.py [--studies 100] [--out docs/results/coverage.csv] [--only SETTING]
@@ -31,10 +31,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from cmrcls.disparities import measure
-from cmrcls.extremes import RATES
-from cmrcls.study import Study, axes_of
-from cmrdata.cohort import AXES
+from cmrcls.fairness.disparities import measure
+from cmrcls.fairness.extremes import RATES
+from cmrcls.fairness.study import Study, axes_of
+from cmrdata.subjects import AXES
 
 SHARES = {"sex": (0.52, 0.48), "age_band": (0.3, 0.45, 0.25), "bmi_band": (0.4, 0.42, 0.18)}
 # truth -> axis -> by how much its bands move the mean score of the diseased; half of it the

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrcls import grid
-from cmrcls.comparable import read
-from cmrcls.sections import fairness
-from cmrdata.cohort import AXES
+from cmrcls.fairness import grid
+from cmrcls.fairness.predictions import read
+from cmrcls.fairness.section import fairness
+from cmrdata.subjects import AXES
 from cmrstudy import runs
 
 ARMS = (0, 2000, 4000, "only")

@@ -31,12 +31,13 @@ import pandas as pd
 import torch
 from machine import hardware
 
-from cmrdata.cohort import split, with_groups
-from cmrdata.readers.phantom import Phantom
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.store import Store
-from cmrgen.evaluation import measured, sections
+from cmrdata.subjects import split, with_groups
+from cmrgen.evaluation import measured
 from cmrgen.evaluation.judges import judges
-from cmrgen.plan import balanced
+from cmrgen.evaluation.privacy import section
+from cmrgen.plan.recipes import balanced
 
 PAPER = 25_480, 4_000  # subjects, synthetic images
 PAINTED = 6  # subjects of each kind that are painted, nine images each
@@ -86,13 +87,13 @@ def main() -> None:
             found = measured.measure(cohort, made, networks, out, seed=0)
         if "shown" not in asked.skip:
             with told("adherence, contraction, diversity", count=images):
-                sections.shown_sections(found, missing=[], seed=0)
+                section.shown_sections(found, missing=[], seed=0)
         if "distances" not in asked.skip:
             with told("Table 1, domain features"):
-                sections.fidelity_section(found, backbones={}, n=500, seed=0)
+                section.fidelity_section(found, backbones={}, n=500, seed=0)
         if "audit" not in asked.skip:
             with told("audit", count=len(cohort.index)):
-                sections.audit_section(found, generator=None, seed=0)
+                section.audit_section(found, generator=None, seed=0)
 
 
 @contextmanager

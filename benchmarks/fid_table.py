@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from machine import hardware
 
-from cmrdata.cohort import AGE_BANDS, BMI_BANDS, SEXES
-from cmrgen.evaluation.backbones import BACKBONES, BATCH, Extractor, extracted
-from cmrgen.evaluation.distances import frechet, sample
-from cmrgen.evaluation.fidelity import fidelity, table1
+from cmrdata.subjects import AGE_BANDS, BMI_BANDS, SEXES
+from cmrgen.evaluation.fidelity.backbones import BACKBONES, BATCH, Extractor, extracted
+from cmrgen.evaluation.fidelity.distances import frechet, sample
+from cmrgen.evaluation.fidelity.subgroups import fidelity, table1
 from cmrgen.evaluation.inception import published_pools
 
 CELLS = 12 * 2 * 4  # of Table 1, times draws

@@ -34,10 +34,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base import Base, load_base
-from cmrgen.generator import Generator
-from cmrgen.module import CONDITIONING_CHANNELS, ControlNetModule
-from cmrgen.sampler import Sampler
+from cmrgen.base.frozen import Base, load_base
+from cmrgen.render.generator import Generator
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.controlnet import CONDITIONING_CHANNELS, ControlNetModule
 
 HOUSE = Path(__file__).parents[1]
 SMALL = HOUSE / "assets" / "phantom-base"
@@ -157,7 +157,7 @@ def trained(
         for _ in range(steps)
     ]
     torch.manual_seed(0)
-    with patch("cmrgen.module.load_base", lambda **_: base):
+    with patch("cmrgen.training.controlnet.load_base", lambda **_: base):
         module = ControlNetModule(base={}, lr=1e-5, memory=memory)
     L.Trainer(
         accelerator="gpu" if at.device.type == "cuda" else "cpu",

@@ -30,12 +30,12 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from cmrgen.base import Base
+from cmrgen.base.frozen import Base
+from cmrgen.base.portions import BESIDE_TRAINING, CARD, DECODED, DRAWN, ENCODED, PROMPTS, together
+from cmrgen.base.stable_diffusion import clip_tower
 from cmrgen.diffusion import denoise
 from cmrgen.evaluation.judges import LARGEST, Segmenter
-from cmrgen.module import Memory
-from cmrgen.portions import BESIDE_TRAINING, CARD, DECODED, DRAWN, ENCODED, PROMPTS, together
-from cmrgen.sd import clip_tower
+from cmrgen.training.controlnet import Memory
 
 HOUSE = Path(__file__).parents[1]
 GIB = 2**30
@@ -325,7 +325,7 @@ def report() -> Iterator[str]:
         )
     yield from [
         "",
-        f"Drawing goes in portions of {together(PIXELS, DRAWN)} images for each {CARD // 10**9} GB of the card (cmrgen.portions), "
+        f"Drawing goes in portions of {together(PIXELS, DRAWN)} images for each {CARD // 10**9} GB of the card (cmrgen.base.portions), "
         "whatever `batch_size` is;",
         "an image is two rows with guidance. The text tower has left the card by then; the VAE decodes one image at a time.",
         "",

@@ -37,12 +37,12 @@ from scipy import ndimage
 from torch import nn
 
 from cmrdata.batch import LV, MYO, RV
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.mnms import MnMs
+from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.orientation import CERTAIN, ORIENTS, _levels, handedness
 from cmrdata.overlay import BETTER, blood_over_muscle
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.mnms import MnMs
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_challenges import write_acdc, write_mnms
 from cmrdata.slices import Scan, stacks
 
 # swapped in the plane; x, y, z reversed

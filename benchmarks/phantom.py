@@ -15,17 +15,17 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from cmrdata.cohorts.phantom import cohort
 from cmrdata.protocol import ordered
-from cmrdata.readers import phantom
 
 SUBJECTS, CHUNK, REPEATS = 64, 16, 5
 
 
-def seconds(source: phantom.Phantom, *, workers: int, block: int) -> float:
+def seconds(source: cohort.Phantom, *, workers: int, block: int) -> float:
     """Wall time of nine stacks of each subject, `block` pixels painted together."""
     table = source.people.assign(split="train")
     chunks = [table.iloc[k : k + CHUNK] for k in range(0, len(table), CHUNK)]
-    kept, phantom.BLOCK = phantom.BLOCK, block
+    kept, cohort.BLOCK = cohort.BLOCK, block
     try:
         begun = time.perf_counter()
         if workers == 1:
@@ -36,16 +36,16 @@ def seconds(source: phantom.Phantom, *, workers: int, block: int) -> float:
                 pass
         return time.perf_counter() - begun
     finally:
-        phantom.BLOCK = kept
+        cohort.BLOCK = kept
 
 
 def main() -> None:
-    source = phantom.Phantom(subjects=SUBJECTS, pixels=64)
-    images = SUBJECTS * len(phantom.OFFSETS)
+    source = cohort.Phantom(subjects=SUBJECTS, pixels=64)
+    images = SUBJECTS * len(cohort.OFFSETS)
     arms = {
         "one at a time": (1, 1),
-        "one thread": (1, phantom.BLOCK),
-        "two threads": (2, phantom.BLOCK),
+        "one thread": (1, cohort.BLOCK),
+        "two threads": (2, cohort.BLOCK),
     }
     source.stacks(source.people.assign(split="test"))  # warm up
     times: dict[str, list[float]] = {name: [] for name in arms}

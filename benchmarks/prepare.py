@@ -50,8 +50,8 @@ import scale
 from isal import igzip
 from ukbb_tree import copied, make_tree
 
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.prepare import prepare
-from cmrdata.readers.ukbb import UKBB
 
 CROP = 120  # pixels of the reference's crop, and of our stacks
 TEN = 10  # times as many subjects in the second measurement of memory

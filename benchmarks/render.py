@@ -39,19 +39,19 @@ from machine import hardware, now
 from torch import Tensor
 
 from cmrdata import progress
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
-from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store
-from cmrgen.base import as_control
-from cmrgen.evaluation.adherence import dice
-from cmrgen.evaluation.fidelity import frechet_distance
+from cmrgen.base.frozen import as_control
+from cmrgen.base.phases import two_phases
+from cmrgen.evaluation.adherence.scores import dice
+from cmrgen.evaluation.fidelity.subgroups import frechet_distance
 from cmrgen.evaluation.judges import judge, judges
-from cmrgen.export import export
-from cmrgen.generator import Generator, load_generator
-from cmrgen.phases import two_phases
-from cmrgen.plan import balanced
-from cmrgen.render import as_stored
-from cmrgen.sampler import Sampler
+from cmrgen.plan.recipes import balanced
+from cmrgen.publish.diffusers_folder import export
+from cmrgen.render.drawing import as_stored
+from cmrgen.render.generator import Generator, load_generator
+from cmrgen.render.sampler import Sampler
 
 PIXELS = 64
 DDIM = {"name": "ddim", "steps": 20, "guidance": 4.0}
@@ -140,7 +140,7 @@ def ours(generator: Generator, *, cached: bool = True, once: bool = True, **how:
         kept = (
             nullcontext()
             if once
-            else patch("cmrgen.generator.embedded_once", embedded_in_every_step)
+            else patch("cmrgen.render.generator.embedded_once", embedded_in_every_step)
         )
         with kept:
             return generator.images(

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohort import balancing_weights, keep_controls, split, with_groups
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.ukbb import UKBB
-from cmrgen.plan import balanced
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.ukbb.cohort import UKBB
+from cmrdata.subjects import balancing_weights, keep_controls, split, with_groups
+from cmrgen.plan.recipes import balanced
 
 
 def main() -> None:

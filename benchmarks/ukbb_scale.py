@@ -22,8 +22,8 @@ from typing import NamedTuple
 import pandas as pd
 from ukbb_table import write
 
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import write_ukbb
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 
 ROOT = Path(__file__).parents[1]
 DRAWN = 8  # subjects; a file has at most 65,000 links on ext4

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 from machine import peak_memory
 
-from cmrdata.readers.ukbb_table import read_table
+from cmrdata.cohorts.ukbb.table import read_table
 
 ARRAY = 259  # of fields 41270 and 41280, as in today's releases
 FILLERS = ("", "", "", "1", "-1", "26.4173", "2012-03-04", "NA", "1001", "some words")

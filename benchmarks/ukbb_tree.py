@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import write_ukbb
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 
 PIXELS, SLICES, FRAMES = (208, 187), 10, 50
 BYTES = 40e6  # of a subject, about

@@ -27,17 +27,17 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base folder at 32 px with random weights: right in every shape, useless as a picture."""
     import torch
 
-    from cmrgen import pretrain
-    from cmrgen.base import save_base
+    from cmrgen.base.frozen import save_base
+    from cmrgen.training import small_base
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("base")
-    vae = pretrain.AutoencoderModule(channels=(8, 8, 16)).vae
-    unet = pretrain.UnetModule(channels=(16, 16, 32), latent=8).unet
+    vae = small_base.AutoencoderModule(channels=(8, 8, 16)).vae
+    unet = small_base.UnetModule(channels=(16, 16, 32), latent=8).unet
     images = torch.randint(0, 256, (4, 2, 32, 32), dtype=torch.uint8)
     save_base(
-        pretrain.assemble(vae, unet, pretrain.text_tower(0), pixels=32, images=images),
+        small_base.assemble(vae, unet, small_base.text_tower(0), pixels=32, images=images),
         folder,
-        text_config=pretrain.TEXT,
+        text_config=small_base.TEXT,
     )
     return folder

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
-from cmrdata.cohort import with_groups
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.store import Store, Writer
+from cmrdata.subjects import with_groups
 from cmrdata.synthetic import PROVENANCE
 
 AGES, BMIS = (52.0, 65.0, 74.0), (22.0, 27.0, 33.0)

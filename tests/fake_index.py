@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohort import split, with_groups
-from cmrgen.plan import balanced, copy, random_prompt
-from cmrgen.sweeps import figures, sweep
+from cmrdata.subjects import split, with_groups
+from cmrgen.plan.recipes import balanced, copy, random_prompt
+from cmrgen.plan.sweeps import figures, sweep
 
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slices, frames
 GONE = ["F/60-70/obese/hf", "M/70+/normal/healthy"]

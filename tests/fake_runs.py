@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrcls.comparable import Table, compared
-from cmrcls.study import RUN, Study, Tuned
-from cmrdata.cohort import AXES
+from cmrcls.fairness.predictions import Table, compared
+from cmrcls.fairness.study import RUN, Study, Tuned
+from cmrdata.subjects import AXES
 
 ARMS = ("Real", "Real + 2000", "Real + 4000", "Synthetic")
 

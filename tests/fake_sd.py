@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cmrgen.base import Base, load_base
+from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.stable_diffusion import NETWORKS, clip_to_open, clip_tower, open_to_clip
+from cmrgen.base.weights import ASSETS, KINDS
 from cmrgen.prompts import prompts
-from cmrgen.sd import NETWORKS, clip_to_open, clip_tower, open_to_clip
-from cmrgen.weights import ASSETS, KINDS
 
 SIDES = {
     "sd21": {"hidden_size": 16, "num_attention_heads": 2},

@@ -10,9 +10,9 @@ from test_slices import GREY, heart
 
 from cmrdata import origin
 from cmrdata.batch import LV, MYO, RV
+from cmrdata.cohorts.acdc import ACDC
 from cmrdata.prepare import prepare
 from cmrdata.pseudonyms import hashed, read_salt
-from cmrdata.readers.acdc import ACDC
 from cmrdata.store import Store
 
 GROUPS = ("DCM", "MINF", "NOR", "HCM", "RV", "NOR")

@@ -9,8 +9,8 @@ import pytest
 from test_acdc import everything
 
 from cmrdata.batch import LV, RV
+from cmrdata.cohorts.acdc import ACDC
 from cmrdata.prepare import prepare
-from cmrdata.readers.acdc import ACDC
 from cmrdata.store import Store
 
 REAL = Path(

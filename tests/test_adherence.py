@@ -13,21 +13,16 @@ from matplotlib.text import Text
 from scipy import stats
 
 from cmrdata.batch import LABELS, LV, MYO, RV
-from cmrdata.cohort import with_groups
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.evaluation import (
-    adherence,
-    contraction,
-    diversity,
-    estimates,
-    judges,
-    measured,
-    sections,
-)
-from cmrgen.evaluation import figures_adherence as pictures
-from cmrgen.evaluation.adherence import Seen
-from cmrgen.evaluation.areas import areas
+from cmrdata.subjects import with_groups
+from cmrgen.evaluation import judges, measured
+from cmrgen.evaluation.adherence import contraction, diversity, scores
+from cmrgen.evaluation.adherence import display as pictures
+from cmrgen.evaluation.adherence.areas import areas
+from cmrgen.evaluation.adherence.scores import Seen
+from cmrgen.evaluation.privacy import section as sections
+from cmrstudy import intervals
 from cmrstudy.report import report_html
 
 
@@ -53,7 +48,7 @@ def seen(table: pd.DataFrame, *, wrong: float = 0.0, seed: int = 0) -> Seen:
         values[errs] = np.array(
             ["M" if v == "F" else "F" if v == "M" else "none" for v in values[errs]], object
         )
-    others = adherence.derangement(len(table), seed=0)
+    others = scores.derangement(len(table), seed=0)
     flat = np.zeros((len(table), 2), bool)
     return Seen(
         table, areas(segmented, masks), predicted, flat, others, areas(segmented, masks[others])
@@ -65,44 +60,44 @@ def seen(table: pd.DataFrame, *, wrong: float = 0.0, seed: int = 0) -> Seen:
 
 def test_mean_of_independent_images_is_students() -> None:
     values = np.random.default_rng(0).normal(size=30)
-    found = estimates.mean(np.append(values, np.nan), np.append(np.arange(30), 0))
+    found = intervals.mean(np.append(values, np.nan), np.append(np.arange(30), 0))
     assert found[:3] == pytest.approx(
         (values.mean(), *stats.t.interval(0.95, 29, values.mean(), stats.sem(values)))
     )
     assert found.n == 30 and found.subjects == 30
-    one = estimates.mean(values, np.zeros(30))
+    one = intervals.mean(values, np.zeros(30))
     assert (
         one.value == pytest.approx(values.mean())
         and np.isnan([one.low, one.high]).all()
         and one.subjects == 1
     )
-    assert np.isnan(estimates.mean(np.array([np.nan]), np.zeros(1)).value)
+    assert np.isnan(intervals.mean(np.array([np.nan]), np.zeros(1)).value)
 
 
 def test_copies_of_an_image_are_no_further_evidence() -> None:
     values = np.random.default_rng(0).random(20)
     once, thrice = (
-        estimates.mean(values, np.arange(20)),
-        estimates.mean(np.repeat(values, 3), np.repeat(np.arange(20), 3)),
+        intervals.mean(values, np.arange(20)),
+        intervals.mean(np.repeat(values, 3), np.repeat(np.arange(20), 3)),
     )
     assert thrice[:3] == pytest.approx(once[:3]) and thrice.n == 60
     right = values > 0.3
     narrow, wide = (
-        estimates.share(np.repeat(right, 3), np.arange(60)),
-        estimates.share(np.repeat(right, 3), np.repeat(np.arange(20), 3)),
+        intervals.share(np.repeat(right, 3), np.arange(60)),
+        intervals.share(np.repeat(right, 3), np.repeat(np.arange(20), 3)),
     )
     assert wide.high - wide.low > 1.5 * (narrow.high - narrow.low)
 
 
 @pytest.mark.parametrize("right", [0, 3, 17, 20])
 def test_share_of_independent_images_is_wilsons(right: int) -> None:
-    found = estimates.share(np.arange(20) < right, np.arange(20))
+    found = intervals.share(np.arange(20) < right, np.arange(20))
     wanted = stats.binomtest(right, 20).proportion_ci(0.95, "wilson")
     assert found[:3] == pytest.approx(
         (right / 20, *wanted), abs=0.012
     )  # the design effect is at least 1, and n / (n - 1)
-    assert np.isnan(estimates.share(np.zeros(0, bool), np.zeros(0)).value)
-    alone = estimates.share(np.ones(5, bool), np.zeros(5))
+    assert np.isnan(intervals.share(np.zeros(0, bool), np.zeros(0)).value)
+    alone = intervals.share(np.ones(5, bool), np.zeros(5))
     assert alone.value == 1 and np.isnan(alone.low) and alone.subjects == 1
 
 
@@ -111,11 +106,11 @@ def test_intervals_hold_what_they_promise() -> None:
     for _ in range(600):
         who = np.repeat(np.arange(40), rng.integers(1, 5, 40))
         chance = rng.beta(0.8 * 2.3, 0.2 * 2.3, 40)  # correlation 0.3 within a subject
-        share = estimates.share(rng.random(len(who)) < chance[who], who)
+        share = intervals.share(rng.random(len(who)) < chance[who], who)
         values = 0.6 * rng.normal(size=40)[who] + 0.8 * rng.normal(size=len(who))
-        mean, sd = estimates.mean(values, who), values.std(ddof=1)
+        mean, sd = intervals.mean(values, who), values.std(ddof=1)
         residual = values - values.mean()
-        half = estimates.influence(residual + 1.96 * (residual**2 - sd**2) / (2 * sd), who)
+        half = intervals.influence(residual + 1.96 * (residual**2 - sd**2) / (2 * sd), who)
         limit = values.mean() + 1.96 * sd
         hits += [
             share.low <= 0.8 <= share.high,
@@ -127,10 +122,10 @@ def test_intervals_hold_what_they_promise() -> None:
 
 def test_difference_of_shares_is_newcombes() -> None:
     a, b = (
-        estimates.Estimate(k / n, *stats.binomtest(k, n).proportion_ci(0.95, "wilson"), n, n)
+        intervals.Estimate(k / n, *stats.binomtest(k, n).proportion_ci(0.95, "wilson"), n, n)
         for k, n in ((56, 70), (48, 80))
     )
-    assert estimates.difference(a, b) == pytest.approx(
+    assert intervals.difference(a, b) == pytest.approx(
         (0.2, 0.0524, 0.3339), abs=1e-4
     )  # Newcombe 1998, table II (a), method 10
 
@@ -141,7 +136,7 @@ def test_difference_of_shares_is_newcombes() -> None:
 def test_by_group_counts_images_subjects_and_marks_few() -> None:
     table = people(144)
     twice = pd.concat([table.iloc[:72]] * 2, ignore_index=True)
-    rows = adherence.by_group(seen(table), seen(twice, wrong=0.3)).set_index(
+    rows = scores.by_group(seen(table), seen(twice, wrong=0.3)).set_index(
         ["axis", "subgroup", "metric"]
     )
     whole = rows.loc[("all", "all", "sex_accuracy")]
@@ -171,27 +166,27 @@ def test_by_group_counts_images_subjects_and_marks_few() -> None:
     assert rows.loc[("sex", "F", "dice")].synthetic_n == 72 and (rows.loc["sex"].real_n == 72).all()
     inside = rows.dropna()
     assert (inside.synthetic_low >= 0).all() and (inside.synthetic_high <= 1).all()
-    wanted = adherence.adherence(seen(table), seen(twice, wrong=0.3)).set_index("metric").synthetic
+    wanted = scores.adherence(seen(table), seen(twice, wrong=0.3)).set_index("metric").synthetic
     assert rows.loc[("all", "all")].synthetic.to_dict() == pytest.approx(wanted.to_dict())
 
 
 def test_a_group_without_images_and_an_unknown_axis_are_named_not_averaged() -> None:
     real, fake = people(72, unknown=("bmi",)), people(72, unknown=("bmi",))
     fake = fake[fake.group != "F/<60/hf"].reset_index(drop=True)
-    rows = adherence.by_group(seen(real), seen(fake)).set_index(["axis", "subgroup", "metric"])
+    rows = scores.by_group(seen(real), seen(fake)).set_index(["axis", "subgroup", "metric"])
     absent = rows.loc[("group", "F/<60/hf", "dice")]
     assert (
         np.isnan(absent.synthetic) and absent.synthetic_n == 0 and absent.real_n > 0 and absent.few
     )
     assert "bmi_accuracy" not in rows.index.get_level_values("metric")
     assert "occur on one side only" in " ".join(
-        adherence.adherence(seen(real), seen(fake)).attrs["warnings"]
+        scores.adherence(seen(real), seen(fake)).attrs["warnings"]
     )
 
 
 def test_confusion_adds_up() -> None:
     table = people(144)
-    found = adherence.confusion(seen(table), seen(table, wrong=1.0))
+    found = scores.confusion(seen(table), seen(table, wrong=1.0))
     assert set(found.axis) == {"sex", "age_band", "bmi_band", "diagnosis"} and set(
         found[found.axis == "sex"].n
     ) == {72}
@@ -206,11 +201,11 @@ def test_confusion_adds_up() -> None:
 
 def test_faults_names_flat_images_empty_segmentations_and_absent_structures() -> None:
     real, fake = seen(people(30)), seen(people(30))
-    assert adherence.faults(real, fake) == []
+    assert scores.faults(real, fake) == []
     fake.areas.seen[:2], fake.areas.common[:2], fake.flat[:2] = 0, 0, True
     for counts in fake.areas:
         counts[5, 1, list(LABELS).index("RV")] = 0
-    flat, empty, absent = adherence.faults(real, fake)
+    flat, empty, absent = scores.faults(real, fake)
     assert flat.startswith("2 of 30 synthetic images are flat") and "no heart in 2 of 30" in empty
     assert "RV at ES 1" in absent and "left out (1 times)" in absent
 
@@ -423,8 +418,8 @@ def test_a_set_of_one_image_is_told_not_measured(
 
 def test_pictures_show_every_band_and_limit() -> None:
     table = people(144)
-    rows = adherence.by_group(seen(table, wrong=0.1), seen(table, wrong=0.3, seed=1))
-    counts = adherence.confusion(seen(table), seen(table, wrong=0.3))
+    rows = scores.by_group(seen(table, wrong=0.1), seen(table, wrong=0.3, seed=1))
+    counts = scores.confusion(seen(table), seen(table, wrong=0.3))
     spread = {("synthetic", diversity.SEEDS): diversity.spread(np.empty(0), [], len)}
     drawn = [
         pictures.by_band(rows),

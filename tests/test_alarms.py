@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from cmrgen.evaluation.alarms import (
+from cmrgen.evaluation.privacy.alarms import (
     Sample,
     _hypergeometric,
     _nearest,
@@ -18,9 +18,9 @@ from cmrgen.evaluation.alarms import (
     ranks,
     shared,
 )
-from cmrgen.evaluation.membership import membership
-from cmrgen.evaluation.privacy import Side, set_tests, single_copies, with_alarms
-from cmrgen.evaluation.verdicts import membership_verdict, verdicts
+from cmrgen.evaluation.privacy.audit import Side, set_tests, single_copies, with_alarms
+from cmrgen.evaluation.privacy.membership import membership
+from cmrgen.evaluation.privacy.verdicts import membership_verdict, verdicts
 
 
 def sample(

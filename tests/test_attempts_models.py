@@ -14,15 +14,15 @@ from fake_cohort import FakeCohort
 from stub_training import OPTIONS, Kill, Killed, differs
 from torch.utils.data import WeightedRandomSampler
 
-from cmrcls.data import Arms
-from cmrcls.module import Classifier
+from cmrcls.arms import Arms
+from cmrcls.classifier import Classifier
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
-from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store
-from cmrgen import pretrain
-from cmrgen.base import load_base
-from cmrgen.data import EvenDraws, Latents
-from cmrgen.module import ControlNetModule
+from cmrgen.base.frozen import load_base
+from cmrgen.training import small_base
+from cmrgen.training.controlnet import ControlNetModule
+from cmrgen.training.latents import EvenDraws, Latents
 from cmrstudy.attempts import Attempt
 from cmrstudy.continuing import Place
 from cmrstudy.processes import quiet
@@ -64,16 +64,16 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
 
     def autoencoder() -> tuple[Any, ...]:
         torch.manual_seed(0)
-        module = pretrain.AutoencoderModule(channels=(8, 8, 16), steps=6, augment=True, seed=3)
+        module = small_base.AutoencoderModule(channels=(8, 8, 16), steps=6, augment=True, seed=3)
         return (
             module,
-            pretrain.Images(store, splits=["train"], steps=6, batch_size=2, seed=3),
+            small_base.Images(store, splits=["train"], steps=6, batch_size=2, seed=3),
             {"max_steps": 6},
         )
 
     def unet() -> tuple[Any, ...]:
         torch.manual_seed(0)
-        module = pretrain.UnetModule(channels=(16, 16, 32), latent=8, steps=9, seed=3)
+        module = small_base.UnetModule(channels=(16, 16, 32), latent=8, steps=9, seed=3)
         module.setup_base(base := load_base(weights=str(tiny_base)))
         latents = Latents(
             cohort=COHORT,

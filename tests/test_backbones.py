@@ -17,8 +17,8 @@ from torchvision.models import Inception3, resnet50
 
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.evaluation import backbones
-from cmrgen.evaluation.backbones import BACKBONES, extracted, extractor, features, shown
+from cmrgen.evaluation.fidelity import backbones
+from cmrgen.evaluation.fidelity.backbones import BACKBONES, extracted, extractor, features, shown
 from cmrgen.evaluation.inception import published_pools
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16)).astype(np.uint8)

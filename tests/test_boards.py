@@ -25,12 +25,12 @@ from PIL import Image
 from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 from torch.utils.data import DataLoader
 
-import cmrgen.preview
-from cmrcls import boards as outcomes
-from cmrcls.boards import classifier_boards
-from cmrgen.data import Latents
-from cmrgen.preview import PreviewGrid
-from cmrgen.sampler import Sampler
+import cmrgen.training.preview
+from cmrcls import run_summary as outcomes
+from cmrcls.run_summary import classifier_boards
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.latents import Latents
+from cmrgen.training.preview import PreviewGrid
 from cmrstudy import dashboards, figures
 from cmrstudy.report import write_tables
 
@@ -514,7 +514,7 @@ def test_several_diseases_are_told_apart_and_an_absent_class_is_nan():
 
 def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatch):
     made = SimpleNamespace(images=lambda masks, **_: torch.full(masks.shape, 77, dtype=torch.uint8))
-    monkeypatch.setattr(cmrgen.preview, "Generator", lambda **_: made)
+    monkeypatch.setattr(cmrgen.training.preview, "Generator", lambda **_: made)
     data = Latents.__new__(Latents)
     real = np.full((3, 2, 16, 16), 200, np.uint8)
     data.store = SimpleNamespace(masks=np.ones_like(real), images=real)

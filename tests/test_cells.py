@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmrdata.readers.cells import (
+from cmrdata.cohorts.reading.cells import (
     AGE_UNITS,
     BMI_UNITS,
     LENGTH_UNITS,

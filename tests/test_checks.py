@@ -284,27 +284,30 @@ def test_each_cohort_of_a_pool_is_checked() -> None:
 
 
 def test_the_choices_are_those_of_the_code() -> None:
-    from cmrcls import data, mitigation
-    from cmrdata.cohort import AXES
-    from cmrgen import phases, plan, prompts, sampler
+    from cmrcls import arms, mitigation
+    from cmrdata.subjects import AXES
+    from cmrgen import prompts
+    from cmrgen.base import phases
+    from cmrgen.plan import recipes
+    from cmrgen.render import sampler
 
     theirs = {
-        "budget": data.BUDGETS,
-        "mitigation.sampling": data.SAMPLING,
+        "budget": arms.BUDGETS,
+        "mitigation.sampling": arms.SAMPLING,
         "mitigation.loss": mitigation.LOSSES,
         "mitigation.heads": mitigation.HEADS,
         "mitigation.after": mitigation.AFTER,
         "mitigation.attribute": tuple(AXES),
         "mitigation.constraint": mitigation.CONSTRAINTS,
-        "plan.missing": plan.MISSING,
-        "plan.thin": plan.THIN,
+        "plan.missing": recipes.MISSING,
+        "plan.thin": recipes.THIN,
         "channels": (phases.EVEN, phases.PAPER),
         "sampler.name": sampler.SAMPLERS,
         "sampler.guides": sampler.GUIDES,
     }
     for key, names in theirs.items():
         assert set(checks.CHOICES[key]) == set(names), key
-    assert checks.FIELDS == prompts.FIELDS and checks.DIAGNOSES == data.DISEASES
+    assert checks.FIELDS == prompts.FIELDS and checks.DIAGNOSES == arms.DISEASES
 
 
 # sweeps

@@ -25,20 +25,20 @@ from test_slices import cine, scan
 from torch import nn
 
 from cmrcls import mitigation, network
-from cmrcls.data import Arms, predictions
+from cmrcls.arms import Arms, predictions
+from cmrcls.classifier import Classifier, augment, to_input
 from cmrcls.mitigation import last_linear
-from cmrcls.module import Classifier, augment, to_input
 from cmrdata.batch import LV, ed_es_ed
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.mnms import MnMs
+from cmrdata.cohorts.mnms2 import MnMs2
+from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms, write_mnms2
+from cmrdata.cohorts.phantom.cohort import ES_FRAME, FRAMES, Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
+from cmrdata.cohorts.pooled import Pooled
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.mnms import MnMs
-from cmrdata.readers.mnms2 import MnMs2
-from cmrdata.readers.phantom import ES_FRAME, FRAMES, Phantom
-from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnms2
-from cmrdata.readers.phantom_tree import write_ukbb
-from cmrdata.readers.pooled import Pooled
-from cmrdata.readers.ukbb import UKBB
 from cmrdata.slices import cine_frames, stacks
 from cmrdata.store import Store, Writer
 

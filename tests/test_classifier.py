@@ -14,9 +14,9 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from cmrcls import network
-from cmrcls.data import Arms, predictions
+from cmrcls.arms import Arms, predictions
+from cmrcls.classifier import Classifier, augment, balanced_accuracy, to_input
 from cmrcls.mitigation import last_linear, refit_last_layer
-from cmrcls.module import Classifier, augment, balanced_accuracy, to_input
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 

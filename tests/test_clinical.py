@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_runs import runs, small, studies, study_of
 
-from cmrcls.clinical import (
+from cmrcls.fairness.clinical import (
     at_specificity,
     check_specificity,
     decision_curve,
@@ -19,8 +19,8 @@ from cmrcls.clinical import (
     thresholds_of,
     useful,
 )
-from cmrcls.metrics import Predicted, scored
-from cmrcls.study import Study, Tuned
+from cmrcls.fairness.metrics import Predicted, scored
+from cmrcls.fairness.study import Study, Tuned
 
 
 def judged(*, subjects=800, runs=3, seed=0, shift=0.0, folds: int | None = None) -> Study:

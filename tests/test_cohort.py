@@ -7,7 +7,8 @@ from fake_cohort import FakeCohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.cohort import (
+from cmrdata.pseudonyms import hashed, read_salt
+from cmrdata.subjects import (
     AGE_BANDS,
     AXES,
     BMI_BANDS,
@@ -24,7 +25,6 @@ from cmrdata.cohort import (
     whole,
     with_groups,
 )
-from cmrdata.pseudonyms import hashed, read_salt
 
 AGE, BMI = (
     dict(zip(AGE_BANDS, (50, 65, 75), strict=True)),

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from fake_index import GONE, PLANS, fake_index, fake_people, without
 
-from cmrgen.custom import custom
-from cmrgen.plan import balanced, copy, random_prompt
+from cmrgen.plan.from_table import custom
+from cmrgen.plan.recipes import balanced, copy, random_prompt
+from cmrgen.plan.rows import check
 from cmrgen.prompts import prompt
-from cmrgen.rows import check
 
 
 @pytest.fixture(scope="module")

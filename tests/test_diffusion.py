@@ -20,8 +20,8 @@ from cmrgen.diffusion import (
     velocity,
     within,
 )
-from cmrgen.pretrain import SCHEDULE
-from cmrgen.sampler import SAMPLERS, scheduler
+from cmrgen.render.sampler import SAMPLERS, scheduler
+from cmrgen.training.small_base import SCHEDULE
 
 SHAPE = (4, 8, 8)
 ALPHAS = scheduler("ddim", SCHEDULE).alphas_cumprod

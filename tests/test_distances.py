@@ -9,7 +9,12 @@ import scipy.linalg
 import torch
 from torch import nn
 
-from cmrgen.evaluation.distances import NEAREST, frechet_distance, kernel_distance, neighbours
+from cmrgen.evaluation.fidelity.distances import (
+    NEAREST,
+    frechet_distance,
+    kernel_distance,
+    neighbours,
+)
 
 
 def sqrtm_form(x: np.ndarray, y: np.ndarray) -> float:

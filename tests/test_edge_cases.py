@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 from fake_runs import one_study
 
-from cmrcls.fairness import table2
-from cmrdata.cohort import bmi_of, with_groups
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import write_ukbb
-from cmrdata.readers.ukbb import UKBB
+from cmrcls.fairness.table2 import table2
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
+from cmrdata.cohorts.ukbb.cohort import UKBB
+from cmrdata.subjects import bmi_of, with_groups
 from cmrgen.prompts import prompts
 
 

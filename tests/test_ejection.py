@@ -10,9 +10,9 @@ import pytest
 from test_mnms import NAME, ROW, cohort, mnms
 from test_slices import heart
 
+from cmrdata.cohorts.mnms import MnMs
 from cmrdata.ejection import ejection_fraction, fractions
 from cmrdata.prepare import prepare
-from cmrdata.readers.mnms import MnMs
 
 # of the cavity's radius: 19, 44 and 64 per cent ejected
 SQUEEZES = {"failing": 0.9, "between": 0.75, "strong": 0.6}

@@ -21,11 +21,12 @@ from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
 from cmrdata.selection import Selection, everything, slices
 from cmrdata.store import Store
-from cmrgen.evaluation import judges, likeness, measured
-from cmrgen.evaluation.adherence import derangement
-from cmrgen.evaluation.areas import areas
-from cmrgen.evaluation.backbones import features
+from cmrgen.evaluation import judges, measured
+from cmrgen.evaluation.adherence.areas import areas
+from cmrgen.evaluation.adherence.scores import derangement
 from cmrgen.evaluation.device import device
+from cmrgen.evaluation.fidelity.backbones import features
+from cmrgen.evaluation.privacy import nearest
 
 # ---- a slice at a time
 
@@ -108,10 +109,10 @@ def test_the_audit_finds_the_same_whatever_a_slice_holds(
 ) -> None:
     people = np.arange(180) // 9
     queries, own = np.array(store.images[5:180:25]), np.full(7, -1)
-    whole = likeness.by_sight(np.array(store.images[:180]), people)(queries, own)
+    whole = nearest.by_sight(np.array(store.images[:180]), people)(queries, own)
     monkeypatch.setattr(selection, "PIXELS", 16**2 * 7)
     rows = np.arange(180)
-    some = likeness.by_sight(Selection(store.images, rows), people)(everything(queries), own)
+    some = nearest.by_sight(Selection(store.images, rows), people)(everything(queries), own)
     assert np.array_equal(whole.row, some.row) and np.allclose(
         whole.similarity, some.similarity, atol=1e-4
     )
@@ -205,7 +206,7 @@ def test_one_function_says_where_networks_run(
 
 def test_nothing_else_in_an_evaluation_looks_for_a_gpu() -> None:
     root = Path(judges.__file__).parent
-    asking = [path.name for path in root.glob("*.py") if "cuda.is_available" in path.read_text()]
+    asking = [path.name for path in root.rglob("*.py") if "cuda.is_available" in path.read_text()]
     assert asking == ["device.py"]
 
 
@@ -222,7 +223,7 @@ def test_everything_is_asked_of_the_networks_device(
     )
     assert other.device.type == where
     assert judges.layers(other, store.images[:3]).device.type == where
-    assert likeness._sized(store.images[:3], likeness.FINE, where).device.type == where
+    assert nearest._sized(store.images[:3], nearest.FINE, where).device.type == where
 
 
 # ---- stores that may not be written

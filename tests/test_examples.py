@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cmrgen.evaluation import examples
-from cmrgen.rows import STILL
+from cmrgen.plan.rows import STILL
 
 AXES = ["diagnosis", "sex", "age_band", "bmi_band"]
 

@@ -8,7 +8,8 @@ from matplotlib.text import Text
 from scipy import stats
 from torch import nn
 
-from cmrcls.data import Arms
+from cmrcls.arms import Arms
+from cmrcls.classifier import Classifier
 from cmrcls.explain import (
     PLACES,
     WHERE,
@@ -22,7 +23,6 @@ from cmrcls.explain import (
     pictured,
     shares,
 )
-from cmrcls.module import Classifier
 from cmrcls.network import build_network
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.prepare import prepare

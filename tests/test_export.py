@@ -20,14 +20,14 @@ from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-import cmrgen.export
-from cmrgen import pretrain
-from cmrgen.base import Base, as_control, as_rgb, load_base
-from cmrgen.export import export, folded
-from cmrgen.module import CONDITIONING_CHANNELS
+import cmrgen.publish.diffusers_folder
+from cmrgen.base.frozen import Base, as_control, as_rgb, load_base
 from cmrgen.prompts import DISEASE, FIELDS
-from cmrgen.render import Generator
-from cmrgen.sampler import SAMPLERS, Sampler
+from cmrgen.publish.diffusers_folder import export, folded
+from cmrgen.render.drawing import Generator
+from cmrgen.render.sampler import SAMPLERS, Sampler
+from cmrgen.training import small_base
+from cmrgen.training.controlnet import CONDITIONING_CHANNELS
 
 PHANTOM_BASE = Path(__file__).parents[1] / "assets" / "phantom-base"
 PROMPTS = [
@@ -281,8 +281,8 @@ def test_words_embed_as_ours(base, folder):
 
 def test_words_filled_up_with_the_end_token_and_quick_gelu_embed_as_ours(base, tmp_path):
     torch.manual_seed(5)
-    tower = TextTransformer(**pretrain.TEXT, act_layer=QuickGELU)  # as in SD 1.5
-    other = pretrain.assemble(
+    tower = TextTransformer(**small_base.TEXT, act_layer=QuickGELU)  # as in SD 1.5
+    other = small_base.assemble(
         base.vae,
         base.unet,
         tower,
@@ -418,7 +418,9 @@ def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(
     (beside / "half.safetensors").write_bytes(b"killed here")
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
         patch.setattr(
-            cmrgen.export, "card", lambda *_, **__: (_ for _ in ()).throw(OSError("disk full"))
+            cmrgen.publish.diffusers_folder,
+            "card",
+            lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
         )
         export(generator, place, sampler=Sampler())
     assert list(place.iterdir()) == [] and list(tmp_path.iterdir()) == [place]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from fake_runs import study_of
 
-from cmrcls import extremes
-from cmrcls.disparities import measure
-from cmrcls.extremes import Part, Trained, gap, lowest, shuffled
-from cmrcls.study import Axis, levels
+from cmrcls.fairness import extremes
+from cmrcls.fairness.disparities import measure
+from cmrcls.fairness.extremes import Part, Trained, gap, lowest, shuffled
+from cmrcls.fairness.study import Axis, levels
 
 
 def rng(seed: int = 0) -> np.random.Generator:

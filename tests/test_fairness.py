@@ -5,13 +5,13 @@ from fairlearn import metrics as peers
 from fake_runs import ARMS, one_study, runs, small, studies, study_of
 from sklearn.metrics import balanced_accuracy_score
 
-from cmrcls.cells import accuracy_answers, gap_answers
-from cmrcls.disparities import FEWEST, measure
-from cmrcls.fairness import table2, wide
-from cmrcls.metrics import scored
-from cmrcls.sections import fairness
-from cmrcls.study import RUN, Study, axes_of, by_seed, calibration, confusion
-from cmrdata.cohort import AXES
+from cmrcls.fairness.cells import accuracy_answers, gap_answers
+from cmrcls.fairness.disparities import FEWEST, measure
+from cmrcls.fairness.metrics import scored
+from cmrcls.fairness.section import fairness
+from cmrcls.fairness.study import RUN, Study, axes_of, by_seed, calibration, confusion
+from cmrcls.fairness.table2 import table2, wide
+from cmrdata.subjects import AXES
 from cmrstudy import paper
 from cmrstudy.report import report_html
 

@@ -12,11 +12,12 @@ import torch
 from fake_cohort import FakeCohort, fake_set
 
 from cmrdata.batch import LV, MYO
-from cmrdata.cohort import with_groups
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
+from cmrdata.subjects import with_groups
 from cmrgen.evaluation import judges
-from cmrgen.evaluation.adherence import (
+from cmrgen.evaluation.adherence.areas import areas
+from cmrgen.evaluation.adherence.scores import (
     Seen,
     accuracy,
     adherence,
@@ -24,8 +25,7 @@ from cmrgen.evaluation.adherence import (
     derangement,
     dice,
 )
-from cmrgen.evaluation.areas import areas
-from cmrgen.evaluation.fidelity import (
+from cmrgen.evaluation.fidelity.subgroups import (
     FEW,
     fidelity,
     half_size,

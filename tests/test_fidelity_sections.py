@@ -13,8 +13,8 @@ from fake_cohort import FakeCohort, fake_set
 from torch import nn
 
 from cmrdata.prepare import prepare
-from cmrgen.evaluation import fidelity_sections
-from cmrgen.evaluation.backbones import BACKBONES, Extractor
+from cmrgen.evaluation.fidelity import section as fidelity_sections
+from cmrgen.evaluation.fidelity.backbones import BACKBONES, Extractor
 from cmrgen.evaluation.measured import Measured
 from cmrstudy.report import report_html
 

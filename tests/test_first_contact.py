@@ -16,13 +16,13 @@ from test_mnms import NAME, mnms
 from test_mnms2 import mnms2
 
 import train
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.mnms import MnMs
+from cmrdata.cohorts.mnms2 import MnMs2
+from cmrdata.cohorts.pooled import Pooled
+from cmrdata.cohorts.reading.column_report import REPORT_COLUMNS
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.pseudonyms import hashed, read_salt
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.column_report import REPORT_COLUMNS
-from cmrdata.readers.mnms import MnMs
-from cmrdata.readers.mnms2 import MnMs2
-from cmrdata.readers.pooled import Pooled
-from cmrdata.readers.ukbb import UKBB
 
 HOUSE = Path(__file__).parents[1]
 VISIT, BEFORE = "2016-05-20", "2012-03-24"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_wrong_roots import LAYOUTS, cohort, own, patients, trees  # noqa: F401  fixtures
 
-from cmrdata.readers.folders import Walk
+from cmrdata.cohorts.reading.folders import Walk
 
 
 def people(layout: str, data: Path, root: Path | None = None):

@@ -12,16 +12,16 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-import cmrgen.data as data_module
-from cmrdata.readers.phantom import Phantom
-from cmrgen import pretrain
-from cmrgen.base import Base, as_control, as_rgb, load_base, save_base
-from cmrgen.data import Latents, jitter
+import cmrgen.training.latents as data_module
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrgen.base.frozen import Base, as_control, as_rgb, load_base, save_base
 from cmrgen.diffusion import denoise
-from cmrgen.module import ControlNetModule
 from cmrgen.prompts import prompts
-from cmrgen.render import Generator, embedded_once, load_generator, save_generator
-from cmrgen.sampler import Sampler
+from cmrgen.render.drawing import Generator, embedded_once, load_generator, save_generator
+from cmrgen.render.sampler import Sampler
+from cmrgen.training import small_base
+from cmrgen.training.controlnet import ControlNetModule
+from cmrgen.training.latents import Latents, jitter
 from cmrstudy import runs
 
 COHORT = Phantom(subjects=200, hf_scale=20, pixels=32, controls_per_case=0.5)
@@ -102,10 +102,10 @@ def awake(network: torch.nn.Module) -> torch.nn.Module:
 
 def test_a_base_survives_its_folder(tmp_path):
     torch.manual_seed(3)
-    vae = pretrain.AutoencoderModule(channels=(8, 8, 16)).vae
-    unet = pretrain.UnetModule(channels=(16, 16, 32), latent=8).unet
+    vae = small_base.AutoencoderModule(channels=(8, 8, 16)).vae
+    unet = small_base.UnetModule(channels=(16, 16, 32), latent=8).unet
     images = torch.randint(0, 256, (4, 2, 32, 32), dtype=torch.uint8)
-    made = pretrain.assemble(vae, unet, pretrain.text_tower(0), pixels=32, images=images)
+    made = small_base.assemble(vae, unet, small_base.text_tower(0), pixels=32, images=images)
 
     def outputs(base: Base) -> dict[str, torch.Tensor]:
         words = base.embed(["Male, age in 70s", "", "Male, age in 70s"])
@@ -120,7 +120,7 @@ def test_a_base_survives_its_folder(tmp_path):
         }
 
     before = outputs(made)  # in single precision; saving rounds to half
-    save_base(made, tmp_path, text_config=pretrain.TEXT)
+    save_base(made, tmp_path, text_config=small_base.TEXT)
     found = load_base(weights=str(tmp_path))
     for name, value in outputs(found).items():
         torch.testing.assert_close(
@@ -630,7 +630,7 @@ def test_repeats_are_capped_in_both_trainings(latents):
     assert float(weights.max()) * len(data.train_rows) == pytest.approx(1.5)
     assert 2 * len(data.training) == len(data.train_rows)
     assert data.training.index.tolist() == data.rows[data.train_rows[: len(data.training)]].tolist()
-    images = pretrain.Images(
+    images = small_base.Images(
         data.store, splits=["train"], steps=3, batch_size=4, seed=0, max_repeats=1.5
     )
     images.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1)

@@ -12,10 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cmrcls.comparable import read
-from cmrcls.grid import baseline, cells, factors, missing, sentences, sound, study
-from cmrcls.grid import read as runs_below
-from cmrdata.cohort import AXES
+from cmrcls.fairness.grid import baseline, cells, factors, missing, sentences, sound, study
+from cmrcls.fairness.grid import read as runs_below
+from cmrcls.fairness.predictions import read
+from cmrdata.subjects import AXES
 from cmrstudy import runs
 from cmrstudy.inputs import kind_at, origin_at
 

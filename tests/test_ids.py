@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmrdata.readers.ids import UnclearId, canonical_id, id_pattern, id_patterns, spelled_id
+from cmrdata.cohorts.reading.ids import UnclearId, canonical_id, id_pattern, id_patterns, spelled_id
 
 NUMBER = "234" + "5678"  # no participant-like number in the sources
 

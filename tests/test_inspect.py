@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort
 
-from cmrdata.cohort import AXES
+from cmrdata.cohorts.phantom.cohort import ES_FRAME, Phantom
+from cmrdata.cohorts.pooled import Pooled
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
-from cmrdata.readers.phantom import ES_FRAME, Phantom
-from cmrdata.readers.pooled import Pooled
+from cmrdata.subjects import AXES
 from cmrstudy.inspection import FIRST, groups, inspect, summary
 
 

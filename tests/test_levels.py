@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from fake_runs import runs, studies, study_of
 
-from cmrcls.study import Study, conditional, given, holds, levels, replicates
+from cmrcls.fairness.study import Study, conditional, given, holds, levels, replicates
 
 
 def arm(

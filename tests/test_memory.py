@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmrgen.portions import CARD, DECODED, DRAWN, ENCODED, together
+from cmrgen.base.portions import CARD, DECODED, DRAWN, ENCODED, together
 
 
 def _benchmark() -> ModuleType:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as peers
 
-from cmrcls.metrics import (
+from cmrcls.fairness.metrics import (
     METRICS,
     Predicted,
     balanced_accuracy,

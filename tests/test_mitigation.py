@@ -17,9 +17,9 @@ from scipy.stats import chisquare
 from torch import nn
 
 from cmrcls import mitigation
-from cmrcls.data import Arms, predictions
+from cmrcls.arms import Arms, predictions
+from cmrcls.classifier import Classifier
 from cmrcls.draws import Draws
-from cmrcls.module import Classifier
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
 

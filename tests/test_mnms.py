@@ -13,9 +13,9 @@ from test_slices import GREY, heart
 
 from cmrdata import origin
 from cmrdata.batch import LV, RV
+from cmrdata.cohorts.mnms import MnMs
 from cmrdata.prepare import prepare
 from cmrdata.pseudonyms import hashed, read_salt
-from cmrdata.readers.mnms import MnMs
 
 ED, ES, FRAMES = 7, 3, 8  # counted from 0: the frame behind ED is the first
 UPRIGHT = np.diag([-1.5, -1.5, -10.0, 1.0])

@@ -9,8 +9,8 @@ import pytest
 from test_mnms import ED, ES, made, one, read, write
 from test_mnms import cohort as as_mnms
 
+from cmrdata.cohorts.mnms2 import MnMs2
 from cmrdata.pseudonyms import hashed, read_salt
-from cmrdata.readers.mnms2 import MnMs2
 
 
 def mnms2(root: Path, diseases: dict[str, str], *, squeeze: float = 0.7, cine: bool = True) -> Path:

@@ -15,11 +15,11 @@ import pytest
 from fake_cohort import fake_set
 
 from cmrdata import origin, pseudonyms
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.phantom.challenge_trees import write_acdc
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.pooled import Pooled
 from cmrdata.prepare import prepare
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_challenges import write_acdc
-from cmrdata.readers.pooled import Pooled
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows, open_synthetic
 from cmrstudy.inputs import fingerprint_at
@@ -315,5 +315,7 @@ def test_a_pool_knows_the_places_and_files_of_its_members(source, tmp_path):
 
 def test_a_phantom_is_not_drawn_to_open_its_store(tmp_path, monkeypatch):
     first = prepare(Phantom(subjects=20, pixels=16), tmp_path)
-    monkeypatch.setattr("cmrdata.readers.phantom.attributes", lambda *_, **__: pytest.fail("drawn"))
+    monkeypatch.setattr(
+        "cmrdata.cohorts.phantom.cohort.attributes", lambda *_, **__: pytest.fail("drawn")
+    )
     assert prepare(Phantom(subjects=20, pixels=16), tmp_path).folder == first.folder

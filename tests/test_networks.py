@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from cmrcls.choices import own_width
-from cmrcls.module import Classifier, normalised_by, start_from
+from cmrcls.classifier import Classifier, normalised_by, start_from
 from cmrcls.network import Origin, build_network, check_network
 from cmrstudy.checkpoints import fingerprint_of
 from cmrstudy.identity import is_input, settings

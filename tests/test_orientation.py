@@ -17,12 +17,12 @@ from test_slices import heart
 from test_slices import scan as made_scan
 
 from cmrdata.batch import LV, MYO, RV
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
+from cmrdata.cohorts.pooled import Pooled
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.orientation import CANON, CERTAIN, header_turn, pose
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import end_systole, write_ukbb
-from cmrdata.readers.pooled import Pooled
-from cmrdata.readers.ukbb import UKBB
 from cmrdata.slices import Grid, Scan, stacks
 
 FRAMES = 4

@@ -15,8 +15,8 @@ from test_acdc_real import REAL
 from test_slices import GREY, heart
 
 from cmrdata.batch import LV, MYO
+from cmrdata.cohorts.acdc import ACDC
 from cmrdata.overlay import blood_over_muscle, overlay, reordered
-from cmrdata.readers.acdc import ACDC
 
 # x, y, z to mm
 AFFINE = np.array([[-1.2, 0.5, 6, 12], [-0.7, -1.3, 5, -80], [0.6, 0.4, -7, 30], [0, 0, 0, 1.0]])

@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 from fake_cohort import FakeCohort
 
-from cmrdata.cohort import with_groups
+from cmrdata.subjects import with_groups
 from cmrstudy import figures, report
 
 BROWSER = next(

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from fake_index import fake_index, fake_people
 
-from cmrcls.checklist import AUTHORS, ITEMS, checklist
-from cmrcls.participants import (
+from cmrcls.fairness.checklist import AUTHORS, ITEMS, checklist
+from cmrcls.fairness.participants import (
     FEW,
     baseline,
     baseline_cells,

@@ -10,9 +10,8 @@ import pytest
 from scipy import ndimage
 
 from cmrdata.batch import LABELS, LV, MYO, RV
-from cmrdata.cohort import with_groups
-from cmrdata.readers import phantom as module
-from cmrdata.readers.phantom import (
+from cmrdata.cohorts.phantom import cohort as module
+from cmrdata.cohorts.phantom.cohort import (
     ES_FRAME,
     FRAMES,
     PREVALENCE,
@@ -22,8 +21,9 @@ from cmrdata.readers.phantom import (
     paint,
     volume_curve,
 )
-from cmrdata.readers.phantom_tree import end_systole, write_ukbb
+from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
 from cmrdata.slices import Scan, check_labels, check_topology, stacks
+from cmrdata.subjects import with_groups
 from cmrdata.volumes import read_volume
 
 MM = 165.0 / 64  # a pixel of the default picture

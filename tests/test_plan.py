@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmrdata.batch import LV
-from cmrdata.cohort import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
-from cmrgen import custom as custom_plan
-from cmrgen import plan as plans
-from cmrgen import sweeps
-from cmrgen.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
-from cmrgen.moves import LIMITS, STILL, moved
-from cmrgen.plan import balanced, copy, random_prompt
+from cmrdata.subjects import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
+from cmrgen.plan import from_table as custom_plan
+from cmrgen.plan import recipes as plans
+from cmrgen.plan import sweeps
+from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
+from cmrgen.plan.mask_moves import LIMITS, STILL, moved
+from cmrgen.plan.recipes import balanced, copy, random_prompt
+from cmrgen.plan.rows import COLUMNS, Drawing, check, summary
+from cmrgen.plan.sweeps import figures, sweep
 from cmrgen.prompts import prompt
-from cmrgen.rows import COLUMNS, Drawing, check, summary
-from cmrgen.sweeps import figures, sweep
 
 few = settings(max_examples=6, deadline=None)
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cmrgen import portions
-from cmrgen.base import Base, load_base
-from cmrgen.portions import DRAWN, Portions, drawn, together
+from cmrgen.base import portions
+from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.portions import DRAWN, Portions, drawn, together
 from cmrstudy.memory import OutOfMemory, exhausted, of_training, told
 from cmrstudy.runs import told as paragraph
 
@@ -123,8 +123,8 @@ def test_the_vae_sees_no_more_than_its_budget_and_makes_the_same(base, monkeypat
     sizes: list[int] = []
     for network in (base.vae.encoder, base.vae.decoder):
         network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    monkeypatch.setattr("cmrgen.base.ENCODED", 2 * 32**2)
-    monkeypatch.setattr("cmrgen.base.DECODED", 3 * 32**2)
+    monkeypatch.setattr("cmrgen.base.frozen.ENCODED", 2 * 32**2)
+    monkeypatch.setattr("cmrgen.base.frozen.DECODED", 3 * 32**2)
     torch.testing.assert_close(base.moments(images), moments, atol=1e-4, rtol=1e-4)
     assert (base.images(latents).int() - decoded.int()).abs().max() <= 1
     assert sizes == [2, 2, 2, 1, 3, 3, 1]
@@ -134,7 +134,7 @@ def test_prompts_go_through_the_tower_in_portions(base, monkeypatch):
     words = [f"Male, age in {k}s" for k in range(5)]
     whole, sizes = base.embed(words), []
     base.text.transformer.register_forward_pre_hook(lambda *_: sizes.append(1))
-    monkeypatch.setattr("cmrgen.base.PROMPTS", 2)
+    monkeypatch.setattr("cmrgen.base.frozen.PROMPTS", 2)
     asked = []
     embedded = base._embedded
     monkeypatch.setattr(base, "_embedded", lambda some: asked.append(len(some)) or embedded(some))

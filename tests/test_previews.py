@@ -14,10 +14,10 @@ from test_names import composed
 import generate
 import train
 from cmrdata.prepare import prepare
-from cmrgen.base import load_base
-from cmrgen.data import PICTURED, Latents, examples
-from cmrgen.preview import PreviewGrid
-from cmrgen.sampler import Sampler
+from cmrgen.base.frozen import load_base
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.latents import PICTURED, Latents, examples
+from cmrgen.training.preview import PreviewGrid
 
 
 def people(*kinds: tuple[str | None, int, int]) -> pd.DataFrame:
@@ -119,8 +119,8 @@ def never(monkeypatch):
     def refuse(*_, **__):
         pytest.fail("weights were read")
 
-    monkeypatch.setattr("cmrgen.module.load_base", refuse)
-    monkeypatch.setattr("cmrgen.generator.load_base", refuse)
+    monkeypatch.setattr("cmrgen.training.controlnet.load_base", refuse)
+    monkeypatch.setattr("cmrgen.render.generator.load_base", refuse)
 
 
 def test_a_wrong_root_is_noticed_before_weights_are_read(tmp_path, never):
@@ -177,9 +177,9 @@ def test_another_cohort_is_noticed_before_it_is_prepared_or_weights_are_read(tmp
 
 
 def test_a_store_knows_the_scans_pixels_and_says_so(tmp_path, capsys):
-    from cmrdata.readers.acdc import ACDC
-    from cmrdata.readers.phantom import Phantom
-    from cmrdata.readers.phantom_challenges import write_acdc
+    from cmrdata.cohorts.acdc import ACDC
+    from cmrdata.cohorts.phantom.challenge_trees import write_acdc
+    from cmrdata.cohorts.phantom.cohort import Phantom
 
     write_acdc(
         Phantom(subjects=8, hf_share=0.5, seed=3),

@@ -15,16 +15,16 @@ import torch
 from fake_cohort import FakeCohort, fake_set
 from matplotlib.figure import Figure
 
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
-from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, Writer
-from cmrgen.base import load_base
-from cmrgen.evaluation import privacy, sections
-from cmrgen.evaluation.likeness import by_features, by_sight
+from cmrgen.base.frozen import load_base
 from cmrgen.evaluation.measured import Measured
-from cmrgen.evaluation.membership import attack, diffusion_losses, membership
-from cmrgen.evaluation.privacy import Audit, audit
-from cmrgen.set_card import _audit
+from cmrgen.evaluation.privacy import section as sections
+from cmrgen.evaluation.privacy.audit import Audit, audit
+from cmrgen.evaluation.privacy.membership import attack, diffusion_losses, membership
+from cmrgen.evaluation.privacy.nearest import by_features, by_sight
+from cmrgen.render.set_card import _audit
 from cmrstudy import figures
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
@@ -174,7 +174,7 @@ def test_names_stay_in_the_private_table(
         + " ".join(found.verdicts + found.notes)
     )
     assert not any(name in shared for name in cohort.subjects.subject)
-    privacy.write_private(found, cohort, made, tmp_path / "private", worst=3)
+    audit.write_private(found, cohort, made, tmp_path / "private", worst=3)
     written = {path.name for path in (tmp_path / "private").iterdir()}
     assert written == {".gitignore", "nearest.csv"} | {
         f"pairs_{m}.{s}" for m in ("sight", "features") for s in ("png", "svg")
@@ -340,7 +340,7 @@ def test_attack_compares_groups_of_equal_size(
             - (2 * ((index.split == "train") & (index.sex == "F")).to_numpy())
         )
 
-    monkeypatch.setattr("cmrgen.evaluation.membership.diffusion_losses", losses)
+    monkeypatch.setattr("cmrgen.evaluation.privacy.membership.diffusion_losses", losses)
     table = attack(None, store, seed=0).set_index("group")
     assert (table.members == table.held_out).all() and table.members["all"] == table.members[
         1:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.cohort import BMI_BANDS, DIAGNOSES, with_groups
+from cmrdata.subjects import BMI_BANDS, DIAGNOSES, with_groups
 from cmrgen.prompts import EMPTY, prompt, prompts
 
 

@@ -9,16 +9,17 @@ import pytest
 import torch
 from fake_cohort import FakeCohort, fake_set
 
-from cmrcls.data import Arms
+from cmrcls.arms import Arms
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.grey import stretched
 from cmrdata.harmonise import match
 from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
-from cmrdata.readers.phantom import Phantom
 from cmrdata.slices import _grey
-from cmrgen.base import as_rgb
-from cmrgen.evaluation.measured import Measured
-from cmrgen.evaluation.two_sample import (
+from cmrgen.base.frozen import as_rgb
+from cmrgen.base.phases import CHANNELS, checked, three_channels, two_phases
+from cmrgen.base.resampling import resampled
+from cmrgen.evaluation.fidelity.two_sample import (
     DRAWS,
     LEAST,
     NETWORK,
@@ -28,10 +29,9 @@ from cmrgen.evaluation.two_sample import (
     halved,
     two_sample,
 )
-from cmrgen.evaluation.two_sample_section import comparable, two_sample_section
-from cmrgen.phases import CHANNELS, checked, three_channels, two_phases
-from cmrgen.render import as_stored
-from cmrgen.resampling import resampled
+from cmrgen.evaluation.fidelity.two_sample_section import comparable, two_sample_section
+from cmrgen.evaluation.measured import Measured
+from cmrgen.render.drawing import as_stored
 
 
 @pytest.fixture(scope="module")
@@ -155,20 +155,20 @@ def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
 
 
 def test_a_base_remembers_its_channels(tmp_path):
-    from cmrgen import pretrain
-    from cmrgen.base import load_base, save_base
+    from cmrgen.base.frozen import load_base, save_base
+    from cmrgen.training import small_base
 
     networks = (
-        pretrain.AutoencoderModule(channels=(8, 8)).vae,
-        pretrain.UnetModule(channels=(16, 16), latent=8).unet,
+        small_base.AutoencoderModule(channels=(8, 8)).vae,
+        small_base.UnetModule(channels=(16, 16), latent=8).unet,
     )
     images = torch.randint(0, 256, (4, 2, 16, 16), dtype=torch.uint8)
     marks = set()
     for channels in CHANNELS:
-        made = pretrain.assemble(
-            *networks, pretrain.text_tower(0), pixels=16, images=images, channels=channels
+        made = small_base.assemble(
+            *networks, small_base.text_tower(0), pixels=16, images=images, channels=channels
         )
-        save_base(made, tmp_path / channels, text_config=pretrain.TEXT)
+        save_base(made, tmp_path / channels, text_config=small_base.TEXT)
         found = load_base(weights=str(tmp_path / channels))
         assert found.channels == channels
         marks.add(found.fingerprint)

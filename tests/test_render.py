@@ -15,15 +15,15 @@ import pandas as pd
 import pytest
 import torch
 
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
-from cmrdata.readers.phantom import Phantom
 from cmrdata.store import Store, Writer
 from cmrdata.synthetic import PROVENANCE, open_synthetic
-from cmrgen import generator as drawing
-from cmrgen.moves import moved
-from cmrgen.plan import balanced
-from cmrgen.render import (
+from cmrgen.plan.mask_moves import moved
+from cmrgen.plan.recipes import balanced
+from cmrgen.render import generator as drawing
+from cmrgen.render.drawing import (
     Generator,
     as_stored,
     load_generator,
@@ -32,8 +32,8 @@ from cmrgen.render import (
     save_generator,
     steps_of,
 )
-from cmrgen.sampler import Sampler
-from cmrgen.shards import merge, render_shards
+from cmrgen.render.sampler import Sampler
+from cmrgen.render.shards import merge, render_shards
 from cmrstudy import runs
 from cmrstudy.memory import OutOfMemory
 
@@ -49,7 +49,7 @@ def cohort(tmp_path_factory) -> Store:
 
 @pytest.fixture(scope="module")
 def generator(tiny_base) -> Generator:
-    from cmrgen.module import ControlNetModule
+    from cmrgen.training.controlnet import ControlNetModule
 
     torch.manual_seed(1)
     module = ControlNetModule(base={"weights": str(tiny_base)})

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cmrdata.cohort import AXES, balancing_weights, whole
-from cmrgen.data import EvenDraws, Latents
-from cmrgen.groups import possible_groups
-from cmrgen.moves import LIMITS, STILL
-from cmrgen.plan import PER_MASK, PER_PERSON, balanced, copy, random_prompt
-from cmrgen.repeats import LACKING, draws_by_group, draws_text, per_person, plan_text
-from cmrgen.rows import check, is_moved, mask_numbers, summary
+from cmrdata.subjects import AXES, balancing_weights, whole
+from cmrgen.plan.groups import possible_groups
+from cmrgen.plan.mask_moves import LIMITS, STILL
+from cmrgen.plan.recipes import PER_MASK, PER_PERSON, balanced, copy, random_prompt
+from cmrgen.plan.repeats import LACKING, draws_by_group, draws_text, per_person, plan_text
+from cmrgen.plan.rows import check, is_moved, mask_numbers, summary
+from cmrgen.training.latents import EvenDraws, Latents
 from cmrstudy.continuing import Place
 
 HOUSE = Path(__file__).parents[1]

@@ -17,7 +17,7 @@ from fake_cohort import FakeCohort
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cmrdata.cohort import with_groups
+from cmrdata.subjects import with_groups
 from cmrstudy import figures, report
 
 ARMS = ("real", "real + 360", "synthetic only")

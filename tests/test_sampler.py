@@ -12,10 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-import cmrgen.preview
-from cmrgen.data import Latents
-from cmrgen.preview import PreviewGrid
-from cmrgen.sampler import Sampler
+import cmrgen.training.preview
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.latents import Latents
+from cmrgen.training.preview import PreviewGrid
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -73,7 +73,9 @@ def test_a_preview_is_drawn_with_the_whole_setting(tmp_path, monkeypatch):
         asked.append(how)
         return torch.zeros(masks.shape, dtype=torch.uint8)
 
-    monkeypatch.setattr(cmrgen.preview, "Generator", lambda **_: SimpleNamespace(images=images))
+    monkeypatch.setattr(
+        cmrgen.training.preview, "Generator", lambda **_: SimpleNamespace(images=images)
+    )
     data = Latents.__new__(Latents)
     data.store = SimpleNamespace(
         masks=np.ones((2, 2, 16, 16), np.uint8), images=np.ones((2, 2, 16, 16), np.uint8)

@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base import Base
-from cmrgen.module import ControlNetModule
-from cmrgen.sd import NETWORKS, clip_to_open, clip_tower, open_to_clip
-from cmrgen.weights import ASSETS, KINDS
+from cmrgen.base.frozen import Base
+from cmrgen.base.stable_diffusion import NETWORKS, clip_to_open, clip_tower, open_to_clip
+from cmrgen.base.weights import ASSETS, KINDS
+from cmrgen.training.controlnet import ControlNetModule
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +237,9 @@ def test_sd15_composes_and_takes_a_training_step(models):
             "train", overrides=["experiment=controlnet", "base=sd15", f"base.weights={file}"]
         )
     model = OmegaConf.to_container(cfg.model, resolve=True)
-    assert model.pop("_target_") == "cmrgen.module.ControlNetModule" and model.pop("_convert_")
+    assert model.pop("_target_") == "cmrgen.training.controlnet.ControlNetModule" and model.pop(
+        "_convert_"
+    )
     model["base"] |= {"configs": str(models["sd15"] / "diffusers")}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

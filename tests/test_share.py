@@ -14,8 +14,8 @@ from PIL import Image
 
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.set_card import card
-from cmrgen.share import TOLD, share, told
+from cmrgen.publish.images import TOLD, share, told
+from cmrgen.render.set_card import card
 from cmrstudy.runs import code_version
 
 
@@ -94,7 +94,7 @@ def test_nothing_that_leaves_tells_a_participant(made, shared):
 def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
     made, shared, tmp_path, monkeypatch
 ):
-    from cmrgen import share as module
+    from cmrgen.publish import images as module
 
     real, calls = module._write, []
 

@@ -4,8 +4,8 @@ import pytest
 from fake_runs import study_of
 from scipy import stats
 
-from cmrcls import statistics
-from cmrcls.statistics import (
+from cmrcls.fairness import statistics
+from cmrcls.fairness.statistics import (
     check_draws,
     compared,
     corrected_for_many,
@@ -16,7 +16,7 @@ from cmrcls.statistics import (
     resample,
     signed_rank,
 )
-from cmrcls.study import Study
+from cmrcls.fairness.study import Study
 
 
 def rng(seed=0):

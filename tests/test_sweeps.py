@@ -28,7 +28,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cmrcls.grid import cells, read, study
+from cmrcls.fairness.grid import cells, read, study
 from cmrstudy import jobs, runs
 
 ROOT = Path(__file__).parents[1]

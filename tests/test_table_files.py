@@ -35,10 +35,10 @@ from ukbb_exports import (
     written,
 )
 
-from cmrdata.readers import table_files
-from cmrdata.readers.cells import PLACEHOLDERS, ZEROS
-from cmrdata.readers.ukbb_codes import CONDITION_CODES, PRESETS
-from cmrdata.readers.ukbb_table import read_exclusions, read_people, read_table
+from cmrdata.cohorts.reading import table_files
+from cmrdata.cohorts.reading.cells import PLACEHOLDERS, ZEROS
+from cmrdata.cohorts.ukbb.codes import CONDITION_CODES, PRESETS
+from cmrdata.cohorts.ukbb.table import read_exclusions, read_people, read_table
 
 
 def state(row: Person, instance: int, codes: list[str] | tuple[str, ...]) -> str:

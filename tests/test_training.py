@@ -17,17 +17,17 @@ import yaml
 from diffusers import ControlNetModel, UNet2DConditionModel
 from torch.utils.data import DataLoader
 
-import cmrgen.module
+import cmrgen.training.controlnet
 from cmrdata.batch import as_fetched
+from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
-from cmrdata.readers.phantom import Phantom
 from cmrdata.row_cache import Rows, filled
-from cmrgen.base import Base, load_base
-from cmrgen.data import EvenDraws, Latents
+from cmrgen.base.frozen import Base, load_base
 from cmrgen.diffusion import denoise
-from cmrgen.module import ControlNetModule, Memory
-from cmrgen.preview import PreviewGrid
-from cmrgen.sampler import Sampler
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.controlnet import ControlNetModule, Memory
+from cmrgen.training.latents import EvenDraws, Latents
+from cmrgen.training.preview import PreviewGrid
 
 HOUSE = Path(__file__).parents[1]
 COHORT = Phantom(subjects=40, hf_scale=20, pixels=32, controls_per_case=0.5)
@@ -202,7 +202,7 @@ def test_a_cache_whose_shorter_file_was_torn_goes_back_to_a_whole_batch(tmp_path
 
 
 def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
-    monkeypatch.setattr("cmrgen.data.ENCODED_IMAGES", 16)
+    monkeypatch.setattr("cmrgen.training.latents.ENCODED_IMAGES", 16)
     encode, calls = Base.moments, []
 
     def twice(base, images):
@@ -328,7 +328,7 @@ def test_an_unknown_option_is_named_with_those_there_are(options, message):
 
 
 def test_eight_bit_adam_needs_its_package(monkeypatch):
-    monkeypatch.setattr(cmrgen.module, "find_spec", lambda _: None)
+    monkeypatch.setattr(cmrgen.training.controlnet, "find_spec", lambda _: None)
     with pytest.raises(
         ValueError, match="needs the package bitsandbytes.*pip install bitsandbytes"
     ):
@@ -339,7 +339,9 @@ def test_eight_bit_adam_is_the_packages(tiny_base, monkeypatch):
     class AdamW8bit(torch.optim.AdamW):
         pass
 
-    monkeypatch.setattr(cmrgen.module, "find_spec", lambda name: name == "bitsandbytes")
+    monkeypatch.setattr(
+        cmrgen.training.controlnet, "find_spec", lambda name: name == "bitsandbytes"
+    )
     monkeypatch.setitem(sys.modules, "bitsandbytes", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", SimpleNamespace(AdamW8bit=AdamW8bit))
     module = module_on(tiny_base, memory={"optimizer": "adamw8bit"}, weight_decay=0.3)
@@ -586,7 +588,7 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
         fingerprint="random",
     )
     base.embedded[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
-    monkeypatch.setattr(cmrgen.module, "load_base", lambda **_: base)
+    monkeypatch.setattr(cmrgen.training.controlnet, "load_base", lambda **_: base)
     module = ControlNetModule(base={}, lr=1e-5)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724
     assert abs(sum(p.numel() for p in module.controlnet.parameters()) / 364e6 - 1) < 0.01

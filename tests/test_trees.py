@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.mnms import MnMs
+from cmrdata.cohorts.mnms2 import MnMs2
+from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms, write_mnms2
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
 from cmrdata.protocol import Stacks
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.mnms import MnMs
-from cmrdata.readers.mnms2 import MnMs2
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnms2
-from cmrdata.readers.phantom_tree import end_systole, write_ukbb
 
 COUNT, FRAMES = 4, 10
 SIZE: dict[str, Any] = {
@@ -30,7 +30,7 @@ CROP = {"pixels": 64, "fov_mm": 130.0}
 
 
 def _ukbb(root: Path, **options):
-    return pytest.importorskip("cmrdata.readers.ukbb").UKBB(
+    return pytest.importorskip("cmrdata.cohorts.ukbb.cohort").UKBB(
         root=root, table=root / "table.csv", frames=FRAMES, **options
     )
 
@@ -58,7 +58,7 @@ def trees(phantom, tmp_path_factory) -> dict[str, Read]:
     found = {}
     for layout, write in WRITERS.items():
         if layout == "ukbb":
-            pytest.importorskip("cmrdata.readers.ukbb")
+            pytest.importorskip("cmrdata.cohorts.ukbb.cohort")
         root = tmp_path_factory.mktemp("trees") / layout
         write(phantom, root, **SIZE)
         cohort = READERS[layout](root=root, salt_root=root.parent / "salted", seed=0, **CROP)

@@ -11,13 +11,13 @@ import pytest
 
 from cmrdata import origin
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import end_systole as truth
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
+from cmrdata.cohorts.ukbb.cohort import UKBB
+from cmrdata.cohorts.ukbb.scan import choose_files, end_systole, matching_frame, read_scan
 from cmrdata.prepare import prepare
 from cmrdata.pseudonyms import hashed, read_salt
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import end_systole as truth
-from cmrdata.readers.phantom_tree import write_ukbb
-from cmrdata.readers.ukbb import UKBB
-from cmrdata.readers.ukbb_scan import choose_files, end_systole, matching_frame, read_scan
 from cmrdata.slices import Scan, stacks
 from cmrdata.store import Store
 from cmrdata.volumes import open_volume, read_volume
@@ -553,7 +553,7 @@ def test_a_folder_that_may_not_be_read_rejects_its_subject(own, monkeypatch):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
-    monkeypatch.setattr("cmrdata.readers.ukbb_folders.os.scandir", guarded)
+    monkeypatch.setattr("cmrdata.cohorts.ukbb.folders.os.scandir", guarded)
     assert reason(own) == "folder cannot be read (PermissionError)"
 
 

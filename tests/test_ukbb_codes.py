@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cmrdata.readers.ukbb_codes import groups, in_cell, prefixes, read_code, read_illness
+from cmrdata.cohorts.ukbb.codes import groups, in_cell, prefixes, read_code, read_illness
 
 TITLES = (
     "Essential (primary) hypertension",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ukbb_exports import plain, stata, tab
 
-from cmrdata.readers.ukbb_columns import TITLES, parse_column, similar
+from cmrdata.cohorts.ukbb.columns import TITLES, parse_column, similar
 
 NAMES = {
     ("eid", 0, 0): [

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ukbb_exports import BEFORE, LATER, VISIT, person, raw, read, read_all, relaxed
 
-from cmrdata.readers.cells import PLACEHOLDERS
-from cmrdata.readers.ukbb_diagnoses import day_of_year
-from cmrdata.readers.ukbb_records import record_column
-from cmrdata.readers.ukbb_table import Table, read_people, read_table
+from cmrdata.cohorts.reading.cells import PLACEHOLDERS
+from cmrdata.cohorts.ukbb.diagnoses import day_of_year
+from cmrdata.cohorts.ukbb.records import record_column
+from cmrdata.cohorts.ukbb.table import Table, read_people, read_table
 
 EVERY = ["hospital", "first_occurrence", "death", "self_report"]
 DEATH = {"f40000_0": "", "f40001_0": "", "f40002_0": ""}

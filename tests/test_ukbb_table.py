@@ -29,10 +29,10 @@ from ukbb_exports import (
     with_time,
 )
 
-from cmrdata.cohort import with_groups
-from cmrdata.readers.cells import PLACEHOLDERS
-from cmrdata.readers.column_report import REPORT_COLUMNS
-from cmrdata.readers.ukbb_table import Table, read_exclusions, read_people, read_table
+from cmrdata.cohorts.reading.cells import PLACEHOLDERS
+from cmrdata.cohorts.reading.column_report import REPORT_COLUMNS
+from cmrdata.cohorts.ukbb.table import Table, read_exclusions, read_people, read_table
+from cmrdata.subjects import with_groups
 
 UNDATED = ("", *PLACEHOLDERS)
 

@@ -15,12 +15,12 @@ from diffusers import ControlNetModel
 from fake_sd import load, same, write_models
 from safetensors.torch import load_file, save_file
 
-from cmrgen import weights
-from cmrgen.base import check_base
-from cmrgen.generator import load_generator, save_generator
-from cmrgen.module import CONDITIONING_CHANNELS
-from cmrgen.sd import load_sd
-from cmrgen.weights import KINDS, sampled_hash
+from cmrgen.base import weights
+from cmrgen.base.frozen import check_base
+from cmrgen.base.stable_diffusion import load_sd
+from cmrgen.base.weights import KINDS, sampled_hash
+from cmrgen.render.generator import load_generator, save_generator
+from cmrgen.training.controlnet import CONDITIONING_CHANNELS
 from cmrstudy import runs
 
 

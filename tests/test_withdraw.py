@@ -11,11 +11,11 @@ import pandas as pd
 import pytest
 from fake_cohort import fake_set
 
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.prepare import keep_place, prepare
 from cmrdata.pseudonyms import salt_mark
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_tree import write_ukbb
-from cmrdata.readers.ukbb import UKBB
 from cmrdata.store import Store
 from cmrdata.withdraw import Trace, purge
 from cmrstudy.inspection import inspect

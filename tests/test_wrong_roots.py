@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
+from cmrdata.cohorts.acdc import ACDC
+from cmrdata.cohorts.mnms import MnMs
+from cmrdata.cohorts.mnms2 import MnMs2
+from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms, write_mnms2
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
+from cmrdata.cohorts.reading.folders import Walk
+from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.prepare import expected, prepare
-from cmrdata.readers.acdc import ACDC
-from cmrdata.readers.folders import Walk
-from cmrdata.readers.mnms import MnMs
-from cmrdata.readers.mnms2 import MnMs2
-from cmrdata.readers.phantom import Phantom
-from cmrdata.readers.phantom_challenges import write_acdc, write_mnms, write_mnms2
-from cmrdata.readers.phantom_tree import write_ukbb
-from cmrdata.readers.ukbb import UKBB
 from cmrstudy.inspection import inspect, summary
 
 SIZE: dict[str, Any] = {"count": 3, "pixels": 48, "mm": 3.0, "slices": 5, "frames": 8}

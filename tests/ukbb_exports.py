@@ -12,11 +12,11 @@ import pandas as pd
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from cmrdata.cohort import with_groups
-from cmrdata.readers.cells import PLACEHOLDERS
-from cmrdata.readers.ukbb_codes import CONDITION_CODES, PRESETS
-from cmrdata.readers.ukbb_columns import TITLES
-from cmrdata.readers.ukbb_table import PEOPLE_COLUMNS, Table, read_people
+from cmrdata.cohorts.reading.cells import PLACEHOLDERS
+from cmrdata.cohorts.ukbb.codes import CONDITION_CODES, PRESETS
+from cmrdata.cohorts.ukbb.columns import TITLES
+from cmrdata.cohorts.ukbb.table import PEOPLE_COLUMNS, Table, read_people
+from cmrdata.subjects import with_groups
 
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=30)
 VISIT = "2016-05-20"

@@ -27,13 +27,13 @@ from matplotlib.lines import Line2D
 from scipy import stats
 from torch import Tensor, nn
 
-from cmrcls.data import Arms, disease_labels
-from cmrcls.module import Classifier
+from cmrcls.arms import Arms, disease_labels
+from cmrcls.classifier import Classifier
+from cmrcls.fairness.statistics import LEVEL
+from cmrcls.fairness.study import bands_of
 from cmrcls.network import VIDEO
-from cmrcls.statistics import LEVEL
-from cmrcls.study import bands_of
 from cmrdata.batch import LABELS
-from cmrdata.cohort import AXES
+from cmrdata.subjects import AXES
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them

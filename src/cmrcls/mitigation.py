@@ -1,8 +1,8 @@
 """The rivals that synthetic images must beat: what is drawn, which loss, which heads, and what
 follows the training.
 
-A mitigation is a choice of each (conf/mitigation): `sampling` (cmrcls.data.Arms), `loss` and
-`heads` (cmrcls.module.Classifier), `after`. Groups are those of `cmrdata.cohort`, a domain is a
+A mitigation is a choice of each (conf/mitigation): `sampling` (cmrcls.arms.Arms), `loss` and
+`heads` (cmrcls.classifier.Classifier), `after`. Groups are those of `cmrdata.subjects`, a domain is a
 group without its diagnosis.
 """
 
@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmrdata.cohort import AXES, balancing_weights, group_names, whole
+from cmrdata.subjects import AXES, balancing_weights, group_names, whole
 
 LOSSES, HEADS, AFTER = (
     ("mean", "weighted", "groupdro"),

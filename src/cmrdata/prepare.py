@@ -19,12 +19,12 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import origin, progress, scale
-from cmrdata.cohort import keep_controls, split, with_groups
 from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
 from cmrdata.origin import Origin
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from cmrdata.pseudonyms import salt_mark
 from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
+from cmrdata.subjects import keep_controls, split, with_groups
 from cmrdata.tables import text_columns, typed
 
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read

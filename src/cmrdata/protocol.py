@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
+from cmrdata.cohorts.reading.column_report import report
 from cmrdata.origin import Source
-from cmrdata.readers.column_report import report
 from cmrdata.store import PAIR
 
 T = TypeVar("T")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from cmrdata.cohort import ATTRIBUTES
 from cmrdata.store import Store
+from cmrdata.subjects import ATTRIBUTES
 
 PLAN = (
     "row",  # position in the plan

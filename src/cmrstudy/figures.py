@@ -19,8 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cmrdata.batch import LV, MYO, PHASES, RV
-from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import write_atomic
+from cmrdata.subjects import AXES, known_axes
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, INK = "#C4C4C4", "#333333"

@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrdata import origin, progress, scale
-from cmrdata.cohort import AXES, known_axes
 from cmrdata.disk import fingerprint
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
 from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
+from cmrdata.subjects import AXES, known_axes
 
 FIRST = (
     "subject",

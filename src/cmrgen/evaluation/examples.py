@@ -11,8 +11,8 @@ import pandas as pd
 from cmrdata.batch import PHASES
 from cmrdata.store import Store
 from cmrgen.evaluation.measured import Measured
+from cmrgen.plan.rows import is_moved
 from cmrgen.prompts import DISEASE, SEX
-from cmrgen.rows import is_moved
 from cmrstudy.figures import coloured, image_grid, save
 from cmrstudy.report import Section
 

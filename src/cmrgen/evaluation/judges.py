@@ -26,12 +26,12 @@ from torch.nn import functional as F
 from cmrdata import progress
 from cmrdata.batch import LABELS
 from cmrdata.caches import settled
-from cmrdata.cohort import AXES, balancing_weights
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.selection import Images, slices
 from cmrdata.store import Store
-from cmrgen.evaluation.areas import Areas, areas, nothing
-from cmrgen.evaluation.fidelity import axes_of, truth
+from cmrdata.subjects import AXES, balancing_weights
+from cmrgen.evaluation.adherence.areas import Areas, areas, nothing
+from cmrgen.evaluation.fidelity.subgroups import axes_of, truth
 
 VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
 FEATURES = 128  # width of the domain backbone

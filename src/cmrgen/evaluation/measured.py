@@ -11,7 +11,7 @@ import torch
 
 from cmrdata.selection import Selection, everything
 from cmrdata.store import Store
-from cmrgen.evaluation.adherence import derangement
+from cmrgen.evaluation.adherence.scores import derangement
 from cmrgen.evaluation.device import named
 from cmrgen.evaluation.judges import Judged, Judges, judge
 

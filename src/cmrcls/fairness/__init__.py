@@ -1,0 +1,1 @@
+"""Predictions in, fairness tables and figures out. Nothing here knows a network."""

@@ -1,0 +1,1 @@
+"""UK Biobank: folders of scans, tables of participants, diagnoses from several sources."""

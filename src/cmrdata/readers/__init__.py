@@ -1,1 +1,0 @@
-"""One file per source: subjects and their stacks."""

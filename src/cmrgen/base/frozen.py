@@ -1,0 +1,318 @@
+"""The frozen latent diffusion base: VAE, text encoder, U-Net and noise schedule behind one
+interface.
+
+`Base` is deliberately no nn.Module: held by a LightningModule it is neither trained, nor
+checkpointed, nor copied. A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/
+(an open_clip text tower) and base.json.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import TextTransformer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from cmrdata.batch import LatentBatch, ed_es_ed
+from cmrgen.base.phases import EVEN, PAPER, checked, three_channels, two_phases
+from cmrgen.base.portions import DECODED, ENCODED, PROMPTS, Portions, together
+from cmrgen.base.resampling import resampled
+from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
+from cmrstudy.inputs import weights_hash
+from cmrstudy.paths import shipped
+
+
+class Base:
+    """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is
+    first used.
+
+    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used
+        never takes memory,
+    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1),
+    standardise the VAE's latents (C channels). pixels: the side of its images; factor: pixels per
+    latent cell and side. tokens: length of a prompt, filled up with token `pad`. channels: how ED
+    and ES become three, see cmrgen.base.phases. embedded: prompts whose embeddings (tokens, width) are
+    known without the tower.
+    """
+
+    def __init__(
+        self,
+        *,
+        parts: Mapping[str, Callable[[], nn.Module]],
+        schedule: dict[str, Any],
+        shift: Tensor,
+        scale: Tensor,
+        pixels: int,
+        factor: int,
+        tokens: int,
+        fingerprint: str,
+        pad: int = 0,
+        channels: str = EVEN,
+    ) -> None:
+        self._parts, self._loaded = dict(parts), dict[str, nn.Module]()
+        self._places, self._dtypes = dict[str, torch.device](), dict[str, torch.dtype]()
+        smaller = "Take a GPU with more memory, or a base of fewer pixels"
+        self.encoding = Portions("encoding images", remedy=smaller)
+        self.decoding = Portions("decoding images", remedy=smaller)
+        self.drawing = Portions(
+            "drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}"
+        )
+        self.embedded: dict[str, Tensor] = {}
+        self.device = torch.device("cpu")
+        self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
+        self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
+        self.channels = checked(channels, setting="base.channels")
+        self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
+        self.prediction = schedule["prediction_type"]
+        self.tokenizer = _tokenizer(tokens)
+
+    vae = property(lambda self: self.part("vae"))
+    unet = property(lambda self: self.part("unet"))
+    text = property(lambda self: self.part("text"))
+
+    def part(self, name: str) -> Any:
+        """A frozen network on the base's device, loaded and moved there if it is not."""
+        if name not in self._loaded:
+            self._loaded[name] = self._parts[name]().requires_grad_(False).eval()
+            self._places[name] = torch.device("cpu")
+            self._move(name)
+        if self._places[name] != self.device:
+            self._move(name)
+        return self._loaded[name]
+
+    def _move(self, name: str) -> None:
+        # not diffusers' own .to(), which warns of every change of precision
+        nn.Module.to(self._loaded[name], self.device, self._dtypes.get(name))
+        self._places[name] = self.device
+
+    def release(self, *names: str) -> None:
+        """Free the memory of networks that are not needed for now."""
+        for name in names:
+            if name in self._loaded:
+                self._loaded.pop(name).to("cpu")
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return (len(self.scale), self.pixels // self.factor, self.pixels // self.factor)
+
+    def to(self, device: torch.device | str, **dtypes: torch.dtype) -> Base:
+        """Choose the device: a network moves to a GPU when it is next used, so that the others take
+        no memory there.
+
+        `unet=torch.bfloat16` sets the precision of one network.
+        """
+        self.device = torch.device(device)
+        self._dtypes |= dtypes
+        for name in self._loaded:
+            if self.device.type == "cpu" or name in dtypes:
+                self._move(name)
+        self.shift, self.scale = self.shift.to(device), self.scale.to(device)
+        self.alphas = self.alphas.to(device)
+        return self
+
+    @torch.no_grad()
+    def moments(self, images: Tensor) -> Tensor:
+        """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a
+        sample of them."""
+
+        def encoded(some: slice) -> Tensor:
+            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(
+                self.device, self.vae.dtype
+            )
+            return self.vae.encode(rgb).latent_dist.parameters.float()
+
+        most = together(self.pixels, ENCODED)
+        return self.encoding.run(encoded, len(images), together=most, device=self.device)
+
+    @torch.no_grad()
+    def images(self, latents: Tensor) -> Tensor:
+        """Standardised latents -> (B, 2, P, P) float32 grey levels, 0 to 255 but for what the
+        decoder overshoots.
+
+        In the VAE's own precision, whatever autocast says: bfloat16 would move an image by more
+        than a grey level.
+        """
+
+        def decoded(some: slice) -> Tensor:
+            z = (latents[some] / self.scale + self.shift).to(self.vae.dtype)
+            with torch.autocast(self.device.type, enabled=False):
+                rgb = self.vae.decode(z).sample.float()
+            return (two_phases(rgb, self.channels) + 1) * 127.5
+
+        most = together(self.pixels, DECODED)
+        return self.decoding.run(decoded, len(latents), together=most, device=self.device)
+
+    @torch.no_grad()
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
+        if all(prompt in self.embedded for prompt in prompts):
+            return torch.stack([self.embedded[prompt] for prompt in prompts]).to(self.device)
+        some = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
+        return torch.cat([self._embedded(part) for part in some])
+
+    def _embedded(self, prompts: Sequence[str]) -> Tensor:
+        tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
+        # open_clip fills up with 0; the end token has the highest number, so it comes last
+        if self.pad:
+            after = torch.arange(tokens.shape[1], device=self.device) > tokens.argmax(
+                1, keepdim=True
+            )
+            tokens = tokens.masked_fill(after, self.pad)
+        x = tower.token_embedding(tokens) + tower.positional_embedding
+        for block in tower.transformer.resblocks:
+            x = block(x, attn_mask=tower.attn_mask)
+        return tower.ln_final(x)
+
+    def sample_latent(self, moments: Tensor, noise: Tensor) -> Tensor:
+        return latent(moments, noise, shift=self.shift, scale=self.scale)
+
+    def loss(
+        self,
+        predict: Callable[[Tensor, Tensor, Tensor], Tensor],
+        batch: LatentBatch,
+        draws: torch.Generator,
+        *,
+        empty: Tensor,
+        dropout: float,
+        gamma: float | None,
+    ) -> Tensor:
+        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from
+        `draws`.
+
+        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout`
+        of the prompts.
+        """
+        n, device = len(batch["moments"]), batch["moments"].device
+        spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)
+        t = stratified_timesteps(n, steps=len(self.alphas), generator=draws).to(device)
+        drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(device)
+        context = torch.where(drop, empty, batch["context"])
+        return diffusion_loss(
+            lambda x, t: predict(x, t, context),
+            self.sample_latent(batch["moments"], spread),
+            noise,
+            t,
+            alphas=self.alphas,
+            prediction=self.prediction,
+            gamma=gamma,
+        ).mean()
+
+
+def as_rgb(images: Tensor, pixels: int, *, channels: str) -> Tensor:
+    """(B, 2, P, P) uint8 -> (B, 3, pixels, pixels) in [-1, 1], channels as cmrgen.base.phases has
+    them."""
+    return resampled(three_channels(images, channels) / 127.5 - 1, pixels).clamp(-1, 1)
+
+
+def as_control(masks: Tensor, pixels: int) -> Tensor:
+    """(B, 2, P, P) labels -> (B, 3, pixels, pixels) in [0, 1]: label / 3 as ED, ES, ED, the
+    ControlNet's input."""
+    x = ed_es_ed(masks).float() / 3
+    return (
+        x
+        if x.shape[-1] == pixels
+        else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
+    )
+
+
+def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
+    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15"
+    (see cmrgen.base.stable_diffusion)."""
+    if kind == "folder":
+        return _load_folder(weights)
+    from cmrgen.base.stable_diffusion import load_sd
+
+    return load_sd(weights, kind=kind, **options)
+
+
+def check_base(*, weights: str, kind: str = "folder", **_: Any) -> None:
+    """Raise FileNotFoundError where `load_base` surely would; reads and downloads nothing."""
+    if kind == "folder":
+        _base_folder(weights)
+    else:
+        from cmrgen.base.weights import KINDS, on_disk
+
+        if kind in KINDS:
+            on_disk(weights, kind)
+
+
+def _base_folder(weights: str) -> Path:
+    folder = shipped(weights)
+    if not (folder / "base.json").exists():
+        raise FileNotFoundError(
+            f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
+            "(runs/base/0/base) or leave the default, the phantom base in assets/"
+        )
+    return folder
+
+
+def _load_folder(weights: str) -> Base:
+    folder = _base_folder(weights)
+    facts = json.loads((folder / "base.json").read_text())
+
+    def text() -> nn.Module:
+        tower = TextTransformer(**facts["text"])
+        tower.load_state_dict(
+            {k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()}
+        )
+        return tower
+
+    def diffusers(kind: Any, name: str) -> Callable[[], nn.Module]:
+        return lambda: kind.from_pretrained(
+            folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False
+        )
+
+    vae = json.loads((folder / "vae" / "config.json").read_text())
+    return Base(
+        parts={
+            "vae": diffusers(AutoencoderKL, "vae"),
+            "unet": diffusers(UNet2DConditionModel, "unet"),
+            "text": text,
+        },
+        schedule=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
+        shift=torch.tensor(facts["shift"]).view(-1, 1, 1),
+        scale=torch.tensor(facts["scale"]).view(-1, 1, 1),
+        pixels=facts["pixels"],
+        factor=2 ** (len(vae["block_out_channels"]) - 1),
+        tokens=facts["text"]["context_length"],
+        fingerprint=weights_hash(folder),
+        channels=facts.get("channels", PAPER),
+    )
+
+
+def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
+    """Write a base folder in half precision (about 9 MB for the small one); JSON configs and
+    safetensors only."""
+    for name, network in (("vae", base.vae), ("unet", base.unet)):
+        network.half().save_pretrained(folder / name, safe_serialization=True)
+        network.float()
+    (folder / "text").mkdir(parents=True, exist_ok=True)
+    (folder / "scheduler").mkdir(exist_ok=True)
+    save_file(
+        {k: v.half().contiguous() for k, v in base.text.state_dict().items()},
+        folder / "text" / "model.safetensors",
+    )
+    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
+    facts = {
+        "pixels": base.pixels,
+        "channels": base.channels,
+        "shift": base.shift.flatten().tolist(),
+        "scale": base.scale.flatten().tolist(),
+        "text": text_config,
+    }
+    (folder / "base.json").write_text(json.dumps(facts, indent=1))
+
+
+@lru_cache
+def _tokenizer(tokens: int) -> SimpleTokenizer:
+    return SimpleTokenizer(context_length=tokens)

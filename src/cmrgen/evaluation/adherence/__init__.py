@@ -1,0 +1,1 @@
+"""Do synthetic images show the mask and the attributes they were asked for?"""

@@ -1,0 +1,1 @@
+"""Do synthetic images look like real ones of their subgroup?"""

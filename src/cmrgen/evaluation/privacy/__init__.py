@@ -1,0 +1,1 @@
+"""Does a synthetic set, or its generator, give training subjects away?"""

@@ -1,0 +1,1 @@
+"""What leaves the study: a diffusers folder, a model card, images in other formats."""

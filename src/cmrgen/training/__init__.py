@@ -1,0 +1,1 @@
+"""Trainings of the generator: the latents they read, the ControlNet, and a small base."""
