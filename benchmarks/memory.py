@@ -305,7 +305,7 @@ def report() -> Iterator[str]:
         f"`python benchmarks/memory.py`, {date.today()}, torch {torch.__version__}. Computed from shapes on a CPU, not measured on a "
         "card: storage alive",
         "after every operation, a lower bound without CUDA's context, cuDNN's workspaces and the allocator's gaps, for which",
-        f"{ROOM} GiB of a card are left free. A card of n GB counts as n x 10^9 bytes. tests/test_memory.py fails when a row of a",
+        f"{ROOM} GiB of a card are left free. A card of n GB counts as n x 10^9 bytes. tests/commands/test_memory.py fails when a row of a",
         "preset or a portion leaves its card. 512 px, ControlNet training in bfloat16 autocast.",
         "",
         "| training | card | room GiB | weights, gradients, moments | peak of a step | peak of a preview |",

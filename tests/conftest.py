@@ -12,7 +12,9 @@ import cmrstudy.overrides  # noqa: F401 (gives configs the resolvers that name r
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest file first: begun last, it would leave the other process with nothing to do."""
-    items.sort(key=lambda item: item.path.stem != "test_study")
+    items.sort(
+        key=lambda item: item.path.parent.name != "commands" or item.path.stem != "test_study"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,7 +3,7 @@ sweep before its first job.
 
 Only what can be told from the value alone stands here; what depends on data or on another setting
 is told by whoever uses it. Paths, names and lists of columns are not checked here
-(tests/test_checks.py lists them).
+(tests/study/test_checks.py lists them).
 """
 
 from __future__ import annotations

@@ -1,0 +1,257 @@
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmrdata.pseudonyms import hashed, read_salt
+from cmrdata.subjects import (
+    AGE_BANDS,
+    AXES,
+    BMI_BANDS,
+    DIAGNOSES,
+    FOLDS,
+    SEXES,
+    age_band,
+    balancing_weights,
+    bmi_band,
+    bmi_of,
+    keep_controls,
+    known_axes,
+    split,
+    whole,
+    with_groups,
+)
+from support.fake_cohort import FakeCohort
+
+AGE, BMI = (
+    dict(zip(AGE_BANDS, (50, 65, 75), strict=True)),
+    dict(zip(BMI_BANDS, (20, 27, 35), strict=True)),
+)
+CELLS = list(product(SEXES, AGE_BANDS, BMI_BANDS, ("healthy", "hf")))
+
+
+def table(counts: list[int], *, undiagnosed: int = 0) -> pd.DataFrame:
+    """counts[k] subjects of the k-th of the 36 groups, then some without a diagnosis."""
+    cells = [cell for cell, count in zip(CELLS, counts, strict=False) for _ in range(count)]
+    cells += [("F", "<60", "normal", None)] * undiagnosed
+    return with_groups(
+        pd.DataFrame(
+            {
+                "subject": [f"SYN{k:04d}" for k in range(len(cells))],
+                "source": "made",
+                "sex": [sex for sex, *_ in cells],
+                "age": [AGE[age] for _, age, *_ in cells],
+                "bmi": [BMI[bmi] for _, _, bmi, _ in cells],
+                "diagnosis": [diagnosis for *_, diagnosis in cells],
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("band", "value", "expected"),
+    [
+        (age_band, 59.99, "<60"),
+        (age_band, 60, "60-70"),
+        (age_band, 69.99, "60-70"),
+        (age_band, 70, "70+"),
+        (bmi_band, 15, "normal"),
+        (bmi_band, 24.99, "normal"),
+        (bmi_band, 25, "overweight"),
+        (bmi_band, 29.99, "overweight"),
+        (bmi_band, 30, "obese"),
+    ],
+)
+def test_a_band_begins_at_its_lower_edge(band, value, expected):
+    assert band(pd.Series([value])).tolist() == [expected]
+
+
+@pytest.mark.parametrize("band", [age_band, bmi_band])
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_what_is_unknown_stays_unknown(band, missing):
+    assert band(pd.Series([missing, 99], dtype=object)).isna().tolist() == [True, False]
+
+
+def test_sex_age_bmi_and_diagnosis_make_36_groups():
+    groups = table([1] * 36).group
+    assert groups.nunique() == 36
+    assert "F/60-70/obese/hf" in set(groups)
+
+
+def test_missing_attributes_leave_the_group_name():
+    people = (
+        table([1])
+        .drop(columns=["age_band", "bmi_band", "label", "group"])
+        .assign(sex=None, age=np.nan)
+    )
+    assert with_groups(people).group.tolist() == ["normal/healthy"]
+
+
+def test_axes_without_two_values_are_not_known():
+    people = table([1] * 36).assign(sex=None, age_band="<60")
+    assert known_axes(people) == ["bmi_band"]
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("sex", "Female", ("'sex'", "Female", "F, M")),
+        ("diagnosis", "asthma", ("'diagnosis'", "asthma", "healthy")),
+        ("age", 150, ("SYN0000", "age 150", "missing")),
+        ("bmi", 4, ("SYN0000", "bmi 4", "missing")),
+        ("subject", "SYN0001", ("SYN0001", "twice", "keep one")),
+    ],
+)
+def test_an_impossible_value_is_named_with_its_remedy(column, value, words):
+    people = table([2]).drop(columns=["label"]).astype({column: object})
+    people.loc[0, column] = value
+    with pytest.raises(ValueError) as error:
+        with_groups(people)
+    assert all(word in str(error.value) for word in words)
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match="bmi"):
+        with_groups(table([1]).drop(columns="bmi"))
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    counts=st.lists(st.integers(0, 12), min_size=36, max_size=36), seed=st.integers(0, 2**32 - 1)
+)
+def test_the_split_is_stratified_and_exact(counts, seed):
+    people = table(
+        [*counts[:35], counts[35] + (-sum(counts)) % 25], undiagnosed=7
+    )  # 20 % and 20 % of the rest are whole
+    where, diseased = split(people, seed=seed), people.diagnosis.notna()
+    total = int(diseased.sum())
+    assert (where == "test").sum() == round(0.2 * total)
+    assert (where == "val").sum() == round(0.2 * 0.8 * total)
+    assert (where[~diseased] == "extra").all() and not (where[diseased] == "extra").any()
+    for group, members in where[diseased].groupby(people.group):
+        rest = (members != "test").sum()
+        assert abs((members == "test").sum() - 0.2 * len(members)) < 1, group
+        assert abs((members == "val").sum() - 0.2 * rest) < 1, group
+
+
+def test_over_all_folds_every_subject_is_tested_once_and_groups_evenly():
+    people = table([7, 23, 11, 40] * 9, undiagnosed=5)
+    splits = pd.DataFrame({fold: split(people, seed=3, fold=fold) for fold in range(FOLDS)})
+    known = people.diagnosis.notna()
+    assert ((splits == "test").sum(axis=1) == known).all()
+    for fold in range(FOLDS):
+        tested = people.group[splits[fold] == "test"].value_counts()
+        shares = people.group[known].value_counts()
+        assert (tested.reindex(shares.index, fill_value=0) - shares / FOLDS).abs().max() < 1
+        assert (splits[fold] == "val").sum() == pytest.approx(0.16 * known.sum(), abs=2)
+    with pytest.raises(ValueError, match="fold is 5; it takes 0 to 4"):
+        split(people, seed=3, fold=5)
+
+
+def test_a_split_is_repeatable_and_blind_to_names():
+    people = table([5] * 36)
+    renamed = people.assign(subject=[f"SYN{k:04d}" for k in reversed(range(len(people)))])
+    assert split(people, seed=3).equals(split(renamed, seed=3))
+    assert not split(people, seed=3).equals(split(people, seed=4))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.sampled_from("abcd"), min_size=1, max_size=60))
+def test_every_group_has_the_same_weight(names):
+    groups = pd.Series(names)
+    mass = (
+        pd.Series(balancing_weights(pd.DataFrame({"group": groups, **dict.fromkeys(AXES)})))
+        .groupby(groups)
+        .sum()
+    )
+    np.testing.assert_allclose(mass, 1 / groups.nunique())
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("FM"), st.sampled_from([22.0, 33.0, None])),
+        min_size=2,
+        max_size=60,
+    )
+)
+def test_who_lacks_an_attribute_weighs_as_an_average_subject(rows):
+    people = pd.DataFrame(rows, columns=["sex", "bmi"]).assign(
+        source="made", age=65, diagnosis="hf"
+    )
+    people.insert(0, "subject", [f"SYN{k:04d}" for k in range(len(people))])
+    people = with_groups(people)
+    weights, full = balancing_weights(people), whole(people)
+    assert weights.sum() == pytest.approx(1)
+    np.testing.assert_allclose(weights[~full], 1 / len(people))
+    mass = pd.Series(weights)[full].groupby(people.group[full]).sum()
+    np.testing.assert_allclose(mass, mass.iloc[:1].sum())
+    assert full.all() == (people.bmi.notna().all() or people.bmi.isna().all())
+
+
+@pytest.mark.parametrize(
+    ("weight", "height", "bmi"),
+    [
+        (81, 180, 25),
+        (81, 1.8, 25),
+        (None, 180, None),
+        (81, 0, None),
+        (810, 180, None),
+        ("tall", 180, None),
+        (81, -3, None),
+    ],
+)
+def test_bmi_comes_from_kilograms_and_centimetres_or_metres(weight, height, bmi):
+    found = bmi_of(pd.Series([weight]), pd.Series([height])).item()
+    assert found == pytest.approx(bmi) if bmi else np.isnan(found)
+
+
+def test_conditions_are_codes_in_their_order():
+    people = table([2] * 36).drop(columns="conditions").assign(conditions="mi;af")
+    assert set(with_groups(people).conditions) == {"mi;af"}
+    for odd in ("af;mi", "stroke", "mi;mi"):
+        with pytest.raises(
+            ValueError, match=f"'conditions' holds .*{odd}.*mi, ihd, af in this order"
+        ):
+            with_groups(people.assign(conditions=odd))
+
+
+@pytest.mark.parametrize("per_case", [0, 1, 2.5])
+def test_undersampling_takes_controls_from_training_only(per_case):
+    people = table([20, 3] * 18)
+    people["split"] = split(people, seed=0)
+    keep = keep_controls(people, per_case=per_case, seed=0)
+    train = people.split == "train"
+    cases = (train & (people.label == 1)).sum()
+    assert keep[~train].all() and keep[people.label == 1].all()
+    assert (keep & train & (people.label == 0)).sum() == round(per_case * cases)
+    assert keep.equals(keep_controls(people, per_case=per_case, seed=0))
+
+
+def test_no_undersampling_keeps_everybody():
+    people = table([20, 3] * 18).assign(split="train")
+    assert keep_controls(people, per_case=None, seed=0).all()
+    assert keep_controls(people, per_case=100, seed=0).all()
+
+
+def test_every_diagnosis_has_a_label():
+    people = FakeCohort().subjects()[0]
+    people["diagnosis"] = np.resize([*DIAGNOSES, None], len(people))
+    labels = with_groups(people).label
+    assert labels.isna().sum() == people.diagnosis.isna().sum()
+    assert set(labels.dropna()) == {0, 1}
+
+
+def test_a_hash_hides_the_id_and_needs_the_salt(tmp_path):
+    salt = read_salt(tmp_path / "data")
+    assert salt == read_salt(tmp_path / "data")
+    assert (tmp_path / "data" / "salt").stat().st_mode & 0o077 == 0
+    assert (
+        hashed("SYN0001", salt)
+        == hashed(" SYN0001\n", salt)
+        != hashed("SYN0001", read_salt(tmp_path / "other"))
+    )
+    assert hashed("SYN0001", salt) != hashed("SYN0002", salt)
+    assert len(hashed("SYN0001", salt)) == 17 and "SYN" not in hashed("SYN0001", salt)

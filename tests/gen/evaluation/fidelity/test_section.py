@@ -1,0 +1,101 @@
+"""The report's section on fidelity, without trained networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from cmrdata.prepare import prepare
+from cmrgen.evaluation.fidelity import section as fidelity_sections
+from cmrgen.evaluation.fidelity.backbones import BACKBONES, Extractor
+from cmrgen.evaluation.measured import Measured
+from cmrstudy.report import report_html
+from support.fake_cohort import FakeCohort, fake_set
+
+
+class Means(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(2).transpose(1, 2)[:, :8].flatten(1)
+
+    def parameters(self, recurse: bool = True):
+        return iter([nn.Parameter(torch.ones(1))])
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    folder = tmp_path_factory.mktemp("section")
+    cohort = prepare(FakeCohort(count=900), folder)
+    made = fake_set(folder / "set", cohort, count=180)
+    held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
+    rng = np.random.default_rng(0)
+    looks = [
+        SimpleNamespace(features=rng.normal(size=(n, 6)).astype(np.float32))
+        for n in (len(held), 180)
+    ]
+    return Measured(cohort, made, SimpleNamespace(device="cpu"), held, *looks, folder / "results")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow  # seconds; test_study writes them too
+def test_section_has_the_same_tables_for_every_backbone(
+    found: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by = Extractor(Means(), 24, "abc", BACKBONES["swav"]._replace(side=16))
+    monkeypatch.setattr(fidelity_sections, "extractor", lambda name, weights, **_: by)
+    backbones = {"inception": None, "swav": "/weights/swav.pth"}
+    section = fidelity_sections.fidelity_section(found, backbones=backbones, n=40, seed=0)
+    assert [table.attrs["caption"].split(":")[0] for table in section.tables] == [
+        "Table 1",
+        "Who Table 1 compares",
+        "Domain features",
+        "Table 1",
+        "SwAV features",
+    ]
+    names = [
+        f"{name}{of}" for of in ("", "_swav") for name in ("table1", "fidelity", "fidelity_groups")
+    ]
+    assert sorted(path.stem for path in found.folder.glob("*.csv")) == sorted(
+        [*names, "table1_subgroups"]
+    )
+    assert "Here held-out: Sex, Age, BMI, Condition, all together." in section.paragraphs[-1]
+    assert set(pd.read_csv(found.folder / "table1_swav.csv").n) == {40}
+    assert section.sources["SwAV features"] == "swav.pth, sha256 abc" and "/weights" not in str(
+        section
+    )
+    assert len(section.answers) == 2 and "40 images a side" in section.answers[0]
+    assert section.warnings == [
+        "None of 36 full groups has 20 images on both sides: no table of them."
+    ]
+    assert len(section.figures) == 2 and all(Path(path).exists() for _, path in section.figures)
+    page = report_html([section], title="t", facts={})
+    assert "SwAV features" in page and "KID" in page
+
+
+def test_section_of_a_tiny_set_has_no_number(found: Measured, tmp_path: Path) -> None:
+    few = fake_set(tmp_path / "set", found.cohort, count=8)
+    tiny = found._replace(
+        made=few, synthetic=SimpleNamespace(features=found.synthetic.features[:8])
+    )
+    section = fidelity_sections.fidelity_section(
+        tiny._replace(folder=tmp_path), backbones={}, n=500, seed=0
+    )
+    assert not section.answers
+    table = pd.read_csv(tmp_path / "table1.csv")
+    assert table[table.kind == "Real - Synthetic"].fid.isna().all() and len(table)
+    assert "synthetic: 4" in " ".join(section.tables[0].attrs["warnings"])
+
+
+def test_the_papers_table_has_our_rows_and_its_numbers():
+    printed = fidelity_sections._printed()
+    assert list(printed.columns) == ["FID", "A - A", "A - B", "B - B"] and len(printed) == 12
+    assert printed.iloc[1].tolist() == [
+        "Real - Real (lower bound)",
+        "30.39 (0.34)",
+        "44.20 (0.88)",
+        "30.37 (0.17)",
+    ]

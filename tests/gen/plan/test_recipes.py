@@ -1,0 +1,611 @@
+"""Plans as tables with properties: balanced, repeatable, from training subjects' masks only, and
+honest about each row."""
+
+import inspect
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cmrdata.batch import LV
+from cmrdata.subjects import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
+from cmrgen.plan import from_table as custom_plan
+from cmrgen.plan import recipes as plans
+from cmrgen.plan import sweeps
+from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
+from cmrgen.plan.mask_moves import LIMITS, STILL, moved
+from cmrgen.plan.recipes import balanced, copy, random_prompt
+from cmrgen.plan.rows import COLUMNS, Drawing, check, summary
+from cmrgen.plan.sweeps import figures, sweep
+from cmrgen.prompts import prompt
+from support import ROOT
+from support.fake_index import GONE, PLANS, fake_index, fake_people, without
+
+few = settings(max_examples=6, deadline=None)
+
+
+@pytest.fixture(scope="module")
+def subjects() -> pd.DataFrame:
+    return fake_people()
+
+
+@pytest.fixture(scope="module")
+def index(subjects) -> pd.DataFrame:
+    return fake_index(subjects)
+
+
+@pytest.fixture(scope="module")
+def lacking(index) -> pd.DataFrame:
+    return without(index, GONE)
+
+
+def missing_groups(index: pd.DataFrame) -> list[str]:
+    labelled = index[(index.split == "train") & index.diagnosis.notna()]
+    return sorted(possible_groups(index) - set(labelled.group))
+
+
+@few
+@given(
+    count=st.integers(1, 400), seed=st.integers(0, 99), missing=st.sampled_from(["skip", "borrow"])
+)
+def test_every_prefix_holds_each_group_equally_often(lacking, count, seed, missing):
+    plan = balanced(lacking, count=count, seed=seed, missing=missing)
+    assert len(plan) == count and plan.row.tolist() == list(range(count))
+    absent = missing_groups(lacking) if missing == "skip" else []
+    groups = sorted(possible_groups(lacking) - set(absent))
+    assert plan.attrs["missing"] == absent
+    seen = np.cumsum([plan.group == group for group in groups], axis=1)
+    assert (seen.max(0) - seen.min(0)).max() <= 1
+    assert seen[:, -1].sum() == count
+
+
+@few
+@given(short=st.integers(1, 150), more=st.integers(1, 150), seed=st.integers(0, 99))
+@pytest.mark.parametrize("plan_of", [partial(balanced, missing="borrow"), copy, random_prompt])
+def test_a_longer_plan_begins_with_the_shorter(lacking, plan_of, short, more, seed):
+    longer, shorter = (
+        plan_of(lacking, count=count, seed=seed, per_mask=0) for count in (short + more, short)
+    )
+    assert longer.head(short).to_csv(index=False) == shorter.to_csv(index=False)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_the_same_settings_give_the_same_bytes_and_only_training_masks(lacking, subjects, name):
+    before = lacking.to_csv()
+    plan, again = (PLANS[name](lacking) for _ in range(2))
+    assert plan.to_csv(index=False) == again.to_csv(index=False) and lacking.to_csv() == before
+    assert set(plan) - {"source", "steps", "figure"} == set(COLUMNS)
+    check(plan, subjects, lacking)
+    own = lacking.loc[plan.source_row]
+    assert set(own.split) == {"train"} and own.subject.tolist() == plan.subject.tolist()
+    told = np.where(own.group.to_numpy() == plan.group.to_numpy(), "", own.group)
+    assert plan.borrowed.tolist() == told.tolist()
+
+
+@pytest.mark.parametrize("plan_of", [balanced, copy, random_prompt])
+def test_the_seed_decides_the_plan(index, plan_of):
+    one, other = (plan_of(index, count=60, seed=seed) for seed in (1, 2))
+    assert (one.source_row != other.source_row).any() and (one.seed != other.seed).all()
+
+
+@pytest.mark.parametrize("plan_of", [balanced, copy])
+def test_prompt_and_mask_are_the_same_training_subjects(index, subjects, plan_of):
+    plan = plan_of(index, count=500)
+    sources = index.loc[plan.source_row].reset_index(drop=True)
+    for column in ("subject", *ATTRIBUTES):
+        pd.testing.assert_series_equal(plan[column], sources[column], check_dtype=False)
+    assert plan.prompt.tolist() == [prompt(row) for _, row in sources.iterrows()]
+    who = subjects.set_index("subject").loc[plan.subject]
+    assert set(who.split) == {"train"} and who.diagnosis.notna().all()
+    check(plan, subjects, index)
+
+
+def test_the_fixture_has_all_splits_to_leak_from(subjects):
+    assert set(subjects.split) == {"train", "val", "test", "extra"}
+
+
+def test_subjects_take_turns_and_no_mask_repeats_before_all_have_served(index):
+    plan = balanced(index, count=3000)
+    train = index[(index.split == "train") & index.diagnosis.notna()]
+    for group, rows in plan.groupby("group"):
+        own = train[train.group == group]
+        people, masks = own.subject.nunique(), len(own)
+        uses = rows.subject.tolist()
+        # all have nine masks: nine whole rounds
+        for k in range(0, min(len(uses), masks) - people + 1, people):
+            assert len(set(uses[k : k + people])) == people
+        assert rows.source_row.head(masks).is_unique
+        assert (
+            rows.source_row.iloc[masks:].tolist()
+            == rows.source_row.head(max(0, len(rows) - masks)).tolist()
+        )
+    assert (summary(plan).masks > summary(plan).subjects).any()
+
+
+def test_seeds_are_distinct(index):
+    for seed in range(3):
+        assert balanced(index, count=2000, seed=seed).seed.is_unique
+
+
+def test_a_balanced_plan_weighs_groups_equally_and_copy_does_not(index):
+    even = balanced(index, count=len(index.group[index.split == "train"].unique()) * 4)
+    assert np.ptp(balancing_weights(even)) < 1e-12
+    drawn = copy(index, count=400)
+    shares = index[(index.split == "train") & index.diagnosis.notna()].group.value_counts(
+        normalize=True
+    )
+    assert (
+        np.abs(
+            drawn.group.value_counts(normalize=True).reindex(shares.index, fill_value=0) - shares
+        ).max()
+        < 0.06
+    )
+
+
+def test_subjects_who_lack_an_attribute_stand_for_no_group(index):
+    lacking = index.subject.unique()[::7]
+    index = index.copy()
+    index.loc[index.subject.isin(lacking), ["bmi", "bmi_band"]] = None
+    index["group"] = group_names(index)
+    plan = balanced(index, count=80)
+    assert not set(plan.subject) & set(lacking) and set(plan.group) | set(
+        plan.attrs["missing"]
+    ) == possible_groups(index)
+    assert plan.group.value_counts().max() - plan.group.value_counts().min() <= 1
+
+
+def test_groups_without_a_training_subject_are_named(lacking):
+    absent = missing_groups(lacking)
+    assert set(GONE) <= set(absent)
+    plan = balanced(lacking, count=40)
+    assert plan.attrs["missing"] == absent and not set(plan.group) & set(absent)
+    with pytest.raises(
+        ValueError, match=f"belongs to {len(absent)} groups: .*plan.missing=skip.*borrow"
+    ) as error:
+        balanced(lacking, count=40, missing="error")
+    assert ", ".join(absent) in str(error.value)
+
+
+def test_absent_groups_borrow_the_nearest_groups_masks_and_say_so(lacking):
+    absent = missing_groups(lacking)
+    present = sorted(possible_groups(lacking) - set(absent))
+    plan = balanced(lacking, count=360, missing="borrow")
+    own = lacking.loc[plan.source_row].reset_index(drop=True)
+    lent = plan.group.isin(absent)
+    assert (plan.borrowed[~lent] == "").all() and set(plan.group[lent]) == set(absent)
+    for row, of in zip(plan[lent].itertuples(), own[lent].itertuples(), strict=True):
+        words = attributes_of(row.group)
+        assert row.borrowed == of.group == nearest_group(row.group, present)
+        assert (row.sex, row.age_band, row.bmi_band, row.diagnosis) == tuple(words.values())
+        assert row.age == (of.age if of.age_band == row.age_band else AGE_OF[row.age_band])
+        assert row.bmi == (of.bmi if of.bmi_band == row.bmi_band else BMI_OF[row.bmi_band])
+    assert plan.prompt.tolist() == [prompt(row) for _, row in plan.iterrows()]
+    assert summary(plan).set_index("group").borrowed.to_dict() == {
+        group: 10 * (group in absent) for group in possible_groups(lacking)
+    }
+    for column in ("subject", *ATTRIBUTES):
+        assert plan[column][~lent].tolist() == own[column][~lent].tolist()
+
+
+def test_a_borrower_of_another_diagnosis_has_none_of_the_lenders_conditions(index):
+    ill = ~((index.split == "train") & (index.diagnosis == "hf"))
+    plan = balanced(index[ill].assign(conditions="mi"), count=72, missing="borrow")
+    lent = plan.borrowed != ""
+    assert plan.diagnosis[lent].eq("hf").any()
+    assert (plan.conditions == np.where(plan.diagnosis == "hf", "", "mi")).all()
+    assert not plan.prompt[plan.diagnosis == "hf"].str.contains("infarction").any()
+
+
+@pytest.mark.parametrize(
+    ("group", "others", "nearest"),
+    [
+        # the diagnosis last of all
+        ("F/<60/obese/hf", ["F/<60/obese/healthy", "M/70+/normal/hf"], "M/70+/normal/hf"),
+        (
+            "F/<60/obese/hf",
+            ["F/<60/obese/healthy", "M/70+/normal/reduced_ef"],
+            "M/70+/normal/reduced_ef",
+        ),
+        # fewest attributes first
+        ("F/<60/obese/hf", ["F/60-70/normal/hf", "F/70+/obese/hf"], "F/70+/obese/hf"),
+        # then the nearer band
+        ("F/<60/obese/hf", ["F/70+/obese/hf", "F/60-70/obese/hf"], "F/60-70/obese/hf"),
+        ("F/60-70/normal/hf", ["M/60-70/normal/hf", "F/70+/normal/hf"], "F/70+/normal/hf"),
+        (
+            "F/60-70/normal/hf",
+            ["F/70+/normal/hf", "F/60-70/overweight/hf"],
+            "F/60-70/overweight/hf",
+        ),
+        ("normal/hf", ["obese/hf", "normal/healthy"], "obese/hf"),
+    ],
+)
+def test_the_nearest_group(group, others, nearest):
+    assert nearest_group(group, others) == nearest_group(group, others[::-1]) == nearest
+
+
+@pytest.mark.parametrize("name", ["F/old/obese/hf", "hf/F", "F/M/hf", "F//hf", "F/<60/obese/HF"])
+def test_what_is_no_group_is_refused_with_the_words_there_are(name):
+    with pytest.raises(ValueError, match=f"{name}.*sex \\(F M\\), age_band"):
+        attributes_of(name)
+
+
+def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
+    table = index.assign(sex=None, age=np.nan, age_band=None, conditions="")
+    table["group"] = table.bmi_band + "/" + table.diagnosis
+    assert possible_groups(table) == {
+        f"{b}/{d}" for b in ("normal", "overweight", "obese") for d in ("healthy", "hf")
+    }
+    plan = balanced(table, count=12)
+    assert plan.group.value_counts().tolist() == [2] * 6
+    assert set(plan.prompt) == {
+        f"{b} BMI, {d}"
+        for b in ("normal", "overweight", "obese")
+        for d in ("healthy", "with heart failure")
+    }
+
+
+@pytest.mark.parametrize(
+    ("plan_of", "options", "words"),
+    [
+        (balanced, {"count": 0}, "plan.count=0: give a whole number"),
+        (balanced, {"count": 5, "missing": "ignore"}, "plan.missing=ignore.*error, skip, borrow"),
+        (copy, {"count": 0}, "plan.count=0"),
+        (random_prompt, {"count": -1}, "plan.count=-1"),
+        (sweep, {"attribute": "height"}, "plan.attribute=height.*sex, age, bmi, diagnosis"),
+        (sweep, {"values": [1]}, "plan.values=.*without plan.attribute"),
+        (sweep, {"attribute": "sex", "values": ["F", "X"]}, r"sex takes F, M; correct \['X'\]"),
+        (
+            sweep,
+            {"attribute": "age", "values": [60, 300, "old"]},
+            r"numbers from 0 to 120; correct \[300, 'old'\]",
+        ),
+        (sweep, {"attribute": "bmi", "values": []}, "empty list"),
+        (sweep, {"seeds": 0}, "plan.seeds=0"),
+        (sweep, {"source_row": 99999}, "plan.source_row=99999.*0 to"),
+        (sweep, {"like": "F/young"}, "'F/young' is no group"),
+    ],
+)
+def test_bad_settings_are_refused_by_name(index, plan_of, options, words):
+    with pytest.raises(ValueError, match=words):
+        plan_of(index, **options)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_half_masks_never_serve(index, subjects, name):
+    train = index[(index.split == "train") & index.diagnosis.notna()]
+    half = index.index.isin(train.index[::2])
+    index = index.assign(
+        flags=np.where(half, "seen;ed_unlabelled;central_moved", "ed_unlabelled_not")
+    )
+    plan = PLANS[name](index)
+    assert not index.loc[plan.source_row, "flags"].str.contains("seen").any()
+    row = train.index[0]
+    plan.loc[3, ["subject", "source_row"]] = [index.subject[row], row]
+    plan.loc[3, list(ATTRIBUTES)] = index.loc[row, list(ATTRIBUTES)]
+    with pytest.raises(
+        ValueError, match=f"'source_row' is {row} in row 3: no image may come from this mask"
+    ):
+        check(plan.assign(borrowed=""), subjects, index)
+
+
+def test_no_training_subject_no_plan(index):
+    with pytest.raises(ValueError, match="no labelled training subject"):
+        balanced(index[index.split != "train"], count=5)
+
+
+def test_fig_3_varies_bmi_and_fig_4_the_seed_and_nothing_else(index, subjects):
+    rows = figures(index, seeds=5)
+    check(rows, subjects, index)
+    assert rows.row.tolist() == list(range(len(rows)))
+    three, four = rows[rows.figure == 3], rows[rows.figure == 4]
+    assert three.source_row.nunique() == 2 and len(three) == 6 and len(four) == 5
+    for _, part in three.groupby("source_row"):
+        varied = {column for column in part if part[column].astype(str).nunique() > 1}
+        assert varied == {"row", "bmi", "bmi_band", "prompt", "group", "borrowed"}
+        assert (
+            part.bmi_band.tolist()
+            == bmi_band(part.bmi).tolist()
+            == ["normal", "overweight", "obese"]
+        )
+        assert part.prompt.tolist() == [prompt(row) for _, row in part.iterrows()]
+        assert [g.split("/")[2] for g in part.group] == part.bmi_band.tolist()
+    assert {column for column in four if four[column].astype(str).nunique() > 1} == {"row", "seed"}
+    assert four.seed.is_unique and set(four.label) == {1} and set(four.sex) == {"M"}
+    assert [
+        (p.sex.iloc[0], p.age_band.iloc[0]) for _, p in three.groupby("source_row", sort=False)
+    ] == [("F", "60-70"), ("M", "70+")]
+
+
+@pytest.mark.parametrize("where", ["test", "val", "extra"])
+def test_a_plan_with_a_subject_of_another_split_is_refused(index, subjects, where):
+    plan = balanced(index, count=20)
+    stray = index[index.split == where].iloc[0]
+    plan.loc[7, ["subject", "source_row"]] = [stray.subject, stray.name]
+    with pytest.raises(
+        ValueError, match=f"subject {stray.subject}: masks come from the {where} split.*first at 7"
+    ):
+        check(plan, subjects, index)
+
+
+def test_a_plan_without_a_column_or_with_a_stranger_is_refused(index, subjects):
+    plan = balanced(index, count=5)
+    with pytest.raises(ValueError, match=r"lacks the columns \['prompt', 'seed'\].*plan=custom"):
+        check(plan.drop(columns=["prompt", "seed"]), subjects, index)
+    with pytest.raises(
+        ValueError, match="'gudance' .for 'guidance'.*, 'z'; a plan has row, subject"
+    ):
+        check(plan.assign(gudance=1, z=2), subjects, index)
+    with pytest.raises(ValueError, match="no rows"):
+        check(plan.head(0), subjects, index)
+    with pytest.raises(ValueError):
+        check(plan.assign(subject="SYN999999"), subjects, index)
+
+
+def test_a_mask_that_is_not_the_named_training_subjects_is_refused(index, subjects):
+    plan = balanced(index, count=20)
+    others = {
+        split: index.index[index.split == split][0] for split in ("train", "val", "test", "extra")
+    }
+    for stray in others.values():
+        plan.loc[[7, 9], "source_row"] = stray
+        with pytest.raises(
+            ValueError,
+            match=f"'source_row' is {stray} in rows 7, 9: that mask is another subject's",
+        ):
+            check(plan, subjects, index)
+    moved_over = index.assign(split=index.split.where(index.index != others["train"], "test"))
+    plan.loc[[7, 9], ["subject", "source_row"]] = [index.subject[others["train"]], others["train"]]
+    with pytest.raises(ValueError, match="in rows 7, 9: that mask is not a training subject's"):
+        check(plan, subjects, moved_over)
+    plan.loc[[7, 9], "source_row"] = 10**6
+    with pytest.raises(ValueError, match="in rows 7, 9: the cohort's store has rows 0 to 1891"):
+        check(plan, subjects, index)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "words"),
+    [
+        ("row", 5, "is 5 in rows 2, 4: rows count from 0"),
+        ("sex", "X", "is 'X' in rows 2, 4: it takes F, M"),
+        ("diagnosis", "flu", "is 'flu' in rows 2, 4: it takes healthy, hf, reduced_ef"),
+        ("diagnosis", None, "is empty in rows 2, 4: an image must show a diagnosis"),
+        ("conditions", "af;mi", "is 'af;mi' in rows 2, 4: it takes mi, ihd, af, joined by ;"),
+        ("age", 300.0, "is .*300.0.* in rows 2, 4: it takes numbers from 0 to 120, or nothing"),
+        ("bmi", 5.0, "in rows 2, 4: it takes numbers from 12 to 70"),
+        (
+            "age_band",
+            "old",
+            "is 'old' in rows .*2.*: the row's other columns say .*it takes <60, 60-70, 70.",
+        ),
+        ("label", 7, "is 7 in rows 2, 4: the row's other columns say [01]"),
+        (
+            "group",
+            "X/60-70/obese/hf",
+            "is 'X/60-70/obese/hf' in rows 2, 4: the row's other columns say '[FM]/",
+        ),
+        ("borrowed", "F/60-70/obese/hf", "in rows 2, 4: the row's other columns say ''"),
+        ("prompt", None, "is empty in rows 2, 4: it takes text"),
+        ("negative", float("nan"), "is empty in rows 2, 4: it takes text"),
+        ("guidance", float("nan"), "is empty in rows 2, 4: it takes numbers of at least 0"),
+        ("strength", float("inf"), "is .*inf.* in rows 2, 4: it takes numbers of at least 0"),
+        ("seed", -1, "is .*-1.* in rows 2, 4: it takes whole numbers of at least 0"),
+        ("steps", 0, "is .*0.* in rows 2, 4: it takes whole numbers from 1 to 1000"),
+        ("angle", 11.0, "in rows 2, 4: it takes numbers from -10 to 10 .anatomical limits"),
+        ("zoom", 1.2, "in rows 2, 4: it takes numbers from 0.95 to 1.05 .anatomical limits"),
+        ("dx", -0.1, "in rows 2, 4: it takes numbers from -0.03 to 0.03 .anatomical limits"),
+    ],
+)
+def test_a_row_that_cannot_be_drawn_is_refused_by_column_and_row(
+    index, subjects, column, value, words
+):
+    plan = balanced(index, count=6).assign(steps=8)
+    check(plan, subjects, index)
+    plan[column] = plan[column].astype(object)
+    plan.loc[[2, 4], column] = value
+    with pytest.raises(ValueError, match=f"plan column '{column}' (?=.*{words})"):
+        check(plan, subjects, index)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_random_prompts_are_independent_of_the_mask_but_for_the_diagnosis(index, subjects, seed):
+    plan = random_prompt(index, count=2000, seed=seed)
+    check(plan, subjects, index)
+    own = index.loc[plan.source_row].reset_index(drop=True)
+    assert (
+        plan.diagnosis.tolist() == own.diagnosis.tolist()
+        and plan.conditions.tolist() == own.conditions.tolist()
+    )
+    for axis, levels in {**AXES, "diagnosis": ("healthy", "hf")}.items():
+        shares = plan[axis].value_counts(normalize=True)
+        expected = (
+            {"<60": 0.25, "60-70": 0.25, "70+": 0.5}
+            if axis == "age_band"
+            else dict.fromkeys(levels, 1 / len(levels))
+        )
+        assert set(shares.index) == set(levels) and all(
+            abs(shares[k] - v) < 0.05 for k, v in expected.items()
+        )
+        if axis != "diagnosis":  # the same whatever the mask's subject, and whatever the diagnosis
+            for other in (own[axis], plan.diagnosis):
+                within = pd.crosstab(other, plan[axis], normalize="index")
+                assert (within - within.mean()).abs().to_numpy().max() < 0.12
+    assert set(plan.age) == {55.0, 65.0, 75.0, 85.0}  # the oldest is 82
+    assert plan.prompt.tolist()[:99] == [prompt(row) for _, row in plan.head(99).iterrows()]
+
+
+def test_random_prompts_say_nothing_a_cohort_does_not_know(index):
+    table = index.assign(sex=None, age=np.nan, age_band=None)
+    table["group"] = group_names(table)
+    plan = random_prompt(table, count=60)
+    assert plan.sex.isna().all() and plan.age.isna().all() and set(plan.bmi) == set(BMI_OF.values())
+    nobody = index.assign(age=index.age.where(index.split != "train"))
+    assert random_prompt(nobody, count=9).age.isna().all()
+    young = index.assign(age=index.age - 40)
+    young["age_band"] = age_band(young.age)
+    young["group"] = group_names(young)
+    assert set(random_prompt(young, count=60).age) <= {5.0, 15.0, 25.0, 35.0, 45.0}
+
+
+@pytest.mark.parametrize(
+    ("attribute", "values", "shown"),
+    [
+        ("sex", None, ["F", "M"]),
+        ("age", [50, 61.5, 88], [50.0, 61.5, 88.0]),
+        ("age", None, [55.0, 65.0, 75.0]),
+        ("bmi", None, [22.0, 27.5, 34.0]),
+        ("diagnosis", None, ["healthy", "hf"]),
+    ],
+)
+def test_a_sweep_varies_one_attribute_of_one_mask_and_seed(
+    index, subjects, attribute, values, shown
+):
+    plan = sweep(index, like="F/60-70/obese/hf", attribute=attribute, values=values)
+    check(plan, subjects, index)
+    assert (
+        plan[attribute].tolist() == shown and plan.source_row.nunique() == plan.seed.nunique() == 1
+    )
+    follows = {"age": {"age_band"}, "bmi": {"bmi_band"}, "diagnosis": {"label", "conditions"}}.get(
+        attribute, set()
+    )
+    varied = {column for column in plan if plan[column].astype(str).nunique() > 1}
+    assert (
+        varied <= {"row", attribute, "group", "prompt", "borrowed"} | follows
+        and {"prompt", "group"} <= varied
+    )
+    own = index.loc[plan.source_row[0]]
+    assert own.central and own.group == "F/60-70/obese/hf"
+
+
+def test_a_sweep_crosses_values_seeds_guidance_and_steps(index, subjects):
+    row = int(index.index[index.split == "train"][50])
+    plan = sweep(
+        index,
+        source_row=row,
+        attribute="sex",
+        seeds=3,
+        guidance=[1, 4],
+        steps=[4, 8, 20],
+        negative="blur",
+    )
+    check(plan, subjects, index)
+    assert (
+        len(plan) == 2 * 3 * 2 * 3
+        and set(plan.source_row) == {row}
+        and set(plan.negative) == {"blur"}
+    )
+    assert not plan.duplicated(["sex", "seed", "guidance", "steps"]).any()
+    assert (
+        set(plan.guidance) == {1.0, 4.0}
+        and set(plan.steps) == {4, 8, 20}
+        and plan.seed.nunique() == 3
+    )
+    seeds = sweep(index, seeds=4)
+    assert "steps" not in seeds and {c for c in seeds if seeds[c].astype(str).nunique() > 1} == {
+        "row",
+        "seed",
+    }
+    assert (
+        sweep(index, seeds=2, seed=3).seed.tolist()
+        == sweep(index, seeds=4, seed=3).seed.tolist()[:2]
+    )
+
+
+@pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
+def test_augmenting_moves_masks_within_limits_and_nothing_else(index, subjects, name):
+    still, plan = PLANS[name](index, per_mask=None), PLANS[name](index, per_mask=0)
+    assert (still[list(STILL)] == pd.Series(STILL)).all(axis=None)
+    check(plan, subjects, index)
+    for column, (low, high) in LIMITS.items():
+        assert plan[column].between(low, high).all() and plan[column].nunique() > 20
+        assert plan[column].max() - plan[column].min() > 0.7 * (high - low)
+    same = [column for column in plan if column not in STILL]
+    pd.testing.assert_frame_equal(plan[same], still[same])
+
+
+def test_negative_guidance_and_strength_are_every_rows(index):
+    plan = balanced(index, count=4, negative="noise", guidance=3, strength=0.5)
+    assert (
+        set(plan.negative) == {"noise"}
+        and set(plan.guidance) == {3.0}
+        and set(plan.strength) == {0.5}
+    )
+
+
+def pose(**changed: float) -> pd.DataFrame:
+    return pd.DataFrame([{**STILL, **changed}])
+
+
+@pytest.fixture(scope="module")
+def disc() -> np.ndarray:
+    """(1, 2, 101, 101): ED a disc of radius 20 with a dot far to its right, ES a smaller disc."""
+    y, x = np.mgrid[:101, :101] - 50
+    ed, es = (LV * (y**2 + x**2 <= radius**2) for radius in (20, 12))
+    ed[48:53, 88:93] = 3
+    return np.stack([ed, es])[None].astype(np.uint8)
+
+
+def centre(mask: np.ndarray, label: int) -> tuple[float, float]:
+    y, x = np.nonzero(mask == label)
+    return y.mean() - 50, x.mean() - 50
+
+
+def test_a_mask_that_is_not_moved_keeps_its_bytes(disc):
+    for pixels in (100, 101):
+        masks = np.random.default_rng(0).integers(0, 4, (3, 2, pixels, pixels), dtype=np.uint8)
+        rows = pd.concat([pose(), pose(angle=5), pose()])
+        done = moved(masks, rows)
+        assert done.dtype == np.uint8 and not np.shares_memory(done, masks)
+        assert (done[[0, 2]] == masks[[0, 2]]).all() and (done[1] != masks[1]).any()
+
+
+def test_a_mask_turns_scales_and_shifts_as_its_row_says(disc):
+    turned = moved(disc, pose(angle=10))[0]
+    y, x = centre(turned[0], 3)
+    # up: y is down
+    assert abs(y + 40 * np.sin(np.radians(10))) < 0.5 and abs(x - 40 * np.cos(np.radians(10))) < 0.5
+    assert (turned[1] == LV).sum() == pytest.approx((disc[0, 1] == LV).sum(), rel=0.02)
+    for zoom in (0.95, 1.05):
+        grown = moved(disc, pose(zoom=zoom))[0]
+        assert (grown[0] == LV).sum() == pytest.approx(zoom**2 * (disc[0, 0] == LV).sum(), rel=0.02)
+        assert np.allclose(centre(grown[1], LV), 0, atol=0.2)
+    shifted = moved(disc, pose(dy=0.03, dx=-0.02))[0]
+    for phase in (0, 1):
+        assert np.allclose(centre(shifted[phase], LV), (3, -2), atol=0.2)
+    edge = np.full((1, 2, 64, 64), LV, np.uint8)
+    assert (moved(edge, pose(dy=0.03))[0, :, 0] == 0).all() and (
+        moved(edge, pose(dy=0.03))[0, :, -1] == LV
+    ).all()
+
+
+def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
+    reused = index.assign(flags=np.where(index.frame != 0, "mask_reused", ""))
+    plan = copy(reused, count=3000)
+    plain, true = summary(plan).set_index("group"), summary(plan, reused).set_index("group")
+    own = reused.loc[plan.source_row]
+    expected = own.assign(key=own.subject + own["slice"].astype(str)).groupby("group").key.nunique()
+    assert true.masks.to_dict() == expected.to_dict() and (true.masks < plain.masks).any()
+    assert true.images.sum() == 3000 and (true.borrowed == 0).all()
+    pd.testing.assert_frame_equal(summary(plan), summary(plan, index))
+
+
+@pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt", "sweep", "custom"])
+def test_config_files_hold_what_their_plan_takes(name):
+    config = yaml.safe_load((ROOT / "conf" / "plan" / f"{name}.yaml").read_text())
+    module, _, function = config.pop("_target_").removeprefix("cmrgen.").partition(".")
+    plan_of = getattr({"plan": plans, "sweeps": sweeps, "custom": custom_plan}[module], function)
+    takes = inspect.signature(plan_of).parameters
+    keys = {key for key in takes if key not in ("index", "drawing")} | (
+        set(Drawing.__annotations__) if "drawing" in takes else set()
+    )
+    assert function == name and set(config) == keys - {"fields"}  # which generate.py gives
+    for key, parameter in takes.items():
+        if (
+            key in config
+            and not str(config[key]).startswith(("$", "???"))
+            and parameter.default is not parameter.empty
+        ):
+            assert key == "attribute" or config[key] == parameter.default

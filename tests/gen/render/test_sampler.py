@@ -1,0 +1,99 @@
+"""The sampler's settings: checked once, told by name, the same in a preview as in a set."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+import cmrgen.training.preview
+from cmrgen.render.sampler import Sampler
+from cmrgen.training.latents import Latents
+from cmrgen.training.preview import PreviewGrid
+from support import ROOT
+
+CONF = ROOT / "conf"
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"name": "euler"}, "sampler.name is 'euler'; it takes ddim, dpmpp, unipc"),
+        ({"guides": "promt"}, "sampler.guides is 'promt'; it takes prompt or both"),
+        ({"steps": 0}, "sampler.steps is 0; give a whole number of at least 1"),
+        ({"steps": 2.5}, "sampler.steps is 2.5"),
+        ({"reuse": True}, "sampler.reuse is True"),
+        ({"guidance": "high"}, "sampler.guidance is high; give a number"),
+        ({"guidance": float("nan")}, "sampler.guidance is nan"),
+        ({"interval": [0.8, 0.2]}, r"sampler.interval is \[0.8, 0.2\]; give two shares"),
+        ({"interval": [0, 1, 1]}, "give two shares"),
+        ({"interval": 0.5}, "sampler.interval is 0.5; give two shares"),
+        ({"interval": ["a", 1]}, "give two shares"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_it_takes(setting, told):
+    with pytest.raises(ValueError, match=told):
+        Sampler(**setting)
+
+
+def test_what_a_set_records_is_whatever_is_not_usual():
+    assert Sampler().settings() == {} == Sampler(guidance=7.0, steps=3, interval=[0, 1]).settings()
+    odd = Sampler(guides="both", interval=[0, 0.5], reuse=2).settings()
+    assert odd == {"interval": [0, 0.5], "guides": "both", "reuse": 2} and list(odd) == [
+        "interval",
+        "guides",
+        "reuse",
+    ]
+    # as it was typed, so that settings.json keeps its bytes
+    assert isinstance(odd["interval"][0], int)
+
+
+@pytest.mark.parametrize(
+    ("choice", "wanted"),
+    [
+        ("unipc", Sampler("unipc", 8, 2.0, "both")),
+        ("dpmpp", Sampler("dpmpp", 10, 2.0, "both")),
+        ("ddim", Sampler("ddim", 20, 4.0, "prompt")),
+    ],
+)
+def test_each_choice_is_what_it_says(choice, wanted):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert instantiate(compose("generate", [f"sampler={choice}"]).sampler) == wanted
+
+
+def test_a_preview_is_drawn_with_the_whole_setting(tmp_path, monkeypatch):
+    asked: list[dict] = []
+
+    def images(masks: torch.Tensor, **how) -> torch.Tensor:
+        asked.append(how)
+        return torch.zeros(masks.shape, dtype=torch.uint8)
+
+    monkeypatch.setattr(
+        cmrgen.training.preview, "Generator", lambda **_: SimpleNamespace(images=images)
+    )
+    data = Latents.__new__(Latents)
+    data.store = SimpleNamespace(
+        masks=np.ones((2, 2, 16, 16), np.uint8), images=np.ones((2, 2, 16, 16), np.uint8)
+    )
+    data.pictured = pd.DataFrame({"prompt": ["a"] * 2})
+    module = SimpleNamespace(base=SimpleNamespace(pixels=16, release=lambda _: None), best=None)
+    trainer = SimpleNamespace(
+        datamodule=data,
+        sanity_checking=False,
+        is_global_zero=True,
+        current_epoch=0,
+        global_step=0,
+        loggers=[],
+        is_last_batch=True,
+        state=SimpleNamespace(fn="fit"),
+    )
+    sampler = Sampler("ddim", 3, guidance=5.0, guides="both", interval=(0, 0.5), reuse=2)
+    PreviewGrid(tmp_path, sampler=sampler).on_validation_epoch_end(trainer, module)
+    assert asked and all(
+        how["sampler"] is sampler and set(how["guidance"]) == {5.0} for how in asked
+    )

@@ -1,0 +1,341 @@
+"""Wrong values of settings: told in one paragraph by the setting's name, with what it takes, before
+anything begins."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from cmrstudy import checks, commands, jobs
+from support import ROOT
+
+CONF = ROOT / "conf"
+TRAINED = ("classifier", "controlnet", "base")
+FREE = (  # settings that are not checked by their value alone, and why
+    "task",
+    "name",
+    "unused",
+    "run_dir",
+    "data_root",
+    "synthetic_set",
+    "generator",
+    "classifier*",
+    "weights",
+    "ckpt_path",
+    # names, paths
+    "input.*",
+    "mitigation.name",
+    "arms",
+    "baseline",
+    "axes",
+    "audit*",
+    "backbones.*",
+    "base.*",
+    "shard",
+    "stale",
+    "logger.*",
+    "logger",
+    "callbacks",
+    "debug",
+    "local",
+    "preset.*",
+    "cohort.*._target_",
+    "*._target_",
+    "*._convert_",
+    "cohort.name",
+    "cohort.root",
+    "cohort.table",
+    "plan.path",
+    "data.cohort",
+    "data.root",
+    "data.synthetic_set",
+    "data.synthetic",
+    "data.budget",
+    "data.labels",
+    "data.sampling",
+    "model.base",
+    "model.memory",
+    "precision",
+    # told by who uses them
+    "sampler.interval",
+    "plan.guidance",
+    "plan.negative",
+    "model.unet._target_",
+    "trainer.accelerator",
+    "trainer.strategy",
+    "trainer.precision",
+    "trainer.max_time",
+    "trainer.val_check_interval",
+    # told by cmrstudy.training, cmrstudy.attempts or Lightning
+    "trainer.profiler",
+    "trainer.callbacks",
+)
+
+
+def composed(command: str, *given: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose(command, list(given))
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, str]:
+    """Command or experiment -> its config as YAML: composed once, then changed in place."""
+    made = {name: OmegaConf.to_yaml(composed("train", f"experiment={name}")) for name in TRAINED}
+    return made | {name: OmegaConf.to_yaml(composed(name)) for name in ("generate", "evaluate")}
+
+
+WRONG = [  # experiment or command, setting, value as typed, what the message says that it takes
+    *[
+        (task, "seed", value, "a whole number from 0 to 4294967295")
+        for task in (*TRAINED, "generate", "evaluate")
+        for value in ("-1", "abc", "1.5", "4294967296", "null", "true")
+    ],
+    *[
+        (task, "fold", value, "a whole number from 0 to 4, or null")
+        for task in ("classifier", "evaluate")
+        for value in ("5", "-1", "a")
+    ],
+    ("classifier", "resume", "maybe", "auto, true or false"),
+    ("classifier", "overwrite", "1", "true or false"),
+    ("classifier", "stale", "use", "keep, or null"),
+    ("classifier", "checkpoint.minutes", "0", "a number above 0, or null"),
+    ("classifier", "checkpoint.steps", "-1", "a whole number of at least 1, or null"),
+    ("classifier", "synthetic", "-5", "a number of images (0 for none), or only"),
+    ("classifier", "synthetic", "all", "or only"),
+    ("classifier", "synthetic", "1.5", "a number of images"),
+    (
+        "classifier",
+        "labels",
+        "hf",
+        "a list of one or more of hf, mi, ihd, af, each once, such as [hf]",
+    ),
+    ("classifier", "labels", "[hf,hf]", "each once"),
+    ("classifier", "labels", "[]", "a list of one or more"),
+    ("classifier", "budget", "time", "epochs or steps"),
+    *[
+        ("classifier", "data.batch_size", value, "a whole number of at least 1")
+        for value in ("0", "-1", "many", "null", "6.5")
+    ],
+    ("classifier", "data.images_per_epoch", "0", "at least 1, or null (one pass over the images)"),
+    ("classifier", "data.workers", "-1", "a whole number of at least 0"),
+    ("classifier", "data.workers", "auto", "a whole number of at least 0"),
+    *[
+        ("classifier", "model.lr", value, "a number of at least 0")
+        for value in ("-1e-4", "fast", "null", "nan", "inf")
+    ],
+    ("classifier", "preset.classifier_lr", "-1", "as model.lr it takes a number"),
+    (
+        "classifier",
+        "preset.classifier_epochs",
+        "0",
+        "as trainer.max_epochs it takes a whole number of at least 1",
+    ),
+    ("classifier", "model.weight_decay", "-1", "a number of at least 0"),
+    ("classifier", "model.width", "0", "a whole number of at least 1"),
+    ("classifier", "model.pixels", "-224", "a whole number of at least 1"),
+    ("classifier", "model.normalisation", "imagenet", "auto, or [mean, sd]"),
+    ("classifier", "model.normalisation", "[0.5,0]", "auto, or [mean, sd]"),
+    ("classifier", "model.plateau_patience", "0", "at least 1"),
+    ("classifier", "model.flips", "1.5", "a number from 0 to 1"),
+    ("classifier", "model.noise_std", "-0.1", "a number of at least 0"),
+    ("classifier", "model.backbone", "18", "a network's name"),
+    ("classifier", "model.weights", "3", "imagenet (videos: kinetics), a file of weights, or null"),
+    ("classifier", "mitigation.eta", "0", "a number above 0"),
+    ("classifier", "mitigation.sampling", "even", "all or balanced or matched"),
+    ("classifier", "mitigation.loss", "dro", "mean or weighted or groupdro"),
+    ("classifier", "mitigation.attribute", "age", "sex or age_band or bmi_band"),
+    ("classifier", "mitigation.constraint", "parity", "equalized_odds or"),
+    ("classifier", "model.compile", "1", "true or false"),
+    ("classifier", "cohort.pixels", "0", "a whole number of at least 8"),
+    ("classifier", "cohort.subjects", "-3", "a whole number of at least 1"),
+    ("classifier", "cohort.fov_mm", "0", "a number above 0"),
+    ("classifier", "cohort.hf_scale", "big", "a number above 0"),
+    ("classifier", "cohort.cine", "1", "a whole number of at least 2, or null (ED and ES)"),
+    ("classifier", "cohort.seed", "-1", "a whole number from 0"),
+    ("classifier", "trainer.max_epochs", "-3", "at least 1, or -1"),
+    ("classifier", "trainer.max_epochs", "ten", "at least 1, or -1"),
+    ("classifier", "trainer.max_steps", "0", "at least 1, or null"),
+    ("classifier", "trainer.accumulate_grad_batches", "0", "at least 1"),
+    ("classifier", "trainer.gradient_clip_val", "-1", "a number of at least 0, or null"),
+    ("classifier", "trainer.gradient_clip_algorithm", "median", "norm or value, or null"),
+    ("classifier", "trainer.limit_train_batches", "-2", "a number of batches, or a share"),
+    ("classifier", "trainer.limit_val_batches", "1.5", "a number of batches, or a share"),
+    ("classifier", "trainer.devices", "0", "a number of devices, -1 for all"),
+    ("classifier", "trainer.num_nodes", "0", "at least 1"),
+    ("classifier", "trainer.deterministic", "yes please", "true, false, warn, or null"),
+    ("classifier", "trainer.fast_dev_run", "0.5", "true, false, a number of batches, or null"),
+    ("controlnet", "model.lr", "-1", "a number of at least 0"),
+    ("controlnet", "base.control.lr", "-1", "as model.lr it takes"),
+    ("controlnet", "model.ema", "1", "a number from 0 (no average) to below 1"),
+    ("controlnet", "model.gamma", "0", "a number above 0, or null"),
+    ("controlnet", "model.prompt_dropout", "2", "a number from 0 to 1"),
+    ("controlnet", "model.warmup", "-1", "at least 0"),
+    ("controlnet", "data.splits", "[test]", "a list of one or more of train, extra"),
+    ("controlnet", "data.fields", "[race]", "a list of one or more of sex, age, bmi, diagnosis"),
+    ("controlnet", "data.copies", "0", "at least 1"),
+    ("controlnet", "preset.controlnet_batch", "0", "as data.batch_size it takes"),
+    ("controlnet", "data.val_images", "0", "at least 1"),
+    ("controlnet", "memory.frozen", "float16", "float32 or bfloat16"),
+    ("controlnet", "memory.compile", "maybe", "true or false"),
+    ("base", "model.autoencoder.steps", "0", "at least 1"),
+    ("base", "preset.base_unet_steps", "-1", "as model.unet.steps it takes"),
+    ("base", "model.unet.channels", "[]", "whole numbers of at least 1 as a list"),
+    ("base", "model.autoencoder.channels", "16", "whole numbers of at least 1 as a list"),
+    ("base", "model.unet.ema", "1.5", "below 1"),
+    ("base", "data.autoencoder_batch_size", "0", "at least 1"),
+    ("base", "data.workers", "-1", "at least 0"),
+    ("generate", "batch_size", "0", "at least 1"),
+    ("generate", "plan.count", "0", "at least 1"),
+    ("generate", "plan.missing", "drop", "skip or error or borrow"),
+    ("generate", "sampler.steps", "0", "at least 1"),
+    ("generate", "sampler.guidance", "strong", "a number"),
+    ("generate", "sampler.guides", "mask", "prompt or both"),
+    ("generate", "images", "some", "true or false"),
+    ("evaluate", "resamples", "0", "at least 40"),
+    ("evaluate", "fid_images", "-1", "at least 2"),
+    ("evaluate", "judge_steps", "200", "2 whole numbers of at least 1 as a list"),
+    ("evaluate", "judge_steps", "[200]", "2 whole numbers"),
+    ("evaluate", "audit", "perhaps", "true or false"),
+]
+
+
+@pytest.mark.parametrize(("task", "key", "value", "takes"), WRONG)
+def test_a_wrong_value_is_told_with_what_the_setting_takes(
+    task: str, key: str, value: str, takes: str, usual: dict[str, str]
+) -> None:
+    cfg = OmegaConf.create(usual[task])
+    OmegaConf.update(cfg, key, OmegaConf.create(f"v: {value}").v)
+    with pytest.raises(ValueError, match=re.escape(takes)) as caught:
+        commands.prepared(cfg)
+    told = str(caught.value)
+    assert told.startswith(f"{key}=") and "\n" not in told
+    assert "it takes " in told
+
+
+@pytest.mark.parametrize("task", [*TRAINED, "generate", "evaluate"])
+def test_the_usual_values_of_every_experiment_and_preset_are_right(
+    task: str, usual: dict[str, str]
+) -> None:
+    checks.check(OmegaConf.create(usual[task]))
+    for preset in ("demo", "smoke", "acdc"):
+        given = [f"experiment={task}"] if task in TRAINED else []
+        cohort = ["cohort=acdc"] if preset == "acdc" else []
+        checks.check(
+            composed("train" if task in TRAINED else task, f"preset={preset}", *given, *cohort)
+        )
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["cohort=ukbb", "base=sd21", "trainer=gpu8"],
+        ["input=cine"],
+        ["cohort=pooled", "input=cine"],
+        ["trainer=ddp", "debug=fast"],
+        ["mitigation=groupdro"],
+        ["mitigation=thresholds", "debug=overfit"],
+        ["synthetic=only", "debug=profile"],
+        ["cohort=mnms2"],
+    ],
+)
+def test_the_options_of_the_groups_are_right(given: list[str]) -> None:
+    task = "controlnet" if "base=sd21" in given else "classifier"
+    checks.check(composed("train", f"experiment={task}", *given))
+
+
+@pytest.mark.parametrize("task", [*TRAINED, "generate", "evaluate"])
+def test_no_setting_is_forgotten(task: str, usual: dict[str, str]) -> None:
+    """Each has a rule here, or stands in FREE: whoever adds one decides."""
+    keys = [key for key, *_ in checks.leaves(OmegaConf.create(usual[task]))]
+    assert len(keys) > 20
+    assert not [
+        key
+        for key in keys
+        if checks.rule(key) is None and not any(fnmatchcase(key, free) for free in FREE)
+    ]
+
+
+def test_settings_that_an_experiment_does_not_use_are_not_looked_at() -> None:
+    cfg = composed("train", "experiment=classifier", "sampler.steps=-1")
+    checks.check(cfg)
+    with pytest.raises(ValueError, match="sampler.steps=-1"):
+        checks.check(composed("generate", "sampler.steps=-1"))
+
+
+def test_each_cohort_of_a_pool_is_checked() -> None:
+    with pytest.raises(
+        ValueError, match="cohort.cohorts.acdc.max_rejected=2: it takes a number from 0 to 1"
+    ):
+        checks.check(
+            composed(
+                "train",
+                "experiment=classifier",
+                "cohort=pooled",
+                "cohort.cohorts.acdc.max_rejected=2",
+            )
+        )
+
+
+def test_the_choices_are_those_of_the_code() -> None:
+    from cmrcls import arms, mitigation
+    from cmrdata.subjects import AXES
+    from cmrgen import prompts
+    from cmrgen.base import phases
+    from cmrgen.plan import recipes
+    from cmrgen.render import sampler
+
+    theirs = {
+        "budget": arms.BUDGETS,
+        "mitigation.sampling": arms.SAMPLING,
+        "mitigation.loss": mitigation.LOSSES,
+        "mitigation.heads": mitigation.HEADS,
+        "mitigation.after": mitigation.AFTER,
+        "mitigation.attribute": tuple(AXES),
+        "mitigation.constraint": mitigation.CONSTRAINTS,
+        "plan.missing": recipes.MISSING,
+        "plan.thin": recipes.THIN,
+        "channels": (phases.EVEN, phases.PAPER),
+        "sampler.name": sampler.SAMPLERS,
+        "sampler.guides": sampler.GUIDES,
+    }
+    for key, names in theirs.items():
+        assert set(checks.CHOICES[key]) == set(names), key
+    assert checks.FIELDS == prompts.FIELDS and checks.DIAGNOSES == arms.DISEASES
+
+
+# sweeps
+
+
+def multirun(*given: str) -> str:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        load = GlobalHydra.instance().config_loader().load_configuration
+        config = load("train", list(given), run_mode=RunMode.MULTIRUN)
+        HydraConfig.instance().set_config(config)
+        with pytest.raises(SystemExit) as caught:
+            jobs.Jobs().on_multirun_start(config)
+        return str(caught.value.code)
+
+
+@pytest.mark.parametrize(
+    ("swept", "told"),
+    [
+        ("seed=0,1,-1", "seed=-1: it takes"),
+        ("seed=0,abc", "seed=abc: it takes"),
+        ("model.lr=1e-3,-1e-3", "model.lr=-0.001: it takes"),
+    ],
+)
+def test_a_sweep_with_a_wrong_value_begins_no_job(swept: str, told: str) -> None:
+    message = multirun("experiment=classifier", "preset=smoke", swept)
+    assert message.startswith(f"error: {told}") and "No job of the sweep has begun" in message
+
+
+def test_a_sweep_of_right_values_is_not_held_up() -> None:
+    right = composed("train", "experiment=classifier")
+    assert jobs.wrong_setting([right]) is None and jobs.shared_folder([]) is None
