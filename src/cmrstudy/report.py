@@ -32,13 +32,20 @@ LATEX = str.maketrans(
 )
 
 
+class Shown(NamedTuple):
+    """A table as readers see it: cells, what it shows, and what they must know of it."""
+
+    frame: pd.DataFrame
+    caption: str = ""
+    notes: Sequence[str] = ()  # sentences
+
+
 class Section(NamedTuple):
-    """A part of the report; a table's attrs may hold caption (str), warnings and refused (lists of
-    sentences)."""
+    """A part of the report."""
 
     heading: str
     paragraphs: Sequence[str] = ()
-    tables: Sequence[pd.DataFrame] = ()  # display frames
+    tables: Sequence[Shown | pd.DataFrame] = ()
     # title, which is also the alternative text; PNG or SVG file
     figures: Sequence[tuple[str, str | Path]] = ()
     warnings: Sequence[str] = ()
@@ -46,6 +53,33 @@ class Section(NamedTuple):
     sources: Mapping[str, Any] | Sequence[str] = ()
     # sentences for the box at the top of the page, which links to this section
     answers: Sequence[str] = ()
+
+
+def write_table(
+    shown: Shown, folder: str | Path, name: str, *, data: pd.DataFrame | None = None
+) -> list[Path]:
+    """Write a table for machines and for readers.
+
+    Args:
+        shown: what readers see, as <name>.md and <name>.tex (booktabs).
+        folder: made where it is missing.
+        name: of the files, without suffix.
+        data: what machines read, as <name>.csv; None: the frame of `shown`.
+
+    Returns:
+        Paths of the three files.
+    """
+    frame, caption = shown.frame, shown.caption
+    contents = {
+        "csv": (frame if data is None else data).to_csv(index=False),
+        "md": markdown(shown, caption),
+        "tex": latex(frame, caption, label=f"tab:{name}"),
+    }
+    paths = [Path(folder) / f"{name}.{suffix}" for suffix in contents]
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomic(path, content)
+    return paths
 
 
 def write_tables(
@@ -71,15 +105,18 @@ def write_tables(
     return paths
 
 
-def markdown(frame: pd.DataFrame, caption: str) -> str:
+def markdown(table: Shown | pd.DataFrame, caption: str) -> str:
     """A pipe table below its caption, with its warnings."""
+    frame = as_shown(table).frame
     rows = [[str(column) for column in frame.columns], ["---"] * frame.shape[1], *_cells(frame)]
     lines = [
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
         for row in rows
     ]
     return (
-        "\n".join([f"**{caption}**", "", *lines, *(f"\n> Note: {note}" for note in notes(frame))])
+        "\n".join(
+            [f"**{caption}**", "", *lines, *(f"\n> Note: {note}" for note in as_shown(table).notes)]
+        )
         + "\n"
     )
 
@@ -109,6 +146,13 @@ def latex(frame: pd.DataFrame, caption: str, *, label: str) -> str:
         )
         + "\n"
     )
+
+
+def as_shown(table: Shown | pd.DataFrame) -> Shown:
+    """A bare frame with the caption and notes of its attrs."""
+    if isinstance(table, Shown):
+        return table
+    return Shown(table, table.attrs.get("caption", ""), notes(table))
 
 
 def notes(frame: pd.DataFrame) -> list[str]:
@@ -180,19 +224,20 @@ def data_uri(path: Path) -> str:
     return f"data:{KINDS[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _table(frame: pd.DataFrame) -> dict[str, Any]:
+def _table(table: Shown | pd.DataFrame) -> dict[str, Any]:
     """What the page shows of a table; `text`: for each column, whether it holds words."""
+    frame, caption, sentences = as_shown(table)
     rows = _cells(frame)
     text = [
         not any(re.match(r"[-+−]?\d", cell) for cell in column) and set(column) != {"n/a"}
         for column in zip(*rows, strict=True)
     ]
     return {
-        "caption": frame.attrs.get("caption", ""),
+        "caption": caption,
         "columns": [str(c) for c in frame.columns],
         "rows": rows,
         "text": text or [False] * frame.shape[1],
-        "notes": notes(frame),
+        "notes": list(sentences),
         "long": len(frame) > LONG,
     }
 

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from hydra.utils import get_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmrdata.batch import LV
 from cmrdata.subjects import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
-from cmrgen.plan import from_table as custom_plan
-from cmrgen.plan import recipes as plans
-from cmrgen.plan import sweeps
 from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
 from cmrgen.plan.mask_moves import LIMITS, STILL, moved
 from cmrgen.plan.recipes import balanced, copy, random_prompt
@@ -595,9 +593,7 @@ def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
 @pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt", "sweep", "custom"])
 def test_config_files_hold_what_their_plan_takes(name):
     config = yaml.safe_load((ROOT / "conf" / "plan" / f"{name}.yaml").read_text())
-    module, _, function = config.pop("_target_").removeprefix("cmrgen.").partition(".")
-    plan_of = getattr({"plan": plans, "sweeps": sweeps, "custom": custom_plan}[module], function)
-    takes = inspect.signature(plan_of).parameters
+    takes = inspect.signature(get_object(config.pop("_target_"))).parameters
     keys = {key for key in takes if key not in ("index", "drawing")} | (
         set(Drawing.__annotations__) if "drawing" in takes else set()
     )
