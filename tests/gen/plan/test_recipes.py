@@ -593,11 +593,14 @@ def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
 @pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt", "sweep", "custom"])
 def test_config_files_hold_what_their_plan_takes(name):
     config = yaml.safe_load((ROOT / "conf" / "plan" / f"{name}.yaml").read_text())
-    takes = inspect.signature(get_object(config.pop("_target_"))).parameters
+    target = config.pop("_target_")
+    takes = inspect.signature(get_object(target)).parameters
     keys = {key for key in takes if key not in ("index", "drawing")} | (
         set(Drawing.__annotations__) if "drawing" in takes else set()
     )
-    assert function == name and set(config) == keys - {"fields"}  # which generate.py gives
+    assert target.endswith(f".{name}") and set(config) == keys - {
+        "fields"
+    }  # which generate.py gives
     for key, parameter in takes.items():
         if (
             key in config
