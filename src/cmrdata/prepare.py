@@ -378,7 +378,7 @@ def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
 
 def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
     """What the `rejected` may lack, and what a cohort's files must be."""
-    return f"{_unmasked(rejected)}{getattr(cohort, 'expected', '')}".strip()
+    return f"{_unmasked(rejected)}{cohort.expected}".strip()
 
 
 def _unmasked(rejected: pd.DataFrame) -> str:

@@ -27,7 +27,7 @@ from pyarrow import parquet
 from cmrdata.disk import append_at, differences, fingerprint, plain, size, write_atomic
 from cmrdata.tables import read_typed, typed
 
-FORMAT = 3  # raise it when the meaning of the bytes changes: older stores are then made anew
+FORMAT = 4  # raise it when the meaning of the bytes changes: older stores are then made anew
 PIXEL_FILES = ("images.u8", "masks.u8")
 PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 
@@ -66,7 +66,7 @@ class Store:
     @property
     def channels(self) -> int:
         """Of an image: 2 (ED, ES), or the frames of a heartbeat."""
-        return self.meta.get("channels", PAIR)
+        return int(self.meta["channels"])
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -223,11 +223,10 @@ class Writer:
             **meta,
             "format": FORMAT,
             "pixels": self.pixels,
+            "channels": self.channels["images.u8"],
             "rows": self.rows,
             "fingerprint": self.fingerprint,
         }
-        if (channels := self.channels["images.u8"]) != PAIR:
-            facts["channels"] = channels
         write_atomic(
             self.folder / "store.json",
             json.dumps(plain({"settings": self.settings, **facts}), indent=1),

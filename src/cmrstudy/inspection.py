@@ -83,10 +83,9 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
 
 def sizes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
     """How the scans' pixels and the pictures' compare, where the scans were read."""
-    fov_mm = getattr(cohort, "fov_mm", None)
     told = (
-        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm)
-        if fov_mm and "mm" in subjects
+        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=cohort.fov_mm)
+        if cohort.fov_mm and "mm" in subjects
         else None
     )
     return [told] if told else []

@@ -52,6 +52,8 @@ class Phantom(Cohort):
 
     max_rejected = 0.0
 
+    fov_mm: float
+
     def __init__(
         self,
         *,
@@ -84,33 +86,27 @@ class Phantom(Cohort):
             )
         self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
         self.controls_per_case, self.cine = controls_per_case, cine
-        self.settings: dict[str, Any] = {
-            "subjects": subjects,
-            "test_subjects": test_subjects,
-            "seed": seed,
-            "design": design,
-            "hf_scale": hf_scale,
-            "hf_share": hf_share,
-            "pixels": pixels,
-            "fov_mm": fov_mm,
-            "controls_per_case": controls_per_case,
-            "fold": fold,
-            "cine": cine,
+        self.count, self.test_count = subjects, test_subjects
+        self.design: dict[str, Any] = {"design": design, "hf_scale": hf_scale, "hf_share": hf_share}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings,
+            "subjects": self.count,
+            "test_subjects": self.test_count,
+            **self.design,
             "version": 1,
         }
 
     @cached_property
     def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(people, their anatomy), drawn when they are needed."""
-        of, rngs = (
-            self.settings,
-            [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))],
-        )
         # fresh people have a stream of their own
-        how = {key: of[key] for key in ("design", "hf_scale", "hf_share")}
+        rngs = [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))]
         parts = [
-            attributes(n, rng, **how)
-            for n, rng in zip((of["subjects"], of["test_subjects"]), rngs, strict=True)
+            attributes(n, rng, **self.design)
+            for n, rng in zip((self.count, self.test_count), rngs, strict=True)
             if n
         ]
         people = pd.concat(parts, ignore_index=True)
@@ -130,7 +126,7 @@ class Phantom(Cohort):
     @property
     def fresh(self) -> np.ndarray:
         """(subjects,) bool: who only enlarges the test split."""
-        return np.arange(len(self.people)) >= self.settings["subjects"]
+        return np.arange(len(self.people)) >= self.count
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = self.people.assign(
