@@ -24,7 +24,8 @@ class Stacks(NamedTuple):
 
     images: np.ndarray  # (n, 2, P, P) uint8 ED, ES, or (n, T, P, P) of a cohort with `cine`
     masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    index: pd.DataFrame  # type: ignore[assignment]  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
+    # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
+    index: pd.DataFrame
     rejected: pd.DataFrame  # subject, reason
 
 

@@ -243,7 +243,7 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
             f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
         )
     groups, full = table.group, whole(table).to_numpy()
-    weights = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
+    weights: np.ndarray = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
     weights[full] *= full.sum() / np.nansum(weights[full]) if full.any() else 1
     weights[~full] = 1.0
     weights /= weights.sum()

@@ -17,12 +17,13 @@ import pandas as pd
 from cmrdata.batch import LV
 from cmrdata.cohorts.reading.cells import Reading, is_missing
 from cmrdata.ejection import by_fraction, fractions
+from cmrdata.labels import check_labels, check_topology
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.overlay import overlay, reordered
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
-from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
+from cmrdata.slices import Scan, cine_frames, collect
 from cmrdata.volumes import Volume
 
 # a pathology that fails some hearts and spares others: a case where the ejection fraction is

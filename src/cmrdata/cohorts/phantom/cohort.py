@@ -224,7 +224,10 @@ def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     n = len(people)
     male, hf = (people.sex == "M").to_numpy(), (people.diagnosis == "hf").to_numpy()
     age, bmi = people.age.to_numpy(), people.bmi.to_numpy()
-    z = lambda sd=1.0: rng.normal(0, sd, n)  # noqa: E731
+
+    def z(sd: float = 1.0) -> np.ndarray:
+        return rng.normal(0, sd, n)
+
     # dilated, mid-range, preserved EF
     kind = np.where(hf, rng.choice([1, 2, 3], n, p=[0.45, 0.25, 0.30]), 0)
     dilated, middle, preserved = kind == 1, kind == 2, kind == 3
@@ -304,7 +307,8 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
     end = 0.36  # end-systole at 36 % of the cycle
     ejection = 0.5 * (1 - np.cos(np.pi * np.minimum(t, end) / end))
     filled = 0.78 * np.clip((t - end) / 0.27, 0, 1) ** 1.5 + 0.22 * np.clip((t - 0.82) / 0.18, 0, 1)
-    return 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    share: np.ndarray = 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    return share
 
 
 ES_FRAME = round(0.36 * FRAMES)
@@ -382,7 +386,8 @@ def rician(signal: np.ndarray, sigma: np.floating, rng: np.random.Generator) -> 
     1995)."""
     noise = rng.standard_normal((2, *signal.shape), dtype=np.float32)
     noise *= sigma
-    return np.hypot(signal + noise[0], noise[1])
+    magnitude: np.ndarray = np.hypot(signal + noise[0], noise[1])
+    return magnitude
 
 
 def paint(
@@ -503,4 +508,5 @@ def heart_size(
 
 
 def _sigmoid(v: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-v))
+    share: np.ndarray = 1 / (1 + np.exp(-v))
+    return share

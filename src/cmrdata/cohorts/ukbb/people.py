@@ -140,7 +140,8 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
     """What is known of people besides diagnoses; each array is (people,)."""
 
     def weighed(weight: str, height: str) -> np.ndarray:
-        return bmi_of(pd.Series(fields.value(weight)), pd.Series(fields.value(height))).to_numpy()
+        kilograms, metres = (pd.Series(fields.value(name)) for name in (weight, height))
+        return np.asarray(bmi_of(kilograms, metres))
 
     visit = fields.value(VISIT)
     age, age_flags = _age(
