@@ -335,7 +335,8 @@ def _band(
         values.append((one.value, one.rests_on))
         means[:, k] = one.influence @ around.weights
         singles.append([_single(one.influence[:, arm.own], arm.levels) for arm in around.arms])
-    drawn = _resampled(means.reshape(len(who), -1), counts, who).reshape(
+    columns = len(kinds) * len(around.arms)  # in words, since `who` may be nobody
+    drawn = _resampled(means.reshape(len(who), columns), counts, who).reshape(
         len(counts), *means.shape[1:]
     )
     varies = (means.astype(float) ** 2).sum(axis=0)
