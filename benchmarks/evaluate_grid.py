@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from cmrcls.fairness import grid
+from cmrcls.fairness.options import Options
 from cmrcls.fairness.predictions import read
 from cmrcls.fairness.section import fairness
 from cmrdata.subjects import AXES
@@ -119,11 +120,8 @@ def main() -> None:
     out = options.folder / "out"
     fairness(
         found,
-        {},
         folder=out,
-        pictures=out / "figures",
-        resamples=options.draws,
-        permutations=options.draws,
+        options=Options(resamples=options.draws, permutations=options.draws),
     )
     told.append(f"with the sections: {spent(start)}")
     print("; ".join(told))

@@ -13,8 +13,10 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from cmrstudy.report import Section, Shown, write_table
+
 AUTHORS = "the authors' to write"
-COLUMNS = ["item", "CLAIM", "TRIPOD+AI", "STARD", "where", "there"]
+CHECKLIST_COLUMNS = ["item", "CLAIM", "TRIPOD+AI", "STARD", "where", "there"]
 
 
 class Item(NamedTuple):
@@ -218,8 +220,25 @@ ITEMS = (
 )
 
 
+def checklist_section(folder: Path) -> Section:
+    """The report's last section: the checklist, also written to `folder`."""
+    table = Shown(
+        checklist(folder),
+        "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found",
+    )
+    write_table(table, folder, "checklist")
+    return Section(
+        "Where is what a reviewer looks for?",
+        [
+            "What only the authors know is theirs to write; numbers are those of the checklists' "
+            "published items."
+        ],
+        tables=[table],
+    )
+
+
 def checklist(folder: Path) -> pd.DataFrame:
-    """COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
+    """CHECKLIST_COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
     authors.
 
     Args:
@@ -241,4 +260,4 @@ def checklist(folder: Path) -> pd.DataFrame:
             else "elsewhere"
         )
         rows.append((item.asked, item.claim, item.tripod, item.stard, where, there))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=CHECKLIST_COLUMNS)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cmrcls.fairness.disparities import measured
 from cmrcls.fairness.metrics import Metric, Predicted, Scored, mean_of
+from cmrcls.fairness.options import check_specificity
 from cmrcls.fairness.study import Study, Tuned
 
 AT = ("sensitivity", "specificity", "ppv", "npv")
@@ -37,14 +38,6 @@ class Chosen(NamedTuple):
 
     study: Study
     thresholds: pd.DataFrame  # run, fold, threshold, negatives (of validation)
-
-
-def check_specificity(specificity: float) -> None:
-    """Raises ValueError unless it is a share."""
-    if not isinstance(specificity, int | float) or not 0 < specificity < 1:
-        raise ValueError(
-            f"specificity={specificity}: it takes a share between 0 and 1, such as 0.9"
-        )
 
 
 def at_specificity(study: Study, specificity: float) -> Chosen:

@@ -273,6 +273,33 @@ def compared(
     return [one.study(arms, baseline) for one in gathered.values()]
 
 
+def check_usable(
+    found: Sequence[grid.Run],
+    kept: Sequence[grid.Run],
+    left_out: Sequence[str],
+    *,
+    cohort: str,
+    classifiers: str,
+) -> None:
+    """Raise ValueError where finished runs are there and none of them may be used.
+
+    Args:
+        found: the runs below a folder.
+        kept: those that `grid.sound` kept.
+        left_out: why it left out the others.
+        cohort: name of the cohort at hand.
+        classifiers: the folder.
+    """
+    finished, usable = (
+        [run for run in of if run.record.state == "finished"] for of in (found, kept)
+    )
+    if finished and not usable:
+        raise ValueError(
+            f"none of the finished runs below {classifiers} can be evaluated with cohort {cohort}: "
+            f"{' '.join(left_out)} Give evaluate.py their cohort's settings, or other classifiers="
+        )
+
+
 def named(table: Table) -> str:
     """ "arm 'Synthetic' set 1 seed 0"."""
     made = f" set {table.set}" if table.set not in ("", "0") else ""

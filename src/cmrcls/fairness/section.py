@@ -3,13 +3,13 @@ drawn, in the order read."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cmrcls.fairness import clinical, disparities, study
+from cmrcls.fairness import clinical, disparities, grid, predictions, study
 from cmrcls.fairness import display as figures_fairness
 from cmrcls.fairness.cells import (
     accuracy_answers,
@@ -27,20 +27,22 @@ from cmrcls.fairness.cells import (
 )
 from cmrcls.fairness.disparities import FEWEST, Tables
 from cmrcls.fairness.metrics import BINS, scored
+from cmrcls.fairness.options import Options
 from cmrcls.fairness.statistics import friedman, tested
 from cmrcls.fairness.study import ENOUGH, FEWEST_FOLDS, LEVELS, PLURAL, Study
 from cmrcls.fairness.table2 import table2, wide
+from cmrdata.store import Store
 from cmrstudy import figures, paper
-from cmrstudy.report import Section, write_tables
+from cmrstudy.report import Section, sourced, write_tables
 
 PAPER_SEEDS = 8
+USUAL = Options()
 
 
 class Place(NamedTuple):
     """Where a disease's tables and figures go."""
 
     folder: Path
-    pictures: Path
     suffix: str  # of file names: "" for the first disease
     heading: str  # after headings
 
@@ -54,49 +56,109 @@ class Place(NamedTuple):
 
     def draw(self, figure: Any, name: str) -> Path:
         """Writes the figure; returns its PNG."""
-        return figures.save(figure, self.pictures / f"{name}{self.suffix}")[0]
+        return figures.save(figure, self.folder / "figures" / f"{name}{self.suffix}")[0]
+
+
+def fairness_sections(
+    of: grid.Study,
+    stores: Callable[[int | None], Store],
+    *,
+    folder: Path,
+    baseline: str | None = None,
+    subjects: Collection[str] | None = None,
+    cohort_name: str = "",
+    left_out: Sequence[str] = (),
+    options: Options = USUAL,
+) -> list[Section]:
+    """Table 2 and the statistics from the predictions of a study's finished runs, which are read
+    here and nowhere else.
+
+    Args:
+        of: the study.
+        stores: fold -> the store of the cohort at hand.
+        folder: where tables go; figures go to figures/ below it.
+        baseline: name or folder of the arm that others are compared with; None for the usual one.
+        subjects: all the cohort's.
+        cohort_name: where it is "ukbb" the paper's numbers stand beside ours.
+        left_out: sentences on runs that `grid.sound` left out.
+        options: how to measure.
+
+    Raises:
+        ValueError: as `predictions.read`.
+    """
+    studies = predictions.read(
+        of, stores, baseline_arm=baseline, axes=options.axes, subjects=subjects
+    )
+    sections = fairness(studies, folder=folder, cohort_name=cohort_name, options=options)
+    cells = grid.cells(of)
+    lacking = (
+        [" ".join([*grid.sentences(cells), *left_out])] if grid.missing(cells) or left_out else []
+    )
+    varied = [factors_sentence(of)] if of.factors else []
+    first = sections[0]
+    sections[0] = first._replace(
+        paragraphs=[*varied, *first.paragraphs], warnings=[*lacking, *first.warnings]
+    )
+    count, *marks = run_marks(of)
+    return [
+        one._replace(sources=[f"classifier runs: {count}", *marks, *sourced(one.sources)])
+        for one in sections
+    ]
+
+
+def run_marks(of: grid.Study) -> list[str]:
+    """Which runs a report rests on: how many, of how many steps, of which splits, sets and
+    factors."""
+    runs = [run for _, run in of.finished()]
+    steps = sorted({run.record.facts["steps"] for run in runs})
+    splits = sorted({run.record.facts["split_fingerprint"] for run in runs})
+    sets = sorted({mark for run in runs if (mark := run.fingerprint("synthetic_set")) is not None})
+    return [
+        f"{len(runs)}, {'/'.join(map(str, steps))} optimiser steps",
+        *(f"split fingerprint {mark}" for mark in splits),
+        *(f"synthetic set {mark}" for mark in sets),
+        *(f"factor {title}: {', '.join(values)}" for title, values in of.factors.items()),
+    ]
+
+
+def factors_sentence(of: grid.Study) -> str:
+    """What was varied, and how an arm's name says it."""
+    varied = "; ".join(f"{title} ({', '.join(values)})" for title, values in of.factors.items())
+    return f"What the runs differ in: {varied}. An arm is named by what differs from the experiment's own values."
 
 
 def fairness(
     studies: Sequence[Study],
-    facts: Mapping[str, Any],
     *,
     folder: Path,
-    pictures: Path,
-    axes: Sequence[str] = (),
-    resamples: int = 2000,
-    permutations: int = 2000,
-    specificity: float = 0.9,
-    seed: int = 0,
+    cohort_name: str = "",
+    options: Options = USUAL,
 ) -> list[Section]:
     """The report's sections on fairness, of each disease.
 
     Args:
-        studies: as `comparable.read` gives them, one per disease.
-        facts: where facts["cohort_name"] is "ukbb" the paper's numbers stand beside ours.
-        folder: where tables go.
-        pictures: where figures go.
-        axes: further columns whose values are subgroups.
-        resamples: of the bootstrap.
-        permutations: of subgroups among subjects.
-        specificity: at which sensitivity is told.
-        seed: of all draws.
+        studies: as `predictions.read` gives them, one per disease.
+        folder: where tables go; figures go to figures/ below it.
+        cohort_name: where it is "ukbb" the paper's numbers stand beside ours.
+        options: how to measure.
     """
     result = []
     for k, runs in enumerate(studies):
         several = len(studies) > 1
         suffix, heading = f"_{runs.disease}" if k else "", f": {runs.disease}" if several else ""
-        place = Place(Path(folder), Path(pictures), suffix, heading)
+        place = Place(Path(folder), suffix, heading)
         found = disparities.measure(
-            runs, axes=axes, resamples=resamples, permutations=permutations, seed=seed
+            runs,
+            axes=options.axes,
+            resamples=options.resamples,
+            permutations=options.permutations,
+            seed=options.seed,
         )
-        printed = facts.get("cohort_name") == "ukbb" and runs.disease == "hf"
+        printed = cohort_name == "ukbb" and runs.disease == "hf"
         result += [
-            _accuracy(runs, found, place, axes=axes, printed=printed),
+            _accuracy(runs, found, place, axes=options.axes, printed=printed),
             _apart(runs, found, place, printed=printed),
-            _in_use(
-                runs, place, specificity=specificity, axes=axes, resamples=resamples, seed=seed
-            ),
+            _in_use(runs, place, options),
             _measures(runs, found, place),
             _tests(runs, found, place),
         ]
@@ -248,12 +310,11 @@ def _apart(runs: Study, found: Tables, place: Place, *, printed: bool) -> Sectio
     )
 
 
-def _in_use(
-    runs: Study, place: Place, *, specificity: float, axes: Sequence[str], resamples: int, seed: int
-) -> Section:
+def _in_use(runs: Study, place: Place, options: Options) -> Section:
     heading, known = f"What would it be worth in use{place.heading}?", study.conditional(runs)
     prevalence = float(runs.subjects.label.mean())
-    curve = clinical.decision_curve(runs, resamples=resamples, seed=seed)
+    specificity, draws = options.specificity, {"resamples": options.resamples, "seed": options.seed}
+    curve = clinical.decision_curve(runs, **draws)
     useful = clinical.useful(curve)
     benefit = place.write(
         curve,
@@ -266,8 +327,9 @@ def _in_use(
     if reason := clinical.no_threshold(runs):
         warnings.append(f"No sensitivity at a fixed specificity: {reason}.")
     else:
-        options: dict[str, Any] = {"axes": axes, "resamples": resamples, "seed": seed}
-        table, thresholds = clinical.operating_table(runs, specificity=specificity, **options)
+        table, thresholds = clinical.operating_table(
+            runs, specificity=specificity, axes=options.axes, **draws
+        )
         caption = (
             f"Sensitivity at a specificity of {specificity:g}, thresholds chosen on validation, and predictive values at "
             f"the cohort's prevalence [95 % interval]; {known}"

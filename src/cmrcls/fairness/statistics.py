@@ -16,16 +16,6 @@ from cmrcls.fairness.study import Level, Study, by_seed, levels
 
 LEVEL = 0.95
 ALPHA = 0.05
-FEWEST_DRAWS = 40  # of which the 2.5 % outside an interval is one
-
-
-def check_draws(**counts: int) -> None:
-    """Raises ValueError naming a setting that is too small a number of draws for an interval."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < FEWEST_DRAWS:
-            raise ValueError(
-                f"{name}={count}: it takes a whole number of {FEWEST_DRAWS} or more; 2000 is usual"
-            )
 
 
 def resample(n: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,7 +8,6 @@ import pytest
 
 from cmrcls.fairness.clinical import (
     at_specificity,
-    check_specificity,
     decision_curve,
     net_benefit,
     no_threshold,
@@ -73,8 +72,6 @@ def test_a_specificity_that_is_none_is_refused_by_name():
             ValueError, match=f"specificity={value}: it takes a share between 0 and 1"
         ):
             at_specificity(judged(), value)
-    with pytest.raises(ValueError, match="specificity=None: it takes"):
-        check_specificity(None)
 
 
 def test_without_a_healthy_validation_subject_no_threshold_is_chosen():

@@ -5,7 +5,6 @@ from scipy import stats
 
 from cmrcls.fairness import statistics
 from cmrcls.fairness.statistics import (
-    check_draws,
     compared,
     corrected_for_many,
     friedman,
@@ -31,15 +30,6 @@ def with_runs(rows: list[tuple[str, str, str, str]]) -> Study:
 
 def seeds_of(*arms: str, seeds: int) -> list[tuple[str, str, str, str]]:
     return [(arm, "", "", str(seed)) for arm in arms for seed in range(seeds)]
-
-
-def test_too_few_draws_are_refused_by_the_setting():
-    check_draws(resamples=40, permutations=2000)
-    for value in (0, -1, 39, 1.5, None):
-        with pytest.raises(
-            ValueError, match=f"permutations={value}: it takes a whole number of 40 or more"
-        ):
-            check_draws(resamples=2000, permutations=value)
 
 
 def test_a_resample_draws_all_subjects_with_replacement():
