@@ -24,11 +24,11 @@ ADDED = ("audit", "backbones")  # settings that add to a report and change nothi
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
-    from cmrcls.fairness import grid
+    from cmrcls.fairness.classifier_runs import runs_below
 
     commands.prepared(cfg)
     measuring(cfg).check()
-    found = grid.read(Path(cfg.classifiers), shown=cfg.input.name)
+    found = runs_below(Path(cfg.classifiers), shown=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
         raise FileNotFoundError(
@@ -99,8 +99,10 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     sentences."""
     from hydra.utils import instantiate
 
-    from cmrcls.fairness import grid, participants, predictions, section
+    from cmrcls.fairness import grid, predictions, section
     from cmrcls.fairness.checklist import checklist_section
+    from cmrcls.fairness.classifier_runs import comparable
+    from cmrcls.fairness.participants_section import participants_section
     from cmrdata.prepare import prepare
     from cmrstudy import figures
     from cmrstudy.report import Section, report_html, sourced
@@ -114,19 +116,19 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         "cohort fingerprint": cohort.fingerprint,
     }
     stores = folds(cfg, cohort)
-    kept, left_out = grid.sound(found, cohort=lambda fold: stores(fold).fingerprint)
+    kept, left_out = comparable(found, cohort=lambda fold: stores(fold).fingerprint)
     predictions.check_usable(
         found, kept, left_out, cohort=cohort.folder.name, classifiers=cfg.classifiers
     )
-    study = grid.study(kept, shown=cfg.input.name, wanted=cfg.arms)
-    sentences = grid.sentences(grid.cells(study)) + left_out
+    study = grid.arrange(kept, wanted=cfg.arms)
+    sentences = grid.sentences(grid.expected_runs(study)) + left_out
     drawn = figures.save(
         figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics"
     )
     done = study.finished()
     fold = done[0][1].fold if done else cfg.fold
     sections = [
-        participants.section(
+        participants_section(
             stores(fold),
             study,
             folder=folder,

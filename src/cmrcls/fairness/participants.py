@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrcls.fairness.grid import Study
-from cmrcls.fairness.study import SUBGROUPS
+from cmrcls.fairness.grid import Grid
+from cmrcls.fairness.subgroups import SUBGROUPS
 from cmrdata.store import Store
 from cmrdata.subjects import CONDITIONS, DIAGNOSES, further_columns
-from cmrstudy.report import Section, write_tables
 
-FEW = 10  # smaller counts of people with an attribute are not printed
+MIN_COUNT = 10  # smaller counts of people with an attribute are not printed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 CLASSES = {0: "healthy", 1: "diseased"}
 CONDITION_NAMES = {
@@ -26,7 +25,7 @@ CONDITION_NAMES = {
     "af": "atrial fibrillation",
 }
 assert set(CONDITION_NAMES) == set(CONDITIONS), "a condition has no name"
-NUMERIC = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
+NUMBERS = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
 FLOW_COLUMNS = [
     "step",
     "part",
@@ -51,7 +50,7 @@ BASELINE_COLUMNS = [
 ]
 
 
-def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
+def flow(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
     """From the folders found to the arms: a row per step, and per reason why somebody was left out.
 
     Args:
@@ -59,7 +58,8 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
         study: whose finished runs are the arms; None for none.
         rejected: subject, reason: of those that could not be read.
 
-    Returns: FLOW_COLUMNS; `step` is found, left out, read, split, used or arm. Counts are exact.
+    Returns:
+        FLOW_COLUMNS; `step` is found, left out, read, split, used or arm. Counts are exact.
     """
     subjects, index = cohort.subjects, cohort.index
     lost = rejected[~rejected.subject.isin(subjects.subject)].drop_duplicates("subject")
@@ -101,69 +101,12 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
             rows.append({"step": "used", "part": "training, balanced", **_counted(used, images)})
             real = used
     for arm in study.arms if study else ():
-        done = [
-            run.record.facts["training_images"]
-            for run in arm.runs
-            if run.record.state == "finished"
-        ]
+        done = [run.record.facts["training_images"] for run in arm.finished]
         if done:
             rows.append(
                 _arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images))
             )
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
-
-
-def section(
-    cohort: Store,
-    study: Study | None,
-    *,
-    folder: Path,
-    sentence: str,
-    drawn: Path,
-    fold: int | None = None,
-) -> Section:
-    """The report's first section: flow.csv and baseline.csv, written below `folder`, with Fig. 1.
-
-    Args:
-        cohort: the store that the runs (of that fold) were trained on.
-        study: whose finished runs are the arms; None for none.
-        folder: of the report's tables.
-        sentence: on the splits.
-        drawn: Fig. 1.
-        fold: of the store.
-    """
-    of = f", fold {fold}" if fold is not None else ""
-    rejected = read_rejected(cohort.folder)
-    moving, people = flow(cohort, study, rejected=rejected), baseline(cohort.subjects)
-    tables = []
-    for name, frame, shown, caption in (
-        (
-            "flow",
-            moving,
-            flow_cells(moving),
-            f"Participants and images, from what was found to each arm's training{of}",
-        ),
-        (
-            "baseline",
-            people,
-            baseline_cells(people),
-            f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
-            f"mean difference, diseased - healthy and test - training. Counts of fewer than {FEW} are hidden",
-        ),
-    ):
-        shown.attrs["caption"] = caption
-        write_tables(frame, folder, name, caption, display=shown)
-        tables.append(shown)
-    paragraphs = [
-        sentence,
-        "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them.",
-    ]
-    return Section(
-        "Who is in the study",
-        paragraphs,
-        tables=tables,
-        figures=[("Fig. 1: diseased subjects and the cohort", drawn)],
-    )
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
@@ -219,34 +162,12 @@ def in_general(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", bare)
 
 
-def flow_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`flow` for readers; reasons that hold for fewer than FEW participants say so."""
-    rows = []
-    for row in table.itertuples():
-        few = row.step == "left out" and row.participants < FEW
-        rows.append(
-            {
-                "step": row.step,
-                "": row.part if pd.isna(row.reason) else f"{row.part}: {row.reason}",
-                "participants": f"fewer than {FEW}" if few else f"{row.participants:,}",
-                "diseased": _whole(row.diseased),
-                "real images": _whole(row.real_images),
-                "synthetic images": _whole(row.synthetic_images),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _whole(value: float) -> str:
-    return "" if pd.isna(value) else f"{int(value):,}"
-
-
 def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
     """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level,
     split and label.
 
-    Counts below FEW are hidden (missing, `hidden` true), and with a single hidden level the next
-    smallest, which would tell it; so are mean and sd of fewer than FEW. Variables that nobody knows
+    Counts below MIN_COUNT are hidden (missing, `hidden` true), and with a single hidden level the next
+    smallest, which would tell it; so are mean and sd of fewer than MIN_COUNT. Variables that nobody knows
     are left out.
 
     Args:
@@ -258,7 +179,7 @@ def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
         for label in CLASSES:
             part = labelled[(labelled.split == split) & (labelled.label == label)]
             about = {"split": split, "label": label, "n": len(part)}
-            for name, title in NUMERIC.items():
+            for name, title in NUMBERS.items():
                 if labelled[name].notna().any():
                     rows.append(about | {"variable": title, "level": "", **_spread(part[name])})
             for title, values, levels in _categories(labelled, part):
@@ -278,7 +199,7 @@ def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
 
 def _spread(values: pd.Series) -> dict[str, Any]:
     known = values.dropna()
-    if len(known) < FEW:
+    if len(known) < MIN_COUNT:
         return {"known": np.nan, "hidden": len(known) > 0}
     return {"known": len(known), "mean": known.mean(), "sd": known.std(ddof=1), "hidden": False}
 
@@ -317,9 +238,9 @@ def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[s
     would tell them."""
     known = int(values.notna().sum())
     counts = [int((values == value).sum()) for value, _ in levels]
-    hidden = [0 < count < FEW for count in counts]
+    hidden = [0 < count < MIN_COUNT for count in counts]
     if len(levels) == 1:
-        hidden = [0 < counts[0] < FEW or 0 < known - counts[0] < FEW]
+        hidden = [0 < counts[0] < MIN_COUNT or 0 < known - counts[0] < MIN_COUNT]
     elif sum(hidden) == 1:
         others = [k for k, is_hidden in enumerate(hidden) if not is_hidden and counts[k] > 0]
         if others:
@@ -327,7 +248,7 @@ def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[s
     return [
         {
             "level": name,
-            "known": known if known >= FEW else np.nan,
+            "known": known if known >= MIN_COUNT else np.nan,
             "hidden": is_hidden,
             "count": np.nan if is_hidden else count,
             "share": np.nan if is_hidden or not known else count / known,
@@ -375,55 +296,3 @@ def _smd(a: pd.Series, b: pd.Series) -> float:
             sum(x["share"] * (1 - x["share"]) for x in (a, b)) / 2,
         )
     return float(apart / np.sqrt(variance)) if variance > 0 else (0.0 if apart == 0 else np.nan)
-
-
-def baseline_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`baseline` for readers: a row per variable and level, a column per split and label, and two
-    differences."""
-    smd = differences(table).pivot(index=["variable", "level"], columns="compared", values="smd")
-    columns = [(split, label) for split in SPLITS for label in CLASSES]
-    sizes = table.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n
-    rows = [
-        {
-            "": "n",
-            **{_head(*of): _size(sizes.get(of, 0)) for of in columns},
-            "SMD by diagnosis (test)": "",
-            "SMD test - training (healthy)": "",
-        }
-    ]
-    for (variable, level), part in table.groupby(["variable", "level"], sort=False):
-        at = part.set_index(["split", "label"])
-        apart = smd.loc[(variable, level)]
-        rows.append(
-            {
-                "": f"{variable}: {level}" if level else f"{variable}, mean (sd)",
-                **{_head(*of): _baseline_cell(at.loc[of]) for of in columns if of in at.index},
-                "SMD by diagnosis (test)": _signed(apart["diseased - healthy, test"]),
-                "SMD test - training (healthy)": _signed(apart["test - training, healthy"]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _head(split: str, label: int) -> str:
-    return f"{SPLITS[split]}, {CLASSES[label]}"
-
-
-def _size(n: int) -> str:
-    return f"{n:,}" if n == 0 or n >= FEW else f"fewer than {FEW}"
-
-
-def _baseline_cell(row: pd.Series) -> str:
-    if row.hidden:
-        return "hidden"
-    if not pd.isna(row["mean"]):
-        return f"{row['mean']:.1f} ({row['sd']:.1f})"
-    return (
-        "n/a"
-        if pd.isna(row["count"]) or pd.isna(row["share"])
-        else f"{int(row['count']):,} ({row['share']:.1%})"
-    )
-
-
-def _signed(value: float) -> str:
-    return "n/a" if pd.isna(value) else f"{value:+.2f}"

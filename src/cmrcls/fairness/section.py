@@ -9,33 +9,39 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from cmrcls.fairness import clinical, disparities, grid, predictions, study
-from cmrcls.fairness import display as figures_fairness
-from cmrcls.fairness.cells import (
-    accuracy_answers,
-    axis_name,
-    beside,
-    gap_answers,
-    gap_cells,
-    measure_name,
-    metric_cells,
-    operating_cells,
-    parity_cells,
-    reasons,
-    test_cells,
-    worst_cells,
+from cmrcls.fairness import clinical, disparities, grid, predictions
+from cmrcls.fairness.disparities import Tables
+from cmrcls.fairness.display import figures, tables
+from cmrcls.fairness.levels import (
+    LEVELS,
+    MIN_FREEDOM,
+    PLURAL,
+    conditions_in_words,
 )
-from cmrcls.fairness.disparities import FEWEST, Tables
 from cmrcls.fairness.metrics import BINS, scored
 from cmrcls.fairness.options import Options
-from cmrcls.fairness.statistics import friedman, tested
-from cmrcls.fairness.study import ENOUGH, FEWEST_FOLDS, LEVELS, PLURAL, Study
-from cmrcls.fairness.table2 import table2, wide
+from cmrcls.fairness.resampling import MIN_SUBJECTS_FOR_INTERVAL
+from cmrcls.fairness.sentences import (
+    accuracy_answers,
+    factors_sentence,
+    gap_answers,
+    what_varied,
+    without_interval,
+)
+from cmrcls.fairness.statistics import compare_all_arms, friedman
+from cmrcls.fairness.study import (
+    Study,
+    by_seed,
+    confusion_table,
+    reliability_table,
+    table2,
+)
+from cmrcls.fairness.subgroups import Axis
 from cmrdata.store import Store
-from cmrstudy import figures, paper
-from cmrstudy.report import Section, sourced, write_tables
+from cmrstudy import figures as drawing
+from cmrstudy import paper
+from cmrstudy.report import Section, Shown, sourced, write_table
 
-PAPER_SEEDS = 8
 USUAL = Options()
 
 
@@ -46,21 +52,28 @@ class Place(NamedTuple):
     suffix: str  # of file names: "" for the first disease
     heading: str  # after headings
 
-    def write(
-        self, frame: pd.DataFrame, name: str, caption: str, display: pd.DataFrame
-    ) -> pd.DataFrame:
-        """Writes the three files; returns `display` with its caption."""
-        display.attrs["caption"] = caption
-        write_tables(frame, self.folder, f"{name}{self.suffix}", caption, display=display)
-        return display
+    def write(self, shown: Shown, name: str, data: pd.DataFrame | None = None) -> Shown:
+        """Write a table's three files.
+
+        Args:
+            shown: what readers see.
+            name: of the files.
+            data: the measured table, for the CSV file; None: what readers see.
+
+        Returns:
+            `shown`.
+        """
+        table = None if data is None else tables.plain(data)
+        write_table(shown, self.folder, f"{name}{self.suffix}", data=table)
+        return shown
 
     def draw(self, figure: Any, name: str) -> Path:
         """Writes the figure; returns its PNG."""
-        return figures.save(figure, self.folder / "figures" / f"{name}{self.suffix}")[0]
+        return drawing.save(figure, self.folder / "figures" / f"{name}{self.suffix}")[0]
 
 
 def fairness_sections(
-    of: grid.Study,
+    of: grid.Grid,
     stores: Callable[[int | None], Store],
     *,
     folder: Path,
@@ -80,19 +93,19 @@ def fairness_sections(
         baseline: name or folder of the arm that others are compared with; None for the usual one.
         subjects: all the cohort's.
         cohort_name: where it is "ukbb" the paper's numbers stand beside ours.
-        left_out: sentences on runs that `grid.sound` left out.
+        left_out: sentences on runs that `comparable` left out.
         options: how to measure.
 
     Raises:
         ValueError: as `predictions.read`.
     """
-    studies = predictions.read(
-        of, stores, baseline_arm=baseline, axes=options.axes, subjects=subjects
-    )
+    studies = predictions.read(of, stores, baseline=baseline, axes=options.axes, subjects=subjects)
     sections = fairness(studies, folder=folder, cohort_name=cohort_name, options=options)
-    cells = grid.cells(of)
+    expected = grid.expected_runs(of)
     lacking = (
-        [" ".join([*grid.sentences(cells), *left_out])] if grid.missing(cells) or left_out else []
+        [" ".join([*grid.sentences(expected), *left_out])]
+        if grid.missing(expected) or left_out
+        else []
     )
     varied = [factors_sentence(of)] if of.factors else []
     first = sections[0]
@@ -106,7 +119,7 @@ def fairness_sections(
     ]
 
 
-def run_marks(of: grid.Study) -> list[str]:
+def run_marks(of: grid.Grid) -> list[str]:
     """Which runs a report rests on: how many, of how many steps, of which splits, sets and
     factors."""
     runs = [run for _, run in of.finished()]
@@ -119,12 +132,6 @@ def run_marks(of: grid.Study) -> list[str]:
         *(f"synthetic set {mark}" for mark in sets),
         *(f"factor {title}: {', '.join(values)}" for title, values in of.factors.items()),
     ]
-
-
-def factors_sentence(of: grid.Study) -> str:
-    """What was varied, and how an arm's name says it."""
-    varied = "; ".join(f"{title} ({', '.join(values)})" for title, values in of.factors.items())
-    return f"What the runs differ in: {varied}. An arm is named by what differs from the experiment's own values."
 
 
 def fairness(
@@ -168,26 +175,23 @@ def fairness(
 def _accuracy(
     runs: Study, found: Tables, place: Place, *, axes: Sequence[str], printed: bool
 ) -> Section:
-    table = table2(runs, axes=axes)
-    cells = wide(table)
+    table2_of = table2(runs, axes=axes)
+    table, known = table2_of.rows, conditions_in_words(runs)
     caption = (
         "Table 2: balanced accuracy per subgroup and training set, mean ± sd over runs; test subjects at natural "
-        f"prevalence; {study.conditional(runs)}"
+        f"prevalence; {known}"
     )
     shown = place.write(
-        table,
-        "table2",
-        caption + ("; beside it the paper's" * printed),
-        beside(cells) if printed else cells,
+        tables.table2_shown(table2_of, caption, beside_paper=printed), "table2", table
     )
     rows = found.subgroups[found.subgroups.metric == "balanced_accuracy"]
     single = rows[rows.crossed < 2]
     facts = table.drop_duplicates("subgroup")
-    warnings = [*_conditions(runs)]
-    if len(few := facts[(facts.positives < FEWEST) & (facts.positives > 0)]):
+    warnings = what_varied(runs)
+    if len(few := facts[(facts.positives < MIN_SUBJECTS_FOR_INTERVAL) & (facts.positives > 0)]):
         names = ", ".join(f"{row.subgroup} ({row.positives})" for row in few.itertuples())
         warnings.append(
-            f"Fewer than {FEWEST} positives in {names}: these rows move by chance and have no interval."
+            f"Fewer than {MIN_SUBJECTS_FOR_INTERVAL} positives in {names}: these rows move by chance and have no interval."
         )
     if len(none := facts[(facts.positives == 0) | (facts.positives == facts.n)]):
         warnings.append(
@@ -196,57 +200,24 @@ def _accuracy(
     return Section(
         f"Is the classifier fairer{place.heading}?",
         [
-            f"Arms: {', '.join(runs.arms)}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
+            f"Arms: {', '.join(map(str, runs.arms))}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
             f"{int(table.positives.iloc[0]):,} of them diseased.",
             "Intervals: 95 %, of an arm's mean; ± is the sd of single runs. They rest on a bootstrap of subjects, all "
             "predictions of a subject together, and on Student's t over the replicates of the highest level that was "
-            f"repeated often enough ({', '.join(PLURAL[name] for name in LEVELS)}; {ENOUGH + 1} or more). Generators of "
+            f"repeated often enough ({', '.join(PLURAL[name] for name in LEVELS)}; {MIN_FREEDOM + 1} or more). Generators of "
             "an arm count alike, so do sets of a generator and seeds of a set. Whatever was not repeated is given: "
-            f"{study.conditional(runs)}.",
+            f"{known}.",
         ],
         tables=[shown],
         figures=[
             (
                 "Table 2 as a forest plot",
-                place.draw(figures_fairness.forest(single), "fig_table2_forest"),
+                place.draw(figures.forest_figure(tables.plain(single)), "fig_table2_forest"),
             )
         ],
         warnings=warnings,
         answers=accuracy_answers(rows, baseline=runs.baseline),
     )
-
-
-def _conditions(runs: Study) -> list[str]:
-    """What readers must know of the levels at which runs were repeated."""
-    warnings = []
-    counted = {arm: study.replicates(runs, arm) for arm in runs.arms}
-    held = {
-        arm: {level.name for level in study.levels(runs.runs.iloc[runs.positions(arm)])}
-        for arm in runs.arms
-    }
-    if min(counts["seeds"] for counts in counted.values()) < PAPER_SEEDS:
-        counts = ", ".join(f"{arm} {counts['seeds']}" for arm, counts in counted.items())
-        warnings.append(
-            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it."
-        )
-    if lone := [arm for arm in runs.arms if not held[arm]]:
-        warnings.append(
-            f"Fewer than {ENOUGH + 1} seeds in {', '.join(lone)}: intervals hold the chance of who is in the test set, not "
-            "that of training."
-        )
-    if seeds := [arm for arm in runs.arms if held[arm] == {"seed"} and counted[arm]["sets"]]:
-        known = "; ".join(dict.fromkeys(study.given(runs, arm) for arm in seeds))
-        warnings.append(
-            f"Only classifier seeds vary in {', '.join(seeds)}: intervals and tests are conditional on {known}. Another "
-            "generator may move these arms by more than the intervals say. With three generators (or three sets of one) "
-            "that chance is in the intervals: docs/statistics.md."
-        )
-    if runs.folds is None or runs.folds.max() + 1 < FEWEST_FOLDS:
-        warnings.append(
-            "One split: what another division into training and test subjects would give is not in any "
-            "interval; fold=0,1,2,3,4 with -m has it."
-        )
-    return warnings
 
 
 def _apart(runs: Study, found: Tables, place: Place, *, printed: bool) -> Section:
@@ -255,7 +226,7 @@ def _apart(runs: Study, found: Tables, place: Place, *, printed: bool) -> Sectio
     if table.empty:
         return Section(heading, warnings=["No axis has two subgroups to compare."])
     gaps = table[table.measure == "balanced_accuracy"]
-    known = study.conditional(runs)
+    known = conditions_in_words(runs)
     paragraphs = [
         "Gap: the highest minus the lowest subgroup. Of subgroups that are all alike one is highest by chance, so an observed "
         "gap is too large, the more so the more and the smaller the subgroups, and the worst subgroup looks too bad. Beside "
@@ -276,32 +247,37 @@ def _apart(runs: Study, found: Tables, place: Place, *, printed: bool) -> Sectio
             f"The paper reports a reduction of {paper.GAP_REDUCTION:.0%} between sexes for Real + 4000, of observed gaps."
         )
     shown = place.write(
-        gaps,
+        Shown(
+            tables.gap_cells(gaps, baseline=baseline),
+            "Gaps in balanced accuracy between subgroups, less the bias of picking extremes "
+            f"[95 % interval]; {known}",
+        ),
         "gaps",
-        f"Gaps in balanced accuracy between subgroups, less the bias of picking extremes [95 % interval]; {known}",
-        gap_cells(gaps, baseline=baseline),
+        gaps,
     )
-    shown.attrs["warnings"] = reasons(gaps)
     worst = place.write(
-        found.worst,
+        Shown(
+            tables.worst_cells(found.worst, baseline=baseline),
+            "Worst subgroup by balanced accuracy, less the bias of picking extremes "
+            f"[95 % interval]; {known}",
+        ),
         "worst",
-        f"Worst subgroup by balanced accuracy, less the bias of picking extremes [95 % interval]; {known}",
-        worst_cells(found.worst, baseline=baseline),
+        found.worst,
     )
     parity = table[table.measure != "balanced_accuracy"]
     caption = (
         "Fairness measures: difference and ratio, less the bias of picking extremes [95 % interval of the difference]; "
         f"{known}"
     )
-    place.write(parity, "fairness", caption, parity_cells(parity))
+    place.write(Shown(tables.parity_cells(parity), caption), "fairness", parity)
     single = gaps[gaps.crossed < 2]
-    cells = parity_cells(parity[parity.crossed < 2])
-    cells.attrs["caption"] = caption
-    drawn = figures_fairness.gaps(single, {axis: axis_name(axis) for axis in single.axis})
+    single_parity = Shown(tables.parity_cells(parity[parity.crossed < 2]), caption)
+    names = [axis.in_words for axis in single.axis]
+    drawn = figures.gaps_figure(tables.plain(single).assign(axis=names))
     return Section(
         heading,
         paragraphs,
-        tables=[shown, worst, cells],
+        tables=[shown._replace(notes=without_interval(gaps)), worst, single_parity],
         figures=[("Gaps between subgroups per arm", place.draw(drawn, "fig_gaps"))],
         warnings=[]
         if baseline is not None
@@ -311,19 +287,20 @@ def _apart(runs: Study, found: Tables, place: Place, *, printed: bool) -> Sectio
 
 
 def _in_use(runs: Study, place: Place, options: Options) -> Section:
-    heading, known = f"What would it be worth in use{place.heading}?", study.conditional(runs)
+    heading, known = f"What would it be worth in use{place.heading}?", conditions_in_words(runs)
     prevalence = float(runs.subjects.label.mean())
     specificity, draws = options.specificity, {"resamples": options.resamples, "seed": options.seed}
     curve = clinical.decision_curve(runs, **draws)
-    useful = clinical.useful(curve)
     benefit = place.write(
-        curve,
+        Shown(
+            tables.plain(clinical.useful(curve)),
+            "Decision curve: thresholds at which acting on the classifier has a larger net benefit than acting on everybody or "
+            f"nobody; {known}",
+        ),
         "decision_curve",
-        "Decision curve: thresholds at which acting on the classifier has a larger net benefit than acting on everybody or "
-        f"nobody; {known}",
-        useful,
+        curve,
     )
-    tables, warnings = [benefit], []
+    shown, warnings = [benefit], []
     if reason := clinical.no_threshold(runs):
         warnings.append(f"No sensitivity at a fixed specificity: {reason}.")
     else:
@@ -334,13 +311,15 @@ def _in_use(runs: Study, place: Place, options: Options) -> Section:
             f"Sensitivity at a specificity of {specificity:g}, thresholds chosen on validation, and predictive values at "
             f"the cohort's prevalence [95 % interval]; {known}"
         )
-        tables.insert(0, place.write(table, "operating_point", caption, operating_cells(table)))
-        chosen = clinical.threshold_cells(thresholds)
+        cells = Shown(tables.operating_cells(table), caption)
+        shown.insert(0, place.write(cells, "operating_point", table))
         place.write(
-            thresholds,
+            Shown(
+                tables.threshold_cells(thresholds),
+                f"Thresholds chosen on validation for a specificity of {specificity:g}",
+            ),
             "thresholds",
-            f"Thresholds chosen on validation for a specificity of {specificity:g}",
-            chosen,
+            thresholds,
         )
     return Section(
         heading,
@@ -353,11 +332,11 @@ def _in_use(runs: Study, place: Place, options: Options) -> Section:
             f"decision_curve{place.suffix}.csv also has the curve of raw ones. Thresholds reach from a quarter of the "
             "prevalence to one half.",
         ],
-        tables=tables,
+        tables=shown,
         figures=[
             (
                 "Decision curve: net benefit per threshold",
-                place.draw(figures_fairness.decision(curve), "fig_decision_curve"),
+                place.draw(figures.decision_figure(tables.plain(curve)), "fig_decision_curve"),
             )
         ],
         warnings=warnings,
@@ -365,20 +344,24 @@ def _in_use(runs: Study, place: Place, options: Options) -> Section:
 
 
 def _measures(runs: Study, found: Tables, place: Place) -> Section:
-    rows = found.subgroups
-    display = metric_cells(rows)
-    caption = (
-        f"Metrics per subgroup and arm: mean over runs [95 % interval]; {study.conditional(runs)}"
+    known = conditions_in_words(runs)
+    shown = place.write(
+        Shown(
+            tables.metric_cells(found.subgroups),
+            f"Metrics per subgroup and arm: mean over runs [95 % interval]; {known}",
+        ),
+        "metrics",
+        found.subgroups,
     )
-    shown = place.write(rows, "metrics", caption, display)
-    reliability, counts = study.calibration(runs), study.confusion(runs)
+    reliability = tables.plain(reliability_table(runs))
+    counts = tables.plain(confusion_table(runs))
     place.write(
-        reliability,
+        Shown(reliability, "Predicted probability and share of diseased per bin, runs pooled"),
         "calibration",
-        "Predicted probability and share of diseased per bin, runs pooled",
-        reliability,
     )
-    confusion = place.write(counts, "confusion", "Decisions, mean over runs", counts.round(1))
+    confusion = place.write(
+        Shown(counts.round(1), "Decisions, mean over runs"), "confusion", counts
+    )
     return Section(
         f"Other measures{place.heading}",
         [
@@ -392,11 +375,11 @@ def _measures(runs: Study, found: Tables, place: Place) -> Section:
         figures=[
             (
                 "Calibration per arm, runs pooled; a dot's size grows with its predictions",
-                place.draw(figures_fairness.calibration(reliability), "fig_calibration"),
+                place.draw(figures.calibration_figure(reliability), "fig_calibration"),
             ),
             (
                 "Confusion matrices: mean counts over runs, shade: share of the row",
-                place.draw(figures_fairness.confusion(counts), "fig_confusion"),
+                place.draw(figures.confusion_figure(counts), "fig_confusion"),
             ),
         ],
     )
@@ -407,46 +390,33 @@ def _tests(runs: Study, found: Tables, place: Place) -> Section:
     if len(runs.arms) < 2:
         return Section(heading, warnings=["There is one arm only: nothing to test."])
     values = scored("balanced_accuracy", runs.predicted).value
-    tables = [tested(runs, values).assign(measure="overall")]
-    if not found.tests.empty:
-        names = [measure_name(f"{row.measure} {row.axis}") for row in found.tests.itertuples()]
-        tables.append(found.tests.assign(measure=names))
-    tests = pd.concat(tables, ignore_index=True)
+    overall = compare_all_arms(runs, values).assign(measure="overall", axis=Axis())
+    tests = pd.concat([overall, *([] if found.tests.empty else [found.tests])], ignore_index=True)
     tests = tests[["measure", *tests.columns.drop("measure")]]
     warnings = []
     if weak := sorted(set(tests.note) - {""}):
         warnings.append(
             f"Tests between two arms: {'; '.join(weak)}. That they find nothing says nothing."
         )
-    unit = tests[tests.measure == "overall"].unit.drop_duplicates()
+    unit = overall.unit.drop_duplicates()
     caption = (
         f"Arms compared, Holm-corrected within each measure; unit of the overall tests: {', '.join(unit)}; "
-        f"{study.conditional(runs)}"
+        f"{conditions_in_words(runs)}"
     )
-    shown = place.write(tests, "tests", caption, test_cells(tests))
-    ranking = friedman(study.by_seed(runs, values))
+    place.write(Shown(tables.test_cells(tests), caption), "tests", tables.tests_plain(tests))
+    ranking = friedman(by_seed(runs, values))
     warnings += ranking.warnings
     ranks = place.write(
-        table := pd.DataFrame(
-            [
-                {
-                    "measure": "overall",
-                    "seeds": ranking.blocks,
-                    "chi2": ranking.statistic,
-                    "p": ranking.p,
-                    "critical_difference": ranking.critical_difference,
-                    **ranking.ranks.round(2),
-                }
-            ]
+        Shown(
+            tables.rank_cells(ranking),
+            "Mean rank per arm (1 = best), Friedman's test over classifier seeds, Nemenyi's critical difference (5 %); given "
+            "the generators and sets",
         ),
         "ranks",
-        "Mean rank per arm (1 = best), Friedman's test over classifier seeds, Nemenyi's critical difference (5 %); given "
-        "the generators and sets",
-        table,
     )
     drawn = []
-    if ranking.critical_difference == ranking.critical_difference:
-        figure = figures_fairness.critical_difference(ranking.ranks, ranking.critical_difference)
+    if pd.notna(ranking.critical_difference):
+        figure = figures.ranks_figure(ranking.ranks.rename(index=str), ranking.critical_difference)
         drawn = [
             (
                 f"Critical differences: mean rank in overall balanced accuracy, {ranking.blocks} seeds; a bar joins arms "
@@ -454,8 +424,6 @@ def _tests(runs: Study, found: Tables, place: Place) -> Section:
                 place.draw(figure, "fig_critical_difference"),
             )
         ]
-    overall = test_cells(tests[tests.measure == "overall"])
-    overall.attrs |= shown.attrs
     return Section(
         heading,
         [
@@ -465,7 +433,7 @@ def _tests(runs: Study, found: Tables, place: Place) -> Section:
             f"{place.suffix}.csv) compare corrected values by the bootstrap; the intervals above also ask about other test "
             "subjects."
         ],
-        tables=[overall, ranks],
+        tables=[Shown(tables.test_cells(overall), caption), ranks],
         figures=drawn,
         warnings=warnings,
     )

@@ -13,10 +13,10 @@ from cmrcls.fairness.clinical import (
     no_threshold,
     operating_table,
     recalibrated,
-    threshold_cells,
     thresholds_of,
     useful,
 )
+from cmrcls.fairness.display.tables import threshold_cells
 from cmrcls.fairness.metrics import Predicted, scored
 from cmrcls.fairness.study import Study, Tuned
 from support.fake_runs import runs, small, studies, study_of

@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.grid import baseline, cells, factors, missing, sentences, sound, study
-from cmrcls.fairness.grid import read as runs_below
+from cmrcls.fairness.classifier_runs import comparable, runs_below
+from cmrcls.fairness.factors import factors
+from cmrcls.fairness.grid import arrange, baseline, expected_runs, missing, sentences
 from cmrcls.fairness.predictions import read
 from cmrdata.subjects import AXES
 from cmrstudy import runs
@@ -102,14 +103,14 @@ def stores(fold: int | None) -> Any:
 
 
 def arms(folder: Path, **options: Any) -> list[str]:
-    return [arm.name for arm in study(runs_below(folder), **options).arms]
+    return [arm.name for arm in arrange(runs_below(folder), **options).arms]
 
 
 def test_arms_have_the_papers_names_and_order(tmp_path):
     for arm in ("only", 4000, 0, 180):
         for mitigation in ("groupdro", "none"):
             write(tmp_path, arm, 0, mitigation=mitigation)
-    of = study(runs_below(tmp_path))
+    of = arrange(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == [
         "Real",
         "Real + 180",
@@ -145,7 +146,7 @@ def test_any_swept_key_is_a_factor_and_what_follows_from_one_is_none(tmp_path):
         "Real, budget steps, lr 0.0003",
         "Real, groupdro, eta 0.1",
     ]
-    assert all(len(arm.runs) == 2 for arm in study(found).arms[:4])
+    assert all(len(arm.runs) == 2 for arm in arrange(found).arms[:4])
 
 
 def test_a_setting_changed_in_a_file_is_a_factor_too(tmp_path):
@@ -163,11 +164,11 @@ def test_arms_of_experiments_of_ones_own_have_names_of_their_own(tmp_path):
         record = json.loads(run.read_text())
         record["settings"]["model.lr"] = lr
         run.write_text(json.dumps(record))
-    of = study(runs_below(tmp_path))
+    of = arrange(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == ["Real, lr 3e-05", "Real, lr 0.003"] and of.factors == {
         "lr": ["3e-05", "0.003"]
     }
-    assert baseline(of.arms) == "Real, lr 3e-05"
+    assert str(baseline(of.arms)) == "Real, lr 3e-05"
 
 
 def test_arms_of_two_sets_in_folders_of_one_name_have_names_of_their_own(tmp_path):
@@ -186,7 +187,7 @@ def test_close_values_and_keys_that_end_alike_stay_apart(tmp_path):
         write(tmp_path, 0, 0, model__lr=lr, cohort__pixels=32)
     names = arms(tmp_path)
     assert len(set(names)) == 4 and any("lr 0.00012345671" in name for name in names)
-    assert {"cohort.pixels", "model.pixels", "lr"} <= set(study(runs_below(tmp_path)).factors)
+    assert {"cohort.pixels", "model.pixels", "lr"} <= set(arrange(runs_below(tmp_path)).factors)
 
 
 def test_an_arm_is_chosen_by_its_name_whatever_is_in_it(tmp_path):
@@ -195,7 +196,7 @@ def test_an_arm_is_chosen_by_its_name_whatever_is_in_it(tmp_path):
     name = "Real, normalisation [0.4, 0.2]"
     assert (
         arms(tmp_path, wanted=[name]) == [name]
-        and baseline(study(runs_below(tmp_path)).arms, name) == name
+        and str(baseline(arrange(runs_below(tmp_path)).arms, name)) == name
     )
 
 
@@ -203,7 +204,7 @@ def test_runs_that_differ_in_seed_and_fold_alone_are_one_arm(tmp_path):
     for fold in range(2):
         for seed in range(2):
             write(tmp_path, 0, seed, fold=fold)
-    of = study(runs_below(tmp_path))
+    of = arrange(runs_below(tmp_path))
     assert of.factors == {} and [(arm.name, len(arm.runs)) for arm in of.arms] == [("Real", 4)]
 
 
@@ -230,11 +231,11 @@ def test_arms_are_chosen_by_name_or_folder(tmp_path):
 def test_the_baseline_is_real_images_with_the_usual_settings_unless_one_is_named(tmp_path):
     write(tmp_path, 0, 0, budget="steps")
     write(tmp_path, 9, 1)
-    assert baseline(study(runs_below(tmp_path)).arms) == "Real, budget steps"
+    assert str(baseline(arrange(runs_below(tmp_path)).arms)) == "Real, budget steps"
     write(tmp_path, 0, 0)
     write(tmp_path, 9, 0)
-    of = study(runs_below(tmp_path)).arms
-    assert baseline(of) == "Real" and baseline(of, "synthetic-9") == "Real + 9"
+    of = arrange(runs_below(tmp_path)).arms
+    assert str(baseline(of)) == "Real" and str(baseline(of, "synthetic-9")) == "Real + 9"
     with pytest.raises(ValueError, match="baseline=synthetic-\\*: 3 arms of that name"):
         baseline(of, "synthetic-*")
     assert baseline([arm for arm in of if arm.name == "Real + 9"]) is None
@@ -244,7 +245,7 @@ def test_the_baseline_is_real_images_with_the_usual_settings_unless_one_is_named
 
 
 def kept(folder: Path, **options: Any) -> tuple[list[str], list[str]]:
-    found, told = sound(runs_below(folder), **{"cohort": lambda fold: "c", **options})
+    found, told = comparable(runs_below(folder), **{"cohort": lambda fold: "c", **options})
     return [f"{run.group}/{run.seed}" for run in found], told
 
 
@@ -295,10 +296,10 @@ def test_sets_of_one_kind_are_repeats_and_of_another_kind_are_arms(tmp_path):
     for seed in range(2):
         write(tmp_path, 9, seed, made=("f1", "runs/synthetic/0", "k"))
     write(tmp_path, 9, 0, synthetic_set="b", made=("f2", "runs/synthetic/1", "k"))
-    of = study(runs_below(tmp_path))
+    of = arrange(runs_below(tmp_path))
     assert [arm.name for arm in of.arms] == ["Real + 9"]
     (one,) = read(of, stores)
-    assert one.runs.to_numpy().tolist() == [
+    assert one.runs.astype(str).to_numpy().tolist() == [
         ["Real + 9", "unknown", "0", "0"],
         ["Real + 9", "unknown", "0", "1"],
         ["Real + 9", "unknown", "1", "0"],
@@ -326,7 +327,7 @@ def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
         runs.uses(run, "synthetic_set", **told)
         shutil.rmtree(place)  # the classifier's run remembers
     write(tmp_path / "runs", 9, 0, synthetic_set="d", made=("set d", str(tmp_path / "gone"), "k"))
-    (one,) = read(study(runs_below(tmp_path / "runs")), stores)
+    (one,) = read(arrange(runs_below(tmp_path / "runs")), stores)
     assert [(row.generator, row.set) for row in one.runs.itertuples()] == [
         ("4", "0"),
         ("4", "1"),
@@ -374,18 +375,22 @@ def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
 def test_predictions_are_read_once_with_arm_seed_fold_and_split(tmp_path):
     for seed in (1, 0):
         write(tmp_path, 0, seed, fold=3)
-    (one,) = read(study(runs_below(tmp_path)), stores)
-    assert one.runs.seed.tolist() == ["0", "1"] and one.arms == ["Real"] and one.baseline == "Real"
+    (one,) = read(arrange(runs_below(tmp_path)), stores)
+    assert (
+        one.runs.seed.tolist() == ["0", "1"]
+        and list(map(str, one.arms)) == ["Real"]
+        and one.baseline == one.arms[0]
+    )
     assert one.subjects.subject.tolist() == [f"HERE{k}" for k in range(8)]  # by rows, not by names
     assert set(one.subjects.fold) == {3} and one.probability.shape == (8, 2)
     with pytest.raises(ValueError, match="no finished classifier runs"):
-        read(study(runs_below(tmp_path / "nowhere")), stores)
+        read(arrange(runs_below(tmp_path / "nowhere")), stores)
 
 
 def test_seeds_are_in_the_order_of_numbers(tmp_path):
     for seed in (10, 2):
         write(tmp_path, 0, seed)
-    assert read(study(runs_below(tmp_path)), stores)[0].runs.seed.tolist() == ["2", "10"]
+    assert read(arrange(runs_below(tmp_path)), stores)[0].runs.seed.tolist() == ["2", "10"]
 
 
 def test_predictions_of_runs_in_another_order_are_put_in_one(tmp_path):
@@ -393,7 +398,7 @@ def test_predictions_of_runs_in_another_order_are_put_in_one(tmp_path):
     path = write(tmp_path, 0, 1) / "predictions.csv"
     turned = pd.read_csv(path).iloc[::-1]
     turned.assign(probability=turned.row / 10).to_csv(path, index=False)
-    (one,) = read(study(runs_below(tmp_path)), stores)
+    (one,) = read(arrange(runs_below(tmp_path)), stores)
     assert one.probability[:, 1].tolist() == pytest.approx([k / 10 for k in range(8)])
 
 
@@ -403,14 +408,14 @@ def test_a_table_without_a_column_is_named_by_its_run(tmp_path):
     with pytest.raises(
         ValueError, match=r"synthetic-0/0: predictions.csv lacks the columns \['predicted'\]"
     ):
-        read(study(runs_below(tmp_path)), stores)
+        read(arrange(runs_below(tmp_path)), stores)
 
 
 # what is missing
 
 
 def table(folder: Path) -> pd.DataFrame:
-    return cells(study(runs_below(folder)))
+    return expected_runs(arrange(runs_below(folder)))
 
 
 def test_the_cells_of_a_study_are_the_product_of_what_occurs(tmp_path):
@@ -423,7 +428,7 @@ def test_the_cells_of_a_study_are_the_product_of_what_occurs(tmp_path):
     (tmp_path / "odd" / "0").mkdir(parents=True)
     (tmp_path / "odd" / "0" / "run.json").write_text('{"made_by": "another program"}')
     found = table(tmp_path)
-    assert len(found) == 4 * 3 and not found.duplicated(["arm", "fold", "seed"]).any()
+    assert len(found) == 4 * 3 and not found.duplicated(["folder", "fold", "seed"]).any()
     assert found.state.value_counts().to_dict() == {
         "finished": 5,
         "absent": 5,

@@ -11,19 +11,20 @@ import pandas as pd
 import pytest
 
 from cmrcls.fairness.checklist import AUTHORS, ITEMS, checklist
+from cmrcls.fairness.display.participants import baseline_cells, flow_cells
+from cmrcls.fairness.grid import ArmRuns
 from cmrcls.fairness.participants import (
-    FEW,
+    MIN_COUNT,
     baseline,
-    baseline_cells,
     differences,
     flow,
-    flow_cells,
     in_general,
     read_rejected,
-    section,
 )
+from cmrcls.fairness.participants_section import participants_section
 from cmrstudy.dashboards import names_persons
 from support.fake_index import fake_index, fake_people
+from support.fake_runs import arm_of
 
 
 def cohort(tmp_path: Path) -> Any:
@@ -73,14 +74,14 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
     store = cohort(tmp_path)
     real = 9 * int(store.subjects.balanced.sum())
     arms = [
-        SimpleNamespace(name="Real", runs=[run(0, real)]),
-        SimpleNamespace(name="Real + 36", runs=[run(36, real + 36), run(36, 0, state="failed")]),
-        SimpleNamespace(name="Synthetic", runs=[run("only", 500)]),
-        SimpleNamespace(
-            name="Real + 36, oversample_matched",
-            runs=[run(36, real + 36, **{"data.sampling": "matched"})],
+        ArmRuns(arm_of("Real"), [run(0, real)]),
+        ArmRuns(arm_of("Real + 36"), [run(36, real + 36), run(36, 0, state="failed")]),
+        ArmRuns(arm_of("Synthetic"), [run("only", 500)]),
+        ArmRuns(
+            arm_of("Real + 36, oversample_matched"),
+            [run(36, real + 36, **{"data.sampling": "matched"})],
         ),
-        SimpleNamespace(name="Real + 99", runs=[run(99, 0, state="failed")]),
+        ArmRuns(arm_of("Real + 99"), [run(99, 0, state="failed")]),
     ]
     table = flow(store, SimpleNamespace(arms=arms), rejected=rejected([]))
     own = table[table.step == "arm"].set_index("part")
@@ -108,7 +109,9 @@ def test_reasons_are_told_without_what_is_one_participants_own():
 def test_small_counts_of_reasons_are_not_shown(tmp_path):
     shown = flow_cells(flow(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40)))
     told = shown.set_index("").participants
-    assert told["not usable: odd"] == f"fewer than {FEW}" and told["not usable: common"] == "40"
+    assert (
+        told["not usable: odd"] == f"fewer than {MIN_COUNT}" and told["not usable: common"] == "40"
+    )
 
 
 def test_the_baseline_table_equals_a_count_and_hides_small_ones():
@@ -117,13 +120,13 @@ def test_the_baseline_table_equals_a_count_and_hides_small_ones():
     of = people[people.label.notna()]
     for row in table[(table.variable == "Sex") & ~table.hidden].itertuples():
         part = of[(of.split == row.split) & (of.label == row.label)]
-        assert row.count == (part.sex == {"Female": "F", "Male": "M"}[row.level]).sum() >= FEW
+        assert row.count == (part.sex == {"Female": "F", "Male": "M"}[row.level]).sum() >= MIN_COUNT
         assert row.share == pytest.approx(row.count / part.sex.notna().sum()) and row.n == len(part)
     for row in table[(table.variable == "Age (years)") & ~table.hidden].itertuples():
         part = of[(of.split == row.split) & (of.label == row.label)].age
         assert (row.mean, row.sd) == (pytest.approx(part.mean()), pytest.approx(part.std()))
     told = table["count"].dropna()
-    assert ((told == 0) | (told >= FEW)).all() and table.hidden.any()
+    assert ((told == 0) | (told >= MIN_COUNT)).all() and table.hidden.any()
 
 
 def test_a_hidden_count_cannot_be_told_from_the_others():
@@ -157,15 +160,15 @@ def test_a_cohort_without_attributes_has_a_table_too(tmp_path):
 def test_the_section_writes_its_tables(tmp_path):
     store = cohort(tmp_path)
     rejected(["damaged"] * 12).to_csv(tmp_path / "rejected.csv", index=False)
-    shown = section(
+    shown = participants_section(
         store, None, folder=tmp_path / "out", sentence="s", drawn=tmp_path / "fig.png", fold=2
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         f"{n}.{k}" for n in ("flow", "baseline") for k in ("csv", "md", "tex")
     }
     assert (
-        "not usable: damaged" in shown.tables[0][""].tolist()
-        and "fold 2" in shown.tables[1].attrs["caption"]
+        "not usable: damaged" in shown.tables[0].frame[""].tolist()
+        and "fold 2" in shown.tables[1].caption
     )
     page = (tmp_path / "out" / "flow.md").read_text() + (
         tmp_path / "out" / "baseline.md"

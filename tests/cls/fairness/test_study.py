@@ -4,17 +4,42 @@ import pytest
 from fairlearn import metrics as peers
 from sklearn.metrics import balanced_accuracy_score
 
-from cmrcls.fairness.cells import accuracy_answers, gap_answers
-from cmrcls.fairness.disparities import FEWEST, measure
+from cmrcls.fairness.disparities import measure
+from cmrcls.fairness.display.tables import plain, table2_shown
 from cmrcls.fairness.metrics import scored
 from cmrcls.fairness.options import Options
+from cmrcls.fairness.resampling import MIN_SUBJECTS_FOR_INTERVAL
 from cmrcls.fairness.section import fairness
-from cmrcls.fairness.study import RUN, Study, axes_of, by_seed, calibration, confusion
-from cmrcls.fairness.table2 import table2, wide
+from cmrcls.fairness.sentences import accuracy_answers, gap_answers
+from cmrcls.fairness.study import (
+    RUN_COLUMNS,
+    Study,
+    Table2,
+    by_seed,
+    confusion_table,
+    reliability_table,
+    table2,
+)
+from cmrcls.fairness.subgroups import Axis, divisions
 from cmrdata.subjects import AXES
 from cmrstudy import paper
 from cmrstudy.report import report_html
-from support.fake_runs import ARMS, one_study, runs, small, studies, study_of
+from support.fake_runs import ARMS, arm_of, one_study, runs, small, studies, study_of
+
+
+def rows_of(study: Study, **options) -> pd.DataFrame:
+    """Table 2, arms and axes by their names."""
+    return plain(table2(study, **options).rows)
+
+
+def wide(table: Table2) -> pd.DataFrame:
+    """Table 2 as readers see it."""
+    return table2_shown(table, "").frame
+
+
+def measured(study: Study, **options):
+    """What `measure` finds, arms and axes by their names."""
+    return type(found := measure(study, **options))(*map(plain, found))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -22,7 +47,7 @@ def test_every_cell_equals_sklearn_and_numpy(seed):
     # small: some groups lack positives
     table = runs(seed=seed, n=40, prevalence=0.1, arms=ARMS[:2])
     test = table[table.split == "test"]
-    result = table2(one_study(table))
+    result = rows_of(one_study(table))
     assert len(result) == 9 * 2
     names = {
         "Female": ("sex", "F"),
@@ -56,7 +81,8 @@ def test_every_cell_equals_sklearn_and_numpy(seed):
 
 
 def test_rows_and_columns_are_the_papers():
-    shown = wide(table2(one_study(runs())))
+    table = table2(one_study(runs()))
+    shown = wide(table)
     assert shown.subgroup.tolist() == [
         "Overall",
         "Female",
@@ -70,7 +96,7 @@ def test_rows_and_columns_are_the_papers():
     ]
     assert shown.columns.tolist() == ["subgroup", "n", "positives", "prevalence", *ARMS]
     assert shown[list(ARMS)].stack().str.fullmatch(r"0\.\d{3} ± 0\.\d{3}").all()
-    assert shown.prevalence.str.endswith("%").all() and shown.attrs["refused"] == []
+    assert shown.prevalence.str.endswith("%").all() and table.refused == []
 
 
 def test_one_class_and_empty_subgroups_stay_visible():
@@ -88,26 +114,27 @@ def test_one_class_and_empty_subgroups_stay_visible():
 
 def test_one_seed_has_no_spread():
     result = table2(one_study(runs(seeds=1, arms=("Real",))))
-    assert result.sd.isna().all() and (result.seeds == 1).all()
+    assert result.rows.sd.isna().all() and (result.rows.seeds == 1).all()
     assert wide(result)["Real"].str.endswith("(1 run)").all()
 
 
 def test_unknown_axes_are_refused_in_a_sentence():
     table = runs().drop(columns="age_band").assign(sex=np.nan, bmi_band="obese")
     result = table2(one_study(table))
-    assert result.subgroup.unique().tolist() == ["Overall"]
-    assert result.attrs["refused"] == [
+    assert result.rows.subgroup.unique().tolist() == ["Overall"]
+    assert result.refused == [
         "sex: unknown for all 120 test subjects, so it has no rows.",
         "bmi_band: all test subjects whose bmi_band is known are 'obese': nothing to compare.",
         "age_band: unknown for all 120 test subjects, so it has no rows.",
     ]
-    assert wide(result).attrs == result.attrs
+    notes = table2_shown(result, "").notes
+    assert notes == [f"Left out: {reason}" for reason in result.refused]
 
 
 def test_a_subject_without_an_attribute_counts_overall():
     table = runs(seeds=1, arms=ARMS[:1])
     table.loc[table.subject == "SYN0005", "sex"] = None
-    n = table2(one_study(table)).drop_duplicates("subgroup").set_index("subgroup").n
+    n = rows_of(one_study(table)).drop_duplicates("subgroup").set_index("subgroup").n
     assert n["Overall"] == 120 and n["Female"] + n["Male"] == 119
     assert n[["Normal BMI", "Overweight", "Obese"]].sum() == 120
 
@@ -115,7 +142,7 @@ def test_a_subject_without_an_attribute_counts_overall():
 def test_arms_may_have_different_numbers_of_seeds():
     table = runs()
     table = table[(table.arm != "Synthetic") | (table.seed == 0)]
-    assert table2(one_study(table)).groupby("arm").seeds.first().to_dict() == {
+    assert rows_of(one_study(table)).groupby("arm").seeds.first().to_dict() == {
         "Real": 3,
         "Real + 2000": 3,
         "Real + 4000": 3,
@@ -128,9 +155,9 @@ def test_a_table_read_from_disk_gives_the_same(tmp_path):
     table.loc[table.subject == "SYN0005", "sex"] = None
     table.to_csv(tmp_path / "p.csv", index=False)
     table.to_parquet(tmp_path / "p.parquet")
-    expected = table2(one_study(table))
+    expected = rows_of(one_study(table))
     for again in (pd.read_csv(tmp_path / "p.csv"), pd.read_parquet(tmp_path / "p.parquet")):
-        pd.testing.assert_frame_equal(table2(one_study(again)), expected)
+        pd.testing.assert_frame_equal(rows_of(one_study(again)), expected)
 
 
 def _edit(column, value, **where):
@@ -186,13 +213,13 @@ def test_a_damaged_run_is_left_out_by_name():
     table["probability"] = table.probability.astype(float)
     result = table2(one_study(table))
     without = runs()[lambda t: (t.arm != "Real") | (t.seed != 1)]
-    pd.testing.assert_frame_equal(result, table2(one_study(without)))
-    assert result.attrs["warnings"] == [
+    pd.testing.assert_frame_equal(result.rows, table2(one_study(without)).rows)
+    assert result.warnings == [
         "Left out: arm 'Real' seed 1: probability of subject SYN0003 is nan (1 such rows); rerun that run, it diverged or "
         "its table is damaged.",
         "Arm 'Real' has no run of seed 1, which other arms have.",
     ]
-    assert wide(result).attrs["warnings"] == result.attrs["warnings"]
+    assert table2_shown(result, "").notes == result.warnings
 
 
 def test_unknown_subjects_are_counted_and_their_names_kept():
@@ -223,9 +250,9 @@ def test_different_splits_are_refused_by_name():
 def test_folds_are_pooled_and_a_run_without_one_is_left_out():
     table = runs(seeds=2, arms=ARMS[:2])
     folded = table.assign(fold=table.subject.str[-1].astype(int) % 3)
-    pd.testing.assert_frame_equal(table2(one_study(folded)), table2(one_study(table)))
+    pd.testing.assert_frame_equal(rows_of(one_study(folded)), rows_of(one_study(table)))
     lacking = folded[(folded.seed == 0) | (folded.arm != "Real") | (folded.fold != 2)]
-    assert table2(one_study(lacking)).attrs["warnings"][0] == (
+    assert table2(one_study(lacking)).warnings[0] == (
         "Left out: arm 'Real' seed 1: it lacks fold 2, which others have; run it."
     )
 
@@ -238,15 +265,15 @@ def test_every_disease_is_a_study_of_its_own():
 def test_a_decision_overrides_the_threshold():
     table = runs(seeds=1, arms=("Real",))
     turned = table.assign(predicted=(table.probability <= 0.5).astype(int))
-    assert table2(one_study(turned)).balanced_accuracy.to_numpy() == pytest.approx(
-        1 - table2(one_study(table)).balanced_accuracy
+    assert rows_of(one_study(turned)).balanced_accuracy.to_numpy() == pytest.approx(
+        1 - rows_of(one_study(table)).balanced_accuracy
     )
 
 
 def test_a_further_axis_has_its_values_as_rows():
     table = runs(seeds=1, arms=("Real",))
     table["source"] = np.where(table.subject.str[-1].astype(int) % 2, "b", "a")
-    found = table2(one_study(table, axes=("source",)), axes=("source",))
+    found = rows_of(one_study(table, axes=("source",)), axes=("source",))
     assert found.subgroup.tolist()[-2:] == ["Source a", "Source b"] and found.n.tolist()[-2:] == [
         60,
         60,
@@ -262,7 +289,7 @@ def test_a_further_axis_has_its_values_as_rows():
 @pytest.mark.parametrize("seed", range(4))
 def test_fairness_measures_equal_fairlearn(seed):
     one = small(seed=seed, arms=("Real",), n=150)
-    rows = measure(one, resamples=8, permutations=8).disparities.set_index(["axis", "measure"])
+    rows = measured(one, resamples=8, permutations=8).disparities.set_index(["axis", "measure"])
     label, decided = one.subjects.label, one.decision[:, 0]
     for axis in AXES:
         pair = {"sensitive_features": one.subjects[axis]}
@@ -295,7 +322,7 @@ def two_sexes() -> Study:
 
 
 def test_gap_and_reduction_by_hand():
-    found = measure(two_sexes(), resamples=500, permutations=200)
+    found = measured(two_sexes(), resamples=500, permutations=200)
     gap = found.disparities.query("measure == 'balanced_accuracy'").set_index("arm")
     assert (
         gap.difference.tolist() == pytest.approx([0.2, 0.1])
@@ -321,14 +348,14 @@ def test_gap_and_reduction_by_hand():
 
 
 def test_a_reduction_of_a_gap_that_may_be_nothing_is_not_told():
-    rows = measure(small(n=600, seeds=1), resamples=200, permutations=200).disparities
+    rows = measured(small(n=600, seeds=1), resamples=200, permutations=200).disparities
     assert rows.reduction_low.isna().all()  # of noise: no gap is surely above 0
-    told = measure(two_sexes(), resamples=200, permutations=200).disparities.reduction_low
+    told = measured(two_sexes(), resamples=200, permutations=200).disparities.reduction_low
     assert told.notna().any()
 
 
 def test_every_number_has_n_and_an_interval_around_it():
-    rows = measure(small(seeds=4, n=600), resamples=400, permutations=8).subgroups
+    rows = measured(small(seeds=4, n=600), resamples=400, permutations=8).subgroups
     single = rows[~rows.axis.str.contains(" x ")]
     assert single[["n", "positives", "seeds", "mean", "sd"]].notna().all(axis=None)
     told = single[single.note == ""]
@@ -339,7 +366,7 @@ def test_every_number_has_n_and_an_interval_around_it():
         "arm"
     )
     assert table["mean"].to_dict() == pytest.approx(
-        table2(one_study(runs(n=600, arms=ARMS[:2], seeds=4)))
+        rows_of(one_study(runs(n=600, arms=ARMS[:2], seeds=4)))
         .query("axis == 'overall'")
         .set_index("arm")
         .balanced_accuracy.to_dict()
@@ -347,11 +374,13 @@ def test_every_number_has_n_and_an_interval_around_it():
 
 
 def test_small_groups_have_words_in_place_of_an_interval():
-    found = measure(small(n=150, prevalence=0.15), resamples=40, permutations=40)
+    found = measured(small(n=150, prevalence=0.15), resamples=40, permutations=40)
     rows = found.subgroups[found.subgroups.metric == "sensitivity"]
-    few = rows[(rows.positives < FEWEST) & (rows.positives > 0)]
+    few = rows[(rows.positives < MIN_SUBJECTS_FOR_INTERVAL) & (rows.positives > 0)]
     assert len(few) and few.low.isna().all()
-    assert few.note.str.fullmatch(rf"rests on \d+ subjects, fewer than {FEWEST}").all()
+    assert few.note.str.fullmatch(
+        rf"rests on \d+ subjects, fewer than {MIN_SUBJECTS_FOR_INTERVAL}"
+    ).all()
     gap = found.disparities[
         (found.disparities.axis == "sex x bmi_band")
         & (found.disparities.measure == "balanced_accuracy")
@@ -360,8 +389,8 @@ def test_small_groups_have_words_in_place_of_an_interval():
 
 
 def test_crossed_subgroups_divide_the_subjects():
-    cells = {axis.title: axis for axis in axes_of(small(n=60).subjects)}
-    assert {title: len(axis.names) for title, axis in cells.items()} == {
+    cells = {str(part.axis): part for part in divisions(small(n=60).subjects)}
+    assert {name: len(part.names) for name, part in cells.items()} == {
         "overall": 1,
         "sex": 2,
         "bmi_band": 3,
@@ -371,7 +400,7 @@ def test_crossed_subgroups_divide_the_subjects():
         "age_band x bmi_band": 9,
         "sex x age_band x bmi_band": 18,
     }
-    assert all((axis.codes >= 0).all() for axis in cells.values())
+    assert all((part.codes >= 0).all() for part in cells.values())
     assert "Female, Age < 60, Obese" in cells["sex x age_band x bmi_band"].names
 
 
@@ -379,7 +408,8 @@ def test_a_subject_of_unknown_age_is_in_no_subgroup_crossed_with_age():
     table = runs(seeds=1, arms=ARMS[:1])
     table.loc[table.subject == "SYN0005", "age_band"] = None
     known = {
-        axis.title: int((axis.codes >= 0).sum()) for axis in axes_of(one_study(table).subjects)
+        str(part.axis): int((part.codes >= 0).sum())
+        for part in divisions(one_study(table).subjects)
     }
     assert (
         known["sex"] == 120 and known["sex x age_band"] == known["sex x age_band x bmi_band"] == 119
@@ -389,7 +419,7 @@ def test_a_subject_of_unknown_age_is_in_no_subgroup_crossed_with_age():
 def test_a_one_class_subgroup_is_left_out_of_gaps_by_name():
     table = runs(seeds=1, n=300)
     table.loc[(table.age_band == "<60") & (table.split == "test"), "label"] = 0
-    gap = measure(one_study(table), resamples=8, permutations=8).disparities.set_index(
+    gap = measured(one_study(table), resamples=8, permutations=8).disparities.set_index(
         ["axis", "measure", "arm"]
     )
     assert gap.loc[("age_band", "balanced_accuracy", "Real"), "left_out"] == "Age < 60"
@@ -399,32 +429,34 @@ def test_a_one_class_subgroup_is_left_out_of_gaps_by_name():
 def test_renaming_seeds_changes_nothing_and_equal_seeds_add_no_certainty():
     one = small(seeds=3, n=300)
     options = {"resamples": 100, "permutations": 8}
-    rows = measure(one, **options).subgroups
+    rows = measured(one, **options).subgroups
     renamed = one._replace(runs=one.runs.assign(seed="7" + one.runs.seed))
-    pd.testing.assert_frame_equal(rows, measure(renamed, **options).subgroups)
+    pd.testing.assert_frame_equal(rows, measured(renamed, **options).subgroups)
     lone = small(seeds=1, n=300, arms=("Real",))
-    table = pd.DataFrame([("Real", "", "", str(seed)) for seed in range(5)], columns=RUN)
+    table = pd.DataFrame(
+        [(lone.arms[0], "", "", str(seed)) for seed in range(5)], columns=RUN_COLUMNS
+    )
     many = lone._replace(
         runs=table, probability=lone.probability.repeat(5, 1), decision=lone.decision.repeat(5, 1)
     )
-    once, more = (measure(of, **options).subgroups for of in (lone, many))
+    once, more = (measured(of, **options).subgroups for of in (lone, many))
     np.testing.assert_allclose(once.high - once.low, more.high - more.low, atol=1e-5)
 
 
 def test_tests_compare_seed_by_seed():
     one = small(seeds=3, arms=ARMS)
     scores = by_seed(one, scored("balanced_accuracy", one.predicted).value)
-    assert scores.shape == (3, 4) and scores.columns.tolist() == list(ARMS)
+    assert scores.shape == (3, 4) and list(map(str, scores.columns)) == list(ARMS)
     expected = balanced_accuracy_score(one.subjects.label, one.decision[:, 1])
-    assert scores.loc["1", "Real"] == pytest.approx(expected)
+    assert scores.loc["1", one.arms[0]] == pytest.approx(expected)
 
 
 def test_confusion_and_calibration_add_up():
     one = small(seeds=2)
-    counts = confusion(one)
+    counts = confusion_table(one)
     assert (counts.tp + counts.fn == counts.positives).all()
     assert (counts[["tp", "fn", "fp", "tn"]].sum(axis=1) == counts.n).all()
-    bins = calibration(one).groupby("arm").n.sum()
+    bins = reliability_table(one).groupby("arm").n.sum()
     assert (bins == 2 * 400).all()
 
 
@@ -531,7 +563,7 @@ def test_sections_of_a_cohort_that_cannot_be_divided(tmp_path):
     table.loc[(table.sex == "F") & (table.split == "test"), "label"] = 0
     parts = fairness(studies(table), folder=tmp_path, options=FEW_DRAWS)
     assert "No arm to compare with" in parts[1].warnings[0]
-    assert parts[1].tables[0].attrs["warnings"] == [
+    assert parts[1].tables[0].notes == [
         "No interval: Sex: fewer than two subgroups where it is defined."
     ]
     assert "Only one class in Female" in " ".join(parts[0].warnings)
@@ -553,7 +585,8 @@ def test_without_a_healthy_validation_subject_the_report_says_so(tmp_path):
 def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_leaves_zero():
     row = {
         "metric": "balanced_accuracy",
-        "axis": "overall",
+        "axis": Axis(),
+        "crossed": 0,
         "n": 1200,
         "positives": 53,
         "mean": 0.7,
@@ -565,7 +598,7 @@ def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_
         [
             {
                 **row,
-                "arm": "Real",
+                "arm": arm_of("Real"),
                 "high": 0.8,
                 "change": np.nan,
                 "change_low": np.nan,
@@ -573,7 +606,7 @@ def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_
             },
             {
                 **row,
-                "arm": "Real + 9",
+                "arm": arm_of("Real + 9", 1),
                 "high": 0.8,
                 "change": 0.1,
                 "change_low": 0.01,
@@ -581,7 +614,7 @@ def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_
             },
             {
                 **row,
-                "arm": "Synthetic",
+                "arm": arm_of("Synthetic", 2),
                 "high": 0.8,
                 "change": 0.1,
                 "change_low": -0.01,
@@ -590,7 +623,7 @@ def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_
         ]
     )
     told, chance = (
-        accuracy_answers(table, baseline="Real"),
+        accuracy_answers(table, baseline=arm_of("Real")),
         "the chance of subjects, given one split, these 2 seeds.",
     )
     assert told[0] == (

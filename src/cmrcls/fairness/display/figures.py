@@ -3,7 +3,7 @@ functions of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
@@ -17,7 +17,7 @@ MARKERS = "osD^vP*X"
 LEGEND = "line: 95 % interval; hollow: too few subjects for one"
 
 
-def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
+def forest_figure(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
     """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives,
     mean, low, high."""
     groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
@@ -39,7 +39,7 @@ def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
     return figure
 
 
-def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def gaps_figure(table: pd.DataFrame) -> Figure:
     """Largest difference between subgroups per axis and arm: columns axis, arm, corrected, low,
     high, difference, expected.
 
@@ -62,7 +62,7 @@ def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
             panel.plot(part.difference, places, "x", color=GREY, markersize=5, zorder=1)
             panel.plot(part.expected, places, "|", color=INK, markersize=8, zorder=1)
         panel.set_xlim(left=0)
-        panel.set_yticks(np.arange(len(axes)), [titles.get(axis, axis) for axis in axes])
+        panel.set_yticks(np.arange(len(axes)), axes)
         panel.set_xlabel(
             "gap in balanced accuracy between subgroups, less the bias of picking extremes\n"
             f"{LEGEND}\ncross: as observed; tick: mean of equal subgroups"
@@ -71,7 +71,7 @@ def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def decision(table: pd.DataFrame) -> Figure:
+def decision_figure(table: pd.DataFrame) -> Figure:
     """Decision curve: columns arm, threshold, net_benefit, low, high, treat_all."""
     arms = list(dict.fromkeys(table.arm))
     with matplotlib.rc_context(STYLE):
@@ -79,9 +79,7 @@ def decision(table: pd.DataFrame) -> Figure:
         panel = figure.subplots()
         for k, arm in enumerate(arms):
             part, colour = table[table.arm == arm], COLOURS[k % len(COLOURS)]
-            panel.plot(
-                part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=str(arm)
-            )
+            panel.plot(part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=arm)
             panel.fill_between(
                 part.threshold, part.low, part.high, color=colour, alpha=0.12, linewidth=0
             )
@@ -114,7 +112,7 @@ def decision(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def calibration(table: pd.DataFrame) -> Figure:
+def calibration_figure(table: pd.DataFrame) -> Figure:
     """Reliability: a panel per arm; columns arm, n, predicted, share; a dot's area grows with its
     predictions."""
     arms = list(dict.fromkeys(table.arm))
@@ -142,7 +140,7 @@ def calibration(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def confusion(table: pd.DataFrame) -> Figure:
+def confusion_figure(table: pd.DataFrame) -> Figure:
     """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over runs); shade:
     share of the row."""
     arms = list(table.arm)
@@ -160,13 +158,13 @@ def confusion(table: pd.DataFrame) -> Figure:
             )
             for tick in panel.get_yticklabels():
                 tick.set(rotation=90, va="center")
-            panel.set_title(_broken(str(row.arm)), fontsize=10)
+            panel.set_title(_broken(row.arm), fontsize=10)
         figure.supxlabel("decided", fontsize=11)
         figure.supylabel("is", fontsize=11)
     return figure
 
 
-def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
+def ranks_figure(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
     """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does
     not tell apart."""
     ordered = ranks.sort_values(kind="stable")
@@ -212,7 +210,7 @@ def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -
             panel.text(
                 edge - 0.02 * span if left else edge + 0.02 * span,
                 y,
-                f"{_broken(str(arm))} ({rank:.2f})",
+                f"{_broken(arm)} ({rank:.2f})",
                 ha="right" if left else "left",
                 va="center",
                 fontsize=10,
@@ -241,7 +239,7 @@ def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence
                 markerfacecolor=fill,
                 markersize=5.5,
             )
-        panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=str(arm))
+        panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=arm)
     undefined = {row: bool(part["mean"].isna().all()) for row, part in table.groupby("row")}
     for y, row in enumerate(rows):
         if undefined[row]:
@@ -285,8 +283,8 @@ def _cliques(ranks: np.ndarray, critical: float) -> list[tuple[int, int]]:
 
 
 def _columns(arms: Sequence[str]) -> int:
-    return min(4, len(arms)) if max(map(len, map(str, arms)), default=0) < 16 else 2
+    return min(4, len(arms)) if max(map(len, arms), default=0) < 16 else 2
 
 
 def _broken(arm: str) -> str:
-    return str(arm).replace(", ", ",\n")
+    return arm.replace(", ", ",\n")
