@@ -102,7 +102,6 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     from cmrcls.fairness import grid, predictions, section
     from cmrcls.fairness.checklist import checklist_section
     from cmrcls.fairness.classifier_runs import comparable
-    from cmrcls.fairness.participants_section import participants_section
     from cmrdata.prepare import prepare
     from cmrstudy import figures
     from cmrstudy.report import Section, report_html, sourced
@@ -121,14 +120,14 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         found, kept, left_out, cohort=cohort.folder.name, classifiers=cfg.classifiers
     )
     study = grid.arrange(kept, wanted=cfg.arms)
-    sentences = grid.sentences(grid.expected_runs(study)) + left_out
+    sentences = grid.progress_sentences(grid.expected_runs(study)) + left_out
     drawn = figures.save(
         figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics"
     )
     done = study.finished()
     fold = done[0][1].fold if done else cfg.fold
     sections = [
-        participants_section(
+        section.participants_section(
             stores(fold),
             study,
             folder=folder,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,3 +107,31 @@ def study_of(
     subjects = pd.DataFrame({"label": label, **columns})
     tuned = [{None: Tuned(label, decision[:, k].astype(float))} for k in range(len(table))]
     return Study(subjects, table, decision.astype(float), decision, table.arm[0], validation=tuned)
+
+
+def two_sexes() -> Study:
+    """Men: 0.9, then 0.8; women: 0.7 and 0.7. The gap falls from 0.2 to 0.1, a half; of 400
+    subjects of each kind."""
+    label = np.tile(np.repeat([1, 0], 400), 2)
+    right = (
+        np.concatenate([np.arange(400) < 4 * k for k in (90, 90, 70, 70, 80, 80, 70, 70)])
+        .reshape(2, 1600)
+        .T
+    )
+    decision = np.where(right, label[:, None], 1 - label[:, None])
+    rows = [("Real", "", "", "0"), ("Real + 2000", "0", "0", "0")]
+    return study_of(decision, rows, label=label, sex=np.repeat(["M", "F"], 800))
+
+
+def edited(column: str, value: Any, **where: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """A table with that value in the rows where columns have these."""
+
+    def apply(table: pd.DataFrame) -> pd.DataFrame:
+        rows = pd.Series(True, index=table.index)
+        for name, wanted in where.items():
+            rows &= table[name] == wanted
+        table[column] = table[column].astype(object)
+        table.loc[rows, column] = value
+        return table
+
+    return apply

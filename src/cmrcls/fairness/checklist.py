@@ -223,7 +223,7 @@ ITEMS = (
 def checklist_section(folder: Path) -> Section:
     """The report's last section: the checklist, also written to `folder`."""
     table = Shown(
-        checklist(folder),
+        checklist_table(folder),
         "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found",
     )
     write_table(table, folder, "checklist")
@@ -237,7 +237,7 @@ def checklist_section(folder: Path) -> Section:
     )
 
 
-def checklist(folder: Path) -> pd.DataFrame:
+def checklist_table(folder: Path) -> pd.DataFrame:
     """CHECKLIST_COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
     authors.
 

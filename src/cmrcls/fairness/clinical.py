@@ -143,7 +143,8 @@ def recalibrated(study: Study) -> Study:
 
 def _odds(probability: Array) -> Array:
     kept = np.clip(probability, NEAREST_PROBABILITY, 1 - NEAREST_PROBABILITY)
-    return np.log(kept / (1 - kept))
+    odds: Array = np.log(kept / (1 - kept))
+    return odds
 
 
 def thresholds_of(prevalence: float) -> Array:
@@ -186,7 +187,7 @@ def decision_curve(study: Study, *, resamples: int, seed: int) -> pd.DataFrame:
     )[BENEFIT_COLUMNS]
 
 
-def useful(curve: pd.DataFrame) -> pd.DataFrame:
+def useful_thresholds(curve: pd.DataFrame) -> pd.DataFrame:
     """Per arm, between which thresholds its net benefit is larger than treating all or nobody: arm,
     from, to, best."""
     rows = []

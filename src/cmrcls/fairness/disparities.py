@@ -48,8 +48,8 @@ class Measure(NamedTuple):
     rates: tuple[str, ...]  # of extremes.RATES
 
 
-# fairlearn's definitions; rows may be added from outside
-MEASURES = {
+# fairlearn's definitions. Rows may be added from outside: tables and the report read them here.
+MEASURES: dict[str, Measure] = {
     "balanced_accuracy": Measure("balanced accuracy", ("balanced_accuracy",)),
     "demographic_parity": Measure("demographic parity", ("selection_rate",)),
     "equal_opportunity": Measure("equal opportunity", ("sensitivity",)),
@@ -155,7 +155,15 @@ def measure(
         resamples: of the bootstrap.
         permutations: of subgroups among subjects.
         seed: of both.
+
+    Raises:
+        ValueError: for a measure of a rate that can't be permuted.
     """
+    for name, kind in MEASURES.items():
+        if unknown := sorted(set(kind.rates) - set(RATES)):
+            raise ValueError(
+                f"MEASURES[{name!r}]: {unknown[0]} is no rate that gaps are made of; these are {', '.join(RATES)}"
+            )
     rng = np.random.default_rng(seed)
     boot = bootstrap(study, resamples=resamples, seed=seed, rng=rng)
     divided = divisions(study.subjects, axes)
@@ -167,34 +175,49 @@ def measure(
         permutations=permutations,
         rng=rng,
     )
-    shown = {name: METRICS[name] for name in reported()}
-    rows: list[dict[str, Any]] = []
-    gaps: list[dict[str, Any]] = []
-    worst: list[dict[str, Any]] = []
-    tests: list[pd.DataFrame] = []
-    for division in each(divided, "subgroups and gaps", total=len(divided), unit="axes"):
-        axis = division.axis
-        further = RATES if axis.columns else ()
-        bands = scores_along(boot, division, shown | {name: METRICS[name] for name in further})
-        rows += metric_rows(boot, division, bands, shown)
-        if not axis.columns:
-            continue
-        facts = {"axis": axis, "crossed": len(axis.columns), "n": int((division.codes >= 0).sum())}
-        spreads = {name: _spreads(boot, division, bands, rates[axis], name) for name in MEASURES}
-        lowest = _lowest(boot, division, bands, rates[axis])
-        gaps += [
-            facts | row for name, some in spreads.items() for row in _gap_rows(boot, name, some)
-        ]
-        worst += [facts | row for row in _worst_rows(boot, lowest)]
-        for kind, extreme in (("worst", lowest), ("gap", spreads["balanced_accuracy"])):
-            table = _extreme_tests(boot, extreme, higher_is_better=kind == "worst")
-            tests.append(table.assign(measure=kind, axis=axis, crossed=len(axis.columns)))
+    parts = [
+        _along(boot, division, rates.get(division.axis, {}))
+        for division in each(divided, "subgroups and gaps", total=len(divided), unit="axes")
+    ]
+    tests = [part.tests for part in parts if not part.tests.empty]
     return Tables(
-        pd.DataFrame(rows, columns=SUBGROUP_COLUMNS),
-        pd.DataFrame(gaps, columns=DISPARITY_COLUMNS),
-        pd.DataFrame(worst, columns=WORST_COLUMNS),
+        pd.DataFrame([row for part in parts for row in part.subgroups], columns=SUBGROUP_COLUMNS),
+        pd.DataFrame([row for part in parts for row in part.gaps], columns=DISPARITY_COLUMNS),
+        pd.DataFrame([row for part in parts for row in part.worst], columns=WORST_COLUMNS),
         pd.concat(tests, ignore_index=True) if tests else pd.DataFrame(),
     )
+
+
+class _Rows(NamedTuple):
+    """What an axis adds to Tables."""
+
+    subgroups: list[dict[str, Any]]
+    gaps: list[dict[str, Any]]
+    worst: list[dict[str, Any]]
+    tests: pd.DataFrame
+
+
+def _along(boot: Bootstrap, division: Division, rates: Mapping[str, Rates]) -> _Rows:
+    """Everything of an axis; `rates` as `extremes.shuffled` has them, none for everybody."""
+    metrics = {name: METRICS[name] for name in reported()}
+    bands = scores_along(boot, division, metrics | {name: METRICS[name] for name in rates})
+    rows = list(metric_rows(boot, division, bands, metrics))
+    axis = division.axis
+    if not axis.columns:
+        return _Rows(rows, [], [], pd.DataFrame())
+    spreads = {name: _spreads(boot, division, bands, rates, name) for name in MEASURES}
+    lowest = _lowest(boot, division, bands, rates)
+    facts = {"axis": axis, "crossed": len(axis.columns), "n": int((division.codes >= 0).sum())}
+    gaps = [facts | row for name in MEASURES for row in _gap_rows(boot, name, spreads[name])]
+    worst = [facts | row for row in _worst_rows(boot, lowest)]
+    tests = [
+        _extreme_tests(boot, lowest, higher_is_better=True).assign(measure="worst"),
+        _extreme_tests(boot, spreads["balanced_accuracy"], higher_is_better=False).assign(
+            measure="gap"
+        ),
+    ]
+    table = pd.concat(tests, ignore_index=True).assign(axis=axis, crossed=len(axis.columns))
+    return _Rows(rows, gaps, worst, table)
 
 
 Extreme = TypeVar("Extreme", bound=Gap | Lowest)
@@ -240,18 +263,18 @@ def _part(
     rng: np.random.Generator,
 ) -> Part:
     """A rate of the k-th arm in the subgroups `who`, with its chance."""
-    arm, some = boot.arms[k], [bands[code][rate] for code in who]
-    runs = np.stack([score.value[arm.own] for score in some], axis=1)
+    arm, scores = boot.arms[k], [bands[code][rate] for code in who]
+    runs = np.stack([score.value[arm.own] for score in scores], axis=1)
     trained = extremes.trained(arm.levels, runs, draws=len(rates.rate) - 1, rng=rng)
-    return extremes.part(rates, k, who, trained=trained, dispersion=_dispersion(some, k))
+    return extremes.part(rates, k, who, trained=trained, dispersion=_dispersion(scores, k))
 
 
-def _dispersion(some: Sequence[Score], k: int) -> float:
+def _dispersion(scores: Sequence[Score], k: int) -> float:
     """By which chance between folds exceeds that of subjects, over subgroups; 1 where it doesn't,
     or without folds."""
     ratios = [
         len(score.folds) * np.var(score.folds[:, k], ddof=1) / score.varies[k]
-        for score in some
+        for score in scores
         if score.folds is not None and len(score.folds) >= MIN_FOLDS and score.varies[k] > 0
     ]
     return max(1.0, float(np.mean(ratios))) if ratios else 1.0
@@ -318,6 +341,7 @@ def _ratios(parts: Sequence[Part], gap: Gap) -> dict[str, float]:
 
 
 def _gap_rows(boot: Bootstrap, measure: str, spreads: Spreads[Gap]) -> Iterator[dict[str, Any]]:
+    """A row per arm: its gap, and the change from the baseline's."""
     for k, arm in enumerate(boot.arms):
         row: dict[str, Any] = {"arm": arm.arm, **arm.facts, **spreads.facts, "measure": measure}
         if not spreads.arms:
@@ -395,11 +419,10 @@ def _lowest(
             interval_cells(rate + noise[:, j], bands[who[j]][name].rests_on, limits=(0, 1))["low"]
             for j, rate in enumerate(part.rate)
         ]
-        ends = min(pointwise), _below_all(part.rate, noise)
         cells = {
             "worst": division.names[who[int(np.argmin(part.rate))]],
-            "low": ends[0],
-            "high": ends[1],
+            "low": min(pointwise),
+            "high": _below_all(part.rate, noise),
         }
         spreads.arms.append(Spread(worst, draws, cells))
     return spreads
@@ -416,6 +439,7 @@ def _below_all(rate: Array, noise: Array) -> float:
 
 
 def _worst_rows(boot: Bootstrap, spreads: Spreads[Lowest]) -> Iterator[dict[str, Any]]:
+    """A row per arm: its worst subgroup, and the change from the baseline's."""
     for k, arm in enumerate(boot.arms):
         row: dict[str, Any] = {"arm": arm.arm, **arm.facts, **spreads.facts}
         if not spreads.arms:
@@ -432,11 +456,11 @@ def _worst_rows(boot: Bootstrap, spreads: Spreads[Lowest]) -> Iterator[dict[str,
 def _extreme_tests(
     boot: Bootstrap, spreads: Spreads[Any], *, higher_is_better: bool
 ) -> pd.DataFrame:
-    """Every two arms compared by corrected gaps or worst subgroups; columns as statistics.tested
-    has them.
+    """Every two arms compared by corrected gaps or worst subgroups; columns as compare_all_arms has
+    them.
 
-    p: twice the share of draws of the difference beyond 0. Where too few subjects decide there is
-        none.
+    p is twice the share of draws of the difference beyond 0; where too few subjects decide there is
+    none.
     """
     rows = []
     for (j, first), (k, second) in combinations(enumerate(boot.arms), 2):

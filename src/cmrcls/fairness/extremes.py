@@ -67,7 +67,8 @@ class Curve(NamedTuple):
     def freed(self, observed: Array | float) -> Array:
         """The true values that give what was observed; where equal subgroups give more, theirs."""
         beyond = np.maximum(np.asarray(observed) - self.observed[-1], 0)
-        return np.interp(observed, self.observed, self.true) + beyond
+        freed: Array = np.interp(observed, self.observed, self.true) + beyond
+        return freed
 
 
 class Gap(NamedTuple):
@@ -319,14 +320,17 @@ def _noise(one: Part, rng: np.random.Generator) -> Array:
     and training."""
     usual = one.spread.mean(axis=0)
     scale = np.sqrt(np.divide(one.variance, usual, out=np.ones_like(usual), where=usual > 0))
-    return one.noise * scale + np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
+    training = np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
+    noise: Array = one.noise * scale + training
+    return noise
 
 
 def _weight(one: Part) -> Array:
     """(K,) of the subgroups in their common mean, the surer ones counting more."""
     variance = one.variance + one.trained.variance
     weight = 1 / variance if (variance > 0).all() else np.ones_like(variance)
-    return weight / weight.sum()
+    share: Array = weight / weight.sum()
+    return share
 
 
 def _centre(one: Part) -> float:

@@ -16,7 +16,7 @@ from cmrcls.fairness.study import amount_in_words
 REPEATS = ("seed", "fold", "cohort.fold", "cohort.seed")  # repeats of an arm, not arms
 
 
-def factors(of: Sequence[Run]) -> list[str]:
+def swept_factors(of: Sequence[Run]) -> list[str]:
     """The settings, or groups of them, in which the runs differ: first what their commands named,
     then what files say.
 

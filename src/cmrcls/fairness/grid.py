@@ -16,8 +16,8 @@ import pandas as pd
 from cmrcls.fairness.classifier_runs import SYNTHETIC, SYNTHETIC_SET, Run
 from cmrcls.fairness.factors import (
     arm_names,
-    factors,
     sort_key,
+    swept_factors,
     titles,
     value_of,
     values_in_words,
@@ -78,7 +78,7 @@ def arrange(classifiers: Iterable[Run], *, wanted: Sequence[str] | None = None) 
         ValueError: naming a wanted arm that there is not.
     """
     classifiers = list(classifiers)
-    keys = factors(classifiers)
+    keys = swept_factors(classifiers)
     together: dict[tuple[str, ...], list[Run]] = {}
     for run in classifiers:
         together.setdefault(tuple(repr(value_of(run, key)) for key in keys), []).append(run)
@@ -118,7 +118,7 @@ def _listed(arms: Iterable[ArmRuns]) -> str:
     return "; ".join(f"{arm.name!r} ({', '.join(arm.groups)})" for arm in arms)
 
 
-def baseline(arms: Sequence[ArmRuns], wanted: str | None = None) -> Arm | None:
+def baseline_arm(arms: Sequence[ArmRuns], wanted: str | None = None) -> Arm | None:
     """The arm that others are compared with.
 
     Args:
@@ -255,7 +255,7 @@ def missing(expected: pd.DataFrame) -> list[str]:
     return phrases
 
 
-def sentences(expected: pd.DataFrame) -> list[str]:
+def progress_sentences(expected: pd.DataFrame) -> list[str]:
     """What a reader of the study's tables must know: how many of the `expected_runs` are finished,
     which are missing, the remedy."""
     if not (lacking := missing(expected)):
@@ -270,5 +270,5 @@ def sentences(expected: pd.DataFrame) -> list[str]:
 
 def _reason(row: Any) -> str:
     """Why a run isn't finished."""
-    fault = row.error.split("; ")[0]  # without the remedy
-    return {"absent": "never begun", "failed": f"failed: {fault}"}.get(row.state, row.state)
+    state, fault = str(row.state), str(row.error).split("; ")[0]  # without the remedy
+    return {"absent": "never begun", "failed": f"failed: {fault}"}.get(state, state)

@@ -38,7 +38,7 @@ class Level(NamedTuple):
     factor: float
 
 
-def levels(runs: pd.DataFrame) -> list[Level]:
+def arm_levels(runs: pd.DataFrame) -> list[Level]:
     """The levels whose chance the mean over an arm's runs holds, the highest first; none with too
     few replicates.
 
@@ -84,8 +84,8 @@ def _level(name: str, unit: pd.Series, given: pd.Series, weights: Array) -> Leve
 
 
 def levels_of(study: Study, arm: Arm) -> list[Level]:
-    """`levels` of an arm's runs."""
-    return levels(study.runs.iloc[study.positions(arm)])
+    """`arm_levels` of an arm's runs."""
+    return arm_levels(study.runs.iloc[study.positions(arm)])
 
 
 def chance_held(study: Study, arm: Arm) -> str:
@@ -102,7 +102,7 @@ def chance_held(study: Study, arm: Arm) -> str:
 def chance_given(study: Study, arm: Arm) -> str:
     """What an arm's intervals are conditional on: "one split, one generator, one set"."""
     runs = study.runs.iloc[study.positions(arm)]
-    held = {level.name for level in levels(runs)}
+    held = {level.name for level in arm_levels(runs)}
     counts, folds = replicate_counts(study, arm), study.folds
     conditions = ["one split"]
     if folds is not None:

@@ -44,6 +44,8 @@ class Metric(NamedTuple):
 
     title: str  # for readers
     score: Callable[[Predicted], Scored]
+    of_probabilities: bool = False  # else of decisions
+    remark: str = ""  # behind the title, where the report says what it is of
     # an interval of its logarithmic odds stays between 0 and 1 where the plain one would not
     by_odds: bool = False
     limits: tuple[float, float] = (0, 1)  # what it can be
@@ -222,15 +224,17 @@ def _auprc_of(sick: Array, steps: _Steps) -> tuple[float, Array]:
     value = (steps.sick * precision).sum() / positives
     # a subject more moves the precision of every step from its own down
     up, down = (
-        np.cumsum(part[::-1])[::-1]
-        for part in (steps.sick / reached, steps.sick * precision / reached)
+        np.cumsum(moved[::-1])[::-1]
+        for moved in (steps.sick / reached, steps.sick * precision / reached)
     )
     each = sick * (precision[steps.step] - value + up[steps.step]) - down[steps.step]
     return float(value), each / positives
 
 
 def _bin(probability: Array) -> Array:
-    return np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
+    """The bin of each probability."""
+    bins: Array = np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
+    return bins
 
 
 # A row here is all that a metric needs: tables, dashboards and the report read it. Rows may be
@@ -241,10 +245,17 @@ METRICS: dict[str, Metric] = {
     "specificity": Metric("specificity", _specificity),
     "ppv": Metric("PPV", _ppv),
     "npv": Metric("NPV", _npv),
-    "auroc": Metric("AUROC", _auroc, by_odds=True),
-    "auprc": Metric("AUPRC", _auprc, by_odds=True),
-    "brier": Metric("Brier score", _brier),
-    "ece": Metric("ECE", _ece),
+    "auroc": Metric("AUROC", _auroc, of_probabilities=True, by_odds=True),
+    "auprc": Metric(
+        "AUPRC", _auprc, of_probabilities=True, remark="average precision", by_odds=True
+    ),
+    "brier": Metric("Brier score", _brier, of_probabilities=True),
+    "ece": Metric(
+        "ECE",
+        _ece,
+        of_probabilities=True,
+        remark=f"{BINS} bins of equal width of the probability of disease",
+    ),
     "selection_rate": Metric("selection rate", _selection_rate),
     "false_positive_rate": Metric("false positive rate", _false_positive_rate, reported=False),
 }

@@ -50,7 +50,7 @@ BASELINE_COLUMNS = [
 ]
 
 
-def flow(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
+def flow_table(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
     """From the folders found to the arms: a row per step, and per reason why somebody was left out.
 
     Args:
@@ -162,7 +162,7 @@ def in_general(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", bare)
 
 
-def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
+def baseline_table(subjects: pd.DataFrame) -> pd.DataFrame:
     """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level,
     split and label.
 

@@ -90,7 +90,9 @@ def read(
             "no finished classifier runs to read; run `python train.py -m experiment=classifier ...` first"
         )
     arms = [arm for arm in of.arms if arm.finished]
-    return gathered(tables, baseline=grid.baseline(arms, baseline), axes=axes, subjects=subjects)
+    return gathered(
+        tables, baseline=grid.baseline_arm(arms, baseline), axes=axes, subjects=subjects
+    )
 
 
 def _tables(of: grid.Grid, stores: Callable[[int | None], Store]) -> Iterator[RunTable]:
@@ -172,7 +174,7 @@ class Gathered:
             self.facts[table.fold] = test[["subject", *columns]].reset_index(drop=True)
             return np.arange(len(test))
         facts, first = self.facts[table.fold], self.first[table.fold]
-        order = pd.Index(test.subject).get_indexer(pd.Index(facts.subject))
+        order: Array = pd.Index(test.subject).get_indexer(pd.Index(facts.subject))
         if len(test) != len(facts) or (order < 0).any():
             differing = pd.Index(facts.subject).symmetric_difference(pd.Index(test.subject))
             raise ValueError(
@@ -354,7 +356,9 @@ def _once(test: pd.DataFrame, table: RunTable) -> None:
 
 
 def _plain(values: pd.Series) -> Array:
-    return values.astype(object).where(values.notna(), "unknown").to_numpy(object)
+    """Values with "unknown" in place of what is missing."""
+    plain: Array = values.astype(object).where(values.notna(), "unknown").to_numpy(object)
+    return plain
 
 
 def _same_split(tables: Sequence[RunTable]) -> None:

@@ -192,7 +192,8 @@ def deviations(boot: Bootstrap, score: Score, plus: int, minus: int | None = Non
         known = varies * (1 - share) + sum(_training(score.value, boot.arms[k]) for k in signs)
         excess = len(of_folds) * np.var(of_folds, ddof=1) - known
         total = total + np.sqrt(max(0.0, excess)) * boot.folded
-    return total
+    draws: Array = total
+    return draws
 
 
 def _training(value: Array, arm: MeasuredArm) -> float:

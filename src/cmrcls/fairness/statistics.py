@@ -41,7 +41,7 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
     """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other
     replicates would.
 
-    At each of the arm's `levels` the mean moves by Student's t with the level's degrees of freedom
+    At each of the arm's `arm_levels` the mean moves by Student's t with the level's degrees of freedom
     times its standard error; as many replicates drawn with replacement would move it too little.
     Replicates of one name move together in all arms, so differences between arms are paired. An arm
     without a level stays where it is.

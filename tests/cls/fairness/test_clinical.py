@@ -14,7 +14,7 @@ from cmrcls.fairness.clinical import (
     operating_table,
     recalibrated,
     thresholds_of,
-    useful,
+    useful_thresholds,
 )
 from cmrcls.fairness.display.tables import threshold_cells
 from cmrcls.fairness.metrics import Predicted, scored
@@ -142,10 +142,10 @@ def test_the_decision_curve_of_a_good_classifier_beats_everybody_and_nobody():
     middle = curve[(curve.threshold > 0.1) & (curve.threshold < 0.3)]
     assert (middle.net_benefit > np.maximum(middle.treat_all, 0)).all()
     assert (middle.low < middle.net_benefit).all() and (middle.net_benefit < middle.high).all()
-    told = useful(curve).iloc[0]
+    told = useful_thresholds(curve).iloc[0]
     assert told["from"] < 0.15 and told["to"] > 0.3 and told["largest gain"] > 0.05
 
 
 def test_noise_has_no_net_benefit_to_speak_of():
-    told = useful(decision_curve(small(n=600, seeds=2), resamples=20, seed=0))
+    told = useful_thresholds(decision_curve(small(n=600, seeds=2), resamples=20, seed=0))
     assert isinstance(told, pd.DataFrame) and (told["largest gain"].fillna(0) < 0.02).all()

@@ -9,7 +9,7 @@ import pytest
 from cmrcls.fairness import extremes
 from cmrcls.fairness.disparities import measure
 from cmrcls.fairness.extremes import Part, Trained, gap, lowest, shuffled
-from cmrcls.fairness.levels import levels
+from cmrcls.fairness.levels import arm_levels
 from cmrcls.fairness.subgroups import Axis, Division
 from support.fake_runs import study_of
 
@@ -191,10 +191,10 @@ def test_replicates_that_shift_all_subgroups_alike_add_no_chance_to_gaps():
     one = study_of(np.zeros((20, 5), int), [("x", "0", "0", str(k)) for k in range(5)], label=label)
     common = rng().normal(0.7, 0.1, (5, 1)) + np.array([0.0, 0.1, 0.2])
     assert extremes.trained(
-        levels(one.runs), common, draws=50, rng=rng()
+        arm_levels(one.runs), common, draws=50, rng=rng()
     ).variance == pytest.approx(0, abs=1e-12)
     own = 0.7 + 0.1 * rng().standard_normal((5, 3))
-    found = extremes.trained(levels(one.runs), own, draws=4000, rng=rng())
+    found = extremes.trained(arm_levels(one.runs), own, draws=4000, rng=rng())
     assert found.variance > 0 and found.draws.mean() == pytest.approx(found.variance, rel=0.1)
 
 

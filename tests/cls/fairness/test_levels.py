@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.levels import chance_given, chance_held, conditions_in_words, levels
+from cmrcls.fairness.levels import arm_levels, chance_given, chance_held, conditions_in_words
 from cmrcls.fairness.study import Study, replicate_counts
 from support.fake_runs import runs, studies, study_of
 
@@ -103,7 +103,7 @@ def test_a_levels_variance_is_that_of_the_mean_when_runs_are_independent(sizes):
     """The mean of n independent runs has variance 1 / n; each level estimates it, the lower ones
     less than all."""
     one = arm(**sizes, crossed=False)
-    top = levels(one.runs)[0]
+    top = arm_levels(one.runs)[0]
     rng, n = np.random.default_rng(0), len(one.runs)
     estimates = [
         top.factor * ((top.parts @ rng.standard_normal(n)) ** 2).sum() for _ in range(4000)
@@ -115,7 +115,7 @@ def test_a_levels_variance_is_that_of_the_mean_when_runs_are_independent(sizes):
 def test_a_shift_of_one_generator_is_seen_at_its_level_alone():
     one = arm(generators=3, sets=2, seeds=3)
     shift = (one.runs.generator == "1").to_numpy(float)
-    by = {level.name: np.abs(level.parts @ shift).max() for level in levels(one.runs)}
+    by = {level.name: np.abs(level.parts @ shift).max() for level in arm_levels(one.runs)}
     assert by["generator"] > 0.1 and by["seed"] < 1e-12
 
 

@@ -1,4 +1,4 @@
-"""From folders to arms, the baseline table, and the checklist of a report."""
+"""From folders to arms, and the baseline table."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.checklist import AUTHORS, ITEMS, checklist
 from cmrcls.fairness.display.participants import baseline_cells, flow_cells
 from cmrcls.fairness.grid import ArmRuns
 from cmrcls.fairness.participants import (
     MIN_COUNT,
-    baseline,
+    baseline_table,
     differences,
-    flow,
+    flow_table,
     in_general,
     read_rejected,
 )
-from cmrcls.fairness.participants_section import participants_section
+from cmrcls.fairness.section import participants_section
 from cmrstudy.dashboards import names_persons
 from support.fake_index import fake_index, fake_people
 from support.fake_runs import arm_of
@@ -43,7 +42,7 @@ def rejected(reasons: list[str]) -> pd.DataFrame:
 
 def test_the_flow_adds_up(tmp_path):
     store = cohort(tmp_path)
-    table = flow(store, rejected=rejected(["damaged: 12 frames"] * 3 + ["no table row"] * 2))
+    table = flow_table(store, rejected=rejected(["damaged: 12 frames"] * 3 + ["no table row"] * 2))
     of = table.set_index("step").participants
     assert of["found"] == 305 and of["read"] == 300
     assert of["found"] == of["read"] + table[(table.part == "not usable")].participants.sum()
@@ -59,7 +58,7 @@ def test_the_flow_adds_up(tmp_path):
 def test_whoever_was_rejected_once_and_read_later_is_counted_once(tmp_path):
     store = cohort(tmp_path)
     twice = pd.DataFrame({"subject": ["SYN0000", "BAD", "BAD"], "reason": ["x", "y", "y"]})
-    assert flow(store, rejected=twice).participants[0] == 301
+    assert flow_table(store, rejected=twice).participants[0] == 301
 
 
 def run(synthetic: Any, images: int, *, state: str = "finished", **settings: Any) -> Any:
@@ -83,7 +82,7 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
         ),
         ArmRuns(arm_of("Real + 99"), [run(99, 0, state="failed")]),
     ]
-    table = flow(store, SimpleNamespace(arms=arms), rejected=rejected([]))
+    table = flow_table(store, SimpleNamespace(arms=arms), rejected=rejected([]))
     own = table[table.step == "arm"].set_index("part")
     assert list(own.index) == ["Real", "Real + 36", "Synthetic", "Real + 36, oversample_matched"]
     assert own.synthetic_images.tolist() == [0, 36, 500, 0] and own.real_images.tolist() == [
@@ -107,7 +106,9 @@ def test_reasons_are_told_without_what_is_one_participants_own():
 
 
 def test_small_counts_of_reasons_are_not_shown(tmp_path):
-    shown = flow_cells(flow(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40)))
+    shown = flow_cells(
+        flow_table(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40))
+    )
     told = shown.set_index("").participants
     assert (
         told["not usable: odd"] == f"fewer than {MIN_COUNT}" and told["not usable: common"] == "40"
@@ -116,7 +117,7 @@ def test_small_counts_of_reasons_are_not_shown(tmp_path):
 
 def test_the_baseline_table_equals_a_count_and_hides_small_ones():
     people = fake_people()
-    table = baseline(people)
+    table = baseline_table(people)
     of = people[people.label.notna()]
     for row in table[(table.variable == "Sex") & ~table.hidden].itertuples():
         part = of[(of.split == row.split) & (of.label == row.label)]
@@ -132,7 +133,7 @@ def test_the_baseline_table_equals_a_count_and_hides_small_ones():
 def test_a_hidden_count_cannot_be_told_from_the_others():
     """Where one level of a variable is hidden another one is, too, unless nobody else is there."""
     people = fake_people()
-    table = baseline(people)
+    table = baseline_table(people)
     for _, part in table[table.variable.isin(["Sex", "Age band", "BMI band"])].groupby(
         ["variable", "split", "label"]
     ):
@@ -142,7 +143,7 @@ def test_a_hidden_count_cannot_be_told_from_the_others():
 
 def test_differences_are_standardised():
     people = fake_people()
-    apart = differences(baseline(people)).set_index(["variable", "compared"]).smd
+    apart = differences(baseline_table(people)).set_index(["variable", "compared"]).smd
     train = people[(people.split == "train") & people.label.notna()]
     ill, well = (train[train.label == kind].age for kind in (1, 0))
     expected = (ill.mean() - well.mean()) / np.sqrt((ill.var() + well.var()) / 2)
@@ -153,7 +154,7 @@ def test_a_cohort_without_attributes_has_a_table_too(tmp_path):
     store = cohort(tmp_path)
     for column in ("sex", "age", "age_band", "bmi", "bmi_band"):
         store.subjects[column] = None
-    shown = baseline_cells(baseline(store.subjects))
+    shown = baseline_cells(baseline_table(store.subjects))
     assert shown[""].tolist()[0] == "n" and not any("Age" in name for name in shown[""])
 
 
@@ -183,28 +184,3 @@ def test_nobody_rejected_is_an_empty_table(tmp_path):
     assert read_rejected(tmp_path).empty
     (tmp_path / "rejected.csv").write_text("\n")
     assert read_rejected(tmp_path).columns.tolist() == ["subject", "reason"]
-
-
-# the checklist
-
-
-def test_an_item_is_there_only_where_its_files_are(tmp_path):
-    nothing = checklist(tmp_path).set_index("item").there
-    assert set(nothing) == {"no", "elsewhere", "authors"}
-    (tmp_path / "gaps.csv").write_text("a\n")
-    (tmp_path / "fairness.csv").write_text("a\n")
-    some = checklist(tmp_path).set_index("item")
-    assert some.there["Fairness: approaches and their reasons"] == "yes"
-    assert some["where"]["Calibration"] == "not in this report: no calibration.csv"
-
-
-def test_numbers_of_the_checklists_are_in_their_range():
-    for item in ITEMS:
-        for numbers, most in ((item.claim, 44), (item.tripod, 27), (item.stard, 30)):
-            told = [
-                int("".join(c for c in part if c.isdigit()))
-                for part in numbers.replace("-", ",").split(",")
-                if part.strip()
-            ]
-            assert all(1 <= number <= most for number in told), item
-        assert item.where and (item.where != AUTHORS or not item.files)

@@ -152,7 +152,7 @@ def operating_cells(table: pd.DataFrame) -> pd.DataFrame:
     return plain(table.rename(columns=OPERATING_NAMES).reset_index(drop=True))
 
 
-def test_cells(tests: pd.DataFrame) -> pd.DataFrame:
+def comparison_cells(tests: pd.DataFrame) -> pd.DataFrame:
     """Comparisons of two arms."""
     return pd.DataFrame(
         [
@@ -242,7 +242,7 @@ def rank_cells(ranking: Ranking) -> pd.DataFrame:
     return pd.DataFrame([about | {str(arm): rank for arm, rank in ranking.ranks.round(2).items()}])
 
 
-def tests_plain(tests: pd.DataFrame) -> pd.DataFrame:
+def comparisons_plain(tests: pd.DataFrame) -> pd.DataFrame:
     """Comparisons of two arms as their CSV file has them: `measure` and axis in one column of
     words."""
     crossed = [bool(axis.columns) for axis in tests.axis]
