@@ -28,7 +28,7 @@ def main(cfg: DictConfig) -> None:
 
     commands.prepared(cfg)
     measuring(cfg).check()
-    found = runs_below(Path(cfg.classifiers), shown=cfg.input.name)
+    found = runs_below(Path(cfg.classifiers), input_name=cfg.input.name)
     finished = [run for run in found if run.record.state == "finished"]
     if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
         raise FileNotFoundError(
@@ -117,7 +117,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
     stores = folds(cfg, cohort)
     kept, left_out = comparable(found, cohort=lambda fold: stores(fold).fingerprint)
     predictions.check_usable(
-        found, kept, left_out, cohort=cohort.folder.name, classifiers=cfg.classifiers
+        found, kept, left_out, cohort=cohort.folder.name, folder=cfg.classifiers
     )
     study = grid.arrange(kept, wanted=cfg.arms)
     sentences = grid.progress_sentences(grid.expected_runs(study)) + left_out
@@ -132,7 +132,7 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
             study,
             folder=folder,
             sentence=split_sentence(stores(fold)),
-            drawn=drawn[0],
+            figure=drawn[0],
             fold=fold,
         )
     ]

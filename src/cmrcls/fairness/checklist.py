@@ -22,7 +22,7 @@ CHECKLIST_COLUMNS = ["item", "CLAIM", "TRIPOD+AI", "STARD", "where", "there"]
 class Item(NamedTuple):
     """What is asked for, its numbers in the three checklists, and where this report has it."""
 
-    asked: str
+    what: str
     claim: str
     tripod: str
     stard: str
@@ -259,5 +259,5 @@ def checklist_table(folder: Path) -> pd.DataFrame:
             if item.files
             else "elsewhere"
         )
-        rows.append((item.asked, item.claim, item.tripod, item.stard, where, there))
+        rows.append((item.what, item.claim, item.tripod, item.stard, where, there))
     return pd.DataFrame(rows, columns=CHECKLIST_COLUMNS)

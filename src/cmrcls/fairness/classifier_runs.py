@@ -22,6 +22,7 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
+        """Where it is."""
         return self.record.folder
 
     @property
@@ -34,19 +35,19 @@ class Run(NamedTuple):
         return self.record.inputs.get(key, {}).get("fingerprint")
 
 
-def runs_below(folder: Path, *, shown: str = "stack") -> list[Run]:
+def runs_below(folder: Path, *, input_name: str = "stack") -> list[Run]:
     """The classifier runs below `folder`, at any depth.
 
     Args:
         folder: of a study.
-        shown: the input that they saw; runs of another one are passed over.
+        input_name: what their images were; runs of another input are passed over.
     """
     classifiers = []
     for path in sorted(Path(folder).glob("**/run.json")):
         record = runs.record(path.parent)
         if record is None or SYNTHETIC not in record.settings:
             continue
-        if record.settings.get("input.name", "stack") == shown:
+        if record.settings.get("input.name", "stack") == input_name:
             classifiers.append(Run(record, record.settings["seed"], record.settings.get("fold")))
     return classifiers
 
@@ -64,7 +65,7 @@ def comparable(
 
     Args:
         classifiers: runs of a study.
-        cohort: fold -> fingerprint of the cohort at hand, None where it can't be told.
+        cohort: fold -> fingerprint of the cohort at hand, None where it is unknown.
         synthetic: place -> fingerprint of what lies there now; read from the disk where it is not
             given.
 
@@ -100,25 +101,26 @@ def comparable(
     return kept, [f"Left out: {_few(names)}: {reason}." for reason, names in groups.items()]
 
 
-def _without_weights(of: Sequence[Run]) -> dict[Path, str]:
+def _without_weights(classifiers: Sequence[Run]) -> dict[Path, str]:
     """Runs that asked for published weights and began from random ones, where others of their arm
     did not."""
     arms: dict[str, list[Run]] = {}
-    for run in of:
+    for run in classifiers:
         if run.record.state == "finished":
             arms.setdefault(run.group, []).append(run)
     reasons: dict[Path, str] = {}
-    for some in arms.values():
-        starts = {run.fingerprint("model.weights") for run in some}
+    for repeats in arms.values():
+        starts = {run.fingerprint("model.weights") for run in repeats}
         if len(starts) > 1:
             reasons |= {
                 run.folder: "began from random weights, others of its arm from published ones; train it again "
                 "where these can be loaded"
-                for run in some
+                for run in repeats
                 if run.fingerprint("model.weights") == "random"
             }
     return reasons
 
 
 def _few(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

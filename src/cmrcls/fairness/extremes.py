@@ -136,37 +136,56 @@ def shuffled(
     together: dict[bytes, list[Division]] = {}
     for division in divided:
         together.setdefault((division.codes >= 0).tobytes(), []).append(division)
-    for some in together.values():
-        known = some[0].codes >= 0
-        values = np.concatenate([decided[known], decided[known] ** 2], axis=1).astype(np.float32)
-        cells, cell = np.unique(
-            np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True
+    for alike in together.values():
+        rates |= _shuffled_alike(
+            decided,
+            label.astype(int),
+            alike,
+            within=np.zeros(len(label), int) if fold is None else fold.astype(int),
+            permutations=permutations,
+            rng=rng,
         )
-        sick = label[known].astype(int)
-        within = np.zeros(known.sum(), int) if fold is None else fold[known].astype(int)
-        options: dict[str, Any] = {"permutations": permutations, "rng": rng}
-        by_label = _sums(
-            values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options
+    return rates
+
+
+def _shuffled_alike(
+    decided: Array,
+    sick: Array,
+    divided: Sequence[Division],
+    *,
+    within: Array,
+    permutations: int,
+    rng: np.random.Generator,
+) -> dict[Axis, dict[str, Rates]]:
+    """`shuffled` of axes along which the same subjects are known, permuted together within label and
+    the strata `within` (n,)."""
+    known = divided[0].codes >= 0
+    decided, sick, within = decided[known], sick[known], within[known]
+    codes = np.stack([division.codes[known] for division in divided], axis=1)
+    values = np.concatenate([decided, decided**2], axis=1).astype(np.float32)
+    cells, cell = np.unique(codes, axis=0, return_inverse=True)
+    options: dict[str, Any] = {"permutations": permutations, "rng": rng}
+    by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
+    every = _sums(values, cell, len(cells), within=within, **options)
+    counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
+    rates: dict[Axis, dict[str, Rates]] = {}
+    for division, column in zip(divided, cells.T, strict=True):
+        # (K, cells)
+        into = (column == np.arange(len(division.names))[:, None]).astype(np.float32)
+        of = into @ counts  # (K, 2): healthy, diseased
+        tpr, fpr = (
+            _rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0)
         )
-        every = _sums(values, cell, len(cells), within=within, **options)
-        counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
-        for k, division in enumerate(some):
-            # (K, cells)
-            into = (cells[:, k] == np.arange(len(division.names))[:, None]).astype(np.float32)
-            of = into @ counts  # (K, 2): healthy, diseased
-            tpr, fpr = (
-                _rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0)
-            )
-            rates[division.axis] = {
-                "balanced_accuracy": Rates(
-                    (tpr.rate + 1 - fpr.rate) / 2,
-                    (tpr.variance + fpr.variance) / 4,
-                    (tpr.whole + 1 - fpr.whole) / 2,
-                ),
-                "sensitivity": tpr,
-                "false_positive_rate": fpr,
-                "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
-            }
+        rates[division.axis] = {
+            "balanced_accuracy": Rates(
+                (tpr.rate + 1 - fpr.rate) / 2,
+                (tpr.variance + fpr.variance) / 4,
+                (tpr.whole + 1 - fpr.whole) / 2,
+            ),
+            "sensitivity": tpr,
+            "false_positive_rate": fpr,
+            "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
+        }
     return rates
 
 
@@ -181,7 +200,7 @@ def _sums(
 ) -> Array:
     """Sums (1 + B, count, columns) of values (n, columns) by code: as they are, then with subjects
     permuted `within`."""
-    n, found = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
+    n, sums = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
     order, ends = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))
     strata = [np.flatnonzero(within == stratum) for stratum in np.unique(within)]
     for start in range(0, 1 + permutations, PERMUTATIONS_AT_ONCE):
@@ -195,8 +214,8 @@ def _sums(
         pick = sparse.csr_array(
             (np.ones(size * n, np.float32), who[:, order].ravel(), rows), shape=(size * count, n)
         )
-        found[start : start + size] = (pick @ values).reshape(size, count, -1)
-    return found
+        sums[start : start + size] = (pick @ values).reshape(size, count, -1)
+    return sums
 
 
 def _rates(sums: Array, count: Array) -> Rates:
@@ -213,9 +232,14 @@ def _rates(sums: Array, count: Array) -> Rates:
 
 
 def part(rates: Rates, arm: int, who: Array, *, trained: Trained, dispersion: float = 1.0) -> Part:
-    """An arm's subgroups `who` (positions) of Rates.
+    """A rate of an arm in some subgroups, with its chance.
 
-    `dispersion`: by which chance between folds exceeds that of subjects.
+    Args:
+        rates: of all arms and subgroups.
+        arm: its place.
+        who: positions of the subgroups.
+        trained: the chance of training.
+        dispersion: by which chance between folds exceeds that of subjects.
     """
     own = rates.variance[0, who, arm] * dispersion
     spread = rates.variance[1:, who, arm] * dispersion
@@ -239,15 +263,15 @@ def trained(
         draws: how many.
         rng: the source of chance.
     """
-    total, drawn, k = 0.0, np.zeros(draws), scores.shape[1]
+    total, variances, k = 0.0, np.zeros(draws), scores.shape[1]
     for level in levels:
         apart = level.parts @ scores
         apart -= apart.mean(axis=1, keepdims=True)
         variance = level.factor * float((apart**2).sum(axis=0).mean()) * k / max(k - 1, 1)
         freedom = max(1, level.freedom * (k - 1))
         total += variance
-        drawn += variance * rng.chisquare(freedom, draws) / freedom
-    return Trained(total, drawn)
+        variances += variance * rng.chisquare(freedom, draws) / freedom
+    return Trained(total, variances)
 
 
 def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap:
@@ -259,7 +283,7 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
         rng: the source of the chance of training.
     """
     noises = [_noise(one, rng) for one in parts]
-    found = [float(np.ptp(one.rate)) for one in parts]
+    gaps = [float(np.ptp(one.rate)) for one in parts]
     chance = np.max([np.ptp(noise, axis=1) for noise in noises], axis=0)
     apart, above, most, limits = [], [], [], []
     for one, noise in zip(parts, noises, strict=True):
@@ -277,13 +301,13 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
     reach = float(np.quantile(null, level, method="higher"))
     low = max(float((difference - reach * error).max()) for difference, error in apart)
     low = max(0.0, low)
-    where = int(np.argmax(found))
+    where = int(np.argmax(gaps))
     widest = parts[where]
     between = widest.rate.var(ddof=1) - (widest.variance + widest.trained.variance).mean()
-    curve, moved = _drawn_together(parts, noises, found[where])
-    corrected = min(float(curve.freed(found[where])), found[where])
+    curve, moved = _drawn_together(parts, noises, gaps[where])
+    corrected = min(float(curve.freed(gaps[where])), gaps[where])
     return Gap(
-        found[where],
+        gaps[where],
         float(chance.mean()),
         float(np.quantile(chance, 0.95)),
         p,
@@ -298,7 +322,8 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
 
 
 def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
-    """The worst subgroup of a rate of which more is better."""
+    """The worst subgroup of a rate of which more is better; `rng` is the source of the chance of
+    training."""
     noise, weight = _noise(one, rng), _weight(one)
     centre = float(weight @ one.rate)
     worst, observed = centre + noise.min(axis=1), float(one.rate.min())

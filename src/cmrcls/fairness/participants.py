@@ -84,29 +84,34 @@ def flow_table(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFra
             }
         )
     images = index.groupby("subject").size()
+    labelled = subjects[subjects.label.notna()]
+    train = labelled[labelled.split == "train"]
+    used = train[train.balanced.astype(bool)]
     for split, name in SPLITS.items():
-        part = subjects[(subjects.split == split) & subjects.label.notna()]
-        rows.append({"step": "split", "part": name, **_counted(part, images)})
-        if split == "train":
-            used = part[part.balanced.astype(bool)]
-            if len(used) < len(part):
-                rows.append(
-                    {
-                        "step": "left out",
-                        "part": "of training",
-                        "participants": len(part) - len(used),
-                        "reason": "surplus healthy participants (undersampling to balanced diagnosis)",
-                    }
-                )
-            rows.append({"step": "used", "part": "training, balanced", **_counted(used, images)})
-            real = used
+        members = labelled[labelled.split == split]
+        rows.append({"step": "split", "part": name, **_counted(members, images)})
+        rows += _used_rows(train, used, images) if split == "train" else []
+    real = _counted(used, images)
     for arm in study.arms if study else ():
         done = [run.record.facts["training_images"] for run in arm.finished]
         if done:
-            rows.append(
-                _arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images))
-            )
+            rows.append(_arm_row(arm.name, arm.runs[0].record.settings, max(done), real))
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
+
+
+def _used_rows(train: pd.DataFrame, used: pd.DataFrame, images: pd.Series) -> list[dict[str, Any]]:
+    """Of the training split, who is left out to balance diagnoses, and who is used."""
+    rows: list[dict[str, Any]] = []
+    if len(used) < len(train):
+        rows.append(
+            {
+                "step": "left out",
+                "part": "of training",
+                "participants": len(train) - len(used),
+                "reason": "surplus healthy participants (undersampling to balanced diagnosis)",
+            }
+        )
+    return [*rows, {"step": "used", "part": "training, balanced", **_counted(used, images)}]
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
@@ -120,11 +125,12 @@ def read_rejected(folder: Path) -> pd.DataFrame:
     return table.reindex(columns=["subject", "reason"])
 
 
-def _counted(part: pd.DataFrame, images: pd.Series) -> dict[str, int]:
+def _counted(people: pd.DataFrame, images: pd.Series) -> dict[str, int]:
+    """Participants, diseased ones and their real images; images: their number by subject."""
     return {
-        "participants": len(part),
-        "diseased": int((part.label == 1).sum()),
-        "real_images": int(part.subject.map(images).fillna(0).sum()),
+        "participants": len(people),
+        "diseased": int((people.label == 1).sum()),
+        "real_images": int(people.subject.map(images).fillna(0).sum()),
     }
 
 
@@ -166,9 +172,9 @@ def baseline_table(subjects: pd.DataFrame) -> pd.DataFrame:
     """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level,
     split and label.
 
-    Counts below MIN_COUNT are hidden (missing, `hidden` true), and with a single hidden level the next
-    smallest, which would tell it; so are mean and sd of fewer than MIN_COUNT. Variables that nobody knows
-    are left out.
+    Counts below MIN_COUNT are hidden (missing, `hidden` true), and with a single hidden level the
+    next smallest, which would give it away; so are mean and sd of fewer than MIN_COUNT. Variables
+    that are unknown of everybody are left out.
 
     Args:
         subjects: of a store: split, label and what is known of each.
@@ -177,12 +183,12 @@ def baseline_table(subjects: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for split in SPLITS:
         for label in CLASSES:
-            part = labelled[(labelled.split == split) & (labelled.label == label)]
-            about = {"split": split, "label": label, "n": len(part)}
+            own = labelled[(labelled.split == split) & (labelled.label == label)]
+            about = {"split": split, "label": label, "n": len(own)}
             for name, title in NUMBERS.items():
                 if labelled[name].notna().any():
-                    rows.append(about | {"variable": title, "level": "", **_spread(part[name])})
-            for title, values, levels in _categories(labelled, part):
+                    rows.append(about | {"variable": title, "level": "", **_spread(own[name])})
+            for title, values, levels in _categories(labelled, own):
                 rows += [about | {"variable": title, **row} for row in _shares(values, levels)]
     table = pd.DataFrame(rows, columns=BASELINE_COLUMNS)
     order = {
@@ -198,6 +204,7 @@ def baseline_table(subjects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spread(values: pd.Series) -> dict[str, Any]:
+    """Mean and sd of those of whom it is known."""
     known = values.dropna()
     if len(known) < MIN_COUNT:
         return {"known": np.nan, "hidden": len(known) > 0}
@@ -205,13 +212,13 @@ def _spread(values: pd.Series) -> dict[str, Any]:
 
 
 def _categories(
-    everybody: pd.DataFrame, part: pd.DataFrame
+    everybody: pd.DataFrame, own: pd.DataFrame
 ) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
-    """Title, the part's values, and the levels in order, of every attribute that somebody has."""
+    """Title, values of some people (`own`), and the levels in order, of every attribute that somebody has."""
     titles = {"sex": "Sex", "age_band": "Age band", "bmi_band": "BMI band"}
     for name, title in titles.items():
         if everybody[name].notna().any():
-            yield title, part[name], list(SUBGROUPS[name].items())
+            yield title, own[name], list(SUBGROUPS[name].items())
     for name in ("source", *further_columns(everybody)):
         if (
             name in everybody
@@ -221,21 +228,21 @@ def _categories(
         ):
             yield (
                 name.replace("_", " ").capitalize(),
-                part[name],
+                own[name],
                 [(v, str(v)) for v in sorted(everybody[name].dropna().unique())],
             )
     codes = everybody.conditions.fillna("").str.split(";")
     for code in CONDITIONS:
         if codes.map(lambda row, code=code: code in row).any():
-            has = part.conditions.fillna("").str.split(";").map(lambda row, code=code: code in row)
+            has = own.conditions.fillna("").str.split(";").map(lambda row, code=code: code in row)
             yield "Condition", has.map({True: code, False: ""}), [(code, CONDITION_NAMES[code])]
     if everybody.diagnosis.nunique() > 2:
-        yield "Diagnosis", part.diagnosis, [(code, code) for code in DIAGNOSES]
+        yield "Diagnosis", own.diagnosis, [(code, code) for code in DIAGNOSES]
 
 
 def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[str, Any]]:
-    """Count and share of each level among those of whom it is known; small ones hidden, and who
-    would tell them."""
+    """Count and share of each level among those of whom it is known; small ones hidden, and
+    those that would give them away."""
     known = int(values.notna().sum())
     counts = [int((values == value).sum()) for value, _ in levels]
     hidden = [0 < count < MIN_COUNT for count in counts]
@@ -265,8 +272,8 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     Of means: over the root of the mean variance; of shares: the same with p (1 - p) (Austin 2009).
     """
     rows = []
-    for (variable, level), part in table.groupby(["variable", "level"], sort=False):
-        at = part.set_index(["split", "label"])
+    for (variable, level), own in table.groupby(["variable", "level"], sort=False):
+        at = own.set_index(["split", "label"])
         pairs = {
             f"diseased - healthy, {name}": ((split, 1), (split, 0))
             for split, name in SPLITS.items()
@@ -288,6 +295,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _smd(a: pd.Series, b: pd.Series) -> float:
+    """Of two rows of `baseline_table`."""
     if not pd.isna(a["mean"]) and not pd.isna(b["mean"]):
         apart, variance = a["mean"] - b["mean"], (a["sd"] ** 2 + b["sd"] ** 2) / 2
     else:

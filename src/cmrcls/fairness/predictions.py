@@ -118,13 +118,12 @@ def _rows_of(run: Run, stores: Callable[[int | None], Store]) -> pd.DataFrame:
     return named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
 
 
-class Rows(NamedTuple):
-    """The predictions of a table: of the test subjects in the fold's order, and of the validation
-    subjects."""
+class Predictions(NamedTuple):
+    """What a run predicts of a fold's subjects."""
 
-    probability: Array
-    decision: Array
-    tuned: Tuned
+    probability: Array  # (n,) of the test subjects, in the order of Gathered.facts
+    decision: Array  # (n,) 0 or 1
+    tuned: Tuned  # of the validation subjects
 
 
 class Gathered:
@@ -136,12 +135,16 @@ class Gathered:
         self.known = None if subjects is None else pd.Index(subjects)
         self.facts: dict[int | None, pd.DataFrame] = {}  # by fold: subject, label, axes
         self.first: dict[int | None, RunTable] = {}
-        self.rows: dict[RunName, dict[int | None, Rows]] = {}
+        self.rows: dict[RunName, dict[int | None, Predictions]] = {}
         self.reasons: dict[RunName, str] = {}  # why a run is left out
         self.predictions = 0
 
     def add(self, table: RunTable, rows: pd.DataFrame) -> None:
-        """A table's rows of this disease. Raises ValueError where it contradicts another."""
+        """Take a table's rows of this disease.
+
+        Raises:
+            ValueError: where they contradict another table's.
+        """
         self.predictions += len(rows)
         test = rows[rows.split == "test"].reset_index(drop=True)
         if test.empty:
@@ -162,7 +165,7 @@ class Gathered:
             test.probability.to_numpy(float)[order],
             test.predicted.to_numpy(np.int8)[order],
         )
-        own[table.fold] = Rows(probability, decision, tuned)
+        own[table.fold] = Predictions(probability, decision, tuned)
 
     def _placed(self, test: pd.DataFrame, table: RunTable) -> Array:
         """Where the fold's subjects are among the rows; what the rows say of them must agree."""
@@ -191,7 +194,11 @@ class Gathered:
         return order
 
     def study(self, baseline: Arm | None) -> Study:
-        """The runs that are whole. Raises ValueError where none is left, or only one class."""
+        """The runs that are whole, with the arm that others are compared with.
+
+        Raises:
+            ValueError: where no run is left, or only one class.
+        """
         if not self.facts and not self.reasons:
             raise ValueError(
                 f"none of the {self.predictions} predictions is of the test split; run predict on it first"
@@ -236,6 +243,7 @@ class Gathered:
         )
 
     def _check_folds(self, folds: Sequence[int]) -> None:
+        """Raise ValueError where some runs are of a fold and others of none."""
         if folds and None in self.facts:
             raise ValueError(
                 f"{self.first[None].run} and {self.first[folds[0]].run} have different test splits: one is of a "
@@ -272,41 +280,41 @@ def gathered(
     for table in each(tables, "read predictions", total=len(tables), unit="runs"):
         rows = table.rows()
         _check_axes(rows, axes)
-        for disease, part in rows.groupby("disease", sort=False):
-            diseases.setdefault(str(disease), Gathered(str(disease), axes, subjects)).add(
-                table, part
-            )
+        for disease, own in rows.groupby("disease", sort=False):
+            name = str(disease)
+            diseases.setdefault(name, Gathered(name, axes, subjects)).add(table, own)
     return [one.study(baseline) for one in diseases.values()]
 
 
 def check_usable(
-    found: Sequence[Run],
+    classifiers: Sequence[Run],
     kept: Sequence[Run],
     left_out: Sequence[str],
     *,
     cohort: str,
-    classifiers: str,
+    folder: str,
 ) -> None:
     """Raise ValueError where finished runs are there and none of them may be used.
 
     Args:
-        found: the runs below a folder.
+        classifiers: the runs below a folder.
         kept: those that `comparable` kept.
         left_out: why it left out the others.
         cohort: name of the cohort at hand.
-        classifiers: the folder.
+        folder: where they are.
     """
     finished, usable = (
-        [run for run in of if run.record.state == "finished"] for of in (found, kept)
+        [run for run in of if run.record.state == "finished"] for of in (classifiers, kept)
     )
     if finished and not usable:
         raise ValueError(
-            f"none of the finished runs below {classifiers} can be evaluated with cohort {cohort}: "
+            f"none of the finished runs below {folder} can be evaluated with cohort {cohort}: "
             f"{' '.join(left_out)} Give evaluate.py their cohort's settings, or other classifiers="
         )
 
 
 def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
+    """Raise ValueError for an axis that is no column, or has too many values."""
     if absent := [axis for axis in axes if axis not in rows]:
         there = [
             name
@@ -345,6 +353,7 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
 
 
 def _once(test: pd.DataFrame, table: RunTable) -> None:
+    """Raise ValueError where a subject is predicted twice, or has no label."""
     if (twice := test.subject.duplicated()).any():
         raise ValueError(
             f"{table.run}: subject {test.subject[twice].iloc[0]} is predicted twice; give each run's table once"
@@ -362,7 +371,7 @@ def _plain(values: pd.Series) -> Array:
 
 
 def _same_split(tables: Sequence[RunTable]) -> None:
-    """Raises ValueError when the runs of a fold were not all trained on one split."""
+    """Raise ValueError when the runs of a fold were not all trained on one split."""
     folds: dict[int | None, dict[str, list[str]]] = {}
     for table in tables:
         run = str(table.run) + (f" fold {table.fold}" if table.fold is not None else "")
@@ -385,11 +394,11 @@ def _place(run: RunName) -> tuple[object, ...]:
 def _absent(runs: pd.DataFrame) -> list[str]:
     """A sentence per arm, and set of it where it has several, that lacks seeds others have."""
     every, sentences = list(dict.fromkeys(runs.seed)), []
-    for arm, part in runs.groupby("arm", sort=False):
-        sets = part.groupby(["generator", "set"], sort=False).seed.agg(set)
-        for (generator, made), own in sets.items():
+    for arm, repeats in runs.groupby("arm", sort=False):
+        sets = repeats.groupby(["generator", "set"], sort=False).seed.agg(set)
+        for (generator, name), own in sets.items():
             if lacking := [seed for seed in every if seed not in own]:
-                which = f" with set {made} of generator {generator}" if len(sets) > 1 else ""
+                which = f" with set {name} of generator {generator}" if len(sets) > 1 else ""
                 sentences.append(
                     f"Arm {arm.name!r}{which} has no run of seed {', '.join(sorted(lacking))}, which other arms have."
                 )

@@ -103,7 +103,7 @@ def accuracy(of: Asked) -> Section:
         [
             f"Arms: {', '.join(map(str, study.arms))}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
             f"{int(table.positives.iloc[0]):,} of them diseased.",
-            "Intervals: 95 %, of an arm's mean; ± is the sd of single study. They rest on a bootstrap of subjects, all "
+            "Intervals: 95 %, of an arm's mean; ± is the sd of single runs. They rest on a bootstrap of subjects, all "
             "predictions of a subject together, and on Student's t over the replicates of the highest level that was "
             f"repeated often enough ({', '.join(PLURAL[name] for name in LEVELS)}; {MIN_FREEDOM + 1} or more). Generators of "
             "an arm count alike, so do sets of a generator and seeds of a set. Whatever was not repeated is given: "

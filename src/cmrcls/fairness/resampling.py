@@ -30,7 +30,7 @@ class Score(NamedTuple):
 
     value: Array  # (T,)
     mean: Array  # (A,) of each arm
-    drawn: Array  # (R, A) how far resamples of the subjects move it
+    resampled: Array  # (R, A) how far resamples of the subjects move it
     varies: Array  # (A,) variance of that
     # of each arm: the variance that single predictions make, which subjects and replicates both
     # hold
@@ -123,7 +123,7 @@ def subgroup_scores(
         values.append((one.value, one.rests_on))
         means[:, k] = one.influence @ boot.weights
         singles.append([_single(one.influence[:, arm.own], arm.levels) for arm in boot.arms])
-    drawn = _resampled(means.reshape(len(who), -1), boot.counts, who).reshape(
+    resampled = _resampled(means.reshape(len(who), -1), boot.counts, who).reshape(
         len(boot.counts), *means.shape[1:]
     )
     varies = (means.astype(float) ** 2).sum(axis=0)
@@ -135,7 +135,7 @@ def subgroup_scores(
         name: Score(
             value,
             value @ boot.weights,
-            drawn[:, k],
+            resampled[:, k],
             varies[k],
             singles[k],
             None if folds is None else folds[:, k],
@@ -178,7 +178,8 @@ def deviations(boot: Bootstrap, score: Score, plus: int, minus: int | None = Non
     """
     signs = {plus: 1.0} | ({} if minus is None else {minus: -1.0})
     subjects = sum(
-        (sign * score.drawn[:, k].astype(float) for k, sign in signs.items()), start=np.zeros(())
+        (sign * score.resampled[:, k].astype(float) for k, sign in signs.items()),
+        start=np.zeros(()),
     )
     varies = float(score.varies[plus]) if minus is None else float(np.var(subjects))
     single = sum(score.single[k] for k in signs)

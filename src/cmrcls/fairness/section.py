@@ -26,7 +26,7 @@ def participants_section(
     *,
     folder: Path,
     sentence: str,
-    drawn: Path,
+    figure: Path,
     fold: int | None = None,
 ) -> Section:
     """The report's first section: flow.csv and baseline.csv, written below `folder`, with Fig. 1.
@@ -36,7 +36,7 @@ def participants_section(
         study: whose finished runs are the arms; None for none.
         folder: of the report's tables.
         sentence: on the splits.
-        drawn: Fig. 1.
+        figure: Fig. 1.
         fold: of the store.
     """
     of = f", fold {fold}" if fold is not None else ""
@@ -63,7 +63,7 @@ def participants_section(
         "Who is in the study",
         paragraphs,
         tables=list(shown.values()),
-        figures=[("Fig. 1: diseased subjects and the cohort", drawn)],
+        figures=[("Fig. 1: diseased subjects and the cohort", figure)],
     )
 
 

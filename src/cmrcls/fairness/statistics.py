@@ -29,11 +29,10 @@ def resample(n: int, *, resamples: int, rng: np.random.Generator) -> Array:
     """
     counts = np.zeros((resamples, n), np.uint8)
     for start in range(0, resamples, rows := max(1, 4_000_000 // max(n, 1))):
-        part = range(start, min(start + rows, resamples))
-        drawn = rng.integers(0, n, (len(part), n)) + n * np.arange(len(part))[:, None]
-        counts[start : part.stop] = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(
-            -1, n
-        )
+        stop = min(start + rows, resamples)
+        size = stop - start
+        places = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        counts[start:stop] = np.bincount(places.ravel(), minlength=size * n).reshape(-1, n)
     return counts
 
 
@@ -41,8 +40,8 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
     """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other
     replicates would.
 
-    At each of the arm's `arm_levels` the mean moves by Student's t with the level's degrees of freedom
-    times its standard error; as many replicates drawn with replacement would move it too little.
+    At each level of an arm the mean moves by Student's t with the level's degrees of freedom times
+    its standard error; as many replicates drawn with replacement would move it too little.
     Replicates of one name move together in all arms, so differences between arms are paired. An arm
     without a level stays where it is.
     """
@@ -54,10 +53,10 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
         for level in levels_of(study, arm):
             tail = tails.setdefault(level.name, rng.random((resamples, 1)))
             names = [(level.name, unit) for unit in level.units]
-            drawn = [normal.setdefault(name, rng.standard_normal(resamples)) for name in names]
+            normals = [normal.setdefault(name, rng.standard_normal(resamples)) for name in names]
             wider = level.freedom / stats.chi2.ppf(tail, level.freedom)  # turns the normal into a t
             weights[:, own] += np.sqrt(wider * level.factor) * (
-                np.stack(drawn, axis=1) @ level.parts
+                np.stack(normals, axis=1) @ level.parts
             )
     return weights
 
@@ -158,6 +157,7 @@ def compare_arms(study: Study, values: Array, first: Arm, second: Arm) -> Compar
 
 
 def _arm_levels(study: Study, arm: Arm) -> tuple[Array, list[Level]]:
+    """Positions of an arm's runs, and its levels."""
     return study.positions(arm), levels_of(study, arm)
 
 
@@ -176,7 +176,7 @@ def _t_test(values: Array, of: Sequence[tuple[Array, list[Level]]], difference: 
         for own, own_levels in of
     )
     for name in dict.fromkeys([*first, *second]):
-        there = [part[name] for part in (first, second) if name in part]
+        there = [own[name] for own in (first, second) if name in own]
         if len(there) == 2 and set(there[0][0]) == set(there[1][0]):
             order = [there[1][0].index(unit) for unit in there[0][0]]
             there = [(there[0][0], there[1][1][order] - there[0][1], min(there[0][2], there[1][2]))]
@@ -283,6 +283,7 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
 
 
 def _power(row: dict[str, Any], tests: int) -> str:
+    """Why a comparison could not show much; empty if it could."""
     if row["test"] == "signed-rank" and row["pairs"] == 0:
         return "no seed in common"
     if np.isnan(row["p"]):

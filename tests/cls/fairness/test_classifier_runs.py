@@ -52,4 +52,4 @@ def test_a_seed_that_did_not_get_the_published_weights_is_no_seed_of_its_arm(tmp
 def test_runs_of_another_input_are_passed_over(tmp_path):
     write(tmp_path, 0, 0)
     write(tmp_path, 0, 1, input__name="cine")
-    assert len(runs_below(tmp_path)) == 1 and len(runs_below(tmp_path, shown="cine")) == 1
+    assert len(runs_below(tmp_path)) == 1 and len(runs_below(tmp_path, input_name="cine")) == 1

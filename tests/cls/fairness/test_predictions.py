@@ -165,7 +165,7 @@ def test_finished_runs_of_which_none_may_be_used_are_refused(tmp_path):
     write(tmp_path, 0, 0)
     write(tmp_path, 9, 0, state="failed")
     found = runs_below(tmp_path)
-    names = {"cohort": "phantom", "classifiers": "runs/classifier"}
+    names = {"cohort": "phantom", "folder": "runs/classifier"}
     check_usable(found, found, [], **names)
     failed = [run for run in found if run.record.state == "failed"]
     check_usable(failed, [], [], **names)  # nothing is finished: nothing to refuse

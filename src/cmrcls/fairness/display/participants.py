@@ -9,7 +9,7 @@ from cmrcls.fairness.participants import CLASSES, MIN_COUNT, SPLITS, differences
 
 
 def flow_cells(flow: pd.DataFrame) -> pd.DataFrame:
-    """`flow` for readers; reasons that hold for fewer than MIN_COUNT participants say so."""
+    """`flow_table` for readers; reasons that hold for fewer than MIN_COUNT participants say so."""
     rows = []
     for row in flow.itertuples():
         few = row.step == "left out" and row.participants < MIN_COUNT
@@ -27,15 +27,16 @@ def flow_cells(flow: pd.DataFrame) -> pd.DataFrame:
 
 
 def _whole(value: float) -> str:
+    """A count, empty where there is none."""
     return "" if pd.isna(value) else f"{int(value):,}"
 
 
-def baseline_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`baseline` for readers: a row per variable and level, a column per split and label, and two
+def baseline_cells(baseline: pd.DataFrame) -> pd.DataFrame:
+    """`baseline_table` for readers: a row per variable and level, a column per split and label, and two
     differences."""
-    smd = differences(table).pivot(index=["variable", "level"], columns="compared", values="smd")
+    smd = differences(baseline).pivot(index=["variable", "level"], columns="compared", values="smd")
     columns = [(split, label) for split in SPLITS for label in CLASSES]
-    sizes = table.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n
+    sizes = baseline.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n
     rows = [
         {
             "": "n",
@@ -44,8 +45,8 @@ def baseline_cells(table: pd.DataFrame) -> pd.DataFrame:
             "SMD test - training (healthy)": "",
         }
     ]
-    for (variable, level), part in table.groupby(["variable", "level"], sort=False):
-        at = part.set_index(["split", "label"])
+    for (variable, level), own in baseline.groupby(["variable", "level"], sort=False):
+        at = own.set_index(["split", "label"])
         apart = smd.loc[(variable, level)]
         rows.append(
             {
