@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from cmrcls.arms import Arms, disease_labels
 from cmrcls.classifier import Classifier
-from cmrcls.fairness.statistics import LEVEL
+from cmrcls.fairness.statistics import CONFIDENCE
 from cmrcls.network import VIDEO
 from cmrdata.axes import DIAGNOSIS, axes_in, bands_in
 from cmrdata.batch import LABELS
@@ -266,7 +266,7 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
 def _summary(part: pd.DataFrame, place: str) -> dict[str, Any]:
     seen = part[part[place].notna()]
     n, share, sd = len(seen), seen[place].mean(), seen[place].std(ddof=1)
-    reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
     area, ideal = seen[f"{place}_area"].mean(), seen[f"{place}_ideal"].mean()
     return {
         "n": n,

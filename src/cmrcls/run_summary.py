@@ -56,7 +56,7 @@ def scores(predictions: pd.DataFrame) -> pd.DataFrame:
     for disease, split, part in _parts(predictions):
         columns = (part[name].to_numpy()[:, None] for name in ("predicted", "probability"))
         given = Predicted(part.label.to_numpy(int), *columns)
-        found = {name: float(value[0]) for name, value in metrics.scores(given).items()}
+        found = {name: float(value[0]) for name, value in metrics.all_scores(given).items()}
         rows.append(
             {
                 "disease": disease,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cmrcls.fairness.disparities import measure
-from cmrcls.fairness.table2 import table2
+from cmrcls.fairness.study import table2
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 from cmrdata.cohorts.ukbb.cohort import UKBB
@@ -81,8 +81,8 @@ def test_case_28_without_sex_and_age_prompts_and_reports_leave_them_out_by_name(
         predicted=(probability > 0.5).astype(int),
     )
     made = table2(one_study(rows))
-    assert set(made.axis) == {"overall", "bmi_band"}
-    assert {line.split(":")[0] for line in made.attrs["refused"]} == {"sex", "age_band"}
+    assert set(map(str, made.rows.axis)) == {"overall", "bmi_band"}
+    assert {line.split(":")[0] for line in made.refused} == {"sex", "age_band"}
 
 
 def test_a_combination_that_no_test_subject_has_is_no_number():
