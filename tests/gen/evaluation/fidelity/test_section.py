@@ -14,7 +14,7 @@ from torch import nn
 from cmrdata.prepare import prepare
 from cmrgen.evaluation.fidelity import section as fidelity_sections
 from cmrgen.evaluation.fidelity.backbones import BACKBONES, Extractor
-from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.judges import Evaluation
 from cmrstudy.report import report_html
 from support.fake_cohort import FakeCohort, fake_set
 
@@ -28,7 +28,7 @@ class Means(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+def evaluation(tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
     folder = tmp_path_factory.mktemp("section")
     cohort = prepare(FakeCohort(count=900), folder)
     made = fake_set(folder / "set", cohort, count=180)
@@ -38,18 +38,18 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         SimpleNamespace(features=rng.normal(size=(n, 6)).astype(np.float32))
         for n in (len(held), 180)
     ]
-    return Measured(cohort, made, SimpleNamespace(device="cpu"), held, *looks, folder / "results")  # type: ignore[arg-type]
+    return Evaluation(cohort, made, SimpleNamespace(device="cpu"), held, *looks, folder / "results")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow  # seconds; test_study writes them too
 def test_section_has_the_same_tables_for_every_backbone(
-    found: Measured, monkeypatch: pytest.MonkeyPatch
+    evaluation: Evaluation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     by = Extractor(Means(), 24, "abc", BACKBONES["swav"]._replace(side=16))
     monkeypatch.setattr(fidelity_sections, "extractor", lambda name, weights, **_: by)
     backbones = {"inception": None, "swav": "/weights/swav.pth"}
-    section = fidelity_sections.fidelity_section(found, backbones=backbones, n=40, seed=0)
-    assert [table.attrs["caption"].split(":")[0] for table in section.tables] == [
+    section = fidelity_sections.fidelity_section(evaluation, backbones=backbones, n=40, seed=0)
+    assert [table.caption.split(":")[0] for table in section.tables] == [
         "Table 1",
         "Who Table 1 compares",
         "Domain features",
@@ -59,11 +59,11 @@ def test_section_has_the_same_tables_for_every_backbone(
     names = [
         f"{name}{of}" for of in ("", "_swav") for name in ("table1", "fidelity", "fidelity_groups")
     ]
-    assert sorted(path.stem for path in found.folder.glob("*.csv")) == sorted(
+    assert sorted(path.stem for path in evaluation.folder.glob("*.csv")) == sorted(
         [*names, "table1_subgroups"]
     )
     assert "Here held-out: Sex, Age, BMI, Condition, all together." in section.paragraphs[-1]
-    assert set(pd.read_csv(found.folder / "table1_swav.csv").n) == {40}
+    assert set(pd.read_csv(evaluation.folder / "table1_swav.csv").n) == {40}
     assert section.sources["SwAV features"] == "swav.pth, sha256 abc" and "/weights" not in str(
         section
     )
@@ -76,10 +76,10 @@ def test_section_has_the_same_tables_for_every_backbone(
     assert "SwAV features" in page and "KID" in page
 
 
-def test_section_of_a_tiny_set_has_no_number(found: Measured, tmp_path: Path) -> None:
-    few = fake_set(tmp_path / "set", found.cohort, count=8)
-    tiny = found._replace(
-        made=few, synthetic=SimpleNamespace(features=found.synthetic.features[:8])
+def test_section_of_a_tiny_set_has_no_number(evaluation: Evaluation, tmp_path: Path) -> None:
+    few = fake_set(tmp_path / "set", evaluation.cohort, count=8)
+    tiny = evaluation._replace(
+        synthetic_set=few, synthetic=SimpleNamespace(features=evaluation.synthetic.features[:8])
     )
     section = fidelity_sections.fidelity_section(
         tiny._replace(folder=tmp_path), backbones={}, n=500, seed=0
@@ -87,11 +87,11 @@ def test_section_of_a_tiny_set_has_no_number(found: Measured, tmp_path: Path) ->
     assert not section.answers
     table = pd.read_csv(tmp_path / "table1.csv")
     assert table[table.kind == "Real - Synthetic"].fid.isna().all() and len(table)
-    assert "synthetic: 4" in " ".join(section.tables[0].attrs["warnings"])
+    assert "synthetic: 4" in " ".join(section.tables[0].notes)
 
 
 def test_the_papers_table_has_our_rows_and_its_numbers():
-    printed = fidelity_sections._printed()
+    printed = fidelity_sections.printed_table1().frame
     assert list(printed.columns) == ["FID", "A - A", "A - B", "B - B"] and len(printed) == 12
     assert printed.iloc[1].tolist() == [
         "Real - Real (lower bound)",
