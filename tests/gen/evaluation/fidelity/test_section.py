@@ -14,6 +14,7 @@ from torch import nn
 from cmrdata.prepare import prepare
 from cmrgen.evaluation.fidelity import section as fidelity_sections
 from cmrgen.evaluation.fidelity.backbones import BACKBONES, Extractor
+from cmrgen.evaluation.fidelity.distances import METRICS, Distance, Metric, Pair
 from cmrgen.evaluation.judges import Evaluation
 from cmrstudy.report import report_html
 from support.fake_cohort import FakeCohort, fake_set
@@ -99,3 +100,28 @@ def test_the_papers_table_has_our_rows_and_its_numbers():
         "44.20 (0.88)",
         "30.37 (0.17)",
     ]
+
+
+def shift(pair: Pair) -> Distance:
+    """How far apart the means lie."""
+    return Distance(float(np.linalg.norm(pair.x.mean - pair.y.mean)))
+
+
+def test_a_metric_from_outside_is_measured_and_shown(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metric = Metric("Mean shift", shift, factor=10, meaning="Mean shift: ten times a length.")
+    monkeypatch.setitem(METRICS, "shift", metric)
+    mine = evaluation._replace(folder=tmp_path)
+    section = fidelity_sections.fidelity_section(mine, backbones={}, n=40, seed=0)
+    table = pd.read_csv(tmp_path / "fidelity.csv")
+    whole = table[(table.metric == "shift") & (table.axis == "all")].set_index("kind").value
+    features = evaluation.real.features, evaluation.synthetic.features
+    apart = np.linalg.norm(features[0].mean(0) - features[1].mean(0))
+    assert whole.notna().all() and whole["Real - Synthetic"] == pytest.approx(apart, abs=0.5)
+    across, floor = whole["Real - Synthetic"], whole["Real - Real"]
+    cell = f"{10 * across:.2f} ({10 * floor:.2f})"
+    assert section.tables[2].frame.set_index("Group")["Mean shift"]["All"] == cell
+    assert "Mean shift: ten times a length." in section.paragraphs[1]
+    page = report_html([section], title="t", facts={})
+    assert "Mean shift" in page and cell in page and cell in (tmp_path / "fidelity.md").read_text()
