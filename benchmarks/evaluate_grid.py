@@ -24,7 +24,7 @@ import pandas as pd
 from cmrcls.fairness import grid
 from cmrcls.fairness.predictions import read
 from cmrcls.fairness.section import fairness
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from cmrstudy import runs
 
 ARMS = (0, 2000, 4000, "only")
@@ -43,8 +43,8 @@ def people(count: int, rng: np.random.Generator) -> pd.DataFrame:
             "source": "phantom",
         }
     )
-    for axis, bands in AXES.items():
-        table[axis] = rng.choice(bands, count)
+    for name, axis in AXES.items():
+        table[name] = rng.choice(axis.values, count)
     return table.assign(score=1.5 * label + rng.standard_normal(count))
 
 

@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from cmrcls.arms import Arms, disease_labels
 from cmrcls.classifier import Classifier
 from cmrcls.fairness.statistics import LEVEL
-from cmrcls.fairness.study import bands_of
 from cmrcls.network import VIDEO
+from cmrdata.axes import DIAGNOSIS, axes_in, bands_in
 from cmrdata.batch import LABELS
-from cmrdata.subjects import AXES
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them
@@ -46,7 +45,7 @@ OUTCOMES = {
 }
 # axes of `by_subgroup` beside those of the cohort: value -> name
 FURTHER: dict[str, dict[Any, str]] = {
-    "diagnosis": {0: "Healthy", 1: "Diseased"},
+    "diagnosis": {label: band.name for label, band in DIAGNOSIS.bands.items()},
     "outcome": {name: name.capitalize() for name in OUTCOMES.values()},
 }
 HEAT = "#F000A0"
@@ -56,7 +55,7 @@ CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 class Explained(NamedTuple):
     """The test images of an arm as a classifier saw them."""
 
-    # per image and disease: row, disease, label, probability, predicted, outcome, AXES, `WHERE`
+    # per image and disease: row, disease, label, probability, predicted, outcome, the axes, `WHERE`
     images: pd.DataFrame
     # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
     maps: np.ndarray
@@ -110,8 +109,9 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
     images.insert(
         5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)]
     )
-    people = arms.index.loc[images.row, [*AXES, "label"]].reset_index(drop=True)
-    for place, axis in enumerate(AXES):
+    axes = axes_in(arms.index)
+    people = arms.index.loc[images.row, axes].reset_index(drop=True)
+    for place, axis in enumerate(axes):
         images.insert(6 + place, axis, people[axis])
     return Explained(images, np.concatenate(maps), name)
 
@@ -248,11 +248,11 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     everywhere alike. Unknown bands count overall only.
     """
     table = images.assign(overall="overall", diagnosis=images.label)
-    axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), *FURTHER]
+    axes = ["overall", *(axis for axis in axes_in(table) if table[axis].notna().any()), *FURTHER]
     rows = []
     for disease, of in table.groupby("disease", sort=False):
         for axis in axes:
-            for band, name in (FURTHER.get(axis) or bands_of(of, axis)).items():
+            for band, name in (FURTHER.get(axis) or bands_in(of, axis)).items():
                 part = of[of[axis] == band]
                 told = {"disease": disease, "axis": axis, "subgroup": name}
                 rows += [{**told, "place": place, **_summary(part, place)} for place in WHERE]

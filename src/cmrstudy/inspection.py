@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrdata import origin, progress, scale
+from cmrdata.axes import AXES, known_axes
 from cmrdata.disk import fingerprint
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
 from cmrdata.prepare import listed
 from cmrdata.protocol import Cohort, ordered
-from cmrdata.subjects import AXES, known_axes
 
 FIRST = (
     "subject",
@@ -100,7 +100,9 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
     axes = known_axes(labelled)
     parts = {"all": labelled}
     parts |= {
-        f"{axis}: {band}": labelled[labelled[axis] == band] for axis in axes for band in AXES[axis]
+        f"{axis}: {band}": labelled[labelled[axis] == band]
+        for axis in axes
+        for band in AXES[axis].values
     }
     cells = labelled.dropna(subset=axes).groupby(axes, sort=True) if axes else ()
     parts |= {

@@ -9,10 +9,10 @@ import pandas as pd
 
 from cmrcls.fairness.disparities import MEASURES
 from cmrcls.fairness.metrics import METRICS
+from cmrdata.axes import title_of
 from cmrstudy import paper
 from cmrstudy.report import number
 
-AXIS_NAMES = {"overall": "Overall", "sex": "Sex", "age_band": "Age", "bmi_band": "BMI"}
 MEASURE_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "demographic_parity": "demographic parity",
@@ -223,7 +223,7 @@ def reasons(gaps: pd.DataFrame) -> list[str]:
 
 def axis_name(axis: str) -> str:
     """ "sex x bmi_band" -> "Sex x BMI"."""
-    return " x ".join(AXIS_NAMES.get(part, part.capitalize()) for part in axis.split(" x "))
+    return " x ".join(title_of(part) for part in axis.split(" x "))
 
 
 def measure_name(name: str) -> str:

@@ -16,9 +16,10 @@ import pandas as pd
 
 from cmrcls.fairness import grid
 from cmrcls.fairness.study import RUN, Study, Tuned
+from cmrdata.axes import AXES, axes_in
 from cmrdata.progress import each
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, MOST_VALUES, further_columns
+from cmrdata.subjects import MOST_VALUES, further_columns
 from cmrdata.synthetic import named_by_rows
 
 COLUMNS = ("subject", "row", "split", "disease", "label", "probability", "predicted")
@@ -155,9 +156,7 @@ class Gathered:
 
     def _placed(self, test: pd.DataFrame, table: Table) -> np.ndarray:
         """Where the fold's subjects are among the rows; what the rows say of them must agree."""
-        columns = list(
-            dict.fromkeys(["label", *(axis for axis in AXES if axis in test), *self.axes])
-        )
+        columns = list(dict.fromkeys(["label", *axes_in(test), *self.axes]))
         if table.fold not in self.facts:
             self.first[table.fold] = table
             self.facts[table.fold] = test[["subject", *columns]].reset_index(drop=True)
@@ -284,7 +283,7 @@ def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
     if absent := [axis for axis in axes if axis not in rows]:
         there = [
             name
-            for name in [*AXES, "source", *further_columns(rows)]
+            for name in dict.fromkeys([*AXES, "source", *further_columns(rows)])
             if name in rows and name not in COLUMNS
         ]
         raise ValueError(

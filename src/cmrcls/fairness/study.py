@@ -17,7 +17,7 @@ import pandas as pd
 
 from cmrcls.fairness import metrics
 from cmrcls.fairness.metrics import Predicted
-from cmrdata.subjects import AXES
+from cmrdata.axes import as_in_table2, axes_in, bands_in
 
 # columns that tell a run; with folds it is all folds of them
 RUN = ["arm", "generator", "set", "seed"]
@@ -26,13 +26,6 @@ PLURAL = {"generator": "generators", "set": "sets", "seed": "seeds"}
 FEWEST_FOLDS = 3  # whose spread can be told
 UNKNOWN = "unknown"  # a generator that can't be told any more
 ENOUGH = 2  # degrees of freedom: with 3 replicates their spread can be told, with 2 it can't
-SUBGROUPS = {  # rows in the order of the paper's Table 2
-    "overall": {"overall": "Overall"},
-    "sex": {"F": "Female", "M": "Male"},
-    "bmi_band": {"normal": "Normal BMI", "overweight": "Overweight", "obese": "Obese"},
-    "age_band": {"<60": "Age < 60", "60-70": "Age 60-70", "70+": "Age > 70"},
-}
-assert all(tuple(SUBGROUPS[axis]) == bands for axis, bands in AXES.items()), "a band has no row"
 
 
 class Tuned(NamedTuple):
@@ -115,26 +108,17 @@ class Level(NamedTuple):
     factor: float
 
 
-def bands_of(subjects: pd.DataFrame, axis: str) -> dict[Any, str]:
-    """The subgroups of an axis in order: value of the column -> name for readers; a further axis
-    has its values, sorted."""
-    if axis in SUBGROUPS:
-        return dict(SUBGROUPS[axis])
-    return {
-        value: f"{axis.capitalize()} {value}" for value in sorted(subjects[axis].dropna().unique())
-    }
-
-
 def axes_of(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Axis]:
-    """Overall, the known axes, `further` columns, and the intersections of the known AXES."""
-    wanted = [*(axis for axis in SUBGROUPS if axis != "overall"), *further]
+    """Overall, the known axes as in Table 2, `further` columns, and the intersections of the known
+    axes."""
+    wanted = [*(axis.column for axis in as_in_table2()), *further]
     single = {}
     for axis in dict.fromkeys(wanted):
         if axis in subjects and subjects[axis].nunique() > 1:
-            bands = bands_of(subjects, axis)
+            bands = bands_in(subjects, axis)
             codes = pd.Categorical(subjects[axis], categories=list(bands)).codes.astype(int)
             single[axis] = Axis((axis,), list(bands.values()), codes)
-    crossed = [axis for axis in AXES if axis in single]
+    crossed = [axis for axis in axes_in(subjects) if axis in single]
     pairs = [pick for size in range(2, len(crossed) + 1) for pick in combinations(crossed, size)]
     whole = Axis((), ["Overall"], np.zeros(len(subjects), int))
     return [whole, *single.values(), *(_crossed([single[axis] for axis in pick]) for pick in pairs)]

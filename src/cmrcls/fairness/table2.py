@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from cmrcls.fairness.metrics import scored
-from cmrcls.fairness.study import SUBGROUPS, Study, axes_of, replicates
+from cmrcls.fairness.study import Study, axes_of, replicates
+from cmrdata.axes import as_in_table2
 
 FACTS = ["subgroup", "n", "positives", "prevalence"]
 
@@ -48,8 +49,9 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> pd.DataFrame:
                     }
                 )
     table = pd.DataFrame(rows)
-    wanted = [axis for axis in [*SUBGROUPS, *axes] if axis not in {axis.title for axis in known}]
-    table.attrs["refused"] = [_refusal(study.subjects, axis) for axis in dict.fromkeys(wanted)]
+    asked = dict.fromkeys([*(axis.column for axis in as_in_table2()), *axes])
+    absent = [axis for axis in asked if axis not in {axis.title for axis in known}]
+    table.attrs["refused"] = [_refusal(study.subjects, axis) for axis in absent]
     table.attrs["warnings"] = list(study.warnings)
     return table
 

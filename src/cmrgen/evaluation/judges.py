@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
+from cmrdata.axes import learnable_axes, with_diagnosis
 from cmrdata.caches import settled
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.selection import Images, Selection, everything, slices
@@ -29,10 +30,8 @@ from cmrdata.store import Store
 from cmrgen.evaluation.adherence.areas import Areas, no_areas, structure_areas
 from cmrgen.evaluation.adherence.scores import derangement
 from cmrgen.evaluation.device import device_name
-from cmrgen.evaluation.fidelity.subgroups import axes_of
 from cmrgen.evaluation.networks import (
     FEATURES,
-    HEAD_VALUES,
     NETWORKS_VERSION,
     AttributeNet,
     Loss,
@@ -65,7 +64,7 @@ class Judgement(NamedTuple):
 
     areas: Areas  # of the segmentations and the images' own masks
     shuffled: Areas | None  # of the segmentations and other images' masks, where those were given
-    # axis -> (n,) values of HEAD_VALUES[axis]; None where both phases are flat
+    # axis -> (n,) values of the axis; None where both phases are flat
     predicted: dict[str, np.ndarray]
     features: np.ndarray  # (n, 128) float32
     flat: np.ndarray  # (n, 2) bool: pictures of one grey value, in which nothing is segmented
@@ -188,9 +187,9 @@ def trained_judges(
         raise ValueError(
             f"{store.folder}: no row of the train split; judges learn from real training images only"
         )
-    if not (axes := axes_of(train)):
+    if not (axes := learnable_axes(train)):
         raise ValueError(
-            f"{store.folder}: none of {', '.join(HEAD_VALUES)} varies among the training rows; add subjects"
+            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training rows; add subjects"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -289,7 +288,7 @@ def judge(
             features[rows] = f.cpu().numpy()
             for axis, head in heads.items():
                 best = head(f).argmax(1).cpu().numpy()
-                predicted[axis][rows] = np.array(HEAD_VALUES[axis], object)[best]
+                predicted[axis][rows] = np.array(with_diagnosis()[axis].values, object)[best]
             advance(len(pixels))
     for values in predicted.values():
         values[flat.all(1)] = None

@@ -4,7 +4,6 @@ images only. judges.py asks them what images show."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,12 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
+from cmrdata.axes import values_in, with_diagnosis
 from cmrdata.batch import LABELS
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, balancing_weights
-from cmrgen.evaluation.fidelity.subgroups import truth
+from cmrdata.subjects import balancing_weights
 
-HEAD_VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses
 FEATURES = 128  # width of the domain backbone
 LARGEST = 128  # px; larger images are judged at this size
 NETWORKS_VERSION = 1  # raise it when networks or training change: kept ones are then trained anew
@@ -55,8 +53,8 @@ class Segmenter(nn.Module):  # type: ignore[misc]  # torch has no types here
 
 
 class AttributeNet(nn.Module):  # type: ignore[misc]  # torch has no types here
-    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, keys of
-    HEAD_VALUES."""
+    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, of
+    `with_diagnosis`."""
 
     def __init__(self, axes: list[str], width: int = 16) -> None:
         super().__init__()
@@ -66,9 +64,8 @@ class AttributeNet(nn.Module):  # type: ignore[misc]  # torch has no types here
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.heads = nn.ModuleDict(
-            {axis: nn.Linear(FEATURES, len(HEAD_VALUES[axis])) for axis in axes}
-        )
+        outputs = {axis: len(with_diagnosis()[axis].bands) for axis in axes}
+        self.heads = nn.ModuleDict({axis: nn.Linear(FEATURES, n) for axis, n in outputs.items()})
 
     def features(self, x: Tensor) -> Tensor:
         return self.trunk(resized(x))
@@ -101,9 +98,9 @@ def signed(images: np.ndarray, device: torch.device | str) -> Tensor:
 
 
 def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
-    """(n,) position of each row's value in HEAD_VALUES[axis], -1 where it is missing."""
-    column = truth(index, axis)
-    place = {value: k for k, value in enumerate(HEAD_VALUES[axis])}
+    """(n,) position of each row's value among the bands of the axis, -1 where it is missing."""
+    column = values_in(index, axis)
+    place = {value: k for k, value in enumerate(with_diagnosis()[axis].bands)}
     return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
 
 

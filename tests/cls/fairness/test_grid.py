@@ -15,7 +15,7 @@ import pytest
 from cmrcls.fairness.grid import baseline, cells, factors, missing, sentences, sound, study
 from cmrcls.fairness.grid import read as runs_below
 from cmrcls.fairness.predictions import read
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from cmrstudy import runs
 from cmrstudy.inputs import kind_at, origin_at
 
@@ -87,7 +87,7 @@ def write(
                 "source": "a",
             }
         )
-        table.assign(**{axis: bands[0] for axis, bands in AXES.items()}).to_csv(
+        table.assign(**{name: axis.values[0] for name, axis in AXES.items()}).to_csv(
             run / "predictions.csv", index=False
         )
     if state == "failed":

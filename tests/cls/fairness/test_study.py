@@ -10,7 +10,7 @@ from cmrcls.fairness.metrics import scored
 from cmrcls.fairness.section import fairness
 from cmrcls.fairness.study import RUN, Study, axes_of, by_seed, calibration, confusion
 from cmrcls.fairness.table2 import table2, wide
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from cmrstudy import paper
 from cmrstudy.report import report_html
 from support.fake_runs import ARMS, one_study, runs, small, studies, study_of

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cmrdata.subjects import AXES, balancing_weights, whole
+from cmrdata.axes import AXES
+from cmrdata.subjects import balancing_weights, whole
 from cmrgen.plan.groups import possible_groups
 from cmrgen.plan.mask_moves import LIMITS, STILL
 from cmrgen.plan.recipes import PER_MASK, PER_PERSON, balanced, copy, random_prompt

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import AGE, BMI
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.slices import cine_frames
-from cmrdata.subjects import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
+from cmrdata.subjects import cut, split, with_groups
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
 SLICE_GAP = 10.0  # mm between neighbouring slices
 # heart failure per 100 scans at imaging, paper Table 2
 PREVALENCE = {
     "sex": {"F": 0.56, "M": 1.56},
-    "bmi_band": dict(zip(BMI_BANDS, (0.60, 0.96, 2.43), strict=True)),
-    "age_band": dict(zip(AGE_BANDS, (0.37, 1.06, 1.93), strict=True)),
+    "bmi_band": dict(zip(BMI.values, (0.60, 0.96, 2.43), strict=True)),
+    "age_band": dict(zip(AGE.values, (0.37, 1.06, 1.93), strict=True)),
 }
 # a phantom has no unreadable subjects
 NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=str)
@@ -209,7 +210,7 @@ def hf_probability(people: pd.DataFrame, *, scale: float = 1.0) -> np.ndarray:
     The effects are raked until the population's prevalence in each of the eight subgroups equals
     PREVALENCE x scale.
     """
-    levels = {"sex": people.sex, "age_band": age_band(people.age), "bmi_band": bmi_band(people.bmi)}
+    levels = {"sex": people.sex, "age_band": cut(AGE, people.age), "bmi_band": cut(BMI, people.bmi)}
     logit = np.full(len(people), -4.5)
     for _ in range(30):
         for axis, column in levels.items():

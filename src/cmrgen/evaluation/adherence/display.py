@@ -12,10 +12,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrgen.evaluation.adherence.scores import Scores
-from cmrstudy.figures import COLOURS, GREY, INK, STYLE, TITLES, coloured, image_grid, matrix
+from cmrdata.axes import name_of, title_of
+from cmrgen.evaluation.adherence.scores import Scores, asked_by
+from cmrstudy.figures import COLOURS, GREY, INK, STYLE, coloured, image_grid, matrix
 from cmrstudy.figures import WIDTH as FULL_WIDTH
-from cmrstudy.figures import WORDS as BAND_WORDS
 from cmrstudy.intervals import MIN_COUNT
 from cmrstudy.report import Shown, number
 
@@ -23,23 +23,7 @@ WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 # colour and mark of each kind of images
 MARKS = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}
 SIDES = ("synthetic", "real")  # in the order of a table
-ATTRIBUTES = {  # metric -> what it asks for, in a sentence
-    "sex_accuracy": "sex",
-    "bmi_accuracy": "BMI band",
-    "age_accuracy": "age band",
-    "diagnosis_accuracy": "diagnosis",
-}
-METRIC_NAMES = {"dice": "Dice", **ATTRIBUTES}
-METRIC_TITLES = {
-    "dice": "Dice",
-    "sex_accuracy": "Sex as asked",
-    "age_accuracy": "Age band as asked",
-    "bmi_accuracy": "BMI band as asked",
-    "diagnosis_accuracy": "Diagnosis as asked",
-}
-AXIS_NAMES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Diagnosis"}
 GROUP = "Group"  # the column of full groups
-CONDITIONS = {0: "Healthy", 1: "Diseased"}
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
 
@@ -48,7 +32,7 @@ def adherence_cells(scores: Scores, groups: pd.DataFrame) -> Shown:
     """`adherence_table` with the intervals that all images have in `by_group`."""
     table = scores.table
     whole = groups[groups.axis == "all"].set_index("metric").reindex(table.metric)
-    frame = pd.DataFrame({"what": [METRIC_NAMES[metric] for metric in table.metric]})
+    frame = pd.DataFrame({"what": [metric_name(metric) for metric in table.metric]})
     for side in SIDES:
         ends = whole[f"{side}_low"], whole[f"{side}_high"]
         frame[side] = [number(*values) for values in zip(table[side], *ends, strict=True)]
@@ -105,7 +89,7 @@ def _subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
             few = ", few" if first[f"{side}_subjects"] < MIN_COUNT else ""
             count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
             cells = {
-                METRIC_NAMES[metric]: _interval(row, side, form=".2f")
+                metric_name(metric): _interval(row, side, form=".2f")
                 for metric, row in zip(
                     subgroup_rows.metric, metrics.to_dict("records"), strict=True
                 )
@@ -123,12 +107,12 @@ def confusion_cells(counts: pd.DataFrame) -> Shown:
         axis, asked, side = key
         known = values[values.n > 0]
         shares = [
-            f"{named(axis, value)} {100 * share:.0f} %"
+            f"{name_of(axis, value, short=True)} {100 * share:.0f} %"
             for value, share in zip(known.seen, known.share, strict=True)
         ]
         rows.append(
             {
-                "asked for": f"{AXIS_NAMES[axis]}: {named(axis, asked)}",
+                "asked for": f"{title_of(axis)}: {name_of(axis, asked, short=True)}",
                 "images": side,
                 "n": int(values.n.iloc[0]),
                 "seen": ", ".join(shares) or "n/a",
@@ -251,7 +235,7 @@ def band_figure(table: pd.DataFrame) -> Figure:
                 )
             ends = part[["real_low", "real", "synthetic_low", "synthetic"]].min().min()
             panel.set_xlim(min(0.5, np.floor(10 * ends) / 10) if ends == ends else 0, 1.01)
-            panel.set_title(METRIC_TITLES[metric], fontsize=11, loc="left", fontweight="bold")
+            panel.set_title(_heading(metric), fontsize=11, loc="left", fontweight="bold")
             panel.set_yticks(np.arange(len(rows)), [named(*row) for row in rows])
             panel.set_ylim(len(rows) - 0.5, -0.5)
             panel.tick_params(left=False)
@@ -293,11 +277,11 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
                 matrix(
                     panel,
                     counts,
-                    [named(axis, value) for value in asked],
-                    [_short(named(axis, value)) for value in seen],
+                    [name_of(axis, value) for value in asked],
+                    [_wrapped(name_of(axis, value, short=True)) for value in seen],
                 )
                 panel.set_title(
-                    f"{TITLES[axis].split(' (')[0]}, {side}",
+                    f"{title_of(axis)}, {side}",
                     fontsize=10,
                     loc="left",
                     fontweight="bold",
@@ -444,19 +428,22 @@ def _limits(panel: Axes, row: Any, *, reach: float) -> None:
             )
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("Age ").replace("Overweight", "Over-\nweight")
+def metric_name(metric: str) -> str:
+    """ "Dice", or what an accuracy is of: "age band"."""
+    axis = asked_by(metric)
+    return axis.phrase if axis else metric.capitalize()
+
+
+def _heading(metric: str) -> str:
+    """ "Dice", "Age band as asked"."""
+    axis = asked_by(metric)
+    return f"{axis.phrase[0].upper()}{axis.phrase[1:]} as asked" if axis else metric.capitalize()
+
+
+def _wrapped(name: str) -> str:
+    return name.replace("Overweight", "Over-\nweight")
 
 
 def named(axis: str, value: Any) -> str:
-    """ "Age 70+", "Obese", "All"."""
-    if axis == "diagnosis":
-        return str(CONDITIONS.get(value, value))
-    word = BAND_WORDS.get(value, str(value))
-    return (
-        "All images"
-        if axis == "all"
-        else f"Age {word}"
-        if axis == "age_band" and word != "nothing"
-        else word
-    )
+    """ "Age > 70", "Obese", "All images"."""
+    return "All images" if axis == "all" else name_of(axis, value)

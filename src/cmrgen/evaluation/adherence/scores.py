@@ -15,19 +15,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import DIAGNOSIS, Axis, as_in_table2, learnable_axes, values_in, with_diagnosis
 from cmrdata.batch import LABELS, PHASES
-from cmrdata.subjects import AXES
 from cmrgen.evaluation.adherence.areas import Areas
-from cmrgen.evaluation.fidelity.subgroups import axes_of, truth
 from cmrstudy import intervals
 from cmrstudy.intervals import MIN_COUNT, Estimate
 
-METRICS = {
-    "sex": "sex_accuracy",
-    "bmi_band": "bmi_accuracy",
-    "age_band": "age_accuracy",
-    "diagnosis": "diagnosis_accuracy",
-}
+
+def metric_names() -> dict[str, str]:
+    """Axis -> its metric, "age_accuracy" of age_band, in the order of a table."""
+    axes = [*as_in_table2(), DIAGNOSIS]
+    return {axis.column: f"{axis.column.removesuffix('_band')}_accuracy" for axis in axes}
+
+
+def asked_by(metric: str) -> Axis | None:
+    """The axis of a metric; None of Dice."""
+    names = {name: column for column, name in metric_names().items()}
+    return with_diagnosis()[names[metric]] if metric in names else None
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,10 @@ def accuracy(predicted: np.ndarray, index: pd.DataFrame, axis: str, groups: set[
     Args:
         predicted: (n,) values of the axis.
         index: n rows with the axis and their group.
-        axis: of METRICS.
+        axis: of `metric_names`.
         groups: those that count.
     """
-    true = truth(index, axis)
+    true = values_in(index, axis)
     rows = pd.DataFrame({"group": index.group.to_numpy(), "right": predicted == true})[
         true.notna().to_numpy()
     ]
@@ -106,7 +110,7 @@ def adherence_table(real: JudgedImages, synthetic: JudgedImages) -> Scores:
     ]
     common = _common_groups(real, synthetic)
     compared = _compared_axes(real, synthetic)
-    for axis, metric in METRICS.items():
+    for axis, metric in metric_names().items():
         row: dict[str, Any] = {
             "metric": metric,
             "real": np.nan,
@@ -118,7 +122,7 @@ def adherence_table(real: JudgedImages, synthetic: JudgedImages) -> Scores:
             row["real"] = accuracy(real.predicted[axis], real.table, axis, common)
             row["synthetic"] = accuracy(synthetic.predicted[axis], synthetic.table, axis, common)
             row["shuffled"] = accuracy(synthetic.predicted[axis], elsewhere, axis, common)
-            known = truth(synthetic.table, axis).notna()
+            known = values_in(synthetic.table, axis).notna()
             row["n"] = int((synthetic.table.group.isin(common) & known).sum())
         rows.append(row)
     return Scores(pd.DataFrame(rows), _adherence_warnings(real, synthetic))
@@ -173,7 +177,7 @@ def by_group(real: JudgedImages, synthetic: JudgedImages) -> pd.DataFrame:
     """
     sides = {"real": real, "synthetic": synthetic}
     axes = _compared_axes(real, synthetic)
-    accuracies = {metric: axis for axis, metric in METRICS.items() if axis in axes}
+    accuracies = {metric: axis for axis, metric in metric_names().items() if axis in axes}
     common = _common_groups(real, synthetic)
     dices = {name: _mean(_mean(side.structures, -1), -1) for name, side in sides.items()}
     people = {name: pd.factorize(side.table.subject)[0] for name, side in sides.items()}
@@ -227,13 +231,13 @@ def confusion_counts(real: JudgedImages, synthetic: JudgedImages) -> pd.DataFram
     images, where there are any.
     """
     rows = []
-    for axis in METRICS:
-        if axis not in synthetic.predicted or axis not in axes_of(real.table):
+    for axis in metric_names():
+        if axis not in synthetic.predicted or axis not in learnable_axes(real.table):
             continue
-        bands = _bands(axis)
+        bands = with_diagnosis()[axis].values
         for asked in bands:
             for name, side in (("real", real), ("synthetic", synthetic)):
-                chosen = (truth(side.table, axis) == asked).to_numpy(bool)
+                chosen = (values_in(side.table, axis) == asked).to_numpy(bool)
                 predicted = pd.Series(side.predicted[axis][chosen], dtype=object)
                 flat = predicted.isna()
                 counts = {value: int((predicted == value).sum()) for value in bands}
@@ -291,18 +295,16 @@ def derangement(n: int, *, seed: int) -> np.ndarray:
     return order
 
 
-def _bands(axis: str) -> tuple[Any, ...]:
-    return (0, 1) if axis == "diagnosis" else tuple(AXES[axis])
-
-
 def _common_groups(real: JudgedImages, synthetic: JudgedImages) -> set[str]:
     return set(real.table.group) & set(synthetic.table.group)
 
 
 def _compared_axes(real: JudgedImages, synthetic: JudgedImages) -> list[str]:
     """The axes known on both sides, of which the judges predict a value."""
-    known = axes_of(synthetic.table)
-    return [axis for axis in axes_of(real.table) if axis in known and axis in synthetic.predicted]
+    known = learnable_axes(synthetic.table)
+    return [
+        axis for axis in learnable_axes(real.table) if axis in known and axis in synthetic.predicted
+    ]
 
 
 def _subgroups(
@@ -312,15 +314,15 @@ def _subgroups(
     both = pd.concat([real, synthetic])
     subgroups: list[tuple[str, Any]] = [("all", "all")]
     for axis in axes:
-        values = set(truth(both, axis).dropna())
-        subgroups += [(axis, value) for value in _bands(axis) if value in values]
+        values = set(values_in(both, axis).dropna())
+        subgroups += [(axis, value) for value in with_diagnosis()[axis].values if value in values]
     return subgroups + [("group", group) for group in sorted(set(both.group))]
 
 
 def _members(table: pd.DataFrame, axis: str, subgroup: Any) -> np.ndarray:
     if axis == "all":
         return np.ones(len(table), bool)
-    column = table.group if axis == "group" else truth(table, axis)
+    column = table.group if axis == "group" else values_in(table, axis)
     members: np.ndarray = (column == subgroup).fillna(False).to_numpy(bool)
     return members
 
@@ -328,7 +330,7 @@ def _members(table: pd.DataFrame, axis: str, subgroup: Any) -> np.ndarray:
 def _equal_share(side: JudgedImages, axis: str, chosen: np.ndarray, people: np.ndarray) -> Estimate:
     """The share of the chosen images whose `axis` is seen as asked; every full group has equal
     weight."""
-    true = truth(side.table, axis)
+    true = values_in(side.table, axis)
     rows = np.flatnonzero(chosen & true.notna().to_numpy())
     group = side.table.group.iloc[rows]
     weights = 1 / group.map(group.value_counts()).to_numpy(float)

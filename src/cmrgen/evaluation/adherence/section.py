@@ -269,7 +269,7 @@ def _adherence_answers(adherence: pd.DataFrame, groups: pd.DataFrame) -> list[st
         )
     if cells:
         listed = ", ".join(
-            f"{display.ATTRIBUTES[str(metric)]} {cell}" for metric, cell in cells.items()
+            f"{display.metric_name(str(metric))} {cell}" for metric, cell in cells.items()
         )
         answers.append(f"Share of synthetic images in which what was asked for is seen: {listed}.")
     return answers

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from cmrdata.axes import title_of, with_diagnosis
 from cmrgen.evaluation.fidelity.distances import METRICS
 from cmrgen.evaluation.fidelity.equal_samples import ACROSS, FLOOR
-from cmrgen.evaluation.fidelity.subgroups import AXES, Distances
+from cmrgen.evaluation.fidelity.subgroups import Distances
 from cmrgen.evaluation.fidelity.two_sample import MIN_SUBJECTS, NETWORK
-from cmrstudy.figures import COLOURS, GREY, STYLE, TITLES, WIDTH, no_panel
+from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, no_panel
 from cmrstudy.report import Shown, number
 
 OVERVIEW = (
@@ -50,7 +51,7 @@ def table1_wide(table: pd.DataFrame) -> pd.DataFrame:
     rows, has_pool = [], "pool" in table
     for axis, cells in table.groupby("axis", sort=False):
         pool = [cells.pool.iloc[0]] if has_pool else []
-        rows.append([AXES[str(axis)][0], *cells[cells.kind == FLOOR].cell, *[""] * has_pool])
+        rows.append([title_of(str(axis)), *cells[cells.kind == FLOOR].cell, *[""] * has_pool])
         for kind, title in ((FLOOR, f"{FLOOR} (lower bound)"), (ACROSS, ACROSS)):
             values = (_mean_and_sd(row) for row in cells[cells.kind == kind].itertuples())
             rows.append([title, *values, *pool])
@@ -76,7 +77,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (axis, cell), values in table.groupby(["axis", "cell"], sort=False):
         left, _, right = str(cell).partition(" - ")
-        if axis in AXES and left != right:
+        if axis in with_diagnosis() and left != right:
             continue
         synthetic, real = (
             values[values.kind == kind].set_index("metric") for kind in (ACROSS, FLOOR)
@@ -133,9 +134,7 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
             panel.set_yticks(range(len(kinds)), kinds)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-            panel.set_title(
-                TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold"
-            )
+            panel.set_title(title_of(axis), loc="left", fontsize=11, fontweight="bold")
         if axes:
             size = table.n[table.fid.notna()].max() if table.fid.notna().any() else 0
             panels[-1].set_xlabel(

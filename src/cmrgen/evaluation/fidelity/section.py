@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import title_of
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import display, subgroups
 from cmrgen.evaluation.fidelity.backbones import Featuring, extractor, kept_features
@@ -169,7 +170,7 @@ def printed_table1() -> Shown:
 def _pools_sentence(people: pd.DataFrame) -> str:
     """Which real images the axes are compared with, in a sentence or two."""
     pools = "; ".join(
-        f"{pool}: {', '.join(subgroups.AXES[axis][0] if axis in subgroups.AXES else 'all together' for axis in axes.unique())}"
+        f"{pool}: {', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
         for pool, axes in people.groupby("pool", sort=True).axis
     )
     return (

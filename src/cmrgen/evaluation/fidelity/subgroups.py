@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import known_axes
+from cmrdata.axes import (
+    DIAGNOSIS_NAMES,
+    learnable_axes,
+    name_of,
+    title_of,
+    values_in,
+    with_diagnosis,
+)
 from cmrgen.evaluation.fidelity.distances import METRICS, check_finite
 from cmrgen.evaluation.fidelity.equal_samples import (
     Cells,
@@ -20,14 +27,6 @@ from cmrgen.evaluation.fidelity.equal_samples import (
 )
 from cmrstudy.intervals import MIN_COUNT
 
-# axis -> (what the paper calls it, the two groups it compares), in the order of Table 1
-AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
-    "sex": ("Sex", ("M", "F")),
-    "age_band": ("Age", ("<60", "70+")),
-    "bmi_band": ("BMI", ("normal", "obese")),
-    "diagnosis": ("Condition", (0, 1)),
-}
-NAMES = {"M": "Male", "F": "Female", "normal": "Normal", "obese": "Obese", 0: "Healthy", 1: "HF"}
 HELD_OUT, ALL = "held-out", "train + held-out"
 POOLS = {HELD_OUT: ("val", "test"), ALL: ("train", "val", "test")}
 ENOUGH = 50  # images: a smaller held-out half widens an axis's pool, and below it a table warns
@@ -47,19 +46,6 @@ class Distances(NamedTuple):
     def notes(self) -> list[str]:
         """The sentences below a table for readers."""
         return [*self.warnings, *(f"Left out: {reason}" for reason in self.refused)]
-
-
-def axes_of(table: pd.DataFrame) -> list[str]:
-    """The axes these rows can teach or test: known_axes, and the diagnosis where both classes
-    occur."""
-    return known_axes(table) + (
-        ["diagnosis"] if "label" in table and table.label.dropna().nunique() > 1 else []
-    )
-
-
-def truth(table: pd.DataFrame, axis: str) -> pd.Series:
-    """The values that `axis` takes; for the diagnosis the label 0 or 1."""
-    return table["label" if axis == "diagnosis" else axis].astype(object)
 
 
 def used_rows(
@@ -94,7 +80,7 @@ def used_rows(
             draws=draws,
             seed=seed,
         )
-        for axes in ({*AXES}, {*AXES, "all"}, {"group"})
+        for axes in ({*with_diagnosis()}, {*with_diagnosis(), "all"}, {"group"})
     ]
     real, synthetic = (np.unique(np.concatenate(side)) for side in zip(*rows, strict=True))
     return real, synthetic
@@ -171,7 +157,7 @@ def table1(
     images, groups, refused = _prepared(
         real_features, real_index, synthetic_features, synthetic_index, rows
     )
-    groups = {axis: pair for axis, pair in groups.items() if axis in AXES}
+    groups = {axis: pair for axis, pair in groups.items() if axis in with_diagnosis()}
     cells = measured_cells(images, groups, {"fid": METRICS["fid"]}, n=n, draws=draws, seed=seed)
     table = cells.table.rename(columns={"value": "fid"})[
         ["axis", "cell", "kind", "fid", "sd", "n", "subjects", "pool"]
@@ -230,8 +216,7 @@ def _prepared(
     synthetic_index: pd.DataFrame,
     rows: Rows | None,
 ) -> tuple[ComparedImages, dict[str, list[Group]], list[str]]:
-    """Checked input, the groups of each axis (AXES, "all" and "group"), and a sentence per axis
-    left out."""
+    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left out."""
     indexes = [table.reset_index(drop=True) for table in (real_index, synthetic_index)]
     rows = rows or (np.arange(len(real_index)), np.arange(len(synthetic_index)))
     features = (real_features, synthetic_features)
@@ -260,15 +245,15 @@ def _prepared(
 def _compared_groups(
     real_index: pd.DataFrame, synthetic_index: pd.DataFrame
 ) -> tuple[dict[str, list[Group]], dict[str, str]]:
-    """The groups of each axis (AXES, "all" and "group") with the real images of its pool; axes left
-    out, and why."""
+    """The groups of each axis, "all" and "group", with the real images of its pool; axes left out,
+    and why."""
     real = real_index[real_index.split != "extra"]
     axes, refused = _comparable(real, synthetic_index)
     groups: dict[str, list[Group]] = {}
     for axis in axes:
         pair = {
-            _name(v, real_index): [truth(t, axis) == v for t in (real, synthetic_index)]
-            for v in AXES[axis][1]
+            _name(axis, v, real_index): [values_in(t, axis) == v for t in (real, synthetic_index)]
+            for v in with_diagnosis()[axis].extremes
         }
         parts = {name: (real[here], synthetic_index[there]) for name, (here, there) in pair.items()}
         groups[axis] = _pooled(axis, parts, enough=ENOUGH)
@@ -314,21 +299,23 @@ def _pooled(
 
 def _comparable(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     """The axes whose two groups both sides have, and why the others are left out."""
-    known, refused = axes_of(real), {}
-    for axis, (_, pair) in AXES.items():
+    known, refused = learnable_axes(real), {}
+    for column, axis in with_diagnosis().items():
         absent = {
-            name: [str(NAMES.get(v, v)) for v in pair if not (truth(table, axis) == v).any()]
+            name: [
+                _name(column, v) for v in axis.extremes if not (values_in(table, column) == v).any()
+            ]
             for name, table in (("real", real), ("synthetic", synthetic))
-            if axis in known
+            if column in known
         }
         lacking = [
             f"no {name} image is {' or '.join(values)}" for name, values in absent.items() if values
         ]
-        if axis not in known or lacking:
-            refused[axis] = (
+        if column not in known or lacking:
+            refused[column] = (
                 " and ".join(lacking) or "unknown, or the same for everyone, in this cohort"
             )
-    return [axis for axis in AXES if axis not in refused], refused
+    return [column for column in with_diagnosis() if column not in refused], refused
 
 
 def _warnings(cells: Cells) -> list[str]:
@@ -348,9 +335,7 @@ def _widened(table: pd.DataFrame) -> list[str]:
     """Which axes, or how many of the groups, had too few held-out images."""
     wide, groups = table[table.pool == ALL], table[table.axis == "group"]
     warnings = []
-    if names := [
-        AXES[axis][0] if axis in AXES else "All" for axis in wide.axis.unique() if axis != "group"
-    ]:
+    if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
         warnings.append(
             f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real images of train "
             "and held-out people are compared, also those that generator and judges were trained on."
@@ -363,7 +348,9 @@ def _widened(table: pd.DataFrame) -> list[str]:
     return warnings
 
 
-def _name(value: Any, table: pd.DataFrame) -> str:
-    if value == 1 and "hf" not in set(table.diagnosis.dropna()):
-        return "Reduced EF"
-    return NAMES.get(value, str(value))
+def _name(axis: str, value: Any, table: pd.DataFrame | None = None) -> str:
+    """Of a band, as in the paper's Table 1; the diseased are called by the table's diagnosis."""
+    if axis == "diagnosis" and value == 1:
+        has_hf = table is None or "hf" in set(table.diagnosis.dropna())
+        return DIAGNOSIS_NAMES["hf" if has_hf else "reduced_ef"]
+    return name_of(axis, value, short=True)

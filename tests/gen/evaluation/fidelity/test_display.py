@@ -32,7 +32,7 @@ def test_heat_maps_show_every_cell_and_the_images_behind_it() -> None:
     table.loc[0, ["fid", "sd"]] = np.nan
     texts = words(display.fid_heatmap(table))
     assert texts.count("24.00 (0.50)") == 4 and texts.count("n/a") == 1
-    assert {"Sex", "Condition", "sex A - B", "Real - Synthetic"} <= set(texts)
+    assert {"Sex", "Diagnosis", "sex A - B", "Real - Synthetic"} <= set(texts)
     assert any("draws of 120 images a side" in text for text in texts)
     assert "no axis could be compared" in words(display.fid_heatmap(table[:0]))
 
