@@ -340,7 +340,7 @@ def board(cfg: DictConfig, folder: Path) -> None:
     """The tables and figures on the dashboards asked for."""
     from hydra.utils import instantiate
 
-    if asked := dashboards.asked(cfg.get("logger")):
+    if asked := dashboards.asked(cfg.get("logger"), run=folder):
         with dashboards.one_run():
             loggers = [instantiate(of) for of in asked]
             dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]

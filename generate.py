@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import by_base, commands, overrides, runs
+from cmrstudy import by_base, commands, dashboards, lineage, overrides, runs
 from cmrstudy.announce import intention
 from cmrstudy.inputs import kind_at, seed_at
 from cmrstudy.processes import Launched
@@ -139,7 +140,21 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         )
         raise
     runs.finish(folder, **facts)
+    board(cfg, folder, counts)
     print(f"{folder}: {len(made.index)} images")
+
+
+def board(cfg: DictConfig, folder: Path, counts: Any) -> None:
+    """How many images each group has, and the set's place in the lineage, on the dashboards asked
+    for."""
+    from hydra.utils import instantiate
+
+    if asked := dashboards.asked(cfg.get("logger"), run=folder):
+        with dashboards.one_run():
+            loggers = [instantiate(of) for of in asked]
+            dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+            dashboards.log_table(loggers, "groups", counts[["group", "images"]])
+            lineage.tell(folder, runs.facts(folder))
 
 
 def check_settings(cfg: DictConfig) -> None:

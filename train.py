@@ -13,7 +13,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import commands, dashboards, overrides, paths, processes, runs
+from cmrstudy import commands, dashboards, lineage, overrides, paths, processes, runs
 from cmrstudy.announce import intention
 from cmrstudy.inputs import file_hash, kind_at, origin_at
 from cmrstudy.processes import quiet
@@ -63,6 +63,8 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
         finally:
             if trains:
                 processes.part()
+        if not follows(cfg):
+            lineage.tell(folder, facts)
     if not follows(cfg):
         runs.finish(folder, **facts)
         print(f"{folder}: finished")
@@ -643,7 +645,7 @@ def loggers(cfg: DictConfig, folder: Path) -> list[Any]:
 
     return [
         instantiate(of, **({"save_dir": str(folder)} if "save_dir" in of else {}))
-        for of in dashboards.asked(cfg.get("logger"))
+        for of in dashboards.asked(cfg.get("logger"), run=Path(cfg.run_dir))
     ]
 
 
