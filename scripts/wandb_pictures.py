@@ -142,41 +142,49 @@ def lineage(runs: list[Offline]) -> Any:
     made |= {a[1]: a for run in runs for a in run.artifacts if a[1] not in made}
     columns = [[name for name, a in sorted(made.items()) if a[0] == kind] for kind in order]
     columns = [*columns[:4], columns[4] + columns[5]]
+    titles = ["generator", "set", "classifiers", "evaluation", "versions"]
+    tall = max(map(len, columns))
+    wide = [
+        max((len(name) for name in [*column, title]), default=0)
+        for column, title in zip(columns, titles, strict=True)
+    ]
+    left = [sum(wide[:x]) + 6 * x for x in range(len(columns))]  # in letters
     place = {
-        name: (2.6 * x, (len(column) - 1) / 2 - y)
+        name: (x, (len(column) - 1) / 2 - y)
         for x, column in enumerate(columns)
         for y, name in enumerate(column)
     }
+    arrows = {
+        (start, end)
+        for run in runs
+        for start in (a[1] for a in run.artifacts if a[2])
+        for end in (a[1] for a in run.artifacts if not a[2])
+        if place[end][0] - place[start][0] == 1  # what is farther away follows
+    }
+    arrows |= {
+        (of[1], end[1])
+        for run in runs
+        for of in run.artifacts
+        for end in run.artifacts
+        if of[0] == "evaluation" and end[0] in order[4:] and not end[2]
+    }
     with matplotlib.rc_context(STYLE):
-        drawn = Figure(figsize=(11, 0.9 + 0.5 * max(map(len, columns))), layout="constrained")
+        drawn = Figure(figsize=(0.075 * sum(wide) + 2.5, 0.6 + 0.5 * tall), layout="constrained")
         panel = drawn.subplots()
         panel.set_axis_off()
-        for run in runs:
-            used = [a[1] for a in run.artifacts if a[2]]
-            for start in used:
-                for end in (a[1] for a in run.artifacts if not a[2]):
-                    (x, y), (to_x, to_y) = place[start], place[end]
-                    if to_x - x > 2.7 and (start.startswith("synthetic-set") or to_x > 9):
-                        continue  # an arrow between neighbours says as much
-                    panel.annotate(
-                        "",
-                        (to_x - 0.05, to_y),
-                        (x + 2.0, y),
-                        arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8},
-                    )
+        for start, end in sorted(arrows):
+            (x, y), (to_x, to_y) = place[start], place[end]
+            where = (left[to_x] - 1, to_y), (left[x] + wide[x] + 0.5, y)
+            panel.annotate("", *where, arrowprops={"arrowstyle": "->", "color": GREY, "lw": 0.8})
         for name, (x, y) in place.items():
             kind, *_, digest = made[name]
             colour = COLOURS[min(order.index(kind), 4) % len(COLOURS)]
-            text = (
-                f"{name.removeprefix('classifier-').removeprefix('synthetic-set-')}\n{digest[:8]}"
-            )
-            box = {"boxstyle": "round,pad=0.3", "fc": "white", "ec": colour}
-            panel.text(x, y, text, fontsize=7, va="center", bbox=box)
-        for x, title in enumerate(["generator", "set", "classifiers", "evaluation", "versions"]):
-            panel.text(2.6 * x, max(map(len, columns)) / 2 + 0.3, title, fontsize=9, weight="bold")
-        panel.set(
-            xlim=(-0.2, 13), ylim=(-max(map(len, columns)) / 2, max(map(len, columns)) / 2 + 0.6)
-        )
+            panel.barh(y, wide[x] + 0.5, 0.7, left[x] - 0.5, fc="white", ec=colour)
+            text = f"{name}\n{digest[:8]}"
+            panel.text(left[x], y, text, fontsize=7, va="center", family="monospace")
+        for x, title in enumerate(titles):
+            panel.text(left[x], tall / 2 + 0.2, title, fontsize=9, weight="bold")
+        panel.set(xlim=(-1, left[-1] + wide[-1] + 1), ylim=(-tall / 2 - 0.1, tall / 2 + 0.5))
     return drawn
 
 
