@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy import commands, dashboards, overrides, paths, runs
+from cmrstudy.announce import intention
 from cmrstudy.identity import differing
 from cmrstudy.inputs import changed, fingerprint_at
 
@@ -40,6 +41,7 @@ def main(cfg: DictConfig) -> None:
     asked = overrides.asked(cfg)
     with runs.held(asked.folder):
         if claim(asked, rests_on(finished, cfg)):
+            print(intention(cfg, rests_on=counted(len(finished))), flush=True)
             with runs.attempt(asked.folder):
                 study = evaluate(cfg, asked.folder, found)
                 runs.finish(
@@ -50,6 +52,11 @@ def main(cfg: DictConfig) -> None:
                 )
         board(cfg, asked.folder)
         show(asked.folder, runs.facts(asked.folder)["study"])
+
+
+def counted(runs_finished: int) -> str:
+    """ "8 finished runs" """
+    return f"{runs_finished} finished run{'s' * (runs_finished != 1)}"
 
 
 def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:

@@ -50,7 +50,7 @@ def work(cfg: DictConfig, folder: Path) -> float | None:
         "explain": explain_classifier,
     }
     tasks["withdraw"] = withdraw_participants
-    if trains and not follows(cfg):
+    if not follows(cfg):
         print(intention(cfg), flush=True)
     with runs.attempt(folder), dashboards.one_run():
         if trains:
