@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrcls.fairness.options import Options
 from cmrstudy import commands, dashboards, overrides, paths, runs
+from cmrstudy.announce import intention
 from cmrstudy.identity import differing
 from cmrstudy.inputs import fingerprint_at
 
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
     asked = overrides.request(cfg)
     with runs.held(asked.folder):
         if claim(asked, rests_on(finished, cfg)):
+            print(intention(cfg, rests_on=counted(len(finished))), flush=True)
             with runs.attempt(asked.folder):
                 study = evaluate(cfg, asked.folder, found)
                 runs.finish(
@@ -48,6 +50,11 @@ def main(cfg: DictConfig) -> None:
                 )
         board(cfg, asked.folder)
         show(asked.folder, runs.facts(asked.folder)["study"])
+
+
+def counted(runs_finished: int) -> str:
+    """ "8 finished runs" """
+    return f"{runs_finished} finished run{'s' * (runs_finished != 1)}"
 
 
 def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
@@ -232,7 +239,7 @@ def board(cfg: DictConfig, folder: Path) -> None:
     """The tables and figures on the dashboards asked for."""
     from hydra.utils import instantiate
 
-    if asked := dashboards.configured(cfg.get("logger")):
+    if asked := dashboards.configured(cfg.get("logger"), run=folder):
         with dashboards.one_run():
             loggers = [instantiate(of) for of in asked]
             dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
