@@ -7,6 +7,7 @@ import hmac
 import ipaddress
 import json
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -27,7 +28,7 @@ Open a page on which a mask is chosen, deformed or painted, and the generator dr
   port=7860           or the next free one
   browser=false       true: open it in the browser
 
-A password is taken from the environment: CMR_APP_PASSWORD. docs/app.md tells more."""
+A password is taken from the environment, CMR_APP_PASSWORD, and then asked for on 127.0.0.1, too. docs/app.md tells more."""
 PASSWORD = "CMR_APP_PASSWORD"
 LEAST = 8  # characters of a password
 PORTS = 20  # tried one after the other
@@ -101,12 +102,13 @@ def serve(settings: Settings) -> None:
     run, data_root = _place(settings.generator), _place(settings.data_root)
     facts = _facts(run, data_root)
     local = is_local(settings.host)
-    password = None if local else _password()
+    password = _password(needed=not local)
     port = free_port(settings.host, settings.port)
     address = f"http://{_named(settings.host)}:{port}"
     print(
         f"app: generator {settings.generator}, cohort {facts['cohort']}, {facts['pixels']} px, device {settings.device}; "
-        f"{'for this machine alone' if local else f'for everyone who reaches {settings.host} and has the password'}\n"
+        f"{'for this machine alone' if local else f'for everyone who reaches {settings.host}'}"
+        f"{' and has the password' * bool(password)}\n"
         f"app: the page will be at {address} (loading takes half a minute; Ctrl-C ends it)",
         flush=True,
     )
@@ -117,6 +119,7 @@ def serve(settings: Settings) -> None:
             flush=True,
         )
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the scratch folder goes
     with tempfile.TemporaryDirectory(prefix="cmr-app-") as scratch:
         _alone(Path(scratch))
         _launch(settings, run, data_root, Path(scratch), port=port, password=password)
@@ -143,7 +146,7 @@ def _launch(
         run, data_root=data_root, base_weights=settings.base_weights, device=settings.device
     )
     preparation = Preparation(studio, scratch)
-    blocks = make_page(studio, preparation, run=settings.generator, local=password is None)
+    blocks = make_page(studio, preparation, run=settings.generator, local=is_local(settings.host))
 
     def known(name: str, given: str) -> bool:
         return hmac.compare_digest(given.encode(), (password or "").encode())
@@ -203,15 +206,19 @@ def free_port(host: str, first: int) -> int:
     )
 
 
-def _password() -> str:
-    """The password of a page that is open to a network. Raises ValueError where there is none."""
+def _password(*, needed: bool) -> str | None:
+    """The password that the environment sets. Raises ValueError for a short one, and where one is
+    needed and there is none."""
     password = os.environ.get(PASSWORD, "")
+    if not password and not needed:
+        return None
     if len(password) < LEAST:
         what = f"has {len(password)} characters" if password else "is not set"
         raise ValueError(
-            f"host: the page would be open to a network, which takes a password of at least {LEAST} characters, and "
-            f"{PASSWORD} {what}. Set it in the environment, or leave host=127.0.0.1 and come through "
-            "`ssh -L 7860:127.0.0.1:7860 <this machine>`"
+            f"host: a page that is open to a network takes a password of at least {LEAST} characters, and {PASSWORD} {what}. "
+            "Set it in the environment, or leave host=127.0.0.1 and come through `ssh -L 7860:127.0.0.1:7860 <this machine>`"
+            if needed
+            else f"{PASSWORD} {what}; give at least {LEAST}, or leave it out"
         )
     return password
 

@@ -196,7 +196,8 @@ def _scaled(mask: Mask, factor: float) -> Mask:
         )
         for label in range(1 + max(LABELS.values()))
     ]
-    return np.argmax(shares, 0).astype(np.uint8)
+    scaled: Mask = np.argmax(shares, 0).astype(np.uint8)
+    return scaled
 
 
 def _with_areas(labels: Mask, cavity: int, muscle: int) -> Mask:
@@ -209,7 +210,7 @@ def _with_areas(labels: Mask, cavity: int, muscle: int) -> Mask:
     outer = _of_area(heart, max(cavity + muscle, int(wall.sum())), first=wall)
     # what a shrinking heart leaves belongs to whatever is nearest: the RV at the septum
     nearest = ndimage.distance_transform_edt(heart, return_distances=False, return_indices=True)
-    result = labels[tuple(nearest)]
+    result: Mask = labels[tuple(nearest)]
     result[outer], result[inner] = MYO, LV
     return result
 

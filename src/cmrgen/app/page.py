@@ -3,6 +3,7 @@ is in masks.py, studio.py and views.py; here values go from the browser to these
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import time
@@ -20,6 +21,7 @@ from cmrgen.app.masks import Mask
 from cmrgen.app.studio import (
     COMPARISONS,
     Cancelled,
+    Heart,
     Image,
     Studio,
     Wish,
@@ -103,7 +105,7 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
     private = studio.phantom or local
     stops: dict[str, threading.Event] = {}
     begin = _first(studio, private=private)
-    with gr.Blocks(title="Draw a heart", analytics_enabled=False) as blocks:
+    with gr.Blocks(title="Draw a heart", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(_heading(studio, run, local=local), elem_id="head")
         chosen, made = gr.State(begin), gr.State([])
         with gr.Row(equal_height=False):
@@ -133,9 +135,9 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
                     undo = gr.Button("back to the mask as it was", size="sm", elem_id="undo")
                 with gr.Column(elem_classes="step"):
                     gr.HTML(_step(2, "The person", "empty: the prompt doesn't say"))
-                    person = _person(studio)
+                    person = _person(studio, begin)
                     prompt = gr.HTML(elem_id="prompt")
-            with gr.Column(scale=7, min_width=400):
+            with gr.Column(scale=7, min_width=400, elem_classes="beside"):
                 with gr.Column(elem_classes="step"):
                     gr.HTML(_step(3, "The image", "the same seed gives the same image"))
                     with gr.Row(elem_classes="tight"):
@@ -144,7 +146,7 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
                         )
                         stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=70)
                         seed = gr.Textbox("0", label="Seed", elem_id="seed", scale=2, min_width=90)
-                        dice = gr.Button("another", scale=1, min_width=80, elem_id="another")
+                        dice = gr.Button("new seed", scale=1, min_width=90, elem_id="reseed")
                         versus = gr.Dropdown(
                             _comparable(studio),
                             value="",
@@ -182,7 +184,7 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
                 )
             heart = studio.heart(name, number)
             new = Chosen(studio.mask(heart.row), heart.row, heart.group, heart.number)
-            return _fresh(new) + tuple(heart.attributes[key] for key in person)
+            return _fresh(new) + tuple(_values(heart)[key] for key in person)
 
         def back(now: Chosen) -> tuple[Any, ...]:
             return choose(now.group, now.number)[: -len(person)]
@@ -324,7 +326,8 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
         draw.click(None, cancels=[judging], api_visibility="private")
         stop.click(halt, None, [told], cancels=[drawing], queue=False, api_visibility="private")
         blocks.unload(leave)
-    return blocks.queue(max_size=WAITING, default_concurrency_limit=4)
+    built: gr.Blocks = blocks.queue(max_size=WAITING, default_concurrency_limit=4)
+    return built
 
 
 def _first(studio: Studio, *, private: bool) -> Chosen:
@@ -376,10 +379,16 @@ def _sliders(mask: Mask) -> list[Any]:
     ]
 
 
-def _person(studio: Studio) -> dict[str, Any]:
+def _person(studio: Studio, begin: Chosen) -> dict[str, Any]:
     """The attributes a prompt can name, each a control; what this generator never reads is hidden."""
-    heart = studio.heart(studio.groups()[0], 1)
-    usual = heart.attributes if studio.phantom else dict.fromkeys(heart.attributes)
+    usual: dict[str, Any] = {
+        "sex": None,
+        "age": None,
+        "bmi": None,
+        "diagnosis": studio.diagnoses[0],
+    }
+    if begin.row is not None:
+        usual = _values(studio.heart(begin.group, begin.number))
     fields = set(studio.fields)
     sexes = [(words_of("sex", code), code) for code in ("F", "M")]
     with gr.Row():
@@ -392,18 +401,25 @@ def _person(studio: Studio) -> dict[str, Any]:
         )
         diagnosis = gr.Radio(
             [(words_of("diagnosis", code), code) for code in studio.diagnoses],
-            value=usual["diagnosis"] or studio.diagnoses[0],
+            value=usual["diagnosis"],
             label="Diagnosis",
             elem_id="diagnosis",
         )
     with gr.Row():
-        age = gr.Number(
-            usual["age"], label="Age, years", visible="age" in fields, elem_id="age", precision=1
-        )
-        bmi = gr.Number(
-            usual["bmi"], label="BMI, kg/m²", visible="bmi" in fields, elem_id="bmi", precision=1
-        )
+        age = gr.Number(usual["age"], label="Age, years", visible="age" in fields, elem_id="age")
+        bmi = gr.Number(usual["bmi"], label="BMI, kg/m²", visible="bmi" in fields, elem_id="bmi")
     return {"sex": sex, "age": age, "bmi": bmi, "diagnosis": diagnosis}
+
+
+def _values(heart: Heart) -> dict[str, Any]:
+    """A subject's attributes as the controls take them, rounded down: bands and decades stay."""
+    age, bmi = heart.attributes["age"], heart.attributes["bmi"]
+    return {
+        **heart.attributes,
+        "sex": heart.attributes["sex"] or "",
+        "age": None if age is None else math.floor(age),
+        "bmi": None if bmi is None else math.floor(10 * bmi) / 10,
+    }
 
 
 def _wish(

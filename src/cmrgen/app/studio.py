@@ -259,7 +259,7 @@ class Studio:
         sampler = replace(self.sampler, steps=wish.steps, guides=wish.guides)
         with counted(self.generator.base.unet, step):
             images = drawn(plan, mask[None], generator=self.generator, sampler=sampler)
-        picture = as_stored(images, self.pixels)[0]
+        picture: Image = as_stored(images, self.pixels)[0]
         if picture.max() == picture.min():
             raise FloatingPointError(
                 "this image is not finite, or of one grey value; try another seed or less guidance"

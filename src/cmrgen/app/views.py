@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from cmrdata.batch import LABELS, PHASES
 from cmrgen.app.masks import Mask, Measures
-from cmrgen.app.studio import Image, Judgement, Likeness, words_of
+from cmrgen.app.studio import Attribute, Image, Judgement, Likeness, words_of
 from cmrstudy.figures import STRUCTURES
 
 OUTLINE = 512  # px, side of the drawn outlines of a mask
@@ -67,8 +67,8 @@ def details(judgement: Judgement, likeness: Likeness | None, *, waiting: str = "
 <p>{_ejection(judgement)}</p></section>
 <section><h3>Does it show the person?</h3>
 <table class="attributes">{"".join(map(_attribute, judgement.attributes))}</table>
-<p class="small">Asked for, and what a network sees that learned from the cohort's own images. In brackets: how often it is right in
-the images of {people:,} people held out; where that is seldom, its word here is worth as little.</p></section>
+<p class="small">What a network sees that learned from the cohort's own images. In brackets: how often it is right in the images of
+{people:,} people held out; where that is seldom, its word here is worth as little.</p></section>
 <section><h3>Is it a copy?</h3>{_nearness(likeness, waiting)}</section></div>"""
 
 
@@ -140,7 +140,7 @@ def outlined(labels: Mask) -> npt.NDArray[np.uint8]:
     rgba = np.zeros((*fine.shape, 4), np.uint8)
     for label, colour in STRUCTURES.items():
         inside = fine == label
-        border = inside & ~ndimage.binary_erosion(inside, iterations=max(1, len(fine) // 200))
+        border = inside & ~ndimage.binary_erosion(inside, iterations=max(1, len(fine) // 130))
         rgba[inside] = (*colour, FILLED)
         rgba[border] = (*colour, LINED)
     return rgba
@@ -183,11 +183,14 @@ def _ejection(of: Judgement) -> str:
     )
 
 
-def _attribute(of: Any) -> str:
+def _attribute(of: Attribute) -> str:
     right = f"({100 * of.right:.0f} %)" if of.n and not math.isnan(of.right) else ""
-    asked = "not said" if of.asked is None else words_of(of.axis, of.asked)
+    asked = ""
+    if of.asked != of.seen:
+        words = "not said" if of.asked is None else f"asked: {words_of(of.axis, of.asked)}"
+        asked = f' <span class="small">{escape(words)}</span>'
     return (
-        f"<tr><th>{AXES[of.axis]}</th><td>{escape(asked)}</td><td>{_verdict(of.axis, of.asked, of.seen)}</td>"
+        f"<tr><th>{AXES[of.axis]}</th><td>{_verdict(of.axis, of.asked, of.seen)}{asked}</td>"
         f'<td class="small">{right}</td></tr>'
     )
 
@@ -213,8 +216,8 @@ def _nearness(of: Likeness | None, waiting: str) -> str:
     places = [100 * (value - low) / (1 - low) for value in (of.similarity, of.tau)]
     beyond = of.similarity > of.tau
     words = (
-        "It lies <b>nearer to a training image than 95 % of unseen people do</b>: a candidate copy. Look at another "
-        "seed, and audit a set before you share it."
+        "It lies <b>nearer to a training image than 95 % of unseen people do</b>: a candidate copy, though one unseen person "
+        "in 20 lies there, too. Look at other seeds, and audit a set before you share it."
         if beyond
         else "It lies no nearer to a training image than unseen people do."
     )
