@@ -175,6 +175,8 @@ def test_what_is_no_mask_is_refused(text):
 def test_measures_of_circles():
     mask = usual_heart(128, mm=1.0)
     of = measures(mask, mm=2.0)
-    assert of.cavity is not None and of.cavity[0] == pytest.approx(np.pi * 24**2 * 4 / 100, rel=0.02)
+    assert of.cavity is not None and of.cavity[0] == pytest.approx(
+        np.pi * 24**2 * 4 / 100, rel=0.02
+    )
     assert measures(np.zeros((2, 8, 8), np.uint8), mm=1.0).ef is None
     assert measures(mask, mm=None).cavity is None
