@@ -116,11 +116,11 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
                         group = gr.Dropdown(
                             _offered(studio, private=private),
                             value=begin.group,
-                            label="Mask of",
+                            label="Mask of a training subject" if private else "Mask",
                             scale=4,
                             elem_id="group",
                         )
-                        following = gr.Button("next one", scale=1, min_width=90, elem_id="next")
+                        following = gr.Button("next", scale=1, min_width=90, elem_id="next")
                     caption = gr.HTML(_caption(studio, begin), elem_id="caption")
                     painter = gr.HTML(
                         masks.encoded(begin.mask),
@@ -292,14 +292,14 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
         )
         undo.click(_safely(back, [*heart, told]), [chosen], [*heart, told], **plain)
         deforming = [painter, numbers, told]
-        for slider in sliders:
-            slider.input(
-                _safely(deform, deforming),
-                [chosen, *sliders],
-                deforming,
-                trigger_mode="always_last",
-                **plain,
-            )
+        gr.on(
+            [slider.input for slider in sliders],
+            _safely(deform, deforming),
+            [chosen, *sliders],
+            deforming,
+            trigger_mode="always_last",
+            **plain,
+        )
         painting = [chosen, *sliders, numbers, told]
         painter.paint(
             _safely(paint, painting),
@@ -310,9 +310,15 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
         )
         dice.click(lambda: str(time.time_ns() % 1_000_000), None, seed, **plain)
         saying = _safely(say, [prompt, told])
-        for of in person.values():
-            of.change(saying, wishes, [prompt, told], trigger_mode="always_last", **plain)
-        blocks.load(saying, wishes, [prompt, told], **plain)
+        # one listener for all: of several, an older answer could come last
+        gr.on(
+            [blocks.load, *(of.change for of in person.values())],
+            saying,
+            wishes,
+            [prompt, told],
+            trigger_mode="always_last",
+            **plain,
+        )
         drawing = draw.click(
             _streamed(draw_images),
             [chosen, painter, versus, *wishes],
@@ -345,7 +351,7 @@ def _step(number: int, title: str, hint: str) -> str:
 def _offered(studio: Studio, *, private: bool) -> list[tuple[str, str]]:
     """What a dropdown offers as masks: (words, group), the plain heart as group ""."""
     groups = studio.groups() if private else []
-    return [*((f"a training subject: {spoken(name)}", name) for name in groups), (PLAIN_HEART, "")]
+    return [*((spoken(name), name) for name in groups), (PLAIN_HEART, "")]
 
 
 def _comparable(studio: Studio) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def test_settings_are_read_as_the_other_commands_read_them():
         (["generator=x", "port=true"], "port=True"),
         (["generator=x", "browser=maybe"], "browser=maybe: it takes true or false"),
         (["generator=x", "host="], "host is empty"),
+        (["generator=x", "host=::1"], "host=::1: give an IPv4 address"),
         (["generator="], "generator is empty|is needed"),
         (["generator=x", "share=true"], "share=true: give key=value"),
     ],
@@ -95,7 +97,13 @@ def test_a_port_in_use_is_passed_over():
 def test_nothing_in_the_environment_opens_the_page_further(monkeypatch, tmp_path):
     for name in ("SHARE", "SERVER_NAME", "ALLOWED_PATHS", "MCP_SERVER", "VIBE_MODE"):
         monkeypatch.setenv(f"GRADIO_{name}", "true")
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "HF_HUB_DISABLE_TELEMETRY"):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    for name in (
+        "TMPDIR",
+        "GRADIO_TEMP_DIR",
+        "GRADIO_ANALYTICS_ENABLED",
+        "HF_HUB_DISABLE_TELEMETRY",
+    ):
         monkeypatch.setenv(name, "")  # so that they are restored
     monkeypatch.setenv("NO_PROXY", "example.org")
     command._alone(tmp_path)
@@ -104,6 +112,7 @@ def test_nothing_in_the_environment_opens_the_page_further(monkeypatch, tmp_path
         "GRADIO_TEMP_DIR": str(tmp_path / "gradio"),
         "GRADIO_ANALYTICS_ENABLED": "False",
     }
+    assert tempfile.gettempdir() == str(tmp_path)
     assert os.environ["NO_PROXY"] == "example.org,127.0.0.1,localhost"
 
 

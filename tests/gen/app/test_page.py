@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -147,8 +148,13 @@ def visit(served: tuple[str, Path]) -> Iterator[Visit]:
         browser.close()
 
 
-pixels = """place => { const c = document.querySelectorAll('#painter canvas')[place];
+PIXELS = """place => { const c = document.querySelectorAll('#painter canvas')[place];
   return [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data].join() }"""
+SOURCE = "() => document.querySelector('#shown .tile img').src"
+
+
+def picture(page: Any) -> str:
+    return page.evaluate(SOURCE)
 
 
 @needs_gradio
@@ -160,11 +166,11 @@ def test_paint_choose_draw_and_the_image_appears(visit: Visit, served, cohort: S
     visit.page.locator("#ef input[type=number]").fill("30")
     visit.page.locator("#ef input[type=number]").press("Enter")
     visit.says("#numbers", "slice 30 %")
-    ed, es = (page.evaluate(pixels, place) for place in (0, 1))
+    ed, es = (page.evaluate(PIXELS, place) for place in (0, 1))
     visit.paints(3, 0, at=(0.1, 0.9), to=(0.3, 0.9))
-    page.wait_for_function(f"old => ({pixels})(0) !== old", arg=ed)
-    painted = page.evaluate(pixels, 0)
-    assert page.evaluate(pixels, 1) == es  # a stroke stays on its canvas
+    page.wait_for_function(f"old => ({PIXELS})(0) !== old", arg=ed)
+    painted = page.evaluate(PIXELS, 0)
+    assert page.evaluate(PIXELS, 1) == es  # a stroke stays on its canvas
     page.locator("#sex").get_by_text("female", exact=True).click()
     visit.number("#age", "66")
     visit.number("#bmi", "33")
@@ -179,13 +185,14 @@ def test_paint_choose_draw_and_the_image_appears(visit: Visit, served, cohort: S
     assert page.locator("#shown .tile img").evaluate_all(loaded)
     visit.says("#seen", "Dice")
     visit.says("#seen", "Similarity to the nearest training image")
-    assert page.evaluate(pixels, 0) == painted  # what was painted is still there
-    sources = [page.locator("#shown .tile img").first.get_attribute("src")]
-    page.click("#draw")  # the same seed gives the same image
-    page.wait_for_timeout(500)
-    visit.says("#seen", "Similarity to the nearest training image")
-    sources.append(page.locator("#shown .tile img").first.get_attribute("src"))
-    assert sources[0] == sources[1]
+    assert page.evaluate(PIXELS, 0) == painted  # what was painted is still there
+    seed, first = page.locator("#seed input, #seed textarea").first, picture(page)
+    for number, same in (("1", False), ("0", True)):  # the same seed gives the same image
+        last = picture(page)
+        seed.fill(number)
+        page.click("#draw")
+        page.wait_for_function(f"old => ({SOURCE})() !== old", arg=last, timeout=PATIENCE)
+        assert (picture(page) == first) is same
     page.click("#vary input")
     page.get_by_role("option", name="ejection fraction").click()
     page.click("#draw")
@@ -239,5 +246,78 @@ def test_nobody_gets_a_file_or_calls_a_function(served: tuple[str, Path], cohort
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{address}/gradio_api/file={place}")
         assert refused.value.code in (403, 404)
+    for host, status in (("evil.example", 400), ("evil.example:17860", 400), ("localhost", 200)):
+        asked = urllib.request.Request(address, headers={"Host": host})
+        try:
+            answer = urllib.request.urlopen(asked).status
+        except urllib.error.HTTPError as error:
+            answer = error.code
+        assert answer == status, host  # a name that someone lets point at this machine
     info = urllib.request.urlopen(f"{address}/gradio_api/info").read().decode()
     assert '"named_endpoints":{}' in info.replace(" ", "")
+
+
+@needs_gradio
+def test_without_judges_the_page_says_why(run: Path, cohort: Store, tmp_path: Path, monkeypatch):
+    from cmrgen.app import page
+    from cmrgen.app.studio import Studio, open_studio
+
+    def fails(self: Studio, scratch: Path) -> None:
+        raise ValueError("none of sex, age varies among the training rows; add subjects")
+
+    monkeypatch.setattr(Studio, "train_critics", fails)
+    studio = open_studio(run, data_root=cohort.folder.parent, device="cpu")
+    preparation = page.Preparation(studio, tmp_path)
+    assert "getting ready" in preparation.state
+    preparation.begin()
+    assert preparation.done.wait(30)
+    assert (
+        preparation.state
+        == "No judges: none of sex, age varies among the training rows; add subjects"
+    )
+
+
+@needs_gradio
+def test_what_nobody_foresaw_is_a_sentence_here_and_a_traceback_in_the_terminal(capsys):
+    from cmrgen.app import page
+
+    def fails() -> None:
+        raise KeyError("row 7")
+
+    *kept, said = page._safely(fails, [None, None])()
+    assert "this should not happen (KeyError)" in said and "row 7" not in said
+    assert all(isinstance(of, dict) and "value" not in of for of in kept)  # gr.skip()
+    assert "Traceback" in capsys.readouterr().err
+
+
+@needs_gradio
+def test_a_password_stands_before_everything(run: Path, cohort: Store, tmp_path: Path, monkeypatch):
+    from cmrgen.app import __main__ as command
+    from cmrgen.app.studio import Studio
+
+    monkeypatch.setattr(Studio, "train_critics", lambda self, scratch: None)
+    settings = command.Settings(str(run), device="cpu")
+    port = command.free_port("127.0.0.1", 17900)
+    blocks = command._launch(
+        settings, run, cohort.folder.parent, tmp_path, port=port, password="a long password"
+    )
+    address = f"http://127.0.0.1:{port}"
+
+    def status(place: str, *, cookie: str = "", **form: str) -> tuple[int, str]:
+        data = urllib.parse.urlencode(form).encode() if form else None
+        asked = urllib.request.Request(address + place, data, headers={"Cookie": cookie})
+        try:
+            answer = urllib.request.urlopen(asked)
+        except urllib.error.HTTPError as error:
+            return error.code, ""
+        cookies = [of.split(";")[0] for of in answer.headers.get_all("Set-Cookie") or ()]
+        return answer.status, "; ".join(cookies)
+
+    try:
+        assert status("/config")[0] == 401
+        assert status("/login", username="anyone", password="a wrong password")[0] == 400
+        assert status("/config", cookie="access-token=guessed")[0] == 401
+        entered, cookie = status("/login", username="anyone", password="a long password")
+        assert entered == 200 and status("/config", cookie=cookie)[0] == 200
+    finally:
+        blocks.close(verbose=False)
