@@ -139,7 +139,8 @@ def _launch(
     *,
     port: int,
     password: str | None,
-) -> None:
+) -> Any:
+    """The page, open at a port; its judges get ready in the background."""
     import gradio as gr
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
