@@ -26,9 +26,9 @@ from torch.nn import functional as F
 from cmrdata import progress
 from cmrdata.axes import learnable_axes, values_in, with_diagnosis
 from cmrdata.batch import LABELS
-from cmrdata.caches import settled
+from cmrdata.caches import cache_folder
 from cmrdata.disk import fingerprint, write_atomic
-from cmrdata.selection import Images, slices
+from cmrdata.selection import Images, row_slices
 from cmrdata.store import Store
 from cmrdata.subjects import balancing_weights
 from cmrgen.evaluation.adherence.areas import Areas, areas, nothing
@@ -153,7 +153,7 @@ def judges(
     Args:
         store: the cohort's.
         places: folders to keep them in, the second where the first may not be written; see
-            `settled`.
+            `cache_folder`.
         steps: of training.
         batch: images of a step.
         width: channels of the networks' first layer.
@@ -194,7 +194,9 @@ def judges(
             "seed": seed,
         }
         file = f"{name}-{fingerprint(settings)[:8]}"
-        folder = settled([*map(Path, places)], f"{file}.json", f"{file}.safetensors", what="judges")
+        folder = cache_folder(
+            [*map(Path, places)], f"{file}.json", f"{file}.safetensors", what="judges"
+        )
         weights, told = folder / f"{file}.safetensors", folder / f"{file}.json"
         network.to(device).to(memory_format=torch.channels_last)
         if told.exists():
@@ -238,7 +240,7 @@ def judge(
         torch.inference_mode(),
         progress.bar(f"judge {what}", total=count if what else 0, unit="images") as advance,
     ):
-        for rows in slices(images):
+        for rows in row_slices(images):
             pixels = np.array(images[rows])
             flat[rows] = pixels.max((-2, -1)) == pixels.min((-2, -1))
             x = signed(pixels, device)
@@ -275,7 +277,7 @@ class Domain(NamedTuple):
         device = next(self.network.parameters()).device
         made = np.empty((len(images), FEATURES), np.float32)
         with torch.inference_mode():
-            for rows in slices(images):
+            for rows in row_slices(images):
                 made[rows] = (
                     self.network.features(signed(np.array(images[rows]), device)).cpu().numpy()
                 )

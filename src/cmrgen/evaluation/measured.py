@@ -35,7 +35,7 @@ class Measured(NamedTuple):
         return self.networks.device
 
     def places(self, store: Store, name: str) -> list[Path]:
-        """Where what is computed from a set is kept, as `settled` takes it."""
+        """Where what is computed from a set is kept, as `cache_folder` takes it."""
         return places(store, name, folder=self.folder)
 
 

@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from cmrdata import caches, selection
-from cmrdata.caches import settled
+from cmrdata.caches import cache_folder
 from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
-from cmrdata.selection import Selection, everything, slices
+from cmrdata.selection import Selection, everything, row_slices
 from cmrdata.store import Store
 from cmrgen.evaluation import judges, measured
 from cmrgen.evaluation.adherence.areas import areas
@@ -47,7 +47,7 @@ def test_a_selection_reads_its_rows_and_nothing_else() -> None:
 @pytest.mark.parametrize(("pixels", "count"), [(64, 600), (224, 50), (2048, 3)])
 def test_slices_cover_all_rows_once_and_hold_as_many_pixels(pixels: int, count: int) -> None:
     parts = list(
-        slices(
+        row_slices(
             np.lib.stride_tricks.as_strided(
                 np.zeros(1, np.uint8), (count, 2, pixels, pixels), (0,) * 4
             )
@@ -299,11 +299,11 @@ def test_what_a_closed_store_holds_already_is_used(
     monkeypatch.setattr(
         tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied"))
     )
-    assert settled([own, other], "a", what="things") == own
+    assert cache_folder([own, other], "a", what="things") == own
     with pytest.raises(
         Unwritable, match=rf"{own} cannot be written \(denied\); {other} .*: things have no place"
     ):
-        settled([own, other], "a", "b", what="things")
+        cache_folder([own, other], "a", "b", what="things")
 
 
 def test_features_of_other_networks_and_rows_are_other_files(

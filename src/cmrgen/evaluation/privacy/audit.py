@@ -17,7 +17,7 @@ import torch
 from scipy import stats
 
 from cmrdata.disk import write_atomic
-from cmrdata.selection import Selection, slices
+from cmrdata.selection import Selection, row_slices
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity.subgroups import FEW
 from cmrgen.evaluation.privacy.alarms import Counts, Sample, holm, nearest, ranks, shared
@@ -434,7 +434,7 @@ def _notes(table: pd.DataFrame, tests: pd.DataFrame, fake: Selection) -> list[st
         said.append(
             f"{left:,} images are in no test of the whole set, since no held-out person has their group: {missing}."
         )
-    parts = (fake[some] for some in slices(fake))
+    parts = (fake[some] for some in row_slices(fake))
     if constant := sum(int((part.max((1, 2, 3)) == part.min((1, 2, 3))).sum()) for part in parts):
         said.append(
             f"{constant} synthetic images are constant; they resemble nothing and count as no copies."
