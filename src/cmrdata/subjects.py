@@ -45,11 +45,11 @@ def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
 
 def cut(axis: Axis, values: pd.Series) -> pd.Series:
     """Numbers to the bands of an axis; unknown stays missing (never a default category)."""
-    numbers = pd.to_numeric(values)
+    numbers, names = pd.to_numeric(values), axis.values
     places = np.digitize(numbers.fillna(0), axis.edges)
     return pd.Series(
         [
-            None if missing else axis.values[place]
+            None if missing else names[place]
             for missing, place in zip(numbers.isna(), places, strict=True)
         ],
         index=values.index,
