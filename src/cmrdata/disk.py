@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what a disk says that has no locks
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
+REFUSALS = (*DISK_FULL, errno.EROFS)  # which only a write can meet
 
 
 class Unwritable(OSError):
@@ -68,7 +68,7 @@ def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
             f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
             "place with data_root=<folder>; what is finished there is kept and continued"

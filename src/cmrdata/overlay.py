@@ -27,11 +27,9 @@ BETTER = 0.05
 DARK = 0.3  # of such pairs, below which a picture is inverted
 # least share of a phase: 0.79..0.99 in 70 real hearts, of most that are 20 pixels beside it is less
 UNLIKE = 0.55
-TURNED, LIKE = (
-    0.2,
-    0.5,
-)  # by which ED is more like a mirror image of ES than like ES, and how like at least: correlations
+# by which ED is more like a mirror image of ES than like ES, and how like at least: correlations
 # of 70 real hearts are 0.84..0.99, and at least 0.4 less with a mirror image
+TURNED, LIKE = 0.2, 0.5
 THIN = 4  # of so many pixels one tells whether a mirror image needs a closer look
 MIRRORS = {  # and the axes of (Z, Y, X) to reverse
     "columns": (2,),

@@ -38,12 +38,13 @@ from cmrdata.tables import text_columns, typed
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
 # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full
 # speed
-TOGETHER = 8
+SUBJECTS_TOGETHER = 8
 WORKERS = 8  # at most, unless told: a disk feeds no more
+# settings that only a hash stands for
 HASHES = {
     "table": "another subject table",
     "source": "other participants or files",
-}  # settings that only a hash stands for
+}
 
 
 def prepare(
@@ -65,7 +66,7 @@ def prepare(
             with the reasons counted; where several stores fit and nothing tells which is meant.
         Unwritable: when `root` has too little space or may not be written.
     """
-    shown, root = channels(cohort), Path(root)
+    channel_count, root = channels(cohort), Path(root)
     if not refresh and (store := opened(cohort, root)) is not None:
         return store
     subjects, rejected = listed(cohort)
@@ -96,7 +97,7 @@ def prepare(
         with writing(folder, needs=needs):
             if not (folder / "settings.json").exists():
                 _say_what_changed(folder, {"format": STORE_FORMAT, **settings})
-            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
+            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=channel_count)
             if places:
                 origin.write(folder, came_from)
         _build(
@@ -133,10 +134,10 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
 
     Raises ValueError where several stores fit and no place tells which is meant.
     """
-    found = [
+    stores = [
         path.parent for path in sorted(root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"))
     ]
-    origins = {folder: origin.read(folder) for folder in found}
+    origins = {folder: origin.read(folder) for folder in stores}
     current = [folder for folder, of in origins.items() if not (of and of.renewed_as)]
     if not current:
         return None
@@ -155,9 +156,9 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
     if any(place and os.path.exists(place) for place in places.values()):
         return None
     if len(current) > 1:
-        told = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
+        choices = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
         raise ValueError(
-            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {told}. Name one by its root="
+            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {choices}. Name one by its root="
         )
     of = origins[current[0]]
     missing = ", ".join(f"cohort.{key}={place or 'null'}" for key, place in places.items())
@@ -208,8 +209,12 @@ def _places(cohort: Cohort) -> dict[str, str | None]:
 def _newest_origin(cohort: Cohort, root: Path) -> Origin | None:
     """What is known of the cohort's files from the store made last of them, so that they need not
     be read again."""
-    found = [path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.NAME}")]
-    kept = [of for folder in found if (of := origin.read(folder)) and of.places == _places(cohort)]
+    folders = [
+        path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.ORIGIN_FILE}")
+    ]
+    kept = [
+        of for folder in folders if (of := origin.read(folder)) and of.places == _places(cohort)
+    ]
     return max(kept, key=lambda of: of.looked, default=None)
 
 
@@ -261,18 +266,18 @@ def _build(
         folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected))
     )
     # fewer of a small cohort, so that workers end together
-    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))
-    some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
+    together = min(SUBJECTS_TOGETHER, CHUNK, max(1, len(wanted) // 32))
+    portions = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
     there = len(wanted) - len(todo)
     bar = progress.bar(f"prepare {cohort.name}", total=len(wanted), done=there, unit="subjects")
-    with bar as advance, closing(ordered(cohort.stacks, some, workers=workers)) as results:
-        for part in _joined(results, CHUNK // together):
-            index = part.index.join(attributes, on="subject")
+    with bar as advance, closing(ordered(cohort.stacks, portions, workers=workers)) as results:
+        for chunk in _joined(results, CHUNK // together):
+            index = chunk.index.join(attributes, on="subject")
             with writing(folder, needs=needs):
-                writer.append(part.images, part.masks, index, rejected=part.rejected)
-            rejected = pd.concat([rejected, part.rejected], ignore_index=True)
+                writer.append(chunk.images, chunk.masks, index, rejected=chunk.rejected)
+            rejected = pd.concat([rejected, chunk.rejected], ignore_index=True)
             _check_rejected(rejected, cohort, everybody, folder)
-            advance(index.subject.nunique() + len(part.rejected))
+            advance(index.subject.nunique() + len(chunk.rejected))
     read = subjects[~subjects.subject.isin(rejected.subject)].copy()
     if read.empty:
         raise ValueError(nobody(cohort, rejected))

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.origin import Source
 from cmrdata.store import PAIR
 
@@ -103,8 +103,8 @@ class Cohort(ABC):
 
     def columns(self) -> pd.DataFrame:
         """What was understood of each column in use of the tables beside the images; see
-        `column_report.report`."""
-        return report([])
+        `column_report.columns_table`."""
+        return columns_table([])
 
 
 def channels(cohort: Cohort) -> int:

@@ -15,7 +15,7 @@ from cmrdata import progress
 from cmrdata.disk import alone, append_at, check_room, in_words, size, sync_entries, writing
 
 
-class Rows(NamedTuple):
+class RowFile(NamedTuple):
     """An array file: its place, and the type and shape of a row."""
 
     path: Path
@@ -34,19 +34,29 @@ class Rows(NamedTuple):
 
 
 def filled(
-    files: Sequence[Rows],
+    files: Sequence[RowFile],
     *,
     count: int,
     batch: int,
     what: str,
     make: Callable[[slice], Sequence[ArrayLike]],
 ) -> list[np.ndarray]:
-    """The arrays (count, *shape) of `files`, which share a folder, opened for reading; made on
-    first use.
+    """The arrays of `files`, opened for reading; made on first use.
 
-    `make` gives the rows of a slice, an array per file; always the same slices of `batch` rows, so
-    that a making that was killed loses one batch at most and continues to the same bytes. Processes
-    take turns. Raises Unwritable when there is too little room for what is missing.
+    Args:
+        files: which share a folder; the last one's name says that all are whole.
+        count: of rows.
+        batch: of rows that are made together.
+        what: the rows are, for the message and the bar.
+        make: gives the rows of a slice, an array per file. It is asked for the same slices of `batch`
+            rows every time, so that a making that was killed loses one batch at most and continues to
+            the same bytes.
+
+    Returns:
+        An array (count, *shape) per file. Processes take turns at making them.
+
+    Raises:
+        Unwritable: when there is too little room for what is missing.
     """
     if not files[-1].path.exists():
         with alone(files[-1].path.parent):
@@ -56,7 +66,7 @@ def filled(
 
 
 def _fill(
-    files: Sequence[Rows],
+    files: Sequence[RowFile],
     *,
     count: int,
     batch: int,
@@ -72,14 +82,14 @@ def _fill(
     check_room(folder, missing, needs=f"{needs}; {in_words(missing)} are still missing")
     with progress.bar(what, total=count, done=done, unit="images") as advance:
         for start in range(done, count, batch):
-            some = slice(start, min(start + batch, count))
-            made = make(some)
+            rows = slice(start, min(start + batch, count))
+            arrays = make(rows)
             with writing(folder, needs=needs):
-                for file, array in zip(files, made, strict=True):
+                for file, array in zip(files, arrays, strict=True):
                     append_at(
                         file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row
                     )
-            advance(some.stop - some.start)
+            advance(rows.stop - rows.start)
     with writing(folder):
         for file in files:  # the last one's name says that all are whole
             os.replace(file.begun, file.path)

@@ -104,8 +104,8 @@ class Store:
         if listed != rows:
             return f"index.parquet has {listed} rows, store.json says {rows}"
         for name, channels in zip(PIXEL_FILES, (self.channels, PAIR), strict=True):
-            if (found := size(self.folder / name)) != (wanted := rows * channels * pixels**2):
-                return f"{name} has {found} bytes, {rows} rows take {wanted}"
+            if (there := size(self.folder / name)) != (wanted := rows * channels * pixels**2):
+                return f"{name} has {there} bytes, {rows} rows take {wanted}"
         if "subjects" in self.meta and not (self.folder / "subjects.csv").exists():
             return "subjects.csv is missing"
         return None
@@ -202,7 +202,14 @@ class Writer:
         *,
         rejected: pd.DataFrame | None = None,
     ) -> None:
-        """Write one chunk; it counts once its index part is on disk."""
+        """Write one chunk; it counts once its index part is on disk.
+
+        Args:
+            images: (n, C, P, P) uint8.
+            masks: (n, 2, P, P) uint8.
+            index: n rows.
+            rejected: subjects (subject, reason) of the chunk that could not be read.
+        """
         for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
             shape = (len(index), self.channels[name], self.pixels, self.pixels)
             assert array.shape == shape and array.dtype == np.uint8, (name, array.shape, shape)

@@ -15,7 +15,7 @@ from cmrdata.axes import AXES, BMI, CONDITIONS, DIAGNOSES, Axis, added, axes_in
 
 # every cohort gives these, and whatever further axes need
 SUBJECT_COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
-# after `with_groups`, besides the columns of axes that were added; see `attributes`
+# after `with_groups`, besides the columns of axes that were added; see `attribute_columns`
 ATTRIBUTES = (
     "sex",
     "age",
@@ -45,11 +45,11 @@ def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
 
 def cut(axis: Axis, values: pd.Series) -> pd.Series:
     """Numbers to the bands of an axis; unknown stays missing (never a default category)."""
-    numbers = pd.to_numeric(values)
+    numbers, names = pd.to_numeric(values), axis.values
     places = np.digitize(numbers.fillna(0), axis.edges)
     return pd.Series(
         [
-            None if missing else axis.values[place]
+            None if missing else names[place]
             for missing, place in zip(numbers.isna(), places, strict=True)
         ],
         index=values.index,
@@ -69,7 +69,7 @@ def with_bands(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{axis.column: cut(axis, table[axis.measure]) for axis in axes})
 
 
-def attributes(table: pd.DataFrame) -> list[str]:
+def attribute_columns(table: pd.DataFrame) -> list[str]:
     """The columns of a table of `with_groups` that say what a subject is: ATTRIBUTES, and those of
     added axes."""
     return [*ATTRIBUTES, *(column for column in added() if column in table)]
@@ -165,14 +165,22 @@ def split(
     test: float = 0.2,
     validation: float = 0.2,
 ) -> pd.Series:
-    """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3),
-    stratified by group.
+    """A split name per subject, stratified by group (paper 2.3).
 
-    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each
-    group loses its share within one subject and the total is exact. Rows without a diagnosis become
-    "extra": neither case nor control, they may teach the base and nothing else. With `fold` (0 to
-    FOLDS - 1) the test split is that part of a cross-validation: over all folds every subject is
-    tested once.
+    Args:
+        table: rows with diagnosis and group.
+        seed: of the order within a group.
+        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all folds
+            every subject is tested once.
+        test: share of all who are tested.
+        validation: share of the rest who validate.
+
+    Returns:
+        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control, they
+        may teach the base and nothing else.
+
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
+    loses its share within one subject and the total is exact.
     """
     _require(
         fold is None or fold in range(FOLDS),

@@ -15,7 +15,7 @@ import pytest
 
 from cmrdata.axes import AXES
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.cohorts.phantom.ukbb_tree import end_systole, save, scanned
+from cmrdata.cohorts.phantom.ukbb_tree import save, scanned, smallest_frame
 from cmrdata.prepare import listed, prepare
 from cmrdata.protocol import Cohort, Stacks, channels
 from support import ROOT
@@ -109,7 +109,7 @@ def written(root: Path, *, count: int = 30) -> None:
     for number, of in enumerate(people):
         folder = root / of.person["subject"].removeprefix("SYN")
         folder.mkdir()
-        for phase, frame in (("ED", 0), ("ES", end_systole(4))):
+        for phase, frame in (("ED", 0), ("ES", smallest_frame(4))):
             save(folder / f"{phase}.nii.gz", of.cine[frame], np.float32, of.spacing)
             save(folder / f"{phase}_mask.nii.gz", of.labels[frame], np.int16, of.spacing)
         facts = {key: of.person[key] for key in ("sex", "age", "bmi")}

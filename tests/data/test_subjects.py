@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmrdata.axes import AGE, AXES, BMI, DIAGNOSES, SEX, known_axes
-from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.subjects import (
     FOLDS,
     balancing_weights,
@@ -236,16 +235,3 @@ def test_every_diagnosis_has_a_label():
     labels = with_groups(people).label
     assert labels.isna().sum() == people.diagnosis.isna().sum()
     assert set(labels.dropna()) == {0, 1}
-
-
-def test_a_hash_hides_the_id_and_needs_the_salt(tmp_path):
-    salt = read_salt(tmp_path / "data")
-    assert salt == read_salt(tmp_path / "data")
-    assert (tmp_path / "data" / "salt").stat().st_mode & 0o077 == 0
-    assert (
-        hashed("SYN0001", salt)
-        == hashed(" SYN0001\n", salt)
-        != hashed("SYN0001", read_salt(tmp_path / "other"))
-    )
-    assert hashed("SYN0001", salt) != hashed("SYN0002", salt)
-    assert len(hashed("SYN0001", salt)) == 17 and "SYN" not in hashed("SYN0001", salt)

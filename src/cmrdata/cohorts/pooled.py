@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
@@ -139,4 +139,4 @@ class Pooled(Cohort):
     def columns(self) -> pd.DataFrame:
         tables = {name: cohort.columns() for name, cohort in self.members.items()}
         parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
-        return pd.concat([report([]), *parts], ignore_index=True)
+        return pd.concat([columns_table([]), *parts], ignore_index=True)

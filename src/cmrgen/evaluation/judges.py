@@ -23,9 +23,9 @@ from torch.nn import functional as F
 
 from cmrdata import progress
 from cmrdata.axes import learnable_axes, with_diagnosis
-from cmrdata.caches import settled
+from cmrdata.caches import cache_folder
 from cmrdata.disk import fingerprint, write_atomic
-from cmrdata.selection import Images, Selection, everything, slices
+from cmrdata.selection import Images, Selection, everything, row_slices
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence.areas import Areas, no_areas, structure_areas
 from cmrgen.evaluation.adherence.scores import derangement
@@ -95,7 +95,7 @@ class Evaluation(NamedTuple):
         return self.networks.device
 
     def places(self, store: Store, name: str) -> list[Path]:
-        """Where what is computed from a set is kept, as `settled` takes it."""
+        """Where what is computed from a set is kept, as `cache_folder` takes it."""
         return kept_places(store, name, report=self.folder)
 
 
@@ -171,7 +171,7 @@ def trained_judges(
     Args:
         store: the cohort's.
         places: folders to keep them in, the second where the first may not be written; see
-            `settled`.
+            `cache_folder`.
         steps: of training.
         batch: images of a step.
         width: channels of the networks' first layer.
@@ -231,7 +231,7 @@ def _kept_or_trained(
     card."""
     name, steps = settings["network"], settings["steps"]
     file = f"{name}-{fingerprint(settings)[:8]}"
-    folder = settled(places, f"{file}.json", f"{file}.safetensors", what="judges")
+    folder = cache_folder(places, f"{file}.json", f"{file}.safetensors", what="judges")
     weights, card_file = folder / f"{file}.safetensors", folder / f"{file}.json"
     if card_file.exists():
         device = next(network.parameters()).device
@@ -272,7 +272,7 @@ def judge(
         torch.inference_mode(),
         progress.bar(f"judge {what}", total=count if what else 0, unit="images") as advance,
     ):
-        for rows in slices(images):
+        for rows in row_slices(images):
             pixels = np.array(images[rows])
             flat[rows] = pixels.max((-2, -1)) == pixels.min((-2, -1))
             x = signed(pixels, device)
@@ -309,7 +309,7 @@ class Domain(NamedTuple):
         device = next(self.network.parameters()).device
         features = np.empty((len(images), FEATURES), np.float32)
         with torch.inference_mode():
-            for rows in slices(images):
+            for rows in row_slices(images):
                 x = signed(np.array(images[rows]), device)
                 features[rows] = self.network.features(x).cpu().numpy()
         return features

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.axes import AXES, CONDITIONS, DIAGNOSES, added, axes_in
-from cmrdata.subjects import attributes, cut, group_names, numbers_in, with_bands
+from cmrdata.subjects import attribute_columns, cut, group_names, numbers_in, with_bands
 from cmrdata.synthetic import PLAN, check_sources
 from cmrgen.plan.mask_moves import LIMITS, STILL, drawn
 from cmrgen.prompts import FIELDS, prompts
@@ -77,7 +77,7 @@ def planned(
             f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move none"
         )
     own = index.loc[list(sources)].reset_index(names="source_row")
-    rows = own[["subject", "source_row", "source", *attributes(own)]].copy()
+    rows = own[["subject", "source_row", "source", *attribute_columns(own)]].copy()
     if asked is not None:
         rows = _with(rows, asked)
     rows.insert(0, "row", np.arange(len(rows)))

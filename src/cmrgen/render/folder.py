@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cmrdata import disk
-from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
+from cmrdata.disk import DISK_FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
 from cmrgen.render.set_card import card
 from cmrstudy.runs import code_version
@@ -81,7 +81,7 @@ def written_alone(folder: Path, *, rows: int, pixels: int) -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
             f"{folder} cannot be written: {error.strerror or error}; {needed(rows, pixels)}. {remedy} and continue with "
             "resume=true, or give another place with run_dir=<folder>"

@@ -15,10 +15,8 @@ import pytest
 import torch
 
 from cmrdata import caches, selection
-from cmrdata.caches import settled
-from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
-from cmrdata.selection import Selection, everything, slices
+from cmrdata.selection import Selection, everything
 from cmrdata.store import Store
 from cmrgen.evaluation import judges
 from cmrgen.evaluation import networks as networks_of
@@ -30,36 +28,6 @@ from cmrgen.evaluation.privacy import nearest
 from support.fake_cohort import FakeCohort, fake_set
 
 # ---- a slice at a time
-
-
-def test_a_selection_reads_its_rows_and_nothing_else() -> None:
-    array = np.arange(40, dtype=np.uint8).reshape(10, 1, 2, 2)
-    chosen = Selection(array, np.array([7, 1, 1, 4]))
-    assert chosen.shape == (4, 1, 2, 2) and len(chosen) == 4
-    assert np.array_equal(chosen[1:3], array[[1, 1]]) and np.array_equal(
-        chosen[np.array([3, 0])][0:9], array[[4, 7]]
-    )
-    assert isinstance(chosen[np.array([3])], Selection)
-    for whole in (lambda: chosen[0], lambda: np.asarray(chosen), lambda: list(chosen)):  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match="a slice or an array of places"):
-            whole()
-
-
-@pytest.mark.parametrize(("pixels", "count"), [(64, 600), (224, 50), (2048, 3)])
-def test_slices_cover_all_rows_once_and_hold_as_many_pixels(pixels: int, count: int) -> None:
-    parts = list(
-        slices(
-            np.lib.stride_tricks.as_strided(
-                np.zeros(1, np.uint8), (count, 2, pixels, pixels), (0,) * 4
-            )
-        )
-    )
-    assert np.concatenate([np.arange(part.start, part.stop) for part in parts]).tolist() == list(
-        range(count)
-    )
-    assert max(part.stop - part.start for part in parts) * pixels**2 <= max(
-        selection.PIXELS, pixels**2
-    )
 
 
 @pytest.fixture(scope="module")
@@ -300,22 +268,6 @@ def test_a_closed_store_is_evaluated_and_what_is_kept_lies_beside_the_report(
         kept_features(store, rows, judges.domain_backbone(again), places=places), first
     )
     assert "trained" not in capsys.readouterr().out
-
-
-def test_what_a_closed_store_holds_already_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, other = tmp_path / "own", tmp_path / "other"
-    own.mkdir()
-    (own / "a").write_text("")
-    monkeypatch.setattr(
-        tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied"))
-    )
-    assert settled([own, other], "a", what="things") == own
-    with pytest.raises(
-        Unwritable, match=rf"{own} cannot be written \(denied\); {other} .*: things have no place"
-    ):
-        settled([own, other], "a", "b", what="things")
 
 
 def test_features_of_other_networks_and_rows_are_other_files(

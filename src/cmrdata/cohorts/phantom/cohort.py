@@ -105,7 +105,7 @@ class Phantom(Cohort):
         # fresh people have a stream of their own
         rngs = [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))]
         parts = [
-            attributes(n, rng, **self.design)
+            draw_people(n, rng, **self.design)
             for n, rng in zip((self.count, self.test_count), rngs, strict=True)
             if n
         ]
@@ -174,10 +174,21 @@ class Phantom(Cohort):
         return Stacks(images, masks, index, NOBODY)
 
 
-def attributes(
+def draw_people(
     n: int, rng: np.random.Generator, *, design: str, hf_scale: float, hf_share: float | None
 ) -> pd.DataFrame:
-    """Sex, age (years), BMI (kg/m2) and diagnosis of `n` people."""
+    """People of the study's kind.
+
+    Args:
+        n: how many.
+        rng: of the draws.
+        design: "natural" (as in UK Biobank's imaging) or "uniform" (every cell equally often).
+        hf_scale: times the prevalence of heart failure.
+        hf_share: fixed share of heart failure; None follows the attributes.
+
+    Returns:
+        n rows: sex, age (years), bmi (kg/m2), diagnosis.
+    """
     if design == "uniform":
         sex = rng.choice(["F", "M"], n)
         age = np.choose(
@@ -220,7 +231,10 @@ def hf_probability(people: pd.DataFrame, *, scale: float = 1.0) -> np.ndarray:
 
 def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Body and heart of each person: volumes in mL, lengths in mm, angles in radians, signals in
-    0..1."""
+    0..1.
+
+    One long list, since the order of the draws decides everybody's heart.
+    """
     n = len(people)
     male, hf = (people.sex == "M").to_numpy(), (people.diagnosis == "hf").to_numpy()
     age, bmi = people.age.to_numpy(), people.bmi.to_numpy()
@@ -312,7 +326,7 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
 
 
 ES_FRAME = round(0.36 * FRAMES)
-PAIR = (0, ES_FRAME)  # frames of ED and ES
+PHASE_FRAMES = (0, ES_FRAME)  # frames of ED and ES
 NOTHING = 1e-5  # share of a heart's size that no pixel can see, yet safe to divide by
 
 
@@ -326,24 +340,33 @@ def render(
     seeds: list[tuple[int, ...]],
     cine: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ED/ES stacks and masks, (n, 2, P, P) uint8, of n rows of `anatomy` at slice and frame
-    offsets.
+    """Stacks and masks of phantoms.
 
-    Intensities are mapped like a scan's: 0.5 and 99.5 % of both phases jointly become 0 and 255.
-    With `cine` the images are (n, cine, P, P), the frames `cine_frames` of which ED and ES are the
-    stack's.
+    Args:
+        anatomy: n rows of `anatomy`, one per stack.
+        slices: (n,) offsets from the central slice.
+        frames: (n,) offsets from ED and ES.
+        pixels: P, of a side.
+        fov_mm: that P pixels cover.
+        seeds: n, of the noise of each stack.
+        cine: frames of a heartbeat that an image holds; None for ED and ES.
+
+    Returns:
+        Images (n, 2, P, P) uint8, or (n, cine, P, P), the frames `cine_frames` of which ED and ES are
+        the stack's; and masks (n, 2, P, P) uint8. Intensities are mapped like a scan's: 0.5 and 99.5 %
+        of both phases jointly become 0 and 255.
     """
     size: dict[str, Any] = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
-    signal, masks = _scan(anatomy, PAIR, seeds=seeds, **size)
+    signal, masks = _scan(anatomy, PHASE_FRAMES, seeds=seeds, **size)
     flat = signal.reshape(len(signal), -1)
     edge = max(1, int(0.005 * flat.shape[1]))
     ranked = np.partition(flat, (edge, flat.shape[1] - 1 - edge), axis=1)
     low, high = ranked[:, edge, None], ranked[:, -1 - edge, None]
     if cine:
-        times = cine_frames(*PAIR, FRAMES, count=cine)
-        others = sorted(set(times) - set(PAIR))
+        times = cine_frames(*PHASE_FRAMES, FRAMES, count=cine)
+        others = sorted(set(times) - set(PHASE_FRAMES))
         more, _ = _scan(anatomy, others, seeds=[(*seed, 1) for seed in seeds], **size)
-        place = [[*PAIR, *others].index(t) for t in times]
+        place = [[*PHASE_FRAMES, *others].index(t) for t in times]
         signal = np.concatenate([signal, more], axis=1)[:, place]
         flat = signal.reshape(len(signal), -1)
     levels = np.clip((flat - low) * (255 / (high - low)), 0, 255)
@@ -366,12 +389,12 @@ def _scan(
     masks = np.empty(signal.shape, np.uint8)
     block = max(1, BLOCK // pixels**2)
     for k in range(0, len(anatomy), block):
-        some = slice(k, k + block)
+        block_rows = slice(k, k + block)
         for channel, at in enumerate(times):
-            signal[some, channel], masks[some, channel] = paint(
-                anatomy.iloc[some],
-                slices=slices[some],
-                frames=frames[some] + at,
+            signal[block_rows, channel], masks[block_rows, channel] = paint(
+                anatomy.iloc[block_rows],
+                slices=slices[block_rows],
+                frames=frames[block_rows] + at,
                 pixels=pixels,
                 fov_mm=fov_mm,
             )
@@ -397,7 +420,7 @@ def paint(
     frame each.
 
     Layers of soft-edged shapes from far to near: lung, chest wall, liver, aorta, fat, RV,
-    myocardium, LV. x to the right, y down; the RV lies to the left, the chest wall up, liver below,
+    myocardium, LV; all in one place, since each covers those before it. x to the right, y down; the RV lies to the left, the chest wall up, liver below,
     aorta below right.
     """
     a = {str(name): anatomy[name].to_numpy()[:, None, None] for name in anatomy}

@@ -82,10 +82,11 @@ NAMINGS = [
     )
 ]
 
+# in-patient diagnoses and the date of each one's first, element by element
 CODES, CODE_DATES = (
     "41270",
     "41280",
-)  # in-patient diagnoses and the date of each one's first, element by element
+)
 FIRST_I50 = "131354"
 DEATH_DATE, DEATH_CAUSE, DEATH_FURTHER = "40000", "40001", "40002"
 ILLNESS, ILLNESS_YEAR, ILLNESS_AGE = "20002", "20008", "20009"  # self-reported
@@ -165,7 +166,7 @@ def field_name(key: Key) -> str:
     return key[0] if key == ID else f"{key[0]}-{key[1]}.{key[2]}"
 
 
-def title_of(field: str) -> str:
+def field_title(field: str) -> str:
     return next(
         (title for title, of in TITLES.items() if of == field), FURTHER_TITLES.get(field, "")
     )
@@ -199,7 +200,7 @@ def similar(field: str, names: Iterable[str]) -> str | None:
     """The first of the columns `names`, which are no known fields, that looks like `field` in
     another spelling."""
     titles = [set(_words(title)) for title, of in TITLES.items() if of == field] or [
-        set(_words(title_of(field)))
+        set(_words(field_title(field)))
     ]
     for name in names:
         mine = _words(name)

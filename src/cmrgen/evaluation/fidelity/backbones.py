@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from cmrdata.batch import ed_es_ed
-from cmrdata.caches import settled
-from cmrdata.row_cache import Rows, filled
+from cmrdata.caches import cache_folder
+from cmrdata.row_cache import RowFile, filled
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity.inception import inception_network
 
@@ -254,7 +254,7 @@ def kept_features(
         store: the set.
         rows: of it, in any order.
         by: the network.
-        places: folders to keep the file in, see `settled`; by default <store>/features.
+        places: folders to keep the file in, see `cache_folder`; by default <store>/features.
 
     Raises Unwritable when there is no room.
     """
@@ -262,8 +262,8 @@ def kept_features(
         return np.empty((0, by.width), np.float32)
     what = f"{store.fingerprint} {by.sha256} {VERSION} {np.asarray(rows, np.int64).tobytes().hex()}"
     name = f"{by.title.lower()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.f32"
-    folder = settled(places or [store.folder / "features"], name, what=f"{by.title} features")
-    file = Rows(folder / name, np.float32, (by.width,))
+    folder = cache_folder(places or [store.folder / "features"], name, what=f"{by.title} features")
+    file = RowFile(folder / name, np.float32, (by.width,))
     if file.path.exists() and file.path.stat().st_size != len(rows) * file.row:
         file.path.unlink()
     return filled(

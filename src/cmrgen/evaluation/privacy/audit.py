@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from cmrdata.disk import write_atomic
-from cmrdata.selection import Selection, everything, slices
+from cmrdata.selection import Selection, everything, row_slices
 from cmrdata.store import Store
 from cmrgen.evaluation.privacy.display import copy_pairs
 from cmrgen.evaluation.privacy.nearest import Nearest, Search, by_features, by_sight
@@ -350,7 +350,7 @@ def _notes(groups: pd.DataFrame, tests: pd.DataFrame, synthetic: Selection) -> l
         notes.append(
             f"{left_out:,} images are in no test of the whole set, since no held-out person has their group: {missing}."
         )
-    blocks = (synthetic[rows] for rows in slices(synthetic))
+    blocks = (synthetic[rows] for rows in row_slices(synthetic))
     if constant := sum(
         int((pixels.max((1, 2, 3)) == pixels.min((1, 2, 3))).sum()) for pixels in blocks
     ):

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cmrdata import progress
-from cmrdata.selection import Images, slices
+from cmrdata.selection import Images, row_slices
 
 # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 FINE, REACH = 64, 4
@@ -156,7 +156,7 @@ def _kept(
         files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in sides]
         bar = progress.bar("audit: templates", total=len(images), unit="images")
         advance = stack.enter_context(bar)
-        for rows in slices(images):
+        for rows in row_slices(images):
             pixels = np.array(images[rows])
             for file, (side, reach, kind) in zip(files, sides, strict=True):
                 block = _templates(_sized(pixels, side, device), reach).cpu().numpy()
