@@ -26,7 +26,7 @@ assert set(AXIS_NAMES) == set(AXES), "an axis has no name"
 
 
 @dataclass(frozen=True, order=True)
-class Axis:
+class Crossing:
     """The columns by which subjects are divided: none for everybody, several for crossed
     subgroups."""
 
@@ -48,7 +48,7 @@ class Axis:
 class Division(NamedTuple):
     """The subjects divided along an axis."""
 
-    axis: Axis
+    axis: Crossing
     names: list[str]  # of the subgroups
     codes: npt.NDArray[np.int_]  # (n,) place in `names`, -1 where a subject's is unknown
 
@@ -84,10 +84,10 @@ def divisions(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Divis
         if column in subjects and subjects[column].nunique() > 1:
             bands = bands_of(subjects, column)
             codes = pd.Categorical(subjects[column], categories=list(bands)).codes.astype(int)
-            single[column] = Division(Axis((column,)), list(bands.values()), codes)
+            single[column] = Division(Crossing((column,)), list(bands.values()), codes)
     known = [column for column in AXES if column in single]
     picks = [pick for size in range(2, len(known) + 1) for pick in combinations(known, size)]
-    everybody = Division(Axis(), ["Overall"], np.zeros(len(subjects), int))
+    everybody = Division(Crossing(), ["Overall"], np.zeros(len(subjects), int))
     crossed = [_crossed([single[column] for column in pick]) for pick in picks]
     return [everybody, *single.values(), *crossed]
 
@@ -100,4 +100,4 @@ def _crossed(parts: Sequence[Division]) -> Division:
         names = [f"{a}, {b}".removeprefix(", ") for a in names for b in part.names]
         codes, known = codes * len(part.names) + part.codes, known & (part.codes >= 0)
     columns = tuple(column for part in parts for column in part.axis.columns)
-    return Division(Axis(columns), names, np.where(known, codes, -1))
+    return Division(Crossing(columns), names, np.where(known, codes, -1))
