@@ -36,7 +36,7 @@ from cmrcls.fairness.display.tables import plain
 from cmrcls.fairness.extremes import RATES
 from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study
 from cmrcls.fairness.subgroups import divisions
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 
 SHARES = {"sex": (0.52, 0.48), "age_band": (0.3, 0.45, 0.25), "bmi_band": (0.4, 0.42, 0.18)}
 # truth -> axis -> by how much its bands move the mean score of the diseased; half of it the
@@ -96,7 +96,10 @@ def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, T
     label = (rng.random(n) < of.prevalence).astype(int)
     label[:2] = 0, 1
     subjects = pd.DataFrame(
-        {"label": label, **{axis: np.array(AXES[axis])[code] for axis, code in codes.items()}}
+        {
+            "label": label,
+            **{axis: np.array(AXES[axis].values)[code] for axis, code in codes.items()},
+        }
     )
     band = 0.0 if of.truth == "equal" and of.seeds < 3 else SEED_BAND
     person, runs, score, truths = SUBJECT * rng.standard_normal(n), [], [], {}
@@ -177,7 +180,7 @@ def _truth(
     p = of.prevalence
     rates["selection_rate"] = p * rates["sensitivity"] + (1 - p) * rates["false_positive_rate"]
     rates["balanced_accuracy"] = (rates["sensitivity"] + 1 - rates["false_positive_rate"]) / 2
-    bands = pd.DataFrame({axis: np.array(AXES[axis])[code] for axis, code in codes.items()})
+    bands = pd.DataFrame({axis: np.array(AXES[axis].values)[code] for axis, code in codes.items()})
     found: Truth = {}
     for part in divisions(bands):
         weight = share * (part.codes == np.arange(len(part.names))[:, None])

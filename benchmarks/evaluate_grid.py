@@ -26,7 +26,7 @@ from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.options import Options
 from cmrcls.fairness.predictions import read
 from cmrcls.fairness.section import fairness
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from cmrstudy import runs
 
 ARMS = (0, 2000, 4000, "only")
@@ -45,8 +45,8 @@ def people(count: int, rng: np.random.Generator) -> pd.DataFrame:
             "source": "phantom",
         }
     )
-    for axis, bands in AXES.items():
-        table[axis] = rng.choice(bands, count)
+    for name, axis in AXES.items():
+        table[name] = rng.choice(axis.values, count)
     return table.assign(score=1.5 * label + rng.standard_normal(count))
 
 
@@ -67,7 +67,7 @@ def written(folder: Path, options: argparse.Namespace) -> None:
                 continue
             settings = {"synthetic": arm, "seed": seed, "fold": fold, "input.name": "stack"}
             runs.begin(
-                runs.Asked(
+                runs.Request(
                     run, {"task": "classifier"}, settings, {"mitigation": rival}, ["mitigation"], {}
                 )
             )

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from machine import hardware
 
-from cmrdata.subjects import AGE_BANDS, BMI_BANDS, SEXES
+from cmrdata.axes import AGE, BMI, SEX
 from cmrgen.evaluation.fidelity.backbones import BACKBONES, BATCH, Extractor, extracted
 from cmrgen.evaluation.fidelity.distances import frechet, sample
 from cmrgen.evaluation.fidelity.subgroups import fidelity, table1
@@ -107,7 +107,7 @@ def timed(clock: dict[str, list[float]], name: str, work: Callable[[], object]) 
 
 def index(people: int) -> pd.DataFrame:
     """`people` subjects with an image each, groups in turn."""
-    grid = list(product(SEXES, AGE_BANDS, BMI_BANDS, (0, 1)))
+    grid = list(product(SEX.values, AGE.values, BMI.values, (0, 1)))
     table = pd.DataFrame(
         [grid[k % len(grid)] for k in range(people)],
         columns=["sex", "age_band", "bmi_band", "label"],

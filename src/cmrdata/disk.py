@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -146,6 +147,38 @@ def append_at(path: Path, content: Any, *, at: int) -> None:
         while left:
             left = left[file.write(left) :]
         os.fsync(file.fileno())
+
+
+def check_room(
+    folder: Path, bytes_needed: int, *, needs: str, instead: str = "data_root=<folder>"
+) -> int | None:
+    """Whether bytes surely do not fit on a folder's disk.
+
+    Args:
+        folder: that is there.
+        bytes_needed: at the least.
+        needs: what is needed, for the message; it says how much.
+        instead: the setting that gives another place.
+
+    Returns:
+        Bytes that are free; None of a disk that does not say.
+
+    Raises:
+        Unwritable: with what is free and the remedy.
+    """
+    disk = shutil.disk_usage(folder)
+    if not disk.total:
+        return None
+    if disk.free < bytes_needed:
+        raise Unwritable(
+            f"{needs}, {in_words(disk.free)} are free; free some space there or give another place with {instead}"
+        )
+    return disk.free
+
+
+def in_words(count: int) -> str:
+    """Bytes as "0.4 MB" or "9.6 GB"."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def size(path: Path) -> int:

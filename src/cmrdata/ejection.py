@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def _state(paths: Sequence[Path]) -> str:
     )
 
 
-def _read(cache: Path) -> dict[str, dict]:
+def _read(cache: Path) -> dict[str, dict[str, Any]]:
     """What the cache holds; nothing where it is not there or not ours, then it is written anew."""
     try:
         kept = json.loads(cache.read_text())

@@ -193,7 +193,7 @@ def _direction(levels: Sequence[_Level], centre: int) -> np.ndarray | None:
     if not near.sum():  # all too far from the centre for a number
         near = np.array([level.weight for level in levels])
     apart = np.array([level.apart for level in levels])
-    mean = near @ apart / near.sum()
+    mean: np.ndarray = near @ apart / near.sum()
     length = float(np.linalg.norm(mean))
     if length < APART_MM or length < AGREE * (near @ np.linalg.norm(apart, axis=1)) / near.sum():
         return None
@@ -219,7 +219,8 @@ def _signs(levels: Sequence[_Level], *, basal_first: bool) -> tuple[float, float
     both = both @ np.array([[y, x], [x, -y]])  # along and across the direction
 
     def means(values: np.ndarray) -> np.ndarray:
-        return np.bincount(slice_of, values) / counts
+        per_slice: np.ndarray = np.bincount(slice_of, values) / counts
+        return per_slice
 
     along, across = (part - means(part)[slice_of] for part in both.T)
     squares = means(across**2).clip(1e-9)

@@ -137,7 +137,8 @@ def _fit(
 def _values(plane: np.ndarray, places: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Of a picture (Y, X) at places (n, 2) that are reversed along axes of (Z, Y, X)."""
     y, x = (plane.shape[k] - 1 - places[:, k] if k + 1 in axes else places[:, k] for k in (0, 1))
-    return np.nan_to_num(plane[y, x])
+    values: np.ndarray = np.nan_to_num(plane[y, x])
+    return values
 
 
 def _check_pair(ed: np.ndarray, es: np.ndarray) -> None:
@@ -252,7 +253,7 @@ def _moved(labels: np.ndarray, *, moves: np.ndarray) -> np.ndarray:
     """(Z, Y, X) whose voxel (x, y, z) is the one that lay nearest to `moves` @ (x, y, z);
     background outside."""
     backwards = moves[2::-1, 2::-1]  # index (z, y, x)
-    return ndimage.affine_transform(
+    moved: np.ndarray = ndimage.affine_transform(
         labels,
         backwards,
         moves[2::-1, 3],
@@ -261,6 +262,7 @@ def _moved(labels: np.ndarray, *, moves: np.ndarray) -> np.ndarray:
         cval=BACKGROUND,
         prefilter=False,
     )
+    return moved
 
 
 def _as_it_is(labels: np.ndarray) -> np.ndarray:

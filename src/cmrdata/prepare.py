@@ -7,7 +7,6 @@ import glob
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -19,11 +18,20 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import origin, progress, scale
-from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
+from cmrdata.disk import (
+    alone,
+    check_room,
+    differences,
+    fingerprint,
+    in_words,
+    plain,
+    write_atomic,
+    writing,
+)
 from cmrdata.origin import Origin
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from cmrdata.pseudonyms import salt_mark
-from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
+from cmrdata.store import PAIR, STORE_FORMAT, Store, Writer, read_settings
 from cmrdata.subjects import keep_controls, split, with_groups
 from cmrdata.tables import text_columns, typed
 
@@ -81,13 +89,13 @@ def prepare(
     came_from = Origin(places, origin.watched(places, cohort.watched), looked, files)
     if Store(folder).complete:  # which may be on a disk that takes no lock
         return _known_again(folder, came_from, root)
-    needs = "{} to {} are needed".format(*map(_megabytes, _room(subjects[subjects.stored], cohort)))
+    needs = _needs(*_room(subjects[subjects.stored], cohort))
     with alone(folder, needs=needs):
         if Store(folder).complete:
             return _known_again(folder, came_from, root)
         with writing(folder, needs=needs):
             if not (folder / "settings.json").exists():
-                _say_what_changed(folder, {"format": FORMAT, **settings})
+                _say_what_changed(folder, {"format": STORE_FORMAT, **settings})
             writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
             if places:
                 origin.write(folder, came_from)
@@ -190,7 +198,7 @@ def _from(of: Origin | None) -> str:
 
 def _declared(cohort: Cohort) -> str:
     """The beginning of a store's folder name: the cohort and a hash of its settings."""
-    return f"{cohort.name}-{fingerprint({'format': FORMAT, **cohort.settings})[:8]}"
+    return f"{cohort.name}-{fingerprint({'format': STORE_FORMAT, **cohort.settings})[:8]}"
 
 
 def _places(cohort: Cohort) -> dict[str, str | None]:
@@ -332,15 +340,17 @@ def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[i
 
 def _check_room(folder: Path, least: int, most: int) -> None:
     """Raise Unwritable when there surely is too little space, warn when there may be."""
-    disk = shutil.disk_usage(folder)
-    if not disk.total or disk.free >= most:
-        return
-    told = f"{_megabytes(least)} to {_megabytes(most)} are needed, {_megabytes(disk.free)} are free"
-    if disk.free < least:
-        raise Unwritable(
-            f"{folder}: {told}; free some space there or give another place with data_root=<folder>"
+    needs = _needs(least, most)
+    free = check_room(folder, least, needs=f"{folder}: {needs}")
+    if free is not None and free < most:
+        print(
+            f"{folder} may not fit on its disk: {needs}, {in_words(free)} are free",
+            flush=True,
         )
-    print(f"{folder} may not fit on its disk: {told}", flush=True)
+
+
+def _needs(least: int, most: int) -> str:
+    return f"{in_words(least)} to {in_words(most)} are needed"
 
 
 def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
@@ -378,7 +388,7 @@ def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
 
 def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
     """What the `rejected` may lack, and what a cohort's files must be."""
-    return f"{_unmasked(rejected)}{getattr(cohort, 'expected', '')}".strip()
+    return f"{_unmasked(rejected)}{cohort.expected}".strip()
 
 
 def _unmasked(rejected: pd.DataFrame) -> str:
@@ -401,10 +411,6 @@ def reasons(rejected: pd.DataFrame) -> str:
     return "\n".join(
         f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items()
     )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _cores() -> int:

@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from cmrdata.disk import in_words
+
 COLOUR = "#6206E0"  # of Lightning's bars
 SOONEST, OFTEN, SHARE = (
     5.0,
@@ -142,7 +144,7 @@ def _named(unit: str) -> str:
 def _count(number: int, unit: str) -> str:
     if unit != "B":
         return f"{number:,}"
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+    return in_words(number)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ same bytes."""
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cmrdata import progress
-from cmrdata.disk import Unwritable, alone, append_at, size, sync_entries, writing
+from cmrdata.disk import alone, append_at, check_room, in_words, size, sync_entries, writing
 
 
 class Rows(NamedTuple):
@@ -67,14 +66,10 @@ def _fill(
     folder, row = files[-1].path.parent, sum(file.row for file in files)
     done = min(size(file.begun) // file.row for file in files)
     done = count if done >= count else done // batch * batch
-    needs = f"{what} of {count:,} images: {_bytes(count * row)} in {folder}"
+    needs = f"{what} of {count:,} images: {in_words(count * row)} in {folder}"
     print(f"{needs}{f', {done:,} of them are there' if done else ''}", flush=True)
-    disk, missing = shutil.disk_usage(folder), (count - done) * row
-    if disk.total and disk.free < missing:
-        raise Unwritable(
-            f"{needs}; {_bytes(missing)} are still missing, {_bytes(disk.free)} are free. Free some space there or give "
-            "another place with data_root=<folder>"
-        )
+    missing = (count - done) * row
+    check_room(folder, missing, needs=f"{needs}; {in_words(missing)} are still missing")
     with progress.bar(what, total=count, done=done, unit="images") as advance:
         for start in range(done, count, batch):
             some = slice(start, min(start + batch, count))
@@ -89,7 +84,3 @@ def _fill(
         for file in files:  # the last one's name says that all are whole
             os.replace(file.begun, file.path)
             sync_entries(folder)
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, PHASES, RV
-from cmrdata.labels import check_labels, check_topology, label_frames  # noqa: F401  readers import them from here
 from cmrdata.orientation import pose
 from cmrdata.overlay import check_fit
 from cmrdata.protocol import Stacks
@@ -83,7 +82,7 @@ def cine_frames(ed: int, es: int, cycle: int, *, count: int) -> list[int]:
     steps = np.array([(2 * k * cycle + count) // (2 * count) for k in range(count)])
     systole = (es - ed) % cycle
     steps[1 + np.abs(steps[1:] - systole).argmin()] = systole
-    return ((ed + steps) % cycle).tolist()
+    return [int(frame) for frame in (ed + steps) % cycle]
 
 
 def stacks(
@@ -306,7 +305,9 @@ class Grid:
             outside |= (near < 0) | (near >= count)
             places.append(near.clip(0, count - 1))
         flat = planes.reshape(-1, planes.shape[-2] * planes.shape[-1])
-        found = flat.take(places[0].ravel() * planes.shape[-1] + places[1].ravel(), axis=1)
+        found: np.ndarray = flat.take(
+            places[0].ravel() * planes.shape[-1] + places[1].ravel(), axis=1
+        )
         found[:, outside.ravel()] = BACKGROUND
         return found.reshape(*planes.shape[:-2], *self.y.shape)
 

@@ -247,7 +247,8 @@ def _affine(header: nibabel.Nifti1Header, unit: float) -> np.ndarray | None:
         except (HeaderDataError, ValueError, ArithmeticError):  # a quaternion that is none
             continue
         if code > 0 and np.isfinite(affine).all() and affine[:3, :2].any(axis=0).all():
-            return np.diag([unit, unit, unit, 1]) @ affine
+            placed: np.ndarray = np.diag([unit, unit, unit, 1]) @ affine
+            return placed
     return None
 
 
@@ -324,8 +325,12 @@ class Unpacked(igzip.IGzipFile):
     """A gzip file that unpacks into the caller's buffer, as Python's own does from 3.14 on; before,
     it copied."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")  # type: ignore[no-untyped-call]
+
     def readinto(self, buffer: Any) -> int:
-        return self._buffer.readinto(buffer)
+        count: int = self._buffer.readinto(buffer)
+        return count
 
 
 @contextmanager
@@ -342,7 +347,7 @@ def _read(path: Path, *, packed: bool = True) -> Iterator[BinaryIO]:
             start = file.read(2)
         if not start:
             raise ValueError("file is empty (0 bytes)")
-        with Unpacked(path, "rb") if packed and start == b"\x1f\x8b" else path.open("rb") as file:
+        with Unpacked(path) if packed and start == b"\x1f\x8b" else path.open("rb") as file:
             yield cast(BinaryIO, file)
     except FileNotFoundError:
         raise ValueError("file is missing") from None

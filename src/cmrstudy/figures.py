@@ -18,21 +18,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cmrdata.axes import AXES, known_axes, title_of
 from cmrdata.batch import LV, MYO, PHASES, RV
 from cmrdata.disk import write_atomic
-from cmrdata.subjects import AXES, known_axes
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, INK = "#C4C4C4", "#333333"
 STRUCTURES = {LV: (213, 94, 0), MYO: (0, 158, 115), RV: (86, 180, 233)}  # RGB of each label
-TITLES = {"sex": "Sex", "age_band": "Age (years)", "bmi_band": "BMI", "diagnosis": "Condition"}
-WORDS = {
-    "F": "Female",
-    "M": "Male",
-    "normal": "Normal",
-    "overweight": "Overweight",
-    "obese": "Obese",
-}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -51,9 +43,10 @@ WIDTH = 6.4  # inches
 def demographics(subjects: pd.DataFrame) -> Figure:
     """Fig. 1: diseased subjects by sex, age and BMI band, beside the whole cohort's shares; known
     axes only."""
-    axes, labelled = known_axes(subjects), subjects[subjects.label.notna()]
+    axes = [AXES[column] for column in known_axes(subjects)]
+    labelled = subjects[subjects.label.notna()]
     with matplotlib.rc_context(STYLE):
-        counts = [len(AXES[axis]) for axis in axes] or [1]
+        counts = [len(axis.bands) for axis in axes] or [1]
         figure = Figure(figsize=(WIDTH, 1.1 + 0.75 * sum(counts)), layout="constrained")
         panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[
             :, 0
@@ -66,17 +59,17 @@ def demographics(subjects: pd.DataFrame) -> Figure:
                 (diseased, -0.2, COLOURS[0], f"diseased (n = {len(diseased):,})"),
                 (labelled, 0.2, GREY, f"whole cohort (n = {len(labelled):,})"),
             ):
-                number = np.array([int((table[axis] == band).sum()) for band in AXES[axis]])
+                number = np.array([int((table[axis.column] == band).sum()) for band in axis.bands])
                 share = number / max(number.sum(), 1)
                 places = np.arange(len(number)) + shift
                 panel.barh(places, 100 * share, 0.38, color=colour, label=name)
                 for y, width, n in zip(places, 100 * share, number, strict=True):
                     panel.text(width + 1, y, f"{n:,}  ({width:.0f} %)", va="center", fontsize=10)
             panel.set_yticks(
-                np.arange(len(AXES[axis])), [WORDS.get(band, band) for band in AXES[axis]]
+                np.arange(len(axis.bands)), [band.short for band in axis.bands.values()]
             )
-            panel.set_ylim(len(AXES[axis]) - 0.5, -0.5)
-            panel.set_title(TITLES[axis], loc="left", fontsize=11, fontweight="bold")
+            panel.set_ylim(len(axis.bands) - 0.5, -0.5)
+            panel.set_title(axis.heading, loc="left", fontsize=11, fontweight="bold")
             panel.set_xlim(0, 119)
             panel.set_xticks(range(0, 101, 20))
             panel.tick_params(left=False)
@@ -181,9 +174,7 @@ def fid_heatmap(table: pd.DataFrame) -> Figure:
             panel.set_yticks(range(len(kinds)), kinds)
             panel.tick_params(length=0)
             panel.spines[:].set_visible(False)
-            panel.set_title(
-                TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold"
-            )
+            panel.set_title(title_of(axis), loc="left", fontsize=11, fontweight="bold")
         if axes:
             size = table.n[table.fid.notna()].max() if table.fid.notna().any() else 0
             panels[-1].set_xlabel(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.grid import arrange
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from cmrstudy import runs
 
 USUAL = {
@@ -63,7 +63,9 @@ def write(
         "seed": seed,
         "fold": fold,
     }
-    asked = runs.Asked(run, {"task": "classifier"}, settings, {"mitigation": mitigation}, keys, {})
+    asked = runs.Request(
+        run, {"task": "classifier"}, settings, {"mitigation": mitigation}, keys, {}
+    )
     runs.begin(asked)
     runs.uses(run, "cohort", fingerprint=cohort, at=None)
     runs.uses(run, "model.weights", fingerprint=weights, at=None)
@@ -84,7 +86,7 @@ def write(
                 "source": "a",
             }
         )
-        table.assign(**{axis: bands[0] for axis, bands in AXES.items()}).to_csv(
+        table.assign(**{name: axis.values[0] for name, axis in AXES.items()}).to_csv(
             run / "predictions.csv", index=False
         )
     if state == "failed":

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cmrcls.fairness.predictions import RunName, RunTable, gathered
 from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study, Tuned
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 
 ARMS = ("Real", "Real + 2000", "Real + 4000", "Synthetic")
 AMOUNTS = dict(zip(ARMS, (0, 2000, 4000, "only"), strict=True))
@@ -35,7 +35,7 @@ def runs(*, n=120, arms=ARMS, seeds=3, seed=0, prevalence=0.3) -> pd.DataFrame:
             "subject": [f"SYN{k:04d}" for k in range(n)],
             "split": "test",
             "label": (rng.random(n) < prevalence).astype(int),
-            **{axis: rng.choice(bands, n) for axis, bands in AXES.items()},
+            **{name: rng.choice(axis.values, n) for name, axis in AXES.items()},
         }
     )
     facts.loc[:1, "label"] = [0, 1]

@@ -12,19 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cmrcls.fairness.grid import Grid
-from cmrcls.fairness.subgroups import SUBGROUPS
+from cmrdata.axes import AXES, CONDITIONS, DIAGNOSES, axes_in, bands_in
 from cmrdata.store import Store
-from cmrdata.subjects import CONDITIONS, DIAGNOSES, further_columns
+from cmrdata.subjects import further_columns
 
 MIN_COUNT = 10  # smaller counts of people with an attribute are not printed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 CLASSES = {0: "healthy", 1: "diseased"}
-CONDITION_NAMES = {
-    "mi": "myocardial infarction",
-    "ihd": "ischaemic heart disease",
-    "af": "atrial fibrillation",
-}
-assert set(CONDITION_NAMES) == set(CONDITIONS), "a condition has no name"
 NUMBERS = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
 FLOW_COLUMNS = [
     "step",
@@ -215,14 +209,15 @@ def _categories(
     everybody: pd.DataFrame, own: pd.DataFrame
 ) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
     """Title, values of some people (`own`), and the levels in order, of every attribute that somebody has."""
-    titles = {"sex": "Sex", "age_band": "Age band", "bmi_band": "BMI band"}
-    for name, title in titles.items():
+    for name in axes_in(everybody):
         if everybody[name].notna().any():
-            yield title, own[name], list(SUBGROUPS[name].items())
+            phrase = AXES[name].phrase
+            title = phrase[0].upper() + phrase[1:]
+            yield title, own[name], list(bands_in(everybody, name).items())
     for name in ("source", *further_columns(everybody)):
         if (
             name in everybody
-            and name not in titles
+            and name not in AXES
             and name != "conditions"
             and everybody[name].nunique() > 1
         ):
@@ -232,10 +227,10 @@ def _categories(
                 [(v, str(v)) for v in sorted(everybody[name].dropna().unique())],
             )
     codes = everybody.conditions.fillna("").str.split(";")
-    for code in CONDITIONS:
+    for code, condition in CONDITIONS.items():
         if codes.map(lambda row, code=code: code in row).any():
             has = own.conditions.fillna("").str.split(";").map(lambda row, code=code: code in row)
-            yield "Condition", has.map({True: code, False: ""}), [(code, CONDITION_NAMES[code])]
+            yield "Condition", has.map({True: code, False: ""}), [(code, condition)]
     if everybody.diagnosis.nunique() > 2:
         yield "Diagnosis", own.diagnosis, [(code, code) for code in DIAGNOSES]
 

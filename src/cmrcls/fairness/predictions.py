@@ -19,9 +19,10 @@ import pandas as pd
 from cmrcls.fairness import grid
 from cmrcls.fairness.classifier_runs import Run
 from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study, Tuned
+from cmrdata.axes import AXES, axes_in
 from cmrdata.progress import each
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, MOST_VALUES, further_columns
+from cmrdata.subjects import MOST_VALUES, further_columns
 from cmrdata.synthetic import named_by_rows
 
 Array = npt.NDArray[Any]
@@ -169,9 +170,7 @@ class Gathered:
 
     def _placed(self, test: pd.DataFrame, table: RunTable) -> Array:
         """Where the fold's subjects are among the rows; what the rows say of them must agree."""
-        columns = list(
-            dict.fromkeys(["label", *(axis for axis in AXES if axis in test), *self.axes])
-        )
+        columns = list(dict.fromkeys(["label", *axes_in(test), *self.axes]))
         if table.fold not in self.facts:
             self.first[table.fold] = table
             self.facts[table.fold] = test[["subject", *columns]].reset_index(drop=True)
@@ -318,7 +317,7 @@ def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
     if absent := [axis for axis in axes if axis not in rows]:
         there = [
             name
-            for name in [*AXES, "source", *further_columns(rows)]
+            for name in dict.fromkeys([*AXES, "source", *further_columns(rows)])
             if name in rows and name not in PREDICTION_COLUMNS
         ]
         raise ValueError(

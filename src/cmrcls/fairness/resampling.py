@@ -123,7 +123,8 @@ def subgroup_scores(
         values.append((one.value, one.rests_on))
         means[:, k] = one.influence @ boot.weights
         singles.append([_single(one.influence[:, arm.own], arm.levels) for arm in boot.arms])
-    resampled = _resampled(means.reshape(len(who), -1), boot.counts, who).reshape(
+    columns = len(metrics) * len(boot.arms)  # in words, since `who` may be nobody
+    resampled = _resampled(means.reshape(len(who), columns), boot.counts, who).reshape(
         len(boot.counts), *means.shape[1:]
     )
     varies = (means.astype(float) ** 2).sum(axis=0)

@@ -13,7 +13,8 @@ import pandas as pd
 
 from cmrcls.fairness import metrics
 from cmrcls.fairness.metrics import Predicted, scored
-from cmrcls.fairness.subgroups import SUBGROUPS, divisions
+from cmrcls.fairness.subgroups import divisions
+from cmrdata.axes import as_in_table2
 
 Array = npt.NDArray[Any]
 # columns that identify a run; with folds it is all folds of them
@@ -164,8 +165,8 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> Table2:
                         "seeds": counts[arm]["seeds"],
                     }
                 )
-    compared = {column for part in known for column in part.axis.columns} | {"overall"}
-    wanted = dict.fromkeys([*SUBGROUPS, *axes])
+    compared = {column for part in known for column in part.axis.columns}
+    wanted = dict.fromkeys([*(axis.column for axis in as_in_table2()), *axes])
     refused = [_refusal(study.subjects, axis) for axis in wanted if axis not in compared]
     return Table2(pd.DataFrame(rows), refused, list(study.warnings))
 

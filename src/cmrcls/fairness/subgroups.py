@@ -1,4 +1,4 @@
-"""Axes, and the subgroups into which they divide the subjects: the rows of every table on
+"""The subgroups into which axes divide the subjects: the rows of every table on
 fairness."""
 
 from __future__ import annotations
@@ -6,23 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cmrdata.subjects import AXES
-
-SUBGROUPS = {  # rows in the order of the paper's Table 2
-    "overall": {"overall": "Overall"},
-    "sex": {"F": "Female", "M": "Male"},
-    "bmi_band": {"normal": "Normal BMI", "overweight": "Overweight", "obese": "Obese"},
-    "age_band": {"<60": "Age < 60", "60-70": "Age 60-70", "70+": "Age > 70"},
-}
-AXIS_NAMES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI"}
-assert all(tuple(SUBGROUPS[axis]) == bands for axis, bands in AXES.items()), "a band has no row"
-assert set(AXIS_NAMES) == set(AXES), "an axis has no name"
+from cmrdata.axes import as_in_table2, axes_in, bands_in, title_of
 
 
 @dataclass(frozen=True, order=True)
@@ -39,10 +29,7 @@ class Crossing:
     @property
     def in_words(self) -> str:
         """As readers see it: "Overall", "Sex", "Sex x BMI"."""
-        return (
-            " x ".join(AXIS_NAMES.get(name, name.capitalize()) for name in self.columns)
-            or "Overall"
-        )
+        return " x ".join(map(title_of, self.columns)) or "Overall"
 
 
 class Division(NamedTuple):
@@ -53,39 +40,21 @@ class Division(NamedTuple):
     codes: npt.NDArray[np.int_]  # (n,) place in `names`, -1 where a subject's is unknown
 
 
-def bands_of(subjects: pd.DataFrame, column: str) -> dict[Any, str]:
-    """The subgroups of a column in order.
-
-    Args:
-        subjects: a table with that column.
-        column: of SUBGROUPS, or another one, whose values in it are the subgroups, sorted.
-
-    Returns:
-        Value of the column -> name for readers.
-    """
-    if column in SUBGROUPS:
-        return dict(SUBGROUPS[column])
-    return {
-        value: f"{column.capitalize()} {value}"
-        for value in sorted(subjects[column].dropna().unique())
-    }
-
-
 def divisions(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Division]:
-    """The subjects overall, along each known axis, and along the intersections of the known AXES.
+    """The subjects overall, along each known axis, and along the intersections of these.
 
     Args:
         subjects: a table with the axes as columns; one without two values is left out.
         further: other columns whose values are subgroups.
     """
-    wanted = [*(axis for axis in SUBGROUPS if axis != "overall"), *further]
+    wanted = [*(axis.column for axis in as_in_table2()), *further]
     single = {}
     for column in dict.fromkeys(wanted):
         if column in subjects and subjects[column].nunique() > 1:
-            bands = bands_of(subjects, column)
+            bands = bands_in(subjects, column)
             codes = pd.Categorical(subjects[column], categories=list(bands)).codes.astype(int)
             single[column] = Division(Crossing((column,)), list(bands.values()), codes)
-    known = [column for column in AXES if column in single]
+    known = [column for column in axes_in(subjects) if column in single]
     picks = [pick for size in range(2, len(known) + 1) for pick in combinations(known, size)]
     everybody = Division(Crossing(), ["Overall"], np.zeros(len(subjects), int))
     crossed = [_crossed([single[column] for column in pick]) for pick in picks]

@@ -17,12 +17,13 @@ import pandas as pd
 from cmrdata.batch import LV
 from cmrdata.cohorts.reading.cells import Reading, is_missing
 from cmrdata.ejection import by_fraction, fractions
+from cmrdata.labels import check_labels, check_topology
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.overlay import overlay, reordered
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
-from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
+from cmrdata.slices import Scan, cine_frames, collect
 from cmrdata.volumes import Volume
 
 # a pathology that fails some hearts and spares others: a case where the ejection fraction is
@@ -66,7 +67,8 @@ class Challenge(Cohort):
         once read.
     """
 
-    expected: str  # where its files are, in a sentence that begins "Expected is"
+    fov_mm: float
+    orient: str
     # pathology -> diagnosis, BY_EF, or None for neither case nor control
     diagnoses: Mapping[str, str | None]
 
@@ -138,10 +140,6 @@ class Challenge(Cohort):
     def texts(self, patient: Any) -> list[Path]:
         """The files that say which frames are ED and ES."""
 
-    def notes(self) -> list[str]:
-        """What a summary should tell besides the subjects and the rejected."""
-        return []
-
     @abstractmethod
     def columns(self) -> pd.DataFrame:
         """What was understood of each column of the source's table; see `column_report.report`."""
@@ -165,19 +163,14 @@ class Challenge(Cohort):
         return {self._named[identifier]: patient for identifier, patient in found.items()}
 
     @property
-    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+    def settings(self) -> dict[str, Any]:
         return {
-            "pixels": self.pixels,
-            "fov_mm": self.fov_mm,
-            "seed": self.seed,
-            "fold": self.fold,
+            **super().settings,
             "reach": self.reach,
-            "controls_per_case": self.controls_per_case,
             "default_spacing": self.default_spacing,
             "label": self.label,
             "ef_below": self.ef_below,
             "ef_above": self.ef_above,
-            "cine": self.cine,
             "orient": self.orient,
         }
 

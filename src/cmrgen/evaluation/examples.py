@@ -8,6 +8,7 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import AXES
 from cmrdata.batch import PHASES
 from cmrdata.store import Store
 from cmrgen.evaluation.measured import Measured
@@ -58,14 +59,13 @@ def different(index: pd.DataFrame, count: int) -> list[int]:
     most unlike the others.
 
     Args:
-        index: of a set; columns sex, age_band, bmi_band and diagnosis are compared as far as they
-            are known.
+        index: of a set; its diagnosis and axes are compared, as far as they are known.
         count: images wanted.
 
     Returns:
         Positions in the index, the first of a diseased person where there is one.
     """
-    axes = [axis for axis in ("diagnosis", "sex", "age_band", "bmi_band") if axis in index]
+    axes = [axis for axis in ("diagnosis", *AXES) if axis in index]
     values = index[axes].fillna("").astype(str).reset_index(drop=True)
     first = values.assign(
         moved=is_moved(index).to_numpy(),

@@ -24,16 +24,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
+from cmrdata.axes import learnable_axes, values_in, with_diagnosis
 from cmrdata.batch import LABELS
 from cmrdata.caches import settled
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.selection import Images, slices
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, balancing_weights
+from cmrdata.subjects import balancing_weights
 from cmrgen.evaluation.adherence.areas import Areas, areas, nothing
-from cmrgen.evaluation.fidelity.subgroups import axes_of, truth
 
-VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
 FEATURES = 128  # width of the domain backbone
 LARGEST = 128  # px; larger images are judged at this size
 VERSION = 1  # raise it when networks or training change: cached judges are then trained anew
@@ -58,7 +57,7 @@ class Judged(NamedTuple):
 
     areas: Areas  # of the segmentations and the images' own masks
     shuffled: Areas | None  # of the segmentations and other images' masks; None where nobody asked
-    # axis -> (n,) values of VALUES[axis]; None where both phases are flat
+    # axis -> (n,) values of the axis; None where both phases are flat
     predicted: dict[str, np.ndarray]
     features: np.ndarray  # (n, 128) float32
     flat: np.ndarray  # (n, 2) bool: pictures of one grey value, in which nothing is segmented
@@ -93,8 +92,8 @@ class Segmenter(nn.Module):
 
 
 class AttributeNet(nn.Module):
-    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, keys of
-    VALUES."""
+    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, of
+    `with_diagnosis`."""
 
     def __init__(self, axes: list[str], width: int = 16) -> None:
         super().__init__()
@@ -104,7 +103,8 @@ class AttributeNet(nn.Module):
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
         )
-        self.heads = nn.ModuleDict({axis: nn.Linear(FEATURES, len(VALUES[axis])) for axis in axes})
+        outputs = {axis: len(with_diagnosis()[axis].bands) for axis in axes}
+        self.heads = nn.ModuleDict({axis: nn.Linear(FEATURES, n) for axis, n in outputs.items()})
 
     def features(self, x: Tensor) -> Tensor:
         return self.trunk(_sized(x))
@@ -130,9 +130,9 @@ def _sized(x: Tensor) -> Tensor:
 
 
 def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
-    """(n,) position of each row's value in VALUES[axis], -1 where it is missing."""
-    column = truth(index, axis)
-    place = {value: k for k, value in enumerate(VALUES[axis])}
+    """(n,) position of each row's value among the bands of the axis, -1 where it is missing."""
+    column = values_in(index, axis)
+    place = {value: k for k, value in enumerate(with_diagnosis()[axis].bands)}
     return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
 
 
@@ -167,9 +167,9 @@ def judges(
         raise ValueError(
             f"{store.folder}: no row of the train split; judges learn from real training images only"
         )
-    if not (axes := axes_of(train)):
+    if not (axes := learnable_axes(train)):
         raise ValueError(
-            f"{store.folder}: none of {', '.join(VALUES)} varies among the training rows; add subjects"
+            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training rows; add subjects"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -252,7 +252,7 @@ def judge(
             f = networks.attributes.features(x)
             features[rows] = f.cpu().numpy()
             for axis, head in heads.items():
-                predicted[axis][rows] = np.array(VALUES[axis], object)[
+                predicted[axis][rows] = np.array(with_diagnosis()[axis].values, object)[
                     head(f).argmax(1).cpu().numpy()
                 ]
             advance(len(pixels))

@@ -14,7 +14,7 @@ from cmrcls.fairness.study import (
     RUN_COLUMNS,
 )
 from cmrcls.fairness.subgroups import Crossing
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from support.fake_runs import (
     one_study,
     runs,

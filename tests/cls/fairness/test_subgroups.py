@@ -47,4 +47,8 @@ def test_an_axis_prints_as_in_csv_files_and_has_words_for_readers():
         (("source",), "source", "Source"),
     ):
         assert (str(Crossing(columns)), Crossing(columns).in_words) == (printed, words)
-    assert Crossing(("sex", "bmi_band")) == Crossing(("sex", "bmi_band")) != Crossing(("bmi_band", "sex"))
+    assert (
+        Crossing(("sex", "bmi_band"))
+        == Crossing(("sex", "bmi_band"))
+        != Crossing(("bmi_band", "sex"))
+    )

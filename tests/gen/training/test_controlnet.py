@@ -233,7 +233,7 @@ def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(
 ):
     sd21 = [Rows(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
     disk = SimpleNamespace(total=10**12, free=9 * 10**9)
-    monkeypatch.setattr("cmrdata.row_cache.shutil.disk_usage", lambda _: disk)
+    monkeypatch.setattr("cmrdata.disk.shutil.disk_usage", lambda _: disk)
     never = lambda _: pytest.fail("encoded nevertheless")  # noqa: E731
     with pytest.raises(
         Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import AGE, BMI
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.slices import cine_frames
-from cmrdata.subjects import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
+from cmrdata.subjects import cut, split, with_groups
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
 SLICE_GAP = 10.0  # mm between neighbouring slices
 # heart failure per 100 scans at imaging, paper Table 2
 PREVALENCE = {
     "sex": {"F": 0.56, "M": 1.56},
-    "bmi_band": dict(zip(BMI_BANDS, (0.60, 0.96, 2.43), strict=True)),
-    "age_band": dict(zip(AGE_BANDS, (0.37, 1.06, 1.93), strict=True)),
+    "bmi_band": dict(zip(BMI.values, (0.60, 0.96, 2.43), strict=True)),
+    "age_band": dict(zip(AGE.values, (0.37, 1.06, 1.93), strict=True)),
 }
 # a phantom has no unreadable subjects
 NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=str)
@@ -50,6 +51,8 @@ class Phantom(Cohort):
     """
 
     max_rejected = 0.0
+
+    fov_mm: float
 
     def __init__(
         self,
@@ -83,33 +86,27 @@ class Phantom(Cohort):
             )
         self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
         self.controls_per_case, self.cine = controls_per_case, cine
-        self.settings: dict[str, Any] = {
-            "subjects": subjects,
-            "test_subjects": test_subjects,
-            "seed": seed,
-            "design": design,
-            "hf_scale": hf_scale,
-            "hf_share": hf_share,
-            "pixels": pixels,
-            "fov_mm": fov_mm,
-            "controls_per_case": controls_per_case,
-            "fold": fold,
-            "cine": cine,
+        self.count, self.test_count = subjects, test_subjects
+        self.design: dict[str, Any] = {"design": design, "hf_scale": hf_scale, "hf_share": hf_share}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings,
+            "subjects": self.count,
+            "test_subjects": self.test_count,
+            **self.design,
             "version": 1,
         }
 
     @cached_property
     def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(people, their anatomy), drawn when they are needed."""
-        of, rngs = (
-            self.settings,
-            [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))],
-        )
         # fresh people have a stream of their own
-        how = {key: of[key] for key in ("design", "hf_scale", "hf_share")}
+        rngs = [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))]
         parts = [
-            attributes(n, rng, **how)
-            for n, rng in zip((of["subjects"], of["test_subjects"]), rngs, strict=True)
+            attributes(n, rng, **self.design)
+            for n, rng in zip((self.count, self.test_count), rngs, strict=True)
             if n
         ]
         people = pd.concat(parts, ignore_index=True)
@@ -129,7 +126,7 @@ class Phantom(Cohort):
     @property
     def fresh(self) -> np.ndarray:
         """(subjects,) bool: who only enlarges the test split."""
-        return np.arange(len(self.people)) >= self.settings["subjects"]
+        return np.arange(len(self.people)) >= self.count
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = self.people.assign(
@@ -209,7 +206,7 @@ def hf_probability(people: pd.DataFrame, *, scale: float = 1.0) -> np.ndarray:
     The effects are raked until the population's prevalence in each of the eight subgroups equals
     PREVALENCE x scale.
     """
-    levels = {"sex": people.sex, "age_band": age_band(people.age), "bmi_band": bmi_band(people.bmi)}
+    levels = {"sex": people.sex, "age_band": cut(AGE, people.age), "bmi_band": cut(BMI, people.bmi)}
     logit = np.full(len(people), -4.5)
     for _ in range(30):
         for axis, column in levels.items():
@@ -227,7 +224,10 @@ def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     n = len(people)
     male, hf = (people.sex == "M").to_numpy(), (people.diagnosis == "hf").to_numpy()
     age, bmi = people.age.to_numpy(), people.bmi.to_numpy()
-    z = lambda sd=1.0: rng.normal(0, sd, n)  # noqa: E731
+
+    def z(sd: float = 1.0) -> np.ndarray:
+        return rng.normal(0, sd, n)
+
     # dilated, mid-range, preserved EF
     kind = np.where(hf, rng.choice([1, 2, 3], n, p=[0.45, 0.25, 0.30]), 0)
     dilated, middle, preserved = kind == 1, kind == 2, kind == 3
@@ -307,7 +307,8 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
     end = 0.36  # end-systole at 36 % of the cycle
     ejection = 0.5 * (1 - np.cos(np.pi * np.minimum(t, end) / end))
     filled = 0.78 * np.clip((t - end) / 0.27, 0, 1) ** 1.5 + 0.22 * np.clip((t - 0.82) / 0.18, 0, 1)
-    return 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    share: np.ndarray = 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    return share
 
 
 ES_FRAME = round(0.36 * FRAMES)
@@ -385,7 +386,8 @@ def rician(signal: np.ndarray, sigma: np.floating, rng: np.random.Generator) -> 
     1995)."""
     noise = rng.standard_normal((2, *signal.shape), dtype=np.float32)
     noise *= sigma
-    return np.hypot(signal + noise[0], noise[1])
+    magnitude: np.ndarray = np.hypot(signal + noise[0], noise[1])
+    return magnitude
 
 
 def paint(
@@ -506,4 +508,5 @@ def heart_size(
 
 
 def _sigmoid(v: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-v))
+    share: np.ndarray = 1 / (1 + np.exp(-v))
+    return share

@@ -235,7 +235,8 @@ def unpacked(path: Path, *, packing: str, encoding: str = "utf-8") -> Iterator[A
     another."""
     with ExitStack() as stack:
         if packing == "gzip":  # faster than Arrow's
-            stream = pa.PythonFile(stack.enter_context(igzip.open(path)), mode="r")
+            file = igzip.open(path)  # type: ignore[no-untyped-call]
+            stream = pa.PythonFile(stack.enter_context(file), mode="r")
         elif packing == "xz":
             stream = pa.PythonFile(stack.enter_context(lzma.open(path)), mode="r")
         elif packing == "zip":

@@ -83,6 +83,9 @@ class UKBB(Cohort):
 
     expected = f"Expected is {EXPECTED['root']}. Give cohort.root=<path> or set CMR_UKBB_ROOT."
 
+    fov_mm: float
+    orient: str
+
     def __init__(
         self,
         *,
@@ -149,21 +152,16 @@ class UKBB(Cohort):
         }
 
     @property
-    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+    def settings(self) -> dict[str, Any]:
         return {
-            "pixels": self.pixels,
-            "fov_mm": self.fov_mm,
-            "seed": self.seed,
-            "fold": self.fold,
+            **super().settings,
             "reach": self.reach,
-            "controls_per_case": self.controls_per_case,
             "instance": self.instance,
             "labels": self.labels,
             "label_map": self.label_map,
             "frames": self.frames,
             "default_spacing": self.default_spacing,
             "orient": self.orient,
-            "cine": self.cine,
             **self.phenotype,
             "records": bool(self.diagnoses),
         }

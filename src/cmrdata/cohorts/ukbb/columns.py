@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from cmrdata.axes import BMI
 from cmrdata.cohorts.reading.cells import (
     AGE_UNITS,
     BMI_UNITS,
@@ -20,7 +21,6 @@ from cmrdata.cohorts.reading.cells import (
     read_month,
 )
 from cmrdata.cohorts.reading.ids import QUOTES
-from cmrdata.subjects import BMI_RANGE
 
 Key = tuple[str, int, int]  # field ("eid" or its number), instance, array
 
@@ -175,7 +175,7 @@ def cell_readers(*, day_first: bool | None) -> dict[str, Reader]:
     """How the cells of each field are read, in a file whose dates begin with the day, the month or
     nobody knows."""
     length = quantity(100, 250, units=LENGTH_UNITS, metres=True)
-    weight, bmi = quantity(20, 400, units=WEIGHT_UNITS), quantity(*BMI_RANGE, units=BMI_UNITS)
+    weight, bmi = quantity(20, 400, units=WEIGHT_UNITS), quantity(*BMI.bounds, units=BMI_UNITS)
     townsend = quantity(-15, 20, signed=True)
     return {
         "31": read_coded_sex,

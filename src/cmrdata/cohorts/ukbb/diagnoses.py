@@ -205,7 +205,8 @@ def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray,
 
 def _keys(of: Elements) -> np.ndarray:
     """In order, as `settled` leaves them."""
-    return of.person.astype(np.int64) * KEYS + of.slot
+    keys: np.ndarray = of.person.astype(np.int64) * KEYS + of.slot
+    return keys
 
 
 def _places(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

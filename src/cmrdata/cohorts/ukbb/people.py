@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import BMI
 from cmrdata.cohorts.reading.cells import Reader, Reading, day_first
 from cmrdata.cohorts.ukbb.cells import Cells, People, read_texts, report_rows, scalar
 from cmrdata.cohorts.ukbb.columns import (
@@ -23,7 +24,7 @@ from cmrdata.cohorts.ukbb.columns import (
     field_name,
 )
 from cmrdata.cohorts.ukbb.diagnoses import Array, array_of, undated
-from cmrdata.subjects import BMI_RANGE, bmi_of
+from cmrdata.subjects import bmi_of
 
 WEIGHED = (
     ("21002", "50"),
@@ -139,7 +140,8 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
     """What is known of people besides diagnoses; each array is (people,)."""
 
     def weighed(weight: str, height: str) -> np.ndarray:
-        return bmi_of(pd.Series(fields.value(weight)), pd.Series(fields.value(height))).to_numpy()
+        kilograms, metres = (pd.Series(fields.value(name)) for name in (weight, height))
+        return np.asarray(bmi_of(kilograms, metres))
 
     visit = fields.value(VISIT)
     age, age_flags = _age(
@@ -202,6 +204,6 @@ def _age(
 def _first_plausible(candidates: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """The first BMI of each person that a person can have, and the name of the candidate it is
     from."""
-    plausible = [(bmi >= BMI_RANGE[0]) & (bmi <= BMI_RANGE[1]) for _, bmi in candidates]
+    plausible = [(bmi >= BMI.bounds[0]) & (bmi <= BMI.bounds[1]) for _, bmi in candidates]
     bmi = np.select(plausible, [bmi for _, bmi in candidates], np.nan)
     return bmi, np.select(plausible, [name for name, _ in candidates], "")

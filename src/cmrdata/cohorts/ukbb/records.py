@@ -98,7 +98,8 @@ class _Column(NamedTuple):
 
     def mapped(self, read: Callable[[str], Any], dtype: Any) -> np.ndarray:
         """`read` of the text of each row."""
-        return np.array([read(word) for word in self.words] or [None], dtype)[self.place]
+        values = np.array([read(word) for word in self.words] or [None], dtype)
+        return values.take(self.place)
 
 
 class _Events(NamedTuple):

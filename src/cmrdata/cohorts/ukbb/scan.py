@@ -10,7 +10,8 @@ import numpy as np
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.challenge import Located, about, around, assembled, still, take_all_or
-from cmrdata.slices import Scan, check_labels, check_topology, label_frames
+from cmrdata.labels import check_labels, check_topology, label_frames
+from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, open_volume
 
 CINE = {"cine": "sa"}

@@ -152,7 +152,7 @@ def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Ev
 
 def _from_years(years: Sequence[object], place: np.ndarray) -> np.ndarray:
     days = [day_of_year(float(year)) if year != UNDATED else None for year in years]  # type: ignore[arg-type]
-    return np.array([*days, None], "datetime64[D]")[place]
+    return np.array([*days, None], "datetime64[D]").take(place)
 
 
 def _from_ages(

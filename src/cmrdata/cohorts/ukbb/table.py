@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import CONDITIONS
 from cmrdata.cohorts.reading.column_report import report, shown_name
 from cmrdata.cohorts.reading.file_kinds import decoded, table_paths
 from cmrdata.cohorts.reading.ids import QUOTES, UnclearId, canonical_id, id_pattern
@@ -53,7 +54,6 @@ from cmrdata.cohorts.ukbb.diagnoses import Evidence, at_visit
 from cmrdata.cohorts.ukbb.people import Fields, joined, person
 from cmrdata.cohorts.ukbb.records import LEVELS, read_records
 from cmrdata.cohorts.ukbb.sources import FURTHER, RECORDS, SOURCES, evidence
-from cmrdata.subjects import CONDITIONS
 
 DIAGNOSIS = {
     "prevalent": "hf",

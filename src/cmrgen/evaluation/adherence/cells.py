@@ -7,25 +7,20 @@ from typing import Any
 
 import pandas as pd
 
+from cmrdata.axes import name_of, title_of
 from cmrgen.evaluation.adherence.display import named
+from cmrgen.evaluation.adherence.scores import asked_by
 from cmrgen.evaluation.fidelity.subgroups import FEW
 from cmrstudy.report import number
 
-PHRASES = {
-    "sex_accuracy": "sex",
-    "bmi_accuracy": "BMI band",
-    "age_accuracy": "age band",
-    "diagnosis_accuracy": "diagnosis",
-}
-NAMES = {"dice": "Dice", **PHRASES}
-AXES = {
-    "sex": "Sex",
-    "age_band": "Age",
-    "bmi_band": "BMI",
-    "diagnosis": "Diagnosis",
-    "group": "Group",
-}
+GROUP = "Group"  # the column of full groups
 SIDES = ("synthetic", "real")
+
+
+def metric_name(metric: str) -> str:
+    """ "Dice", or what an accuracy is of: "age band"."""
+    axis = asked_by(metric)
+    return axis.phrase if axis else metric.capitalize()
 
 
 def whiskers(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
@@ -48,7 +43,7 @@ def detail_cells(detail: pd.DataFrame) -> pd.DataFrame:
 def with_intervals(shown: pd.DataFrame, groups: pd.DataFrame) -> pd.DataFrame:
     """`adherence` for readers: the intervals of all images beside its values."""
     whole = groups[groups.axis == "all"].set_index("metric").reindex(shown.metric)
-    table = pd.DataFrame({"what": [NAMES[metric] for metric in shown.metric]})
+    table = pd.DataFrame({"what": [metric_name(metric) for metric in shown.metric]})
     for side in SIDES:
         ends = whole[f"{side}_low"], whole[f"{side}_high"]
         table[side] = [number(*values) for values in zip(shown[side], *ends, strict=True)]
@@ -71,7 +66,7 @@ def subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
             few = ", few" if first[f"{side}_subjects"] < FEW else ""
             count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
             cells = {
-                NAMES[metric]: number(
+                metric_name(metric): number(
                     *(row[f"{side}{end}"] for end in ("", "_low", "_high")), form=".2f"
                 )
                 for metric, row in zip(part.metric, metrics.to_dict("records"), strict=True)
@@ -79,7 +74,7 @@ def subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
             name = subgroup if axis == "group" else named(axis, subgroup)
             rows.append(
                 {
-                    AXES["group"] if axis == "group" else "images of": name,
+                    GROUP if axis == "group" else "images of": name,
                     "kind": side,
                     "n (subjects)": count,
                     **cells,
@@ -96,12 +91,12 @@ def confusion_cells(counts: pd.DataFrame) -> pd.DataFrame:
         axis, asked, side = key
         known = part[part.n > 0]
         seen = [
-            f"{named(axis, value)} {100 * share:.0f} %"
+            f"{name_of(axis, value, short=True)} {100 * share:.0f} %"
             for value, share in zip(known.seen, known.share, strict=True)
         ]
         rows.append(
             {
-                "asked for": f"{AXES[axis]}: {named(axis, asked)}",
+                "asked for": f"{title_of(axis)}: {name_of(axis, asked, short=True)}",
                 "images": side,
                 "n": int(part.n.iloc[0]),
                 "seen": ", ".join(seen) or "n/a",

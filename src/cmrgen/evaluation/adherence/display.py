@@ -11,19 +11,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrstudy.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
+from cmrdata.axes import name_of, title_of
+from cmrgen.evaluation.adherence.scores import asked_by
+from cmrstudy.figures import COLOURS, GREY, INK, STYLE, coloured, image_grid, matrix
 
 WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 # colour and mark of each kind of images
 SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}
-METRICS = {
-    "dice": "Dice",
-    "sex_accuracy": "Sex as asked",
-    "age_accuracy": "Age band as asked",
-    "bmi_accuracy": "BMI band as asked",
-    "diagnosis_accuracy": "Diagnosis as asked",
-}
-CONDITIONS = {0: "Healthy", 1: "Diseased"}
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
 
@@ -54,7 +48,7 @@ def by_band(table: pd.DataFrame) -> Figure:
                 )
             ends = part[["real_low", "real", "synthetic_low", "synthetic"]].min().min()
             panel.set_xlim(min(0.5, np.floor(10 * ends) / 10) if ends == ends else 0, 1.01)
-            panel.set_title(METRICS[metric], fontsize=11, loc="left", fontweight="bold")
+            panel.set_title(_heading(metric), fontsize=11, loc="left", fontweight="bold")
             panel.set_yticks(np.arange(len(rows)), [named(*row) for row in rows])
             panel.set_ylim(len(rows) - 0.5, -0.5)
             panel.tick_params(left=False)
@@ -96,11 +90,11 @@ def confusion(table: pd.DataFrame) -> Figure:
                 matrix(
                     panel,
                     counts,
-                    [named(axis, value) for value in asked],
-                    [_short(named(axis, value)) for value in seen],
+                    [name_of(axis, value) for value in asked],
+                    [_wrapped(name_of(axis, value, short=True)) for value in seen],
                 )
                 panel.set_title(
-                    f"{TITLES[axis].split(' (')[0]}, {side}",
+                    f"{title_of(axis)}, {side}",
                     fontsize=10,
                     loc="left",
                     fontweight="bold",
@@ -255,19 +249,16 @@ def _limits(panel: Axes, row: Any, *, reach: float) -> None:
             )
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("Age ").replace("Overweight", "Over-\nweight")
+def _heading(metric: str) -> str:
+    """ "Dice", "Age band as asked"."""
+    axis = asked_by(metric)
+    return f"{axis.phrase[0].upper()}{axis.phrase[1:]} as asked" if axis else metric.capitalize()
+
+
+def _wrapped(name: str) -> str:
+    return name.replace("Overweight", "Over-\nweight")
 
 
 def named(axis: str, value: Any) -> str:
-    """ "Age 70+", "Obese", "All"."""
-    if axis == "diagnosis":
-        return str(CONDITIONS.get(value, value))
-    word = WORDS.get(value, str(value))
-    return (
-        "All images"
-        if axis == "all"
-        else f"Age {word}"
-        if axis == "age_band" and word != "nothing"
-        else word
-    )
+    """ "Age > 70", "Obese", "All images"."""
+    return "All images" if axis == "all" else name_of(axis, value)

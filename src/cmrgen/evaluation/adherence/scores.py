@@ -14,19 +14,24 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import DIAGNOSIS, Axis, as_in_table2, learnable_axes, values_in, with_diagnosis
 from cmrdata.batch import LABELS, PHASES
-from cmrdata.subjects import AXES
 from cmrgen.evaluation.adherence.areas import Areas
-from cmrgen.evaluation.fidelity.subgroups import FEW, axes_of, truth
+from cmrgen.evaluation.fidelity.subgroups import FEW
 from cmrstudy import intervals
 from cmrstudy.intervals import Estimate
 
-METRICS = {
-    "sex": "sex_accuracy",
-    "bmi_band": "bmi_accuracy",
-    "age_band": "age_accuracy",
-    "diagnosis": "diagnosis_accuracy",
-}
+
+def metric_names() -> dict[str, str]:
+    """Axis -> its metric, "age_accuracy" of age_band, in the order of a table."""
+    axes = [*as_in_table2(), DIAGNOSIS]
+    return {axis.column: f"{axis.column.removesuffix('_band')}_accuracy" for axis in axes}
+
+
+def asked_by(metric: str) -> Axis | None:
+    """The axis of a metric; None of Dice."""
+    names = {name: column for column, name in metric_names().items()}
+    return with_diagnosis()[names[metric]] if metric in names else None
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ def dice(of: Areas) -> np.ndarray:
 def accuracy(predicted: np.ndarray, index: pd.DataFrame, axis: str, groups: set[str]) -> float:
     """Mean over `groups` of the accuracy within each: every group has equal mass whatever its size;
     NaN for none."""
-    wanted = truth(index, axis)
+    wanted = values_in(index, axis)
     rows = pd.DataFrame({"group": index.group.to_numpy(), "right": predicted == wanted})[
         wanted.notna().to_numpy()
     ]
@@ -96,7 +101,7 @@ def adherence(real: Seen, synthetic: Seen) -> pd.DataFrame:
         warnings.append(
             f"{len(alone)} groups occur on one side only; the accuracies leave them out: {_listed(alone)}."
         )
-    for axis, metric in METRICS.items():
+    for axis, metric in metric_names().items():
         row: dict[str, Any] = {
             "metric": metric,
             "real": np.nan,
@@ -106,14 +111,16 @@ def adherence(real: Seen, synthetic: Seen) -> pd.DataFrame:
         }
         if (
             axis in synthetic.predicted
-            and axis in axes_of(real.table)
-            and axis in axes_of(synthetic.table)
+            and axis in learnable_axes(real.table)
+            and axis in learnable_axes(synthetic.table)
         ):
             row["real"] = accuracy(real.predicted[axis], real.table, axis, common)
             row["synthetic"] = accuracy(synthetic.predicted[axis], synthetic.table, axis, common)
             row["shuffled"] = accuracy(synthetic.predicted[axis], elsewhere, axis, common)
             row["n"] = int(
-                (synthetic.table.group.isin(common) & truth(synthetic.table, axis).notna()).sum()
+                (
+                    synthetic.table.group.isin(common) & values_in(synthetic.table, axis).notna()
+                ).sum()
             )
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -165,16 +172,17 @@ def by_group(real: Seen, synthetic: Seen) -> pd.DataFrame:
     sides = {"real": real, "synthetic": synthetic}
     axes = [
         axis
-        for axis in axes_of(real.table)
-        if axis in axes_of(synthetic.table) and axis in synthetic.predicted
+        for axis in learnable_axes(real.table)
+        if axis in learnable_axes(synthetic.table) and axis in synthetic.predicted
     ]
+    names = {axis: metric for axis, metric in metric_names().items() if axis in axes}
     common = set(real.table.group) & set(synthetic.table.group)
     dices = {name: _mean(_mean(side.structures, -1), -1) for name, side in sides.items()}
     people = {name: pd.factorize(side.table.subject)[0] for name, side in sides.items()}
     rows: list[dict[str, Any]] = []
     for axis, subgroup in _subgroups(real.table, synthetic.table, axes):
         here = {name: _members(side.table, axis, subgroup) for name, side in sides.items()}
-        for metric in ("dice", *(METRICS[axis] for axis in METRICS if axis in axes)):
+        for metric in ("dice", *names.values()):
             row: dict[str, Any] = {"axis": axis, "subgroup": subgroup, "metric": metric}
             found = {}
             for name, side in sides.items():
@@ -183,7 +191,7 @@ def by_group(real: Seen, synthetic: Seen) -> pd.DataFrame:
                     part = intervals.mean(dices[name][chosen], people[name][chosen])
                     found[name] = part._replace(low=max(part.low, 0.0), high=min(part.high, 1.0))
                 else:
-                    asked = next(key for key, value in METRICS.items() if value == metric)
+                    asked = next(key for key, value in names.items() if value == metric)
                     if axis != "group":
                         chosen = chosen & side.table.group.isin(common).to_numpy()
                     found[name] = _equal_share(side, asked, chosen, people[name])
@@ -204,17 +212,17 @@ def confusion(real: Seen, synthetic: Seen) -> pd.DataFrame:
     images, where there are any.
     """
     rows = []
-    for axis in METRICS:
-        if axis not in synthetic.predicted or axis not in axes_of(real.table):
+    for axis in metric_names():
+        if axis not in synthetic.predicted or axis not in learnable_axes(real.table):
             continue
-        for value in (0, 1) if axis == "diagnosis" else AXES[axis]:
+        for value in with_diagnosis()[axis].bands:
             for name, side in (("real", real), ("synthetic", synthetic)):
                 found = pd.Series(
-                    side.predicted[axis][(truth(side.table, axis) == value).to_numpy(bool)],
+                    side.predicted[axis][(values_in(side.table, axis) == value).to_numpy(bool)],
                     dtype=object,
                 )
                 values = [
-                    *((0, 1) if axis == "diagnosis" else AXES[axis]),
+                    *with_diagnosis()[axis].bands,
                     *([None] if found.isna().any() else []),
                 ]
                 for seen in values:
@@ -270,26 +278,22 @@ def _subgroups(
     both = pd.concat([real, synthetic])
     found: list[tuple[str, Any]] = [("all", "all")]
     for axis in axes:
-        held = set(truth(both, axis).dropna())
-        found += [
-            (axis, value)
-            for value in ((0, 1) if axis == "diagnosis" else AXES[axis])
-            if value in held
-        ]
+        held = set(values_in(both, axis).dropna())
+        found += [(axis, value) for value in with_diagnosis()[axis].bands if value in held]
     return found + [("group", group) for group in sorted(set(both.group))]
 
 
 def _members(table: pd.DataFrame, axis: str, subgroup: Any) -> np.ndarray:
     if axis == "all":
         return np.ones(len(table), bool)
-    column = table.group if axis == "group" else truth(table, axis)
+    column = table.group if axis == "group" else values_in(table, axis)
     return (column == subgroup).fillna(False).to_numpy(bool)
 
 
 def _equal_share(side: Seen, axis: str, chosen: np.ndarray, people: np.ndarray) -> Estimate:
     """The share of the chosen images whose `axis` is seen as asked; every full group has equal
     mass."""
-    wanted = truth(side.table, axis)
+    wanted = values_in(side.table, axis)
     rows = np.flatnonzero(chosen & wanted.notna().to_numpy())
     group = side.table.group.iloc[rows]
     weights = 1 / group.map(group.value_counts()).to_numpy(float)

@@ -14,10 +14,10 @@ import pandas as pd
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence import contraction, display, diversity, scores
 from cmrgen.evaluation.adherence.cells import (
-    AXES,
-    PHRASES,
+    GROUP,
     confusion_cells,
     detail_cells,
+    metric_name,
     subgroup_cells,
     whiskers,
     with_intervals,
@@ -69,10 +69,10 @@ def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str]) -
         write_tables(table, found.folder, name, caption, display=frame)
         tables.append(frame)
     full.attrs["caption"] = "Adherence per full group [95 % interval]"
-    few = full[full["n (subjects)"].str.endswith("few")][AXES["group"]].nunique()
+    few = full[full["n (subjects)"].str.endswith("few")][GROUP].nunique()
     if few:
         full.attrs["warnings"] = [
-            f"{few} of {full[AXES['group']].nunique()} groups rest on fewer than {scores.FEW} subjects "
+            f"{few} of {full[GROUP].nunique()} groups rest on fewer than {scores.FEW} subjects "
             "in real or synthetic images (marked few): their numbers are only a hint."
         ]
     pictures = found.folder / "figures"
@@ -328,7 +328,7 @@ def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
             f"mask; n = {int(whole.synthetic_n['dice']):,}."
         )
     if cells:
-        listed = ", ".join(f"{PHRASES[str(metric)]} {cell}" for metric, cell in cells.items())
+        listed = ", ".join(f"{metric_name(str(metric))} {cell}" for metric, cell in cells.items())
         answers.append(f"Share of synthetic images in which what was asked for is seen: {listed}.")
     return answers
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import title_of
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import subgroups
 from cmrgen.evaluation.fidelity.backbones import Featuring, extractor, features
@@ -124,7 +125,7 @@ def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, folder: Path) -> pd.
 def _pools(people: pd.DataFrame) -> str:
     """Which real images the axes are compared with, in a sentence or two."""
     told = "; ".join(
-        f"{pool}: {', '.join(subgroups.AXES[axis][0] if axis in subgroups.AXES else 'all together' for axis in part.unique())}"
+        f"{pool}: {', '.join('all together' if axis == 'all' else title_of(axis) for axis in part.unique())}"
         for pool, part in people.groupby("pool", sort=True).axis
     )
     return (

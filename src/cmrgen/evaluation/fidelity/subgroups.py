@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import known_axes
+from cmrdata.axes import (
+    DIAGNOSIS_NAMES,
+    learnable_axes,
+    name_of,
+    title_of,
+    values_in,
+    with_diagnosis,
+)
 from cmrgen.evaluation.fidelity.distances import check_finite, frechet_distance
 from cmrgen.evaluation.fidelity.equal_samples import (
     ACROSS,
@@ -24,10 +31,8 @@ from cmrgen.evaluation.fidelity.equal_samples import (
 )
 
 __all__ = [
-    "AXES",
     "FEW",
     "POOLS",
-    "axes_of",
     "fidelity",
     "frechet_distance",
     "half_size",
@@ -36,36 +41,14 @@ __all__ = [
     "subgroups",
     "table1",
     "table1_wide",
-    "truth",
     "used_rows",
 ]
 
-# axis -> (what the paper calls it, the two groups it compares), in the order of Table 1
-AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
-    "sex": ("Sex", ("M", "F")),
-    "age_band": ("Age", ("<60", "70+")),
-    "bmi_band": ("BMI", ("normal", "obese")),
-    "diagnosis": ("Condition", (0, 1)),
-}
-NAMES = {"M": "Male", "F": "Female", "normal": "Normal", "obese": "Obese", 0: "Healthy", 1: "HF"}
 HELD_OUT, ALL = "held-out", "train + held-out"
 POOLS = {HELD_OUT: ("val", "test"), ALL: ("train", "val", "test")}
 ENOUGH = 50  # images: a smaller held-out half widens an axis's pool, and below it a table warns
 
 Rows = tuple[np.ndarray, np.ndarray]  # of the real and of the synthetic index, ascending
-
-
-def axes_of(table: pd.DataFrame) -> list[str]:
-    """The axes these rows can teach or test: known_axes, and the diagnosis where both classes
-    occur."""
-    return known_axes(table) + (
-        ["diagnosis"] if "label" in table and table.label.dropna().nunique() > 1 else []
-    )
-
-
-def truth(table: pd.DataFrame, axis: str) -> pd.Series:
-    """The values that `axis` takes; for the diagnosis the label 0 or 1."""
-    return table["label" if axis == "diagnosis" else axis].astype(object)
 
 
 def used_rows(
@@ -83,7 +66,7 @@ def used_rows(
     )
     asked = [
         {axis: groups[axis] for axis in groups if axis in wanted}
-        for wanted in ({*AXES}, {*AXES, "all"}, {"group"})
+        for wanted in ({*with_diagnosis()}, {*with_diagnosis(), "all"}, {"group"})
     ]
     subjects = real_index.subject.to_numpy(object)
     rows = [used(some, subjects, n=n, draws=draws, seed=seed) for some in asked]
@@ -163,7 +146,7 @@ def table1(
     images, groups, refused = _prepared(
         real_features, real_index, synthetic_features, synthetic_index, rows
     )
-    groups = {axis: pair for axis, pair in groups.items() if axis in AXES}
+    groups = {axis: pair for axis, pair in groups.items() if axis in with_diagnosis()}
     long = measured(images, groups, ("fid",), n=n, draws=draws, seed=seed)
     table = long.rename(columns={"value": "fid"})[
         ["axis", "cell", "kind", "fid", "sd", "n", "subjects", "pool"]
@@ -213,7 +196,7 @@ def table1_wide(table: pd.DataFrame) -> pd.DataFrame:
     rows, told = [], "pool" in table
     for axis, part in table.groupby("axis", sort=False):
         pool = [part.pool.iloc[0]] if told else []
-        rows.append([AXES[str(axis)][0], *part[part.kind == FLOOR].cell, *[""] * told])
+        rows.append([title_of(str(axis)), *part[part.kind == FLOOR].cell, *[""] * told])
         for kind, title in ((FLOOR, f"{FLOOR} (lower bound)"), (ACROSS, ACROSS)):
             rows.append(
                 [title, *(_printed(r) for r in part[part.kind == kind].itertuples()), *pool]
@@ -232,7 +215,7 @@ def overview(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for (axis, cell), part in table.groupby(["axis", "cell"], sort=False):
         left, _, right = str(cell).partition(" - ")
-        if axis in AXES and left != right:
+        if axis in with_diagnosis() and left != right:
             continue
         synthetic, real = (part[part.kind == kind].set_index("metric") for kind in (ACROSS, FLOOR))
         number = synthetic[["value", "low", "high"]].assign(floor=real.value)
@@ -271,7 +254,7 @@ def _prepared(
     synthetic_index: pd.DataFrame,
     rows: Rows | None,
 ) -> tuple[Images, dict[str, list[Group]], list[str]]:
-    """Checked input, the groups of each axis (AXES, "all" and "group"), and a sentence per axis
+    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis
     left out."""
     indexes = [table.reset_index(drop=True) for table in (real_index, synthetic_index)]
     rows = rows or (np.arange(len(real_index)), np.arange(len(synthetic_index)))
@@ -301,15 +284,15 @@ def _prepared(
 def _compared(
     real_index: pd.DataFrame, synthetic_index: pd.DataFrame
 ) -> tuple[dict[str, list[Group]], dict[str, str]]:
-    """The groups of each axis (AXES, "all" and "group") with the real images of its pool; axes left
+    """The groups of each axis, "all" and "group", with the real images of its pool; axes left
     out, and why."""
     real = real_index[real_index.split != "extra"]
     axes, refused = _comparable(real, synthetic_index)
     groups: dict[str, list[Group]] = {}
     for axis in axes:
         pair = {
-            _name(v, real_index): [truth(t, axis) == v for t in (real, synthetic_index)]
-            for v in AXES[axis][1]
+            _name(axis, v, real_index): [values_in(t, axis) == v for t in (real, synthetic_index)]
+            for v in with_diagnosis()[axis].extremes
         }
         parts = {name: (real[here], synthetic_index[there]) for name, (here, there) in pair.items()}
         groups[axis] = _pooled(axis, parts, enough=ENOUGH)
@@ -355,21 +338,23 @@ def _pooled(
 
 def _comparable(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     """The axes whose two groups both sides have, and why the others are left out."""
-    known, refused = axes_of(real), {}
-    for axis, (_, pair) in AXES.items():
+    known, refused = learnable_axes(real), {}
+    for column, axis in with_diagnosis().items():
         absent = {
-            name: [str(NAMES.get(v, v)) for v in pair if not (truth(table, axis) == v).any()]
+            name: [
+                _name(column, v) for v in axis.extremes if not (values_in(table, column) == v).any()
+            ]
             for name, table in (("real", real), ("synthetic", synthetic))
-            if axis in known
+            if column in known
         }
         lacking = [
             f"no {name} image is {' or '.join(values)}" for name, values in absent.items() if values
         ]
-        if axis not in known or lacking:
-            refused[axis] = (
+        if column not in known or lacking:
+            refused[column] = (
                 " and ".join(lacking) or "unknown, or the same for everyone, in this cohort"
             )
-    return [axis for axis in AXES if axis not in refused], refused
+    return [column for column in with_diagnosis() if column not in refused], refused
 
 
 def _notes(refused: list[str], table: pd.DataFrame) -> dict[str, Any]:
@@ -389,9 +374,7 @@ def _widened(table: pd.DataFrame) -> list[str]:
     """Which axes, or how many of the groups, had too few held-out images."""
     wide, wholes = table[table.pool == ALL], table[table.axis == "group"]
     said = []
-    if names := [
-        AXES[axis][0] if axis in AXES else "All" for axis in wide.axis.unique() if axis != "group"
-    ]:
+    if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
         said.append(
             f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real images of train "
             "and held-out people are compared, also those that generator and judges were trained on."
@@ -408,7 +391,9 @@ def _printed(row: Any) -> str:
     return "n/a" if np.isnan(row.fid) else f"{row.fid:.2f} ({row.sd:.2f})"
 
 
-def _name(value: Any, table: pd.DataFrame) -> str:
-    if value == 1 and "hf" not in set(table.diagnosis.dropna()):
-        return "Reduced EF"
-    return NAMES.get(value, str(value))
+def _name(axis: str, value: Any, table: pd.DataFrame | None = None) -> str:
+    """Of a band, as in the paper's Table 1; the diseased are called by the table's diagnosis."""
+    if axis == "diagnosis" and value == 1:
+        has_hf = table is None or "hf" in set(table.diagnosis.dropna())
+        return DIAGNOSIS_NAMES["hf" if has_hf else "reduced_ef"]
+    return name_of(axis, value, short=True)

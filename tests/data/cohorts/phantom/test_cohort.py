@@ -22,7 +22,8 @@ from cmrdata.cohorts.phantom.cohort import (
     volume_curve,
 )
 from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
-from cmrdata.slices import Scan, check_labels, check_topology, stacks
+from cmrdata.labels import check_labels, check_topology
+from cmrdata.slices import Scan, stacks
 from cmrdata.subjects import with_groups
 from cmrdata.volumes import read_volume
 

@@ -429,10 +429,10 @@ def test_pictures_show_every_band_and_limit() -> None:
     words = [" | ".join(text.get_text() for text in figure.findobj(Text)) for figure in drawn]
     assert all(
         name in words[0]
-        for name in ("All images", "Age 70+", "Obese", "Diseased", "Diagnosis as asked")
+        for name in ("All images", "Age > 70", "Obese", "Diseased", "Diagnosis as asked")
     )
     assert (
-        "Condition, synthetic" in words[1]
+        "Diagnosis, synthetic" in words[1]
         and "100 %\n72" in words[1]
         and "nothing to compare" in words[2]
     )

@@ -62,7 +62,7 @@ def test_section_has_the_same_tables_for_every_backbone(
     assert sorted(path.stem for path in found.folder.glob("*.csv")) == sorted(
         [*names, "table1_subgroups"]
     )
-    assert "Here held-out: Sex, Age, BMI, Condition, all together." in section.paragraphs[-1]
+    assert "Here held-out: Sex, Age, BMI, Diagnosis, all together." in section.paragraphs[-1]
     assert set(pd.read_csv(found.folder / "table1_swav.csv").n) == {40}
     assert section.sources["SwAV features"] == "swav.pth, sha256 abc" and "/weights" not in str(
         section

@@ -119,7 +119,7 @@ def test_table1_falls_back_to_train_and_held_out_and_warns() -> None:
     table = table1(features(846, 4, 0), real, features(72, 4, 1), people(72), draws=2, seed=0)
     assert set(table.pool) == {"train + held-out"} and len(table.attrs["warnings"]) == 2
     assert table.attrs["warnings"][1].startswith(
-        "Sex, Age, BMI, Condition: a half of the held-out images is smaller"
+        "Sex, Age, BMI, Diagnosis: a half of the held-out images is smaller"
     )
     few = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0)
     # 12 synthetic images: nothing to compare
@@ -160,7 +160,7 @@ def test_the_pool_is_decided_for_each_axis_alone() -> None:
         "bmi_band": ["held-out"],
         "diagnosis": ["train + held-out"],
     }
-    assert [text.split(":")[0] for text in table.attrs["warnings"]] == ["Condition"]
+    assert [text.split(":")[0] for text in table.attrs["warnings"]] == ["Diagnosis"]
     x[(real.split == "train").to_numpy()] += 50  # who only the diagnosis may see
     moved = table1(x, real, features(360, 4, 1), synthetic, draws=2, seed=0)
     same = moved.fid == table.fid
