@@ -25,7 +25,7 @@ from cmrcls.fairness import grid
 from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.options import Options
 from cmrcls.fairness.predictions import read
-from cmrcls.fairness.section import fairness
+from cmrcls.fairness.section import disease_sections
 from cmrdata.axes import AXES
 from cmrstudy import runs
 
@@ -119,7 +119,7 @@ def main() -> None:
     found = read(of, stores(options))
     told.append(f"read: {spent(start)}")
     out = options.folder / "out"
-    fairness(
+    disease_sections(
         found,
         folder=out,
         options=Options(resamples=options.draws, permutations=options.draws),

@@ -7,11 +7,11 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
+from cmrcls.fairness.cells import axis_name
+from cmrcls.fairness.table2 import table2
 from matplotlib.text import Text
 
-from cmrcls.fairness.cells import axis_name
 from cmrcls.fairness.study import axes_of
-from cmrcls.fairness.table2 import table2
 from cmrdata import axes
 from cmrdata.axes import AGE, AXES, BMI, BUILT_IN, SEX, Axis, Band
 from cmrdata.subjects import balancing_weights, split, with_bands, with_groups

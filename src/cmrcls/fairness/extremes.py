@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from cmrcls.fairness.levels import Level
-from cmrcls.fairness.subgroups import Axis, Division
+from cmrcls.fairness.subgroups import Crossing, Division
 
 Array = npt.NDArray[Any]
 # subjects' worth of the common variance in each subgroup's own: one of three subjects has none to
@@ -114,7 +114,7 @@ def shuffled(
     fold: Array | None,
     permutations: int,
     rng: np.random.Generator,
-) -> dict[Axis, dict[str, Rates]]:
+) -> dict[Crossing, dict[str, Rates]]:
     """RATES by axis, as observed and with subgroups permuted among the subjects.
 
     Permuted is within true label and fold, for the selection rate within the fold: equal selection
@@ -130,9 +130,9 @@ def shuffled(
         rng: the source of chance.
 
     Returns:
-        Axis -> rate -> Rates.
+        Crossing -> rate -> Rates.
     """
-    rates: dict[Axis, dict[str, Rates]] = {}
+    rates: dict[Crossing, dict[str, Rates]] = {}
     together: dict[bytes, list[Division]] = {}
     for division in divided:
         together.setdefault((division.codes >= 0).tobytes(), []).append(division)
@@ -156,7 +156,7 @@ def _shuffled_alike(
     within: Array,
     permutations: int,
     rng: np.random.Generator,
-) -> dict[Axis, dict[str, Rates]]:
+) -> dict[Crossing, dict[str, Rates]]:
     """`shuffled` of axes along which the same subjects are known, permuted together within label and
     the strata `within` (n,)."""
     known = divided[0].codes >= 0
@@ -168,7 +168,7 @@ def _shuffled_alike(
     by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
     every = _sums(values, cell, len(cells), within=within, **options)
     counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
-    rates: dict[Axis, dict[str, Rates]] = {}
+    rates: dict[Crossing, dict[str, Rates]] = {}
     for division, column in zip(divided, cells.T, strict=True):
         # (K, cells)
         into = (column == np.arange(len(division.names))[:, None]).astype(np.float32)

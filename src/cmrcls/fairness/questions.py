@@ -30,7 +30,7 @@ from cmrcls.fairness.study import (
     reliability_table,
     table2,
 )
-from cmrcls.fairness.subgroups import Axis
+from cmrcls.fairness.subgroups import Crossing
 from cmrstudy import figures as drawing
 from cmrstudy import paper
 from cmrstudy.report import Section, Shown, write_table
@@ -321,7 +321,7 @@ def tests_between_arms(of: Asked) -> Section:
     if len(study.arms) < 2:
         return Section(heading, warnings=["There is one arm only: nothing to test."])
     values = scored("balanced_accuracy", study.predicted).value
-    overall = compare_all_arms(study, values).assign(measure="overall", axis=Axis())
+    overall = compare_all_arms(study, values).assign(measure="overall", axis=Crossing())
     tests = pd.concat(
         [overall, *([] if of.tables.tests.empty else [of.tables.tests])], ignore_index=True
     )

@@ -95,7 +95,7 @@ def fairness_sections(
         ValueError: as `predictions.read`.
     """
     studies = predictions.read(of, stores, baseline=baseline, axes=options.axes, subjects=subjects)
-    sections = fairness(studies, folder=folder, cohort_name=cohort_name, options=options)
+    sections = disease_sections(studies, folder=folder, cohort_name=cohort_name, options=options)
     expected = grid.expected_runs(of)
     lacking = (
         [" ".join([*grid.progress_sentences(expected), *left_out])]
@@ -129,7 +129,7 @@ def run_marks(of: grid.Grid) -> list[str]:
     ]
 
 
-def fairness(
+def disease_sections(
     studies: Sequence[Study],
     *,
     folder: Path,

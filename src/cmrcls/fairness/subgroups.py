@@ -1,4 +1,4 @@
-"""Axes, and the subgroups into which they divide the subjects: the rows of every table on
+"""The subgroups into which axes divide the subjects: the rows of every table on
 fairness."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cmrdata.axes import as_in_table2, axes_in, bands_in, title_of
 
 
 @dataclass(frozen=True, order=True)
-class Axis:
+class Crossing:
     """The columns by which subjects are divided: none for everybody, several for crossed
     subgroups."""
 
@@ -35,14 +35,13 @@ class Axis:
 class Division(NamedTuple):
     """The subjects divided along an axis."""
 
-    axis: Axis
+    axis: Crossing
     names: list[str]  # of the subgroups
     codes: npt.NDArray[np.int_]  # (n,) place in `names`, -1 where a subject's is unknown
 
 
 def divisions(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Division]:
-    """The subjects overall, along each known axis, and along the intersections of the
-    known axes.
+    """The subjects overall, along each known axis, and along the intersections of these.
 
     Args:
         subjects: a table with the axes as columns; one without two values is left out.
@@ -54,10 +53,10 @@ def divisions(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Divis
         if column in subjects and subjects[column].nunique() > 1:
             bands = bands_in(subjects, column)
             codes = pd.Categorical(subjects[column], categories=list(bands)).codes.astype(int)
-            single[column] = Division(Axis((column,)), list(bands.values()), codes)
+            single[column] = Division(Crossing((column,)), list(bands.values()), codes)
     known = [column for column in axes_in(subjects) if column in single]
     picks = [pick for size in range(2, len(known) + 1) for pick in combinations(known, size)]
-    everybody = Division(Axis(), ["Overall"], np.zeros(len(subjects), int))
+    everybody = Division(Crossing(), ["Overall"], np.zeros(len(subjects), int))
     crossed = [_crossed([single[column] for column in pick]) for pick in picks]
     return [everybody, *single.values(), *crossed]
 
@@ -70,4 +69,4 @@ def _crossed(parts: Sequence[Division]) -> Division:
         names = [f"{a}, {b}".removeprefix(", ") for a in names for b in part.names]
         codes, known = codes * len(part.names) + part.codes, known & (part.codes >= 0)
     columns = tuple(column for part in parts for column in part.axis.columns)
-    return Division(Axis(columns), names, np.where(known, codes, -1))
+    return Division(Crossing(columns), names, np.where(known, codes, -1))

@@ -13,7 +13,7 @@ from cmrcls.fairness.resampling import MIN_SUBJECTS_FOR_INTERVAL
 from cmrcls.fairness.study import (
     RUN_COLUMNS,
 )
-from cmrcls.fairness.subgroups import Axis
+from cmrcls.fairness.subgroups import Crossing
 from cmrdata.axes import AXES
 from support.fake_runs import (
     one_study,
@@ -148,6 +148,6 @@ def test_a_measure_of_a_rate_that_cannot_be_permuted_is_refused_by_name(monkeypa
 def test_tables_hold_arms_and_axes_as_they_are():
     found = measure(small(n=120), resamples=8, permutations=8)
     crossed = found.disparities[found.disparities.crossed == 2].iloc[0]
-    assert crossed.axis == Axis(("sex", "age_band")) and crossed.arm.values == {"synthetic": 0}
+    assert crossed.axis == Crossing(("sex", "age_band")) and crossed.arm.values == {"synthetic": 0}
     assert plain(found.disparities).axis.iloc[-1] == "sex x age_band x bmi_band"
     assert set(found.tests.measure) == {"gap", "worst"}

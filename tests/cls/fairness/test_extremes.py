@@ -10,7 +10,7 @@ from cmrcls.fairness import extremes
 from cmrcls.fairness.disparities import measure
 from cmrcls.fairness.extremes import Part, Trained, gap, lowest, shuffled
 from cmrcls.fairness.levels import arm_levels
-from cmrcls.fairness.subgroups import Axis, Division
+from cmrcls.fairness.subgroups import Crossing, Division
 from support.fake_runs import study_of
 
 
@@ -28,7 +28,7 @@ def part(
     return Part(rates_, np.full(k, error**2), noise, np.full((draws, k), error**2), trained)
 
 
-SEX = Axis(("sex",))
+SEX = Crossing(("sex",))
 
 
 def axis(codes: np.ndarray, count: int) -> Division:

@@ -9,7 +9,7 @@ import pytest
 from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.grid import arrange
 from cmrcls.fairness.options import Options
-from cmrcls.fairness.section import fairness, fairness_sections, run_marks
+from cmrcls.fairness.section import disease_sections, fairness_sections, run_marks
 from cmrstudy.report import report_html
 from support.classifier_folders import stores, write
 from support.fake_runs import (
@@ -45,7 +45,7 @@ def test_sections_write_what_they_show(tmp_path):
     table.loc[table.arm != "Real", ["generator", "set"]] = "0"
     table[["generator", "set"]] = table[["generator", "set"]].fillna("")
     options = {"folder": tmp_path, "options": FEW_DRAWS}
-    parts = fairness(studies(table), cohort_name="ukbb", **options)
+    parts = disease_sections(studies(table), cohort_name="ukbb", **options)
     assert {p.name for p in tmp_path.glob("*.*")} == {
         f"{t}.{kind}" for t in TABLES for kind in ("csv", "md", "tex")
     }
@@ -87,7 +87,7 @@ def test_sections_write_what_they_show(tmp_path):
         )
     assert "Left out: arm" in (tmp_path / "table2.md").read_text()
     before = (tmp_path / "gaps.csv").read_bytes()
-    other = fairness(studies(table), cohort_name="phantom", **options)
+    other = disease_sections(studies(table), cohort_name="phantom", **options)
     assert (tmp_path / "gaps.csv").read_bytes() == before
     assert not any(
         "paper)" in str(column) for part in other for shown in part.tables for column in shown
@@ -97,7 +97,7 @@ def test_sections_write_what_they_show(tmp_path):
 @pytest.mark.slow  # seconds
 def test_sections_of_several_diseases_and_of_one_run(tmp_path):
     table = pd.concat([runs(seeds=1, n=80, arms=("Real",)).assign(disease=d) for d in ("hf", "mi")])
-    parts = fairness(studies(table), folder=tmp_path, options=FEW_DRAWS)
+    parts = disease_sections(studies(table), folder=tmp_path, options=FEW_DRAWS)
     assert [part.heading for part in parts[:6:5]] == [
         "Is the classifier fairer: hf?",
         "Is the classifier fairer: mi?",
@@ -109,10 +109,10 @@ def test_sections_of_several_diseases_and_of_one_run(tmp_path):
 
 def test_sections_of_a_cohort_that_cannot_be_divided(tmp_path):
     table = runs(seeds=1, n=60, arms=("Synthetic",)).drop(columns=["age_band", "bmi_band"])
-    lone = fairness(studies(table.assign(sex="F")), folder=tmp_path, options=FEW_DRAWS)
+    lone = disease_sections(studies(table.assign(sex="F")), folder=tmp_path, options=FEW_DRAWS)
     assert lone[1].warnings == ["No axis has two subgroups to compare."]
     table.loc[(table.sex == "F") & (table.split == "test"), "label"] = 0
-    parts = fairness(studies(table), folder=tmp_path, options=FEW_DRAWS)
+    parts = disease_sections(studies(table), folder=tmp_path, options=FEW_DRAWS)
     assert "No arm to compare with" in parts[1].warnings[0]
     assert parts[1].tables[0].notes == [
         "No interval: Sex: fewer than two subgroups where it is defined."
@@ -123,7 +123,7 @@ def test_sections_of_a_cohort_that_cannot_be_divided(tmp_path):
 def test_without_a_healthy_validation_subject_the_report_says_so(tmp_path):
     table = runs(seeds=1, n=60, arms=("Real",))
     table.loc[table.split == "val", "label"] = 1
-    parts = fairness(studies(table), folder=tmp_path, options=FEW_DRAWS)
+    parts = disease_sections(studies(table), folder=tmp_path, options=FEW_DRAWS)
     assert parts[2].warnings == [
         "No sensitivity at a fixed specificity: a run has no healthy validation subject."
     ]

@@ -7,7 +7,7 @@ import pandas as pd
 
 from cmrcls.fairness.disparities import measure
 from cmrcls.fairness.sentences import accuracy_answers, gap_answers
-from cmrcls.fairness.subgroups import Axis
+from cmrcls.fairness.subgroups import Crossing
 from support.fake_runs import (
     arm_of,
     two_sexes,
@@ -17,7 +17,7 @@ from support.fake_runs import (
 def test_the_answers_call_a_difference_more_than_chance_only_where_its_interval_leaves_zero():
     row = {
         "metric": "balanced_accuracy",
-        "axis": Axis(),
+        "axis": Crossing(),
         "crossed": 0,
         "n": 1200,
         "positives": 53,

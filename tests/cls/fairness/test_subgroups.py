@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cmrcls.fairness.subgroups import Axis, divisions
+from cmrcls.fairness.subgroups import Crossing, divisions
 from support.fake_runs import (
     ARMS,
     one_study,
@@ -46,5 +46,9 @@ def test_an_axis_prints_as_in_csv_files_and_has_words_for_readers():
         (("sex", "bmi_band"), "sex x bmi_band", "Sex x BMI"),
         (("source",), "source", "Source"),
     ):
-        assert (str(Axis(columns)), Axis(columns).in_words) == (printed, words)
-    assert Axis(("sex", "bmi_band")) == Axis(("sex", "bmi_band")) != Axis(("bmi_band", "sex"))
+        assert (str(Crossing(columns)), Crossing(columns).in_words) == (printed, words)
+    assert (
+        Crossing(("sex", "bmi_band"))
+        == Crossing(("sex", "bmi_band"))
+        != Crossing(("bmi_band", "sex"))
+    )

@@ -18,7 +18,7 @@ MARKERS = "osD^vP*X"
 LEGEND = "line: 95 % interval; hollow: too few subjects for one"
 
 
-def forest_figure(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
+def forest_figure(table: pd.DataFrame) -> Figure:
     """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives,
     mean, low, high."""
     groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
@@ -35,7 +35,7 @@ def forest_figure(table: pd.DataFrame, *, label: str = "balanced accuracy") -> F
             panel.axhline(float(y) - 0.5, color=GREY, linewidth=0.8)
         panel.axvline(0.5, color=INK, linewidth=1, linestyle=":")
         panel.set_yticks(np.arange(len(groups)), names)
-        panel.set_xlabel(f"{label}, mean over runs\n{LEGEND}; dotted: chance")
+        panel.set_xlabel(f"balanced accuracy, mean over runs\n{LEGEND}; dotted: chance")
         figure.legend(loc="outside upper left", ncols=_columns(arms), frameon=False)
     return figure
 
@@ -165,7 +165,7 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def ranks_figure(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
+def ranks_figure(ranks: pd.Series, critical: float) -> Figure:
     """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does
     not tell apart."""
     ordered = ranks.sort_values(kind="stable")
@@ -200,8 +200,6 @@ def ranks_figure(ranks: pd.Series, critical: float, *, title: str = "") -> Figur
             ends = [ordered.iloc[start] - 0.02 * span, ordered.iloc[end] + 0.02 * span]
             panel.plot(ends, [y, y], color=INK, linewidth=4, solid_capstyle="round")
         _names_of_ranks(panel, ordered, list(ranks.index), span=span, top=top, step=step)
-        if title:
-            panel.set_title(title, fontsize=11, loc="left")
     return figure
 
 

@@ -15,7 +15,7 @@ from cmrcls.fairness.disparities import MEASURES
 from cmrcls.fairness.metrics import METRICS
 from cmrcls.fairness.statistics import Ranking
 from cmrcls.fairness.study import Arm, Table2
-from cmrcls.fairness.subgroups import Axis
+from cmrcls.fairness.subgroups import Crossing
 from cmrstudy import paper
 from cmrstudy.report import Shown, number
 
@@ -32,7 +32,7 @@ def plain(table: pd.DataFrame) -> pd.DataFrame:
     """A table as its CSV file has it: arms and axes by their names, among the columns, too."""
     return pd.DataFrame(
         {
-            str(name): [str(v) if isinstance(v, Arm | Axis) else v for v in column]
+            str(name): [str(v) if isinstance(v, Arm | Crossing) else v for v in column]
             if column.dtype == object
             else column
             for name, column in table.items()
@@ -253,7 +253,7 @@ def comparisons_plain(tests: pd.DataFrame) -> pd.DataFrame:
     return table.assign(axis=table.axis.where(crossed))
 
 
-def compared_in_words(measure: str, axis: Axis) -> str:
+def compared_in_words(measure: str, axis: Crossing) -> str:
     """By what two arms are compared: "overall", "gap: Sex", "worst subgroup: Sex x BMI"."""
     if not axis.columns:
         return measure

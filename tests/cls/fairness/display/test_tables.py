@@ -11,7 +11,7 @@ from cmrcls.fairness.display.tables import comparisons_plain, plain, table2_show
 from cmrcls.fairness.study import (
     table2,
 )
-from cmrcls.fairness.subgroups import Axis
+from cmrcls.fairness.subgroups import Crossing
 from support.fake_runs import (
     ARMS,
     one_study,
@@ -77,7 +77,7 @@ def test_a_csv_file_has_names_of_arms_and_axes_and_one_column_of_what_is_compare
             "measure": ["overall", "gap", "worst"],
             "first": arm,
             "second": other,
-            "axis": [Axis(), Axis(("sex",)), Axis(("sex", "bmi_band"))],
+            "axis": [Crossing(), Crossing(("sex",)), Crossing(("sex", "bmi_band"))],
             "crossed": [np.nan, 1, 2],
         }
     )
