@@ -4,116 +4,70 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from cmrcls.fairness.options import Options
-from cmrstudy import commands, dashboards, overrides, paths, runs
-from cmrstudy.announce import intention
-from cmrstudy.identity import differing
-from cmrstudy.inputs import fingerprint_at
+from cmrstudy import commands, evaluations, overrides, paths, runs
+from cmrstudy.experiment import Experiment
 
 USAGE = """python evaluate.py [key=value ...]
 
 Tables, figures and one report of the finished classifiers and a synthetic set, in results/<name>."""
-ADDED = ("audit", "backbones")  # settings that add to a report and change nothing in it
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(cfg: DictConfig) -> None:
+    """Evaluates what is finished, unless that was done; prints the main tables."""
+    from hydra.utils import instantiate
+
     from cmrcls.fairness.classifier_runs import runs_below
 
     commands.prepared(cfg)
     measuring(cfg).check()
     found = runs_below(Path(cfg.classifiers), input_name=cfg.input.name)
-    finished = [run for run in found if run.record.state == "finished"]
-    if not finished and not (Path(cfg.synthetic_set) / "finished.json").exists():
+    finished = {run.folder: run.record for run in found if run.record.state == "finished"}
+    if not finished and not has_set(cfg):
         raise FileNotFoundError(
             f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
             f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
         )
-    asked = overrides.request(cfg)
-    with runs.held(asked.folder):
-        if claim(asked, rests_on(finished, cfg)):
-            print(intention(cfg, rests_on=counted(len(finished))), flush=True)
-            with runs.attempt(asked.folder):
-                study = evaluate(cfg, asked.folder, found)
-                runs.finish(
-                    asked.folder,
-                    rests_on=rests_on(finished, cfg),
-                    study=study,
-                    command=paths.shareable(sys.argv),
-                )
-        board(cfg, asked.folder)
-        show(asked.folder, runs.facts(asked.folder)["study"])
+    request, inputs = overrides.request(cfg), evaluations.rests_on(finished, cfg.synthetic_set)
+    folder = request.folder
+    experiment = Experiment(cfg, folder, build=instantiate)
+    with runs.held(folder):
+        if evaluations.claim_evaluation(request, inputs):
+            with runs.attempt(folder):
+                sentences = evaluate(experiment, found)
+                made = {"study": sentences, "command": paths.shareable(sys.argv)}
+                runs.finish(folder, rests_on=inputs, **made)
+        experiment.board_results()
+        evaluations.print_evaluation(folder, runs.facts(folder)["study"])
 
 
-def counted(runs_finished: int) -> str:
-    """ "8 finished runs" """
-    return f"{runs_finished} finished run{'s' * (runs_finished != 1)}"
+def evaluate(run: Experiment, found: list[Any]) -> list[str]:
+    """Measure, draw and write everything below the run's folder.
 
+    Args:
+        run: of this evaluation.
+        found: runs of classifiers, finished or not.
 
-def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
-    """What an evaluation is made from: each finished run and the synthetic set, by fingerprints."""
-    from cmrdata.disk import fingerprint
-
-    prints = {run.folder.as_posix(): fingerprint(run.record._asdict()) for run in finished}
-    return prints | {"synthetic set": fingerprint_at(cfg.synthetic_set) or "none"}
-
-
-def claim(asked: runs.Request, now: dict[str, str]) -> bool:
-    """Whether there is something to measure. A finished evaluation is replaced by one of the same
-    study that has grown."""
-    folder, earlier = asked.folder, runs.record(asked.folder)
-    if earlier and earlier.state == "finished" and not asked.option("overwrite", False):
-        before = earlier.facts["rests_on"]
-        other = [line for line in differing(earlier.settings, asked.settings) if not _adds(line)]
-        other += [
-            f"{name} {'has changed' if name in now else 'is gone'}"
-            for name in before
-            if now.get(name) != before[name]
-        ]
-        if other:
-            raise FileExistsError(
-                f"{folder} holds an evaluation of something else: {runs.few(other)}. overwrite=true replaces it, "
-                "another name= keeps both"
-            )
-        new = [f"{len(now) - len(before)} more runs"] * (len(now) > len(before))
-        new += differing(earlier.settings, asked.settings)
-        code = earlier.facts["code"], runs.code_version()
-        new += [f"code {code[0]} -> {code[1]}"] * (code[0] != code[1])
-        if not new:
-            print(f"{folder}: nothing has changed since it was evaluated; shown again")
-            return False
-        print(f"{folder}: evaluated before, measured anew ({', '.join(new)})", flush=True)
-    runs.begin(asked._replace(config={**asked.config, "repeatable": True}))
-    return True
-
-
-def _adds(line: str) -> bool:
-    """Whether a difference of settings only asks for more: audit false -> true, a backbone's
-    weights given."""
-    key, _, change = line.partition(" ")
-    return key.split(".")[0] in ADDED and change.split(" -> ")[0] in ("False", "None")
-
-
-def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
-    """Measure, draw and write everything below `folder`; what a reader must know of the study, in
-    sentences."""
-    from hydra.utils import instantiate
-
+    Returns:
+        What a reader must know of the study, in sentences.
+    """
     from cmrcls.fairness import grid, predictions, section
     from cmrcls.fairness.checklist import checklist_section
     from cmrcls.fairness.classifier_runs import comparable
     from cmrdata.prepare import prepare
+    from cmrgen.evaluation.report import no_images_section
     from cmrstudy import figures
     from cmrstudy.report import Section, report_html, sourced
 
-    source = instantiate(cfg.cohort)
+    cfg, folder = run.cfg, run.folder
+    source = run.build(cfg.cohort)
     cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
     facts: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
@@ -121,33 +75,31 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }
-    stores = folds(cfg, cohort)
-    kept, left_out = comparable(found, cohort=lambda fold: stores(fold).fingerprint)
+    stores = {cfg.fold: cohort}
+
+    def store_of(fold: int | None) -> Any:
+        if fold not in stores:
+            stores[fold] = prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
+        return stores[fold]
+
+    kept, left_out = comparable(found, cohort=lambda fold: store_of(fold).fingerprint)
     predictions.check_usable(
         found, kept, left_out, cohort=cohort.folder.name, folder=cfg.classifiers
     )
     study = grid.arrange(kept, wanted=cfg.arms)
     sentences = grid.progress_sentences(grid.expected_runs(study)) + left_out
-    drawn = figures.save(
-        figures.demographics(cohort.subjects), folder / "figures" / "fig1_demographics"
-    )
+    picture = figures.demographics(cohort.subjects)
+    figure = figures.save(picture, folder / "figures" / "fig1_demographics")[0]
     done = study.finished()
     fold = done[0][1].fold if done else cfg.fold
     sections = [
-        section.participants_section(
-            stores(fold),
-            study,
-            folder=folder,
-            sentence=split_sentence(stores(fold)),
-            figure=drawn[0],
-            fold=fold,
-        )
+        section.participants_section(store_of(fold), study, folder=folder, figure=figure, fold=fold)
     ]
     if done:
         facts["classifier runs"] = section.run_marks(study)
         sections += section.fairness_sections(
             study,
-            stores,
+            store_of,
             baseline=cfg.baseline,
             subjects=set(cohort.subjects.subject),
             cohort_name=source.name,
@@ -156,26 +108,26 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
             options=measuring(cfg),
         )
     else:
-        sections.append(
-            Section(
-                "Fairness",
-                warnings=[f"No finished classifier below {cfg.classifiers}: no Table 2."],
-            )
-        )
-    if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
-        report = image_sections(cfg, folder, cohort, study)
+        reason = f"No finished classifier below {cfg.classifiers}: no Table 2."
+        sections.append(Section("Fairness", warnings=[reason]))
+    if cfg.input.name == "stack" and has_set(cfg):
+        report = image_report(run, cohort, study)
         examples, *further = report.sections
         sections, facts = [examples, *sections, *further], facts | report.provenance
     else:
-        sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
+        sections.append(no_images_section(Path(cfg.synthetic_set), input_name=cfg.input.name))
     sections.append(checklist_section(folder))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
-    page = report_html(
-        sections, title=f"Debiasing cardiac MRI: {cfg.name}", facts=facts, summary=sentences
-    )
+    title = f"Debiasing cardiac MRI: {cfg.name}"
+    page = report_html(sections, title=title, facts=facts, summary=sentences)
     runs.write_atomic(folder / "report.html", page)
     return sentences
+
+
+def has_set(cfg: DictConfig) -> bool:
+    """Whether the synthetic set is there, whole."""
+    return (Path(cfg.synthetic_set) / "finished.json").exists()
 
 
 def measuring(cfg: DictConfig) -> Options:
@@ -189,26 +141,12 @@ def measuring(cfg: DictConfig) -> Options:
     )
 
 
-def folds(cfg: DictConfig, cohort: Any) -> Callable[[int | None], Any]:
-    """Fold -> the store of that fold of the cohort."""
-    from hydra.utils import instantiate
-
-    from cmrdata.prepare import prepare
-
-    known = {cfg.fold: cohort}
-
-    def of(fold: int | None) -> Any:
-        if fold not in known:
-            known[fold] = prepare(instantiate(cfg.cohort, fold=fold), cfg.data_root)
-        return known[fold]
-
-    return of
-
-
-def image_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any) -> Any:
+def image_report(run: Experiment, cohort: Any, study: Any) -> Any:
     """What the report says of the synthetic set, and where its numbers come from."""
     from cmrgen.evaluation.report import Settings, synthetic_report
 
+    cfg = run.cfg
+    sets = {arm.name: {run.fingerprint("synthetic_set") for run in arm.runs} for arm in study.arms}
     settings = Settings(
         judge_steps=tuple(cfg.judge_steps),
         fid_images=cfg.fid_images,
@@ -216,55 +154,11 @@ def image_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any) -> An
         audit=cfg.audit,
         audit_generator=cfg.audit_generator,
         base_weights=cfg.base.weights,
-        trained_on={
-            arm.name: {run.fingerprint("synthetic_set") for run in arm.runs} for arm in study.arms
-        },
+        trained_on=sets,
         device=cfg.device,
         seed=cfg.seed,
     )
-    return synthetic_report(cohort, Path(cfg.synthetic_set), folder, settings)
-
-
-def without_images(cfg: DictConfig) -> str:
-    """Why a report says nothing of synthetic images."""
-    if not (Path(cfg.synthetic_set) / "finished.json").exists():
-        return f"No synthetic set in {cfg.synthetic_set}: no Table 1, no adherence."
-    return (
-        f"The set in {cfg.synthetic_set} holds pairs of ED and ES; runs with input={cfg.input.name} see whole heartbeats "
-        "and real images alone, so Table 1 and adherence are left out. evaluate.py without input= has them."
-    )
-
-
-def board(cfg: DictConfig, folder: Path) -> None:
-    """The tables and figures on the dashboards asked for."""
-    from hydra.utils import instantiate
-
-    if asked := dashboards.configured(cfg.get("logger"), run=folder):
-        with dashboards.one_run():
-            loggers = [instantiate(of) for of in asked]
-            dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
-            dashboards.evaluation_boards(loggers, folder)
-
-
-def show(folder: Path, study: list[str]) -> None:
-    """The tables in the terminal, what is missing, and where the report is."""
-    from rich.console import Console
-    from rich.markdown import Markdown
-
-    console = Console()
-    for name in ("table1", "table2", "adherence"):
-        if (folder / f"{name}.md").exists():
-            console.print(Markdown((folder / f"{name}.md").read_text()))
-    for sentence in study:
-        console.print(sentence, highlight=False)
-    console.print(f"\nreport: {folder / 'report.html'}", soft_wrap=True)
-
-
-def split_sentence(cohort: Any) -> str:
-    """ "train: 3,840 subjects, 170 diseased, ..." """
-    splits = cohort.subjects.groupby("split", sort=False).label.agg(["size", "sum"])
-    parts = [f"{name} {int(n):,} ({int(sick):,} diseased)" for name, n, sick in splits.itertuples()]
-    return f"Subjects per split: {', '.join(sorted(parts))}."
+    return synthetic_report(cohort, Path(cfg.synthetic_set), run.folder, settings)
 
 
 if __name__ == "__main__":

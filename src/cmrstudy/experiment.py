@@ -72,6 +72,13 @@ class Experiment:
             for of in dashboards.configured(self.cfg.get("logger"), run=self.folder)
         ]
 
+    def board_results(self) -> None:
+        """Shows every table and figure of a results folder on the dashboards."""
+        if loggers := self.loggers():
+            with dashboards.one_run():
+                dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+                dashboards.evaluation_boards(loggers, self.folder)
+
     def board(self, name: str, table: pd.DataFrame) -> None:
         """Shows a table of the finished run, and its place in the lineage, on the dashboards."""
         if loggers := self.loggers():

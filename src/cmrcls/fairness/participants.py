@@ -299,3 +299,10 @@ def _smd(a: pd.Series, b: pd.Series) -> float:
             sum(x["share"] * (1 - x["share"]) for x in (a, b)) / 2,
         )
     return float(apart / np.sqrt(variance)) if variance > 0 else (0.0 if apart == 0 else np.nan)
+
+
+def split_sentence(subjects: pd.DataFrame) -> str:
+    """ "Subjects per split: test: 36 (12 diseased), train: 3,840 (170 diseased), ..." """
+    splits = subjects.groupby("split", sort=False).label.agg(["size", "sum"])
+    counts = [f"{name} {int(n):,} ({int(ill):,} diseased)" for name, n, ill in splits.itertuples()]
+    return f"Subjects per split: {', '.join(sorted(counts))}."

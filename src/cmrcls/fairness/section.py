@@ -10,7 +10,13 @@ from cmrcls.fairness import disparities, grid, predictions, questions
 from cmrcls.fairness.display.participants import baseline_cells, flow_cells
 from cmrcls.fairness.grid import Grid
 from cmrcls.fairness.options import Options
-from cmrcls.fairness.participants import MIN_COUNT, baseline_table, flow_table, read_rejected
+from cmrcls.fairness.participants import (
+    MIN_COUNT,
+    baseline_table,
+    flow_table,
+    read_rejected,
+    split_sentence,
+)
 from cmrcls.fairness.questions import Asked, Place
 from cmrcls.fairness.sentences import factors_sentence
 from cmrcls.fairness.study import Study
@@ -25,7 +31,6 @@ def participants_section(
     study: Grid | None,
     *,
     folder: Path,
-    sentence: str,
     figure: Path,
     fold: int | None = None,
 ) -> Section:
@@ -35,7 +40,6 @@ def participants_section(
         cohort: the store that the runs (of that fold) were trained on.
         study: whose finished runs are the arms; None for none.
         folder: of the report's tables.
-        sentence: on the splits.
         figure: Fig. 1.
         fold: of the store.
     """
@@ -56,7 +60,7 @@ def participants_section(
     for (name, table), data in zip(shown.items(), (moving, people), strict=True):
         write_table(table, folder, name, data=data)
     paragraphs = [
-        sentence,
+        split_sentence(cohort.subjects),
         "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them.",
     ]
     return Section(

@@ -149,3 +149,20 @@ def _trained_elsewhere(
         f"This and Table 1 are of the set in {synthetic_set.folder}; in Table 2 {', '.join(others)} were trained on "
         "another one, or on several."
     ]
+
+
+def no_images_section(synthetic_set: Path, *, input_name: str) -> Section:
+    """Why a report says nothing of synthetic images.
+
+    Args:
+        synthetic_set: the folder of a set, which may not be there.
+        input_name: what the study's classifiers see; only "stack" is what a set holds.
+    """
+    reason = f"No synthetic set in {synthetic_set}: no Table 1, no adherence."
+    if (synthetic_set / "finished.json").exists():
+        reason = (
+            f"The set in {synthetic_set} holds pairs of ED and ES; runs with input={input_name} see whole "
+            "heartbeats and real images alone, so Table 1 and adherence are left out. evaluate.py without "
+            "input= has them."
+        )
+    return Section("Synthetic images", warnings=[reason])

@@ -162,7 +162,7 @@ def test_the_section_writes_its_tables(tmp_path):
     store = cohort(tmp_path)
     rejected(["damaged"] * 12).to_csv(tmp_path / "rejected.csv", index=False)
     shown = participants_section(
-        store, None, folder=tmp_path / "out", sentence="s", figure=tmp_path / "fig.png", fold=2
+        store, None, folder=tmp_path / "out", figure=tmp_path / "fig.png", fold=2
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         f"{n}.{k}" for n in ("flow", "baseline") for k in ("csv", "md", "tex")
