@@ -316,6 +316,6 @@ def test_a_pool_knows_the_places_and_files_of_its_members(source, tmp_path):
 def test_a_phantom_is_not_drawn_to_open_its_store(tmp_path, monkeypatch):
     first = prepare(Phantom(subjects=20, pixels=16), tmp_path)
     monkeypatch.setattr(
-        "cmrdata.cohorts.phantom.cohort.attributes", lambda *_, **__: pytest.fail("drawn")
+        "cmrdata.cohorts.phantom.cohort.draw_people", lambda *_, **__: pytest.fail("drawn")
     )
     assert prepare(Phantom(subjects=20, pixels=16), tmp_path).folder == first.folder
