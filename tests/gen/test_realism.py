@@ -26,7 +26,7 @@ from cmrgen.evaluation.fidelity.two_sample import (
     NETWORK,
     REPLICATES,
     TRIVIAL,
-    Side,
+    ImagesOfPeople,
     auc,
     matched_images,
     subject_halves,
@@ -186,7 +186,10 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     images, subjects = real
     left = np.isin(subjects, np.unique(subjects)[::2])
     n = min(left.sum(), (~left).sum())
-    a, b = Side(images[left][:n], subjects[left][:n]), Side(images[~left][:n], subjects[~left][:n])
+    a, b = (
+        ImagesOfPeople(images[left][:n], subjects[left][:n]),
+        ImagesOfPeople(images[~left][:n], subjects[~left][:n]),
+    )
     same = two_sample_tests(a, b, seed=0, steps=20).set_index("test")
     assert list(same.index) == [NETWORK, *TRIVIAL] and list(same.columns) == [
         "auc",
@@ -212,7 +215,7 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
 
 
 def test_few_subjects_give_no_number_but_their_n(real):
-    few = Side(real[0][: MIN_SUBJECTS - 1], real[1][: MIN_SUBJECTS - 1])
+    few = ImagesOfPeople(real[0][: MIN_SUBJECTS - 1], real[1][: MIN_SUBJECTS - 1])
     table = two_sample_tests(few, few, seed=0, steps=1)
     assert table[["auc", "low", "high"]].isna().all().all() and (table.n == MIN_SUBJECTS - 1).all()
 
@@ -274,7 +277,10 @@ def test_harmonising_brings_grey_levels_and_most_of_the_sharpness_back(real):
     drawn = np.rint(30 + 0.7 * smoothed(images[~left])).astype(np.uint8)
     matched = match(drawn, images[left])(drawn)
     n = min(len(drawn), left.sum())
-    sides = Side(images[left][:n], subjects[left][:n]), Side(drawn[:n], subjects[~left][:n])
+    sides = (
+        ImagesOfPeople(images[left][:n], subjects[left][:n]),
+        ImagesOfPeople(drawn[:n], subjects[~left][:n]),
+    )
     before, after = (
         two_sample_tests(sides[0], sides[1]._replace(images=x[:n]), seed=0, steps=1)
         .set_index("test")

@@ -97,7 +97,7 @@ def signed(images: np.ndarray, device: torch.device | str) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
+def head_codes(index: pd.DataFrame, axis: str) -> np.ndarray:
     """(n,) position of each row's value among the bands of the axis, -1 where it is missing."""
     column = values_in(index, axis)
     place = {value: k for k, value in enumerate(with_diagnosis()[axis].bands)}
@@ -164,7 +164,7 @@ def attributes_loss(
     device = next(network.parameters()).device
     parts = []
     for axis, logits in network(signed(images, device)).items():
-        labels = torch.from_numpy(codes(rows, axis)).to(device)
+        labels = torch.from_numpy(head_codes(rows, axis)).to(device)
         parts.append(
             F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum")
             / (labels >= 0).sum().clamp(min=1)

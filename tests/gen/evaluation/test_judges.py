@@ -102,7 +102,7 @@ def test_heads_are_absent_for_unknown_axes_and_missing_rows_are_masked(tmp_path:
     assert list(made.attributes.heads) == ["age_band", "bmi_band", "diagnosis"]
     table = people(4)
     table.loc[1, "sex"] = None
-    assert networks.codes(table, "sex").tolist() == [0, -1, 1, 1] and networks.codes(
+    assert networks.head_codes(table, "sex").tolist() == [0, -1, 1, 1] and networks.head_codes(
         table, "diagnosis"
     ).tolist() == [
         0,

@@ -19,7 +19,7 @@ NEAREST = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
 
 
 @dataclass(frozen=True)
-class Sample:
+class FeatureSample:
     """Features (n, d) as distances need them; made once for all the cells they are in."""
 
     features: np.ndarray  # (n, d) float64
@@ -39,8 +39,8 @@ class Sample:
 class Pair:
     """Two samples that a metric compares: x real, and y as a copy of it."""
 
-    x: Sample
-    y: Sample
+    x: FeatureSample
+    y: FeatureSample
 
     @cached_property
     def products(self) -> np.ndarray:
@@ -70,7 +70,9 @@ class Metric(NamedTuple):
     meaning: str = ""  # a sentence of the report
 
 
-def sample(features: np.ndarray, name: str = "x", *, subjects: np.ndarray | None = None) -> Sample:
+def feature_sample(
+    features: np.ndarray, name: str = "x", *, subjects: np.ndarray | None = None
+) -> FeatureSample:
     """Mean and covariance factor of features (n, d).
 
     Args:
@@ -91,7 +93,7 @@ def sample(features: np.ndarray, name: str = "x", *, subjects: np.ndarray | None
     factor = wide - mean
     factor /= np.sqrt(len(wide) - 1)
     trace = float(np.vdot(factor, factor))
-    return Sample(
+    return FeatureSample(
         wide,
         mean,
         np.asarray(np.linalg.qr(factor, mode="r")) if len(wide) > wide.shape[1] else factor,
@@ -109,7 +111,7 @@ def check_finite(features: np.ndarray, name: str) -> None:
         )
 
 
-def frechet(a: Sample, b: Sample) -> float:
+def frechet(a: FeatureSample, b: FeatureSample) -> float:
     """|mean difference|^2 + tr A + tr B - 2 tr (A B)^(1/2) of two samples with covariances A and B
     (Heusel et al. 2017).
 
@@ -128,9 +130,9 @@ def frechet(a: Sample, b: Sample) -> float:
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `sample` and `frechet`
+    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `feature_sample` and `frechet`
     do."""
-    return frechet(sample(x, "x"), sample(y, "y"))
+    return frechet(feature_sample(x, "x"), feature_sample(y, "y"))
 
 
 def kernel_distance(

@@ -10,7 +10,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrgen.evaluation.fidelity.distances import Distance, Metric, Pair, Sample, sample
+from cmrgen.evaluation.fidelity.distances import (
+    Distance,
+    FeatureSample,
+    Metric,
+    Pair,
+    feature_sample,
+)
 from cmrstudy.intervals import MIN_COUNT, Z
 
 FLOOR, ACROSS = "Real - Real", "Real - Synthetic"
@@ -186,7 +192,7 @@ def _pairs_drawn(
     seed: Sequence[int],
 ) -> Iterator[tuple[Cell, Pair]]:
     """The samples of each cell in one draw; one that several cells compare is made once."""
-    samples: dict[tuple[int, str], Sample] = {}
+    samples: dict[tuple[int, str], FeatureSample] = {}
     for cell in cells:
         samples = {key: kept for key, kept in samples.items() if key[0] >= cell[0]}
         sides = _sides(cell)
@@ -198,7 +204,7 @@ def _pairs_drawn(
 
 def _sampled(
     images: ComparedImages, group: Group, side: str, *, size: int, seed: Sequence[int]
-) -> Sample:
+) -> FeatureSample:
     """`size` images of a side of a group."""
     chosen = _chosen(group, side, images.real_subjects, size=size, seed=seed)
     features, rows, subjects = images.real, images.real_rows, images.real_subjects
@@ -209,7 +215,7 @@ def _sampled(
             images.synthetic_subjects,
         )
     values = np.asarray(features[np.searchsorted(rows, chosen)])
-    return sample(values, f"of {group.name}, {side}", subjects=subjects[chosen])
+    return feature_sample(values, f"of {group.name}, {side}", subjects=subjects[chosen])
 
 
 def _chosen(

@@ -35,7 +35,7 @@ ENOUGH = 50  # images a side, for which slices besides the central one are left 
 MAX_IMAGES = 1000  # a side
 
 
-class Side(NamedTuple):
+class ImagesOfPeople(NamedTuple):
     """Images of one kind, and whose they are: a synthetic image's subject is the one whose mask it
     was drawn from."""
 
@@ -147,10 +147,12 @@ def set_and_floor_tests(
     cohort, synthetic_set = evaluation.cohort, evaluation.synthetic_set
     chosen = synthetic_set.index.iloc[matched.synthetic]
     subjects, sources = chosen.subject.to_numpy(), chosen.source_row.to_numpy()
-    real = Side(cohort.images[matched.real], cohort.index.subject.to_numpy()[matched.real])
+    real = ImagesOfPeople(
+        cohort.images[matched.real], cohort.index.subject.to_numpy()[matched.real]
+    )
     synthetic, floor = (
         two_sample_tests(
-            real, Side(images, subjects), steps=steps, seed=seed, device=evaluation.device
+            real, ImagesOfPeople(images, subjects), steps=steps, seed=seed, device=evaluation.device
         )
         for images in (synthetic_set.images[matched.synthetic], cohort.images[sources])
     )
@@ -158,8 +160,8 @@ def set_and_floor_tests(
 
 
 def two_sample_tests(
-    real: Side,
-    synthetic: Side,
+    real: ImagesOfPeople,
+    synthetic: ImagesOfPeople,
     *,
     seed: int,
     steps: int = STEPS,
@@ -290,8 +292,8 @@ class Detector(nn.Module):  # type: ignore[misc]  # torch has no types here
 
 
 def crossed_scores(
-    real: Side,
-    synthetic: Side,
+    real: ImagesOfPeople,
+    synthetic: ImagesOfPeople,
     half: np.ndarray,
     *,
     steps: int,

@@ -30,7 +30,7 @@ from cmrgen.evaluation.privacy.scores import (
     source_similarity,
     with_alarms,
 )
-from cmrgen.evaluation.privacy.verdicts import MEASURES, verdicts
+from cmrgen.evaluation.privacy.verdicts import MEASURES, audit_verdicts
 from cmrstudy import figures
 from cmrstudy.intervals import MIN_COUNT
 
@@ -128,7 +128,7 @@ def memorisation_audit(
     )
     notes = [note for result in results for note in result.notes]
     notes += _notes(groups, tests, synthetic)
-    return Audit(tests, groups, sources, pairs, verdicts(tests, groups, sources), notes)
+    return Audit(tests, groups, sources, pairs, audit_verdicts(tests, groups, sources), notes)
 
 
 class AuditImages(NamedTuple):

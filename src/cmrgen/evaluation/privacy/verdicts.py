@@ -17,7 +17,7 @@ from cmrgen.publish.model_card import FEW
 MEASURES = {"sight": "By what is seen", "features": "By features"}
 
 
-def verdicts(tests: pd.DataFrame, groups: pd.DataFrame, sources: pd.DataFrame) -> list[str]:
+def audit_verdicts(tests: pd.DataFrame, groups: pd.DataFrame, sources: pd.DataFrame) -> list[str]:
     """Sentences on a whole set, those by what is seen first; the tables are those of
     privacy.Audit."""
     said = []

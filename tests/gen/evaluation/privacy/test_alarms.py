@@ -20,7 +20,7 @@ from cmrgen.evaluation.privacy.alarms import (
 )
 from cmrgen.evaluation.privacy.membership import loss_attack
 from cmrgen.evaluation.privacy.scores import Side, set_tests, single_copies, with_alarms
-from cmrgen.evaluation.privacy.verdicts import membership_verdict, verdicts
+from cmrgen.evaluation.privacy.verdicts import audit_verdicts, membership_verdict
 
 
 def sample(
@@ -220,7 +220,7 @@ def test_words_say_what_was_tested_and_what_not() -> None:
         (quiet, "By what is seen: no evidence that"),
         (loud, "By what is seen: the set lies nearer"),
     ):
-        said = verdicts(table[table.measure == "sight"], groups, source)
+        said = audit_verdicts(table[table.measure == "sight"], groups, source)
         assert said[0].startswith(start) and "240 source subjects, 240 held-out people" in said[0]
         row = table.iloc[0]
         assert (
@@ -231,7 +231,7 @@ def test_words_say_what_was_tested_and_what_not() -> None:
     few = both_measures(harmless(rng, np.zeros(12), np.arange(36) % 12, sources=3), held)
     assert (
         "one image of each of fewer than 10 source subjects"
-        in verdicts(few, groups, source.iloc[[0, 0]].assign(measure=["sight", "features"]))[0]
+        in audit_verdicts(few, groups, source.iloc[[0, 0]].assign(measure=["sight", "features"]))[0]
     )
 
 
