@@ -203,13 +203,15 @@ def test_files_of_ones_own_are_found(tmp_path):
                 continue
             script = (
                 re.sub(
-                    r"^(\w+=\S+ )?python (\w+)\.py (?:-m )?(.*)$",
+                    r"^(\w+=\S+ )?python (\w+)\.py (.*)$",
                     lambda m: f"{m[1] or ''}{sys.executable} {ROOT / m[2]}.py {m[3]} --cfg job",
                     block,
                     flags=re.M,
                 )
+                .replace(" -m ", " ")
                 .replace("glob(study_*)", "study_lr")
                 .replace("'seed=range(8)'", "seed=7")
+                .replace("PYTHONPATH=mine ", f"PYTHONPATH=mine:{ROOT / 'src'} ")
             )
             done = subprocess.run(
                 ["bash", "-e", "-c", script], cwd=tmp_path, capture_output=True, text=True
