@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from cmrcls.draws import Draws, Images
 from cmrcls.mitigation import group_facts, matched_rows
+from cmrdata.axes import BUILT_IN, CONDITIONS
 from cmrdata.batch import LabelledBatch, as_fetched
 from cmrdata.disk import fingerprint
 from cmrdata.harmonise import SAMPLE, Match, match
@@ -24,7 +25,7 @@ from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
 from cmrdata.store import Store
-from cmrdata.subjects import ATTRIBUTES, AXES, CONDITIONS, balancing_weights, further_columns
+from cmrdata.subjects import ATTRIBUTES, balancing_weights, further_columns
 from cmrdata.synthetic import open_synthetic
 from cmrstudy.continuing import Place
 
@@ -38,7 +39,7 @@ PREDICTIONS = (
     "label",
     "probability",
     "predicted",
-    *AXES,
+    *BUILT_IN,
     "group",
 )
 BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")

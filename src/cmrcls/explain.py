@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,16 +25,18 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from omegaconf import OmegaConf
 from scipy import stats
 from torch import Tensor, nn
 
 from cmrcls.arms import Arms, disease_labels
 from cmrcls.classifier import Classifier
-from cmrcls.fairness.statistics import LEVEL
-from cmrcls.fairness.study import bands_of
+from cmrcls.fairness.statistics import CONFIDENCE
 from cmrcls.network import VIDEO
+from cmrdata.axes import DIAGNOSIS, axes_in, bands_in
 from cmrdata.batch import LABELS
-from cmrdata.subjects import AXES
+from cmrstudy import figures, runs
+from cmrstudy.experiment import Experiment
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them
@@ -46,7 +49,7 @@ OUTCOMES = {
 }
 # axes of `by_subgroup` beside those of the cohort: value -> name
 FURTHER: dict[str, dict[Any, str]] = {
-    "diagnosis": {0: "Healthy", 1: "Diseased"},
+    "diagnosis": {label: band.name for label, band in DIAGNOSIS.bands.items()},
     "outcome": {name: name.capitalize() for name in OUTCOMES.values()},
 }
 HEAT = "#F000A0"
@@ -56,7 +59,7 @@ CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 class Explained(NamedTuple):
     """The test images of an arm as a classifier saw them."""
 
-    # per image and disease: row, disease, label, probability, predicted, outcome, AXES, `WHERE`
+    # per image and disease: row, disease, label, probability, predicted, outcome, the axes, `WHERE`
     images: pd.DataFrame
     # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
     maps: np.ndarray
@@ -110,8 +113,9 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
     images.insert(
         5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)]
     )
-    people = arms.index.loc[images.row, [*AXES, "label"]].reset_index(drop=True)
-    for place, axis in enumerate(AXES):
+    axes = axes_in(arms.index)
+    people = arms.index.loc[images.row, axes].reset_index(drop=True)
+    for place, axis in enumerate(axes):
         images.insert(6 + place, axis, people[axis])
     return Explained(images, np.concatenate(maps), name)
 
@@ -248,11 +252,11 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     everywhere alike. Unknown bands count overall only.
     """
     table = images.assign(overall="overall", diagnosis=images.label)
-    axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), *FURTHER]
+    axes = ["overall", *(axis for axis in axes_in(table) if table[axis].notna().any()), *FURTHER]
     rows = []
     for disease, of in table.groupby("disease", sort=False):
         for axis in axes:
-            for band, name in (FURTHER.get(axis) or bands_of(of, axis)).items():
+            for band, name in (FURTHER.get(axis) or bands_in(of, axis)).items():
                 part = of[of[axis] == band]
                 told = {"disease": disease, "axis": axis, "subgroup": name}
                 rows += [{**told, "place": place, **_summary(part, place)} for place in WHERE]
@@ -262,7 +266,7 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
 def _summary(part: pd.DataFrame, place: str) -> dict[str, Any]:
     seen = part[part[place].notna()]
     n, share, sd = len(seen), seen[place].mean(), seen[place].std(ddof=1)
-    reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
     area, ideal = seen[f"{place}_area"].mean(), seen[f"{place}_ideal"].mean()
     return {
         "n": n,
@@ -340,3 +344,54 @@ def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
             panel.contour(mask == label, [0.5], colors=[np.array(colour) / 255], linewidths=0.9)
     told = "no map" if np.isnan(seen.heart) else f"{seen.heart:.0%} on the heart"
     panel.set_title(f"p = {seen.probability:.2f}, {told}", fontsize=8.5)
+
+
+def explain_classifier(run: Experiment) -> dict[str, Any]:
+    """Show where a finished classifier looks; the pictures show real images and stay in the run's
+    folder."""
+    cfg, folder, trained = run.cfg, run.folder, Path(run.cfg.classifier)
+    record, config = runs.record(trained), OmegaConf.create(runs.config(trained))
+    if record is None or record.state != "finished":
+        raise FileNotFoundError(
+            f"classifier={trained}: no finished classifier there; train it, or give another folder"
+        )
+    run.uses("classifier", fingerprint=record.facts["fingerprint"], at=trained)
+    if cfg.cohort._target_ == config.cohort._target_:  # where it lies now, if it has moved
+        moved = {
+            key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)
+        }
+        config.data.cohort.update(moved)
+    data = run.build(config.data, root=cfg.data_root)
+    data.setup()
+    if data.store.fingerprint != record.inputs["cohort"]["fingerprint"]:
+        raise ValueError(
+            f"{trained}: its cohort {config.cohort.name} has changed since; train the classifier "
+            "again"
+        )
+    module = run.build(config.model, groups=data.groups, weights=None, compile=False)
+    best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    explained = explain(
+        module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells
+    )
+    subject = data.index.subject[explained.images.row].to_numpy()
+    tables = {
+        "explain": by_subgroup(explained.images),
+        "explain_images": explained.images.assign(subject=subject),
+    }
+    for name, table in tables.items():
+        runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+    for disease in module.labels:
+        picture = pictured(explained, data, disease, count=cfg.count)
+        figures.save(picture, folder / f"explain_{disease}")
+    if cfg.keep:
+        np.savez(folder / "maps.npz", maps=explained.maps)
+    print(f"{folder}: the figures show real images; they stay there")
+    heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
+    return {
+        "classifier": str(trained),
+        "layer": explained.layer,
+        "cells": explained.maps.shape[-1],
+        "heart_share": heart.share.round(4).to_dict(),
+        "heart_area": heart.area.round(4).to_dict(),
+    }

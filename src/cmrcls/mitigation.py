@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cmrdata.subjects import AXES, balancing_weights, group_names, whole
+from cmrdata.axes import AXES, known_axes
+from cmrdata.subjects import balancing_weights, group_names, whole
 
 LOSSES, HEADS, AFTER = (
     ("mean", "weighted", "groupdro"),
@@ -83,7 +84,7 @@ def check_groups(
         known = sorted(val[axis].dropna().unique())
         if len(known) < 2:
             who = f"is {known[0]} for everybody" if known else "is known for nobody"
-            others = [other for other in AXES if val[other].dropna().nunique() > 1]
+            others = known_axes(val)
             first = f"mitigation.attribute={others[0]}, " if others else ""
             raise ValueError(
                 f"mitigation={name}: {axis} {who} in the validation split of cohort {cohort}, so there are no groups with "

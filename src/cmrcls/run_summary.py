@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cmrcls.fairness import metrics
 from cmrcls.fairness.metrics import BINS, Predicted, balanced_accuracy, reliability
-from cmrdata.subjects import AXES, known_axes
+from cmrdata.axes import AXES, known_axes
 from cmrstudy.dashboards import log_figure, log_table
 from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, matrix
 
@@ -56,7 +56,7 @@ def scores(predictions: pd.DataFrame) -> pd.DataFrame:
     for disease, split, part in _parts(predictions):
         columns = (part[name].to_numpy()[:, None] for name in ("predicted", "probability"))
         given = Predicted(part.label.to_numpy(int), *columns)
-        found = {name: float(value[0]) for name, value in metrics.scores(given).items()}
+        found = {name: float(value[0]) for name, value in metrics.all_scores(given).items()}
         rows.append(
             {
                 "disease": disease,
@@ -121,7 +121,7 @@ def headline(predictions: pd.DataFrame) -> dict[str, float]:
         if split != "test":
             continue
         name = f"{disease}_test_balanced_accuracy" if several else "test_balanced_accuracy"
-        bands = [(axis, band) for axis in known_axes(part) for band in AXES[axis]]
+        bands = [(axis, band) for axis in known_axes(part) for band in AXES[axis].values]
         found[name] = balanced_accuracy(part.label.to_numpy(), part.predicted.to_numpy())
         for axis, band in bands:
             of = part[part[axis] == band]

@@ -10,6 +10,7 @@ import pandas as pd
 from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
 TEXT = pd.Series([""]).dtype  # "str"; "object" before pandas 3
+# text that may be empty: nothing is to be said
 NEVER_MISSING = (
     "conditions",
     "flags",
@@ -18,7 +19,7 @@ NEVER_MISSING = (
     "prompt",
     "negative",
     "borrowed",
-)  # text that may be empty: nothing is to be said
+)
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

@@ -40,7 +40,7 @@ TAGS = {  # tag -> where the config has it
 }
 
 
-def asked(settings: Any, *, run: Path) -> list[Any]:
+def configured(settings: Any, *, run: Path) -> list[Any]:
     """The loggers among the settings of the group `logger`, ready to be instantiated.
 
     Args:

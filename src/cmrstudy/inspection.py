@@ -16,12 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrdata import origin, progress, scale
-from cmrdata.disk import fingerprint
+from cmrdata.axes import AXES, known_axes
+from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
-from cmrdata.prepare import listed
+from cmrdata.prepare import expected, listed
 from cmrdata.protocol import Cohort, ordered
-from cmrdata.subjects import AXES, known_axes
+from cmrstudy import figures
+from cmrstudy.experiment import Experiment
 
 FIRST = (
     "subject",
@@ -81,12 +83,11 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
     return sentences
 
 
-def sizes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
+def pixel_notes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
     """How the scans' pixels and the pictures' compare, where the scans were read."""
-    fov_mm = getattr(cohort, "fov_mm", None)
     told = (
-        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm)
-        if fov_mm and "mm" in subjects
+        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=cohort.fov_mm)
+        if cohort.fov_mm and "mm" in subjects
         else None
     )
     return [told] if told else []
@@ -100,7 +101,9 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
     axes = known_axes(labelled)
     parts = {"all": labelled}
     parts |= {
-        f"{axis}: {band}": labelled[labelled[axis] == band] for axis in axes for band in AXES[axis]
+        f"{axis}: {band}": labelled[labelled[axis] == band]
+        for axis in axes
+        for band in AXES[axis].values
     }
     cells = labelled.dropna(subset=axes).groupby(axes, sort=True) if axes else ()
     parts |= {
@@ -128,18 +131,18 @@ def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
             who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
         )
         tables = [
-            shown("Subjects", counts),
-            shown("Groups (labelled subjects; prevalence in %)", groups(subjects)),
+            terminal_table("Subjects", counts),
+            terminal_table("Groups (labelled subjects; prevalence in %)", groups(subjects)),
         ]
     if len(told := flags(subjects)):
-        tables.append(shown("Flags", told))
+        tables.append(terminal_table("Flags", told))
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
-        tables.append(shown("Rejected", reasons))
+        tables.append(terminal_table("Rejected", reasons))
     return tables
 
 
-def show(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
+def print_tables(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
     """Print tables, then notes, as they are."""
     for table in filter(None, tables):
         console.print(table)
@@ -165,7 +168,7 @@ def column_table(columns: pd.DataFrame) -> Table | None:
     )
     lines = [_line(part) for _, part in parts]
     table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
-    return shown(
+    return terminal_table(
         "Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table
     )
 
@@ -276,7 +279,7 @@ def _appended(notes: Path) -> TextIO:
     return file
 
 
-def shown(title: str, frame: pd.DataFrame) -> Table:
+def terminal_table(title: str, frame: pd.DataFrame) -> Table:
     """A table for a terminal."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in frame:
@@ -291,3 +294,34 @@ def shown(title: str, frame: pd.DataFrame) -> Table:
             )
         )
     return table
+
+
+def inspect_cohort(run: Experiment) -> dict[str, Any]:
+    """Write tables of who is in the cohort and who is not, what of its tables was understood, and
+    Fig. 1; nothing is prepared."""
+    cfg, folder, console = run.cfg, run.folder, Console()
+    cohort, root = run.build(cfg.cohort), Path(cfg.data_root)
+    columns = cohort.columns()
+    write_atomic(folder / "columns.csv", columns.to_csv(index=False))
+    print_tables(console, column_table(columns), notes=not_found(columns))
+    try:
+        subjects, rejected = inspect(cohort, root, volumes=cfg.volumes)
+    except ValueError:  # refused for its table, maybe: what was left out tells why
+        print_tables(console, notes=cohort.notes())
+        raise
+    write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
+    write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
+    notes = [*cohort.notes(), *pixel_notes(cohort, subjects), *changes(cohort, root)]
+    if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
+        notes.append(
+            f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would "
+            "stop here (cohort.max_rejected)"
+        )
+    print_tables(console, *summary(subjects, rejected), notes=notes)
+    if subjects.empty:
+        raise ValueError(
+            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, "
+            f"by subject. {expected(cohort, rejected)}".rstrip()
+        )
+    figures.save(figures.demographics(subjects), folder / "fig1_demographics")
+    return {"subjects": len(subjects), "rejected": len(rejected)}

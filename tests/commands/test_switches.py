@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     EarlyStopping,
@@ -28,6 +29,7 @@ from torch import nn
 import train
 from cmrstudy import runs, training
 from cmrstudy.checkpoints import check_fits, fingerprint_of
+from cmrstudy.experiment import Experiment
 from cmrstudy.memory import OutOfMemory
 from support import ROOT
 from support.stub_training import Kill, Killed, Stub, run
@@ -61,7 +63,7 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
     ) as caught:
         run(tmp_path)
     assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
-    assert runs.told(caught.value) == str(caught.value)
+    assert runs.paragraph(caught.value) == str(caught.value)
     run(tmp_path)
     assert len(rows(tmp_path)) > 9  # goes on from the first epoch's checkpoint
 
@@ -227,12 +229,14 @@ def test_batches_that_no_test_uses_are_told(tmp_path, capsys):
 
 
 def test_a_batch_is_divided_among_processes_or_refused():
-    assert training.share(64, processes=1) == 64 and training.share(64, processes=4) == 16
+    assert (
+        training.batch_share(64, processes=1) == 64 and training.batch_share(64, processes=4) == 16
+    )
     with pytest.raises(
         ValueError,
         match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3",
     ):
-        training.share(64, processes=3)
+        training.batch_share(64, processes=3)
 
 
 def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not():
@@ -384,8 +388,12 @@ def test_loggers_write_into_the_trainings_folder(tmp_path):
     several = OmegaConf.create(
         {"logger": {"allow_real_images": False, "csv": one, "b": {"_target_": "builtins.dict"}}}
     )
-    assert train.loggers(OmegaConf.create({}), tmp_path) == []
-    assert train.loggers(several, tmp_path) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
+
+    def loggers(cfg):
+        return Experiment(cfg, tmp_path / "run", build=instantiate).loggers(tmp_path)
+
+    assert loggers(OmegaConf.create({})) == []
+    assert loggers(several) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
 
 
 def test_a_dry_run_tells_that_it_is_one_and_leaves_nothing(command, place, capsys):

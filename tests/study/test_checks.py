@@ -20,6 +20,9 @@ CONF = ROOT / "conf"
 TRAINED = ("classifier", "controlnet", "base")
 FREE = (  # settings that are not checked by their value alone, and why
     "task",
+    "trains",
+    "settle",
+    "score",
     "name",
     "unused",
     "run_dir",
@@ -285,7 +288,7 @@ def test_each_cohort_of_a_pool_is_checked() -> None:
 
 def test_the_choices_are_those_of_the_code() -> None:
     from cmrcls import arms, mitigation
-    from cmrdata.subjects import AXES
+    from cmrdata.axes import AXES
     from cmrgen import prompts
     from cmrgen.base import phases
     from cmrgen.plan import recipes

@@ -27,7 +27,7 @@ def made(
     """A finished run's folder of a task; its inputs are folders like it."""
     name = "/".join(folder.parts[-2:-1])
     config = {"task": task, "name": name, "seed": 0, "synthetic_set": "none"}
-    runs.begin(runs.Asked(folder, config, config, {}, [], {}))
+    runs.begin(runs.Request(folder, config, config, {}, [], {}))
     for key, place in (inputs or {}).items():
         known = lineage.card(place)
         runs.uses(folder, key, fingerprint=known["fingerprint"], at=place)
@@ -92,7 +92,7 @@ def test_an_evaluation_rests_on_the_set_and_the_classifiers_and_its_tables_have_
 ):
     folder = tmp_path / "results" / "study"
     config = {"task": "evaluate", "name": "study", "seed": 0, "synthetic_set": str(chain["set"])}
-    runs.begin(runs.Asked(folder, config, config, {}, [], {}))
+    runs.begin(runs.Request(folder, config, config, {}, [], {}))
     runs.finish(folder, rests_on={str(chain["classifier"]): "x", "synthetic set": "y"})
     numbers = pd.DataFrame({"subgroup": ["Overall"], "balanced_accuracy": [0.5]})
     write_table(Shown(numbers, "Table 2"), folder, "table2")
@@ -129,14 +129,14 @@ def test_a_changed_generator_is_left_out_aloud(chain, offline, capsys):
 def test_a_run_has_one_id_until_it_is_overwritten(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_RUN_ID", raising=False)
     config = {"task": "classifier", "name": "arm", "seed": 0}
-    asked = runs.Asked(tmp_path / "run", config, config, {}, [], {})
+    asked = runs.Request(tmp_path / "run", config, config, {}, [], {})
     runs.begin(asked)
-    (first,) = dashboards.asked(LOGGER, run=asked.folder)
-    (again,) = dashboards.asked(LOGGER, run=asked.folder)
+    (first,) = dashboards.configured(LOGGER, run=asked.folder)
+    (again,) = dashboards.configured(LOGGER, run=asked.folder)
     assert first["id"] == again["id"] and len(first["id"]) == 8
     assert lineage.run_id(tmp_path / "other") != first["id"]
     runs.begin(asked, overwrite=True)
-    (anew,) = dashboards.asked(LOGGER, run=asked.folder)
+    (anew,) = dashboards.configured(LOGGER, run=asked.folder)
     assert anew["id"] != first["id"]
 
 
@@ -147,9 +147,9 @@ def test_an_agents_id_and_one_that_was_asked_for_win(tmp_path, monkeypatch):
     monkeypatch.delenv("WANDB_RUN_ID")
     assert lineage.run_id(tmp_path) == "agents1"  # when it is continued by hand
     own = OmegaConf.merge(LOGGER, {"wandb": {"id": "mine"}})
-    assert dashboards.asked(own, run=tmp_path)[0]["id"] == "mine"
+    assert dashboards.configured(own, run=tmp_path)[0]["id"] == "mine"
     nothing = OmegaConf.merge(LOGGER, {"wandb": {"mode": "disabled"}})
-    assert "id" not in dashboards.asked(nothing, run=tmp_path / "none")[0]
+    assert "id" not in dashboards.configured(nothing, run=tmp_path / "none")[0]
     assert not (tmp_path / "none").exists()
 
 

@@ -10,14 +10,12 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import AXES
-from cmrgen.plan.groups import LEVELS, SCHEMA, attributes_of, attributes_within
+from cmrdata.axes import AXES
+from cmrgen.plan.groups import attributes_of, attributes_within, levels, schema
 from cmrgen.plan.rows import Drawing, check, check_columns, planned, refuse, usable
 
 WHOLE = ("row", "source_row", "label", "seed", "steps", "figure")
-NUMBERS = ("age", "bmi", "guidance", "strength", "angle", "zoom", "dy", "dx")
-# may be empty: nobody knows, the prompt does not say
-UNKNOWN = ("sex", "age", "bmi", "age_band", "bmi_band")
+NUMBERS = ("guidance", "strength", "angle", "zoom", "dy", "dx")
 NOTHING = ("conditions", "borrowed", "negative", "prompt")  # may be empty: there is none
 
 
@@ -46,8 +44,10 @@ def custom(
         check_columns(given)
         if given.empty:
             raise ValueError("the plan has no rows, so there is nothing to draw")
+        # may be empty: nobody knows, the prompt does not say
+        unknown = [name for axis in AXES.values() for name in (axis.given, axis.column)]
         for column in map(str, given):
-            if column not in (*UNKNOWN, *NOTHING):
+            if column not in (*unknown, *NOTHING):
                 refuse(
                     given, column, given[column].isna(), "fill it in, or leave the whole column out"
                 )
@@ -101,10 +101,11 @@ def _read(path: Path) -> pd.DataFrame:
 
 def _converted(table: pd.DataFrame) -> pd.DataFrame:
     """Text, whole numbers and numbers as each column is to hold; raises ValueError for others."""
+    numbers = (*NUMBERS, *(axis.measure for axis in AXES.values() if axis.measure))
     table = table.reset_index(drop=True).rename(columns=str)
     for column in map(str, table):
         kind: Callable[[Any], Any] = (
-            _whole if column in WHOLE else _number if column in NUMBERS else _text
+            _whole if column in WHOLE else _number if column in numbers else _text
         )
         values = [None if _blank(value) else kind(value) for value in table[column]]
         wrong = [
@@ -189,7 +190,7 @@ def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:
     words = _words(given)
     asked = {
         column: given[column]
-        for column in ("sex", "age", "bmi", "diagnosis", "conditions")
+        for column in (*(axis.given for axis in AXES.values()), "diagnosis", "conditions")
         if column in given
     }
     if words is not None:
@@ -201,11 +202,13 @@ def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:
 def _words(given: pd.DataFrame) -> list[str] | None:
     """What each row's group and bands say of its attributes, as a group's name; None where no such
     column is given."""
-    columns = [column for column in ("group", "age_band", "bmi_band") if column in given]
+    banded = [axis.column for axis in AXES.values() if axis.measure]
+    columns = [column for column in ("group", *banded) if column in given]
     for column in columns:
         known = {word for word in given[column].dropna().unique() if _is_group(word)}
-        takes = SCHEMA if column == "group" else f"{', '.join(AXES[column])}, or nothing"
-        allowed = known if column == "group" else set(AXES[column])
+        bands = () if column == "group" else AXES[column].values
+        takes = schema() if column == "group" else f"{', '.join(bands)}, or nothing"
+        allowed = known if column == "group" else set(bands)
         refuse(
             given, column, given[column].notna() & ~given[column].isin(allowed), f"it takes {takes}"
         )
@@ -217,7 +220,7 @@ def _words(given: pd.DataFrame) -> list[str] | None:
             words | attributes_of(word or "")
             for words, word in zip(said, given[column], strict=True)
         ]
-    return ["/".join(words[axis] for axis in LEVELS if axis in words) for words in said]
+    return ["/".join(words[axis] for axis in levels() if axis in words) for words in said]
 
 
 def _is_group(name: str) -> bool:

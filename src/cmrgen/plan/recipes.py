@@ -15,15 +15,15 @@ from typing import NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import DIAGNOSES
+from cmrdata.axes import AXES, DIAGNOSES, added
 from cmrgen.plan.groups import (
-    BMI_OF,
     attributes_of,
     attributes_within,
     decades,
     known_levels,
     nearest_group,
     possible_groups,
+    typical,
 )
 from cmrgen.plan.rows import Drawing, planned, usable
 
@@ -167,13 +167,23 @@ def random_prompt(
     sources = _limited(
         sources, [pools[name] for name in diagnoses], per_person=per_person, seed=seed
     )
-    asked = index.loc[sources, ["sex", "age", "bmi"]]
+    further = [column for column in added() if column in index]
+    asked = index.loc[sources, ["sex", "age", "bmi", *further]]
     if "sex" in levels:
         asked["sex"] = drawn(0, np.array(levels["sex"], dtype=object))
     if ages is not None:
         asked["age"] = ages
     if "bmi_band" in levels:
-        asked["bmi"] = drawn(2, np.array([BMI_OF[band] for band in levels["bmi_band"]]))
+        asked["bmi"] = drawn(
+            2, np.array([typical("bmi_band")[band] for band in levels["bmi_band"]])
+        )
+    for k, column in enumerate(column for column in further if column in levels):
+        bands = np.array(levels[column], dtype=object)
+        picks = bands[np.random.default_rng([seed, 6, k]).integers(0, len(bands), count)]
+        number = AXES[column].measure
+        asked[number or column] = (
+            pd.Series(picks).map(typical(column)).to_numpy() if number else picks
+        )
     return planned(index, sources, asked=asked, seed=seed, per_mask=per_mask, **drawing)
 
 

@@ -11,17 +11,8 @@ from typing import Any, TypedDict
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import (
-    ATTRIBUTES,
-    AXES,
-    BMI_RANGE,
-    CONDITIONS,
-    DIAGNOSES,
-    SEXES,
-    age_band,
-    bmi_band,
-    group_names,
-)
+from cmrdata.axes import AXES, CONDITIONS, DIAGNOSES, added, axes_in
+from cmrdata.subjects import attribute_columns, cut, group_names, numbers_in, with_bands
 from cmrdata.synthetic import PLAN, check_sources
 from cmrgen.plan.mask_moves import LIMITS, STILL, drawn
 from cmrgen.prompts import FIELDS, prompts
@@ -29,7 +20,6 @@ from cmrgen.prompts import FIELDS, prompts
 COLUMNS = tuple(dict.fromkeys((*PLAN, "borrowed", "negative", *STILL)))
 # the subject's cohort; sampler steps of this row; number in the paper
 OPTIONAL = ("source", "steps", "figure")
-AGE_RANGE = (0.0, 120.0)  # years
 
 
 class Drawing(TypedDict, total=False):
@@ -87,7 +77,7 @@ def planned(
             f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move none"
         )
     own = index.loc[list(sources)].reset_index(names="source_row")
-    rows = own[["subject", "source_row", "source", *ATTRIBUTES]].copy()
+    rows = own[["subject", "source_row", "source", *attribute_columns(own)]].copy()
     if asked is not None:
         rows = _with(rows, asked)
     rows.insert(0, "row", np.arange(len(rows)))
@@ -117,7 +107,7 @@ def _with(rows: pd.DataFrame, asked: pd.DataFrame) -> pd.DataFrame:
     if "diagnosis" in asked and "conditions" not in asked:
         asked["conditions"] = rows.conditions.where(asked.diagnosis == rows.diagnosis, "")
     rows = rows.assign(**asked)
-    rows["age_band"], rows["bmi_band"] = age_band(rows.age), bmi_band(rows.bmi)
+    rows = with_bands(rows)
     rows["label"] = rows.diagnosis.map(DIAGNOSES).astype("Int64")
     rows["group"] = group_names(rows)
     return rows
@@ -144,7 +134,7 @@ def check(plan: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame) -> No
 
 def check_columns(plan: pd.DataFrame) -> None:
     """Raise ValueError naming columns no plan has, and what each may have been meant to be."""
-    known = (*COLUMNS, *OPTIONAL)
+    known = (*COLUMNS, *OPTIONAL, *added())
     if unknown := [str(column) for column in plan if column not in known]:
         meant = [
             f"{name!r} (for {near[0]!r}?)"
@@ -208,7 +198,8 @@ def _faults(plan: pd.DataFrame) -> Iterator[tuple[str, Any, str]]:
         plan.row.to_numpy() != np.arange(len(plan)),
         "rows count from 0; leave the column out",
     )
-    for column, allowed in {"sex": SEXES, "diagnosis": DIAGNOSES}.items():
+    given = {column: AXES[column].values for column in axes_in(plan) if not AXES[column].measure}
+    for column, allowed in {**given, "diagnosis": tuple(DIAGNOSES)}.items():
         yield (
             column,
             plan[column].notna() & ~plan[column].isin(allowed),
@@ -227,15 +218,18 @@ def _faults(plan: pd.DataFrame) -> Iterator[tuple[str, Any, str]]:
         ~plan.conditions.fillna("").isin(lists),
         f"it takes {', '.join(CONDITIONS)}, joined by ;",
     )
-    for column, (low, high) in {"age": AGE_RANGE, "bmi": BMI_RANGE}.items():
+    for column, (low, high) in numbers_in(plan).items():
         values = pd.to_numeric(plan[column], errors="coerce")
         unfit = plan[column].notna() & ~values.between(low, high)
         yield column, unfit, f"it takes numbers from {low:g} to {high:g}, or nothing"
     yield from contradictions(
         plan,
         {
-            "age_band": age_band(plan.age),
-            "bmi_band": bmi_band(plan.bmi),
+            **{
+                column: cut(AXES[column], plan[AXES[column].measure])
+                for column in axes_in(plan)
+                if AXES[column].measure in plan
+            },
             "label": plan.diagnosis.map(DIAGNOSES),
             "group": group_names(plan),
         },
@@ -271,7 +265,7 @@ def contradictions(
     """Columns that say something else than what follows from the row's other columns."""
     for column, should in follows.items():
         given, should = plan[column], should.set_axis(plan.index)
-        allowed = f"; it takes {', '.join(AXES[column])}" if column in AXES else ""
+        allowed = f"; it takes {', '.join(AXES[column].values)}" if column in AXES else ""
         differs = (
             given.notna().to_numpy()
             & should.notna().to_numpy()

@@ -10,18 +10,22 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import BMI_RANGE, DIAGNOSES, SEXES
-from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of
-from cmrgen.plan.rows import AGE_RANGE, planned, usable
+from cmrdata.axes import AXES, DIAGNOSES
+from cmrdata.subjects import numbers_in
+from cmrgen.plan.groups import attributes_of
+from cmrgen.plan.rows import planned, usable
 from cmrgen.prompts import FIELDS
 
-VARIED: dict[str, tuple[Any, ...]] = {  # and what it takes where nothing else is said
-    "sex": SEXES,
-    "age": tuple(AGE_OF.values()),  # years
-    "bmi": tuple(BMI_OF.values()),  # kg/m2
-    "diagnosis": tuple(DIAGNOSES),
-}
-RANGES = {"age": AGE_RANGE, "bmi": BMI_RANGE}
+
+def varied() -> dict[str, tuple[Any, ...]]:
+    """What a sweep can vary, and the values it takes where none are given: one number per band."""
+    axes = {
+        axis.given: (
+            tuple(band.typical for band in axis.bands.values()) if axis.measure else axis.values
+        )
+        for axis in AXES.values()
+    }
+    return {**axes, "diagnosis": tuple(DIAGNOSES)}
 
 
 def sweep(
@@ -49,13 +53,13 @@ def sweep(
     """
     if source_row is None:
         source_row = _most_like(index, like)
-    if attribute is not None and attribute not in VARIED:
+    if attribute is not None and attribute not in varied():
         raise ValueError(
-            f"plan.attribute={attribute}: a sweep varies one of {', '.join(VARIED)}, or null for none"
+            f"plan.attribute={attribute}: a sweep varies one of {', '.join(varied())}, or null for none"
         )
     if values is not None and attribute is None:
         raise ValueError(
-            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(VARIED)}"
+            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(varied())}"
         )
     if seeds < 1 or source_row not in index.index:
         raise ValueError(
@@ -106,24 +110,20 @@ def figures(
 
 
 def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -> list[Any]:
+    usual, ranges = varied()[attribute], numbers_in(index)
     if values is None:
-        return [
-            v for v in VARIED[attribute] if attribute != "diagnosis" or v in set(index.diagnosis)
-        ]
-    if attribute not in RANGES:
-        unfit, takes = (
-            [v for v in values if v not in VARIED[attribute]],
-            ", ".join(VARIED[attribute]),
-        )
+        return [v for v in usual if attribute != "diagnosis" or v in set(index.diagnosis)]
+    if attribute not in ranges:
+        unfit, takes = [v for v in values if v not in usual], ", ".join(usual)
     else:
-        low, high = RANGES[attribute]
+        low, high = ranges[attribute]
         unfit = [v for v in values if not (isinstance(v, int | float) and low <= v <= high)]
         takes = f"numbers from {low:g} to {high:g}"
     if unfit or not len(values):
         raise ValueError(
             f"plan.values={list(values)}: {attribute} takes {takes}; correct {unfit or 'the empty list'}"
         )
-    return [float(v) if attribute in RANGES else v for v in values]
+    return [float(v) if attribute in ranges else v for v in values]
 
 
 def _each(setting: Any) -> list[Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cmrdata.subjects import BMI_BANDS
+from cmrdata.axes import BMI
 from cmrgen.base.phases import EVEN, PAPER
 from cmrgen.base.stable_diffusion import KINDS
 from cmrgen.prompts import DISEASE, FIELDS, SEX, prompt
@@ -36,7 +36,7 @@ FEW = 10  # smaller group counts are not printed
 WORDS = {
     "sex": f"{' or '.join(SEX.values())}",
     "age": "age in 60s (the decade)",
-    "bmi": f"{', '.join(BMI_BANDS)}, each followed by BMI",
+    "bmi": f"{', '.join(BMI.values)}, each followed by BMI",
     "diagnosis": f"healthy, or with {', '.join(DISEASE.values())}",
 }
 

@@ -4,7 +4,6 @@ what is missing from it."""
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
+from cmrdata import disk
+from cmrdata.disk import DISK_FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
 from cmrgen.render.set_card import card
 from cmrstudy.runs import code_version
@@ -81,7 +81,7 @@ def written_alone(folder: Path, *, rows: int, pixels: int) -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
             f"{folder} cannot be written: {error.strerror or error}; {needed(rows, pixels)}. {remedy} and continue with "
             "resume=true, or give another place with run_dir=<folder>"
@@ -100,12 +100,8 @@ def room(rows: int, pixels: int) -> int:
 def check_room(folder: Path, *, rows: int, pixels: int) -> None:
     """Say how much the set takes; raise Unwritable when it surely does not fit."""
     print(f"{needed(rows, pixels)} in {folder}", flush=True)
-    disk = shutil.disk_usage(folder)
-    if disk.total and disk.free < room(rows, pixels):
-        raise Unwritable(
-            f"{folder}: {needed(rows, pixels)}, but only {disk.free / 1e6:,.1f} MB are free; free some space there or give "
-            "another place with run_dir=<folder>"
-        )
+    needs = f"{folder}: {needed(rows, pixels)} are needed"
+    disk.check_room(folder, room(rows, pixels), needs=needs, instead="run_dir=<folder>")
 
 
 def failures(writer: Writer) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from cmrdata.batch import LatentBatch
 from cmrgen.base.frozen import load_base, weights_hash
 from cmrgen.diffusion import denoise, follow
 from cmrstudy import runs
-from cmrstudy.checkpoints import check_fits, fingerprint_of, read
+from cmrstudy.checkpoints import check_fits, fingerprint_of, read_checkpoint
 from cmrstudy.continuing import batch_seed
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8
@@ -242,10 +242,10 @@ def start_from(module: ControlNetModule, source: Path) -> str:
             raise FileNotFoundError(
                 f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there"
             )
-        state = read(folder / WEIGHTS_FILE, source=name)["state_dict"]
+        state = read_checkpoint(folder / WEIGHTS_FILE, source=name)["state_dict"]
         mark = weights_hash(folder)
     else:
-        state = read(source, source=name)["state_dict"]
+        state = read_checkpoint(source, source=name)["state_dict"]
         parts = {key.partition(".")[0] for key in state}
         if part := next((part for part in ("average", "controlnet") if part in parts), None):
             state = {

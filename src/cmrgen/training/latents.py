@@ -18,7 +18,7 @@ from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.disk import fingerprint, write_atomic, writing
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
-from cmrdata.row_cache import Rows, filled
+from cmrdata.row_cache import RowFile, filled
 from cmrdata.store import Store
 from cmrdata.subjects import balancing_weights
 from cmrgen.base.frozen import Base, as_control
@@ -173,9 +173,9 @@ class Latents(L.LightningDataModule):
             "batch": batch,
         }
         path = store.folder / f"moments-{fingerprint({**facts, 'version': 3})}.f16"
-        files = [Rows(path, np.float16, (2 * c, h, w))]
+        files = [RowFile(path, np.float16, (2 * c, h, w))]
         if moved.any():
-            files.insert(0, Rows(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))
+            files.insert(0, RowFile(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))
 
         def encode(some: slice) -> list[torch.Tensor]:
             images, masks = (

@@ -228,11 +228,9 @@ def test_the_phantoms_heart_beats_between_its_ed_and_es():
     assert frames.index(ES_FRAME) == mean.argmin() == 4
 
 
-def test_stores_of_stacks_are_the_ones_they_were(tmp_path):
+def test_a_store_says_how_many_channels_its_images_have(tmp_path):
     pair, beat = (prepare(Phantom(subjects=40, cine=count), tmp_path) for count in (None, 4))
-    assert (
-        "channels" not in pair.meta and pair.channels == 2 and pair.images.shape[1:] == (2, 64, 64)
-    )
+    assert pair.meta["channels"] == pair.channels == 2 and pair.images.shape[1:] == (2, 64, 64)
     assert beat.meta["channels"] == beat.channels == 4 and beat.images.shape[1:] == (4, 64, 64)
     assert beat.masks.shape == (len(beat.index), 2, 64, 64) and pair.folder != beat.folder
     assert pair.subjects.equals(beat.subjects)
@@ -351,7 +349,7 @@ class Beating(FakeCohort):
 
     @property
     def settings(self):
-        return {**super().settings, **({"cine": self.cine} if self.cine else {})}
+        return {**super().settings, "cine": self.cine}
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
         rows = [

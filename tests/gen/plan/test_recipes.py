@@ -12,9 +12,10 @@ from hydra.utils import get_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cmrdata.axes import AGE, AXES, BMI
 from cmrdata.batch import LV
-from cmrdata.subjects import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
-from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
+from cmrdata.subjects import ATTRIBUTES, balancing_weights, cut, group_names
+from cmrgen.plan.groups import attributes_of, nearest_group, possible_groups, typical
 from cmrgen.plan.mask_moves import LIMITS, STILL, moved
 from cmrgen.plan.recipes import balanced, copy, random_prompt
 from cmrgen.plan.rows import COLUMNS, Drawing, check, summary
@@ -179,8 +180,12 @@ def test_absent_groups_borrow_the_nearest_groups_masks_and_say_so(lacking):
         words = attributes_of(row.group)
         assert row.borrowed == of.group == nearest_group(row.group, present)
         assert (row.sex, row.age_band, row.bmi_band, row.diagnosis) == tuple(words.values())
-        assert row.age == (of.age if of.age_band == row.age_band else AGE_OF[row.age_band])
-        assert row.bmi == (of.bmi if of.bmi_band == row.bmi_band else BMI_OF[row.bmi_band])
+        assert row.age == (
+            of.age if of.age_band == row.age_band else typical("age_band")[row.age_band]
+        )
+        assert row.bmi == (
+            of.bmi if of.bmi_band == row.bmi_band else typical("bmi_band")[row.bmi_band]
+        )
     assert plan.prompt.tolist() == [prompt(row) for _, row in plan.iterrows()]
     assert summary(plan).set_index("group").borrowed.to_dict() == {
         group: 10 * (group in absent) for group in possible_groups(lacking)
@@ -306,7 +311,7 @@ def test_fig_3_varies_bmi_and_fig_4_the_seed_and_nothing_else(index, subjects):
         assert varied == {"row", "bmi", "bmi_band", "prompt", "group", "borrowed"}
         assert (
             part.bmi_band.tolist()
-            == bmi_band(part.bmi).tolist()
+            == cut(BMI, part.bmi).tolist()
             == ["normal", "overweight", "obese"]
         )
         assert part.prompt.tolist() == [prompt(row) for _, row in part.iterrows()]
@@ -417,7 +422,10 @@ def test_random_prompts_are_independent_of_the_mask_but_for_the_diagnosis(index,
         plan.diagnosis.tolist() == own.diagnosis.tolist()
         and plan.conditions.tolist() == own.conditions.tolist()
     )
-    for axis, levels in {**AXES, "diagnosis": ("healthy", "hf")}.items():
+    for axis, levels in {
+        **{axis: of.values for axis, of in AXES.items()},
+        "diagnosis": ("healthy", "hf"),
+    }.items():
         shares = plan[axis].value_counts(normalize=True)
         expected = (
             {"<60": 0.25, "60-70": 0.25, "70+": 0.5}
@@ -439,11 +447,15 @@ def test_random_prompts_say_nothing_a_cohort_does_not_know(index):
     table = index.assign(sex=None, age=np.nan, age_band=None)
     table["group"] = group_names(table)
     plan = random_prompt(table, count=60)
-    assert plan.sex.isna().all() and plan.age.isna().all() and set(plan.bmi) == set(BMI_OF.values())
+    assert (
+        plan.sex.isna().all()
+        and plan.age.isna().all()
+        and set(plan.bmi) == set(typical("bmi_band").values())
+    )
     nobody = index.assign(age=index.age.where(index.split != "train"))
     assert random_prompt(nobody, count=9).age.isna().all()
     young = index.assign(age=index.age - 40)
-    young["age_band"] = age_band(young.age)
+    young["age_band"] = cut(AGE, young.age)
     young["group"] = group_names(young)
     assert set(random_prompt(young, count=60).age) <= {5.0, 15.0, 25.0, 35.0, 45.0}
 

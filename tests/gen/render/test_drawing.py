@@ -434,7 +434,7 @@ def test_a_disk_that_is_too_small_is_told_before_any_image(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 20_000, 20_000))
     with pytest.raises(
-        Unwritable, match=r"5 images of 32 px: 0.0 MB, but only 0.0 MB are free.*run_dir="
+        Unwritable, match=r"5 images of 32 px: 0.0 MB are needed, 0.0 MB are free.*run_dir="
     ):
         render(rendered[0], cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert "5 images of 32 px: 0.0 MB in" in capsys.readouterr().out and not drawn

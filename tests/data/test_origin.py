@@ -278,7 +278,7 @@ def test_rows_that_disagree_with_their_names_or_are_not_there_are_refused(source
 def test_a_colleague_without_the_salt_opens_a_copied_store(source, tmp_path):
     first = store(source, tmp_path / "mine")
     theirs = tmp_path / "theirs" / first.folder.name
-    shutil.copytree(first.folder, theirs, ignore=shutil.ignore_patterns(origin.NAME))
+    shutil.copytree(first.folder, theirs, ignore=shutil.ignore_patterns(origin.ORIGIN_FILE))
     again = store(None, tmp_path / "theirs")
     assert again.folder == theirs and again.fingerprint == first.fingerprint
     assert not (tmp_path / "theirs" / "salt").exists()

@@ -3,10 +3,11 @@ functions of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ MARKERS = "osD^vP*X"
 LEGEND = "line: 95 % interval; hollow: too few subjects for one"
 
 
-def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
+def forest_figure(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
     """A subgroup a row, an arm a mark with its interval: columns subgroup, axis, arm, n, positives,
     mean, low, high."""
     groups, arms = list(dict.fromkeys(table.subgroup)), list(dict.fromkeys(table.arm))
@@ -39,30 +40,30 @@ def forest(table: pd.DataFrame, *, label: str = "balanced accuracy") -> Figure:
     return figure
 
 
-def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
+def gaps_figure(table: pd.DataFrame) -> Figure:
     """Largest difference between subgroups per axis and arm: columns axis, arm, corrected, low,
     high, difference, expected.
 
     A mark is the corrected gap with its interval, a cross what was observed, a tick what equal
     subgroups give.
     """
-    shown = table.rename(columns={"axis": "row", "corrected": "mean"})
-    axes, arms = list(dict.fromkeys(shown.row)), list(dict.fromkeys(shown.arm))
+    rows = table.rename(columns={"axis": "row", "corrected": "mean"})
+    axes, arms = list(dict.fromkeys(rows.row)), list(dict.fromkeys(rows.arm))
     with matplotlib.rc_context(STYLE):
         figure = Figure(
             figsize=(WIDTH, 1.4 + max(len(axes), 1) * (0.22 + 0.16 * len(arms))),
             layout="constrained",
         )
         panel = figure.subplots()
-        _marks(panel, shown, axes, arms)
+        _marks(panel, rows, axes, arms)
         height = 0.8 / len(arms)
         for k, arm in enumerate(arms):
-            part = shown[shown.arm == arm].set_index("row").reindex(axes)
+            own = rows[rows.arm == arm].set_index("row").reindex(axes)
             places = np.arange(len(axes)) + (k - (len(arms) - 1) / 2) * height
-            panel.plot(part.difference, places, "x", color=GREY, markersize=5, zorder=1)
-            panel.plot(part.expected, places, "|", color=INK, markersize=8, zorder=1)
+            panel.plot(own.difference, places, "x", color=GREY, markersize=5, zorder=1)
+            panel.plot(own.expected, places, "|", color=INK, markersize=8, zorder=1)
         panel.set_xlim(left=0)
-        panel.set_yticks(np.arange(len(axes)), [titles.get(axis, axis) for axis in axes])
+        panel.set_yticks(np.arange(len(axes)), axes)
         panel.set_xlabel(
             "gap in balanced accuracy between subgroups, less the bias of picking extremes\n"
             f"{LEGEND}\ncross: as observed; tick: mean of equal subgroups"
@@ -71,19 +72,17 @@ def gaps(table: pd.DataFrame, titles: Mapping[str, str]) -> Figure:
     return figure
 
 
-def decision(table: pd.DataFrame) -> Figure:
+def decision_figure(table: pd.DataFrame) -> Figure:
     """Decision curve: columns arm, threshold, net_benefit, low, high, treat_all."""
     arms = list(dict.fromkeys(table.arm))
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         panel = figure.subplots()
         for k, arm in enumerate(arms):
-            part, colour = table[table.arm == arm], COLOURS[k % len(COLOURS)]
-            panel.plot(
-                part.threshold, part.net_benefit, color=colour, linewidth=1.6, label=str(arm)
-            )
+            own, colour = table[table.arm == arm], COLOURS[k % len(COLOURS)]
+            panel.plot(own.threshold, own.net_benefit, color=colour, linewidth=1.6, label=arm)
             panel.fill_between(
-                part.threshold, part.low, part.high, color=colour, alpha=0.12, linewidth=0
+                own.threshold, own.low, own.high, color=colour, alpha=0.12, linewidth=0
             )
         everybody = table[table.arm == arms[0]]
         panel.plot(
@@ -114,20 +113,20 @@ def decision(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def calibration(table: pd.DataFrame) -> Figure:
+def calibration_figure(table: pd.DataFrame) -> Figure:
     """Reliability: a panel per arm; columns arm, n, predicted, share; a dot's area grows with its
     predictions."""
     arms = list(dict.fromkeys(table.arm))
     with matplotlib.rc_context(STYLE):
         figure, panels = _panels(len(arms))
         for k, (panel, arm) in enumerate(zip(panels, arms, strict=False)):
-            part = table[(table.arm == arm) & (table.n > 0)]
+            own = table[(table.arm == arm) & (table.n > 0)]
             panel.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle=":")
-            panel.plot(part.predicted, part.share, color=COLOURS[k % len(COLOURS)], linewidth=1.2)
-            size = 8 + 90 * np.sqrt(part.n / table.n.max())
+            panel.plot(own.predicted, own.share, color=COLOURS[k % len(COLOURS)], linewidth=1.2)
+            size = 8 + 90 * np.sqrt(own.n / table.n.max())
             panel.scatter(
-                part.predicted,
-                part.share,
+                own.predicted,
+                own.share,
                 s=size,
                 color=COLOURS[k % len(COLOURS)],
                 clip_on=False,
@@ -142,7 +141,7 @@ def calibration(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def confusion(table: pd.DataFrame) -> Figure:
+def confusion_figure(table: pd.DataFrame) -> Figure:
     """Confusion matrices, a panel per arm: columns arm, tp, fn, fp, tn (means over runs); shade:
     share of the row."""
     arms = list(table.arm)
@@ -160,13 +159,13 @@ def confusion(table: pd.DataFrame) -> Figure:
             )
             for tick in panel.get_yticklabels():
                 tick.set(rotation=90, va="center")
-            panel.set_title(_broken(str(row.arm)), fontsize=10)
+            panel.set_title(_broken(row.arm), fontsize=10)
         figure.supxlabel("decided", fontsize=11)
         figure.supylabel("is", fontsize=11)
     return figure
 
 
-def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
+def ranks_figure(ranks: pd.Series, critical: float, *, title: str = "") -> Figure:
     """Mean ranks (1 = best) on a line; a bar joins arms nearer than `critical`, which the test does
     not tell apart."""
     ordered = ranks.sort_values(kind="stable")
@@ -200,26 +199,34 @@ def critical_difference(ranks: pd.Series, critical: float, *, title: str = "") -
             y = 0.18 + 0.16 * j
             ends = [ordered.iloc[start] - 0.02 * span, ordered.iloc[end] + 0.02 * span]
             panel.plot(ends, [y, y], color=INK, linewidth=4, solid_capstyle="round")
-        for j, (arm, rank) in enumerate(ordered.items()):
-            left = j < half
-            y = top + step * (j if left else k - 1 - j)
-            edge = 1 - 0.04 * span if left else k + 0.04 * span
-            panel.plot(
-                [rank, rank, edge],
-                [0, y, y],
-                color=COLOURS[list(ranks.index).index(arm) % len(COLOURS)],
-            )
-            panel.text(
-                edge - 0.02 * span if left else edge + 0.02 * span,
-                y,
-                f"{_broken(str(arm))} ({rank:.2f})",
-                ha="right" if left else "left",
-                va="center",
-                fontsize=10,
-            )
+        _names_of_ranks(panel, ordered, list(ranks.index), span=span, top=top, step=step)
         if title:
             panel.set_title(title, fontsize=11, loc="left")
     return figure
+
+
+def _names_of_ranks(
+    panel: Axes, ordered: pd.Series, arms: Sequence[str], *, span: int, top: float, step: float
+) -> None:
+    """Each arm's name at the end of a line to its rank: the better half left, the others right."""
+    k, half = len(ordered), (len(ordered) + 1) // 2
+    for j, (arm, rank) in enumerate(ordered.items()):
+        left = j < half
+        y = top + step * (j if left else k - 1 - j)
+        edge = 1 - 0.04 * span if left else k + 0.04 * span
+        panel.plot(
+            [rank, rank, edge],
+            [0, y, y],
+            color=COLOURS[arms.index(arm) % len(COLOURS)],
+        )
+        panel.text(
+            edge - 0.02 * span if left else edge + 0.02 * span,
+            y,
+            f"{_broken(arm)} ({rank:.2f})",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=10,
+        )
 
 
 def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence[str]) -> None:
@@ -227,22 +234,22 @@ def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence
     undefined."""
     height = 0.8 / len(arms)
     for k, arm in enumerate(arms):
-        part = table[table.arm == arm].set_index("row").reindex(list(rows))
+        own = table[table.arm == arm].set_index("row").reindex(list(rows))
         places = np.arange(len(rows)) + (k - (len(arms) - 1) / 2) * height
         colour = COLOURS[k % len(COLOURS)]
-        panel.hlines(places, part.low, part.high, color=colour, linewidth=2)
-        sure = part.low.notna().to_numpy()
-        for some, fill in ((sure, colour), (~sure, "white")):
+        panel.hlines(places, own.low, own.high, color=colour, linewidth=2)
+        sure = own.low.notna().to_numpy()
+        for which, fill in ((sure, colour), (~sure, "white")):
             panel.plot(
-                part["mean"][some],
-                places[some],
+                own["mean"][which],
+                places[which],
                 MARKERS[k % len(MARKERS)],
                 color=colour,
                 markerfacecolor=fill,
                 markersize=5.5,
             )
-        panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=str(arm))
-    undefined = {row: bool(part["mean"].isna().all()) for row, part in table.groupby("row")}
+        panel.plot([], [], MARKERS[k % len(MARKERS)], color=colour, markersize=5.5, label=arm)
+    undefined = {row: bool(own["mean"].isna().all()) for row, own in table.groupby("row")}
     for y, row in enumerate(rows):
         if undefined[row]:
             panel.text(
@@ -258,6 +265,7 @@ def _marks(panel: Axes, table: pd.DataFrame, rows: Sequence[str], arms: Sequence
 
 
 def _panels(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with so many panels."""
     columns = min(4, max(count, 1))
     rows = -(-count // columns) or 1
     figure = Figure(
@@ -269,24 +277,26 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _cliques(ranks: np.ndarray, critical: float) -> list[tuple[int, int]]:
+def _cliques(ranks: npt.NDArray[np.float64], critical: float) -> list[tuple[int, int]]:
     """First and last position of the longest stretches of sorted ranks that lie within
     `critical`."""
-    found: list[tuple[int, int]] = []
+    stretches: list[tuple[int, int]] = []
     for start in range(len(ranks)):
         end = (
             int(np.flatnonzero(ranks <= ranks[start] + critical)[-1])
             if np.isfinite(critical)
             else start
         )
-        if end > start and (not found or end > found[-1][1]):
-            found.append((start, end))
-    return found
+        if end > start and (not stretches or end > stretches[-1][1]):
+            stretches.append((start, end))
+    return stretches
 
 
 def _columns(arms: Sequence[str]) -> int:
-    return min(4, len(arms)) if max(map(len, map(str, arms)), default=0) < 16 else 2
+    """Of a legend: fewer where names are long."""
+    return min(4, len(arms)) if max(map(len, arms), default=0) < 16 else 2
 
 
 def _broken(arm: str) -> str:
-    return str(arm).replace(", ", ",\n")
+    """A name in lines."""
+    return arm.replace(", ", ",\n")
