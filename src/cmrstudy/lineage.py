@@ -12,8 +12,8 @@ import os
 import re
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,19 @@ def run_id(folder: Path) -> str:
         if given:
             beside.replace(path)
         else:
-            with suppress(FileExistsError):  # another process of this run was first
-                os.link(beside, path)
-            beside.unlink()
+            _first(beside, path)
     return path.read_text().strip()
+
+
+def _first(beside: Path, path: Path) -> None:
+    """Puts a file in place unless another process of this run has put its own there."""
+    try:
+        os.link(beside, path)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        beside.replace(path)
+    beside.unlink(missing_ok=True)
 
 
 def card(place: str | Path, *, facts: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
@@ -87,6 +96,13 @@ def tell(folder: Path, facts: Mapping[str, Any], *, used: Sequence[str | Path] =
     run, record = _current(), runs.record(folder)
     if run is None or record is None:
         return
+    with _harmless(folder):
+        _tell(run, record, facts, used=used)
+
+
+def _tell(
+    run: Any, record: runs.Record, facts: Mapping[str, Any], *, used: Sequence[str | Path]
+) -> None:
     inputs = [(of["at"], of["fingerprint"]) for of in record.inputs.values() if of.get("at")]
     cards = {}
     for place, mark in [*inputs, *((place, None) for place in used)]:
@@ -98,16 +114,18 @@ def tell(folder: Path, facts: Mapping[str, Any], *, used: Sequence[str | Path] =
         _use(run, artifact(of))
         cards[of["run"]] = of["fingerprint"]
     known = {"fingerprint": fingerprint(cards), **facts} if used else facts
-    if of := card(folder, facts=known):
+    if of := card(record.folder, facts=known):
         run.log_artifact(artifact({**of, "made from": cards} if used else of))
 
 
 def publish(name: str, kind: str, files: Sequence[Path]) -> None:
     """Give the W&B run of this process, where there is one, files as an artifact, of which W&B keeps
     every version that differs."""
+    if (run := _current()) is None:
+        return
     import wandb
 
-    if run := _current():
+    with _harmless(name):
         made = wandb.Artifact(_named(name), type=kind)
         for path in files:
             made.add_file(str(path), name=path.name)
@@ -122,6 +140,15 @@ def artifact(of: Mapping[str, Any]) -> Any:
     with made.new_file("card.json") as file:
         json.dump(of, file, indent=1, sort_keys=True)
     return made
+
+
+@contextmanager
+def _harmless(of: str | Path) -> Iterator[None]:
+    """What W&B refuses is said, and fails no run that has done its work."""
+    try:
+        yield
+    except Exception as error:
+        print(f"W&B: {of} is left out of the lineage ({type(error).__name__}: {error})", flush=True)
 
 
 def _current() -> Any:

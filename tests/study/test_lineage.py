@@ -156,3 +156,35 @@ def test_an_agents_id_and_one_that_was_asked_for_win(tmp_path, monkeypatch):
 def test_without_a_wandb_run_nothing_is_told(chain):
     assert wandb.run is None
     lineage.tell(chain["set"], runs.facts(chain["set"]))
+
+
+def test_what_wandb_refuses_is_said_and_fails_no_run(chain, monkeypatch, capsys):
+    class Refusing:
+        disabled = False
+
+        def _log_artifact(self, *_: Any, **__: Any) -> None:
+            raise RuntimeError("artifacts are full")
+
+        log_artifact = _log_artifact
+
+    monkeypatch.setattr(wandb, "run", Refusing())
+    lineage.tell(chain["set"], runs.facts(chain["set"]))
+    lineage.publish("table2-study", "table", [])
+    told = capsys.readouterr().out
+    assert told.count("left out of the lineage (RuntimeError: artifacts are full)") == 2
+
+
+def test_two_processes_agree_on_an_id_also_without_hard_links(tmp_path, monkeypatch):
+    monkeypatch.delenv("WANDB_RUN_ID", raising=False)
+    (tmp_path / "mine").write_text("first")
+    (tmp_path / "other").write_text("second")
+    lineage._first(tmp_path / "mine", tmp_path / "id")
+    lineage._first(tmp_path / "other", tmp_path / "id")
+    assert [path.name for path in tmp_path.iterdir()] == ["id"]
+    assert (tmp_path / "id").read_text() == "first"
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    assert lineage.run_id(tmp_path / "run") == lineage.run_id(tmp_path / "run")
