@@ -211,8 +211,8 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
             text: str,
             what: str,
             sex: str,
-            age: float | None,
-            bmi: float | None,
+            age: str,
+            bmi: str,
             diagnosis: str,
             seed: str,
             steps: float,
@@ -412,8 +412,9 @@ def _person(studio: Studio, begin: Chosen) -> dict[str, Any]:
             elem_id="diagnosis",
         )
     with gr.Row():
-        age = gr.Number(usual["age"], label="Age, years", visible="age" in fields, elem_id="age")
-        bmi = gr.Number(usual["bmi"], label="BMI, kg/m²", visible="bmi" in fields, elem_id="bmi")
+        # not gr.Number, which makes 0 of what is unknown
+        age = gr.Textbox(usual["age"], label="Age, years", visible="age" in fields, elem_id="age")
+        bmi = gr.Textbox(usual["bmi"], label="BMI, kg/m²", visible="bmi" in fields, elem_id="bmi")
     return {"sex": sex, "age": age, "bmi": bmi, "diagnosis": diagnosis}
 
 
@@ -423,15 +424,15 @@ def _values(heart: Heart) -> dict[str, Any]:
     return {
         **heart.attributes,
         "sex": heart.attributes["sex"] or "",
-        "age": None if age is None else math.floor(age),
-        "bmi": None if bmi is None else math.floor(10 * bmi) / 10,
+        "age": "" if age is None else f"{math.floor(age)}",
+        "bmi": "" if bmi is None else f"{math.floor(10 * bmi) / 10:g}",
     }
 
 
 def _wish(
     sex: str | None,
-    age: float | None,
-    bmi: float | None,
+    age: str | None,
+    bmi: str | None,
     diagnosis: str,
     seed: str,
     steps: float | None,
@@ -446,7 +447,20 @@ def _wish(
         if value is None:
             raise ValueError(f"{name} is empty; give a number")
     assert steps is not None and guidance is not None
-    return Wish(sex or None, age, bmi, diagnosis, int(text), int(steps), float(guidance), guides)
+    years, index = (_known(name, value) for name, value in (("age", age), ("bmi", bmi)))
+    return Wish(
+        sex or None, years, index, diagnosis, int(text), int(steps), float(guidance), guides
+    )
+
+
+def _known(name: str, text: str | None) -> float | None:
+    """The number in a text field; None where it is empty. Raises ValueError for other text."""
+    if not (text := (text or "").strip()):
+        return None
+    try:
+        return float(text.replace(",", "."))
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; give a number, or nothing") from None
 
 
 def _heading(studio: Studio, run: str, *, local: bool) -> str:
@@ -455,7 +469,7 @@ def _heading(studio: Studio, run: str, *, local: bool) -> str:
     privacy = (
         ""
         if studio.phantom
-        else " Masks and images of real people stay on this machine; nothing is kept on disk."
+        else " Their masks and images stay on this machine, and this page writes nothing to its disk."
     )
     return (
         f'<h1>Draw a heart <span class="place{"" if local else " open"}">{place}</span></h1>'

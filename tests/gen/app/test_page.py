@@ -60,6 +60,10 @@ def test_masks_of_real_people_are_offered_on_this_machine_alone(
     # nothing but the page itself calls what the page calls
     assert {of["api_visibility"] for of in config["dependencies"]} == {"private"}
 
+    known = studio.heart(studio.groups()[0], 1).attributes if offered else None
+    assert (parts["age"].get("value") or "") == (
+        str(int(known["age"])) if known else ""
+    )  # nothing, not 0
     choose = next(of.fn for of in blocks.fns.values() if of.name == "<lambda>" and of.inputs[1:])
     said = choose(studio.groups()[0], page.Chosen(page.masks.usual_heart(studio.pixels, mm=None)))
     assert ("on this machine alone" in said[-1]) is not offered
@@ -94,7 +98,7 @@ class Visit:
         self.page.mouse.up()
 
     def number(self, place: str, value: str) -> None:
-        field = self.page.locator(f"{place} input").first
+        field = self.page.locator(f"{place} input, {place} textarea").first
         field.fill(value)
         field.press("Tab")
 
@@ -275,6 +279,28 @@ def test_without_judges_the_page_says_why(run: Path, cohort: Store, tmp_path: Pa
         preparation.state
         == "No judges: none of sex, age varies among the training rows; add subjects"
     )
+
+
+@needs_gradio
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"age": "old"}, "age is 'old'; give a number, or nothing"),
+        ({"seed": "-1"}, "seed is '-1'; give a whole number"),
+        ({"seed": "²"}, "seed is '²'"),
+        ({"steps": None}, "steps is empty"),
+        ({"guidance": None}, "guidance is empty"),
+    ],
+)
+def test_controls_that_hold_no_number_are_named(change, told):
+    from cmrgen.app import page
+
+    given = {"sex": "", "age": "", "bmi": "22,5", "diagnosis": "hf", "seed": " 7 "}
+    given |= {"steps": 3, "guidance": 2, "guides": "both"}
+    wish = page._wish(**given)
+    assert (wish.sex, wish.age, wish.bmi, wish.seed) == (None, None, 22.5, 7)
+    with pytest.raises(ValueError, match=re.escape(told)):
+        page._wish(**given | change)
 
 
 @needs_gradio
