@@ -59,8 +59,8 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     from cmrdata import scale
     from cmrdata.prepare import prepare
     from cmrgen.plan import repeats, rows
-    from cmrgen.render.drawing import load_generator, render_sweep
-    from cmrgen.render.generator import check_cohort, facts_of
+    from cmrgen.render.drawing import render_sweep
+    from cmrgen.render.generator import check_cohort, facts_of, load_generator
     from cmrgen.render.shards import finished_all, merge, render_shards
 
     sampler, trained = instantiate(cfg.sampler), facts_of(cfg.generator)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy import commands, dashboards, overrides, paths, processes, runs
 from cmrstudy.announce import intention
-from cmrstudy.inputs import file_hash, kind_at, origin_at
+from cmrstudy.inputs import file_hash, kind_at, origin_at, weights_hash
 from cmrstudy.processes import quiet
 
 SCORE = "best_val_balanced_accuracy"
@@ -209,7 +209,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrdata.prepare import prepare
-    from cmrgen.base import frozen as base
+    from cmrgen.base.small import save_base
     from cmrgen.training import small_base
     from cmrgen.training.latents import Latents
 
@@ -265,7 +265,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         )
     if follows(cfg):
         return {}
-    base.save_base(frozen, folder / "base", text_config=small_base.TEXT)
+    save_base(frozen, folder / "base", text_config=small_base.TEXT)
     facts = {
         "command": paths.shareable(sys.argv),
         "seed": cfg.seed,
@@ -279,7 +279,7 @@ def train_base(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         **second_stage,
         "autoencoder_steps": begun.global_step,
         "unet_steps": ended.global_step,
-        "base_fingerprint": base.weights_hash(folder / "base"),
+        "base_fingerprint": weights_hash(folder / "base"),
     }
     small_base.write_card(
         folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts
@@ -293,8 +293,8 @@ def train_controlnet(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 
     from cmrdata import scale
     from cmrdata.prepare import prepare
-    from cmrgen.base.frozen import check_base
-    from cmrgen.render.drawing import save_generator
+    from cmrgen.base.load import check_base
+    from cmrgen.render.generator import save_generator
     from cmrgen.training.controlnet import start_from
     from cmrgen.training.preview import PreviewGrid
 
@@ -345,7 +345,7 @@ def export_generator(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     from hydra.utils import instantiate
 
     from cmrgen.publish.diffusers_folder import export
-    from cmrgen.render.drawing import load_generator
+    from cmrgen.render.generator import load_generator
 
     sampler = instantiate(cfg.sampler)
     generator = load_generator(cfg.generator, base_weights=cfg.base.weights)

@@ -34,7 +34,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.controlnet import CONDITIONING_CHANNELS, ControlNetModule

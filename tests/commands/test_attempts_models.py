@@ -17,7 +17,7 @@ from cmrcls.classifier import Classifier
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.base.frozen import load_base
+from cmrgen.base.load import load_base
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import ControlNetModule
 from cmrgen.training.latents import EvenDraws, Latents

@@ -155,7 +155,8 @@ def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
 
 
 def test_a_base_remembers_its_channels(tmp_path):
-    from cmrgen.base.frozen import load_base, save_base
+    from cmrgen.base.load import load_base
+    from cmrgen.base.small import save_base
     from cmrgen.training import small_base
 
     networks = (

@@ -2,32 +2,25 @@
 interface.
 
 `Base` is deliberately no nn.Module: held by a LightningModule it is neither trained, nor
-checkpointed, nor copied. A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/
-(an open_clip text tower) and base.json.
+checkpointed, nor copied. Where one comes from: cmrgen.base.load.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cmrdata.batch import LatentBatch, ed_es_ed
-from cmrgen.base.phases import EVEN, PAPER, checked, three_channels, two_phases
+from cmrgen.base.phases import EVEN, checked, three_channels, two_phases
 from cmrgen.base.portions import DECODED, ENCODED, PROMPTS, Portions, together
 from cmrgen.base.resampling import resampled
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
-from cmrstudy.inputs import weights_hash
-from cmrstudy.paths import shipped
 
 
 class Base:
@@ -223,94 +216,6 @@ def as_control(masks: Tensor, pixels: int) -> Tensor:
         if x.shape[-1] == pixels
         else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
     )
-
-
-def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
-    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15"
-    (see cmrgen.base.stable_diffusion)."""
-    if kind == "folder":
-        return _load_folder(weights)
-    from cmrgen.base.stable_diffusion import load_sd
-
-    return load_sd(weights, kind=kind, **options)
-
-
-def check_base(*, weights: str, kind: str = "folder", **_: Any) -> None:
-    """Raise FileNotFoundError where `load_base` surely would; reads and downloads nothing."""
-    if kind == "folder":
-        _base_folder(weights)
-    else:
-        from cmrgen.base.weights import KINDS, on_disk
-
-        if kind in KINDS:
-            on_disk(weights, kind)
-
-
-def _base_folder(weights: str) -> Path:
-    folder = shipped(weights)
-    if not (folder / "base.json").exists():
-        raise FileNotFoundError(
-            f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
-            "(runs/base/0/base) or leave the default, the phantom base in assets/"
-        )
-    return folder
-
-
-def _load_folder(weights: str) -> Base:
-    folder = _base_folder(weights)
-    facts = json.loads((folder / "base.json").read_text())
-
-    def text() -> nn.Module:
-        tower = TextTransformer(**facts["text"])
-        tower.load_state_dict(
-            {k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()}
-        )
-        return tower
-
-    def diffusers(kind: Any, name: str) -> Callable[[], nn.Module]:
-        return lambda: kind.from_pretrained(
-            folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False
-        )
-
-    vae = json.loads((folder / "vae" / "config.json").read_text())
-    return Base(
-        parts={
-            "vae": diffusers(AutoencoderKL, "vae"),
-            "unet": diffusers(UNet2DConditionModel, "unet"),
-            "text": text,
-        },
-        schedule=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
-        shift=torch.tensor(facts["shift"]).view(-1, 1, 1),
-        scale=torch.tensor(facts["scale"]).view(-1, 1, 1),
-        pixels=facts["pixels"],
-        factor=2 ** (len(vae["block_out_channels"]) - 1),
-        tokens=facts["text"]["context_length"],
-        fingerprint=weights_hash(folder),
-        channels=facts.get("channels", PAPER),
-    )
-
-
-def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
-    """Write a base folder in half precision (about 9 MB for the small one); JSON configs and
-    safetensors only."""
-    for name, network in (("vae", base.vae), ("unet", base.unet)):
-        network.half().save_pretrained(folder / name, safe_serialization=True)
-        network.float()
-    (folder / "text").mkdir(parents=True, exist_ok=True)
-    (folder / "scheduler").mkdir(exist_ok=True)
-    save_file(
-        {k: v.half().contiguous() for k, v in base.text.state_dict().items()},
-        folder / "text" / "model.safetensors",
-    )
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
-    facts = {
-        "pixels": base.pixels,
-        "channels": base.channels,
-        "shift": base.shift.flatten().tolist(),
-        "scale": base.scale.flatten().tolist(),
-        "text": text_config,
-    }
-    (folder / "base.json").write_text(json.dumps(facts, indent=1))
 
 
 @lru_cache

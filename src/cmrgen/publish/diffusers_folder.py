@@ -27,7 +27,7 @@ from cmrdata.disk import sync_entries
 from cmrgen.base.frozen import Base
 from cmrgen.base.stable_diffusion import open_to_clip
 from cmrgen.publish.model_card import LICENCES, card
-from cmrgen.render.drawing import Generator
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import SAMPLERS, Sampler, scheduler
 
 # transformers' names of open_clip's last two tokens

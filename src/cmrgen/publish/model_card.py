@@ -16,7 +16,7 @@ import yaml
 
 from cmrdata.subjects import BMI_BANDS
 from cmrgen.base.phases import EVEN, PAPER
-from cmrgen.base.stable_diffusion import KINDS
+from cmrgen.base.weights import KINDS
 from cmrgen.prompts import DISEASE, FIELDS, SEX, prompt
 
 # kind of base -> its licence's tag on the hub, its name and its text

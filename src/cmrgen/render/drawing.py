@@ -31,11 +31,7 @@ from cmrgen.render.folder import (
     shard_of,
     written_alone,
 )
-from cmrgen.render.generator import Generator as Generator
-from cmrgen.render.generator import blank
-from cmrgen.render.generator import embedded_once as embedded_once
-from cmrgen.render.generator import load_generator as load_generator
-from cmrgen.render.generator import save_generator as save_generator
+from cmrgen.render.generator import Generator, blank
 from cmrgen.render.sampler import Sampler
 
 STORED = "percentiles, exact inverse"  # how drawn images become the set's bytes, see `as_stored`

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from diffusers import ControlNetModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
-from cmrgen.base.frozen import Base, as_control, load_base
+from cmrgen.base.frozen import Base, as_control
+from cmrgen.base.load import load_base
 from cmrgen.base.portions import drawn, together
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
-from cmrgen.render.sampler import Sampler, scheduler
+from cmrgen.render.sampler import Sampler, embedded_once, reused, scheduler
 from cmrstudy import runs
 from cmrstudy.inputs import weights_hash
 
@@ -29,7 +30,6 @@ PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed"
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
 SHIPPED = "assets/phantom-base"  # the base of the default, wherever this program lies now
-READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 
 @dataclass
@@ -191,58 +191,6 @@ def blank(images: Tensor) -> Tensor:
     decoder."""
     flat = images.flatten(1)
     return ~flat.isfinite().all(1) | (flat.amin(1) == flat.amax(1))
-
-
-@contextmanager
-def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
-    """The mask's embedding depends on neither time nor prompt: inside this block the network takes
-    it ready-made."""
-    embedding = controlnet.controlnet_cond_embedding
-    controlnet.controlnet_cond_embedding = READY
-    try:
-        yield embedding(control)
-    finally:
-        controlnet.controlnet_cond_embedding = embedding
-
-
-@contextmanager
-def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable[[int], None]]:
-    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th
-    step only.
-
-    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x
-    and time. Call what is yielded with the number of rows before each step; another number than
-    before begins anew. Not for training.
-    """
-    deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
-    own = {network: vars(network).get("forward") for network in deep}
-    known: dict[nn.Module, Any] = {}
-    step = {"number": 0, "rows": -1}
-
-    def begin(rows: int) -> None:
-        if rows != step["rows"] or step["number"] == every:
-            known.clear()
-            step.update(number=0, rows=rows)
-        step["number"] += 1
-
-    def remembering(network: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def remembered(*args: Any, **kwargs: Any) -> Any:
-            if network not in known:
-                known[network] = forward(*args, **kwargs)
-            return known[network]
-
-        return remembered
-
-    try:
-        for network in deep:
-            network.forward = remembering(network, network.forward)
-        yield begin
-    finally:
-        for network in deep:
-            if own[network] is None:
-                vars(network).pop("forward", None)
-            else:
-                network.forward = own[network]
 
 
 def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:

@@ -1,5 +1,5 @@
 """How images are sampled: scheduler, steps and guidance as one object, checked once, that travels
-whole.
+whole; and forwards that several steps share.
 
 `generate.py`, the previews of a training and an export all draw with what conf/sampler says.
 """
@@ -7,11 +7,18 @@ whole.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, UniPCMultistepScheduler
+from diffusers import (
+    ControlNetModel,
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor, nn
 
 SAMPLERS = {
     "ddim": DDIMScheduler,
@@ -20,6 +27,7 @@ SAMPLERS = {
 }
 WHOLE = (0.0, 1.0)  # the interval of the steps in which guidance counts
 GUIDES = ("prompt", "both")  # what guidance pushes towards
+READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 
 @dataclass(frozen=True)
@@ -93,3 +101,55 @@ def known(name: str) -> type[Any]:
 def scheduler(name: str, schedule: dict[str, Any]) -> Any:
     """A diffusers scheduler of the base's noise schedule."""
     return known(name).from_config({k: v for k, v in schedule.items() if not k.startswith("_")})
+
+
+@contextmanager
+def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
+    """The mask's embedding depends on neither time nor prompt: inside this block the network takes
+    it ready-made."""
+    embedding = controlnet.controlnet_cond_embedding
+    controlnet.controlnet_cond_embedding = READY
+    try:
+        yield embedding(control)
+    finally:
+        controlnet.controlnet_cond_embedding = embedding
+
+
+@contextmanager
+def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable[[int], None]]:
+    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th
+    step only.
+
+    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x
+    and time. Call what is yielded with the number of rows before each step; another number than
+    before begins anew. Not for training.
+    """
+    deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
+    own = {network: vars(network).get("forward") for network in deep}
+    known: dict[nn.Module, Any] = {}
+    step = {"number": 0, "rows": -1}
+
+    def begin(rows: int) -> None:
+        if rows != step["rows"] or step["number"] == every:
+            known.clear()
+            step.update(number=0, rows=rows)
+        step["number"] += 1
+
+    def remembering(network: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+        def remembered(*args: Any, **kwargs: Any) -> Any:
+            if network not in known:
+                known[network] = forward(*args, **kwargs)
+            return known[network]
+
+        return remembered
+
+    try:
+        for network in deep:
+            network.forward = remembering(network, network.forward)
+        yield begin
+    finally:
+        for network in deep:
+            if own[network] is None:
+                vars(network).pop("forward", None)
+            else:
+                network.forward = own[network]

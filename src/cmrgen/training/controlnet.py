@@ -15,11 +15,12 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base.frozen import load_base, weights_hash
+from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise, follow
 from cmrstudy import runs
 from cmrstudy.checkpoints import check_fits, fingerprint_of, read
 from cmrstudy.continuing import batch_seed
+from cmrstudy.inputs import weights_hash
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8
 # (diffusers' default)

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from cmrgen.base.portions import BESIDE_TRAINING
-from cmrgen.render.drawing import Generator, as_stored
+from cmrgen.render.drawing import as_stored
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import Latents
 from cmrstudy.dashboards import log_figure

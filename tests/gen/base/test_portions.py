@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from cmrgen.base import portions
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.base.portions import DRAWN, Portions, drawn, together
 from cmrstudy.memory import OutOfMemory, exhausted, of_training, told
 from cmrstudy.runs import told as paragraph

@@ -21,10 +21,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import cmrgen.publish.diffusers_folder
-from cmrgen.base.frozen import Base, as_control, as_rgb, load_base
+from cmrgen.base.frozen import Base, as_control, as_rgb
+from cmrgen.base.load import load_base
 from cmrgen.prompts import DISEASE, FIELDS
 from cmrgen.publish.diffusers_folder import export, folded
-from cmrgen.render.drawing import Generator
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import SAMPLERS, Sampler
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import CONDITIONING_CHANNELS

@@ -23,15 +23,8 @@ from cmrdata.synthetic import PROVENANCE, open_synthetic
 from cmrgen.plan.mask_moves import moved
 from cmrgen.plan.recipes import balanced
 from cmrgen.render import generator as drawing
-from cmrgen.render.drawing import (
-    Generator,
-    as_stored,
-    load_generator,
-    render,
-    render_sweep,
-    save_generator,
-    steps_of,
-)
+from cmrgen.render.drawing import as_stored, render, render_sweep, steps_of
+from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.render.shards import merge, render_shards
 from cmrstudy import runs

@@ -14,11 +14,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import cmrgen.training.latents as data_module
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrgen.base.frozen import Base, as_control, as_rgb, load_base, save_base
+from cmrgen.base.frozen import Base, as_control, as_rgb
+from cmrgen.base.load import load_base
+from cmrgen.base.small import save_base
 from cmrgen.diffusion import denoise
 from cmrgen.prompts import prompts
-from cmrgen.render.drawing import Generator, embedded_once, load_generator, save_generator
-from cmrgen.render.sampler import Sampler
+from cmrgen.render.generator import Generator, load_generator, save_generator
+from cmrgen.render.sampler import Sampler, embedded_once
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import ControlNetModule
 from cmrgen.training.latents import Latents, jitter

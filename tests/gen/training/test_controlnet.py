@@ -22,7 +22,8 @@ from cmrdata.batch import as_fetched
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
 from cmrdata.row_cache import Rows, filled
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.controlnet import ControlNetModule, Memory

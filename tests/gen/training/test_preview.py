@@ -12,7 +12,7 @@ import pytest
 import generate
 import train
 from cmrdata.prepare import prepare
-from cmrgen.base.frozen import load_base
+from cmrgen.base.load import load_base
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import PICTURED, Latents, examples
 from cmrgen.training.preview import PreviewGrid

@@ -25,8 +25,7 @@ from cmrgen.evaluation.measured import Measured
 from cmrgen.evaluation.privacy import audit as privacy
 from cmrgen.evaluation.privacy.membership import attack
 from cmrgen.evaluation.privacy.verdicts import membership_verdict
-from cmrgen.render.drawing import load_generator
-from cmrgen.render.generator import check_cohort, facts_of
+from cmrgen.render.generator import check_cohort, facts_of, load_generator
 from cmrstudy.report import Section, write_tables
 
 
