@@ -59,6 +59,7 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
     from cmrdata import scale
     from cmrdata.prepare import prepare
     from cmrgen.plan import repeats, rows
+    from cmrgen.plan.faults import make_plan
     from cmrgen.render.drawing import render_sweep
     from cmrgen.render.generator import check_cohort, facts_of, load_generator
     from cmrgen.render.shards import finished_all, merge, render_shards
@@ -85,15 +86,13 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
             kind=kind,
             seed=seed_at(cfg.generator),
         )
-    plan = instantiate(cfg.plan, _partial_=True)(
-        index=cohort.index, fields=generator.facts["fields"]
-    )
-    rows.check(plan, cohort.subjects, cohort.index)
-    counts = rows.summary(plan, cohort.index)
+    recipe = instantiate(cfg.plan, _partial_=True)
+    plan = make_plan(recipe, cohort, fields=generator.facts["fields"])
+    counts = rows.summary(plan.rows, cohort.index)
     if launched.first:
         print(repeats.plan_text(counts, plan, dict(cfg.plan)), flush=True)
     if not cfg.images:
-        runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
+        runs.write_atomic(folder / "plan.csv", plan.rows.to_csv(index=False))
         print(f"{folder / 'plan.csv'}: images=true resume=true draws it")
         return
     shard = launched.shard
@@ -119,8 +118,8 @@ def draw(cfg: DictConfig, folder: Path, launched: Launched) -> None:
         "images": len(made.index),
         "generator": cfg.generator,
         "fingerprint": made.fingerprint,
-        "missing_groups": plan.attrs.get("missing") or [],
-        "thin_groups": plan.attrs.get("thin") or [],
+        "missing_groups": list(plan.missing),
+        "thin_groups": list(plan.thin),
         "groups": counts.to_dict("records"),
     }
     runs.finish(folder, **facts, left=FIGURES)  # whoever uses the set needs nothing of what follows

@@ -10,15 +10,11 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
+from cmrdata.plan_columns import COLUMN, Column
 from cmrdata.subjects import AXES
+from cmrgen.plan.faults import check_columns, refuse
 from cmrgen.plan.groups import LEVELS, SCHEMA, attributes_of, attributes_within
-from cmrgen.plan.rows import Drawing, check, check_columns, planned, refuse, usable
-
-WHOLE = ("row", "source_row", "label", "seed", "steps", "figure")
-NUMBERS = ("age", "bmi", "guidance", "strength", "angle", "zoom", "dy", "dx")
-# may be empty: nobody knows, the prompt does not say
-UNKNOWN = ("sex", "age", "bmi", "age_band", "bmi_band")
-NOTHING = ("conditions", "borrowed", "negative", "prompt")  # may be empty: there is none
+from cmrgen.plan.rows import Drawing, Plan, planned, usable
 
 
 def custom(
@@ -28,7 +24,7 @@ def custom(
     seed: int = 0,
     per_mask: int | None = None,
     **drawing: Unpack[Drawing],
-) -> pd.DataFrame:
+) -> Plan:
     """The plan in a CSV or Parquet file with columns of a plan; at the least `subject` or
     `source_row`.
 
@@ -37,8 +33,9 @@ def custom(
     from the attributes, all else with the settings. Attributes, prompts and groups may be others
     than the subject's: what if? Empty are unknown attributes, and conditions, negative and borrowed
     where there are none. A table says itself how often a person or a mask serves; `per_mask` (of
-    `planned`) moves masks where the table doesn't say how they lie. An unfinished plan raises
-    ValueError naming column, rows (counted from 0) and remedy, a missing file FileNotFoundError.
+    `planned`) moves masks where the table doesn't say how they lie. A table from which no plan
+    follows raises ValueError naming column, rows (counted from 0) and remedy, a missing file
+    FileNotFoundError; cmrgen.plan.faults checks the plan.
     """
     table = _read(Path(path))
     try:
@@ -47,7 +44,7 @@ def custom(
         if given.empty:
             raise ValueError("the plan has no rows, so there is nothing to draw")
         for column in map(str, given):
-            if column not in (*UNKNOWN, *NOTHING):
+            if COLUMN[column].empty == "never":
                 refuse(
                     given, column, given[column].isna(), "fill it in, or leave the whole column out"
                 )
@@ -69,11 +66,9 @@ def custom(
                 f"the attributes say {plan.prompt[lost].head(1).tolist()}; write it, or leave "
                 "the whole column out",
             )
-        plan = plan.assign(**given)
-        check(plan, index.drop_duplicates("subject"), index)
     except ValueError as error:
         raise ValueError(f"plan.path={path}: {error}") from None
-    return plan
+    return Plan(plan.assign(**given), source=f"plan.path={path}")
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -103,19 +98,19 @@ def _converted(table: pd.DataFrame) -> pd.DataFrame:
     """Text, whole numbers and numbers as each column is to hold; raises ValueError for others."""
     table = table.reset_index(drop=True).rename(columns=str)
     for column in map(str, table):
-        kind: Callable[[Any], Any] = (
-            _whole if column in WHOLE else _number if column in NUMBERS else _text
-        )
+        known = COLUMN.get(column, Column(column))  # another is refused as soon as all are read
+        kind = READ[known.kind]
         values = [None if _blank(value) else kind(value) for value in table[column]]
         wrong = [
             value is None and not _blank(old)
             for value, old in zip(values, table[column], strict=True)
         ]
         refuse(table, column, wrong, f"it takes {'whole ' if kind is _whole else ''}numbers")
-        if column in NOTHING:
+        if known.empty == "nothing":
             values = ["" if value is None else value for value in values]
         empty = any(value is None for value in values)
-        dtype = object if kind is _text else float if kind is _number or empty else "int64"
+        floats = known.kind == "number" or empty
+        dtype = object if known.kind == "text" else float if floats else "int64"
         table[column] = pd.Series(values, dtype=dtype)
     return table
 
@@ -146,6 +141,9 @@ def _whole(value: Any) -> int | None:
         number = _number(value)
         return int(number) if number is not None and number.is_integer() else None
     return found if abs(found) < 2**63 and (isinstance(value, str) or found == value) else None
+
+
+READ: dict[str, Callable[[Any], Any]] = {"text": _text, "whole": _whole, "number": _number}
 
 
 def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import BMI_RANGE, DIAGNOSES, SEXES
+from cmrdata.plan_columns import COLUMN
+from cmrdata.subjects import DIAGNOSES, SEXES
 from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of
-from cmrgen.plan.rows import AGE_RANGE, planned, usable
+from cmrgen.plan.rows import Plan, planned, usable
 from cmrgen.prompts import FIELDS
 
 VARIED: dict[str, tuple[Any, ...]] = {  # and what it takes where nothing else is said
@@ -21,7 +22,7 @@ VARIED: dict[str, tuple[Any, ...]] = {  # and what it takes where nothing else i
     "bmi": tuple(BMI_OF.values()),  # kg/m2
     "diagnosis": tuple(DIAGNOSES),
 }
-RANGES = {"age": AGE_RANGE, "bmi": BMI_RANGE}
+RANGES = {name: limits for name in VARIED if (limits := COLUMN[name].limits)}
 
 
 def sweep(
@@ -38,7 +39,7 @@ def sweep(
     fields: Sequence[str] = FIELDS,
     strength: float = 1.0,
     negative: str = "",
-) -> pd.DataFrame:
+) -> Plan:
     """One mask, in every combination of the `values` of an `attribute`, `seeds` seeds, guidance
     scales and steps.
 
@@ -79,12 +80,12 @@ def sweep(
         negative=negative,
     )
     plan = plan.assign(seed=rows.seed, guidance=rows.guidance.astype(float))
-    return plan if steps is None else plan.assign(steps=rows.steps)
+    return Plan(plan if steps is None else plan.assign(steps=rows.steps))
 
 
 def figures(
     index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6
-) -> pd.DataFrame:
+) -> Plan:
     """The paper's Fig. 3 and 4: one mask and seed with BMI varied (column figure = 3); one row with
     `seeds` seeds (4).
 
@@ -94,15 +95,15 @@ def figures(
     parts = []
     if usable(index).bmi_band.notna().any():
         for like in ("F/60-70/healthy", "M/70+/healthy"):
-            rows = sweep(
+            plan = sweep(
                 index, like=like, attribute="bmi", seed=11, fields=fields, guidance=guidance
             )
-            parts.append(rows.assign(figure=3))
-    rows = sweep(
+            parts.append(plan.rows.assign(figure=3))
+    plan = sweep(
         index, like="M/70+/normal/hf", seeds=seeds, seed=13, fields=fields, guidance=guidance
     )
-    plan = pd.concat([*parts, rows.assign(figure=4)], ignore_index=True)
-    return plan.assign(row=np.arange(len(plan)))
+    rows = pd.concat([*parts, plan.rows.assign(figure=4)], ignore_index=True)
+    return Plan(rows.assign(row=np.arange(len(rows))))
 
 
 def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -> list[Any]:

@@ -22,32 +22,16 @@ from PIL import Image
 from cmrdata import progress
 from cmrdata.batch import LABELS, PHASES, ed_es_ed
 from cmrdata.disk import sync_entries, write_atomic
+from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.store import Store
 from cmrgen.render.set_card import card
 from cmrstudy.figures import STRUCTURES
 
-# columns of the set's index that are told; its subject, exact age and BMI, and source row are not
+# what is told of each image; its participant, exact age and BMI, and source row are not
+FIRST_COLUMNS = ("row", "source", "group")
 TOLD = (
-    "row",
-    "source",
-    "group",
-    "sex",
-    "age_band",
-    "bmi_band",
-    "diagnosis",
-    "conditions",
-    "borrowed",
-    "prompt",
-    "negative",
-    "seed",
-    "guidance",
-    "strength",
-    "angle",
-    "zoom",
-    "dy",
-    "dx",
-    "sampler",
-    "steps",
+    *FIRST_COLUMNS,
+    *(c.name for c in PLAN_COLUMNS if c.public and c.name not in FIRST_COLUMNS),
 )
 # a palette PNG's
 COLOURS = [channel for label in range(256) for channel in STRUCTURES.get(label, (0, 0, 0))]

@@ -19,9 +19,10 @@ from cmrdata.disk import write_atomic
 from cmrdata.grey import stretched
 from cmrdata.store import Store, Writer
 from cmrgen.base.resampling import resampled
+from cmrgen.plan.faults import make_plan
 from cmrgen.plan.mask_moves import moved
-from cmrgen.plan.rows import check
-from cmrgen.plan.sweeps import figures as sweep
+from cmrgen.plan.rows import Plan
+from cmrgen.plan.sweeps import figures
 from cmrgen.render.folder import (
     check_room,
     close,
@@ -39,7 +40,7 @@ HOPELESS = 8  # images: so many without a good one, and the weights are to blame
 
 
 def render(
-    plan: pd.DataFrame,
+    plan: Plan,
     *,
     cohort: Store,
     generator: Generator,
@@ -60,11 +61,11 @@ def render(
     are many, or memory runs out. Raises ValueError for a set of another plan or settings, naming
     them, and when nothing can be drawn; Unwritable.
     """
-    check(plan, cohort.subjects, cohort.index)
+    rows = plan.rows
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; give at least 1")
-    batches = [plan.iloc[k : k + batch_size] for k in range(0, len(plan), batch_size)]
-    written = plan.to_csv(index=False)
+    batches = [rows.iloc[k : k + batch_size] for k in range(0, len(rows), batch_size)]
+    written = rows.to_csv(index=False)
     settings = {
         "cohort": cohort.folder.name,
         "cohort_fingerprint": cohort.fingerprint,
@@ -72,7 +73,7 @@ def render(
         "steps": sampler.steps,
         "generator": generator.facts["fingerprint"],
         "batch_size": batch_size,
-        "plan": plan_hash(plan),
+        "plan": plan_hash(rows),
         "grey": STORED,
         **sampler.settings(),
         **({"compiled": True} if generator.compiled else {}),
@@ -84,15 +85,15 @@ def render(
         settings["shard"] = f"{number}/{of}"
     if (done := finished(folder, settings, written)) is not None:
         return done
-    pixels, rows = cohort.meta["pixels"], sum(map(len, batches))
+    pixels, images = cohort.meta["pixels"], sum(map(len, batches))
     generator.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    with written_alone(folder, rows=rows, pixels=pixels):
+    with written_alone(folder, rows=images, pixels=pixels):
         if (done := finished(folder, settings, written)) is not None:
             return done
         writer = Writer(folder, pixels=pixels, settings=settings)
-        check_room(folder, rows=rows - writer.rows, pixels=pixels)
+        check_room(folder, rows=images - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
-        generator.learn([*plan.prompt.fillna(""), *plan.negative.fillna("")])
+        generator.learn([*rows.prompt.fillna(""), *rows.negative.fillna("")])
         draw = partial(drawn, generator=generator, sampler=sampler)
         _write(writer, batches, cohort=cohort, draw=draw, steps=sampler.steps)
         return close(
@@ -103,10 +104,10 @@ def render(
         )
 
 
-def plan_hash(plan: pd.DataFrame) -> str:
+def plan_hash(rows: pd.DataFrame) -> str:
     """Of all that a plan asks for. Subjects' names differ from salt to salt; their rows tell who is
     meant."""
-    return hashlib.sha256(plan.drop(columns="subject").to_csv(index=False).encode()).hexdigest()[
+    return hashlib.sha256(rows.drop(columns="subject").to_csv(index=False).encode()).hexdigest()[
         :16
     ]
 
@@ -179,8 +180,8 @@ def render_sweep(
 ) -> None:
     """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments
     of `render`."""
-    rows = sweep(cohort.index, fields=generator.facts["fields"], guidance=sampler.guidance)
-    render(rows, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
+    plan = make_plan(figures, cohort, fields=generator.facts["fields"], guidance=sampler.guidance)
+    render(plan, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 
 def as_stored(images: Tensor, pixels: int) -> np.ndarray:

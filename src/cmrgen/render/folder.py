@@ -14,6 +14,7 @@ import pandas as pd
 
 from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
+from cmrgen.plan.rows import Plan
 from cmrgen.render.set_card import card
 from cmrstudy.runs import code_version
 
@@ -114,7 +115,7 @@ def failures(writer: Writer) -> pd.DataFrame:
     return table.assign(row=table.row.astype(int))
 
 
-def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
+def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
     """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go
     into store.json."""
     lost = failures(writer)
@@ -127,8 +128,8 @@ def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
         )
     made = writer.finish(
         images=writer.rows,
-        planned=len(plan),
-        missing_groups=plan.attrs.get("missing", []),
+        planned=len(plan.rows),
+        missing_groups=list(plan.missing),
         code=code_version(),
         **facts,
     )

@@ -13,15 +13,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmrdata.batch import LV
+from cmrdata.plan_columns import PLAN
 from cmrdata.subjects import ATTRIBUTES, AXES, age_band, balancing_weights, bmi_band, group_names
+from cmrgen.plan import recipes
 from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of, nearest_group, possible_groups
 from cmrgen.plan.mask_moves import LIMITS, STILL, moved
-from cmrgen.plan.recipes import balanced, copy, random_prompt
-from cmrgen.plan.rows import COLUMNS, Drawing, check, summary
-from cmrgen.plan.sweeps import figures, sweep
+from cmrgen.plan.rows import Drawing, summary
 from cmrgen.prompts import prompt
 from support import ROOT
-from support.fake_index import GONE, PLANS, fake_index, fake_people, without
+from support.fake_index import (
+    GONE,
+    PLANS,
+    balanced,
+    check,
+    copy,
+    fake_index,
+    fake_people,
+    figures,
+    random_prompt,
+    sweep,
+    without,
+)
 
 few = settings(max_examples=6, deadline=None)
 
@@ -51,11 +63,12 @@ def missing_groups(index: pd.DataFrame) -> list[str]:
     count=st.integers(1, 400), seed=st.integers(0, 99), missing=st.sampled_from(["skip", "borrow"])
 )
 def test_every_prefix_holds_each_group_equally_often(lacking, count, seed, missing):
-    plan = balanced(lacking, count=count, seed=seed, missing=missing)
+    made = recipes.balanced(lacking, count=count, seed=seed, missing=missing)
+    plan = made.rows
     assert len(plan) == count and plan.row.tolist() == list(range(count))
     absent = missing_groups(lacking) if missing == "skip" else []
     groups = sorted(possible_groups(lacking) - set(absent))
-    assert plan.attrs["missing"] == absent
+    assert made.missing == absent
     seen = np.cumsum([plan.group == group for group in groups], axis=1)
     assert (seen.max(0) - seen.min(0)).max() <= 1
     assert seen[:, -1].sum() == count
@@ -76,7 +89,7 @@ def test_the_same_settings_give_the_same_bytes_and_only_training_masks(lacking, 
     before = lacking.to_csv()
     plan, again = (PLANS[name](lacking) for _ in range(2))
     assert plan.to_csv(index=False) == again.to_csv(index=False) and lacking.to_csv() == before
-    assert set(plan) - {"source", "steps", "figure"} == set(COLUMNS)
+    assert set(plan) - {"source", "steps", "figure"} == set(PLAN)
     check(plan, subjects, lacking)
     own = lacking.loc[plan.source_row]
     assert set(own.split) == {"train"} and own.subject.tolist() == plan.subject.tolist()
@@ -149,18 +162,17 @@ def test_subjects_who_lack_an_attribute_stand_for_no_group(index):
     index = index.copy()
     index.loc[index.subject.isin(lacking), ["bmi", "bmi_band"]] = None
     index["group"] = group_names(index)
-    plan = balanced(index, count=80)
-    assert not set(plan.subject) & set(lacking) and set(plan.group) | set(
-        plan.attrs["missing"]
-    ) == possible_groups(index)
+    plan, missing, *_ = recipes.balanced(index, count=80)
+    assert not set(plan.subject) & set(lacking)
+    assert set(plan.group) | set(missing) == possible_groups(index)
     assert plan.group.value_counts().max() - plan.group.value_counts().min() <= 1
 
 
 def test_groups_without_a_training_subject_are_named(lacking):
     absent = missing_groups(lacking)
     assert set(GONE) <= set(absent)
-    plan = balanced(lacking, count=40)
-    assert plan.attrs["missing"] == absent and not set(plan.group) & set(absent)
+    plan, missing, *_ = recipes.balanced(lacking, count=40)
+    assert missing == absent and not set(plan.group) & set(absent)
     with pytest.raises(
         ValueError, match=f"belongs to {len(absent)} groups: .*plan.missing=skip.*borrow"
     ) as error:

@@ -14,22 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity.subgroups import FEW
 from cmrstudy import intervals
 
-SAME = (
-    "source_row",
-    "prompt",
-    "negative",
-    "guidance",
-    "strength",
-    "angle",
-    "zoom",
-    "dy",
-    "dx",
-    "steps",
-)  # all but seed
+# all that decides an image, but its seed
+SAME = tuple(column.name for column in PLAN_COLUMNS if column.decides and column.name != "seed")
 SEEDS, PERSON, PERSONS = (
     "one mask and prompt, other seeds",
     "one subject, other slices or frames",
