@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from omegaconf import DictConfig, OmegaConf
+
+from cmrstudy import processes
 from cmrstudy.identity import names_file
 
 WIDTH = 64  # channels of the published ResNet-18
@@ -20,3 +23,15 @@ def own_width(backbone: str, weights: str | None, *, width: int) -> str | None:
         start = "published weights from a file" if names_file(weights) else f"{weights}'s weights"
         return f"preset.classifier_width={width} is for training from scratch; {start} have width {WIDTH}, which is taken"
     return None
+
+
+def settle_width(cfg: DictConfig) -> None:
+    """Let a preset's width give way to a network that has its own, and print why; one that was
+    asked for is refused later."""
+    model = cfg.model
+    if OmegaConf.is_interpolation(model, "width") and (
+        why := own_width(model.backbone, model.weights, width=model.width)
+    ):
+        model.width = WIDTH
+        if not processes.follows(cfg.trainer):
+            print(why)

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from omegaconf import OmegaConf
 from scipy import stats
 from torch import Tensor, nn
 
@@ -34,6 +36,8 @@ from cmrcls.fairness.study import bands_of
 from cmrcls.network import VIDEO
 from cmrdata.batch import LABELS
 from cmrdata.subjects import AXES
+from cmrstudy import figures, runs
+from cmrstudy.experiment import Experiment
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
 
 PLACES = (*LABELS, "outside")  # they share an image between them
@@ -340,3 +344,54 @@ def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
             panel.contour(mask == label, [0.5], colors=[np.array(colour) / 255], linewidths=0.9)
     told = "no map" if np.isnan(seen.heart) else f"{seen.heart:.0%} on the heart"
     panel.set_title(f"p = {seen.probability:.2f}, {told}", fontsize=8.5)
+
+
+def explain_classifier(run: Experiment) -> dict[str, Any]:
+    """Show where a finished classifier looks; the pictures show real images and stay in the run's
+    folder."""
+    cfg, folder, trained = run.cfg, run.folder, Path(run.cfg.classifier)
+    record, config = runs.record(trained), OmegaConf.create(runs.config(trained))
+    if record is None or record.state != "finished":
+        raise FileNotFoundError(
+            f"classifier={trained}: no finished classifier there; train it, or give another folder"
+        )
+    run.uses("classifier", fingerprint=record.facts["fingerprint"], at=trained)
+    if cfg.cohort._target_ == config.cohort._target_:  # where it lies now, if it has moved
+        moved = {
+            key: cfg.cohort[key] for key in ("root", "table", "exclude") if cfg.cohort.get(key)
+        }
+        config.data.cohort.update(moved)
+    data = run.build(config.data, root=cfg.data_root)
+    data.setup()
+    if data.store.fingerprint != record.inputs["cohort"]["fingerprint"]:
+        raise ValueError(
+            f"{trained}: its cohort {config.cohort.name} has changed since; train the classifier "
+            "again"
+        )
+    module = run.build(config.model, groups=data.groups, weights=None, compile=False)
+    best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    explained = explain(
+        module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells
+    )
+    subject = data.index.subject[explained.images.row].to_numpy()
+    tables = {
+        "explain": by_subgroup(explained.images),
+        "explain_images": explained.images.assign(subject=subject),
+    }
+    for name, table in tables.items():
+        runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+    for disease in module.labels:
+        picture = pictured(explained, data, disease, count=cfg.count)
+        figures.save(picture, folder / f"explain_{disease}")
+    if cfg.keep:
+        np.savez(folder / "maps.npz", maps=explained.maps)
+    print(f"{folder}: the figures show real images; they stay there")
+    heart = tables["explain"].query("axis == 'overall' and place == 'heart'").set_index("disease")
+    return {
+        "classifier": str(trained),
+        "layer": explained.layer,
+        "cells": explained.maps.shape[-1],
+        "heart_share": heart.share.round(4).to_dict(),
+        "heart_area": heart.area.round(4).to_dict(),
+    }

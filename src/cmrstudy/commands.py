@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
 
 from cmrstudy import checks, paths
@@ -146,6 +147,7 @@ def begin(command: str, *, conf: Path, about: str) -> None:
         and not any(text.startswith("experiment=") for text in given)
     ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
+    check_yaml([conf / "local", *paths.config_folders(given)])
     sys.excepthook = _ends
     paths.start()
 
@@ -154,6 +156,16 @@ def _ends(kind: type[BaseException], error: BaseException, trace: Any) -> None:
     """Ctrl-C is no fault of the program: whoever was at work has told how it goes on."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
+
+
+def check_yaml(folders: Iterable[Path]) -> None:
+    """End the program with file and line where a user's config file is no YAML."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        try:
+            yaml.safe_load(path.read_text())
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else "?"
+            sys.exit(f"error: {path}, line {line}: {error.problem}; quote what holds {{, }} or :")
 
 
 def _there(package: str) -> bool:
@@ -167,7 +179,7 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     """What the command does, its experiments, groups and most used settings."""
     parts = [about]
     if command == "train":
-        parts.append(experiments(conf))
+        parts.append(experiments(conf, *paths.config_folders(sys.argv[1:])))
     groups = "\n".join(
         f"  {name + '=':13s} {', '.join(options)}" for name, options in _groups(command, conf)
     )
@@ -182,9 +194,9 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     return "\n\n".join(parts)
 
 
-def experiments(conf: Path) -> str:
-    """Name and first comment of each file in conf/experiment."""
-    files = sorted((conf / "experiment").glob("*.yaml"))
+def experiments(*folders: Path) -> str:
+    """Name and first comment of each file in the experiment/ of config folders."""
+    files = [path for folder in folders for path in sorted(folder.glob("experiment/*.yaml"))]
     return "\n".join(
         f"  experiment={f.stem:12s} {_comment(f.read_text().splitlines())}" for f in files
     )

@@ -16,12 +16,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrdata import origin, progress, scale
-from cmrdata.disk import fingerprint
+from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
-from cmrdata.prepare import listed
+from cmrdata.prepare import expected, listed
 from cmrdata.protocol import Cohort, ordered
 from cmrdata.subjects import AXES, known_axes
+from cmrstudy import figures
+from cmrstudy.experiment import Experiment
 
 FIRST = (
     "subject",
@@ -291,3 +293,34 @@ def shown(title: str, frame: pd.DataFrame) -> Table:
             )
         )
     return table
+
+
+def inspect_cohort(run: Experiment) -> dict[str, Any]:
+    """Write tables of who is in the cohort and who is not, what of its tables was understood, and
+    Fig. 1; nothing is prepared."""
+    cfg, folder, console = run.cfg, run.folder, Console()
+    cohort, root = run.build(cfg.cohort), Path(cfg.data_root)
+    columns = cohort.columns()
+    write_atomic(folder / "columns.csv", columns.to_csv(index=False))
+    show(console, column_table(columns), notes=not_found(columns))
+    try:
+        subjects, rejected = inspect(cohort, root, volumes=cfg.volumes)
+    except ValueError:  # refused for its table, maybe: what was left out tells why
+        show(console, notes=cohort.notes())
+        raise
+    write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
+    write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
+    notes = [*cohort.notes(), *sizes(cohort, subjects), *changes(cohort, root)]
+    if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
+        notes.append(
+            f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would "
+            "stop here (cohort.max_rejected)"
+        )
+    show(console, *summary(subjects, rejected), notes=notes)
+    if subjects.empty:
+        raise ValueError(
+            f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, "
+            f"by subject. {expected(cohort, rejected)}".rstrip()
+        )
+    figures.save(figures.demographics(subjects), folder / "fig1_demographics")
+    return {"subjects": len(subjects), "rejected": len(rejected)}

@@ -116,6 +116,16 @@ def start() -> None:
         )
 
 
+def config_folders(given: Sequence[str]) -> list[Path]:
+    """Folders of a user's own configs among the arguments of a command."""
+    values = []
+    for flag, following in zip(given, [*given[1:], ""], strict=True):
+        name, has_value, value = flag.partition("=")
+        if name in FLAGS[:2]:
+            values.append(value if has_value else following)
+    return [Path(plain(value)) for value in values if value]
+
+
 def arguments(given: list[str], *, began: Path) -> list[str]:
     """Arguments of a command as Hydra can read them, paths in them plain.
 

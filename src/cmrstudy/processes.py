@@ -11,7 +11,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,19 @@ def part() -> None:
 
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
+
+
+@contextmanager
+def training(seed: int) -> Iterator[None]:
+    """Lightning quiet and seeded for the training within; its processes part at the end."""
+    import lightning as L
+
+    quiet()
+    L.seed_everything(seed, workers=True, verbose=False)
+    try:
+        yield
+    finally:
+        part()
 
 
 class Launched:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from cmrdata.disk import REFUSALS, Unwritable, taken, write_atomic
 from cmrstudy.identity import differing
 from cmrstudy.inputs import Inputs, changed
 from cmrstudy.memory import OutOfMemory
+
+LOST = re.compile(r"Error (?:locating|loading) target '([^']+)'")  # as Hydra says it
 
 MADE_BY = "cmr-debias"
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
@@ -518,8 +521,13 @@ def told(error: BaseException) -> str | None:
     """The paragraph a user needs when the input, the settings or the disk are at fault; None for
     any other error."""
     # what a config's _target_ raised, Hydra wraps
-    if type(error).__name__ == "InstantiationException" and error.__cause__:
-        error = error.__cause__
+    if type(error).__name__ == "InstantiationException":
+        if lost := LOST.match(str(error)):
+            return (
+                f"_target_ {lost[1]} can't be imported; is its name right, and its folder in "
+                "PYTHONPATH?"
+            )
+        error = error.__cause__ or error
     if type(error).__name__ == "UncompletedJobError":  # submitit's, in the job itself
         return TIME_OVER
     if isinstance(error, OSError) and error.errno in REFUSALS:

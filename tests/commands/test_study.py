@@ -12,7 +12,6 @@ import pandas as pd
 import pytest
 import torch
 
-import cmrgen.render.drawing
 from cmrstudy import runs
 from cmrstudy.memory import OutOfMemory
 from support import ROOT
@@ -143,7 +142,7 @@ def test_figures_that_fail_after_a_set_leave_it_finished_and_are_drawn_alone_nex
         raise OutOfMemory("drawing images: out of memory with a single image on cuda:0")
 
     with monkeypatch.context() as patched:
-        patched.setattr(cmrgen.render.drawing, "render_sweep", scarce)
+        patched.setattr("cmrgen.tasks.render_sweep", scarce)
         with pytest.raises(SystemExit, match="drawing images: out of memory"):
             command(*asked)
     assert (

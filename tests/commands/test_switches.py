@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import (
     BatchSizeFinder,
     EarlyStopping,
@@ -28,6 +29,7 @@ from torch import nn
 import train
 from cmrstudy import runs, training
 from cmrstudy.checkpoints import check_fits, fingerprint_of
+from cmrstudy.experiment import Experiment
 from cmrstudy.memory import OutOfMemory
 from support import ROOT
 from support.stub_training import Kill, Killed, Stub, run
@@ -384,8 +386,12 @@ def test_loggers_write_into_the_trainings_folder(tmp_path):
     several = OmegaConf.create(
         {"logger": {"allow_real_images": False, "csv": one, "b": {"_target_": "builtins.dict"}}}
     )
-    assert train.loggers(OmegaConf.create({}), tmp_path) == []
-    assert train.loggers(several, tmp_path) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
+
+    def loggers(cfg):
+        return Experiment(cfg, tmp_path / "run", build=instantiate).loggers(tmp_path)
+
+    assert loggers(OmegaConf.create({})) == []
+    assert loggers(several) == [{"name": "csv", "save_dir": str(tmp_path)}, {}]
 
 
 def test_a_dry_run_tells_that_it_is_one_and_leaves_nothing(command, place, capsys):

@@ -162,7 +162,9 @@ def fits(config: dict[str, Any]) -> None:
             for n, p in parameters.items()
             if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         }
-        assert needed - keys <= {"index", "base"}, f"{at}: {node['_target_']} lacks {needed - keys}"
+        assert needed - keys <= {"index", "base", "run", "cfg"}, (
+            f"{at}: {node['_target_']} lacks {needed - keys}"
+        )
 
 
 @pytest.fixture

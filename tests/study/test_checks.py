@@ -20,6 +20,9 @@ CONF = ROOT / "conf"
 TRAINED = ("classifier", "controlnet", "base")
 FREE = (  # settings that are not checked by their value alone, and why
     "task",
+    "trains",
+    "settle",
+    "score",
     "name",
     "unused",
     "run_dir",

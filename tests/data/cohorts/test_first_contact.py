@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 
-import train
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.mnms import MnMs
 from cmrdata.cohorts.mnms2 import MnMs2
@@ -20,6 +20,8 @@ from cmrdata.cohorts.pooled import Pooled
 from cmrdata.cohorts.reading.column_report import REPORT_COLUMNS
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.pseudonyms import hashed, read_salt
+from cmrstudy.experiment import Experiment
+from cmrstudy.inspection import inspect_cohort
 from support import ROOT
 from support.acdc_files import patient
 from support.mnms2_files import mnms2
@@ -332,7 +334,7 @@ def inspected(folder: Path, *overrides: str) -> Path:
             return_hydra_config=True,
         )
     HydraConfig.instance().set_config(cfg)
-    train.inspect_cohort(cfg, run)
+    inspect_cohort(Experiment(cfg, run, build=instantiate))
     return run
 
 

@@ -3,7 +3,6 @@ and told beforehand."""
 
 from __future__ import annotations
 
-import runpy
 from functools import partial
 
 import numpy as np
@@ -11,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -22,8 +22,10 @@ from cmrgen.plan.mask_moves import LIMITS, STILL
 from cmrgen.plan.recipes import PER_MASK, PER_PERSON
 from cmrgen.plan.repeats import LACKING, draws_by_group, draws_text, per_person, plan_text
 from cmrgen.plan.rows import Plan, is_moved, mask_numbers, summary
+from cmrgen.tasks import tell_draws
 from cmrgen.training.latents import EvenDraws, Latents
 from cmrstudy.continuing import Place
+from cmrstudy.experiment import Experiment
 from support import ROOT
 from support.fake_index import (
     GONE,
@@ -169,13 +171,13 @@ def test_where_no_cap_binds_one_line_says_so(cap):
 def test_draws_are_told_and_kept_before_training_by_the_first_process_alone(
     tmp_path, capsys, monkeypatch
 ):
-    tell_draws = runpy.run_path(str(ROOT / "train.py"))["tell_draws"]
     cfg = OmegaConf.create({"data": {"max_repeats": 2}, "trainer": {"devices": 2, "num_nodes": 1}})
     monkeypatch.setenv("LOCAL_RANK", "1")
-    tell_draws(cfg, tmp_path, sized([1, 30]))
+    run = Experiment(cfg, tmp_path, build=instantiate)
+    tell_draws(run, sized([1, 30]))
     assert not list(tmp_path.iterdir()) and not capsys.readouterr().out
     monkeypatch.delenv("LOCAL_RANK")
-    tell_draws(cfg, tmp_path, sized([1, 30]))
+    tell_draws(run, sized([1, 30]))
     kept = pd.read_csv(tmp_path / "draws.csv").set_index("group")
     assert kept.draws["a"] == pytest.approx(2) and kept.uncapped["a"] == pytest.approx(15.5)
     assert "at most 2" in capsys.readouterr().out
