@@ -27,7 +27,7 @@ from pyarrow import parquet
 from cmrdata.disk import append_at, differences, fingerprint, plain, size, write_atomic
 from cmrdata.tables import read_typed, typed
 
-FORMAT = 3  # raise it when the meaning of the bytes changes: older stores are then made anew
+FORMAT = 4  # raise it when the meaning of the bytes changes: older stores are then made anew
 PIXEL_FILES = ("images.u8", "masks.u8")
 PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 

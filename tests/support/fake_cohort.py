@@ -114,6 +114,7 @@ def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16, lost:
         "generator": "made up",
         "sampler": "unipc",
         "steps": 8,
+        "guides": "prompt",
         "plan": "made up",
     }
     writer = Writer(folder, pixels=pixels, settings=settings)

@@ -25,15 +25,21 @@ from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
 
 class Base:
     """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is
-    first used.
+    first used, and `release` gives its memory back.
 
-    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used
-        never takes memory,
-    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1),
-    standardise the VAE's latents (C channels). pixels: the side of its images; factor: pixels per
-    latent cell and side. tokens: length of a prompt, filled up with token `pad`. channels: how ED
-    and ES become three, see cmrgen.base.phases. embedded: prompts whose embeddings (tokens, width) are
-    known without the tower.
+    `contexts` holds the embeddings, (tokens, width) each, of prompts that are known without the
+    tower: the one place where they are kept.
+
+    Args:
+        parts: vae, unet, text -> a function that returns the network, which is frozen here.
+        schedule: the noise scheduler's config.
+        shift, scale: (C, 1, 1), standardise the VAE's latents of C channels.
+        pixels: the side of its images.
+        factor: pixels per latent cell and side.
+        tokens: length of a prompt, which is filled up with token `pad`.
+        fingerprint: of all its weights and settings.
+        pad: a token's number.
+        channels: how ED and ES become three, see cmrgen.base.phases.
     """
 
     def __init__(
@@ -58,7 +64,7 @@ class Base:
         self.drawing = Portions(
             "drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}"
         )
-        self.embedded: dict[str, Tensor] = {}
+        self.contexts: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
@@ -148,10 +154,10 @@ class Base:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
-        if all(prompt in self.embedded for prompt in prompts):
-            return torch.stack([self.embedded[prompt] for prompt in prompts]).to(self.device)
-        some = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
-        return torch.cat([self._embedded(part) for part in some])
+        if all(prompt in self.contexts for prompt in prompts):
+            return torch.stack([self.contexts[prompt] for prompt in prompts]).to(self.device)
+        portions = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
+        return torch.cat([self._embedded(portion) for portion in portions])
 
     def _embedded(self, prompts: Sequence[str]) -> Tensor:
         tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)

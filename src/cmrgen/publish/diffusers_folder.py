@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from cmrdata.disk import sync_entries
 from cmrgen.base.frozen import Base
 from cmrgen.base.stable_diffusion import open_to_clip
-from cmrgen.publish.model_card import LICENCES, card
+from cmrgen.publish.model_card import LICENCES, card_of_generator
 from cmrgen.render.generator import Generator
-from cmrgen.render.sampler import SAMPLERS, Sampler, scheduler
+from cmrgen.render.sampler import Sampler
 
 # transformers' names of open_clip's last two tokens
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -67,17 +67,15 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _write_controlnet(generator, beside, sampler=sampler.name)
+        _write_controlnet(generator, beside, sampler=sampler)
         if parts == "pipeline":
-            _write_base(generator.base, beside, sampler=sampler.name)
-        text = card(
+            _write_base(generator.base, beside, sampler=sampler)
+        text = card_of_generator(
             generator.facts,
             pixels=generator.base.pixels,
             channels=generator.base.channels,
             whole=parts == "pipeline",
-            scheduler=SAMPLERS[sampler.name].__name__,
-            steps=sampler.steps,
-            guidance=sampler.guidance,
+            sampler=sampler,
             command=command,
             metrics=metrics or {},
         )
@@ -91,12 +89,12 @@ def export(
     return folder
 
 
-def _write_controlnet(generator: Generator, folder: Path, *, sampler: str) -> None:
-    scheduler(sampler, generator.base.schedule).save_pretrained(folder / "scheduler")
+def _write_controlnet(generator: Generator, folder: Path, *, sampler: Sampler) -> None:
+    sampler.scheduler(generator.base.schedule).save_pretrained(folder / "scheduler")
     _write_network(generator.controlnet, folder / "controlnet")
 
 
-def _write_base(base: Base, folder: Path, *, sampler: str) -> None:
+def _write_base(base: Base, folder: Path, *, sampler: Sampler) -> None:
     _write_network(base.unet, folder / "unet")
     _write_network(folded(base.vae, shift=base.shift, scale=base.scale), folder / "vae")
     _write_tower(base.text, folder / "text_encoder", pad=base.pad)
@@ -109,7 +107,7 @@ def _write_base(base: Base, folder: Path, *, sampler: str) -> None:
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],  # trained on photographs
-        "scheduler": ["diffusers", SAMPLERS[sampler].__name__],
+        "scheduler": ["diffusers", sampler.solver().__name__],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],

@@ -24,7 +24,7 @@ from cmrdata.batch import LABELS, PHASES, ed_es_ed
 from cmrdata.disk import sync_entries, write_atomic
 from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.store import Store
-from cmrgen.render.set_card import card
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.figures import STRUCTURES
 
 # what is told of each image; its participant, exact age and BMI, and source row are not
@@ -44,7 +44,7 @@ def share(
     """Write the finished set `made` as `folder`/<format> for each of FORMATS asked for, with its
     card; their paths.
 
-    audit: see cmrgen.render.set_card.card. Written beside and renamed; what an interruption left is
+    audit: see cmrgen.render.set_card.card_of_set. Written beside and renamed; what an interruption left is
         continued.
     Raises ValueError for an unknown format, FileExistsError where one is there already, Unwritable.
     """
@@ -53,7 +53,7 @@ def share(
     done = [Path(folder) / name for name in formats]
     if there := [path for path in done if path.exists()]:
         raise FileExistsError(f"{there[0]} is there already; remove it or give another run_dir=")
-    texts = [card(made, kind=name, audit=audit) for name in formats]
+    texts = [card_of_set(made, kind=name, audit=audit) for name in formats]
     for path, name, text in zip(done, formats, texts, strict=True):
         beside = path.with_name(f".{name}-{made.fingerprint}.unfinished")
         beside.mkdir(parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from cmrdata.subjects import BMI_BANDS
 from cmrgen.base.phases import EVEN, PAPER
 from cmrgen.base.weights import KINDS
 from cmrgen.prompts import DISEASE, FIELDS, SEX, prompt
+from cmrgen.render.sampler import Sampler
 
 # kind of base -> its licence's tag on the hub, its name and its text
 LICENCES = {
@@ -146,15 +147,13 @@ pipe = StableDiffusionControlNetPipeline.from_pretrained("{name}", controlnet=co
 pipe.scheduler = {scheduler}.from_pretrained(folder, subfolder="scheduler")"""
 
 
-def card(
+def card_of_generator(
     facts: Mapping[str, Any],
     *,
     pixels: int,
     channels: str,
     whole: bool,
-    scheduler: str,
-    steps: int,
-    guidance: float,
+    sampler: Sampler,
     command: str,
     metrics: Mapping[str, Any],
 ) -> str:
@@ -162,7 +161,7 @@ def card(
     `cmrgen.render.drawing.Generator`.
 
     channels: of the base's images, see cmrgen.base.phases. whole: the folder holds the base too.
-        scheduler: class in diffusers. steps, guidance: for the example.
+        sampler: whose scheduler, steps and guidance the example has.
     metrics: those that are floats are shown.
     """
     name, tag, licence = _base(facts)
@@ -171,6 +170,7 @@ def card(
     words = prompt(
         pd.Series({"sex": "M", "age": 72, "bmi_band": "normal", "diagnosis": "hf"}), fields=fields
     )
+    scheduler = sampler.solver().__name__
     load = WHOLE if whole else BRANCH.format(name=name, scheduler=scheduler)
     imports = (
         ["StableDiffusionControlNetPipeline"]
@@ -182,8 +182,8 @@ def card(
         load=load,
         pixels=pixels,
         prompt=words,
-        steps=steps,
-        guidance=float(guidance),
+        steps=sampler.steps,
+        guidance=float(sampler.guidance),
         read=read,
     )
     return CARD.format(

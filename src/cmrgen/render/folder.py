@@ -15,7 +15,7 @@ import pandas as pd
 from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
 from cmrgen.plan.rows import Plan
-from cmrgen.render.set_card import card
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
 
 REMEDY = "give the set another name=, or overwrite=true to replace this one"
@@ -134,5 +134,5 @@ def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
         **facts,
     )
     if len(made.index) and "shard" not in writer.settings:
-        write_atomic(made.folder / "README.md", card(made))
+        write_atomic(made.folder / "README.md", card_of_set(made))
     return made

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from cmrgen.base.load import load_base
 from cmrgen.base.portions import drawn, together
 from cmrgen.diffusion import denoise, guided, row_noise, sample, within
 from cmrgen.prompts import EMPTY
-from cmrgen.render.sampler import Sampler, embedded_once, reused, scheduler
+from cmrgen.render.sampler import Sampler, embedded_once, reused
 from cmrstudy import runs
 from cmrstudy.inputs import weights_hash
 
@@ -34,12 +34,16 @@ SHIPPED = "assets/phantom-base"  # the base of the default, wherever this progra
 
 @dataclass
 class Generator:
-    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields,
-    fingerprints.
+    """A base with a trained ControlNet.
 
-    precision: of the networks' arithmetic while denoising (their weights stay as they are). budget:
-        pixels that go
-    through them together, by default what cmrgen.base.portions says of the device.
+    Args:
+        base: what it was trained on.
+        controlnet: the trained branch.
+        facts: of the training run: cohort, fields, fingerprints.
+        precision: of the networks' arithmetic while denoising; their weights stay as they are.
+        compiled: whether `compile` was called.
+        budget: pixels that go through the networks together, by default what cmrgen.base.portions
+            says of the device.
     """
 
     base: Base
@@ -48,7 +52,6 @@ class Generator:
     precision: torch.dtype = torch.float32
     compiled: bool = False
     budget: int | None = None
-    _words: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def to(self, device: torch.device | str) -> Generator:
         self.base.to(device)
@@ -66,13 +69,13 @@ class Generator:
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """(n, tokens, width) embeddings. Each distinct prompt is embedded once and alone: batches
         do not matter."""
-        wanted = set(prompts)
-        if len(wanted | self._words.keys()) > KNOWN_PROMPTS:
-            self._words.clear()
+        contexts = self.base.contexts
+        if len(contexts.keys() | set(prompts)) > KNOWN_PROMPTS:
+            contexts.clear()
         for prompt in dict.fromkeys(prompts):
-            if prompt not in self._words:
-                self._words[prompt] = self.base.embed([prompt])[0].cpu()
-        return torch.stack([self._words[prompt] for prompt in prompts]).to(self.base.device)
+            if prompt not in contexts:
+                contexts[prompt] = self.base.embed([prompt])[0].cpu()
+        return torch.stack([contexts[prompt] for prompt in prompts]).to(self.base.device)
 
     def learn(self, prompts: Sequence[str]) -> None:
         """Embed what a plan says before its first image, so that the text tower takes no memory
@@ -100,11 +103,17 @@ class Generator:
         """(B, 2, P, P) float32 grey levels for (B, 2, ., .) masks; image k depends on the k-th of
         each sequence only.
 
-        They are neither rounded nor stretched; `cmrgen.render.drawing.as_stored` makes pictures of them
-        like the cohort's.
-        guidance: a scale per image, in place of the sampler's own; negatives: what the images shall
-            not show, else
-        nothing; strength: of the mask. An image that is not finite becomes black.
+        They are neither rounded nor stretched; `cmrgen.render.drawing.as_stored` makes pictures of
+        them like the cohort's. An image that is not finite becomes black.
+
+        Args:
+            masks: labels, at any size.
+            prompts: what each image shall show.
+            seeds: of each image's noise.
+            guidance: a scale per image, in place of the sampler's own.
+            negatives: what the images shall not show, else nothing.
+            strength: of the mask, for all or per image.
+            sampler: how all are drawn.
         """
         n, budget = len(prompts), self.budget or drawn(self.base.device)
         strengths = [strength] * n if isinstance(strength, int | float) else list(strength)
@@ -138,52 +147,60 @@ class Generator:
     ) -> Tensor:
         """Standardised latents of images that go through the networks together; one negative counts
         for all."""
-        device = self.base.device
+        base, device = self.base, self.base.device
         context, empty = self.embed(prompts), self.embed(negatives)
-        noise = row_noise(seeds, self.base.latent_shape).to(device)
+        noise = row_noise(seeds, base.latent_shape).to(device)
         strength = torch.tensor(list(strengths), device=device)
-        plan, reuse = scheduler(sampler.name, self.base.schedule), sampler.reuse
-        with ExitStack() as stack:
-            masked = any(value != 0 for value in strengths)
-            if masked:
-                control = stack.enter_context(
-                    embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device))
-                )
-            begin = (
-                stack.enter_context(reused(self.base.unet, self.controlnet, every=reuse))
-                if reuse > 1
-                else None
-            )
-            if self.precision != torch.float32:
-                stack.enter_context(torch.autocast(device.type, self.precision))
+        mask = as_control(masks, base.pixels).to(device) if any(strengths) else None
+        with self._prepared(mask, reuse=sampler.reuse) as (control, begin_step):
 
             def predict(
-                x: Tensor, t: Tensor, words: Tensor, rows: Tensor, seen: Tensor | None
+                x: Tensor, t: Tensor, context: Tensor, rows: Tensor, steered: Tensor | None
             ) -> Tensor:
-                if begin:
-                    begin(len(x))
-                at = rows if seen is None else rows[seen]
-                steer = (
-                    {"control": control[at], "strength": strength[at]}
-                    if masked
-                    else {"control": None}
+                begin_step(len(x))
+                of = rows if steered is None else rows[steered]
+                branch = {"control": None}
+                if control is not None:
+                    branch = {"control": control[of], "strength": strength[of]}
+                output = denoise(
+                    base.unet, self.controlnet, x, t, context=context, steered=steered, **branch
                 )
-                return denoise(
-                    self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer
-                ).float()
+                return output.float()
 
             scale = torch.tensor(list(guidance), device=device)
-            steered = partial(
-                guided, predict, prompt=context, empty=empty, bare=sampler.guides == "both"
+            guide = partial(
+                guided, predict, context=context, empty=empty, bare=sampler.guides == "both"
             )
+            scheduler = sampler.scheduler(base.schedule)
             predictor = within(
                 sampler.interval,
-                inside=steered(scale=scale),
-                outside=steered(scale=torch.ones_like(scale)),
-                scheduler=plan,
+                inside=guide(scale=scale),
+                outside=guide(scale=torch.ones_like(scale)),
+                scheduler=scheduler,
                 steps=sampler.steps,
             )
-            return sample(predictor, noise, scheduler=plan, steps=sampler.steps)
+            return sample(predictor, noise, scheduler=scheduler, steps=sampler.steps)
+
+    @contextmanager
+    def _prepared(
+        self, control: Tensor | None, *, reuse: int
+    ) -> Iterator[tuple[Tensor | None, Callable[[int], None]]]:
+        """Inside this block the networks share forwards and compute in `precision`; yields the
+        masks as the ControlNet now takes them, and what is told each step's number of rows."""
+        with ExitStack() as stack:
+            if control is not None:
+                control = stack.enter_context(embedded_once(self.controlnet, control))
+            begin_step: Callable[[int], None] = _no_reuse
+            if reuse > 1:
+                sharing = reused(self.base.unet, self.controlnet, every=reuse)
+                begin_step = stack.enter_context(sharing)
+            if self.precision != torch.float32:
+                stack.enter_context(torch.autocast(self.base.device.type, self.precision))
+            yield control, begin_step
+
+
+def _no_reuse(rows: int) -> None:
+    """Every step makes its own forwards."""
 
 
 def blank(images: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ whole; and forwards that several steps share.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from diffusers import (
 )
 from torch import Tensor, nn
 
-SAMPLERS = {
+SAMPLERS: dict[str, type[Any]] = {
     "ddim": DDIMScheduler,
     "dpmpp": DPMSolverMultistepScheduler,
     "unipc": UniPCMultistepScheduler,
@@ -35,7 +35,7 @@ class Sampler:
     """The settings of a drawing.
 
     Args:
-        name: of SAMPLERS.
+        name: of SAMPLERS, or of a subclass's own `solver`.
         steps: of the scheduler, for rows that have no number of their own.
         guidance: scale, for whoever has none per row.
         guides: towards the prompt, or both mask and prompt: then the prediction guided away from is
@@ -54,7 +54,7 @@ class Sampler:
     reuse: int = 1
 
     def __post_init__(self) -> None:
-        known(self.name)
+        self.solver()
         for setting, value in (("steps", self.steps), ("reuse", self.reuse)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"sampler.{setting} is {value}; give a whole number of at least 1")
@@ -64,13 +64,27 @@ class Sampler:
             raise ValueError(f"sampler.guides is {self.guides!r}; it takes {' or '.join(GUIDES)}")
         object.__setattr__(self, "interval", _shares(self.interval))
 
+    def solver(self) -> type[Any]:
+        """The class of its diffusers scheduler, a deterministic one; a sampler of one's own, with a
+        name of its own, overrides this. Raises ValueError for an unknown name."""
+        if self.name not in SAMPLERS:
+            raise ValueError(f"sampler.name is {self.name!r}; it takes {', '.join(SAMPLERS)}")
+        return SAMPLERS[self.name]
+
+    def scheduler(self, schedule: Mapping[str, Any]) -> Any:
+        """Its diffusers scheduler, of a base's noise schedule."""
+        known = {key: value for key, value in schedule.items() if not key.startswith("_")}
+        return self.solver().from_config(known)
+
     def settings(self) -> dict[str, Any]:
-        """What a set records beside name and steps: whatever is not usual; guidance stands in its
-        plan."""
+        """What a set records of it; guidance stands in the plan, row by row."""
         return {
-            **({"interval": list(self.interval)} if self.interval != WHOLE else {}),
-            **({"guides": self.guides} if self.guides != "prompt" else {}),
-            **({"reuse": self.reuse} if self.reuse > 1 else {}),
+            "sampler": self.name,
+            "scheduler": self.solver().__name__,
+            "steps": self.steps,
+            "interval": list(self.interval),
+            "guides": self.guides,
+            "reuse": self.reuse,
         }
 
 
@@ -88,19 +102,7 @@ def _shares(interval: Any) -> tuple[float, float]:
         raise ValueError(
             f"sampler.interval is {interval}; give two shares of the steps, as [0, 1] or [0.2, 0.8]"
         )
-    return ends[0], ends[1]
-
-
-def known(name: str) -> type[Any]:
-    """The class of a scheduler by its name. Raises ValueError for another."""
-    if name not in SAMPLERS:
-        raise ValueError(f"sampler.name is {name!r}; it takes {', '.join(SAMPLERS)}")
-    return SAMPLERS[name]
-
-
-def scheduler(name: str, schedule: dict[str, Any]) -> Any:
-    """A diffusers scheduler of the base's noise schedule."""
-    return known(name).from_config({k: v for k, v in schedule.items() if not k.startswith("_")})
+    return float(ends[0]), float(ends[1])
 
 
 @contextmanager

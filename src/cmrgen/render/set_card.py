@@ -91,7 +91,7 @@ ventricle, 2 myocardium, 3 right ventricle), `dataset.json`; `metadata.csv` has 
 }
 
 
-def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
+def card_of_set(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
     """The README.md of a finished set, as it lies (`kind` store) or exported (png, nifti).
 
     audit: folder of a finished `evaluate.py audit=true` of this set, whose verdict is then quoted.
@@ -107,7 +107,7 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         "tags": ["synthetic", "cardiac-mri", "controlnet", "medical"],
         "size_categories": [_size(len(rows))],
     }
-    towards = " towards mask and prompt" if settings.get("guides") == "both" else ""
+    towards = " towards mask and prompt" if settings["guides"] == "both" else ""
     facts = {
         "cohort": settings["cohort"].rsplit("-", 1)[0],
         "cohort fingerprint": settings["cohort_fingerprint"],

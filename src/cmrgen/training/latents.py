@@ -143,10 +143,10 @@ class Latents(L.LightningDataModule):
         moments, masks, at = self._encoded(
             rows, moved=np.concatenate([first, copies, np.zeros(len(val), bool)])
         )
-        words = [EMPTY, *sorted({*table.prompt, *self._pictured().prompt} - {EMPTY})]
-        context = embedded(self.base, words, store.folder)
+        sentences = [EMPTY, *sorted({*table.prompt, *self._pictured().prompt} - {EMPTY})]
+        context = contexts(self.base, sentences, store.folder)
         self.base.release("vae", "text")
-        number = table.prompt.map({w: k for k, w in enumerate(words)}).to_numpy()
+        number = table.prompt.map({text: k for k, text in enumerate(sentences)}).to_numpy()
         return rows, table, Encoded(moments, masks, at, context, number, self.base.pixels)
 
     def _pictured(self) -> pd.DataFrame:
@@ -270,19 +270,17 @@ class Encoded(Dataset):
         )
 
 
-def embedded(base: Base, words: list[str], folder: Path) -> torch.Tensor:
+def contexts(base: Base, sentences: list[str], folder: Path) -> torch.Tensor:
     """(n, tokens, width) float32 embeddings of prompts, cached in `folder`; the base then knows
     them without its tower."""
-    path = (
-        folder
-        / f"prompts-{fingerprint({'base': base.fingerprint, 'prompts': words, 'version': 1})}.safetensors"
-    )
+    facts = {"base": base.fingerprint, "prompts": sentences, "version": 1}
+    path = folder / f"prompts-{fingerprint(facts)}.safetensors"
     if not path.exists():
-        context = base.embed(words).float().cpu()
+        context = base.embed(sentences).float().cpu()
         with writing(folder):
             write_atomic(path, save({"context": context}))
     context = load_file(path)["context"]
-    base.embedded |= dict(zip(words, context, strict=True))
+    base.contexts |= dict(zip(sentences, context, strict=True))
     return context
 
 

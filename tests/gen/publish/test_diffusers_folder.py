@@ -421,7 +421,7 @@ def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
         patch.setattr(
             cmrgen.publish.diffusers_folder,
-            "card",
+            "card_of_generator",
             lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
         )
         export(generator, place, sampler=Sampler())

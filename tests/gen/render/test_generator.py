@@ -467,18 +467,16 @@ def test_rows_without_a_mask_are_the_bases_own(generator, requests):
         generator.embed(requests["prompts"][:3]),
         as_control(requests["masks"][:3], generator.base.pixels),
     )
-    networks, masked = (
-        (generator.base.unet, generator.controlnet),
-        torch.tensor([True, False, True]),
-    )
+    networks = (generator.base.unet, generator.controlnet)
+    steered = torch.tensor([True, False, True])
     with torch.no_grad():
-        some = denoise(*networks, x, t, context=context, control=control[masked], masked=masked)
-        steered = denoise(*networks, x, t, context=context, control=control)
+        mixed = denoise(*networks, x, t, context=context, control=control[steered], steered=steered)
+        with_mask = denoise(*networks, x, t, context=context, control=control)
         alone = denoise(*networks, x, t, context=context, control=None)
     torch.testing.assert_close(
-        some, torch.where(masked.view(-1, 1, 1, 1), steered, alone), atol=1e-5, rtol=0
+        mixed, torch.where(steered.view(-1, 1, 1, 1), with_mask, alone), atol=1e-5, rtol=0
     )
-    assert (steered - alone).abs().max() > 1e-3
+    assert (with_mask - alone).abs().max() > 1e-3
 
 
 def test_guidance_towards_both_pushes_the_mask_too_once_it_steers(generator, requests, tiny_base):

@@ -588,7 +588,7 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
         tokens=77,
         fingerprint="random",
     )
-    base.embedded[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
+    base.contexts[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(cmrgen.training.controlnet, "load_base", lambda **_: base)
     module = ControlNetModule(base={}, lr=1e-5)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724

@@ -69,7 +69,7 @@ def test_what_is_pictured_is_embedded_beforehand_and_validates(tiny_base, tmp_pa
         "F",
         "M",
     }
-    assert set(data.pictured.prompt) <= set(base.embedded)
+    assert set(data.pictured.prompt) <= set(base.contexts)
 
 
 def test_at_a_large_size_nothing_is_drawn_before_a_checkpoint(tmp_path, monkeypatch):
