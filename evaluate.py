@@ -37,7 +37,7 @@ def main(cfg: DictConfig) -> None:
             f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
             f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
         )
-    asked = overrides.asked(cfg)
+    asked = overrides.request(cfg)
     with runs.held(asked.folder):
         if claim(asked, rests_on(finished, cfg)):
             with runs.attempt(asked.folder):
@@ -60,7 +60,7 @@ def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
     return prints | {"synthetic set": fingerprint_at(cfg.synthetic_set) or "none"}
 
 
-def claim(asked: runs.Asked, now: dict[str, str]) -> bool:
+def claim(asked: runs.Request, now: dict[str, str]) -> bool:
     """Whether there is something to measure. A finished evaluation is replaced by one of the same
     study that has grown."""
     folder, earlier = asked.folder, runs.record(asked.folder)
@@ -340,7 +340,7 @@ def board(cfg: DictConfig, folder: Path) -> None:
     """The tables and figures on the dashboards asked for."""
     from hydra.utils import instantiate
 
-    if asked := dashboards.asked(cfg.get("logger")):
+    if asked := dashboards.configured(cfg.get("logger")):
         with dashboards.one_run():
             loggers = [instantiate(of) for of in asked]
             dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
@@ -369,5 +369,5 @@ def split_sentence(cohort: Any) -> str:
 
 
 if __name__ == "__main__":
-    commands.begin("evaluate", conf=Path(__file__).parent / "conf", about=USAGE)
+    commands.start_command("evaluate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

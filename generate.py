@@ -51,9 +51,9 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
 
     if cfg.refresh:
         Experiment(cfg, Path(cfg.run_dir), build=instantiate).renew()
-    return runs.claim(overrides.asked(cfg))
+    return runs.claim(overrides.request(cfg))
 
 
 if __name__ == "__main__":
-    commands.begin("generate", conf=Path(__file__).parent / "conf", about=USAGE)
+    commands.start_command("generate", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

@@ -47,7 +47,7 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
     hold.enter_context(runs.held(folder))
     if cfg.refresh and "cohort" not in cfg.unused:
         Experiment(cfg, Path(cfg.run_dir), build=instantiate).renew()
-    return runs.claim(overrides.asked(cfg))
+    return runs.claim(overrides.request(cfg))
 
 
 def work(cfg: DictConfig, folder: Path) -> float | None:
@@ -71,7 +71,7 @@ def done(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     experiment = Experiment(cfg, folder, build=instantiate)
     if not cfg.trains:
         return function(experiment)
-    with processes.training(cfg.seed):
+    with processes.seeded(cfg.seed):
         return function(experiment)
 
 
@@ -93,5 +93,5 @@ def rehearse(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    commands.begin("train", conf=Path(__file__).parent / "conf", about=USAGE)
+    commands.start_command("train", conf=Path(__file__).parent / "conf", about=USAGE)
     main()

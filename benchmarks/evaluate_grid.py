@@ -65,7 +65,7 @@ def written(folder: Path, options: argparse.Namespace) -> None:
                 continue
             settings = {"synthetic": arm, "seed": seed, "fold": fold, "input.name": "stack"}
             runs.begin(
-                runs.Asked(
+                runs.Request(
                     run, {"task": "classifier"}, settings, {"mitigation": rival}, ["mitigation"], {}
                 )
             )

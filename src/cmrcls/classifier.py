@@ -26,7 +26,7 @@ from cmrcls.mitigation import (
 from cmrcls.network import VIDEO, build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
 from cmrstudy import runs
-from cmrstudy.checkpoints import check_fits, fingerprint_of, read
+from cmrstudy.checkpoints import check_fits, fingerprint_of, read_checkpoint
 from cmrstudy.continuing import batch_seed
 
 NOISY = 0.5  # share of training images that get noise
@@ -393,7 +393,7 @@ def start_from(module: Classifier, source: Path) -> str:
         raise FileNotFoundError(
             f"{name}: no classifier's run, {file.relative_to(source)} is not there"
         )
-    state = read(file, source=name)["state_dict"]
+    state = read_checkpoint(file, source=name)["state_dict"]
     inner = {
         key.partition(".")[2]: value for key, value in state.items() if key.startswith("network.")
     }

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
 from cmrcls.choices import WIDTH, names_file
-from cmrstudy.checkpoints import read
+from cmrstudy.checkpoints import read_checkpoint
 from cmrstudy.inputs import file_hash
 
 # torchvision's: name of the last, linear layer
@@ -260,7 +260,7 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
         ValueError: for a damaged file, one that could run code, and one of another network.
     """
     source = f"model.weights={file}"
-    state = _renamed(_tensors(read(file, source=source), source), network, backbone)
+    state = _renamed(_tensors(read_checkpoint(file, source=source), source), network, backbone)
     own, heads = network.state_dict(), _heads(network, backbone)
     fresh = tuple(
         sorted(name for name in heads if name not in state or state[name].shape != own[name].shape)

@@ -25,7 +25,7 @@ FRAME = ("pixels", "fov_mm")
 INPUTS = ("generator", "synthetic_set")
 
 
-def register() -> None:
+def register_base_resolvers() -> None:
     """Tell OmegaConf of `${frame:...}`, `${drawn:...}` and `${base_pixels:...}`."""
     for name, resolver in (("frame", _frame), ("drawn", _drawn), ("base_pixels", base_pixels)):
         OmegaConf.register_new_resolver(name, resolver, replace=True)

@@ -287,7 +287,7 @@ def _set(counts: dict[str, int], value: int) -> None:
 # weights and checkpoints of other runs
 
 
-def read(path: Path, *, source: str) -> dict[str, Any]:
+def read_checkpoint(path: Path, *, source: str) -> dict[str, Any]:
     """A .ckpt or .safetensors file on the CPU, without running what may be in it; ValueError if it
     can't be read.
 
@@ -316,7 +316,7 @@ def read(path: Path, *, source: str) -> dict[str, Any]:
 def resumable(path: Path, module: nn.Module, *, source: str) -> dict[str, Any]:
     """A checkpoint that continues the training of `module`; ValueError naming what is missing or
     doesn't fit."""
-    checkpoint = read(path, source=source)
+    checkpoint = read_checkpoint(path, source=source)
     if not {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= checkpoint.keys():
         raise ValueError(
             f"{source}: it holds weights, but no state of a training to continue; weights={path} starts from them"

@@ -63,7 +63,7 @@ def whole(low: int, high: int | None = None, *, null: str = "") -> Takes:
     )
 
 
-def number(
+def a_number(
     low: float = -math.inf, high: float = math.inf, *, above: float | None = None, null: str = ""
 ) -> Takes:
     """A number in a range, or `above` one."""
@@ -100,7 +100,7 @@ def several(*names: str) -> Takes:
     )
 
 
-def sizes(*, count: int | None = None, low: int = 1) -> Takes:
+def whole_numbers(*, count: int | None = None, low: int = 1) -> Takes:
     """A list of whole numbers."""
     words = f"{count or 'some'} whole numbers of at least {low} as a list, such as [{', '.join(['16', '32', '48'][:count])}]"
     return Takes(
@@ -175,7 +175,7 @@ TAKES: dict[str, Takes] = {
     "keep": FLAG,
     "volumes": FLAG,
     "stale": choice("keep", null="refuse what has changed"),
-    "checkpoint.minutes": number(above=0, null="no such checkpoints"),
+    "checkpoint.minutes": a_number(above=0, null="no such checkpoints"),
     "checkpoint.steps": whole(1, null="no such checkpoints"),
     # data
     "synthetic": Takes(
@@ -191,7 +191,7 @@ TAKES: dict[str, Takes] = {
     "data.workers": whole(0),
     "data.val_images": whole(1),
     "data.copies": whole(1),
-    "data.max_repeats": number(1, null="groups exactly alike"),
+    "data.max_repeats": a_number(1, null="groups exactly alike"),
     "harmonise": FLAG,
     "data.harmonise": FLAG,
     "data.splits": several("train", "extra"),
@@ -201,31 +201,31 @@ TAKES: dict[str, Takes] = {
     "cohort.subjects": whole(1),
     "cohort.test_subjects": whole(0),
     "cohort.design": choice("natural", "uniform"),
-    "cohort.hf_scale": number(above=0),
-    "cohort.hf_share": number(0, 1, null="as in the population"),
-    "cohort.controls_per_case": number(above=0, null="all"),
+    "cohort.hf_scale": a_number(above=0),
+    "cohort.hf_share": a_number(0, 1, null="as in the population"),
+    "cohort.controls_per_case": a_number(above=0, null="all"),
     "cohort.pixels": whole(8),
-    "cohort.fov_mm": number(above=0),
+    "cohort.fov_mm": a_number(above=0),
     "cohort.cine": whole(2, null="ED and ES"),
     "cohort.fold": whole(0, 4, null="the cohort's own split"),
     "cohort.reach": whole(0),
-    "cohort.max_rejected": number(0, 1),
-    "cohort.default_spacing": number(above=0, null="from the files' headers"),
+    "cohort.max_rejected": a_number(0, 1),
+    "cohort.default_spacing": a_number(above=0, null="from the files' headers"),
     "cohort.orient": ORIENT,
-    "cohort.ef_below": number(0, 100),
-    "cohort.ef_above": number(0, 100),
+    "cohort.ef_below": a_number(0, 100),
+    "cohort.ef_above": a_number(0, 100),
     # classifier and mitigations
     "model.seed": whole(0, SEEDS),
-    "model.lr": number(0),
-    "model.weight_decay": number(0),
+    "model.lr": a_number(0),
+    "model.weight_decay": a_number(0),
     "model.width": whole(1),
     "model.pixels": whole(1),
     "model.normalisation": Takes(
         _is_normalisation, "auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25]"
     ),
     "model.plateau_patience": whole(1),
-    "model.flips": number(0, 1),
-    "model.noise_std": number(0),
+    "model.flips": a_number(0, 1),
+    "model.noise_std": a_number(0),
     "model.backbone": Takes(
         lambda v: isinstance(v, str) and v != "", "a network's name, such as resnet18"
     ),
@@ -236,31 +236,31 @@ TAKES: dict[str, Takes] = {
     "model.loss": choice(*CHOICES["mitigation.loss"]),
     "model.heads": choice(*CHOICES["mitigation.heads"]),
     "model.labels": several(*DIAGNOSES),
-    "model.eta": number(above=0),
-    "mitigation.eta": number(above=0),
+    "model.eta": a_number(above=0),
+    "mitigation.eta": a_number(above=0),
     "model.channels_last": FLAG,
     "model.compile": FLAG,
     **{key: choice(*CHOICES[key]) for key in CHOICES if key.startswith("mitigation.")},
     # generator and base
-    "model.gamma": number(above=0, null="plain squares"),
-    "model.unet.gamma": number(above=0, null="plain squares"),
+    "model.gamma": a_number(above=0, null="plain squares"),
+    "model.unet.gamma": a_number(above=0, null="plain squares"),
     "model.ema": Takes(
         lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"
     ),
     "model.unet.ema": Takes(
         lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 (no average) to below 1"
     ),
-    "model.prompt_dropout": number(0, 1),
-    "model.unet.prompt_dropout": number(0, 1),
+    "model.prompt_dropout": a_number(0, 1),
+    "model.unet.prompt_dropout": a_number(0, 1),
     "model.warmup": whole(0),
     "channels": choice(*CHOICES["channels"]),
     "model.autoencoder.order": choice(*CHOICES["channels"]),
     "base.channels": choice(*CHOICES["channels"]),
-    "model.autoencoder.channels": sizes(),
-    "model.unet.channels": sizes(),
-    "model.autoencoder.lr": number(above=0),
-    "model.unet.lr": number(above=0),
-    "model.autoencoder.kl": number(0),
+    "model.autoencoder.channels": whole_numbers(),
+    "model.unet.channels": whole_numbers(),
+    "model.autoencoder.lr": a_number(above=0),
+    "model.unet.lr": a_number(above=0),
+    "model.autoencoder.kl": a_number(0),
     "model.autoencoder.steps": whole(1),
     "model.unet.steps": whole(1),
     "model.unet.layers": whole(1),
@@ -277,18 +277,18 @@ TAKES: dict[str, Takes] = {
     "sampler.name": choice(*CHOICES["sampler.name"]),
     "sampler.steps": whole(1),
     "sampler.reuse": whole(1),
-    "sampler.guidance": number(),
+    "sampler.guidance": a_number(),
     "sampler.guides": choice(*CHOICES["sampler.guides"]),
     "plan.count": whole(1),
     "plan.seed": whole(0, SEEDS),
     "plan.seeds": whole(1),
     "plan.missing": choice(*CHOICES["plan.missing"]),
-    "plan.strength": number(0),
+    "plan.strength": a_number(0),
     "plan.thin": choice(*CHOICES["plan.thin"]),
     "plan.per_person": whole(1, null="no limit"),
     "plan.per_mask": whole(0, null="masks are never moved"),
     # evaluation
-    "judge_steps": sizes(count=2),
+    "judge_steps": whole_numbers(count=2),
     "fid_images": whole(2),
     "resamples": whole(40),
     "permutations": whole(40),
@@ -315,7 +315,7 @@ TAKES: dict[str, Takes] = {
     "trainer.min_epochs": whole(0, null="none"),
     "trainer.min_steps": whole(0, null="none"),
     "trainer.accumulate_grad_batches": whole(1),
-    "trainer.gradient_clip_val": number(0, null="no clipping"),
+    "trainer.gradient_clip_val": a_number(0, null="no clipping"),
     "trainer.gradient_clip_algorithm": choice("norm", "value", null="norm"),
     "trainer.limit_train_batches": limit("all"),
     "trainer.limit_val_batches": limit("all"),

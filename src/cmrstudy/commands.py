@@ -101,7 +101,7 @@ EXTRAS = {
 }
 
 
-def begin(command: str, *, conf: Path, about: str) -> None:
+def start_command(command: str, *, conf: Path, about: str) -> None:
     """What happens before Hydra reads the command line; ends the program where help was asked or
     something lacks.
 
@@ -253,10 +253,10 @@ def prepared(cfg: DictConfig) -> None:
     if "audit" in cfg and not isinstance(cfg.audit, bool) and cfg.get("task") != "share":
         raise ValueError(f"audit={cfg.audit}: it takes true or false")
     if cfg.get("print_config"):
-        show(cfg)
+        print_config(cfg)
 
 
-def show(cfg: Any) -> None:
+def print_config(cfg: Any) -> None:
     """The resolved config as YAML, in colours on a terminal."""
     from omegaconf import OmegaConf
     from rich.console import Console

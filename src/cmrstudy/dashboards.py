@@ -37,7 +37,7 @@ TAGS = {  # tag -> where the config has it
 }
 
 
-def asked(settings: Any) -> list[Any]:
+def configured(settings: Any) -> list[Any]:
     """The loggers among the settings of the group `logger`: what has a _target_; a plain value
     beside them is ours."""
     return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]

@@ -67,7 +67,7 @@ class Experiment:
         place = {"save_dir": str(folder or self.folder)}
         return [
             self.build(of, **(place if "save_dir" in of else {}))
-            for of in dashboards.asked(self.cfg.get("logger"))
+            for of in dashboards.configured(self.cfg.get("logger"))
         ]
 
     def fit(

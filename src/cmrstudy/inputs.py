@@ -151,7 +151,7 @@ def changed(inputs: Inputs, places: Mapping[str, Any]) -> tuple[list[str], list[
     return other, unknown
 
 
-def differing(old: Inputs, new: Inputs) -> list[str]:
+def differing_inputs(old: Inputs, new: Inputs) -> list[str]:
     """ "synthetic_set 3f2a... -> 9bc1..." for every input in which two records differ."""
     prints = [
         {key: record.get("fingerprint") for key, record in inputs.items()} for inputs in (old, new)

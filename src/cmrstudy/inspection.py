@@ -83,7 +83,7 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
     return sentences
 
 
-def sizes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
+def pixel_notes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
     """How the scans' pixels and the pictures' compare, where the scans were read."""
     fov_mm = getattr(cohort, "fov_mm", None)
     told = (
@@ -130,18 +130,18 @@ def summary(subjects: pd.DataFrame, rejected: pd.DataFrame) -> list[Table]:
             who.groupby(["source", "state", "diagnosis", "split"]).size().rename("n").reset_index()
         )
         tables = [
-            shown("Subjects", counts),
-            shown("Groups (labelled subjects; prevalence in %)", groups(subjects)),
+            terminal_table("Subjects", counts),
+            terminal_table("Groups (labelled subjects; prevalence in %)", groups(subjects)),
         ]
     if len(told := flags(subjects)):
-        tables.append(shown("Flags", told))
+        tables.append(terminal_table("Flags", told))
     if len(rejected):
         reasons = rejected.reason.value_counts().rename_axis("reason").rename("n").reset_index()
-        tables.append(shown("Rejected", reasons))
+        tables.append(terminal_table("Rejected", reasons))
     return tables
 
 
-def show(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
+def print_tables(console: Console, *tables: Table | None, notes: Sequence[str] = ()) -> None:
     """Print tables, then notes, as they are."""
     for table in filter(None, tables):
         console.print(table)
@@ -167,7 +167,7 @@ def column_table(columns: pd.DataFrame) -> Table | None:
     )
     lines = [_line(part) for _, part in parts]
     table = pd.DataFrame(lines).sort_values("order", kind="stable").drop(columns="order")
-    return shown(
+    return terminal_table(
         "Columns in use (cells)", table.drop(columns="file") if table.file.nunique() == 1 else table
     )
 
@@ -278,7 +278,7 @@ def _appended(notes: Path) -> TextIO:
     return file
 
 
-def shown(title: str, frame: pd.DataFrame) -> Table:
+def terminal_table(title: str, frame: pd.DataFrame) -> Table:
     """A table for a terminal."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for column in frame:
@@ -302,21 +302,21 @@ def inspect_cohort(run: Experiment) -> dict[str, Any]:
     cohort, root = run.build(cfg.cohort), Path(cfg.data_root)
     columns = cohort.columns()
     write_atomic(folder / "columns.csv", columns.to_csv(index=False))
-    show(console, column_table(columns), notes=not_found(columns))
+    print_tables(console, column_table(columns), notes=not_found(columns))
     try:
         subjects, rejected = inspect(cohort, root, volumes=cfg.volumes)
     except ValueError:  # refused for its table, maybe: what was left out tells why
-        show(console, notes=cohort.notes())
+        print_tables(console, notes=cohort.notes())
         raise
     write_atomic(folder / "subjects.csv", subjects.to_csv(index=False))
     write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
-    notes = [*cohort.notes(), *sizes(cohort, subjects), *changes(cohort, root)]
+    notes = [*cohort.notes(), *pixel_notes(cohort, subjects), *changes(cohort, root)]
     if len(rejected) > cohort.max_rejected * (len(subjects) + len(rejected)):
         notes.append(
             f"more than {cohort.max_rejected:.0%} of the subjects are rejected: preparing would "
             "stop here (cohort.max_rejected)"
         )
-    show(console, *summary(subjects, rejected), notes=notes)
+    print_tables(console, *summary(subjects, rejected), notes=notes)
     if subjects.empty:
         raise ValueError(
             f"cohort {cohort.name}: no usable subject; {folder / 'rejected.csv'} has the reasons, "

@@ -48,7 +48,7 @@ class Jobs:
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         error = job_return._return_value if job_return.status.name == "FAILED" else None
-        message = runs.told(error) if error else None
+        message = runs.paragraph(error) if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
             if isinstance(error, runs.AttemptEnded):
@@ -86,7 +86,7 @@ class Jobs:
             sys.exit(_status(ended))
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        jobs = overrides.jobs(config)
+        jobs = overrides.composed_jobs(config)
         if message := wrong_setting([job.config for job in jobs] or [config]) or shared_folder(
             jobs
         ):
@@ -98,7 +98,7 @@ class Jobs:
             sys.exit(f"error: {where}; give another preset.runs= or hydra.sweep.dir=")
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
-        outcomes = read(folder := Path(config.hydra.sweep.dir))
+        outcomes = read_records(folder := Path(config.hydra.sweep.dir))
         lines = {
             state: [
                 f"\n  {outcome['run']}: {outcome['told']}"
@@ -128,7 +128,7 @@ class Jobs:
     on_run_start = on_run_end = on_compose_config = _nothing
 
 
-def read(folder: Path) -> list[dict[str, Any]]:
+def read_records(folder: Path) -> list[dict[str, Any]]:
     """What the jobs of the sweep in `folder` left, in their order."""
     return [
         json.loads(path.read_text())

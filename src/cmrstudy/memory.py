@@ -29,7 +29,7 @@ def exhausted(error: BaseException) -> bool:
 
 
 @contextmanager
-def told(paragraph: Callable[[], str]) -> Iterator[None]:
+def explained(paragraph: Callable[[], str]) -> Iterator[None]:
     """Out of memory within the block becomes OutOfMemory with this paragraph."""
     try:
         yield

@@ -42,12 +42,12 @@ class Job(NamedTuple):
         return str(raw[key])
 
 
-def register() -> None:
+def register_name_resolvers() -> None:
     """Tell OmegaConf of `${differing:...}` and `${scope:}`, the parts of a run's name; importing
     this file does."""
     for name, resolver in (("differing", _differing), ("scope", _scope)):
         OmegaConf.register_new_resolver(name, resolver, replace=True)
-    by_base.register()
+    by_base.register_base_resolvers()
 
 
 def _scope(*named: str, _root_: Any) -> str:
@@ -135,7 +135,7 @@ def _key(override: str) -> str:
     return re.split(r"[=@]", override.lstrip("+~"), maxsplit=1)[0]
 
 
-def asked(cfg: DictConfig) -> runs.Asked:
+def request(cfg: DictConfig) -> runs.Request:
     """What a command asks of its run folder, from its config and Hydra's record of what was
     typed."""
     hydra = _hydra(cfg)
@@ -151,7 +151,7 @@ def asked(cfg: DictConfig) -> runs.Asked:
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     swept = hydra is not None and hydra.mode is not None and hydra.mode.name == "MULTIRUN"
     sweep = (Path(hydra.sweep.dir), int(hydra.job.num)) if swept else None
-    return runs.Asked(
+    return runs.Request(
         Path(config["run_dir"]), config, settings(cfg), choices, list(parts(cfg)), places, sweep
     )
 
@@ -238,7 +238,7 @@ def _digest(text: str, digits: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:digits]
 
 
-def jobs(config: DictConfig) -> list[Job]:
+def composed_jobs(config: DictConfig) -> list[Job]:
     """The jobs of a sweep, composed as its launcher will; empty where the sweeper decides as it
     goes (a search)."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -267,4 +267,4 @@ def _job(config: DictConfig, overrides: list[str]) -> Job:
     return Job(overrides, task, choices, str(task.run_dir))
 
 
-register()
+register_name_resolvers()

@@ -90,7 +90,7 @@ def part() -> None:
 
 
 @contextmanager
-def training(seed: int) -> Iterator[None]:
+def seeded(seed: int) -> Iterator[None]:
     """Lightning quiet and seeded for the training within; its processes part at the end."""
     import lightning as L
 

@@ -150,7 +150,7 @@ PLAIN = (
 )
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     """What a command asks of a run folder: who the run is, and what may be done with what is
     there."""
 
@@ -170,7 +170,11 @@ State = Literal["fresh", "continue", "finished"]
 
 
 def begin(
-    asked: Asked, *, resume: bool | str = "auto", overwrite: bool = False, stale: str | None = None
+    asked: Request,
+    *,
+    resume: bool | str = "auto",
+    overwrite: bool = False,
+    stale: str | None = None,
 ) -> State:
     """Claim a run folder and say what is to be done in it.
 
@@ -218,7 +222,7 @@ def begin(
 
 
 def _claim(
-    asked: Asked, *, stale: str | None, inputs: Inputs | None = None, begun: str | None = None
+    asked: Request, *, stale: str | None, inputs: Inputs | None = None, begun: str | None = None
 ) -> None:
     folder = asked.folder
     try:
@@ -296,7 +300,7 @@ def few(lines: list[str]) -> str:
     return "; ".join(lines[:6]) + (f"; and {len(lines) - 6} more" if len(lines) > 6 else "")
 
 
-def _check_inputs(record: dict[str, Any], asked: Asked, state: str, *, stale: str | None) -> None:
+def _check_inputs(record: dict[str, Any], asked: Request, state: str, *, stale: str | None) -> None:
     """Refuse a run whose inputs are no longer what it was made from; say which can't be
     compared."""
     other, unknown = changed(record["inputs"], asked.places)
@@ -314,7 +318,7 @@ def _check_inputs(record: dict[str, Any], asked: Asked, state: str, *, stale: st
         )
 
 
-def claim(asked: Asked) -> Path | None:
+def claim(asked: Request) -> Path | None:
     """The folder that a command asks for; None, said aloud, if its run is done."""
     option = asked.option
     if (other := _other_job(asked)) is not None:
@@ -344,7 +348,7 @@ def claim(asked: Asked) -> Path | None:
     return asked.folder
 
 
-def _other_job(asked: Asked) -> int | None:
+def _other_job(asked: Request) -> int | None:
     """The job of the same sweep that has this folder; None if none has, and now this one."""
     if asked.sweep is None:
         return None
@@ -505,7 +509,7 @@ def attempt(folder: Path) -> Iterator[None]:
     except Exception as error:
         kind = type(error).__name__  # what other people's errors say may name a participant
         record = {
-            "told": told(error) or kind,
+            "told": paragraph(error) or kind,
             "kind": kind,
             "failed": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
@@ -517,7 +521,7 @@ def attempt(folder: Path) -> Iterator[None]:
         raise
 
 
-def told(error: BaseException) -> str | None:
+def paragraph(error: BaseException) -> str | None:
     """The paragraph a user needs when the input, the settings or the disk are at fault; None for
     any other error."""
     # what a config's _target_ raised, Hydra wraps

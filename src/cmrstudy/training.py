@@ -26,7 +26,7 @@ from cmrstudy.checkpoints import (
     WholeFiles,
     fingerprint_of,
     place_of,
-    read,
+    read_checkpoint,
     remove_torn,
     resumable,
 )
@@ -136,7 +136,9 @@ def fit(
     if fitter.is_global_zero:
         remove_torn(kept)
     if divide:
-        data.batch_size = share(data.batch_size, processes=fitter.num_devices * fitter.num_nodes)
+        data.batch_size = batch_share(
+            data.batch_size, processes=fitter.num_devices * fitter.num_nodes
+        )
     too_large = partial(
         memory.of_training,
         f"{folder}",
@@ -146,7 +148,7 @@ def fit(
         precision=str(options.get("precision") or "32-true"),
         lighter=getattr(module, "lighter", ""),
     )
-    with plainly(), memory.told(too_large):
+    with plainly(), memory.explained(too_large):
         fitter.fit(module, datamodule=data, ckpt_path=start and start.path, weights_only=True)
     if not fitter.global_step:
         raise ValueError(
@@ -187,7 +189,9 @@ def beginning(
         )
     if latest.path.exists() and not dry:
         path = latest.path
-        checkpoint = read(path, source=f"{path} (delete it, and the training begins anew)")
+        checkpoint = read_checkpoint(
+            path, source=f"{path} (delete it, and the training begins anew)"
+        )
     elif ckpt_path:
         path = ckpt_path / "checkpoints" / "last.ckpt" if ckpt_path.is_dir() else ckpt_path
         checkpoint = resumable(path, module, source=f"ckpt_path={path}")
@@ -361,7 +365,7 @@ def plainly() -> Iterator[None]:
         raise ValueError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def share(batch_size: int, *, processes: int) -> int:
+def batch_share(batch_size: int, *, processes: int) -> int:
     """Images that each process takes of a batch, so that a step is the same whatever the number of
     processes."""
     if batch_size % processes:

@@ -13,7 +13,7 @@ from cmrdata.prepare import keep_place
 from cmrdata.pseudonyms import salt_mark
 from cmrdata.withdraw import Trace, purge
 from cmrstudy.experiment import Experiment
-from cmrstudy.inspection import shown
+from cmrstudy.inspection import terminal_table
 
 
 def withdraw_participants(run: Experiment) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def withdraw_participants(run: Experiment) -> dict[str, Any]:
     keep_place(cohort, data)
     write_atomic(run.folder / "withdrawn.csv", traces.to_csv(index=False))
     if len(traces):
-        console.print(shown(f"{len(names)} withdrawn participants", traces))
+        console.print(terminal_table(f"{len(names)} withdrawn participants", traces))
     else:
         console.print(
             f"none of the {len(names)} withdrawn participants is in any store, plan or run: "

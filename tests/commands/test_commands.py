@@ -113,7 +113,7 @@ def test_a_launcher_whose_package_is_missing_names_its_extra(monkeypatch):
         with pytest.raises(
             SystemExit, match=f"error: {option} needs the extra {extra}: pip install"
         ):
-            commands.begin("train", conf=CONF, about="")
+            commands.start_command("train", conf=CONF, about="")
 
 
 # other libraries' complaints
@@ -152,13 +152,13 @@ def of(module: str, name: str, text: str) -> Exception:
 def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
     import re
 
-    told = runs.told(error)
+    told = runs.paragraph(error)
     assert told and re.search(words, told) and "\n" not in told
 
 
 def test_a_bug_stays_a_traceback():
-    assert runs.told(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
-    assert runs.told(RuntimeError("shapes differ")) is None
+    assert runs.paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
+    assert runs.paragraph(RuntimeError("shapes differ")) is None
 
 
 def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypatch):
@@ -201,7 +201,7 @@ def test_wrong_calls_end_with_one_paragraph(given, words, tmp_path):
 def test_what_hydra_would_answer_with_a_traceback_is_a_sentence(monkeypatch, given, words):
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     with pytest.raises(SystemExit, match=re.escape(words)):
-        commands.begin("train", conf=CONF, about="")
+        commands.start_command("train", conf=CONF, about="")
 
 
 def test_multirun_may_stand_anywhere(tmp_path):

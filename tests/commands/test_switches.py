@@ -63,7 +63,7 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
     ) as caught:
         run(tmp_path)
     assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
-    assert runs.told(caught.value) == str(caught.value)
+    assert runs.paragraph(caught.value) == str(caught.value)
     run(tmp_path)
     assert len(rows(tmp_path)) > 9  # goes on from the first epoch's checkpoint
 
@@ -229,12 +229,14 @@ def test_batches_that_no_test_uses_are_told(tmp_path, capsys):
 
 
 def test_a_batch_is_divided_among_processes_or_refused():
-    assert training.share(64, processes=1) == 64 and training.share(64, processes=4) == 16
+    assert (
+        training.batch_share(64, processes=1) == 64 and training.batch_share(64, processes=4) == 16
+    )
     with pytest.raises(
         ValueError,
         match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3",
     ):
-        training.share(64, processes=3)
+        training.batch_share(64, processes=3)
 
 
 def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not():

@@ -185,7 +185,9 @@ def test_a_base_typed_where_none_is_taken_is_answered(given, monkeypatch, home):
         SystemExit,
         match="base=sd21: generate.py takes the base from generator=runs/controlnet-sd21/0",
     ):
-        commands.begin("generate", conf=Path(commands.__file__).parents[2] / "conf", about="")
+        commands.start_command(
+            "generate", conf=Path(commands.__file__).parents[2] / "conf", about=""
+        )
 
 
 # what is enlarged

@@ -208,7 +208,7 @@ def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
     callback = jobs.Jobs()
     callback.on_job_start(config=config, task_function=job)
     callback.on_job_end(config=config, job_return=returned)
-    assert jobs.read(tmp_path)[0]["state"] == "unfinished"
+    assert jobs.read_records(tmp_path)[0]["state"] == "unfinished"
     with pytest.raises(
         SystemExit, match="1 of 1 runs are unfinished:\n  runs/a/0: trainer.max_time is over"
     ):
@@ -218,8 +218,8 @@ def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
 def test_a_job_of_a_sweep_never_takes_the_folder_of_another(tmp_path):
     """A search decides its jobs as it goes, so nobody can look beforehand."""
 
-    def asked(number: int, settings: dict, **options) -> runs.Asked:
-        return runs.Asked(
+    def asked(number: int, settings: dict, **options) -> runs.Request:
+        return runs.Request(
             tmp_path / "run" / "0", options, settings, {}, [], {}, (tmp_path / "sweep", number)
         )
 
@@ -269,7 +269,7 @@ def test_a_job_of_a_sweep_looks_like_a_single_run_and_leaves_the_process_as_it_w
     assert "LOCAL_RANK" not in os.environ and os.environ["MASTER_PORT"] == "1"
     assert ended.status is STATUS.COMPLETED and ended.return_value is None
     assert "participant" not in "".join(path.read_text() for path in tmp_path.iterdir())
-    assert jobs.read(tmp_path) == [
+    assert jobs.read_records(tmp_path) == [
         {"run": "runs/a/0", "state": "failed", "told": "PermissionError"}
     ]
     with pytest.raises(SystemExit, match="(?s)1 of 1 runs failed:.*runs/a/0: PermissionError"):

@@ -239,7 +239,7 @@ def test_what_a_command_asks_of_its_folder_is_read_from_what_was_typed():
         "synthetic=9",
         "seed=2",
     )
-    asked = overrides.asked(cfg)
+    asked = overrides.request(cfg)
     assert asked.folder == Path("runs/classifier/synthetic-9-groupdro-model.lr-0.0003/2")
     assert asked.keys == ["mitigation", "model.lr", "synthetic"]
     assert asked.choices["mitigation"] == "groupdro" and not {"preset", "trainer", "hydra"} & set(
@@ -263,8 +263,8 @@ def sweep(command: str, *given: str) -> list[overrides.Job]:
             .load_configuration(command, list(given), run_mode=RunMode.MULTIRUN)
         )
         HydraConfig.instance().set_config(config)
-        message = jobs_module().shared_folder(overrides.jobs(config))
-        return overrides.jobs(config), message
+        message = jobs_module().shared_folder(overrides.composed_jobs(config))
+        return overrides.composed_jobs(config), message
 
 
 def jobs_module():

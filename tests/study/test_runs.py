@@ -13,7 +13,7 @@ import yaml
 from cmrdata import disk
 from cmrdata.disk import Unwritable, differences, write_atomic, writing
 from cmrstudy import processes, runs
-from cmrstudy.runs import attempt, begin, facts, finish, told
+from cmrstudy.runs import attempt, begin, facts, finish, paragraph
 
 CONFIG = {
     "seed": 0,
@@ -35,7 +35,7 @@ def asked(folder, config=None, *, places=None):
     config = {**CONFIG, "run_dir": str(folder), **(config or {})}
     hidden = ("resume", "overwrite", "stale", "run_dir", "repeatable")
     settings = flat({key: value for key, value in config.items() if key not in hidden})
-    return runs.Asked(folder, config, settings, {"cohort": "phantom"}, [], places or {})
+    return runs.Request(folder, config, settings, {"cohort": "phantom"}, [], places or {})
 
 
 def start(folder, config=None, *, resume="auto", overwrite=False, stale=None, places=None):
@@ -447,7 +447,7 @@ def test_a_disk_that_may_not_be_written_is_no_disk_without_locks(tmp_path, monke
 
 
 def test_an_end_by_slurms_clock_is_told_with_its_remedy():
-    assert "hydra.launcher.max_num_timeout=<n>" in told(
+    assert "hydra.launcher.max_num_timeout=<n>" in paragraph(
         type("UncompletedJobError", (Exception,), {})("not requeued")
     )
 
@@ -458,8 +458,10 @@ def test_what_hydra_wraps_is_told_and_a_bug_is_not():
 
     wrapped = InstantiationException("Error in call to target")
     wrapped.__cause__ = ValueError("labels='x': give a list")
-    assert told(wrapped) == "labels='x': give a list"
-    assert told(InstantiationException("no cause")) is None and told(KeyError("bug")) is None
+    assert paragraph(wrapped) == "labels='x': give a list"
+    assert (
+        paragraph(InstantiationException("no cause")) is None and paragraph(KeyError("bug")) is None
+    )
 
 
 def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
@@ -491,12 +493,12 @@ def test_differences_are_leaves_by_their_dotted_name():
     "kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable]
 )
 def test_bad_input_is_told_in_its_own_words(kind):
-    assert told(kind("subject SYN0007: no mask")) == "subject SYN0007: no mask"
+    assert paragraph(kind("subject SYN0007: no mask")) == "subject SYN0007: no mask"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
 def test_a_full_or_read_only_disk_is_told_with_a_remedy(number):
-    message = told(OSError(number, os.strerror(number), "runs/controlnet/0/last.ckpt"))
+    message = paragraph(OSError(number, os.strerror(number), "runs/controlnet/0/last.ckpt"))
     assert re.search(f"{os.strerror(number)}: 'runs/.*; free some space, .*run_dir=", message)
 
 
@@ -504,7 +506,7 @@ def test_a_full_or_read_only_disk_is_told_with_a_remedy(number):
     "error", [PermissionError(errno.EACCES, "denied", "a participant's file"), KeyError("bug")]
 )
 def test_other_errors_keep_their_traceback(error):
-    assert told(error) is None
+    assert paragraph(error) is None
 
 
 def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):

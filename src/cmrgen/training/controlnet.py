@@ -18,7 +18,7 @@ from cmrdata.batch import LatentBatch
 from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise, follow
 from cmrstudy import runs
-from cmrstudy.checkpoints import check_fits, fingerprint_of, read
+from cmrstudy.checkpoints import check_fits, fingerprint_of, read_checkpoint
 from cmrstudy.continuing import batch_seed
 from cmrstudy.inputs import weights_hash
 
@@ -243,10 +243,10 @@ def start_from(module: ControlNetModule, source: Path) -> str:
             raise FileNotFoundError(
                 f"{name}: no ControlNet's run or folder, {WEIGHTS_FILE} is not there"
             )
-        state = read(folder / WEIGHTS_FILE, source=name)["state_dict"]
+        state = read_checkpoint(folder / WEIGHTS_FILE, source=name)["state_dict"]
         mark = weights_hash(folder)
     else:
-        state = read(source, source=name)["state_dict"]
+        state = read_checkpoint(source, source=name)["state_dict"]
         parts = {key.partition(".")[0] for key in state}
         if part := next((part for part in ("average", "controlnet") if part in parts), None):
             state = {

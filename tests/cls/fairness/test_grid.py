@@ -66,7 +66,9 @@ def write(
         "seed": seed,
         "fold": fold,
     }
-    asked = runs.Asked(run, {"task": "classifier"}, settings, {"mitigation": mitigation}, keys, {})
+    asked = runs.Request(
+        run, {"task": "classifier"}, settings, {"mitigation": mitigation}, keys, {}
+    )
     runs.begin(asked)
     runs.uses(run, "cohort", fingerprint=cohort, at=None)
     runs.uses(run, "model.weights", fingerprint=weights, at=None)
@@ -312,7 +314,7 @@ def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
     fourth."""
     for name, seed, generator in (("a", 0, 4), ("b", 1, 4), ("c", 5, 7)):
         place = tmp_path / "sets" / name
-        runs.begin(runs.Asked(place, {}, {"seed": seed}, {}, [], {}))
+        runs.begin(runs.Request(place, {}, {"seed": seed}, {}, [], {}))
         runs.uses(place, "generator", fingerprint=f"g{generator}", at="nowhere", seed=generator)
         run = write(
             tmp_path / "runs", 9, 0, synthetic_set=name, made=(f"set {name}", str(place), "k")
@@ -337,7 +339,7 @@ def test_generators_and_sets_are_told_by_what_made_them(tmp_path):
 
 def test_folds_of_a_plan_are_one_kind_though_their_cohorts_differ(tmp_path):
     def made(name: str, fold: int) -> str | None:
-        asked = runs.Asked(
+        asked = runs.Request(
             tmp_path / name,
             {},
             {"plan.count": 9, "seed": 0, "fold": fold, "cohort.fold": fold},
@@ -354,7 +356,7 @@ def test_folds_of_a_plan_are_one_kind_though_their_cohorts_differ(tmp_path):
 
 def test_the_kind_of_a_set_is_all_but_its_seeds(tmp_path):
     def made(name: str, seed: int, generator: str, **settings: Any) -> str | None:
-        asked = runs.Asked(
+        asked = runs.Request(
             tmp_path / name, {}, {"plan.count": 9, "seed": seed, **settings}, {}, [], {}
         )
         runs.begin(asked)

@@ -10,8 +10,8 @@ from cmrgen.base import portions
 from cmrgen.base.frozen import Base
 from cmrgen.base.load import load_base
 from cmrgen.base.portions import DRAWN, Portions, drawn, together
-from cmrstudy.memory import OutOfMemory, exhausted, of_training, told
-from cmrstudy.runs import told as paragraph
+from cmrstudy.memory import OutOfMemory, exhausted, explained, of_training
+from cmrstudy.runs import paragraph
 
 CPU = torch.device("cpu")
 GPU_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.00 GiB.")
@@ -188,11 +188,13 @@ def test_a_training_step_that_does_not_fit_names_what_takes_less(batch, accumula
     }
     with (
         pytest.raises(OutOfMemory, match=says) as caught,
-        told(lambda: of_training("runs/x", **how, lighter="memory.checkpointing=true keeps less")),
+        explained(
+            lambda: of_training("runs/x", **how, lighter="memory.checkpointing=true keeps less")
+        ),
     ):
         raise GPU_ERROR
     assert caught.value.__cause__ is GPU_ERROR and "32-true" not in str(caught.value)
-    with pytest.raises(KeyError), told(lambda: ""):
+    with pytest.raises(KeyError), explained(lambda: ""):
         raise KeyError
 
 

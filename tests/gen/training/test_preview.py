@@ -8,14 +8,15 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hydra.utils import instantiate
 
-import generate
-import train
 from cmrdata.prepare import prepare
 from cmrgen.base.load import load_base
 from cmrgen.render.sampler import Sampler
+from cmrgen.tasks import draw_set, train_controlnet
 from cmrgen.training.latents import PICTURED, Latents, examples
 from cmrgen.training.preview import PreviewGrid
+from cmrstudy.experiment import Experiment
 from support.composing import composed
 from support.fake_cohort import FakeCohort
 
@@ -133,7 +134,7 @@ def test_a_wrong_root_is_noticed_before_weights_are_read(tmp_path, never):
         f"data_root={tmp_path}/data",
     )
     with pytest.raises(FileNotFoundError, match="no patient folders"):
-        train.train_controlnet(cfg, tmp_path / "run")
+        train_controlnet(Experiment(cfg, tmp_path / "run", build=instantiate))
 
 
 @pytest.mark.parametrize("base", ["base=sd21", "base=small"])
@@ -148,7 +149,7 @@ def test_missing_weights_are_noticed_before_the_cohort_is_prepared(base, tmp_pat
         f"data_root={tmp_path}/data",
     )
     with pytest.raises(FileNotFoundError, match="base.weights="):
-        train.train_controlnet(cfg, tmp_path / "run")
+        train_controlnet(Experiment(cfg, tmp_path / "run", build=instantiate))
 
 
 def test_another_cohort_is_noticed_before_it_is_prepared_or_weights_are_read(tmp_path, never):
@@ -167,13 +168,13 @@ def test_another_cohort_is_noticed_before_it_is_prepared_or_weights_are_read(tmp
     with pytest.raises(
         ValueError, match="was trained on cohort ukbb, and this command's is phantom"
     ):
-        generate.draw(cfg, tmp_path / "set", launched)
+        draw_set(Experiment(cfg, tmp_path / "set", build=instantiate), launched)
     assert not (tmp_path / "data").exists()
     (run / "run.json").unlink()
     with pytest.raises(
         ValueError, match=r"was trained on ukbb-1-2 \(other\), but this run's cohort is phantom-"
     ):
-        generate.draw(cfg, tmp_path / "set", launched)
+        draw_set(Experiment(cfg, tmp_path / "set", build=instantiate), launched)
 
 
 def test_a_store_knows_the_scans_pixels_and_says_so(tmp_path, capsys):
