@@ -213,7 +213,7 @@ def _among(residual: Tensor, steered: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
+def integrate(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
     """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones
     only)."""
     scheduler.set_timesteps(steps, device=x.device)

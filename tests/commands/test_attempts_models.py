@@ -67,7 +67,7 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
         module = small_base.AutoencoderModule(channels=(8, 8, 16), steps=6, augment=True, seed=3)
         return (
             module,
-            small_base.Images(store, splits=["train"], steps=6, batch_size=2, seed=3),
+            small_base.StoreImages(store, splits=["train"], steps=6, batch_size=2, seed=3),
             {"max_steps": 6},
         )
 

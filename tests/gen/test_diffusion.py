@@ -11,11 +11,11 @@ from cmrgen.diffusion import (
     diffusion_loss,
     ema_update,
     guided,
+    integrate,
     latent,
     loss_weight,
     noised,
     row_noise,
-    sample,
     stratified_timesteps,
     velocity,
     within,
@@ -260,7 +260,7 @@ def test_row_noise_is_standard_normal_and_leaves_the_global_generator_alone():
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_recovers_the_image_a_perfect_predictor_knows(name):
     x0 = drawn(2, *SHAPE, seed=3)
-    got = sample(
+    got = integrate(
         knows(x0, "v_prediction"),
         row_noise([1, 2], SHAPE),
         scheduler=Sampler(name).scheduler(SCHEDULE),
@@ -282,7 +282,7 @@ def test_every_sampler_follows_the_flow_of_a_gaussian(name):
     z = row_noise(range(4), SHAPE)
     errors = [
         (
-            sample(predict, z, scheduler=Sampler(name).scheduler(SCHEDULE), steps=steps)
+            integrate(predict, z, scheduler=Sampler(name).scheduler(SCHEDULE), steps=steps)
             - (mu + sd * z)
         )
         .abs()
@@ -328,7 +328,7 @@ def test_a_decay_of_one_keeps_and_of_zero_replaces(decay, wanted):
 def test_the_inner_predictor_is_asked_in_its_share_of_the_steps(name, interval, steps, inside):
     asked, solver = [], Sampler(name).scheduler(SCHEDULE)
     arms = {arm: lambda x, t, arm=arm: (asked.append(arm), x)[1] for arm in ("inside", "outside")}
-    sample(
+    integrate(
         within(interval, **arms, scheduler=solver, steps=steps),
         drawn(1, *SHAPE),
         scheduler=solver,

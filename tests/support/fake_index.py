@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.subjects import split, with_groups
-from cmrgen.plan import faults, from_table, recipes, sweeps
+from cmrgen.plan import checking, from_table, recipes, sweeps
 from cmrgen.plan.rows import Plan
 
 Rows = Callable[..., pd.DataFrame]
@@ -27,12 +27,12 @@ def rows_of(recipe: Callable[..., Plan]) -> Rows:
 
 
 def check(rows: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame) -> None:
-    faults.check(Plan(rows), subjects, index)
+    checking.check(Plan(rows), subjects, index)
 
 
-balanced, copy = rows_of(recipes.balanced), rows_of(recipes.copy)
-random_prompt, custom = rows_of(recipes.random_prompt), rows_of(from_table.custom)
-figures, sweep = rows_of(sweeps.figures), rows_of(sweeps.sweep)
+balanced, copy = rows_of(recipes.balanced), rows_of(recipes.own_distribution)
+random_prompt, custom = rows_of(recipes.random_prompt), rows_of(from_table.read_plan)
+figures, sweep = rows_of(sweeps.paper_figures), rows_of(sweeps.one_mask)
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slices, frames
 GONE = ["F/60-70/obese/hf", "M/70+/normal/healthy"]
 PLANS: dict[str, Rows] = {

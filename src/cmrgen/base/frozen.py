@@ -17,7 +17,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
 from cmrdata.batch import LatentBatch, ed_es_ed
-from cmrgen.base.phases import EVEN, checked, three_channels, two_phases
+from cmrgen.base.phases import EVEN, check_channels, three_channels, two_phases
 from cmrgen.base.portions import DECODED, ENCODED, PROMPTS, Portions, together
 from cmrgen.base.resampling import resampled
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
@@ -68,7 +68,7 @@ class Base:
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
-        self.channels = checked(channels, setting="base.channels")
+        self.channels = check_channels(channels, setting="base.channels")
         self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
         self.prediction = schedule["prediction_type"]
         self.tokenizer = _tokenizer(tokens)
@@ -124,8 +124,8 @@ class Base:
         """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a
         sample of them."""
 
-        def encoded(some: slice) -> Tensor:
-            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(
+        def encoded(portion: slice) -> Tensor:
+            rgb = as_rgb(images[portion], self.pixels, channels=self.channels).to(
                 self.device, self.vae.dtype
             )
             return self.vae.encode(rgb).latent_dist.parameters.float()
@@ -142,8 +142,8 @@ class Base:
         than a grey level.
         """
 
-        def decoded(some: slice) -> Tensor:
-            z = (latents[some] / self.scale + self.shift).to(self.vae.dtype)
+        def decoded(portion: slice) -> Tensor:
+            z = (latents[portion] / self.scale + self.shift).to(self.vae.dtype)
             with torch.autocast(self.device.type, enabled=False):
                 rgb = self.vae.decode(z).sample.float()
             return (two_phases(rgb, self.channels) + 1) * 127.5
@@ -185,11 +185,15 @@ class Base:
         dropout: float,
         gamma: float | None,
     ) -> Tensor:
-        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from
-        `draws`.
+        """Mean diffusion loss on a batch.
 
-        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout`
-        of the prompts.
+        Args:
+            predict: a function of (x, t, context).
+            batch: moments and the prompts' embeddings.
+            draws: all randomness comes from it.
+            empty: (1, tokens, width), the empty prompt's embedding.
+            dropout: the proportion of prompts that it replaces.
+            gamma: of min-SNR, None for plain squared errors.
         """
         n, device = len(batch["moments"]), batch["moments"].device
         spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)

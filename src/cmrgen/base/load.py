@@ -11,8 +11,15 @@ from cmrgen.base.weights import KINDS, on_disk
 
 
 def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
-    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15"
-    (see cmrgen.base.stable_diffusion)."""
+    """The frozen base that conf/base names.
+
+    Args:
+        weights: where it lies: a folder, and for Stable Diffusion a file or hub id, too.
+        kind: "folder" (written by experiment=base), "sd21" or "sd15".
+        options: further arguments of cmrgen.base.stable_diffusion.load_sd.
+
+    Raises FileNotFoundError where there is none, ValueError for another model's weights.
+    """
     if kind == "folder":
         return load_small(weights)
     return load_sd(weights, kind=kind, **options)

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from cmrgen.base.frozen import Base
-from cmrgen.base.phases import PAPER
 from cmrstudy.inputs import weights_hash
 from cmrstudy.paths import shipped
 
 
 def folder_of(weights: str) -> Path:
+    """The base folder behind `weights`. Raises FileNotFoundError, naming the remedy, where there is
+    none."""
     folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
@@ -33,6 +34,7 @@ def folder_of(weights: str) -> Path:
 
 
 def load_small(weights: str) -> Base:
+    """The base in a folder of our own; each network is read when it is first used."""
     folder = folder_of(weights)
     facts = json.loads((folder / "base.json").read_text())
 
@@ -62,7 +64,7 @@ def load_small(weights: str) -> Base:
         factor=2 ** (len(vae["block_out_channels"]) - 1),
         tokens=facts["text"]["context_length"],
         fingerprint=weights_hash(folder),
-        channels=facts.get("channels", PAPER),
+        channels=facts["channels"],
     )
 
 

@@ -12,12 +12,12 @@ import pandas as pd
 
 from cmrdata.plan_columns import COLUMN, Column
 from cmrdata.subjects import AXES
-from cmrgen.plan.faults import check_columns, refuse
+from cmrgen.plan.checking import check_columns, refuse
 from cmrgen.plan.groups import LEVELS, SCHEMA, attributes_of, attributes_within
 from cmrgen.plan.rows import Drawing, Plan, planned, usable
 
 
-def custom(
+def read_plan(
     index: pd.DataFrame,
     *,
     path: str | Path,
@@ -35,7 +35,7 @@ def custom(
     where there are none. A table says itself how often a person or a mask serves; `per_mask` (of
     `planned`) moves masks where the table doesn't say how they lie. A table from which no plan
     follows raises ValueError naming column, rows (counted from 0) and remedy, a missing file
-    FileNotFoundError; cmrgen.plan.faults checks the plan.
+    FileNotFoundError; cmrgen.plan.checking checks the plan.
     """
     table = _read(Path(path))
     try:
@@ -99,13 +99,13 @@ def _converted(table: pd.DataFrame) -> pd.DataFrame:
     table = table.reset_index(drop=True).rename(columns=str)
     for column in map(str, table):
         known = COLUMN.get(column, Column(column))  # another is refused as soon as all are read
-        kind = READ[known.kind]
-        values = [None if _blank(value) else kind(value) for value in table[column]]
+        read = READ[known.kind]
+        values = [None if _blank(value) else read(value) for value in table[column]]
         wrong = [
             value is None and not _blank(old)
             for value, old in zip(values, table[column], strict=True)
         ]
-        refuse(table, column, wrong, f"it takes {'whole ' if kind is _whole else ''}numbers")
+        refuse(table, column, wrong, f"it takes {'whole ' if known.kind == 'whole' else ''}numbers")
         if known.empty == "nothing":
             values = ["" if value is None else value for value in values]
         empty = any(value is None for value in values)
@@ -129,18 +129,19 @@ def _text(value: Any) -> str:
 
 def _number(value: Any) -> float | None:
     try:
-        return found if np.isfinite(found := float(value)) else None
+        number = float(value)
+        return number if np.isfinite(number) else None
     except (TypeError, ValueError):
         return None
 
 
 def _whole(value: Any) -> int | None:
     try:
-        found = int(value)
+        whole = int(value)
     except (TypeError, ValueError, OverflowError):
         number = _number(value)
         return int(number) if number is not None and number.is_integer() else None
-    return found if abs(found) < 2**63 and (isinstance(value, str) or found == value) else None
+    return whole if abs(whole) < 2**63 and (isinstance(value, str) or whole == value) else None
 
 
 READ: dict[str, Callable[[Any], Any]] = {"text": _text, "whole": _whole, "number": _number}
@@ -161,7 +162,7 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
             ~there,
             f"the cohort's store has rows {index.index.min()} to {index.index.max()}",
         )
-        return given.source_row.tolist()
+        return [int(row) for row in given.source_row]
     if "subject" not in given:
         raise ValueError(
             "it has neither a column subject nor source_row, so no mask to draw from; add one of them"
@@ -177,7 +178,7 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     row_of = pd.Series(first.index, first.subject)
     remedy = "not a labelled training subject with a whole mask; images derive from train only, take another"
     refuse(given, "subject", ~given.subject.isin(row_of.index), remedy)
-    return given.subject.map(row_of).tolist()
+    return [int(row) for row in given.subject.map(row_of)]
 
 
 def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:

@@ -15,7 +15,7 @@ LIMITS = {name: limits for name in STILL if (limits := COLUMN[name].limits)}
 DIGITS = {"angle": 2, "zoom": 4, "dy": 4, "dx": 4}  # what is written is what is done
 
 
-def drawn(count: int, *, seed: int) -> pd.DataFrame:
+def random_moves(count: int, *, seed: int) -> pd.DataFrame:
     """`count` moves, uniform within LIMITS, as columns angle, zoom, dy, dx; more moves begin with
     the fewer."""
     share = np.random.default_rng([seed, 3]).random((count, len(LIMITS)))

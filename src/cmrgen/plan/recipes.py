@@ -110,7 +110,7 @@ def balanced(
     return Plan(rows, missing=missing_groups, thin=sorted(taken.thin))
 
 
-def copy(
+def own_distribution(
     index: pd.DataFrame,
     *,
     count: int,
@@ -154,7 +154,8 @@ def random_prompt(
     share = np.random.default_rng([seed, 1]).random((count, 5))
 
     def drawn(column: int, values: np.ndarray) -> np.ndarray:
-        return values[(share[:, column] * len(values)).astype(int)]
+        chosen: np.ndarray = values[(share[:, column] * len(values)).astype(int)]
+        return chosen
 
     ages = drawn(1, decades(train.age) + 5) if train.age.notna().any() else None
     diagnoses = drawn(3, np.array(sorted(train.diagnosis.unique()), dtype=object))

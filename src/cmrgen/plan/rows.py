@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.subjects import ATTRIBUTES, DIAGNOSES, age_band, bmi_band, group_names
-from cmrgen.plan.mask_moves import STILL, drawn
+from cmrgen.plan.mask_moves import STILL, random_moves
 from cmrgen.prompts import FIELDS, prompts
 
 
@@ -98,7 +98,7 @@ def planned(
     if per_mask is not None:
         mask = mask_numbers(index, sources)
         moving |= (mask.groupby(mask).cumcount() >= per_mask).to_numpy()
-    moves = drawn(len(rows), seed=seed)
+    moves = random_moves(len(rows), seed=seed)
     moves.loc[~moving, list(STILL)] = list(STILL.values())
     return rows.assign(**moves)
 

@@ -25,7 +25,7 @@ VARIED: dict[str, tuple[Any, ...]] = {  # and what it takes where nothing else i
 RANGES = {name: limits for name in VARIED if (limits := COLUMN[name].limits)}
 
 
-def sweep(
+def one_mask(
     index: pd.DataFrame,
     *,
     like: str = "M/70+/normal/hf",
@@ -83,7 +83,7 @@ def sweep(
     return Plan(plan if steps is None else plan.assign(steps=rows.steps))
 
 
-def figures(
+def paper_figures(
     index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6
 ) -> Plan:
     """The paper's Fig. 3 and 4: one mask and seed with BMI varied (column figure = 3); one row with
@@ -95,11 +95,11 @@ def figures(
     parts = []
     if usable(index).bmi_band.notna().any():
         for like in ("F/60-70/healthy", "M/70+/healthy"):
-            plan = sweep(
+            plan = one_mask(
                 index, like=like, attribute="bmi", seed=11, fields=fields, guidance=guidance
             )
             parts.append(plan.rows.assign(figure=3))
-    plan = sweep(
+    plan = one_mask(
         index, like="M/70+/normal/hf", seeds=seeds, seed=13, fields=fields, guidance=guidance
     )
     rows = pd.concat([*parts, plan.rows.assign(figure=4)], ignore_index=True)

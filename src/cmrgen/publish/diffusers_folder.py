@@ -46,11 +46,23 @@ def export(
     """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the
     whole base too.
 
-    By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included.
-    command: how the ControlNet was trained; metrics: floats for the card; sampler: what the card
-    recommends. Safetensors and JSON only; written beside and renamed, so the folder is either whole
-    or absent. Raises FileExistsError when the folder holds something, ValueError for parts that
-    cannot be used alone.
+    Safetensors and JSON only; written beside and renamed, so the folder is either whole or absent.
+
+    Args:
+        generator: the trained one.
+        folder: of the export.
+        command: how the ControlNet was trained, for the card.
+        metrics: floats for the card.
+        parts: by default a published base (Stable Diffusion: 5 GB) is only named, and a small one
+            is included.
+        sampler: what the card recommends.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        FileExistsError: when the folder holds something.
+        ValueError: for parts that cannot be used alone.
     """
     kind = generator.facts.get("base", {}).get("kind", "folder")
     parts = parts or ("controlnet" if kind in LICENCES else "pipeline")
@@ -164,7 +176,7 @@ def folded(vae: AutoencoderKL, *, shift: Tensor, scale: Tensor) -> AutoencoderKL
 def _identity(channels: int) -> nn.Conv2d:
     convolution = nn.Conv2d(channels, channels, 1).requires_grad_(False)
     nn.init.dirac_(convolution.weight)
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)
     return convolution
 
 

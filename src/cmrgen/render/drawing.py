@@ -18,10 +18,10 @@ from cmrdata.disk import write_atomic
 from cmrdata.grey import stretched
 from cmrdata.store import Store, Writer
 from cmrgen.base.resampling import resampled
-from cmrgen.plan.faults import make_plan
+from cmrgen.plan.checking import make_plan
 from cmrgen.plan.mask_moves import moved
 from cmrgen.plan.rows import Plan
-from cmrgen.plan.sweeps import figures
+from cmrgen.plan.sweeps import paper_figures
 from cmrgen.render.folder import (
     check_room,
     close,
@@ -56,7 +56,7 @@ def render(
     and in float32; then it is left out and listed in failed.csv (row, reason).
 
     Args:
-        plan: of `cmrgen.plan.faults.make_plan`, which has checked it.
+        plan: of `cmrgen.plan.checking.make_plan`, which has checked it.
         cohort: whose masks it names.
         generator: what draws.
         folder: of the set.
@@ -140,7 +140,7 @@ def _write(
                 split="synthetic", sampler=sampler.name, steps=steps_of(batch, sampler.steps)
             )
             masks = moved(cohort.masks[rows.source_row.to_numpy()], rows)
-            images = drawn(rows, masks, generator=generator, sampler=sampler)
+            images = draw_rows(rows, masks, generator=generator, sampler=sampler)
             good = ~blank(images).numpy()
             lost += int((~good).sum())
             if not writer.rows and not good.any() and lost >= min(total, HOPELESS):
@@ -154,7 +154,7 @@ def _write(
             advance(len(rows))
 
 
-def drawn(
+def draw_rows(
     rows: pd.DataFrame, masks: np.ndarray, *, generator: Generator, sampler: Sampler
 ) -> Tensor:
     """(n, 2, P, P) grey levels of n rows of a plan, those of equal steps together; what is blank is
@@ -192,7 +192,9 @@ def render_sweep(
 ) -> None:
     """The images of Fig. 3 and 4 beside a set, for evaluate.py to draw; `how` are other arguments
     of `render`."""
-    plan = make_plan(figures, cohort, fields=generator.facts["fields"], guidance=sampler.guidance)
+    plan = make_plan(
+        paper_figures, cohort, fields=generator.facts["fields"], guidance=sampler.guidance
+    )
     render(plan, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 

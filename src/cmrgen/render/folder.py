@@ -126,13 +126,13 @@ def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
             "the plan",
             flush=True,
         )
-    made = writer.finish(
+    synthetic = writer.finish(
         images=writer.rows,
         planned=len(plan.rows),
         missing_groups=list(plan.missing),
         code=code_version(),
         **facts,
     )
-    if len(made.index) and "shard" not in writer.settings:
-        write_atomic(made.folder / "README.md", card_of_set(made))
-    return made
+    if len(synthetic.index) and "shard" not in writer.settings:
+        write_atomic(synthetic.folder / "README.md", card_of_set(synthetic))
+    return synthetic

@@ -18,8 +18,8 @@ from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.base.frozen import Base, as_control
 from cmrgen.base.load import load_base
-from cmrgen.base.portions import drawn, together
-from cmrgen.diffusion import denoise, guided, row_noise, sample, within
+from cmrgen.base.portions import drawing_budget, together
+from cmrgen.diffusion import denoise, guided, integrate, row_noise, within
 from cmrgen.prompts import EMPTY
 from cmrgen.render.sampler import Sampler, embedded_once, reused
 from cmrstudy import runs
@@ -115,24 +115,24 @@ class Generator:
             strength: of the mask, for all or per image.
             sampler: how all are drawn.
         """
-        n, budget = len(prompts), self.budget or drawn(self.base.device)
+        n, budget = len(prompts), self.budget or drawing_budget(self.base.device)
         strengths = [strength] * n if isinstance(strength, int | float) else list(strength)
 
-        def portion(some: slice) -> Tensor:
+        def decoded(portion: slice) -> Tensor:
             latents = self._latents(
-                masks[some],
-                prompts=prompts[some],
-                seeds=seeds[some],
-                guidance=guidance[some],
-                negatives=negatives[some] if negatives else [EMPTY],
-                strengths=strengths[some],
+                masks[portion],
+                prompts=prompts[portion],
+                seeds=seeds[portion],
+                guidance=guidance[portion],
+                negatives=negatives[portion] if negatives else [EMPTY],
+                strengths=strengths[portion],
                 sampler=sampler,
             )
             finite = latents.isfinite().flatten(1).all(1)
             return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
 
         most = together(self.base.pixels, budget)
-        return self.base.drawing.run(portion, n, together=most, device=self.base.device)
+        return self.base.drawing.run(decoded, n, together=most, device=self.base.device)
 
     def _latents(
         self,
@@ -179,7 +179,7 @@ class Generator:
                 scheduler=scheduler,
                 steps=sampler.steps,
             )
-            return sample(predictor, noise, scheduler=scheduler, steps=sampler.steps)
+            return integrate(predictor, noise, scheduler=scheduler, steps=sampler.steps)
 
     @contextmanager
     def _prepared(
@@ -236,10 +236,10 @@ def load_generator(
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
     facts, folder = facts_of(run), Path(run) / "controlnet"
-    if (found := weights_hash(folder)) != facts["fingerprint"]:
+    if (mark := weights_hash(folder)) != facts["fingerprint"]:
         raise ValueError(
             f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
-            f"{found}); {RESTORE}"
+            f"{mark}); {RESTORE}"
         )
     base = _its_base(facts, run, moved_to=base_weights)
     controlnet = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
@@ -250,15 +250,16 @@ def facts_of(run: str | Path) -> dict[str, Any]:
     """What a finished ControlNet run says of its generator, without reading any weights; errors as
     `load_generator`."""
     runs.facts(Path(run))
-    told = Path(run) / "controlnet" / "generator.json"
-    if not told.exists():
+    path = Path(run) / "controlnet" / "generator.json"
+    if not path.exists():
         raise FileNotFoundError(
             f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
         )
     try:
-        return json.loads(told.read_text())
+        facts: dict[str, Any] = json.loads(path.read_text())
     except ValueError:
         raise ValueError(f"generator={run}: generator.json is damaged; {RESTORE}") from None
+    return facts
 
 
 def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:

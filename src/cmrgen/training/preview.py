@@ -34,7 +34,7 @@ class PreviewGrid(L.Callback):
         self.allow_real_images = allow_real_images
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
         large = module.base.pixels**2 >= BESIDE_TRAINING
@@ -49,7 +49,7 @@ class PreviewGrid(L.Callback):
             self.draw(trainer, module)
 
     def draw(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         rows = data.pictured.index.to_numpy()
         masks, real = data.store.masks[rows], data.store.images[rows]
         generator = Generator(
@@ -63,9 +63,9 @@ class PreviewGrid(L.Callback):
             sampler=self.sampler,
         )
         module.base.release("vae")
-        shown = as_stored(synthetic, masks.shape[-1])
+        pictures = as_stored(synthetic, masks.shape[-1])
         cells = [
-            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p])
+            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(pictures[:, p])
             for p in (0, 1)
         ]
         n = len(rows)
@@ -73,21 +73,21 @@ class PreviewGrid(L.Callback):
         titles = [
             f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")
         ]
-        drawn = image_grid(grid, titles)
+        figure = image_grid(grid, titles)
         # one of several validations of an epoch
         within = trainer.state.fn == "fit" and not trainer.is_last_batch
         save(
-            drawn,
+            figure,
             self.folder
             / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}",
         )
-        made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
-        log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
+        strip = np.concatenate([np.concatenate(list(pictures[:, p]), 1) for p in (0, 1)])
+        log_figure(trainer.loggers, "synthetic", strip, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
             log_figure(
                 trainer.loggers,
                 "preview",
-                drawn,
+                figure,
                 shows="real",
                 step=trainer.global_step,
                 allow_real_images=True,

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cmrgen.plan import from_table
-from cmrgen.plan.faults import check as check_plan
+from cmrgen.plan.checking import check as check_plan
 from cmrgen.prompts import prompt
 from support.fake_index import (
     GONE,
@@ -214,7 +214,7 @@ def test_a_fault_is_told_by_column_rows_and_remedy_and_nothing_is_written(
     table = table.replace({"another's": train.index[train.subject != plan.subject[1]][0]})
     path = written(table.assign(negative=""), tmp_path / "plan.csv")
     with pytest.raises(ValueError, match=f"plan.path=.*plan.csv: .*{words}") as error:
-        check_plan(from_table.custom(index, path=path), subjects, index)
+        check_plan(from_table.read_plan(index, path=path), subjects, index)
     assert "Jane" not in str(error.value)  # which may be a name that should not be there
     assert [found.name for found in tmp_path.iterdir()] == ["plan.csv"]
 

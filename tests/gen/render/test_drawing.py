@@ -21,7 +21,7 @@ from cmrdata.plan_columns import PROVENANCE
 from cmrdata.prepare import prepare
 from cmrdata.store import Store, Writer
 from cmrdata.synthetic import open_synthetic
-from cmrgen.plan.faults import make_plan
+from cmrgen.plan.checking import make_plan
 from cmrgen.plan.mask_moves import moved
 from cmrgen.plan.recipes import balanced
 from cmrgen.plan.rows import Plan

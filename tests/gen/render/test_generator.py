@@ -630,7 +630,7 @@ def test_repeats_are_capped_in_both_trainings(latents):
     assert float(weights.max()) * len(data.train_rows) == pytest.approx(1.5)
     assert 2 * len(data.training) == len(data.train_rows)
     assert data.training.index.tolist() == data.rows[data.train_rows[: len(data.training)]].tolist()
-    images = small_base.Images(
+    images = small_base.StoreImages(
         data.store, splits=["train"], steps=3, batch_size=4, seed=0, max_repeats=1.5
     )
     images.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1)

@@ -14,7 +14,7 @@ from cmrdata.prepare import prepare
 from cmrgen.base.load import load_base
 from cmrgen.render.sampler import Sampler
 from cmrgen.tasks import draw_set, train_controlnet
-from cmrgen.training.latents import PICTURED, Latents, examples
+from cmrgen.training.latents import PICTURED, Latents, pictured_rows
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy.experiment import Experiment
 from support.composing import composed
@@ -35,7 +35,7 @@ def people(*kinds: tuple[str | None, int, int]) -> pd.DataFrame:
 def test_one_case_among_hundreds_is_shown(first):
     few, many = ("F", 1, 1), ("M", 0, 300)
     index = people(*([few, many], [many, few])[first])
-    shown = examples(index, 6)
+    shown = pictured_rows(index, 6)
     assert (
         len(shown) == 6
         and shown.index.is_unique
@@ -49,15 +49,15 @@ def test_one_case_among_hundreds_is_shown(first):
     "kinds", [[("F", 0, 9), ("F", 1, 9), ("M", 0, 9), ("M", 1, 9)], [(None, 0, 40), (None, 1, 1)]]
 )
 def test_every_kind_there_is_has_its_turn(kinds):
-    shown = examples(people(*kinds), 6)
+    shown = pictured_rows(people(*kinds), 6)
     assert len(shown) == 6 and set(zip(shown.sex, shown.label, strict=True)) == {
         (sex, label) for sex, label, _ in kinds
     }
 
 
 def test_fewer_than_asked_for_are_all_shown_and_none_is_no_error():
-    assert len(examples(people(("F", 0, 2), ("M", 1, 1)), 6)) == 3
-    assert examples(people(), 6).empty
+    assert len(pictured_rows(people(("F", 0, 2), ("M", 1, 1)), 6)) == 3
+    assert pictured_rows(people(), 6).empty
 
 
 def test_what_is_pictured_is_embedded_beforehand_and_validates(tiny_base, tmp_path):
