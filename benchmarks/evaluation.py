@@ -142,7 +142,7 @@ def study(
         ],
         ignore_index=True,
     )
-    plan = balanced(index, count=images).assign(sampler="unipc", steps=8)
+    plan = balanced(index, count=images).rows.assign(sampler="unipc", steps=8)
     pools = {
         name: painted(folder / f"painted-{name}", pixels=pixels, seed=seed)
         for seed, name in enumerate(("train", "held", "set"))

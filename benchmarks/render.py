@@ -310,7 +310,7 @@ def main() -> None:
             Phantom(subjects=asked.subjects, hf_scale=20.0, pixels=PIXELS, controls_per_case=1),
             root,
         )
-        plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"])
+        plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"]).rows
         masks = torch.from_numpy(cohort.masks[plan.source_row.to_numpy()])
         print(
             f"# Drawing a synthetic set on {hardware(device)}\n\n{date.today()}, torch {torch.__version__}: "

@@ -18,7 +18,7 @@ from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.slices import _grey
 from cmrgen.base.frozen import as_rgb
-from cmrgen.base.phases import CHANNELS, checked, three_channels, two_phases
+from cmrgen.base.phases import CHANNELS, check_channels, three_channels, two_phases
 from cmrgen.base.resampling import resampled
 from cmrgen.evaluation.fidelity.section import two_sample_section
 from cmrgen.evaluation.fidelity.two_sample import (
@@ -144,7 +144,7 @@ def test_two_phases_are_what_three_channels_were_made_of():
     for channels in CHANNELS:
         torch.testing.assert_close(two_phases(three_channels(pair, channels), channels), pair)
     with pytest.raises(ValueError, match=r"base.channels='rgb': it takes even or paper"):
-        checked("rgb", setting="base.channels")
+        check_channels("rgb", setting="base.channels")
 
 
 def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
@@ -158,7 +158,8 @@ def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
 
 
 def test_a_base_remembers_its_channels(tmp_path):
-    from cmrgen.base.frozen import load_base, save_base
+    from cmrgen.base.load import load_base
+    from cmrgen.base.small import save_base
     from cmrgen.training import small_base
 
     networks = (

@@ -32,10 +32,10 @@ def attributes_of(group: str) -> dict[str, str]:
     """E.g. {"sex": "F", "age_band": "60-70", "diagnosis": "hf"} of "F/60-70/hf". Raises ValueError
     for other words."""
     words = group.split("/") if group else []
-    found = {axis: word for axis, values in levels().items() for word in words if word in values}
-    if list(found.values()) != words:
+    named = {axis: word for axis, values in levels().items() for word in words if word in values}
+    if list(named.values()) != words:
         raise ValueError(f"{group!r} is no group; give {schema()}")
-    return found
+    return named
 
 
 def known_levels(index: pd.DataFrame) -> dict[str, tuple[str, ...]]:

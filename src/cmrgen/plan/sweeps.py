@@ -13,7 +13,7 @@ import pandas as pd
 from cmrdata.axes import AXES, DIAGNOSES
 from cmrdata.subjects import numbers_in
 from cmrgen.plan.groups import attributes_of
-from cmrgen.plan.rows import planned, usable
+from cmrgen.plan.rows import Plan, planned, usable
 from cmrgen.prompts import FIELDS
 
 
@@ -28,7 +28,7 @@ def varied() -> dict[str, tuple[Any, ...]]:
     return {**axes, "diagnosis": tuple(DIAGNOSES)}
 
 
-def sweep(
+def one_mask(
     index: pd.DataFrame,
     *,
     like: str = "M/70+/normal/hf",
@@ -42,7 +42,7 @@ def sweep(
     fields: Sequence[str] = FIELDS,
     strength: float = 1.0,
     negative: str = "",
-) -> pd.DataFrame:
+) -> Plan:
     """One mask, in every combination of the `values` of an `attribute`, `seeds` seeds, guidance
     scales and steps.
 
@@ -83,12 +83,12 @@ def sweep(
         negative=negative,
     )
     plan = plan.assign(seed=rows.seed, guidance=rows.guidance.astype(float))
-    return plan if steps is None else plan.assign(steps=rows.steps)
+    return Plan(plan if steps is None else plan.assign(steps=rows.steps))
 
 
-def figures(
+def paper_figures(
     index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6
-) -> pd.DataFrame:
+) -> Plan:
     """The paper's Fig. 3 and 4: one mask and seed with BMI varied (column figure = 3); one row with
     `seeds` seeds (4).
 
@@ -98,15 +98,15 @@ def figures(
     parts = []
     if usable(index).bmi_band.notna().any():
         for like in ("F/60-70/healthy", "M/70+/healthy"):
-            rows = sweep(
+            plan = one_mask(
                 index, like=like, attribute="bmi", seed=11, fields=fields, guidance=guidance
             )
-            parts.append(rows.assign(figure=3))
-    rows = sweep(
+            parts.append(plan.rows.assign(figure=3))
+    plan = one_mask(
         index, like="M/70+/normal/hf", seeds=seeds, seed=13, fields=fields, guidance=guidance
     )
-    plan = pd.concat([*parts, rows.assign(figure=4)], ignore_index=True)
-    return plan.assign(row=np.arange(len(plan)))
+    rows = pd.concat([*parts, plan.rows.assign(figure=4)], ignore_index=True)
+    return Plan(rows.assign(row=np.arange(len(rows))))
 
 
 def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -> list[Any]:

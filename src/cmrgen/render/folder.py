@@ -14,7 +14,8 @@ import pandas as pd
 from cmrdata import disk
 from cmrdata.disk import DISK_FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
-from cmrgen.render.set_card import card
+from cmrgen.plan.rows import Plan
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
 
 REMEDY = "give the set another name=, or overwrite=true to replace this one"
@@ -110,7 +111,7 @@ def failures(writer: Writer) -> pd.DataFrame:
     return table.assign(row=table.row.astype(int))
 
 
-def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
+def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
     """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go
     into store.json."""
     lost = failures(writer)
@@ -121,13 +122,13 @@ def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
             "the plan",
             flush=True,
         )
-    made = writer.finish(
+    synthetic = writer.finish(
         images=writer.rows,
-        planned=len(plan),
-        missing_groups=plan.attrs.get("missing", []),
+        planned=len(plan.rows),
+        missing_groups=list(plan.missing),
         code=code_version(),
         **facts,
     )
-    if len(made.index) and "shard" not in writer.settings:
-        write_atomic(made.folder / "README.md", card(made))
-    return made
+    if len(synthetic.index) and "shard" not in writer.settings:
+        write_atomic(synthetic.folder / "README.md", card_of_set(synthetic))
+    return synthetic

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from cmrgen.base.portions import BESIDE_TRAINING
-from cmrgen.render.drawing import Generator, as_stored
+from cmrgen.render.drawing import as_stored
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import Latents
 from cmrstudy.dashboards import log_figure
@@ -46,7 +47,7 @@ class PreviewGrid(L.Callback):
         print(f"{path}: masks, real images, and what is drawn before the first step", flush=True)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = trainer.datamodule
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
         large = module.base.pixels**2 >= BESIDE_TRAINING
@@ -79,9 +80,9 @@ class PreviewGrid(L.Callback):
             sampler=self.sampler,
         )
         module.base.release("vae")
-        shown = as_stored(synthetic, masks.shape[-1])
+        pictures = as_stored(synthetic, masks.shape[-1])
         cells = [
-            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p])
+            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(pictures[:, p])
             for p in (0, 1)
         ]
         n = len(rows)
@@ -89,18 +90,18 @@ class PreviewGrid(L.Callback):
         titles = [
             f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")
         ]
-        drawn = image_grid(grid, titles)
+        figure = image_grid(grid, titles)
         # one of several validations of an epoch
         within = trainer.state.fn == "fit" and not trainer.is_last_batch
         epoch = f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}"
-        (path, *_) = save(drawn, self.folder / (named or epoch))
-        made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
-        log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
+        (path, *_) = save(figure, self.folder / (named or epoch))
+        strip = np.concatenate([np.concatenate(list(pictures[:, p]), 1) for p in (0, 1)])
+        log_figure(trainer.loggers, "synthetic", strip, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
             log_figure(
                 trainer.loggers,
                 "preview",
-                drawn,
+                figure,
                 shows="real",
                 step=trainer.global_step,
                 allow_real_images=True,

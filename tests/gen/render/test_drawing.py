@@ -17,21 +17,17 @@ import torch
 
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
+from cmrdata.plan_columns import PROVENANCE
 from cmrdata.prepare import prepare
 from cmrdata.store import Store, Writer
-from cmrdata.synthetic import PROVENANCE, open_synthetic
+from cmrdata.synthetic import open_synthetic
+from cmrgen.plan.checking import make_plan
 from cmrgen.plan.mask_moves import moved
 from cmrgen.plan.recipes import balanced
+from cmrgen.plan.rows import Plan
 from cmrgen.render import generator as drawing
-from cmrgen.render.drawing import (
-    Generator,
-    as_stored,
-    load_generator,
-    render,
-    render_sweep,
-    save_generator,
-    steps_of,
-)
+from cmrgen.render.drawing import as_stored, render, render_sweep, steps_of
+from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.render.shards import merge, render_shards
 from cmrstudy import runs
@@ -104,7 +100,7 @@ def rendered(cohort, generator, tmp_path_factory):
 
 
 def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
-    plan, made = rendered
+    (plan, missing, *_), made = rendered
     assert set(PROVENANCE) <= set(made.index.columns)
     assert (
         (made.index.sampler == "unipc").all()
@@ -116,7 +112,7 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     assert (
         made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
     )
-    assert made.meta["missing_groups"] == plan.attrs["missing"]
+    assert made.meta["missing_groups"] == missing
     assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
     kept = pd.read_csv(made.folder / "plan.csv").fillna(
         {"conditions": "", "borrowed": "", "negative": ""}
@@ -200,8 +196,13 @@ def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_aft
 
 def test_nothing_is_written_for_a_plan_that_leaks(cohort, generator, tmp_path):
     stray = cohort.index[cohort.index.split == "test"].iloc[0]
-    plan = balanced(cohort.index, count=3).assign(subject=stray.subject, source_row=stray.name)
+
+    def leaking(index: pd.DataFrame, *, count: int) -> Plan:
+        rows = balanced(index, count=count).rows
+        return Plan(rows.assign(subject=stray.subject, source_row=stray.name))
+
     with pytest.raises(ValueError, match="test split"):
+        plan = make_plan(leaking, cohort, count=3)
         render(plan, cohort=cohort, generator=generator, folder=tmp_path / "set", **QUICK)
     assert not (tmp_path / "set").exists()
 
@@ -225,7 +226,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 def mixed(cohort) -> pd.DataFrame:
     """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not
     to show."""
-    plan = balanced(cohort.index, count=6, per_mask=0)
+    plan = balanced(cohort.index, count=6, per_mask=0).rows
     last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
     plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
     return plan.assign(
@@ -239,7 +240,7 @@ def mixed(cohort) -> pd.DataFrame:
 def drawn_mixed(cohort, generator, mixed, tmp_path_factory) -> Store:
     folder = tmp_path_factory.mktemp("mixed") / "0"
     return render(
-        mixed, cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6}
+        Plan(mixed), cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6}
     )
 
 
@@ -254,7 +255,7 @@ def test_every_row_is_drawn_as_it_says_whatever_its_batch(
     )
     for size in (1, 4):
         made = render(
-            mixed,
+            Plan(mixed),
             cohort=cohort,
             generator=generator,
             folder=tmp_path / str(size),
@@ -303,7 +304,11 @@ def test_a_column_changes_its_own_row_alone(
     for column, value in change.items():
         other.loc[row, column] = value
     made = render(
-        other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6}
+        Plan(other),
+        cohort=cohort,
+        generator=generator,
+        folder=tmp_path,
+        **{**QUICK, "batch_size": 6},
     )
     rest = [k for k in range(6) if k != row]
     assert (made.images[row] != drawn_mixed.images[row]).mean() > 0.002
@@ -313,7 +318,8 @@ def test_a_column_changes_its_own_row_alone(
 def test_without_strength_no_controlnet_runs(cohort, generator, mixed, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(type(generator.controlnet), "forward", lambda *a, **k: calls.append(1))
-    render(mixed.assign(strength=0.0), cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    plan = Plan(mixed.assign(strength=0.0))
+    render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert not calls
 
 
@@ -340,7 +346,7 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
         ValueError, match=r"1 of 2 shards are missing: shard-1-of-2 \(not begun\).*shard=1/2"
     ):
         merge(tmp_path, 2)
-    render(plan.assign(guidance=1.0), shard="1/2", **how)
+    render(Plan(plan.rows.assign(guidance=1.0)), shard="1/2", **how)
     with pytest.raises(ValueError, match="shard-1-of-2 differs from shard-0-of-2 in plan"):
         merge(tmp_path, 2)
     with pytest.raises(ValueError, match="plan differs in 5 of 5 rows, columns guidance"):
@@ -386,10 +392,10 @@ def test_an_image_that_is_not_finite_is_drawn_once_more(
     cohort, generator, rendered, tmp_path, spoil
 ):
     plan, whole = rendered
-    asked = spoil({plan.seed[3]}, 1)
+    asked = spoil({plan.rows.seed[3]}, 1)
     made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert (
-        asked == [plan.seed[3]]
+        asked == [plan.rows.seed[3]]
         and close(made.images, whole.images)
         and not (tmp_path / "failed.csv").exists()
     )
@@ -400,7 +406,7 @@ def test_what_stays_not_finite_is_left_out_and_listed(
     cohort, generator, rendered, tmp_path, spoil, capsys, bad
 ):
     plan, whole = rendered
-    spoil({plan.seed[k] for k in bad}, 99)
+    spoil({plan.rows.seed[k] for k in bad}, 99)
     how = {"cohort": cohort, "generator": generator, **QUICK}
     made = render(plan, folder=tmp_path / "one", **how)
     good = [k for k in range(5) if k not in bad]
@@ -417,7 +423,7 @@ def test_what_stays_not_finite_is_left_out_and_listed(
 
 def test_weights_that_draw_nothing_are_blamed_at_once(cohort, generator, rendered, tmp_path, spoil):
     plan, _ = rendered
-    spoil(set(plan.seed), 99)
+    spoil(set(plan.rows.seed), 99)
     with pytest.raises(
         ValueError, match="none of the first 5 images is finite.*weights of generator made up"
     ):
@@ -615,14 +621,13 @@ def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rend
             **QUICK,
             "sampler": Sampler(steps=4, **sampler),
         }
-        return render(plan.assign(guidance=guidance), folder=tmp_path / name, **how)
+        return render(Plan(plan.rows.assign(guidance=guidance)), folder=tmp_path / name, **how)
 
     some, none = drawn("some", 6.0, interval=(0, 0.5)), drawn("none", 6.0, interval=(0.5, 0.5))
     plain = drawn("plain", 1.0)
     assert np.array_equal(none.images, plain.images) and (some.images != none.images).any()
-    assert (
-        some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
-    )
+    assert some.meta["settings"]["interval"] == [0, 0.5]
+    assert whole.meta["settings"]["interval"] == [0, 1]
     both = drawn("both", 6.0, guides="both")
     assert both.meta["settings"]["guides"] == "both" and (both.images != whole.images).any()
 
@@ -650,7 +655,7 @@ def calls(generator, monkeypatch):
 @pytest.fixture
 def request_of(cohort):
     def some(guidance: list[float]) -> dict:
-        rows = balanced(cohort.index, count=len(guidance))
+        rows = balanced(cohort.index, count=len(guidance)).rows
         masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
         return {
             "masks": masks,
@@ -675,7 +680,7 @@ def test_only_the_forwards_that_count_are_made(generator, request_of, calls):
 
 def test_a_prompt_is_embedded_once(generator, request_of, calls):
     words = dict.fromkeys([*request_of([2.0] * 3)["prompts"], "something new"])
-    generator._words.clear()
+    generator.base.contexts.clear()
     for _ in range(2):
         generator.images(
             **{**request_of([2.0] * 3)}, negatives=["something new"] * 3, sampler=Sampler(steps=1)

@@ -22,7 +22,8 @@ from cmrdata.batch import as_fetched
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
 from cmrdata.row_cache import RowFile, filled
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.controlnet import ControlNetModule, Memory
@@ -590,7 +591,7 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
         tokens=77,
         fingerprint="random",
     )
-    base.embedded[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
+    base.contexts[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(cmrgen.training.controlnet, "load_base", lambda **_: base)
     module = ControlNetModule(base={}, lr=1e-5)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724

@@ -14,23 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence.scores import Scores
 from cmrstudy import intervals
 from cmrstudy.intervals import MIN_COUNT
 
-ALL_BUT_SEED = (
-    "source_row",
-    "prompt",
-    "negative",
-    "guidance",
-    "strength",
-    "angle",
-    "zoom",
-    "dy",
-    "dx",
-    "steps",
-)
+# all that decides an image, but its seed
+ALL_BUT_SEED = tuple(c.name for c in PLAN_COLUMNS if c.decides and c.name != "seed")
 SEEDS, PERSON, PERSONS = (
     "one mask and prompt, other seeds",
     "one subject, other slices or frames",

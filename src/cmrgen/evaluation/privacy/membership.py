@@ -12,7 +12,7 @@ from scipy import stats
 
 from cmrdata.store import Store
 from cmrgen.base.frozen import as_control
-from cmrgen.base.portions import drawn, together
+from cmrgen.base.portions import drawing_budget, together
 from cmrgen.diffusion import denoise, diffusion_loss, row_noise
 from cmrgen.evaluation.privacy.alarms import Sample, in_common_groups, rank_test
 from cmrgen.prompts import prompts
@@ -177,7 +177,7 @@ def diffusion_losses(
         base.device
     )
     losses = np.zeros(len(rows))
-    batch = batch or min(BATCH, 2 * together(base.pixels, drawn(base.device)))
+    batch = batch or min(BATCH, 2 * together(base.pixels, drawing_budget(base.device)))
     for k in range(0, len(rows), batch):
         batch_rows = rows[k : k + batch]
         moments = base.moments(torch.from_numpy(store.images[batch_rows]))

@@ -17,8 +17,7 @@ from cmrgen.evaluation.privacy import display
 from cmrgen.evaluation.privacy.audit import memorisation_audit, write_private
 from cmrgen.evaluation.privacy.membership import generator_attack
 from cmrgen.evaluation.privacy.verdicts import membership_verdict
-from cmrgen.render.drawing import load_generator
-from cmrgen.render.generator import check_cohort, facts_of
+from cmrgen.render.generator import check_cohort, facts_of, load_generator
 from cmrstudy.report import Section, write_table
 
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
 from cmrdata.store import Store, Writer
-from cmrgen.base.frozen import load_base
+from cmrgen.base.load import load_base
 from cmrgen.evaluation.judges import Evaluation
 from cmrgen.evaluation.privacy import section as sections
 from cmrgen.evaluation.privacy.audit import Audit, memorisation_audit, write_private
