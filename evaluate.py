@@ -13,8 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrcls.fairness.options import Options
 from cmrstudy import commands, dashboards, overrides, paths, runs
+from cmrstudy.announce import intention
 from cmrstudy.identity import differing
-from cmrstudy.inputs import changed, fingerprint_at
+from cmrstudy.inputs import fingerprint_at
 
 USAGE = """python evaluate.py [key=value ...]
 
@@ -38,6 +39,7 @@ def main(cfg: DictConfig) -> None:
     asked = overrides.request(cfg)
     with runs.held(asked.folder):
         if claim(asked, rests_on(finished, cfg)):
+            print(intention(cfg, rests_on=counted(len(finished))), flush=True)
             with runs.attempt(asked.folder):
                 study = evaluate(cfg, asked.folder, found)
                 runs.finish(
@@ -48,6 +50,11 @@ def main(cfg: DictConfig) -> None:
                 )
         board(cfg, asked.folder)
         show(asked.folder, runs.facts(asked.folder)["study"])
+
+
+def counted(runs_finished: int) -> str:
+    """ "8 finished runs" """
+    return f"{runs_finished} finished run{'s' * (runs_finished != 1)}"
 
 
 def rests_on(finished: list[Any], cfg: DictConfig) -> dict[str, str]:
@@ -156,8 +163,9 @@ def evaluate(cfg: DictConfig, folder: Path, found: list[Any]) -> list[str]:
             )
         )
     if cfg.input.name == "stack" and (Path(cfg.synthetic_set) / "finished.json").exists():
-        examples, *further = synthetic_sections(cfg, folder, cohort, study, facts)
-        sections = [examples, *sections, *further]
+        report = image_sections(cfg, folder, cohort, study)
+        examples, *further = report.sections
+        sections, facts = [examples, *sections, *further], facts | report.provenance
     else:
         sections.append(Section("Synthetic images", warnings=[without_images(cfg)]))
     sections.append(checklist_section(folder))
@@ -197,67 +205,24 @@ def folds(cfg: DictConfig, cohort: Any) -> Callable[[int | None], Any]:
     return of
 
 
-def synthetic_sections(
-    cfg: DictConfig, folder: Path, cohort: Any, study: Any, facts: dict[str, Any]
-) -> list[Any]:
-    """Adherence, Table 1, the generator's pictures, and the audit if asked for."""
-    from cmrdata.synthetic import open_synthetic
-    from cmrgen.evaluation import measured
-    from cmrgen.evaluation.device import device
-    from cmrgen.evaluation.examples import examples_section
-    from cmrgen.evaluation.fidelity.two_sample_section import two_sample_section
-    from cmrgen.evaluation.judges import judges
-    from cmrgen.evaluation.privacy import section as sections
-    from cmrstudy.report import Section
+def image_sections(cfg: DictConfig, folder: Path, cohort: Any, study: Any) -> Any:
+    """What the report says of the synthetic set, and where its numbers come from."""
+    from cmrgen.evaluation.report import Settings, synthetic_report
 
-    made = open_synthetic(cfg.synthetic_set, cohort)
-    if not len(made.index):
-        return [
-            Section(
-                "Synthetic images",
-                warnings=[f"{cfg.synthetic_set} holds no image: nothing to measure."],
-            )
-        ]
-    places = measured.places(cohort, "judges", folder=folder)
-    steps = tuple(cfg.judge_steps)
-    networks = judges(cohort, *places, steps=steps, seed=cfg.seed, device=device(cfg.device))
-    found = measured.measure(cohort, made, networks, folder, seed=cfg.seed)
-    facts |= measured.facts(found)
-    missing = runs.facts(Path(cfg.synthetic_set)).get("missing_groups", [])
-    shown = sections.shown_sections(found, missing=missing, seed=cfg.seed)
-    drawn_by = runs.record(Path(cfg.synthetic_set))
-    if drawn_by and (other := changed(drawn_by.inputs, {})[0]):
-        stale = f"The set in {cfg.synthetic_set} was drawn by what has changed since: {runs.few(other)}."
-        shown[0] = shown[0]._replace(warnings=[stale, *shown[0].warnings])
-    others = [
-        arm.name
-        for arm in study.arms
-        if {run.fingerprint("synthetic_set") for run in arm.runs} - {None, made.fingerprint}
-    ]
-    if others:
-        told = (
-            f"This and Table 1 are of the set in {cfg.synthetic_set}; in Table 2 {', '.join(others)} were trained on "
-            "another one, or on several."
-        )
-        shown[0] = shown[0]._replace(warnings=[told, *shown[0].warnings])
-    return [
-        examples_section(found),
-        *shown,
-        sections.fidelity_section(found, backbones=cfg.backbones, n=cfg.fid_images, seed=cfg.seed),
-        two_sample_section(found, seed=cfg.seed, steps=cfg.judge_steps[1]),
-        *(
-            [
-                sections.audit_section(
-                    found,
-                    generator=cfg.audit_generator,
-                    base_weights=cfg.base.weights,
-                    seed=cfg.seed,
-                )
-            ]
-            if cfg.audit
-            else []
-        ),
-    ]
+    settings = Settings(
+        judge_steps=tuple(cfg.judge_steps),
+        fid_images=cfg.fid_images,
+        backbones=cfg.backbones,
+        audit=cfg.audit,
+        audit_generator=cfg.audit_generator,
+        base_weights=cfg.base.weights,
+        trained_on={
+            arm.name: {run.fingerprint("synthetic_set") for run in arm.runs} for arm in study.arms
+        },
+        device=cfg.device,
+        seed=cfg.seed,
+    )
+    return synthetic_report(cohort, Path(cfg.synthetic_set), folder, settings)
 
 
 def without_images(cfg: DictConfig) -> str:
@@ -274,7 +239,7 @@ def board(cfg: DictConfig, folder: Path) -> None:
     """The tables and figures on the dashboards asked for."""
     from hydra.utils import instantiate
 
-    if asked := dashboards.configured(cfg.get("logger")):
+    if asked := dashboards.configured(cfg.get("logger"), run=folder):
         with dashboards.one_run():
             loggers = [instantiate(of) for of in asked]
             dashboards.describe(loggers, OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]

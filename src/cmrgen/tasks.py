@@ -270,6 +270,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         )
         raise
     runs.finish(folder, **facts)
+    run.board("groups", counts[["group", "images"]])
     print(f"{folder}: {len(synthetic.index)} images")
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from cmrstudy import checks, overrides, runs
 from cmrstudy.identity import settings
+from cmrstudy.program import as_typed
 
 # exit statuses of a command whose attempt ended before its run: by time, by a signal
 UNFINISHED, INTERRUPTED = 3, 130
@@ -48,7 +49,7 @@ class Jobs:
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         error = job_return._return_value if job_return.status.name == "FAILED" else None
-        message = runs.paragraph(error) if error else None
+        message = as_typed(runs.paragraph(error) or "") if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
             if isinstance(error, runs.AttemptEnded):

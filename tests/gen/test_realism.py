@@ -3,6 +3,8 @@ blur or phase."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,18 +20,19 @@ from cmrdata.slices import _grey
 from cmrgen.base.frozen import as_rgb
 from cmrgen.base.phases import CHANNELS, checked, three_channels, two_phases
 from cmrgen.base.resampling import resampled
+from cmrgen.evaluation.fidelity.section import two_sample_section
 from cmrgen.evaluation.fidelity.two_sample import (
-    DRAWS,
-    LEAST,
+    MIN_SUBJECTS,
     NETWORK,
+    REPLICATES,
     TRIVIAL,
     Side,
     auc,
-    halved,
-    two_sample,
+    matched_images,
+    subject_halves,
+    two_sample_tests,
 )
-from cmrgen.evaluation.fidelity.two_sample_section import comparable, two_sample_section
-from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.judges import Evaluation
 from cmrgen.render.drawing import as_stored
 from support.fake_cohort import FakeCohort, fake_set
 
@@ -184,7 +187,7 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     left = np.isin(subjects, np.unique(subjects)[::2])
     n = min(left.sum(), (~left).sum())
     a, b = Side(images[left][:n], subjects[left][:n]), Side(images[~left][:n], subjects[~left][:n])
-    same = two_sample(a, b, seed=0, steps=20).set_index("test")
+    same = two_sample_tests(a, b, seed=0, steps=20).set_index("test")
     assert list(same.index) == [NETWORK, *TRIVIAL] and list(same.columns) == [
         "auc",
         "low",
@@ -193,15 +196,15 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     ]
     # seven intervals of 95 %
     assert ((same.low <= 0.5) & (same.high >= 0.5)).sum() >= len(same) - 1
-    blurred = two_sample(a, b._replace(images=smoothed(b.images)), seed=0, steps=20).set_index(
-        "test"
-    )
+    blurred = two_sample_tests(
+        a, b._replace(images=smoothed(b.images)), seed=0, steps=20
+    ).set_index("test")
     assert (blurred.high[["gradient", "fine detail"]] < 0.4).all() and blurred.low[NETWORK] > 0.6
     assert blurred.low["detail ratio ED/ES"] < 0.5 < blurred.high["detail ratio ED/ES"]
     uneven = b.images.copy()
     uneven[:, 0] = smoothed(b.images)[:, 0]
     ratio = (
-        two_sample(a, b._replace(images=uneven), seed=0, steps=2)
+        two_sample_tests(a, b._replace(images=uneven), seed=0, steps=2)
         .set_index("test")
         .loc["detail ratio ED/ES"]
     )
@@ -209,15 +212,15 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
 
 
 def test_few_subjects_give_no_number_but_their_n(real):
-    few = Side(real[0][: LEAST - 1], real[1][: LEAST - 1])
-    table = two_sample(few, few, seed=0, steps=1)
-    assert table[["auc", "low", "high"]].isna().all().all() and (table.n == LEAST - 1).all()
+    few = Side(real[0][: MIN_SUBJECTS - 1], real[1][: MIN_SUBJECTS - 1])
+    table = two_sample_tests(few, few, seed=0, steps=1)
+    assert table[["auc", "low", "high"]].isna().all().all() and (table.n == MIN_SUBJECTS - 1).all()
 
 
 def test_a_subjects_images_are_on_one_side():
     subjects = np.repeat([f"SYN{k:04d}" for k in range(21)], 3)
     synthetic = np.arange(63) % 3 == 0  # a real and a synthetic image of everybody
-    half = halved(subjects, synthetic, seed=0)
+    half = subject_halves(subjects, synthetic, seed=0)
     assert pd.Series(half).groupby(subjects).nunique().max() == 1 and abs(half.mean() - 0.5) < 0.05
 
 
@@ -236,7 +239,7 @@ def test_an_intervals_width_follows_the_subjects_not_the_images():
 
     assert once.value == pytest.approx(roc_auc_score(kind, scores))
     right = auc(kind.astype(float), kind, subjects, parts=parts, seed=0)
-    assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and DRAWS >= 1000
+    assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and REPLICATES >= 1000
 
 
 def test_intervals_of_a_trivial_test_hold_one_half_as_often_as_they_say():
@@ -273,7 +276,9 @@ def test_harmonising_brings_grey_levels_and_most_of_the_sharpness_back(real):
     n = min(len(drawn), left.sum())
     sides = Side(images[left][:n], subjects[left][:n]), Side(drawn[:n], subjects[~left][:n])
     before, after = (
-        two_sample(sides[0], sides[1]._replace(images=x[:n]), seed=0, steps=1).set_index("test").auc
+        two_sample_tests(sides[0], sides[1]._replace(images=x[:n]), seed=0, steps=1)
+        .set_index("test")
+        .auc
         for x in (drawn, matched)
     )
     assert (before[["gradient", "fine detail", "sd of grey values"]] < 0.1).all()
@@ -323,14 +328,15 @@ def test_an_arm_is_harmonised_in_its_synthetic_training_images_alone(study, caps
 def test_the_report_tests_the_set_and_the_real_images_of_its_masks(study, tmp_path):
     _, cohort, made = study
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
-    found = Measured(cohort, made, None, held, None, None, tmp_path)  # type: ignore[arg-type]
-    compared = comparable(found, seed=0)
+    networks = SimpleNamespace(device=torch.device("cpu"))
+    evaluation = Evaluation(cohort, made, networks, held, None, None, tmp_path)  # type: ignore[arg-type]
+    compared = matched_images(evaluation, seed=0)
     mix = [
         store.index.group.iloc[rows].value_counts()
         for store, rows in ((cohort, compared.real), (made, compared.synthetic))
     ]
     assert mix[0].sort_index().equals(mix[1].sort_index()) and set(compared.real) <= set(held)
-    section = two_sample_section(found, seed=0, steps=2)
+    section = two_sample_section(evaluation, seed=0, steps=2)
     table, floor = (
         pd.read_csv(tmp_path / f"{name}.csv") for name in ("two_sample", "two_sample_real")
     )

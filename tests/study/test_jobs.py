@@ -47,7 +47,7 @@ from cmrstudy import overrides, runs
 
 @hydra.main(version_base="1.3", config_path="{CONF}", config_name="train")
 def main(cfg):
-    if (folder := runs.claim(overrides.asked(cfg))) is None:
+    if (folder := runs.claim(overrides.request(cfg))) is None:
         return None
     with runs.attempt(folder):
         (folder / "process").write_text(str(os.getpid()))

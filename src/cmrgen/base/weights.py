@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cmrdata import progress
+from cmrstudy.program import PROGRAM
 
 
 class Kind(NamedTuple):
@@ -69,7 +70,7 @@ NEEDED = [
         for name in ("config.json", f"{stem}.safetensors")
     ),
 ]
-ASSETS = Path(__file__).resolve().parents[3] / "assets"
+ASSETS = PROGRAM / "assets"
 
 
 def located(weights: str, kind: str) -> Path:
@@ -122,8 +123,7 @@ def json_configs(kind: str, configs: str | Path | None) -> Path:
     folder = Path(configs) if configs else ASSETS / kind
     if not (folder / "unet" / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder}: the JSON configs that a single file needs are not there. Install from a checkout "
-            "(pip install -e .), which has them in assets/, or give a diffusers folder as base.weights"
+            f"{folder}: the JSON configs that a single file needs are not there; give a diffusers folder as base.weights"
         )
     return folder
 

@@ -32,6 +32,19 @@ class PreviewGrid(L.Callback):
         self.postponed = False
         self.allow_real_images = allow_real_images
 
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """What is drawn before the first step, so that a wrong mask or cohort is seen at once."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        fresh = trainer.global_step == 0 and not trainer.fast_dev_run and trainer.is_global_zero
+        if not fresh or not isinstance(data, Latents) or module.base.pixels**2 >= BESIDE_TRAINING:
+            return
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        path = self.draw(trainer, module, named="start")
+        for part, training in modes:
+            part.training = training
+        print(f"{path}: masks, real images, and what is drawn before the first step", flush=True)
+
     def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
@@ -47,7 +60,11 @@ class PreviewGrid(L.Callback):
             module.eval()
             self.draw(trainer, module)
 
-    def draw(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def draw(
+        self, trainer: L.Trainer, module: L.LightningModule, *, named: str | None = None
+    ) -> Path:
+        """Draws the grid into the folder and gives the loggers what they may have; the picture's
+        path. `named`: its name, by default after the epoch."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = data.pictured.index.to_numpy()
         masks, real = data.store.masks[rows], data.store.images[rows]
@@ -75,11 +92,8 @@ class PreviewGrid(L.Callback):
         drawn = image_grid(grid, titles)
         # one of several validations of an epoch
         within = trainer.state.fn == "fit" and not trainer.is_last_batch
-        save(
-            drawn,
-            self.folder
-            / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}",
-        )
+        epoch = f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}"
+        (path, *_) = save(drawn, self.folder / (named or epoch))
         made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
         log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
@@ -91,6 +105,7 @@ class PreviewGrid(L.Callback):
                 step=trainer.global_step,
                 allow_real_images=True,
             )
+        return path
 
 
 def _kept(trainer: L.Trainer) -> bool:

@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+import cmrgen.training.preview
 import generate
 import train
 from cmrdata.prepare import prepare
@@ -199,3 +201,48 @@ def test_a_store_knows_the_scans_pixels_and_says_so(tmp_path, capsys):
     )
     prepare(ACDC(pixels=55, **how), tmp_path / "data")
     assert "3.00 mm (55 px of 165 mm): none is enlarged" in capsys.readouterr().out
+
+
+def test_a_first_picture_comes_before_the_first_step_and_leaves_the_network_as_it_was(
+    tmp_path, monkeypatch, capsys
+):
+    class Network(torch.nn.Module):
+        def __init__(self, pixels: int) -> None:
+            super().__init__()
+            self.frozen, self.trained = torch.nn.Dropout().eval(), torch.nn.Dropout()
+            self.base = SimpleNamespace(pixels=pixels, release=lambda _: None)
+            self.best = None
+
+    drawn = []
+    made = SimpleNamespace(
+        images=lambda masks, **_: drawn.append(1) or torch.full(masks.shape, 77, dtype=torch.uint8)
+    )
+    monkeypatch.setattr(cmrgen.training.preview, "Generator", lambda **_: made)
+    data = Latents.__new__(Latents)
+    pictures = np.full((3, 2, 16, 16), 200, np.uint8)
+    data.store = SimpleNamespace(masks=np.ones_like(pictures), images=pictures)
+    data.pictured = pd.DataFrame({"prompt": ["a"] * 3})
+    preview = PreviewGrid(tmp_path, sampler=Sampler(steps=1, guides="both"))
+
+    def begin(network: Network, **changed: object) -> None:
+        trainer = {
+            "datamodule": data,
+            "global_step": 0,
+            "fast_dev_run": 0,
+            "is_global_zero": True,
+            "is_last_batch": False,
+            "current_epoch": 0,
+            "loggers": [],
+            "state": SimpleNamespace(fn="fit"),
+        }
+        preview.on_train_start(SimpleNamespace(**(trainer | changed)), network)
+
+    network = Network(16)
+    begin(network)
+    assert network.trained.training and network.training and not network.frozen.training
+    assert (tmp_path / "start.png").exists()
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'start.png'}: masks, real images")
+    for changed in ({"global_step": 5}, {"fast_dev_run": 1}, {"is_global_zero": False}):
+        begin(network, **changed)
+    begin(Network(512))  # minutes
+    assert len(drawn) == 1

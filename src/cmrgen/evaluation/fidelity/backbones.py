@@ -23,7 +23,7 @@ from cmrdata.batch import ed_es_ed
 from cmrdata.caches import settled
 from cmrdata.row_cache import Rows, filled
 from cmrdata.store import Store
-from cmrgen.evaluation.inception import inception
+from cmrgen.evaluation.fidelity.inception import inception_network
 
 BATCH = 32  # images per forward pass; an interrupted making loses one at most
 VERSION = 1  # raise it when the networks see other pixels: kept features are then computed anew
@@ -63,7 +63,7 @@ class Extractor(NamedTuple):
         return BATCH
 
     def extract(self, images: np.ndarray) -> np.ndarray:
-        return extracted(self, images)
+        return extracted_features(self, images)
 
 
 class Featuring(Protocol):
@@ -131,7 +131,7 @@ def radimagenet(state: State) -> nn.Module:
 
 def _resnet(state: State) -> nn.Module:
     network = resnet50()
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network.fc = nn.Identity()
     return _loaded(
         network, {key: value for key, value in state.items() if not key.startswith("fc.")}
     )
@@ -144,7 +144,12 @@ def _loaded(network: nn.Module, state: State) -> nn.Module:
 
 BACKBONES = {
     "inception": Backbone(
-        "Inception", "pt_inception-2015-12-05-6726825d.pth", inception, 299, HALF, antialias=False
+        "Inception",
+        "pt_inception-2015-12-05-6726825d.pth",
+        inception_network,
+        299,
+        HALF,
+        antialias=False,
     ),
     "dinov2": Backbone(
         "DINOv2", "dinov2_vits14_pretrain.pth", dinov2, 224, IMAGENET, antialias=True
@@ -213,7 +218,7 @@ def _state(path: Path, of: Backbone) -> State:
     return dict(found)
 
 
-def shown(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
+def network_input(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
     """(n, 2, P, P) uint8 -> (n, 3, side, side) as the backbone takes it: [ED, ES, ED], bilinear,
     normalised."""
     x = torch.from_numpy(np.ascontiguousarray(ed_es_ed(images))).to(device).float() / 255
@@ -222,21 +227,21 @@ def shown(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
     return (x - mean) / sd
 
 
-def extracted(by: Extractor, images: np.ndarray) -> np.ndarray:
+def extracted_features(by: Extractor, images: np.ndarray) -> np.ndarray:
     """(n, width) float32 features of (n, 2, P, P) uint8 images."""
     device = str(next(by.network.parameters()).device)
     made = np.empty((len(images), by.width), np.float32)
     with torch.inference_mode():
         for k in range(0, len(images), BATCH):
             made[k : k + BATCH] = (
-                by.network(shown(np.array(images[k : k + BATCH]), by.of, device=device))
+                by.network(network_input(np.array(images[k : k + BATCH]), by.of, device=device))
                 .cpu()
                 .numpy()
             )
     return made
 
 
-def features(
+def kept_features(
     store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[Path] = ()
 ) -> np.ndarray:
     """(len(rows), width) float32 features of these rows of a set, opened for reading; computed on

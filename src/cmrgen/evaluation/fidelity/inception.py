@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.models import Inception3
 
 
-def inception(state: dict[str, Tensor]) -> nn.Module:
+def inception_network(state: dict[str, Tensor]) -> nn.Module:
     """(n, 3, 299, 299) in [-1, 1] -> (n, 2048) pool features.
 
     1008 classes mean the network of the published FID (pytorch-fid's file), 1000 torchvision's
@@ -20,7 +20,7 @@ def inception(state: dict[str, Tensor]) -> nn.Module:
     network.load_state_dict(state)
     if len(state["fc.bias"]) == 1008:
         published_pools(network)
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network.fc = nn.Identity()
     return network
 
 
