@@ -208,7 +208,8 @@ def _spread(values: pd.Series) -> dict[str, Any]:
 def _categories(
     everybody: pd.DataFrame, own: pd.DataFrame
 ) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
-    """Title, values of some people (`own`), and the levels in order, of every attribute that somebody has."""
+    """Title, values of some people (`own`), and the levels in order, of every attribute that
+    somebody has."""
     for name in axes_in(everybody):
         if everybody[name].notna().any():
             phrase = AXES[name].phrase

@@ -7,6 +7,7 @@ cmrcls.fairness.statistics for what is drawn.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -123,10 +124,9 @@ def subgroup_scores(
         values.append((one.value, one.rests_on))
         means[:, k] = one.influence @ boot.weights
         singles.append([_single(one.influence[:, arm.own], arm.levels) for arm in boot.arms])
-    columns = len(metrics) * len(boot.arms)  # in words, since `who` may be nobody
-    resampled = _resampled(means.reshape(len(who), columns), boot.counts, who).reshape(
-        len(boot.counts), *means.shape[1:]
-    )
+    resampled = _resampled(
+        means.reshape(len(who), math.prod(means.shape[1:])), boot.counts, who
+    ).reshape(len(boot.counts), *means.shape[1:])
     varies = (means.astype(float) ** 2).sum(axis=0)
     folds = None
     if boot.folds is not None:

@@ -165,7 +165,7 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> Table2:
                         "seeds": counts[arm]["seeds"],
                     }
                 )
-    compared = {column for part in known for column in part.axis.columns}
+    compared = {column for part in known for column in part.axis.columns} | {"overall"}
     wanted = dict.fromkeys([*(axis.column for axis in as_in_table2()), *axes])
     refused = [_refusal(study.subjects, axis) for axis in wanted if axis not in compared]
     return Table2(pd.DataFrame(rows), refused, list(study.warnings))

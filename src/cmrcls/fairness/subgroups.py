@@ -1,4 +1,4 @@
-"""The subgroups into which axes divide the subjects: the rows of every table on
+"""Axes, and the subgroups into which they divide the subjects: the rows of every table on
 fairness."""
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Division(NamedTuple):
 
 
 def divisions(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Division]:
-    """The subjects overall, along each known axis, and along the intersections of these.
+    """The subjects overall, along each known axis, and along the intersections of the
+    known axes.
 
     Args:
         subjects: a table with the axes as columns; one without two values is left out.

@@ -58,7 +58,7 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         print("\nthe page is closed", flush=True)
     except Exception as error:
-        if (text := runs.told(error)) is None:
+        if (text := runs.paragraph(error)) is None:
             raise
         print(f"error: {text}", file=sys.stderr)
         return 1

@@ -514,7 +514,7 @@ def _stop(stops: dict[str, threading.Event], request: gr.Request) -> None:
 
 def _told(error: Exception) -> str:
     """What a visitor reads of an error; what nobody foresaw goes to the terminal in full."""
-    if text := runs.told(error):
+    if text := runs.paragraph(error):
         return _PLAN.sub(r"\1", text)
     traceback.print_exception(error)
     return f"this should not happen ({type(error).__name__}); the terminal where the page was started tells more"

@@ -20,18 +20,20 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
+from cmrdata.axes import AXES, DIAGNOSES
 from cmrdata.batch import LABELS
 from cmrdata.selection import Selection
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, DIAGNOSES
 from cmrgen.app.masks import Mask, check_heart, deformed
 from cmrgen.evaluation.adherence.contraction import area_change
-from cmrgen.evaluation.judges import Judged, Judges, judge, judges
+from cmrgen.evaluation.judges import Judgement as SetJudgement
+from cmrgen.evaluation.judges import Judges, judge, trained_judges
 from cmrgen.evaluation.privacy.nearest import Search, by_sight
-from cmrgen.plan.rows import check, planned, usable
-from cmrgen.plan.sweeps import VARIED
+from cmrgen.plan.checking import check
+from cmrgen.plan.rows import Plan, planned, usable
+from cmrgen.plan.sweeps import varied_values
 from cmrgen.prompts import DISEASE
-from cmrgen.render.drawing import as_stored, drawn
+from cmrgen.render.drawing import as_stored, draw_rows
 from cmrgen.render.generator import Generator, check_cohort, facts_of, load_generator
 from cmrgen.render.sampler import Sampler
 from cmrstudy import runs
@@ -44,7 +46,7 @@ MOST_STEPS = 200  # of the sampler: a page is no place for a day's work
 WORDS = {"F": "female", "M": "male", "0": "healthy", "1": "diseased"}
 # what a comparison varies, and what each image then has
 COMPARISONS: dict[str, tuple[Any, ...]] = {
-    **VARIED,
+    **varied_values(),
     "ejection fraction": (0.2, 0.35, 0.5, 0.65),
     "wall thickness": (0.7, 1.0, 1.3, 1.6),
     "size": (0.85, 1.0, 1.15),
@@ -123,7 +125,7 @@ class Critics:
     """Judges and search, with what they say of held-out real images to compare with."""
 
     networks: Judges
-    real: Judged
+    real: SetJudgement
     table: pd.DataFrame  # rows of those images
     search: Search | None = None
     people: pd.Index | None = None
@@ -222,7 +224,7 @@ class Studio:
             guidance=wish.guidance,
         )
         plan = plan.assign(seed=wish.seed, steps=wish.steps)
-        check(plan, self.cohort.subjects, self.cohort.index)
+        check(Plan(plan), self.cohort.subjects, self.cohort.index)
         return plan
 
     def prompt(self, wish: Wish) -> str:
@@ -258,7 +260,7 @@ class Studio:
         plan = self.plan_row(wish, source)
         sampler = replace(self.sampler, steps=wish.steps, guides=wish.guides)
         with counted(self.generator.base.unet, step):
-            images = drawn(plan, mask[None], generator=self.generator, sampler=sampler)
+            images = draw_rows(plan, mask[None], generator=self.generator, sampler=sampler)
         picture: Image = as_stored(images, self.pixels)[0]
         if picture.max() == picture.min():
             raise FloatingPointError(
@@ -290,7 +292,7 @@ class Studio:
         cavity = list(LABELS).index("LV")
         asked, found = (
             float(area_change(area[..., cavity])[0]) / 100
-            for area in (seen.areas.asked, seen.areas.seen)
+            for area in (seen.areas.mask, seen.areas.segmented)
         )
         with np.errstate(invalid="ignore"):
             usual = np.nanmean(critics.real.areas.dice, 0)
@@ -360,7 +362,7 @@ class Studio:
         if kept.is_dir():
             shutil.copytree(kept, copy, dirs_exist_ok=True)
             steps = _steps_of(copy) or steps
-        return judges(self.cohort, copy, steps=steps, device=self.generator.base.device)
+        return trained_judges(self.cohort, copy, steps=steps, device=self.generator.base.device)
 
 
 def open_studio(

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image as Pillow
 from scipy import ndimage
 
+from cmrdata.axes import title_of
 from cmrdata.batch import LABELS, PHASES
 from cmrgen.app.masks import Mask, Measures
 from cmrgen.app.studio import Attribute, Image, Judgement, Likeness, words_of
@@ -22,7 +23,6 @@ from cmrstudy.figures import STRUCTURES
 
 OUTLINE = 512  # px, side of the drawn outlines of a mask
 FILLED, LINED = 38, 255  # opacity of a structure and of its outline, of 255
-AXES = {"sex": "Sex", "age_band": "Age", "bmi_band": "BMI", "diagnosis": "Condition"}
 
 
 class Drawn(NamedTuple):
@@ -77,7 +77,7 @@ def comparison(
 ) -> str:
     """A row for each of several images: what `details` tells of one."""
     axes = [of.axis for of in seen[0][0].attributes]
-    heads = ["", "Dice", "ejection: mask", "seen", *(AXES[axis] for axis in axes), "similarity"]
+    heads = ["", "Dice", "ejection: mask", "seen", *(title_of(axis) for axis in axes), "similarity"]
     rows = []
     for title, (judgement, likeness) in zip(titles, seen, strict=True):
         cells = [
@@ -190,7 +190,7 @@ def _attribute(of: Attribute) -> str:
         words = "not said" if of.asked is None else f"asked: {words_of(of.axis, of.asked)}"
         asked = f' <span class="small">{escape(words)}</span>'
     return (
-        f"<tr><th>{AXES[of.axis]}</th><td>{_verdict(of.axis, of.asked, of.seen)}{asked}</td>"
+        f"<tr><th>{title_of(of.axis)}</th><td>{_verdict(of.axis, of.asked, of.seen)}{asked}</td>"
         f'<td class="small">{right}</td></tr>'
     )
 

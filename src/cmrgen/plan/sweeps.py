@@ -17,7 +17,7 @@ from cmrgen.plan.rows import Plan, planned, usable
 from cmrgen.prompts import FIELDS
 
 
-def varied() -> dict[str, tuple[Any, ...]]:
+def varied_values() -> dict[str, tuple[Any, ...]]:
     """What a sweep can vary, and the values it takes where none are given: one number per band."""
     axes = {
         axis.given: (
@@ -53,13 +53,13 @@ def one_mask(
     """
     if source_row is None:
         source_row = _most_like(index, like)
-    if attribute is not None and attribute not in varied():
+    if attribute is not None and attribute not in varied_values():
         raise ValueError(
-            f"plan.attribute={attribute}: a sweep varies one of {', '.join(varied())}, or null for none"
+            f"plan.attribute={attribute}: a sweep varies one of {', '.join(varied_values())}, or null for none"
         )
     if values is not None and attribute is None:
         raise ValueError(
-            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(varied())}"
+            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(varied_values())}"
         )
     if seeds < 1 or source_row not in index.index:
         raise ValueError(
@@ -110,7 +110,7 @@ def paper_figures(
 
 
 def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -> list[Any]:
-    usual, ranges = varied()[attribute], numbers_in(index)
+    usual, ranges = varied_values()[attribute], numbers_in(index)
     if values is None:
         return [v for v in usual if attribute != "diagnosis" or v in set(index.diagnosis)]
     if attribute not in ranges:
