@@ -7,18 +7,17 @@ from unittest.mock import patch
 import numpy as np
 import pandas as pd
 import pytest
-from cmrcls.fairness.cells import axis_name
-from cmrcls.fairness.table2 import table2
 from matplotlib.text import Text
 
-from cmrcls.fairness.study import axes_of
+from cmrcls.fairness.study import table2
+from cmrcls.fairness.subgroups import Crossing, divisions
 from cmrdata import axes
 from cmrdata.axes import AGE, AXES, BMI, BUILT_IN, SEX, Axis, Band
 from cmrdata.subjects import balancing_weights, split, with_bands, with_groups
-from cmrgen.evaluation.fidelity.subgroups import subgroups
-from cmrgen.plan.from_table import custom
+from cmrgen.evaluation.fidelity.subgroups import compared_subgroups
+from cmrgen.plan.from_table import read_plan
 from cmrgen.plan.recipes import balanced, random_prompt
-from cmrgen.plan.sweeps import sweep
+from cmrgen.plan.sweeps import one_mask
 from cmrstudy.figures import demographics
 from cmrstudy.inspection import groups
 from support.fake_index import fake_index, fake_people
@@ -103,43 +102,43 @@ def test_it_is_a_row_of_the_report(axis):
     table = runs(arms=("Real",), seeds=2)
     place = table.subject.str[-4:].astype(int) % len(axis.bands)
     study = one_study(table.assign(**{axis.column: np.array(axis.values)[place]}))
-    titles = [of.title for of in axes_of(study.subjects)]
+    titles = [str(of.axis) for of in divisions(study.subjects)]
     assert titles[:5] == ["overall", "sex", "bmi_band", "age_band", axis.column]
     assert f"sex x {axis.column}" in titles and len(titles) == 1 + 4 + 6 + 4 + 1
-    assert axis_name(f"sex x {axis.column}") == f"Sex x {axis.title}"
-    shown = table2(study)
-    assert shown.subgroup.tolist()[9:] == [band.name for band in axis.bands.values()]
+    assert Crossing(("sex", axis.column)).in_words == f"Sex x {axis.title}"
+    rows = table2(study).rows
+    assert rows.subgroup.tolist()[9:] == [band.name for band in axis.bands.values()]
     words = [text.get_text() for text in demographics(people(axis)).findobj(Text)]
     assert axis.heading in words and {band.short for band in axis.bands.values()} <= set(words)
 
 
 def test_plans_know_it(axis, tmp_path):
     index = fake_index(people(axis))
-    plan = balanced(index, count=400, per_person=None, per_mask=None)
+    plan = balanced(index, count=400, per_person=None, per_mask=None).rows
     counts = plan[axis.column].value_counts()
     assert set(counts.index) == set(axis.values)
     own = index.loc[plan.source_row]
     assert (plan[axis.column].to_numpy() == own[axis.column].to_numpy()).all()
-    drawn = random_prompt(index, count=200, per_person=None)
+    drawn = random_prompt(index, count=200, per_person=None).rows
     shares = drawn[axis.column].value_counts(normalize=True)
     assert shares.to_numpy() == pytest.approx(1 / len(axis.bands), abs=0.12)
     assert (drawn.group.str.split("/").str[-2] == drawn[axis.column]).all()
     first, last = axis.values[0], axis.values[-1]
-    swept = sweep(index, attribute=axis.given)
+    swept = one_mask(index, attribute=axis.given).rows
     assert swept[axis.column].tolist() == list(axis.values)
     source = index.index[
         (index[axis.column] == first) & (index.split == "train") & index.diagnosis.notna()
     ][0]
     path = tmp_path / "plan.csv"
     pd.DataFrame({"source_row": [source], axis.column: [last]}).to_csv(path, index=False)
-    asked = custom(index, path=path).iloc[0]
+    asked = read_plan(index, path=path).rows.iloc[0]
     assert asked[axis.column] == last and asked.borrowed == index.group[source]
     assert asked.group == index.group[source].replace(first, last)
 
 
 def test_fidelity_compares_its_extremes(axis):
     real = fake_index(people(axis))
-    table = subgroups(real, real[real.split == "train"].reset_index(drop=True))
+    table = compared_subgroups(real, real[real.split == "train"].reset_index(drop=True))
     names = [axis.bands[value].short for value in axis.extremes]
     assert table[table.axis == axis.column].subgroup.tolist() == names
     assert list(dict.fromkeys(table.axis)) == [*BUILT_IN, axis.column, "diagnosis", "all"]
@@ -148,11 +147,11 @@ def test_fidelity_compares_its_extremes(axis):
 def test_a_classifier_and_the_judges_have_it(axis):
     from cmrcls.arms import predictions
     from cmrcls.explain import WHERE, by_subgroup
-    from cmrgen.evaluation.judges import AttributeNet, codes
+    from cmrgen.evaluation.networks import AttributeNet, head_codes
 
     table = people(axis)
     assert AttributeNet([axis.column]).heads[axis.column].out_features == len(axis.bands)
-    assert set(codes(table, axis.column)) == set(range(len(axis.bands)))
+    assert set(head_codes(table, axis.column)) == set(range(len(axis.bands)))
     index = table[table.label.notna()].assign(real=True, stored=range(table.label.notna().sum()))
     import torch
 

@@ -38,7 +38,7 @@ STORED = "percentiles, exact inverse"  # how drawn images become the set's bytes
 HOPELESS = 8  # images: so many without a good one, and the weights are to blame
 
 
-def render(
+def draw_plan(
     plan: Plan,
     *,
     cohort: Store,
@@ -195,7 +195,7 @@ def render_sweep(
     plan = make_plan(
         paper_figures, cohort, fields=generator.facts["fields"], guidance=sampler.guidance
     )
-    render(plan, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
+    draw_plan(plan, cohort=cohort, generator=generator, folder=folder, sampler=sampler, **how)
 
 
 def as_stored(images: Tensor, pixels: int) -> np.ndarray:

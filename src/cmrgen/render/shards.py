@@ -15,7 +15,7 @@ from pyarrow import parquet
 from cmrdata.disk import differences, write_atomic
 from cmrdata.store import Store, Writer
 from cmrgen.plan.rows import Plan
-from cmrgen.render.drawing import render
+from cmrgen.render.drawing import draw_plan
 from cmrgen.render.folder import check_room, close, finished, shard_name, shard_of, written_alone
 
 
@@ -29,8 +29,8 @@ def render_shards(plan: Plan, *, folder: Path, shard: str, **how: Any) -> Store 
     """
     _, of = shard_of(shard)
     if of == 1:
-        return render(plan, folder=folder, **how)
-    render(plan, folder=folder, shard=shard, **how)
+        return draw_plan(plan, folder=folder, **how)
+    draw_plan(plan, folder=folder, shard=shard, **how)
     return merge(folder, of) if finished_all(folder, of) else None
 
 

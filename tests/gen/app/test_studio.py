@@ -15,7 +15,7 @@ from cmrgen.app import studio as module
 from cmrgen.app.masks import deformed, usual_heart
 from cmrgen.app.studio import Cancelled, Studio, Wish, open_studio, spoken, varied
 from cmrgen.plan.recipes import balanced
-from cmrgen.render.drawing import render
+from cmrgen.render.drawing import draw_plan
 
 STEPS = 3
 WISH = Wish(sex="F", age=64.0, bmi=27.0, diagnosis="hf", seed=5, steps=STEPS, guides="both")
@@ -37,7 +37,7 @@ def test_the_sampler_is_the_one_the_generator_was_trained_with(studio):
 def test_an_image_is_the_one_that_a_plans_row_gives(studio, cohort, tmp_path):
     plan = balanced(cohort.index, count=4, fields=studio.fields, guidance=2.5)
     sampler = replace(studio.sampler, steps=STEPS)
-    made = render(
+    made = draw_plan(
         plan,
         cohort=cohort,
         generator=studio.generator,

@@ -119,7 +119,7 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
 
 
 @contextmanager
-def reading(path: Path, *, setting: str) -> Iterator[None]:
+def refused_by_name(path: Path, *, setting: str) -> Iterator[None]:
     """What goes wrong with the file itself becomes a ValueError of ours."""
     try:
         yield
@@ -143,7 +143,7 @@ def reading(path: Path, *, setting: str) -> Iterator[None]:
 def decoded(path: Path, *, setting: str) -> str:
     """The text of a small file, whatever its packing and encoding. Raises ValueError naming the
     setting."""
-    with reading(path, setting=setting):
+    with refused_by_name(path, setting=setting):
         packing, head = identified(path, setting=setting)
         encoding, _ = encoding_of(head)
         with unpacked(path, packing=packing, encoding=encoding) as stream:

@@ -20,7 +20,13 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from cmrdata.cohorts.reading.cells import NA, clean
-from cmrdata.cohorts.reading.file_kinds import LATIN, encoding_of, identified, reading, unpacked
+from cmrdata.cohorts.reading.file_kinds import (
+    LATIN,
+    encoding_of,
+    identified,
+    refused_by_name,
+    unpacked,
+)
 
 DELIMITERS = "\t,;|"
 HEADERS = 3  # rows that may be headers: titles and field codes
@@ -66,7 +72,7 @@ def open_table(
         ValueError: naming the setting and what the file is when it is no table, or none with that
             column.
     """
-    with reading(path, setting=setting):
+    with refused_by_name(path, setting=setting):
         packing, head = identified(path, setting=setting)
         if head.startswith(b"PAR1"):
             return _open_parquet(
@@ -201,7 +207,7 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
         block = max(sizes[0], min(ROWS * table.start, BLOCKS[1]))
         rows = 0
         try:
-            with reading(table.path, setting=table.setting), ExitStack() as stack:
+            with refused_by_name(table.path, setting=table.setting), ExitStack() as stack:
                 stream = stack.enter_context(
                     unpacked(table.path, packing=table.packing, encoding=table.encoding)
                 )
@@ -321,7 +327,7 @@ def _checked(table: TableFile, identifier: Hashable) -> TableFile:
 def _parquet_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
     names = [str(place) for place in places]
     try:
-        with reading(table.path, setting=table.setting):
+        with refused_by_name(table.path, setting=table.setting):
             file = pq.ParquetFile(table.path)
             wanted = list(dict.fromkeys(table.names[place] for place in places))
             for batch in file.iter_batches(columns=wanted, batch_size=1 << 14):
