@@ -37,6 +37,10 @@ from cmrstudy.intervals import MIN_COUNT
 Embed = Callable[[Store, np.ndarray], np.ndarray]  # rows of a store -> (n, d) features
 
 
+class TooFewPeople(ValueError):
+    """A cohort is too small for an audit."""
+
+
 class Audit(NamedTuple):
     """What `memorisation_audit` measured. Real subjects and rows occur in `pairs` alone, which stays
     in a private folder."""
@@ -312,11 +316,11 @@ def _check(cohort: Store, synthetic_set: Store, training: np.ndarray, held_out: 
             f"{synthetic_set.images.shape[1:]}; audit a set against the cohort it was made from"
         )
     if (people := cohort.index.subject.iloc[training].nunique()) < 2:
-        raise ValueError(
+        raise TooFewPeople(
             f"{cohort.folder}: {people} training subjects; an audit compares with at least 2"
         )
     if len(held_out) < MIN_COUNT:
-        raise ValueError(
+        raise TooFewPeople(
             f"{cohort.folder}: {len(held_out)} held-out subjects (val and test); tau, the 95th percentile of "
             f"their similarities, needs at least {MIN_COUNT}"
         )

@@ -14,11 +14,13 @@ from cmrdata.store import Store
 from cmrgen.evaluation.fidelity.backbones import kept_features
 from cmrgen.evaluation.judges import Evaluation, domain_backbone
 from cmrgen.evaluation.privacy import display
-from cmrgen.evaluation.privacy.audit import memorisation_audit, write_private
+from cmrgen.evaluation.privacy.audit import TooFewPeople, memorisation_audit, write_private
 from cmrgen.evaluation.privacy.membership import generator_attack
 from cmrgen.evaluation.privacy.verdicts import membership_verdict
 from cmrgen.render.generator import check_cohort, facts_of, load_generator
 from cmrstudy.report import Section, write_table
+
+TITLE = "Is the set safe to share?"
 
 
 def audit_section(
@@ -38,9 +40,13 @@ def audit_section(
     def embed(store: Store, rows: np.ndarray) -> np.ndarray:
         return kept_features(store, rows, by, places=evaluation.places(store, "features"))
 
-    audit = memorisation_audit(
-        cohort, synthetic_set, embed, seed=seed, device=evaluation.device, scratch=folder
-    )
+    try:
+        audit = memorisation_audit(
+            cohort, synthetic_set, embed, seed=seed, device=evaluation.device, scratch=folder
+        )
+    except TooFewPeople as error:  # all else of the report stands
+        reason = f"Nothing can be said of copies: {str(error).partition(': ')[2]}."
+        return Section(TITLE, warnings=[reason], answers=[reason])
     write_private(audit, cohort, synthetic_set, folder / "private")
     tests, sources = display.audit_tests(audit.tests), display.audit_sources(audit.sources)
     write_table(tests, folder, "audit_tests")
@@ -61,7 +67,7 @@ def audit_section(
     }
     write_atomic(folder / "audit.json", json.dumps(verdict, indent=1))
     return Section(
-        "Is the set safe to share?",
+        TITLE,
         [
             *verdicts,
             "Tests compare the set with held-out people group by group, one image of each source subject at a time; each "

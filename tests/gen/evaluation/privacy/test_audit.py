@@ -397,6 +397,23 @@ def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
     assert (known.p_holm >= known.p).all() and (known.alarm == (known.p_holm <= 0.03)).all()
 
 
+def test_a_cohort_too_small_for_an_audit_costs_the_report_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = prepare(FakeCohort(count=40), tmp_path)  # a fifth of them is held out
+    made = fake_set(tmp_path / "set", store, count=12)
+    monkeypatch.setattr(sections, "domain_backbone", lambda networks: None)
+    looks, networks = SimpleNamespace(features=None), SimpleNamespace(device=torch.device("cpu"))
+    evaluation = Evaluation(
+        store, made, networks, np.zeros(0, int), looks, looks, tmp_path / "results"
+    )  # type: ignore[arg-type]
+    section = sections.audit_section(evaluation, generator="runs/controlnet/0", seed=0)
+    assert section.answers == section.warnings and not section.tables
+    assert "held-out subjects (val and test)" in section.answers[0]
+    assert "needs at least 20" in section.answers[0] and str(tmp_path) not in section.answers[0]
+    assert not (tmp_path / "results" / "audit.json").exists()
+
+
 def test_copy_pairs_are_drawn() -> None:
     images = np.zeros((3, 2, 8, 8), np.uint8)
     drawn = copy_pairs(images, images, [0.9, 0.8, 0.7])
