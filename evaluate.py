@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from cmrcls.fairness.options import Options
+from cmrdata.disk import write_atomic
 from cmrstudy import commands, evaluations, overrides, paths, runs
 from cmrstudy.experiment import Experiment
 
@@ -121,7 +122,7 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
     title = f"Debiasing cardiac MRI: {cfg.name}"
     page = report_html(sections, title=title, facts=facts, summary=sentences)
-    runs.write_atomic(folder / "report.html", page)
+    write_atomic(folder / "report.html", page)
     return sentences
 
 

@@ -35,6 +35,7 @@ from cmrcls.fairness.statistics import CONFIDENCE
 from cmrcls.network import VIDEO
 from cmrdata.axes import DIAGNOSIS, axes_in, bands_in
 from cmrdata.batch import LABELS
+from cmrdata.disk import write_atomic
 from cmrstudy import figures, runs
 from cmrstudy.experiment import Experiment
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
@@ -380,7 +381,7 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
         "explain_images": explained.images.assign(subject=subject),
     }
     for name, table in tables.items():
-        runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+        write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
     for disease in module.labels:
         picture = pictured(explained, data, disease, count=cfg.count)
         figures.save(picture, folder / f"explain_{disease}")

@@ -13,7 +13,8 @@ from cmrcls.classifier import start_from
 from cmrcls.network import check_network
 from cmrcls.run_summary import classifier_boards
 from cmrdata import scale
-from cmrstudy import overrides, runs
+from cmrdata.disk import write_atomic
+from cmrstudy import overrides
 from cmrstudy.experiment import Experiment
 from cmrstudy.inputs import file_hash, kind_at, origin_at
 
@@ -78,7 +79,7 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
             table = mitigation.group_thresholds(
                 table, attribute=rival.attribute, constraint=rival.constraint, seed=cfg.seed
             )
-        runs.write_atomic(folder / "predictions.csv", table.to_csv(index=False))
+        write_atomic(folder / "predictions.csv", table.to_csv(index=False))
         classifier_boards(fitted.loggers, table, step=fitted.global_step)
     return {
         **metrics,

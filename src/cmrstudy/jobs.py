@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmrdata.disk import write_atomic
 from cmrstudy import checks, overrides, runs
 from cmrstudy.identity import settings
 from cmrstudy.program import as_typed
@@ -73,7 +74,7 @@ class Jobs:
         if error:
             # what other people's errors say may name a participant
             outcome["told"] = message or type(error).__name__
-        runs.write_atomic(
+        write_atomic(
             Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json",
             json.dumps(outcome, indent=1),
         )
@@ -193,4 +194,4 @@ def _status(ended: runs.AttemptEnded) -> int:
 
 
 def _sweeps(config: Any) -> bool:
-    return config.hydra.mode.name == "MULTIRUN"
+    return bool(config.hydra.mode.name == "MULTIRUN")
