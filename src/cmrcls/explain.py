@@ -368,7 +368,11 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
             f"{trained}: its cohort {config.cohort.name} has changed since; train the classifier "
             "again"
         )
-    module = run.build(config.model, groups=data.groups, weights=None, compile=False)
+    parts = {
+        key: run.build(config.mitigation[key], _partial_=True)(groups=data.groups)
+        for key in ("loss", "heads")
+    }
+    module = run.build(config.model, _partial_=True)(**parts, weights=None, compile=False)
     best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     explained = explain(

@@ -22,11 +22,14 @@ from cmrstudy.inputs import kind_at, origin_at
 USUAL = {
     "model.lr": 1e-3,
     "budget": "epochs",
-    "mitigation.loss": "mean",
-    "mitigation.eta": 0.01,
+    "mitigation.loss._target_": "losses.Mean",
     "input.name": "stack",
 }
-LOSS = {"none": "mean", "groupdro": "groupdro", "reweight": "weighted"}
+LOSS = {
+    "none": {"mitigation.loss._target_": "losses.Mean"},
+    "groupdro": {"mitigation.loss._target_": "losses.GroupDRO", "mitigation.loss.eta": 0.01},
+    "reweight": {"mitigation.loss._target_": "losses.Weighted"},
+}
 
 
 def write(
@@ -60,7 +63,7 @@ def write(
     run = folder / name / str(seed)
     settings = {
         **USUAL,
-        "mitigation.loss": LOSS[mitigation],
+        **LOSS[mitigation],
         **given,
         "synthetic": arm,
         "seed": seed,
@@ -136,10 +139,10 @@ def test_any_swept_key_is_a_factor_and_what_follows_from_one_is_none(tmp_path):
                     {"budget": budget} if budget != "epochs" else {}
                 )
                 write(tmp_path, 0, seed, **changed)
-    write(tmp_path, 0, 0, mitigation="groupdro", mitigation__eta=0.1)
+    write(tmp_path, 0, 0, mitigation="groupdro", mitigation__loss__eta=0.1)
     found = runs_below(tmp_path)
     # not the loss that it brings
-    assert factors(found) == ["mitigation", "budget", "mitigation.eta", "model.lr"]
+    assert factors(found) == ["mitigation", "budget", "mitigation.loss.eta", "model.lr"]
     assert arms(tmp_path) == [
         "Real",
         "Real, lr 0.0003",

@@ -78,7 +78,13 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
         SimpleNamespace(name="Synthetic", runs=[run("only", 500)]),
         SimpleNamespace(
             name="Real + 36, oversample_matched",
-            runs=[run(36, real + 36, **{"data.sampling": "matched"})],
+            runs=[
+                run(
+                    36,
+                    real + 36,
+                    **{"mitigation.sampling._target_": "cmrcls.mitigation.sampling.Matched"},
+                )
+            ],
         ),
         SimpleNamespace(name="Real + 99", runs=[run(99, 0, state="failed")]),
     ]
