@@ -294,7 +294,7 @@ class Classifier(L.LightningModule):
             every = trainer.check_val_every_n_epoch or 1
         # not strict: with some val_check_interval the first validation comes after the first epoch
         watch = {"scheduler": scheduler, "monitor": "val_loss", "frequency": every, "strict": False}
-        return {"optimizer": optimiser, "lr_scheduler": watch}  # type: ignore[typeddict-item]
+        return {"optimizer": optimiser, "lr_scheduler": watch}
 
     @property
     def logs(self) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from cmrcls.fairness.statistics import LEVEL
 from cmrcls.fairness.study import bands_of
 from cmrcls.network import VIDEO
 from cmrdata.batch import LABELS
+from cmrdata.disk import write_atomic
 from cmrdata.subjects import AXES
 from cmrstudy import figures, runs
 from cmrstudy.experiment import Experiment
@@ -203,7 +204,7 @@ def grad_cam(module: Classifier, batch: Any, *, layer: nn.Module) -> tuple[Tenso
     the batch.
     """
     batch = {name: value.to(module.device) for name, value in batch.items()}
-    images = module.on_after_batch_transfer(batch, 0)["image"]  # type: ignore[arg-type]
+    images = module.on_after_batch_transfer(batch, 0)["image"]
     kept: list[Tensor] = []
 
     def log_odds(images: Tensor) -> Tensor:
@@ -384,7 +385,7 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
         "explain_images": explained.images.assign(subject=subject),
     }
     for name, table in tables.items():
-        runs.write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
+        write_atomic(folder / f"{name}.csv", table.to_csv(index=False))
     for disease in module.labels:
         picture = pictured(explained, data, disease, count=cfg.count)
         figures.save(picture, folder / f"explain_{disease}")

@@ -41,9 +41,12 @@ class Focal(nn.Module):
 class Women(Uniform):
     """Women are drawn alone."""
 
+    def __init__(self, *, least):
+        self.least = least
+
     def check(self, index, *, cohort):
-        if not (index.sex == "F").any():
-            raise ValueError(f"no women in cohort {cohort}")
+        if (index.sex == "F").sum() < self.least:
+            raise ValueError(f"fewer than {self.least} women in cohort {cohort}")
 
     def chances(self, train):
         women = (train.sex == "F").to_numpy(float)
@@ -59,7 +62,9 @@ class Everyone(BestEpoch):
 YAML = """# a user's own
 defaults: [none]
 name: focal
-sampling: {_target_: own_mitigations.Women}
+sampling:
+  _target_: own_mitigations.Women
+  least: 5
 loss:
   _target_: own_mitigations.Focal
   power: 2.0
@@ -80,7 +85,12 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CMR_HOME", str(tmp_path))
 
     def run(*overrides: str) -> Path:
-        small = ["preset=smoke", "cohort.pixels=32", "cohort.subjects=60", "trainer=cpu"]
+        small = [
+            "preset=smoke",
+            "cohort.pixels=32",
+            "cohort.subjects=60",
+            "trainer.accelerator=cpu",
+        ]
         small += ["experiment=classifier", "logger=[]"]
         monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", "mine", *small, *overrides])
         runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
@@ -111,5 +121,5 @@ def test_one_that_is_not_there_is_told_before_any_data_are_prepared(mine, tmp_pa
 
 
 def test_what_its_check_says_is_told_with_its_name(mine):
-    with pytest.raises(SystemExit, match="mitigation=focal: no women in cohort phantom"):
-        mine("mitigation=focal", "cohort=menonly")
+    with pytest.raises(SystemExit, match="mitigation=focal: fewer than 99 women in cohort phantom"):
+        mine("mitigation=focal", "mitigation.sampling.least=99")

@@ -25,7 +25,10 @@ from torch import nn
 from cmrcls import network
 from cmrcls.arms import Arms, predictions
 from cmrcls.classifier import Classifier, augment, to_input
+from cmrcls.mitigation.heads import HeadPerDomain
 from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
+from cmrcls.mitigation.losses import GroupDRO, Weighted
+from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.batch import LV, ed_es_ed
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.mnms import MnMs
