@@ -75,7 +75,7 @@ def ours(data: Arms, *, workers: int) -> Epoch:
     data.workers = workers
     loader, module = data.train_dataloader(), Classifier(pixels=SIDE, width=8).train()
     draws = torch.Generator().manual_seed(0)
-    return lambda: (module.seen(batch["image"], draws) for batch in loader)
+    return lambda: (module.network_input(batch["image"], draws) for batch in loader)
 
 
 def timed(epochs: dict[str, Epoch], *, images: int, repeats: int) -> dict[str, list[float]]:
@@ -137,7 +137,7 @@ def parts(data: Arms, *, repeats: int) -> None:
         "fetch from the memory map": lambda: fetch(positions),
         "augment": lambda: augment(small, flips=0.5, noise_std=0.05),
         "upsample to 224 px": lambda: F.interpolate(small, size=(SIDE, SIDE), mode="bilinear"),
-        "all after the fetch": lambda: module.seen(raw, draws),
+        "all after the fetch": lambda: module.network_input(raw, draws),
     }
     taken: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats + 1):

@@ -11,12 +11,14 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
 from cmrcls.draws import Draws, Images
-from cmrcls.mitigation import group_facts, matched_rows
+from cmrcls.mitigation.groups import Group, describe_groups
+from cmrcls.mitigation.sampling import Uniform
 from cmrdata.axes import BUILT_IN, CONDITIONS
 from cmrdata.batch import LabelledBatch, as_fetched
 from cmrdata.disk import fingerprint
@@ -25,7 +27,7 @@ from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
 from cmrdata.store import Store
-from cmrdata.subjects import ATTRIBUTES, balancing_weights, further_columns
+from cmrdata.subjects import ATTRIBUTES, further_columns
 from cmrdata.synthetic import open_synthetic
 from cmrstudy.continuing import Place
 
@@ -42,9 +44,10 @@ PREDICTIONS = (
     *BUILT_IN,
     "group",
 )
-BUDGETS, SAMPLING = ("epochs", "steps"), ("all", "balanced", "matched")
+BUDGETS = ("epochs", "steps")
 LOST = 0.05  # share of an arm's synthetic images that may be missing since they could not be drawn
 DISEASES = ("hf", *CONDITIONS)  # hf is the cohort's own diagnosis
+Rows = npt.NDArray[np.int64]
 
 
 class Arms(L.LightningDataModule):
@@ -57,12 +60,11 @@ class Arms(L.LightningDataModule):
 
     `budget` says how many images an epoch draws: "epochs", one pass over the arm (paper), so a
     larger arm takes more optimiser steps; "steps", in every arm as many as the real-only arm holds.
-    `images_per_epoch` overrides both. `sampling`: "all" draws every training row alike, "balanced"
-    gives every group equal mass, "matched" is the rival of the arm with N synthetic images: it gets
-    none, but as many more draws of real rows of the same groups. `harmonise`: bring synthetic
-    images to the grey levels and sharpness of real training ones (`cmrdata.harmonise`), to see
-    whether what tells the two apart has mattered; arms without synthetic images stay as they are.
-    `labels`: of DISEASES; one is told from its absence, several are learnt side by side.
+    `images_per_epoch` overrides both. `sampling` says which rows an epoch draws
+    (`cmrcls.mitigation.sampling`). `harmonise`: bring synthetic images to the grey levels and
+    sharpness of real training ones (`cmrdata.harmonise`), to see whether what tells the two apart
+    has mattered; arms without synthetic images stay as they are. `labels`: of DISEASES; one is told
+    from its absence, several are learnt side by side.
 
     After setup `index` holds every row of the arm (`real`, `stored` = row of its own store, then
     SCHEMA and `further` columns of the cohort that may be compared, such as ethnicity or site); a
@@ -84,7 +86,7 @@ class Arms(L.LightningDataModule):
         batch_size: int = 64,
         images_per_epoch: int | None = None,
         budget: str = "epochs",
-        sampling: str = "all",
+        sampling: Uniform | None = None,
         harmonise: bool = False,
         labels: Sequence[str] = ("hf",),
         seed: int = 0,
@@ -108,14 +110,10 @@ class Arms(L.LightningDataModule):
             raise ValueError(
                 f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm"
             )
-        for key, value, choices in (("budget", budget, BUDGETS), ("sampling", sampling, SAMPLING)):
-            if value not in choices:
-                raise ValueError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}")
-        if sampling == "matched" and synthetic in (0, "only"):
-            raise ValueError(
-                f"synthetic={synthetic} with sampling=matched: it repeats as many real images as another arm has "
-                "synthetic ones; give that arm's number, or choose mitigation=oversample"
-            )
+        if budget not in BUDGETS:
+            raise ValueError(f"budget={budget!r} is unknown; choose one of {', '.join(BUDGETS)}")
+        self.sampling = sampling or Uniform()
+        self.sampling.check_arm(synthetic)
         if (
             not labels
             or isinstance(labels, str)
@@ -125,8 +123,7 @@ class Arms(L.LightningDataModule):
             raise ValueError(
                 f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once"
             )
-        self.cohort, self.root, self.labels = cohort, root, tuple(labels)
-        self.budget, self.sampling = budget, sampling
+        self.cohort, self.root, self.labels, self.budget = cohort, root, tuple(labels), budget
         if not isinstance(harmonise, bool):
             raise ValueError(f"harmonise={harmonise!r}: it takes true or false")
         self.synthetic, self.synthetic_set, self.harmonise = synthetic, synthetic_set, harmonise
@@ -144,9 +141,9 @@ class Arms(L.LightningDataModule):
 
     @property
     def synthetic_fingerprint(self) -> str | None:
-        """Of the set this arm was given (with sampling=matched: whose groups it copies); None for
+        """Of the set this arm was given (with Matched sampling: whose groups it copies); None for
         real images only."""
-        return self._made.fingerprint if self._made else None
+        return self._synthetic_store.fingerprint if self._synthetic_store else None
 
     @property
     def split_fingerprint(self) -> str:
@@ -157,10 +154,9 @@ class Arms(L.LightningDataModule):
         )
 
     @cached_property
-    def groups(self) -> list[dict[str, Any]]:
-        """The groups of the training rows by name, as `group_facts` describes them; a batch's
-        `group` counts in them."""
-        return group_facts(self.index[self.index.split == "train"], chances=self._chances)
+    def groups(self) -> list[Group]:
+        """The groups of the training rows, sorted by name; a batch's `group` counts in them."""
+        return describe_groups(self.index[self.index.split == "train"], chances=self._chances)
 
     def prepare_data(self) -> None:
         _ = self.store
@@ -174,22 +170,20 @@ class Arms(L.LightningDataModule):
         kept = rows.split.isin(("val", "test")) | (real if self.synthetic != "only" else False)
         self._real_images = int(real.sum())  # of the real-only arm, whichever this is
         self.further = further_columns(self.store.subjects)
-        tables, self._stores, self._made = (
-            [self._in_schema(rows[kept], real=True)],
-            {True: self.store},
-            None,
-        )
+        tables = [self._in_schema(rows[kept], real=True)]
+        self._stores: dict[bool, Store] = {True: self.store}
+        self._synthetic_store: Store | None = None
         if self.synthetic != 0 and self.synthetic_set is not None:
-            self._made = open_synthetic(self.synthetic_set, self.store)
-            drawn = self._drawn(self._made)
-            if self.sampling == "matched":
-                more = matched_rows(
-                    drawn.group, rows[rows.split == "train"], preferred=real, seed=self.seed
-                )
-                tables.append(self._in_schema(rows.loc[more], real=True))
+            self._synthetic_store = open_synthetic(self.synthetic_set, self.store)
+            synthetic = self._synthetic_rows(self._synthetic_store)
+            instead = self.sampling.replacement(
+                synthetic, rows[rows.split == "train"], preferred=real, seed=self.seed
+            )
+            if instead is None:
+                self._stores[False] = self._synthetic_store
+                tables.append(self._in_schema(synthetic, real=False))
             else:
-                self._stores[False] = self._made
-                tables.append(self._in_schema(drawn, real=False))
+                tables.append(self._in_schema(rows.loc[instead], real=True))
         self.index = pd.concat(tables, ignore_index=True)
         self._matches = self._harmonised(rows[real])
         self._check()
@@ -217,23 +211,18 @@ class Arms(L.LightningDataModule):
     def predict_dataloader(self) -> list[DataLoader[LabelledBatch]]:
         return [self.val_dataloader(), self.test_dataloader()]
 
-    def rows_dataloader(self, rows: np.ndarray) -> DataLoader[LabelledBatch]:
+    def rows_dataloader(self, rows: Rows) -> DataLoader[LabelledBatch]:
         """These rows of the index in this order."""
-        return self._loader(self._of(rows))
+        return self._loader(self._images_of(rows))
 
     @property
-    def _chances(self) -> np.ndarray | None:
-        """Per training row, of being drawn; None: one as often as the other."""
-        return (
-            balancing_weights(self.index[self.index.split == "train"])
-            if self.sampling == "balanced"
-            else None
-        )
+    def _chances(self) -> npt.NDArray[np.float64] | None:
+        return self.sampling.chances(self.index[self.index.split == "train"])
 
     def _images(self, split: str) -> Images:
-        return self._of(np.flatnonzero(self.index.split == split))
+        return self._images_of(np.flatnonzero(self.index.split == split))
 
-    def _of(self, rows: np.ndarray) -> Images:
+    def _images_of(self, rows: Rows) -> Images:
         labels = disease_labels(self.index, self.labels)
         return Images(
             self.index,
@@ -266,42 +255,43 @@ class Arms(L.LightningDataModule):
         each group as both have."""
         if not self.harmonise:
             return {}
-        drawn = self.index[~self.index.real]
-        if drawn.empty:
+        synthetic = self.index[~self.index.real]
+        if synthetic.empty:
             print("harmonise=true changes nothing in an arm without synthetic images", flush=True)
             return {}
         rng = np.random.default_rng([self.seed, 5])
-        left, right = equal_mix(real.group, drawn.group, rng)
+        left, right = equal_mix(real.group, synthetic.group, rng)
         if not len(left):  # no group has both: who is shown differs anyway
-            left, right = np.arange(len(real)), np.arange(len(drawn))
-        at, of = (
+            left, right = np.arange(len(real)), np.arange(len(synthetic))
+        real_rows, synthetic_rows = (
             np.sort(stored[rng.permutation(len(stored))[:SAMPLE]])
-            for stored in (real.index.to_numpy()[left], drawn.stored.to_numpy()[right])
+            for stored in (real.index.to_numpy()[left], synthetic.stored.to_numpy()[right])
         )
-        return {False: match(self._stores[False].images[of], target=self.store.images[at])}
+        images = self._stores[False].images[synthetic_rows]
+        return {False: match(images, target=self.store.images[real_rows])}
 
-    def _drawn(self, made: Store) -> pd.DataFrame:
+    def _synthetic_rows(self, store: Store) -> pd.DataFrame:
         """The rows of the set this arm uses: a prefix of the plan, so arms are nested and each
         prefix is balanced."""
-        if made.meta["pixels"] != self.store.meta["pixels"]:
+        if store.meta["pixels"] != self.store.meta["pixels"]:
             raise ValueError(
-                f"{made.folder}: its images have {made.meta['pixels']} pixels, those of cohort {self.cohort.name} "
+                f"{store.folder}: its images have {store.meta['pixels']} pixels, those of cohort {self.cohort.name} "
                 f"{self.store.meta['pixels']}; generate the set from a model trained at the cohort's size"
             )
-        rows = made.index.sort_values("row", kind="stable").assign(
+        rows = store.index.sort_values("row", kind="stable").assign(
             split="train", source="synthetic"
         )
         if self.synthetic == "only":
             return rows
         lacking = int(self.synthetic) - len(rows)
-        if 0 < lacking <= min(made.meta.get("planned", 0) - len(rows), LOST * int(self.synthetic)):
+        if 0 < lacking <= min(store.meta.get("planned", 0) - len(rows), LOST * int(self.synthetic)):
             print(
-                f"synthetic={self.synthetic}: {lacking} images of the set {made.folder} could not be drawn (its failed.csv "
+                f"synthetic={self.synthetic}: {lacking} images of the set {store.folder} could not be drawn (its failed.csv "
                 f"names them), so this arm has {len(rows)}"
             )
         elif lacking > 0:
             raise ValueError(
-                f"synthetic={self.synthetic}: the set {made.folder} holds {len(rows)} images; "
+                f"synthetic={self.synthetic}: the set {store.folder} holds {len(rows)} images; "
                 f"ask for at most that many, or generate a larger set with plan.count={self.synthetic}"
             )
         return rows.head(int(self.synthetic))
@@ -346,7 +336,7 @@ class Arms(L.LightningDataModule):
             )
 
 
-def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
+def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> npt.NDArray[np.int64]:
     """(rows, diseases) int64, 1 = has it: `label` of the cohort for hf, the codes in `conditions`
     for the others."""
     codes = index.conditions.fillna("").str.split(";")
@@ -357,38 +347,41 @@ def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> np.ndarray:
 def predictions(
     index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)
 ) -> pd.DataFrame:
-    """What a run leaves behind: one row per predicted image and disease, columns PREDICTIONS and
-    the cohort's `further` ones.
+    """The table that a run leaves behind: one row per predicted image and disease.
 
-    `row` is that of the cohort's store, so that subjects can be told where another salt has renamed
-    them. `index`: the arm's. `outputs`: `predict_step`'s dicts (row, probability), flat or one list
-    per loader as `trainer.predict` returns them. `predicted` is 1 where the disease is the
-    likelier. What the cohort does not know (ACDC: sex, age, BMI) stays missing.
+    Args:
+        index: the arm's.
+        outputs: `predict_step`'s dicts (row, probability), flat or one list per loader as
+            `trainer.predict` returns them.
+        labels: the diseases, in the order of the probabilities' columns.
+
+    Returns:
+        Columns PREDICTIONS and the cohort's `further` ones. `row` is that of the cohort's store, so
+        that a subject can be recognised where another salt has renamed it. `predicted` is 1 where
+        the disease is the likelier. What the cohort does not know (ACDC: sex, age, BMI) stays
+        missing.
     """
     batches = [
-        batch for part in outputs for batch in ([part] if isinstance(part, Mapping) else part)
+        batch
+        for loader in outputs
+        for batch in ([loader] if isinstance(loader, Mapping) else loader)
     ]
     if not batches:
         raise ValueError(
             "no predictions were made; run trainer.predict on an arm with validation and test rows"
         )
     rows = torch.cat([batch["row"] for batch in batches]).cpu().numpy()
-    found = (
-        torch.cat([batch["probability"] for batch in batches])
-        .float()
-        .cpu()
-        .numpy()
-        .reshape(len(rows), -1)
-    )
-    told = index.iloc[rows]
-    truth = disease_labels(told, labels)
+    probability = torch.cat([batch["probability"] for batch in batches]).float().cpu().numpy()
+    probability = probability.reshape(len(rows), -1)
+    images = index.iloc[rows]
+    label = disease_labels(images, labels)
     tables = [
-        told.assign(
-            row=told.stored,
+        images.assign(
+            row=images.stored,
             disease=name,
-            label=truth[:, k],
-            probability=found[:, k],
-            predicted=(found[:, k] > 0.5).astype(int),
+            label=label[:, k],
+            probability=probability[:, k],
+            predicted=(probability[:, k] > 0.5).astype(int),
         )
         for k, name in enumerate(labels)
     ]

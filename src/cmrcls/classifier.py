@@ -4,7 +4,7 @@ batch."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,11 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cmrcls.mitigation import (
-    HEADS,
-    LOSSES,
-    over_processes,
-    robust_mean,
-    sample_losses,
-    weighted_mean,
-)
+from cmrcls.mitigation.heads import OneHead
+from cmrcls.mitigation.losses import Mean, over_processes, sample_losses
 from cmrcls.network import VIDEO, build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
 from cmrstudy import runs
@@ -43,9 +37,11 @@ def augment(
 ) -> Tensor:
     """Random flips and Gaussian noise (paper 2.3), drawn per image; shape and labels stay.
 
-    `images` (B, C, P, P) float in [0, 1], phases or frames. Each axis is flipped with probability
-    `flips`, in all of them alike; half of the images get noise of standard deviation `noise_std`.
-    Without a generator (of the images' device) the global seed decides.
+    Args:
+        images: (B, C, P, P) float in [0, 1], phases or frames.
+        flips: probability of each axis; all phases of an image are flipped alike.
+        noise_std: standard deviation of the noise, which half of the images get.
+        generator: of the images' device; without one the global seed decides.
     """
     device = images.device
     draw = torch.rand(3, len(images), 1, 1, 1, device=device, generator=generator)
@@ -86,7 +82,7 @@ def normalised_by(normalisation: str | Sequence[Any], network: Any) -> tuple[Ten
 
     Raises ValueError for anything else.
     """
-    wrong = ValueError(
+    refusal = ValueError(
         f"model.normalisation={normalisation}: give auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25] or "
         "[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]"
     )
@@ -97,15 +93,15 @@ def normalised_by(normalisation: str | Sequence[Any], network: Any) -> tuple[Ten
         or not isinstance(normalisation, Sequence)
         or len(normalisation) != 2
     ):
-        raise wrong
+        raise refusal
     try:
         mean, std = (
             torch.tensor(value, dtype=torch.float32).expand(3).clone() for value in normalisation
         )
     except (TypeError, ValueError, RuntimeError):
-        raise wrong from None
+        raise refusal from None
     if not (mean.isfinite().all() and (std > 0).all()):
-        raise wrong
+        raise refusal
     return mean, std
 
 
@@ -131,30 +127,39 @@ def balanced_accuracy(confusion: Tensor) -> Tensor:
 
 
 class Classifier(L.LightningModule):
-    """Healthy or diseased, from the ED/ES stack of one slice; several `labels` are told side by
+    """Healthy or diseased, from the ED/ES stack of one slice; several diseases are learnt side by
     side, a sigmoid each.
 
-    A video `backbone` (`network.VIDEO`) sees the heartbeat of one slice instead, which a cohort
-    with `cine` gives; ValueError where the one meets the other.
-
-    `pixels`: side the images are scaled to (224, the backbone's own; paper 2.3). `normalisation`:
-    see `normalised_by`; it is kept with the weights. `plateau_patience`: validated epochs without a
-    better validation loss after which the learning rate is halved. `flips`: probability per axis, 0
-    switches it off. `width`: see `build_network`. `noise_std` in units of the full intensity range.
-    `weight_decay` is AdamW's.
-
-    Mitigations that know the `groups` of the training rows (`Arms.groups`): `loss` "weighted" gives
-    every group equal mass, "groupdro" follows the worst one with step `eta` (`robust_mean`).
-    `heads` "per_group": each domain trains a linear head of its own (Wang et al. 2020); a
-    prediction takes the mean of all heads' logits, their inference without a known domain (argmax_y
-    sum_d s(y, d, x)). `channels_last` and `compile` change the speed only.
-
-    `seed` and the place of a batch in the training decide its augmentation, so a resumed run draws
-    as an uninterrupted one.
-
-    Batches are LabelledBatch; logs train_loss (with the mitigation), val_loss (without, so that
+    Batches are LabelledBatch. It logs train_loss (with the mitigation), val_loss (without, so that
     curves compare) and val_balanced_accuracy, the mean over the diseases of which validation holds
     both classes (NaN: none).
+
+    Args:
+        backbone: see `build_network`. A video one (`network.VIDEO`) sees the heartbeat of one slice
+            instead, which a cohort with `cine` gives.
+        weights: published ones to start from; see `build_network`.
+        width: see `build_network`.
+        pixels: side the images are scaled to (224, the backbone's own; paper 2.3).
+        normalisation: see `normalised_by`; it is kept with the weights.
+        lr: learning rate.
+        weight_decay: AdamW's; 0 is Adam.
+        plateau_patience: validated epochs without a better validation loss, after which the
+            learning rate is halved.
+        noise_std: in units of the full intensity range; see `augment`.
+        flips: probability per axis; 0 switches it off.
+        labels: names of the diseases.
+        loss: makes one loss of those of a training batch's images, as `mitigation.losses` do;
+            None: their mean. Its buffers are in the checkpoint.
+        heads: makes (B, outputs) of the network's logits, as `mitigation.heads` do; None: all share
+            one last layer.
+        channels_last: changes the speed only.
+        compile: changes the speed only.
+        seed: with a batch's place in the training it decides the augmentation, so that a resumed
+            run draws as an uninterrupted one.
+
+    Raises:
+        ValueError: for a backbone, weights, width or normalisation that can't be; and for images
+            that are not what the backbone sees.
     """
 
     def __init__(
@@ -171,10 +176,8 @@ class Classifier(L.LightningModule):
         noise_std: float = 0.05,
         flips: float = 0.5,
         labels: Sequence[str] = ("hf",),
-        loss: str = "mean",
-        heads: str = "one",
-        eta: float = 0.01,
-        groups: Sequence[Mapping[str, Any]] = (),
+        loss: nn.Module | None = None,
+        heads: nn.Module | None = None,
         channels_last: bool = False,
         compile: bool = False,
         seed: int = 0,
@@ -184,24 +187,22 @@ class Classifier(L.LightningModule):
             raise ValueError(
                 f"plateau_patience is {plateau_patience} epochs; it must be at least 1"
             )
-        if (loss, heads) == (LOSSES[0], HEADS[0]):
-            groups = ()  # nothing to know about them
-        self.save_hyperparameters(logger=False)
+        self.save_hyperparameters(ignore=["loss", "heads"], logger=False)
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
-        self.labels, self.loss, self.eta, self.seed = tuple(labels), loss, eta, seed
-        self.backbone = backbone
+        self.labels, self.seed, self.backbone = tuple(labels), seed, backbone
         self.outputs = 2 if len(labels) == 1 else len(labels)
-        self._know(groups, loss=loss, heads=heads)
-        classes = self.domains * self.outputs
+        self.loss = Mean() if loss is None else loss
+        self.heads = OneHead() if heads is None else heads
+        classes = self.heads.domains * self.outputs
         self.network = build_network(
             backbone, weights=weights, classes=classes, width=width, pixels=pixels
         )
         mean, std = normalised_by(normalisation, self.network)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
-        last = torch.channels_last_3d if backbone in VIDEO else torch.channels_last
-        self.memory_format = last if channels_last else torch.contiguous_format
+        layout = torch.channels_last_3d if backbone in VIDEO else torch.channels_last
+        self.memory_format = layout if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         if compile:
             self.network.compile()
@@ -209,45 +210,17 @@ class Classifier(L.LightningModule):
         self.confusion = MulticlassConfusionMatrix(2 * len(labels), validate_args=False)
         self.epoch_loss = torch.zeros(2)  # of the epoch's batches so far: sum over images, images
 
-    def _know(self, groups: Sequence[Mapping[str, Any]], *, loss: str, heads: str) -> None:
-        """Group weights and domains, where loss or heads need them."""
-        for key, value, choices in (("loss", loss, LOSSES), ("heads", heads, HEADS)):
-            if value not in choices:
-                raise ValueError(f"{key}={value!r} is unknown; choose one of {', '.join(choices)}")
-        if not groups and (loss, heads) != (LOSSES[0], HEADS[0]):
-            raise ValueError(
-                f"loss={loss}, heads={heads}: the groups are missing; give the arm's (Arms.groups)"
-            )
-        self.domains = 1
-        if loss != "mean":
-            start = [group["weight"] if loss == "weighted" else 1 / len(groups) for group in groups]
-            self.register_buffer("group_weight", torch.tensor(start))
-        if heads == "per_group":
-            names = sorted({group["domain"] for group in groups})
-            if len(names) < 2:
-                raise ValueError(
-                    f"heads=per_group: all training rows are of one domain, {names[0] or 'nothing known'!r}; "
-                    "choose another mitigation, or a cohort that knows sex, age or BMI"
-                )
-            self.domains = len(names)
-            of_group = torch.tensor([names.index(group["domain"]) for group in groups])
-            self.register_buffer("domain", of_group, persistent=False)
-
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, [T,] pixels, pixels) as `to_input` makes them -> (B, outputs) logits, the mean
-        over the heads."""
-        logits = self.network(images)
-        return (
-            logits
-            if self.domains == 1
-            else logits.unflatten(1, (self.domains, self.outputs)).mean(1)
-        )
+        """(B, 3, [T,] pixels, pixels) as `to_input` makes them -> (B, outputs) logits, which take
+        nobody's group into account."""
+        logits: Tensor = self.heads(self.network(images))
+        return logits
 
     def on_after_batch_transfer(self, batch: LabelledBatch, dataloader_idx: int) -> LabelledBatch:
-        return batch if self.training else {**batch, "image": self.seen(batch["image"])}
+        return batch if self.training else {**batch, "image": self.network_input(batch["image"])}
 
-    def seen(self, images: Tensor, draws: torch.Generator | None = None) -> Tensor:
-        """What the network sees of uint8 images (B, C, P, P); augmented by `draws` where there are
+    def network_input(self, images: Tensor, draws: torch.Generator | None = None) -> Tensor:
+        """uint8 images (B, C, P, P) as the network sees them; augmented by `draws` where there are
         some."""
         check_input(self.backbone, frames=images.shape[1])
         images = images.float() / 255
@@ -259,7 +232,8 @@ class Classifier(L.LightningModule):
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         seed = batch_seed(self.seed, step=self.global_step, batch=batch_idx, rank=self.global_rank)
         draws = torch.Generator(batch["image"].device).manual_seed(seed)
-        loss, _ = self._loss({**batch, "image": self.seen(batch["image"], draws)}, "training")
+        images = self.network_input(batch["image"], draws)
+        loss, _ = self._loss({**batch, "image": images}, "training")
         n = len(batch["label"])
         self.epoch_loss = self.epoch_loss.to(loss.device) + torch.stack(
             [n * loss.detach(), loss.new_tensor(n)]
@@ -274,9 +248,9 @@ class Classifier(L.LightningModule):
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         loss, logits = self._loss(batch, "validation")
         block = 2 * torch.arange(len(self.labels), device=logits.device)
-        decided = logits.argmax(1)[:, None] if len(self.labels) == 1 else (logits > 0).long()
-        true = batch["label"].view(decided.shape)
-        self.confusion.update((block + decided).flatten(), (block + true).flatten())
+        predicted = logits.argmax(1)[:, None] if len(self.labels) == 1 else (logits > 0).long()
+        true = batch["label"].view(predicted.shape)
+        self.confusion.update((block + predicted).flatten(), (block + true).flatten())
         self.log("val_loss", loss, prog_bar=True, batch_size=len(true), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
@@ -320,7 +294,7 @@ class Classifier(L.LightningModule):
             every = trainer.check_val_every_n_epoch or 1
         # not strict: with some val_check_interval the first validation comes after the first epoch
         watch = {"scheduler": scheduler, "monitor": "val_loss", "frequency": every, "strict": False}
-        return {"optimizer": optimiser, "lr_scheduler": watch}  # type: ignore[typeddict-item]
+        return {"optimizer": optimiser, "lr_scheduler": watch}
 
     @property
     def logs(self) -> tuple[str, ...]:
@@ -342,32 +316,21 @@ class Classifier(L.LightningModule):
             self.epoch_loss = checkpoint.get("epoch_loss", self.epoch_loss)
 
     def _loss(self, batch: LabelledBatch, stage: str) -> tuple[Tensor, Tensor]:
-        training = stage == "training"
-        logits = self._own_head(batch) if training and self.domains > 1 else self(batch["image"])
-        # each takes logits; the reference code had a softmax before its cross-entropy
-        if not training or self.loss == "mean":
-            loss = sample_losses(logits, batch["label"])
-        elif self.loss == "weighted":
+        # each loss takes logits; the reference code had a softmax before its cross-entropy
+        if stage == "training":
+            logits = self.heads(self.network(batch["image"]), batch["group"])
             losses = sample_losses(logits, batch["label"], reduction="none")
-            loss = weighted_mean(losses, batch["group"], weight=self.group_weight)
+            loss = self.loss(losses, batch["group"])
         else:
-            losses = sample_losses(logits, batch["label"], reduction="none")
-            loss, weight = robust_mean(
-                losses, batch["group"], weight=self.group_weight, eta=self.eta
-            )
+            logits = self(batch["image"])
+            loss = sample_losses(logits, batch["label"])
         if not loss.isfinite():
             raise FloatingPointError(
-                f"{stage} loss is {loss.item()} at epoch {self.current_epoch}, step {self.global_step}; "
-                f"lower lr (now {self.lr:g}), or train with trainer.precision=32 if it was less"
+                f"{stage} loss is {loss.item()} at epoch {self.current_epoch}, step "
+                f"{self.global_step}; lower lr (now {self.lr:g}), or train with "
+                "trainer.precision=32 if it was less"
             )
-        if training and self.loss == "groupdro":
-            self.group_weight.copy_(weight)
         return loss, logits
-
-    def _own_head(self, batch: LabelledBatch) -> Tensor:
-        """(B, outputs) logits, each of the head of its row's domain."""
-        logits = self.network(batch["image"]).unflatten(1, (self.domains, self.outputs))
-        return logits[torch.arange(len(logits), device=logits.device), self.domain[batch["group"]]]
 
 
 def start_from(module: Classifier, source: Path) -> str:

@@ -77,7 +77,7 @@ class Draws(EpochDraws):
         begin: Place = START,
         batch_size: int = 1,
     ) -> None:
-        self.images = len(images)  # type: ignore[arg-type]
+        self.images = len(images)
         super().__init__(
             self.images if count is None else count, seed=seed, begin=begin, batch_size=batch_size
         )

@@ -204,7 +204,7 @@ def grad_cam(module: Classifier, batch: Any, *, layer: nn.Module) -> tuple[Tenso
     the batch.
     """
     batch = {name: value.to(module.device) for name, value in batch.items()}
-    images = module.on_after_batch_transfer(batch, 0)["image"]  # type: ignore[arg-type]
+    images = module.on_after_batch_transfer(batch, 0)["image"]
     kept: list[Tensor] = []
 
     def log_odds(images: Tensor) -> Tensor:
@@ -369,7 +369,11 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
             f"{trained}: its cohort {config.cohort.name} has changed since; train the classifier "
             "again"
         )
-    module = run.build(config.model, groups=data.groups, weights=None, compile=False)
+    parts = {
+        key: run.build(config.mitigation[key], _partial_=True)(groups=data.groups)
+        for key in ("loss", "heads")
+    }
+    module = run.build(config.model, _partial_=True)(**parts, weights=None, compile=False)
     best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
     module.load_state_dict(best["state_dict"])
     explained = explain(

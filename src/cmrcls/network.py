@@ -18,8 +18,9 @@ from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 from torchvision.models import get_model, get_model_weights
 
-from cmrcls.choices import WIDTH, names_file
+from cmrcls.choices import WIDTH
 from cmrstudy.checkpoints import read_checkpoint
+from cmrstudy.identity import names_file
 from cmrstudy.inputs import file_hash
 
 # torchvision's: name of the last, linear layer
@@ -107,7 +108,7 @@ def build_network(
 
 
 def _with(network: nn.Module, origin: Origin) -> nn.Module:
-    network.origin = origin  # type: ignore[assignment]
+    network.origin = origin
     return network
 
 
@@ -219,7 +220,7 @@ def expected_input(
         shown = get_model_weights(backbone)[_published(backbone)].transforms()
         return tuple(shown.mean), tuple(shown.std)
     published = network.pretrained_cfg
-    return tuple(published["mean"]), tuple(published["std"])  # type: ignore[index]
+    return tuple(published["mean"]), tuple(published["std"])
 
 
 def _heads(network: nn.Module, backbone: str) -> set[str]:
@@ -227,7 +228,7 @@ def _heads(network: nn.Module, backbone: str) -> set[str]:
     if backbone in TORCHVISION:
         layers: Any = TORCHVISION[backbone]
     else:
-        layers = network.pretrained_cfg["classifier"] or ()  # type: ignore[index]
+        layers = network.pretrained_cfg["classifier"] or ()
     layers = (layers,) if isinstance(layers, str) else tuple(layers)
     return {name for name in network.state_dict() if name.rpartition(".")[0] in layers}
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from cmrcls import mitigation
-from cmrcls.arms import predictions
-from cmrcls.classifier import start_from
-from cmrcls.network import check_network
+from cmrcls.arms import Arms, predictions
+from cmrcls.classifier import Classifier, start_from
+from cmrcls.mitigation.groups import check_mitigation
+from cmrcls.network import Origin, check_network
 from cmrcls.run_summary import classifier_boards
 from cmrdata import scale
 from cmrdata.disk import write_atomic
@@ -22,30 +24,29 @@ from cmrstudy.inputs import file_hash, kind_at, origin_at
 def train_classifier(run: Experiment) -> dict[str, Any]:
     """Train one arm with one seed; the best epoch's predictions go to folder/predictions.csv."""
     cfg, folder = run.cfg, run.folder
-    rival, asked = cfg.mitigation, cfg.model
-    mitigation.check_after(rival.after, attribute=rival.attribute, constraint=rival.constraint)
-    check_network(asked.backbone, weights=asked.weights, width=asked.width, pixels=asked.pixels)
+    parts = {key: run.build(cfg.mitigation[key], _partial_=True) for key in ("loss", "heads")}
+    after = run.build(cfg.mitigation.after)
+    check_network(
+        cfg.model.backbone,
+        weights=cfg.model.weights,
+        width=cfg.model.width,
+        pixels=cfg.model.pixels,
+    )
     data = run.build(cfg.data)
     best = folder / "checkpoints" / "best.ckpt"
     with run.attempt() as limits:
         data.setup()
-        mitigation.check_groups(
-            rival.name, choices=rival, index=data.index, cohort=data.cohort.name
+        for_groups = {key: part(groups=data.groups) for key, part in parts.items()}
+        check_mitigation(
+            cfg.mitigation.name,
+            (data.sampling, *for_groups.values(), after),
+            index=data.index,
+            cohort=data.cohort.name,
         )
-        if run.leads:
-            tell_size(run, data.store.meta["pixels"])
-        # no download for what is replaced
-        begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}
-        module = run.build(cfg.model, groups=data.groups, **begins)
-        run.uses("cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
-        uses_weights(run, module.network.origin)
-        if data.synthetic_fingerprint:
-            at = cfg.synthetic_set
-            known = {"kind": kind_at(at), "origin": origin_at(at)}
-            run.uses("synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, **known)
+        module = new_classifier(run, data, **for_groups)
         # the batch is divided among processes, as Draws divides the draws; each validates and
         # predicts on everything
-        fitted, metrics = run.fit(
+        trainer, metrics = run.fit(
             module,
             data,
             limits,
@@ -55,32 +56,19 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
             use_distributed_sampler=False,
         )
         if run.rehearses:
-            outputs = fitted.predict(module, datamodule=data)
+            outputs = trainer.predict(module, datamodule=data)
             return {"predictions": len(predictions(data.index, outputs, labels=data.labels))}
-        if fitted.strategy.reduce_boolean_decision(not best.exists(), all=False):
-            if fitted.is_global_zero:
-                print(
-                    f"{folder}: no validation chose an epoch, so the last weights are kept as "
-                    "best.ckpt and predict"
-                )
-            fitted.save_checkpoint(best, weights_only=True)
-        kept = torch.load(best, map_location="cpu", weights_only=True)
+        kept = best_epoch(trainer, best)
         module.load_state_dict(kept["state_dict"])
-        if rival.after == "last_layer":
-            mitigation.refit_last_layer(module, fitted, data, seed=cfg.seed)
-            if fitted.is_global_zero:  # repeating it changes nothing
-                fitted.strategy.checkpoint_io.save_checkpoint(
-                    {**kept, "state_dict": module.state_dict()}, best
-                )
-        outputs = fitted.predict(module, datamodule=data)
-    if fitted.is_global_zero:
-        table = predictions(data.index, outputs, labels=data.labels)
-        if rival.after == "thresholds":
-            table = mitigation.group_thresholds(
-                table, attribute=rival.attribute, constraint=rival.constraint, seed=cfg.seed
+        table = after.predict(module, trainer, data, seed=cfg.seed)
+        if trainer.is_global_zero and differs(module, kept["state_dict"]):
+            # what `after` has changed; repeating it changes nothing
+            trainer.strategy.checkpoint_io.save_checkpoint(
+                {**kept, "state_dict": module.state_dict()}, best
             )
+    if trainer.is_global_zero:
         write_atomic(folder / "predictions.csv", table.to_csv(index=False))
-        classifier_boards(fitted.loggers, table, step=fitted.global_step)
+        classifier_boards(trainer.loggers, table, step=trainer.global_step)
     return {
         **metrics,
         "fingerprint": file_hash(best),
@@ -91,9 +79,52 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
-        "steps": fitted.global_step,
-        "best_epoch": min(kept["epoch"], fitted.current_epoch - 1),
+        "steps": trainer.global_step,
+        "best_epoch": min(kept["epoch"], trainer.current_epoch - 1),
     }
+
+
+def new_classifier(run: Experiment, data: Arms, **parts: nn.Module) -> Classifier:
+    """The untrained classifier of a run, whose inputs are recorded.
+
+    Args:
+        run: the run.
+        data: its arm, set up.
+        parts: loss and heads of the mitigation.
+    """
+    cfg = run.cfg
+    if run.leads:
+        tell_size(run, data.store.meta["pixels"])
+    # no download for what is replaced
+    begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}
+    module: Classifier = run.build(cfg.model, _partial_=True)(**parts, **begins)
+    run.uses("cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
+    uses_weights(run, module.network.origin)
+    if data.synthetic_fingerprint:
+        at = cfg.synthetic_set
+        known = {"kind": kind_at(at), "origin": origin_at(at)}
+        run.uses("synthetic_set", fingerprint=data.synthetic_fingerprint, at=at, **known)
+    return module
+
+
+def best_epoch(trainer: Any, best: Path) -> dict[str, Any]:
+    """The checkpoint that validation has chosen; of the last weights, where it has chosen none."""
+    if trainer.strategy.reduce_boolean_decision(not best.exists(), all=False):
+        if trainer.is_global_zero:
+            print(
+                f"{best.parents[1]}: no validation chose an epoch, so the last weights are kept as "
+                "best.ckpt and predict"
+            )
+        trainer.save_checkpoint(best, weights_only=True)
+    checkpoint: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def differs(module: Classifier, state: Mapping[str, Tensor]) -> bool:
+    """Whether a module's weights are others than those of `state`, on the CPU."""
+    return any(
+        not torch.equal(value.cpu(), state[name]) for name, value in module.state_dict().items()
+    )
 
 
 def tell_size(run: Experiment, pixels: int) -> None:
@@ -108,7 +139,7 @@ def tell_size(run: Experiment, pixels: int) -> None:
         )
 
 
-def uses_weights(run: Experiment, origin: Any) -> None:
+def uses_weights(run: Experiment, origin: Origin) -> None:
     """Record what a classifier's network starts from: published weights by name or as a file, or
     none."""
     kind, _, mark = origin.started_from.partition(" ")

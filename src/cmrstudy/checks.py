@@ -23,12 +23,8 @@ SEEDS = 2**32 - 1  # the largest that numpy takes
 # settings that take one of a few words; a test compares them with those of the code that uses them
 CHOICES = {
     "budget": ("epochs", "steps"),
-    "mitigation.sampling": ("all", "balanced", "matched"),
-    "mitigation.loss": ("mean", "weighted", "groupdro"),
-    "mitigation.heads": ("one", "per_group"),
-    "mitigation.after": ("nothing", "last_layer", "thresholds"),
-    "mitigation.attribute": ("sex", "age_band", "bmi_band"),
-    "mitigation.constraint": (
+    "mitigation.after.attribute": ("sex", "age_band", "bmi_band"),
+    "mitigation.after.constraint": (
         "equalized_odds",
         "demographic_parity",
         "true_positive_rate_parity",
@@ -233,11 +229,8 @@ TAKES: dict[str, Takes] = {
         lambda v: v is None or (isinstance(v, str) and v != ""),
         "imagenet (videos: kinetics), a file of weights, or null (from scratch)",
     ),
-    "model.loss": choice(*CHOICES["mitigation.loss"]),
-    "model.heads": choice(*CHOICES["mitigation.heads"]),
     "model.labels": several(*DIAGNOSES),
-    "model.eta": a_number(above=0),
-    "mitigation.eta": a_number(above=0),
+    "mitigation.loss.eta": a_number(above=0),
     "model.channels_last": FLAG,
     "model.compile": FLAG,
     **{key: choice(*CHOICES[key]) for key in CHOICES if key.startswith("mitigation.")},

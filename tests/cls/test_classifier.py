@@ -15,7 +15,8 @@ from torch import nn
 from cmrcls import network
 from cmrcls.arms import Arms, predictions
 from cmrcls.classifier import Classifier, augment, balanced_accuracy, to_input
-from cmrcls.mitigation import last_linear, refit_last_layer
+from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
+from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from support.fake_cohort import FakeCohort, fake_set
@@ -488,7 +489,7 @@ def test_every_arm_has_the_fingerprint_of_the_same_split(root, store, made, tmp_
     found = {
         arm(root, synthetic=n, synthetic_set=made.folder).split_fingerprint for n in (0, 36, "only")
     }
-    found.add(arm(root, sampling="balanced", seed=5).split_fingerprint)
+    found.add(arm(root, sampling=GroupBalanced(), seed=5).split_fingerprint)
     assert len(found) == 1
     assert arm(tmp_path, cohort=FakeCohort(seed=1)).split_fingerprint not in found
 

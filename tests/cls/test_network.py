@@ -51,7 +51,9 @@ def test_a_network_sees_images_of_another_size_than_its_own(backbone: str, pixel
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
 def test_a_step_on_real_tensors(backbone: str) -> None:
     model = Classifier(backbone=backbone, pixels=32)
-    model.network(model.seen(torch.zeros(2, 2, 48, 48, dtype=torch.uint8))).sum().backward()
+    model.network(
+        model.network_input(torch.zeros(2, 2, 48, 48, dtype=torch.uint8))
+    ).sum().backward()
 
 
 def test_what_a_network_cannot_see_is_refused_with_a_size_that_it_can() -> None:
@@ -238,18 +240,18 @@ def test_the_input_is_normalised_as_the_weights_expect(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (2, 2, 32, 32), dtype=torch.uint8)
     unit = images[:, [0, 1, 0]].float() / 255
     scratch = Classifier(backbone="resnet10t", pixels=32)
-    assert torch.equal(scratch.seen(images), (unit - 0.5) / 0.25)
+    assert torch.equal(scratch.network_input(images), (unit - 0.5) / 0.25)
     torch.save(random("resnet10t").state_dict(), tmp_path / "weights.pth")
     fine = Classifier(backbone="resnet10t", weights=str(tmp_path / "weights.pth"), pixels=32)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in IMAGENET)
-    assert torch.allclose(fine.seen(images), (unit - mean) / std)
+    assert torch.allclose(fine.network_input(images), (unit - mean) / std)
     own = Classifier(
         backbone="resnet10t",
         weights=str(tmp_path / "weights.pth"),
         pixels=32,
         normalisation=[0.5, 0.5],
     )
-    assert torch.allclose(own.seen(images), (unit - 0.5) / 0.5)
+    assert torch.allclose(own.network_input(images), (unit - 0.5) / 0.5)
 
 
 def test_the_normalisation_goes_with_the_weights(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import WeightedRandomSampler
 
 from cmrcls.arms import Arms
 from cmrcls.classifier import Classifier
+from cmrcls.mitigation.losses import GroupDRO
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
@@ -101,10 +102,9 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
             "pixels": 16,
             "lr": 1e-3,
             "plateau_patience": 1,
-            "loss": "groupdro",
             "seed": 3,
         }
-        return Classifier(groups=arms.groups, **model), arms, {"max_epochs": 3}
+        return Classifier(loss=GroupDRO(arms.groups), **model), arms, {"max_epochs": 3}
 
     return {
         "controlnet": controlnet,

@@ -163,7 +163,7 @@ def fits(config: dict[str, Any]) -> None:
             for n, p in parameters.items()
             if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
         }
-        assert needed - keys <= {"index", "base", "run", "cfg"}, (
+        assert needed - keys <= {"index", "base", "run", "cfg", "groups"}, (
             f"{at}: {node['_target_']} lacks {needed - keys}"
         )
 
@@ -212,7 +212,7 @@ def test_evaluation_composes_and_fits(empty, overrides):
 
 
 @pytest.mark.parametrize("mitigation", MITIGATIONS)
-def test_a_rival_composes_fits_and_has_folders_of_its_own(empty, mitigation):
+def test_a_mitigation_composes_fits_and_has_folders_of_its_own(empty, mitigation):
     config = composed(
         "train", "experiment=classifier", f"mitigation={mitigation}", "synthetic=2000", "fold=3"
     )

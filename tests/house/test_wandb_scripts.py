@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from cmrcls.run_summary import SPELLED
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES
 from support import ROOT
 from support.composing import composed
 from support.wandb_files import records, script

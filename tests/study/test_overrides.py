@@ -43,7 +43,10 @@ def classifier(*given: str) -> str:
             ("cohort=acdc", "cohort.pixels=128", "fold=1"),
             "synthetic-0-acdc-cohort.pixels-128-fold-1",
         ),
-        (("mitigation.eta=0.1",), "synthetic-0-mitigation.eta-0.1"),
+        (
+            ("mitigation=groupdro", "mitigation.loss.eta=0.1"),
+            "synthetic-0-groupdro-mitigation.loss.eta-0.1",
+        ),
         (("labels=[hf,mi]",), "synthetic-0-labels-hf+mi"),
         # how, where
         (

@@ -17,13 +17,16 @@ from cmrstudy import runs
 USUAL = {
     "model.lr": 1e-3,
     "budget": "epochs",
-    "mitigation.loss": "mean",
-    "mitigation.eta": 0.01,
+    "mitigation.loss._target_": "losses.Mean",
     "input.name": "stack",
 }
 
 
-LOSS = {"none": "mean", "groupdro": "groupdro", "reweight": "weighted"}
+LOSS = {
+    "none": {"mitigation.loss._target_": "losses.Mean"},
+    "groupdro": {"mitigation.loss._target_": "losses.GroupDRO", "mitigation.loss.eta": 0.01},
+    "reweight": {"mitigation.loss._target_": "losses.Weighted"},
+}
 
 
 def write(
@@ -57,7 +60,7 @@ def write(
     run = folder / name / str(seed)
     settings = {
         **USUAL,
-        "mitigation.loss": LOSS[mitigation],
+        **LOSS[mitigation],
         **given,
         "synthetic": arm,
         "seed": seed,

@@ -146,7 +146,7 @@ def is_named(run: Run, key: str) -> bool:
     """Whether an arm's name tells this factor: unless the value is the experiment's own."""
     if key == SYNTHETIC_SET:
         return value_of(run, key) is not None
-    return key in run.record.keys or not (key in run.record.choices or key in run.record.settings)
+    return key in run.record.keys
 
 
 def _in_words(run: Run, key: str, called: str) -> str:

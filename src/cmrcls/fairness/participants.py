@@ -140,10 +140,8 @@ def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dic
             "real_images": 0,
             "synthetic_images": images,
         }
-    matched = (
-        settings.get("data.sampling") == "matched"
-        or settings.get("mitigation.sampling") == "matched"
-    )
+    sampling = str(settings.get("mitigation.sampling._target_"))
+    matched = sampling.rpartition(".")[2] == "Matched"
     more = images - real["real_images"]
     return {
         "step": "arm",

@@ -18,10 +18,10 @@ def test_any_swept_key_is_a_factor_and_what_follows_from_one_is_none(tmp_path):
                     {"budget": budget} if budget != "epochs" else {}
                 )
                 write(tmp_path, 0, seed, **changed)
-    write(tmp_path, 0, 0, mitigation="groupdro", mitigation__eta=0.1)
+    write(tmp_path, 0, 0, mitigation="groupdro", mitigation__loss__eta=0.1)
     found = runs_below(tmp_path)
     # not the loss that it brings
-    assert swept_factors(found) == ["mitigation", "budget", "mitigation.eta", "model.lr"]
+    assert swept_factors(found) == ["mitigation", "budget", "mitigation.loss.eta", "model.lr"]
     assert arms(tmp_path) == [
         "Real",
         "Real, lr 0.0003",

@@ -78,7 +78,13 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
         ArmRuns(arm_of("Synthetic"), [run("only", 500)]),
         ArmRuns(
             arm_of("Real + 36, oversample_matched"),
-            [run(36, real + 36, **{"data.sampling": "matched"})],
+            [
+                run(
+                    36,
+                    real + 36,
+                    **{"mitigation.sampling._target_": "cmrcls.mitigation.sampling.Matched"},
+                )
+            ],
         ),
         ArmRuns(arm_of("Real + 99"), [run(99, 0, state="failed")]),
     ]

@@ -22,10 +22,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
-from cmrcls import mitigation, network
+from cmrcls import network
 from cmrcls.arms import Arms, predictions
 from cmrcls.classifier import Classifier, augment, to_input
-from cmrcls.mitigation import last_linear
+from cmrcls.mitigation.heads import HeadPerDomain
+from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
+from cmrcls.mitigation.losses import GroupDRO, Weighted
+from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.batch import LV, ed_es_ed
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.mnms import MnMs
@@ -400,8 +403,7 @@ def fitted(
         pixels=16,
         lr=3e-3,
         flips=0.0,
-        groups=arms.groups,
-        **options,
+        **{key: part(arms.groups) for key, part in options.items()},
     )
     model.network = net
     L.Trainer(max_epochs=epochs, **QUIET).fit(model, arms)
@@ -453,19 +455,19 @@ def arms_of(root: Path, seen: int | None) -> Arms:
 @pytest.mark.parametrize(
     "options",
     [
-        {"arms": {"sampling": "balanced"}},
-        {"loss": "weighted"},
-        {"loss": "groupdro"},
-        {"heads": "per_group"},
+        {"arms": {"sampling": GroupBalanced()}},
+        {"loss": Weighted},
+        {"loss": GroupDRO},
+        {"heads": HeadPerDomain},
     ],
     ids=["oversample", "reweight", "groupdro", "domain_independent"],
 )
-def test_rivals_train_on_cines(root, options):
+def test_mitigations_train_on_cines(root, options):
     heads = 18 if "heads" in options else 1
     net = nn.Sequential(nn.AvgPool3d((1, 8, 8)), nn.Flatten(), nn.Linear(3 * 8 * 4, 2 * heads))
     model, arms = fitted(root, net, epochs=1, **options)
-    assert model.domains == heads and 0 <= score(model, arms) <= 1
-    mitigation.refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+    assert model.heads.domains == heads and 0 <= score(model, arms) <= 1
+    refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
     assert score(model, arms) > 0.95  # balanced, and the layer sees the frames apart
 
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+
+from cmrcls.arms import predictions
+from cmrcls.mitigation.last_layer import refit_last_layer
+from support.biased_cohort import ALL, QUIET, Sick, arm, small
+
+
+def test_the_refitted_layer_is_the_mean_of_regressions(root):
+    arms = arm(root)
+    model, trainer = small(arms), L.Trainer(**QUIET)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    refit_last_layer(model, trainer, arms, seed=3)
+    changed = [
+        name for name, value in model.state_dict().items() if not torch.equal(value, before[name])
+    ]
+    assert changed == ["network.3.weight", "network.3.bias"]
+    once = model.network[3].weight.detach().clone()
+    assert torch.allclose(once[0], -once[1])
+    # from what it left: the features are the same
+    refit_last_layer(model, trainer, arms, seed=3)
+    assert torch.equal(once, model.network[3].weight)
+    test = predictions(arms.index, trainer.predict(model, arms)).query("split == 'test'")
+    assert test.groupby("sex").predicted.mean().between(0.3, 0.7).all()
+
+
+def test_all_heads_become_the_refitted_one(root):
+    arms = arm(root)
+    model = small(arms, ALL["domain_independent"])
+    refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+    assert torch.equal(*model.network[-1].weight.detach().view(2, 2, -1))
+
+
+def test_a_network_without_a_last_linear_layer_is_not_refitted(root):
+    arms = arm(root)
+    model = small(arms)
+    model.network = nn.Sequential(model.network, nn.Softplus())
+    with pytest.raises(ValueError, match="are not those of one last linear layer"):
+        refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+    model.network = nn.Sequential(nn.Conv2d(3, 2, 16), nn.Flatten())
+    with pytest.raises(ValueError, match="no linear layer"):
+        refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+
+
+def test_a_disease_that_the_draws_lack_keeps_its_output(root):
+    with pytest.warns(UserWarning, match="have label 0 for af"):
+        arms = arm(root, cohort=Sick(), labels=["hf", "mi", "af"])
+    model = small(arms)
+    before = model.network[3].weight.detach().clone()
+    with pytest.warns(UserWarning, match="no case of af, or only cases"):
+        refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+    same = [torch.equal(old, new) for old, new in zip(before, model.network[3].weight, strict=True)]
+    assert same == [False, False, True]
