@@ -37,7 +37,7 @@ def test_the_report_shows_what_classifiers_and_evaluations_send(monkeypatch):
     bars = [name for panel in drawn for name in panel["config"].get("metrics", ())]
     headlines = {
         f"test_balanced_accuracy_{axis.removesuffix('_band')}_{SPELLED.get(band, band)}"
-        for axis, bands in AXES.items()
+        for axis, bands in ((name, axis.values) for name, axis in AXES.items())
         for band in bands
     }
     assert {name for name in bars if name.startswith("test_")} == headlines
