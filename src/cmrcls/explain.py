@@ -1,9 +1,9 @@
 """Where a classifier looks: Grad-CAM (Selvaraju et al. 2017) of every test image, and how much of
 it lies on the heart.
 
-A map alone convinces by its looks. Here its mass is counted inside the segmentation, against the
-area of each structure (a classifier that looks everywhere alike) and against a map that is the
-structure itself at the same coarseness.
+A map alone convinces by its looks. Here its share inside the segmentation is compared with the area
+of each structure
+(a classifier that looks everywhere alike) and with a map that is the structure itself, as coarse.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -63,23 +64,30 @@ class Explained(NamedTuple):
     # per image and disease: row, disease, label, probability, predicted, outcome, the axes, `WHERE`
     images: pd.DataFrame
     # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
-    maps: np.ndarray
+    maps: npt.NDArray[np.float32]
     layer: str  # the part of the network whose feature map this is
 
 
 def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
-    """Grad-CAM of every test image for the class that the network predicts, and the map's mass per
-    structure.
+    """Grad-CAM of every test image for the class that the network predicts, and the share of the
+    map on each structure.
 
-    The score is the log-odds of the predicted class, the map that of the last feature map with at
-    least `cells` cells a side. `images` has three columns for each place of WHERE: `<place>` is its
-    share of the map's mass (bilinear, at the size of the mask; NaN without any mass),
-    `<place>_area` its share of the image, which a map that is the same everywhere would have,
-    `<place>_ideal` the share of a map that is the place itself in as few cells: the share of
-    another map may be higher, but is hardly when it shows more than the place. ED and ES masks
-    count half each.
+    The score is the log-odds of the predicted class. ED and ES masks count half each.
 
-    Raises ValueError for a network without such a feature map, or for videos.
+    Args:
+        module: the classifier, with its best weights.
+        arms: the arm whose test images it predicts.
+        cells: the map is that of the last feature map with at least so many cells a side.
+
+    Returns:
+        The maps, and a table with three columns for each place of WHERE: `<place>` is its share of
+        the map (bilinear, at the size of the mask; NaN for a map of zeros), `<place>_area` its
+        share of the image, which a map that is the same everywhere would have, `<place>_ideal` the
+        share of a map that is the place itself in as few cells: the share of another map may be
+        higher, but hardly is when it shows more than the place.
+
+    Raises:
+        ValueError: for a network without such a feature map, or for videos.
     """
     if module.backbone in VIDEO:
         raise ValueError(
@@ -87,30 +95,29 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
         )
     arms.setup()
     rows = np.flatnonzero(arms.index.split == "test")
-    found, maps = [], []
+    tables, maps = [], []
     with as_judge(module):
         name = last_map(module.network, pixels=module.pixels, cells=cells)
         for batch in arms.rows_dataloader(rows):
-            some = batch["row"].numpy()
-            logits, raw = grad_cam(module, batch, layer=module.network.get_submodule(name))
+            row = batch["row"].numpy()
+            log_odds, signed = grad_cam(module, batch, layer=module.network.get_submodule(name))
             masks = torch.from_numpy(
-                np.asarray(arms.store.masks[arms.index.stored.to_numpy()[some]])
+                np.asarray(arms.store.masks[arms.index.stored.to_numpy()[row]])
             )
-            truth = disease_labels(arms.index.iloc[some], module.labels)
+            label = disease_labels(arms.index.iloc[row], module.labels)
             for k, disease in enumerate(module.labels):
-                sign = torch.where(logits[:, k] > 0, 1.0, -1.0)
-                heat = (raw[:, k] * sign[:, None, None]).relu()
-                told = {
-                    "row": some,
+                sign = torch.where(log_odds[:, k] > 0, 1.0, -1.0)
+                heat = (signed[:, k] * sign[:, None, None]).relu()
+                columns = {
+                    "row": row,
                     "disease": disease,
-                    "label": truth[:, k],
-                    "probability": logits[:, k].sigmoid(),
+                    "label": label[:, k],
+                    "probability": log_odds[:, k].sigmoid(),
+                    "predicted": (sign > 0).int(),
                 }
-                found.append(
-                    pd.DataFrame({**told, "predicted": (sign > 0).int(), **shares(heat, masks)})
-                )
+                tables.append(pd.DataFrame({**columns, **shares(heat, masks)}))
                 maps.append(heat.numpy())
-    images = pd.concat(found, ignore_index=True)
+    images = pd.concat(tables, ignore_index=True)
     images.insert(
         5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)]
     )
@@ -124,7 +131,7 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
 @contextmanager
 def as_judge(module: nn.Module) -> Iterator[None]:
     """Within, nothing is augmented or learnt and no graph is kept below the explained layer;
-    afterwards all is as before."""
+    afterwards the module is as before."""
     training, learning = module.training, [p for p in module.parameters() if p.requires_grad]
     module.eval()
     for parameter in learning:
@@ -149,15 +156,15 @@ def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
         raise ValueError(
             f"cells={cells}: a map needs at least 2 a side to show a place; {CELLS} is usual"
         )
-    seen: list[tuple[str, torch.Size]] = []
+    outputs: list[tuple[str, torch.Size]] = []
 
-    def note(name: str, part: nn.Module, given: Any, found: Any) -> None:
-        if isinstance(found, Tensor) and found.ndim > 2 and math.prod(found.shape[2:]) > 1:
-            seen.append((name, found.shape[1:]))
+    def note(name: str, layer: nn.Module, given: Any, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 2 and math.prod(output.shape[2:]) > 1:
+            outputs.append((name, output.shape[1:]))
 
     hooks = [
-        part.register_forward_hook(partial(note, name))
-        for name, part in network.named_modules()
+        layer.register_forward_hook(partial(note, name))
+        for name, layer in network.named_modules()
         if name
     ]
     try:
@@ -166,24 +173,24 @@ def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
     finally:
         for hook in hooks:
             hook.remove()
-    if not seen or not _is_map(seen[-1][1]):
+    if not outputs or not _is_map(outputs[-1][1]):
         ends = (
-            f"ends in features of shape {tuple(seen[-1][1])}, not in a map"
-            if seen
+            f"ends in features of shape {tuple(outputs[-1][1])}, not in a map"
+            if outputs
             else "has no feature map"
         )
         raise ValueError(
             f"{type(network).__name__} {ends} of channels by rows by columns, which Grad-CAM needs; "
             "explain a run of resnet18, densenet121 or another convolutional network"
         )
-    names = [name for name, _ in seen]
+    names = [name for name, _ in outputs]
     fine = [
         name
-        for name, shape in seen
+        for name, shape in outputs
         if _is_map(shape) and shape[1] >= cells and names.count(name) == 1
     ]
     if not fine:
-        most = max(shape[1] for _, shape in seen if _is_map(shape))
+        most = max(shape[1] for _, shape in outputs if _is_map(shape))
         raise ValueError(
             f"{type(network).__name__}: the feature maps of an image of {pixels} pixels have at most "
             f"{most} x {most} cells; lower cells={cells}, or train at more model.pixels"
@@ -205,16 +212,16 @@ def grad_cam(module: Classifier, batch: Any, *, layer: nn.Module) -> tuple[Tenso
     """
     batch = {name: value.to(module.device) for name, value in batch.items()}
     images = module.on_after_batch_transfer(batch, 0)["image"]
-    kept: list[Tensor] = []
+    last: list[Tensor] = []
 
     def log_odds(images: Tensor) -> Tensor:
         logits = module(images).float()
-        kept[:] = [logits[:, 1:] - logits[:, :1] if len(module.labels) == 1 else logits]
-        return kept[0]
+        last[:] = [logits[:, 1:] - logits[:, :1] if len(module.labels) == 1 else logits]
+        return last[0]
 
     cam = LayerGradCam(log_odds, layer)
     maps = [cam.attribute(images, target=k).detach()[:, 0] for k in range(len(module.labels))]
-    return kept[0].detach().cpu(), torch.stack(maps, 1).float().cpu()
+    return last[0].detach().cpu(), torch.stack(maps, 1).float().cpu()
 
 
 def at_size(maps: Tensor, pixels: int) -> Tensor:
@@ -222,35 +229,34 @@ def at_size(maps: Tensor, pixels: int) -> Tensor:
     return F.interpolate(maps[:, None], size=(pixels, pixels), mode="bilinear")[:, 0]
 
 
-def shares(maps: Tensor, masks: Tensor) -> dict[str, np.ndarray]:
+def shares(maps: Tensor, masks: Tensor) -> dict[str, npt.NDArray[np.float32]]:
     """Columns `<place>`, `<place>_area`, `<place>_ideal` (see `explain`), each (B,), of maps (B,
     side, side) >= 0 and masks (B, 2, P, P), labels 0..3."""
     labels = torch.tensor([*LABELS.values(), 0])
     # (B, 4, P, P), mean of the phases
     inside = (masks[:, :, None] == labels[:, None, None]).float().mean(1)
     inside = torch.cat([1 - inside[:, 3:], inside], dim=1)  # the places of WHERE
-    pixels, side, found = masks.shape[-1], maps.shape[-1], {}
-    mass = at_size(maps, pixels)
+    pixels, side, columns = masks.shape[-1], maps.shape[-1], {}
+    large = at_size(maps, pixels)
     for k, place in enumerate(WHERE):
         itself = at_size(F.adaptive_avg_pool2d(inside[:, k], side), pixels)
         for name, weight in (
-            (place, mass),
-            (f"{place}_area", torch.ones_like(mass)),
+            (place, large),
+            (f"{place}_area", torch.ones_like(large)),
             (f"{place}_ideal", itself),
         ):
             # 0 / 0 is NaN
-            found[name] = ((weight * inside[:, k]).sum((1, 2)) / weight.sum((1, 2))).numpy()
-    return found
+            columns[name] = ((weight * inside[:, k]).sum((1, 2)) / weight.sum((1, 2))).numpy()
+    return columns
 
 
 def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     """`Explained.images` as one row per disease, subgroup and place of WHERE.
 
     Columns: disease, axis, subgroup, place, n (images with a map), blank (without: nothing spoke
-        for the predicted
-    class), share (mean), sd, low and high (its 95 % interval, Student's t over subjects), area and
-    ideal (means over the same images), times_area = share / area, 1 where a classifier looks
-    everywhere alike. Unknown bands count overall only.
+    for the predicted class), share (mean), sd, low and high (its 95 % interval, Student's t over
+    subjects), area and ideal (means over the same images), times_area = share / area, 1 where a
+    classifier looks everywhere alike. Unknown bands count overall only.
     """
     table = images.assign(overall="overall", diagnosis=images.label)
     axes = ["overall", *(axis for axis in axes_in(table) if table[axis].notna().any()), *FURTHER]
@@ -258,20 +264,20 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     for disease, of in table.groupby("disease", sort=False):
         for axis in axes:
             for band, name in (FURTHER.get(axis) or bands_in(of, axis)).items():
-                part = of[of[axis] == band]
-                told = {"disease": disease, "axis": axis, "subgroup": name}
-                rows += [{**told, "place": place, **_summary(part, place)} for place in WHERE]
+                subgroup = of[of[axis] == band]
+                names = {"disease": disease, "axis": axis, "subgroup": name}
+                rows += [{**names, "place": place, **_summary(subgroup, place)} for place in WHERE]
     return pd.DataFrame(rows)
 
 
-def _summary(part: pd.DataFrame, place: str) -> dict[str, Any]:
-    seen = part[part[place].notna()]
-    n, share, sd = len(seen), seen[place].mean(), seen[place].std(ddof=1)
+def _summary(images: pd.DataFrame, place: str) -> dict[str, Any]:
+    mapped = images[images[place].notna()]
+    n, share, sd = len(mapped), mapped[place].mean(), mapped[place].std(ddof=1)
     reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
-    area, ideal = seen[f"{place}_area"].mean(), seen[f"{place}_ideal"].mean()
+    area, ideal = mapped[f"{place}_area"].mean(), mapped[f"{place}_ideal"].mean()
     return {
         "n": n,
-        "blank": len(part) - n,
+        "blank": len(images) - n,
         "share": share,
         "sd": sd,
         "low": np.clip(share - reach, 0, 1),
@@ -332,8 +338,8 @@ def pictured(explained: Explained, arms: Arms, disease: str, *, count: int = 3) 
 
 
 def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
-    seen = explained.images.loc[position]
-    stored = arms.index.stored[seen.row]
+    shown = explained.images.loc[position]
+    stored = arms.index.stored[shown.row]
     image, mask = arms.store.images[stored][0], arms.store.masks[stored][0]
     heat = at_size(torch.from_numpy(explained.maps[position][None]), image.shape[-1])[0].numpy()
     panel.imshow(image, cmap="gray", vmin=0, vmax=255)
@@ -343,8 +349,8 @@ def _draw(panel: Axes, explained: Explained, arms: Arms, position: int) -> None:
     for label, colour in sorted(STRUCTURES.items(), reverse=True):
         if (mask == label).any():
             panel.contour(mask == label, [0.5], colors=[np.array(colour) / 255], linewidths=0.9)
-    told = "no map" if np.isnan(seen.heart) else f"{seen.heart:.0%} on the heart"
-    panel.set_title(f"p = {seen.probability:.2f}, {told}", fontsize=8.5)
+    share = "no map" if np.isnan(shown.heart) else f"{shown.heart:.0%} on the heart"
+    panel.set_title(f"p = {shown.probability:.2f}, {share}", fontsize=8.5)
 
 
 def explain_classifier(run: Experiment) -> dict[str, Any]:

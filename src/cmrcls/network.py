@@ -24,10 +24,10 @@ from cmrstudy.identity import names_file
 from cmrstudy.inputs import file_hash
 
 # torchvision's: name of the last, linear layer
-HEADS = {"resnet18": "fc", "densenet121": "classifier"}
+LAST_LAYERS = {"resnet18": "fc", "densenet121": "classifier"}
 # torchvision's for videos
 VIDEO = {"r3d_18": "fc", "r2plus1d_18": "fc", "mc3_18": "fc", "swin3d_t": "head"}
-TORCHVISION = HEADS | VIDEO
+TORCHVISION = LAST_LAYERS | VIDEO
 PUBLISHED = {"imagenet": "IMAGENET1K_V1", "kinetics": "KINETICS400_V1"}
 # where published files keep their tensors
 WRAPPED = ("state_dict", "model", "model_state", "teacher")
@@ -59,7 +59,7 @@ def build_network(
     an Origin.
 
     Args:
-        backbone: one of HEADS or for videos of VIDEO, as torchvision has them, or any other model
+        backbone: one of LAST_LAYERS or for videos of VIDEO, as torchvision has them, or any other model
             of timm.
         weights: "imagenet", for videos "kinetics" (Kinetics-400), starts from published weights
             (paper 2.3), downloaded on first use; without a network it warns and starts from random
@@ -144,7 +144,7 @@ def check_names(backbone: str, *, weights: str | None, width: int) -> None:
         near = get_close_matches(str(backbone), [*TORCHVISION, *timm.list_models()], n=4)
         raise ValueError(
             f"model.backbone: backbone {backbone!r} is unknown; choose one of "
-            f"{', '.join([*HEADS, *(n for n in near if n not in HEADS)])} or another model of timm, for videos "
+            f"{', '.join([*LAST_LAYERS, *(n for n in near if n not in LAST_LAYERS)])} or another model of timm, for videos "
             f"(input=cine) {', '.join(VIDEO)}"
         )
     known = _known(backbone)
@@ -217,8 +217,8 @@ def expected_input(
     """(mean, sd) per channel by which published weights want their input normalised, as whoever
     published them says."""
     if backbone in TORCHVISION:
-        shown = get_model_weights(backbone)[_published(backbone)].transforms()
-        return tuple(shown.mean), tuple(shown.std)
+        expected = get_model_weights(backbone)[_published(backbone)].transforms()
+        return tuple(expected.mean), tuple(expected.std)
     published = network.pretrained_cfg
     return tuple(published["mean"]), tuple(published["std"])
 
@@ -279,13 +279,13 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
         if state[name].shape != own[name].shape
     ]
     if missing or foreign or differ:
-        told = [
+        faults = [
             *([f"missing {_some(missing)}"] * bool(missing)),
             *([f"unexpected {_some(foreign)}"] * bool(foreign)),
             *([f"{_some(differ, several=2)}"] * bool(differ)),
         ]
         raise ValueError(
-            f"{source}: its tensors are not those of {backbone}: {'; '.join(told)}. Give the model.backbone that they "
+            f"{source}: its tensors are not those of {backbone}: {'; '.join(faults)}. Give the model.backbone that they "
             "belong to, or other weights"
         )
     if not any(value.is_meta for value in own.values()):

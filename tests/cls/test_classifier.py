@@ -236,6 +236,7 @@ def test_logits_reach_cross_entropy_without_a_softmax():
         "image": torch.tensor([[40.0, 0.0], [0.0, 40.0]]),
         "label": torch.tensor([0, 1]),
         "row": torch.arange(2),
+        "group": torch.zeros(2, dtype=torch.long),
     }
     loss, logits = model._loss(batch, "training")
     assert loss.item() < 1e-6 and logits.max() == 40
@@ -374,6 +375,7 @@ def test_nan_loss_is_told_plainly():
         "image": torch.full((2, 3, 16, 16), torch.nan),
         "label": torch.tensor([0, 1]),
         "row": torch.arange(2),
+        "group": torch.zeros(2, dtype=torch.long),
     }
     with pytest.raises(
         FloatingPointError,
