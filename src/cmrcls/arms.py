@@ -344,7 +344,7 @@ def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> npt.NDArray[np
     return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
 
 
-def predictions(
+def prediction_table(
     index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)
 ) -> pd.DataFrame:
     """The table that a run leaves behind: one row per predicted image and disease.

@@ -132,7 +132,7 @@ def _with_own_conf(given: list[str], folder: Path) -> list[str]:
 def config_folders(given: Sequence[str]) -> list[Path]:
     """Folders of a user's own configs among the arguments of a command."""
     values = []
-    for flag, following in zip(given, [*given[1:], ""], strict=True):
+    for flag, following in zip(given, [*given[1:], ""], strict=False):  # one more if there is none
         name, has_value, value = flag.partition("=")
         if name in FLAGS[:2]:
             values.append(value if has_value else following)

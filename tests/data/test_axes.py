@@ -145,7 +145,7 @@ def test_fidelity_compares_its_extremes(axis):
 
 
 def test_a_classifier_and_the_judges_have_it(axis):
-    from cmrcls.arms import predictions
+    from cmrcls.arms import prediction_table
     from cmrcls.explain import WHERE, by_subgroup
     from cmrgen.evaluation.networks import AttributeNet, head_codes
 
@@ -156,7 +156,7 @@ def test_a_classifier_and_the_judges_have_it(axis):
     import torch
 
     batch = {"row": torch.arange(6), "probability": torch.linspace(0, 1, 6)}
-    told = predictions(index.reset_index(drop=True), [batch])
+    told = prediction_table(index.reset_index(drop=True), [batch])
     assert told[axis.column].tolist() == index[axis.column].tolist()[:6]
     assert told.columns.is_unique
     places = {f"{name}{end}": 0.5 for name in WHERE for end in ("", "_area", "_ideal")}

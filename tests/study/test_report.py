@@ -137,13 +137,17 @@ def test_write_tables_is_write_table_of_attrs(tmp_path: Path) -> None:
 
 def test_the_page_is_part_of_the_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    src = ROOT / "src"
     shipped = {
-        f"{package}/{name}" for package, names in settings["package-data"].items() for name in names
+        path.relative_to(src).as_posix()
+        for package, patterns in settings["package-data"].items()
+        for pattern in patterns
+        for path in (src / package.replace(".", "/")).glob(pattern)
     }
     others = {
         path.relative_to(ROOT / "src").as_posix()
-        for path in (ROOT / "src").glob("cmr*/**/*.*")
-        if path.suffix not in (".py", ".pyc")
+        for path in src.glob("cmr*/**/*.*")
+        if path.suffix not in (".py", ".pyc") and ".egg-info" not in str(path)
     }
     assert {"cmrstudy/page.html", "cmrstudy/page.css"} <= others <= shipped
 

@@ -76,7 +76,7 @@ def group_thresholds(
     the attribute is unknown, keep the common threshold of 0.5, which a warning says.
 
     Args:
-        table: rows of validation and test, as `cmrcls.arms.predictions` gives them.
+        table: rows of validation and test, as `cmrcls.arms.prediction_table` gives them.
         attribute: one of AXES.
         constraint: one of CONSTRAINTS.
         seed: of the decisions, which are partly random.

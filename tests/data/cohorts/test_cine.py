@@ -23,7 +23,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from cmrcls import network
-from cmrcls.arms import Arms, predictions
+from cmrcls.arms import Arms, prediction_table
 from cmrcls.classifier import Classifier, augment, to_input
 from cmrcls.mitigation.heads import HeadPerDomain
 from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
@@ -411,7 +411,9 @@ def fitted(
 
 
 def score(model: Classifier, arms: Arms) -> float:
-    test = predictions(arms.index, L.Trainer(**QUIET).predict(model, arms)).query("split == 'test'")
+    test = prediction_table(arms.index, L.Trainer(**QUIET).predict(model, arms)).query(
+        "split == 'test'"
+    )
     return float(balanced_accuracy_score(test.label, test.predicted))
 
 

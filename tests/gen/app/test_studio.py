@@ -46,7 +46,7 @@ def test_an_image_is_the_one_that_a_plans_row_gives(studio, cohort, tmp_path):
         batch_size=1,
         device="cpu",
     )
-    for k, row in enumerate(plan.itertuples()):
+    for k, row in enumerate(plan.rows.itertuples()):
         wish = Wish(
             row.sex, row.age, row.bmi, row.diagnosis, row.seed, STEPS, row.guidance, sampler.guides
         )
@@ -236,12 +236,12 @@ def test_tau_is_what_unseen_people_reach(critical, cohort):
 def test_the_judges_of_an_evaluation_are_used(run, cohort, critical, tmp_path, monkeypatch):
     from cmrgen.evaluation import judges
 
-    kept = judges.judges(cohort, tmp_path / "store" / "judges", steps=(3, 6))
+    kept = judges.trained_judges(cohort, tmp_path / "store" / "judges", steps=(3, 6))
     studio = open_studio(run, data_root=cohort.folder.parent, device="cpu")
     for path in cohort.folder.iterdir():
         (tmp_path / "store" / path.name).symlink_to(path)
     studio.cohort = Store.open(tmp_path / "store")
-    monkeypatch.setattr(judges, "_fit", lambda *args, **kwargs: pytest.fail("trained again"))
+    monkeypatch.setattr(judges, "fit_network", lambda *args, **kwargs: pytest.fail("trained again"))
     used = studio._judges(tmp_path / "scratch")
     for mine, theirs in zip(used.segmenter.parameters(), kept.segmenter.parameters(), strict=True):
         assert mine.equal(theirs)
