@@ -11,7 +11,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from cmrstudy import commands, dashboards, overrides, processes, runs
+from cmrstudy import commands, dashboards, lineage, overrides, processes, runs
 from cmrstudy.announce import intention
 from cmrstudy.experiment import Experiment
 
@@ -53,10 +53,12 @@ def claim(cfg: DictConfig, hold: ExitStack) -> Path | None:
 def work(cfg: DictConfig, folder: Path) -> float | None:
     """Does the experiment's work in its claimed folder, and finishes the run."""
     leads = not processes.follows(cfg.trainer)
-    if cfg.trains and leads:
+    if leads:
         print(intention(cfg), flush=True)
     with runs.attempt(folder), dashboards.one_run():
         facts = done(cfg, folder)
+        if leads:
+            lineage.tell(folder, facts)
     if leads:
         runs.finish(folder, **facts)
         print(f"{folder}: finished")

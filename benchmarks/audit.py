@@ -27,9 +27,15 @@ from cmrdata import progress
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.subjects import with_groups
 from cmrgen.evaluation.privacy.alarms import ALARM
-from cmrgen.evaluation.privacy.audit import Side, excesses, set_tests, single_copies, with_alarms
-from cmrgen.evaluation.privacy.membership import membership
+from cmrgen.evaluation.privacy.membership import loss_attack
 from cmrgen.evaluation.privacy.nearest import by_features, by_sight
+from cmrgen.evaluation.privacy.scores import (
+    Side,
+    excesses,
+    set_tests,
+    single_copies,
+    with_alarms,
+)
 
 SIZES = (36, 108, 216, 720, 2000)
 HELD_OUT, SHARE = 400, 0.1  # people, and the share of them that is diseased
@@ -164,7 +170,7 @@ def attacks(size: int, *, repeats: int) -> dict[str, float]:
         groups = np.arange(size) % 36
         level = rng.normal(size=36)
         losses = [level[groups] + rng.standard_gamma(3, size) for _ in range(2)]
-        found = membership(*losses, seed=0, draws=200, groups=(groups, groups))
+        found = loss_attack(*losses, seed=0, draws=200, groups=(groups, groups))
         p.append(found.p <= ALARM)
         low.append(found.auc_low > 0.5)
     return {"a side": size, "alarm": float(np.mean(p)), "interval above .5": float(np.mean(low))}

@@ -49,7 +49,7 @@ class Recipe:
 
     def __init__(self, at: Setting) -> None:
         self.at, base = at, at.base
-        base.embedded.clear()
+        base.contexts.clear()
         base.to(at.device, vae=at.dtype, unet=at.dtype, text=at.dtype)
         self.vae, self.unet, _ = base.vae, base.unet, base.text
         torch.manual_seed(0)

@@ -40,7 +40,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cmrdata import progress
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.base.stable_diffusion import clip_tower
 from cmrgen.training.controlnet import ControlNetModule
 from cmrgen.training.latents import Latents

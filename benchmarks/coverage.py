@@ -31,10 +31,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from cmrcls.fairness.disparities import measure
+from cmrcls.fairness.disparities import Tables, measure
+from cmrcls.fairness.display.tables import plain
 from cmrcls.fairness.extremes import RATES
-from cmrcls.fairness.study import Study, axes_of
-from cmrdata.subjects import AXES
+from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study
+from cmrcls.fairness.subgroups import divisions
+from cmrdata.axes import AXES
 
 SHARES = {"sex": (0.52, 0.48), "age_band": (0.3, 0.45, 0.25), "bmi_band": (0.4, 0.42, 0.18)}
 # truth -> axis -> by how much its bands move the mean score of the diseased; half of it the
@@ -94,7 +96,10 @@ def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, T
     label = (rng.random(n) < of.prevalence).astype(int)
     label[:2] = 0, 1
     subjects = pd.DataFrame(
-        {"label": label, **{axis: np.array(AXES[axis])[code] for axis, code in codes.items()}}
+        {
+            "label": label,
+            **{axis: np.array(AXES[axis].values)[code] for axis, code in codes.items()},
+        }
     )
     band = 0.0 if of.truth == "equal" and of.seeds < 3 else SEED_BAND
     person, runs, score, truths = SUBJECT * rng.standard_normal(n), [], [], {}
@@ -118,8 +123,10 @@ def simulated(of: Setting, rng: np.random.Generator) -> tuple[Study, dict[str, T
                 ends.append(moved if of.seeds < 3 else of_set)
         truths[arm] = _truth(of, arm, facts, ends, seed_sd, band)
     scores = np.stack(score, axis=1)
-    table = pd.DataFrame(runs, columns=["arm", "generator", "set", "seed"])
-    study = Study(subjects, table, norm.cdf(scores), (scores > 0).astype(float), "Real")
+    table = pd.DataFrame(runs, columns=RUN_COLUMNS)
+    arms = {name: Arm(k, name) for k, name in enumerate(ARMS)}
+    table["arm"] = table.arm.map(arms)
+    study = Study(subjects, table, norm.cdf(scores), (scores > 0).astype(float), arms["Real"])
     return study, truths
 
 
@@ -173,20 +180,22 @@ def _truth(
     p = of.prevalence
     rates["selection_rate"] = p * rates["sensitivity"] + (1 - p) * rates["false_positive_rate"]
     rates["balanced_accuracy"] = (rates["sensitivity"] + 1 - rates["false_positive_rate"]) / 2
-    bands = pd.DataFrame({axis: np.array(AXES[axis])[code] for axis, code in codes.items()})
+    bands = pd.DataFrame({axis: np.array(AXES[axis].values)[code] for axis, code in codes.items()})
     found: Truth = {}
-    for axis in axes_of(bands):
-        weight = share * (axis.codes == np.arange(len(axis.names))[:, None])
-        found[axis.title] = {rate: weight @ rates[rate] / weight.sum(axis=1) for rate in RATES}
+    for part in divisions(bands):
+        weight = share * (part.codes == np.arange(len(part.names))[:, None])
+        found[str(part.axis)] = {rate: weight @ rates[rate] / weight.sum(axis=1) for rate in RATES}
     return found
 
 
 def judged(study: Study, truth: dict[str, Truth], *, seed: int) -> pd.DataFrame:
     """Every interval and test beside the truth: quantity, subgroups, value (true), estimate, low,
     high, p, and of gaps the observed value and what equal subgroups would give."""
-    found = measure(study, resamples=RESAMPLES, permutations=RESAMPLES, seed=seed)
+    tables = measure(study, resamples=RESAMPLES, permutations=RESAMPLES, seed=seed)
+    found = Tables(*map(plain, tables))
     real, more = ARMS
-    rows = [*_rates(found.subgroups, truth, {a.title: a.names for a in axes_of(study.subjects)})]
+    names = {str(part.axis): part.names for part in divisions(study.subjects)}
+    rows = [*_rates(found.subgroups, truth, names)]
     for row in found.disparities.itertuples():
         if row.measure not in GAPS:
             continue

@@ -22,9 +22,11 @@ import numpy as np
 import pandas as pd
 
 from cmrcls.fairness import grid
+from cmrcls.fairness.classifier_runs import runs_below
+from cmrcls.fairness.options import Options
 from cmrcls.fairness.predictions import read
-from cmrcls.fairness.section import fairness
-from cmrdata.subjects import AXES
+from cmrcls.fairness.section import disease_sections
+from cmrdata.axes import AXES
 from cmrstudy import runs
 
 ARMS = (0, 2000, 4000, "only")
@@ -43,8 +45,8 @@ def people(count: int, rng: np.random.Generator) -> pd.DataFrame:
             "source": "phantom",
         }
     )
-    for axis, bands in AXES.items():
-        table[axis] = rng.choice(bands, count)
+    for name, axis in AXES.items():
+        table[name] = rng.choice(axis.values, count)
     return table.assign(score=1.5 * label + rng.standard_normal(count))
 
 
@@ -112,18 +114,15 @@ def main() -> None:
     name = f"{options.subjects}-{options.folds}-{options.rivals}-{options.seeds}"
     written(options.folder / name, options)
     start = time.perf_counter()
-    of = grid.study(grid.read(options.folder / name))
+    of = grid.arrange(runs_below(options.folder / name))
     told = [f"{len(of.finished())} tables, {len(of.arms)} arms"]
     found = read(of, stores(options))
     told.append(f"read: {spent(start)}")
     out = options.folder / "out"
-    fairness(
+    disease_sections(
         found,
-        {},
         folder=out,
-        pictures=out / "figures",
-        resamples=options.draws,
-        permutations=options.draws,
+        options=Options(resamples=options.draws, permutations=options.draws),
     )
     told.append(f"with the sections: {spent(start)}")
     print("; ".join(told))

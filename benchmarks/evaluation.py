@@ -34,9 +34,10 @@ from machine import hardware
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.store import Store
 from cmrdata.subjects import split, with_groups
-from cmrgen.evaluation import measured
-from cmrgen.evaluation.judges import judges
-from cmrgen.evaluation.privacy import section
+from cmrgen.evaluation.adherence.section import adherence_sections
+from cmrgen.evaluation.fidelity.section import fidelity_section
+from cmrgen.evaluation.judges import evaluation_of, trained_judges
+from cmrgen.evaluation.privacy.section import audit_section
 from cmrgen.plan.recipes import balanced
 
 PAPER = 25_480, 4_000  # subjects, synthetic images
@@ -82,18 +83,18 @@ def main() -> None:
         out = folder / "results" / "benchmark"
         with told("judges trained", count=sum(asked.steps), unit="step"):
             steps = (asked.steps[0], asked.steps[1])
-            networks = judges(cohort, folder / "judges", steps=steps, device=asked.device)
+            networks = trained_judges(cohort, folder / "judges", steps=steps, device=asked.device)
         with told("judged", count=held + images):
-            found = measured.measure(cohort, made, networks, out, seed=0)
+            evaluation = evaluation_of(cohort, made, networks, out, seed=0)
         if "shown" not in asked.skip:
             with told("adherence, contraction, diversity", count=images):
-                section.shown_sections(found, missing=[], seed=0)
+                adherence_sections(evaluation, missing=[], seed=0)
         if "distances" not in asked.skip:
             with told("Table 1, domain features"):
-                section.fidelity_section(found, backbones={}, n=500, seed=0)
+                fidelity_section(evaluation, backbones={}, n=500, seed=0)
         if "audit" not in asked.skip:
             with told("audit", count=len(cohort.index)):
-                section.audit_section(found, generator=None, seed=0)
+                audit_section(evaluation, generator=None, seed=0)
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def study(
         ],
         ignore_index=True,
     )
-    plan = balanced(index, count=images).assign(sampler="unipc", steps=8)
+    plan = balanced(index, count=images).rows.assign(sampler="unipc", steps=8)
     pools = {
         name: painted(folder / f"painted-{name}", pixels=pixels, seed=seed)
         for seed, name in enumerate(("train", "held", "set"))

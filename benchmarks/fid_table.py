@@ -17,15 +17,15 @@ import pandas as pd
 import torch
 from machine import hardware
 
-from cmrdata.subjects import AGE_BANDS, BMI_BANDS, SEXES
-from cmrgen.evaluation.fidelity.backbones import BACKBONES, BATCH, Extractor, extracted
-from cmrgen.evaluation.fidelity.distances import frechet, sample
-from cmrgen.evaluation.fidelity.subgroups import fidelity, table1
-from cmrgen.evaluation.inception import published_pools
+from cmrdata.axes import AGE, BMI, SEX
+from cmrgen.evaluation.fidelity.backbones import BACKBONES, BATCH, Extractor, extracted_features
+from cmrgen.evaluation.fidelity.distances import feature_sample, frechet
+from cmrgen.evaluation.fidelity.inception import published_pools
+from cmrgen.evaluation.fidelity.subgroups import fidelity_table, table1
 
 CELLS = 12 * 2 * 4  # of Table 1, times draws
 REFERENCE = 68  # runs of pytorch-fid per pair of folders in the reference code
-# real and synthetic images that the paper's study draws (fidelity.used_rows, phantom cohort)
+# real and synthetic images that the paper's study draws (subgroups.used_rows, phantom cohort)
 POOL = 16_039 + 3_965
 
 
@@ -53,13 +53,13 @@ def main() -> None:
     for peer in peers.values():  # imported before it is timed
         peer(x[:8, :4], y[:8, :4])
     for pair in pairs:  # in turn, so that another program's load meets all
-        ours = timed(clock, "ours: Table 1", lambda: table1(*given, n=options.images, seed=0))
+        ours = timed(clock, "ours: Table 1", lambda: table1(*given, n=options.images, seed=0)).table
         assert (ours.n == options.images).all() and len(ours) * 4 == CELLS
-        exact = frechet(*map(sample, pair))
+        exact = frechet(*map(feature_sample, pair))
         for name, peer in peers.items():
             found = timed(clock, name, lambda peer=peer, pair=pair: peer(*pair))
             apart[name].append(abs(found / exact - 1))
-    timed(clock, "ours: all metrics", lambda: fidelity(*given, n=options.images, seed=0))
+    timed(clock, "ours: all metrics", lambda: fidelity_table(*given, n=options.images, seed=0))
     table = statistics.median(clock["ours: Table 1"])
     print(f"ours, Table 1 ({CELLS} distances)        {table:9.2f} s")
     print(f"ours, with KID, precision ... coverage {clock['ours: all metrics'][0]:9.2f} s")
@@ -78,9 +78,9 @@ def totals(count: int, n: int, table: float, call: float) -> None:
     rate."""
     images = np.random.default_rng(0).integers(0, 256, (count, 2, 224, 224)).astype(np.uint8)
     by = Extractor(inception_network(), 2048, "", BACKBONES["inception"])
-    extracted(by, images[:2])
+    extracted_features(by, images[:2])
     begun = time.perf_counter()
-    extracted(by, images)
+    extracted_features(by, images)
     each = (time.perf_counter() - begun) / count
     print(f"Inception: {each:.3f} s an image, batches of {min(BATCH, count)}")
     once = POOL * each + table
@@ -107,7 +107,7 @@ def timed(clock: dict[str, list[float]], name: str, work: Callable[[], object]) 
 
 def index(people: int) -> pd.DataFrame:
     """`people` subjects with an image each, groups in turn."""
-    grid = list(product(SEXES, AGE_BANDS, BMI_BANDS, (0, 1)))
+    grid = list(product(SEX.values, AGE.values, BMI.values, (0, 1)))
     table = pd.DataFrame(
         [grid[k % len(grid)] for k in range(people)],
         columns=["sex", "age_band", "bmi_band", "label"],

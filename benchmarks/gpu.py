@@ -34,7 +34,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.controlnet import CONDITIONING_CHANNELS, ControlNetModule
@@ -64,7 +65,7 @@ class Setting:
         from diffusers import ControlNetModel
 
         torch.manual_seed(1)
-        base.embedded.setdefault("", torch.randn(base.tokenizer.context_length, _width(base)))
+        base.contexts.setdefault("", torch.randn(base.tokenizer.context_length, _width(base)))
         controlnet = ControlNetModel.from_unet(
             base.unet, conditioning_embedding_out_channels=CONDITIONING_CHANNELS[base.factor]
         )
@@ -145,7 +146,7 @@ def trained(
     shape."""
     draw = torch.Generator().manual_seed(0)
     channels, height, width = base.latent_shape
-    base.embedded.setdefault(
+    base.contexts.setdefault(
         "", torch.randn(base.tokenizer.context_length, _width(base), generator=draw)
     )
     rows = [

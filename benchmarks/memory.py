@@ -34,7 +34,7 @@ from cmrgen.base.frozen import Base
 from cmrgen.base.portions import BESIDE_TRAINING, CARD, DECODED, DRAWN, ENCODED, PROMPTS, together
 from cmrgen.base.stable_diffusion import clip_tower
 from cmrgen.diffusion import denoise
-from cmrgen.evaluation.judges import LARGEST, Segmenter
+from cmrgen.evaluation.networks import LARGEST, Segmenter
 from cmrgen.training.controlnet import Memory
 
 HOUSE = Path(__file__).parents[1]

@@ -44,9 +44,9 @@ from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.base.frozen import as_control
 from cmrgen.base.phases import two_phases
-from cmrgen.evaluation.adherence.scores import dice
-from cmrgen.evaluation.fidelity.subgroups import frechet_distance
-from cmrgen.evaluation.judges import judge, judges
+from cmrgen.evaluation.adherence.scores import mean_dice
+from cmrgen.evaluation.fidelity.distances import frechet_distance
+from cmrgen.evaluation.judges import judge, trained_judges
 from cmrgen.plan.recipes import balanced
 from cmrgen.publish.diffusers_folder import export
 from cmrgen.render.drawing import as_stored
@@ -231,18 +231,18 @@ def quality(
     arms: list[Arm], cohort: Store, masks: Tensor, *, folder: Path, steps: tuple[int, int]
 ) -> pd.DataFrame:
     """Dice and Frechet distance of each arm that is judged; attrs: the real images' own."""
-    networks = judges(cohort, folder, steps=steps)
+    networks = trained_judges(cohort, folder, steps=steps)
     real = np.flatnonzero((cohort.index.split == "train") & cohort.index.central)
     seen = judge(networks, cohort.images[real], cohort.masks[real])
     rows = {}
     for arm in (arm for arm in arms if arm.judged):
         found = judge(networks, np.concatenate(arm.images), masks.numpy())
         rows[arm.name] = {
-            "dice": np.nanmean(dice(found.areas)),
+            "dice": np.nanmean(mean_dice(found.areas)),
             "frechet": frechet_distance(seen.features, found.features),
         }
     table = pd.DataFrame(rows).T
-    table.attrs["real"] = float(np.nanmean(dice(seen.areas)))
+    table.attrs["real"] = float(np.nanmean(mean_dice(seen.areas)))
     return table
 
 
@@ -310,7 +310,7 @@ def main() -> None:
             Phantom(subjects=asked.subjects, hf_scale=20.0, pixels=PIXELS, controls_per_case=1),
             root,
         )
-        plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"])
+        plan = balanced(cohort.index, count=asked.images, fields=generator.facts["fields"]).rows
         masks = torch.from_numpy(cohort.masks[plan.source_row.to_numpy()])
         print(
             f"# Drawing a synthetic set on {hardware(device)}\n\n{date.today()}, torch {torch.__version__}: "

@@ -43,7 +43,7 @@ def main() -> None:
         balancing_weights(index)
         tell("sampling weights")
         plan = balanced(index, count=len(people))
-        tell(f"plan of {len(plan)} images")
+        tell(f"plan of {len(plan.rows)} images")
         print(f"{clock[-1] - clock[0]:6.2f} s  together", flush=True)
 
 

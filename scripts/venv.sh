@@ -4,7 +4,7 @@
 #   TORCH   auto (default): PyTorch's CPU build on Linux without an NVIDIA GPU, else the usual one; cpu; gpu
 #   EXTRAS  of pyproject.toml
 set -eu
-PYTHON=${PYTHON:-python3} TORCH=${TORCH:-auto} EXTRAS=${EXTRAS:-dev,cluster,ray,loggers}
+PYTHON=${PYTHON:-python3} TORCH=${TORCH:-auto} EXTRAS=${EXTRAS:-dev,app,cluster,ray,loggers}
 BIN=.venv/bin
 
 "$PYTHON" -c 'import sys

@@ -29,7 +29,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base folder at 32 px with random weights: right in every shape, useless as a picture."""
     import torch
 
-    from cmrgen.base.frozen import save_base
+    from cmrgen.base.small import save_base
     from cmrgen.training import small_base
 
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from cmrcls.draws import Draws, Images
 from cmrcls.mitigation.groups import Group, describe_groups
 from cmrcls.mitigation.sampling import Uniform
+from cmrdata.axes import BUILT_IN, CONDITIONS
 from cmrdata.batch import LabelledBatch, as_fetched
 from cmrdata.disk import fingerprint
 from cmrdata.harmonise import SAMPLE, Match, match
@@ -26,7 +27,7 @@ from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
 from cmrdata.store import Store
-from cmrdata.subjects import ATTRIBUTES, AXES, CONDITIONS, further_columns
+from cmrdata.subjects import ATTRIBUTES, further_columns
 from cmrdata.synthetic import open_synthetic
 from cmrstudy.continuing import Place
 
@@ -40,7 +41,7 @@ PREDICTIONS = (
     "label",
     "probability",
     "predicted",
-    *AXES,
+    *BUILT_IN,
     "group",
 )
 BUDGETS = ("epochs", "steps")
@@ -343,7 +344,7 @@ def disease_labels(index: pd.DataFrame, labels: Sequence[str]) -> npt.NDArray[np
     return np.stack([np.asarray(column, np.int64) for column in columns], axis=1)
 
 
-def predictions(
+def prediction_table(
     index: pd.DataFrame, outputs: Sequence[Any], *, labels: Sequence[str] = ("hf",)
 ) -> pd.DataFrame:
     """The table that a run leaves behind: one row per predicted image and disease.

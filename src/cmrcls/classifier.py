@@ -120,7 +120,7 @@ def check_input(backbone: str, *, frames: int) -> None:
         )
 
 
-def balanced_accuracy(confusion: Tensor) -> Tensor:
+def mean_recall(confusion: Tensor) -> Tensor:
     """Mean recall of a (true, predicted) count matrix: (TPR + TNR) / 2, paper eq. 1; NaN when a
     class is absent."""
     return (confusion.diagonal() / confusion.sum(1)).mean()
@@ -256,7 +256,7 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute()  # pooled over batches and processes
         scores = torch.stack(
-            [balanced_accuracy(counts[k : k + 2, k : k + 2]) for k in range(0, len(counts), 2)]
+            [mean_recall(counts[k : k + 2, k : k + 2]) for k in range(0, len(counts), 2)]
         )
         if len(scores) > 1:
             self.log_dict(

@@ -32,12 +32,11 @@ from torch import Tensor, nn
 
 from cmrcls.arms import Arms, disease_labels
 from cmrcls.classifier import Classifier
-from cmrcls.fairness.statistics import LEVEL
-from cmrcls.fairness.study import bands_of
+from cmrcls.fairness.statistics import CONFIDENCE
 from cmrcls.network import VIDEO
+from cmrdata.axes import DIAGNOSIS, axes_in, bands_in
 from cmrdata.batch import LABELS
 from cmrdata.disk import write_atomic
-from cmrdata.subjects import AXES
 from cmrstudy import figures, runs
 from cmrstudy.experiment import Experiment
 from cmrstudy.figures import STRUCTURES, STYLE, WIDTH
@@ -52,7 +51,7 @@ OUTCOMES = {
 }
 # axes of `by_subgroup` beside those of the cohort: value -> name
 FURTHER: dict[str, dict[Any, str]] = {
-    "diagnosis": {0: "Healthy", 1: "Diseased"},
+    "diagnosis": {label: band.name for label, band in DIAGNOSIS.bands.items()},
     "outcome": {name: name.capitalize() for name in OUTCOMES.values()},
 }
 HEAT = "#F000A0"
@@ -62,7 +61,7 @@ CELLS = 7  # a side: what a ResNet leaves of 224 pixels
 class Explained(NamedTuple):
     """The test images of an arm as a classifier saw them."""
 
-    # per image and disease: row, disease, label, probability, predicted, outcome, AXES, `WHERE`
+    # per image and disease: row, disease, label, probability, predicted, outcome, the axes, `WHERE`
     images: pd.DataFrame
     # (rows of images, side, side) float32, >= 0; all 0: nothing speaks for the predicted class
     maps: npt.NDArray[np.float32]
@@ -122,8 +121,9 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
     images.insert(
         5, "outcome", [OUTCOMES[pair] for pair in zip(images.label, images.predicted, strict=True)]
     )
-    people = arms.index.loc[images.row, [*AXES, "label"]].reset_index(drop=True)
-    for place, axis in enumerate(AXES):
+    axes = axes_in(arms.index)
+    people = arms.index.loc[images.row, axes].reset_index(drop=True)
+    for place, axis in enumerate(axes):
         images.insert(6 + place, axis, people[axis])
     return Explained(images, np.concatenate(maps), name)
 
@@ -259,11 +259,11 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
     classifier looks everywhere alike. Unknown bands count overall only.
     """
     table = images.assign(overall="overall", diagnosis=images.label)
-    axes = ["overall", *(axis for axis in AXES if table[axis].notna().any()), *FURTHER]
+    axes = ["overall", *(axis for axis in axes_in(table) if table[axis].notna().any()), *FURTHER]
     rows = []
     for disease, of in table.groupby("disease", sort=False):
         for axis in axes:
-            for band, name in (FURTHER.get(axis) or bands_of(of, axis)).items():
+            for band, name in (FURTHER.get(axis) or bands_in(of, axis)).items():
                 subgroup = of[of[axis] == band]
                 names = {"disease": disease, "axis": axis, "subgroup": name}
                 rows += [{**names, "place": place, **_summary(subgroup, place)} for place in WHERE]
@@ -273,7 +273,7 @@ def by_subgroup(images: pd.DataFrame) -> pd.DataFrame:
 def _summary(images: pd.DataFrame, place: str) -> dict[str, Any]:
     mapped = images[images[place].notna()]
     n, share, sd = len(mapped), mapped[place].mean(), mapped[place].std(ddof=1)
-    reach = stats.t.ppf((1 + LEVEL) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
+    reach = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd / math.sqrt(n) if n > 1 else math.nan
     area, ideal = mapped[f"{place}_area"].mean(), mapped[f"{place}_ideal"].mean()
     return {
         "n": n,

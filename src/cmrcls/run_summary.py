@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from cmrcls.fairness import metrics
 from cmrcls.fairness.metrics import BINS, Predicted, balanced_accuracy, reliability
-from cmrdata.subjects import AXES, known_axes
+from cmrdata.axes import AXES, known_axes
 from cmrstudy.dashboards import log_figure, log_table
 from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, matrix
 
@@ -26,7 +26,7 @@ def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step
     """Tables scores, confusion and calibration, their picture per disease, and `headline` as
     metrics at the trainer's `step`.
 
-    `predictions` of one run, as cmrcls.arms.predictions gives them; its subjects stay here.
+    `predictions` of one run, as cmrcls.arms.prediction_table gives them; its subjects stay here.
     """
     from lightning.pytorch.utilities import rank_zero_only
 
@@ -56,7 +56,7 @@ def scores(predictions: pd.DataFrame) -> pd.DataFrame:
     for disease, split, rows in _splits(predictions):
         columns = (rows[name].to_numpy()[:, None] for name in ("predicted", "probability"))
         predicted = Predicted(rows.label.to_numpy(int), *columns)
-        values = {name: float(value[0]) for name, value in metrics.scores(predicted).items()}
+        values = {name: float(value[0]) for name, value in metrics.all_scores(predicted).items()}
         table.append(
             {
                 "disease": disease,
@@ -121,7 +121,7 @@ def headline(predictions: pd.DataFrame) -> dict[str, float]:
         if split != "test":
             continue
         name = f"{disease}_test_balanced_accuracy" if several else "test_balanced_accuracy"
-        bands = [(axis, band) for axis in known_axes(rows) for band in AXES[axis]]
+        bands = [(axis, band) for axis in known_axes(rows) for band in AXES[axis].values]
         values[name] = balanced_accuracy(rows.label.to_numpy(), rows.predicted.to_numpy())
         for axis, band in bands:
             of = rows[rows[axis] == band]

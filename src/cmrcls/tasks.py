@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cmrcls.arms import Arms, predictions
+from cmrcls.arms import Arms, prediction_table
 from cmrcls.classifier import Classifier, start_from
 from cmrcls.mitigation.groups import check_mitigation
 from cmrcls.network import Origin, check_network
@@ -57,7 +57,7 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
         )
         if run.rehearses:
             outputs = trainer.predict(module, datamodule=data)
-            return {"predictions": len(predictions(data.index, outputs, labels=data.labels))}
+            return {"predictions": len(prediction_table(data.index, outputs, labels=data.labels))}
         kept = best_epoch(trainer, best)
         module.load_state_dict(kept["state_dict"])
         table = after.predict(module, trainer, data, seed=cfg.seed)

@@ -11,7 +11,7 @@ from pathlib import Path
 from cmrdata.disk import Unwritable, write_atomic
 
 
-def settled(places: Sequence[Path], *names: str, what: str) -> Path:
+def cache_folder(places: Sequence[Path], *names: str, what: str) -> Path:
     """The first folder that holds files of all these names, else the first that can be written,
     made if need be.
 

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,10 +15,10 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # what a disk says that has no locks
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-REFUSALS = (*FULL, errno.EROFS)  # which only a write can meet
+REFUSALS = (*DISK_FULL, errno.EROFS)  # which only a write can meet
 
 
 class Unwritable(OSError):
@@ -67,7 +68,7 @@ def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
             f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
             "place with data_root=<folder>; what is finished there is kept and continued"
@@ -146,6 +147,38 @@ def append_at(path: Path, content: Any, *, at: int) -> None:
         while left:
             left = left[file.write(left) :]
         os.fsync(file.fileno())
+
+
+def check_room(
+    folder: Path, bytes_needed: int, *, needs: str, instead: str = "data_root=<folder>"
+) -> int | None:
+    """Whether bytes surely do not fit on a folder's disk.
+
+    Args:
+        folder: that is there.
+        bytes_needed: at the least.
+        needs: what is needed, for the message; it says how much.
+        instead: the setting that gives another place.
+
+    Returns:
+        Bytes that are free; None of a disk that does not say.
+
+    Raises:
+        Unwritable: with what is free and the remedy.
+    """
+    disk = shutil.disk_usage(folder)
+    if not disk.total:
+        return None
+    if disk.free < bytes_needed:
+        raise Unwritable(
+            f"{needs}, {in_words(disk.free)} are free; free some space there or give another place with {instead}"
+        )
+    return disk.free
+
+
+def in_words(count: int) -> str:
+    """Bytes as "0.4 MB" or "9.6 GB"."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def size(path: Path) -> int:

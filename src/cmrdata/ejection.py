@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -40,21 +41,26 @@ def fractions(
     cache: Path,
     workers: int | None = None,
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """(ejection fraction by hashed subject, reason by subject whose masks cannot be read).
+    """Ejection fractions from masks, in parallel; what was read before and has not changed is kept.
 
-    `files` are those that decide a subject's fraction; `masks(subject)` reads its canonical (ED,
-    ES) labels and may raise ValueError. What was read before and has not changed since (size and
-    content of the files) comes from `cache`, a JSON file in which nothing but hashed subjects tells
-    whose it is.
+    Args:
+        files: subject -> the files that decide its fraction.
+        masks: reads a subject's canonical (ED, ES) labels; may raise ValueError.
+        cache: a JSON file of what was read before, with the size and content of the files; nothing but
+            hashed subjects says whose it is.
+        workers: threads; by default one per core, at most 8.
+
+    Returns:
+        Ejection fraction by subject, and the reason by subject whose masks cannot be read.
     """
     known, states = _read(cache), {subject: _state(paths) for subject, paths in files.items()}
-    found = {
+    measured = {
         s: known[s]["ef"]
         for s, state in states.items()
         if s in known and known[s]["files"] == state
     }
     faults: dict[str, str] = {}
-    todo = [subject for subject in files if subject not in found]
+    todo = [subject for subject in files if subject not in measured]
 
     def read(subject: str) -> tuple[float | None, str]:
         try:
@@ -69,13 +75,13 @@ def fractions(
             if ef is None:
                 faults[subject] = reason
             else:
-                found[subject] = ef
+                measured[subject] = ef
                 fresh[subject] = {"files": states[subject], "ef": ef}
             if fresh and (number % SAVED == 0 or number == len(todo)):
                 cache.parent.mkdir(parents=True, exist_ok=True)
                 write_atomic(cache, json.dumps({**_read(cache), **fresh}, indent=0, sort_keys=True))
             advance(1)
-    return found, faults
+    return measured, faults
 
 
 def by_fraction(ef: pd.Series, *, below: float, above: float | None = None) -> pd.Series:
@@ -103,7 +109,7 @@ def _state(paths: Sequence[Path]) -> str:
     )
 
 
-def _read(cache: Path) -> dict[str, dict]:
+def _read(cache: Path) -> dict[str, dict[str, Any]]:
     """What the cache holds; nothing where it is not there or not ours, then it is written anew."""
     try:
         kept = json.loads(cache.read_text())

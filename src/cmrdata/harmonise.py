@@ -61,9 +61,10 @@ def match(images: np.ndarray, target: np.ndarray) -> Match:
 
 def _quantiles(images: np.ndarray) -> np.ndarray:
     """(2, 1024) quantiles of each phase's pooled grey values."""
-    return np.quantile(
+    quantiles: np.ndarray = np.quantile(
         images.swapaxes(0, 1).reshape(images.shape[1], -1), np.linspace(0, 1, 1024), axis=1
     ).T
+    return quantiles
 
 
 def _increasing(old: np.ndarray, new: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +84,8 @@ def _mapped(images: np.ndarray, curve: np.ndarray) -> np.ndarray:
 def _rings(pixels: int) -> np.ndarray:
     """(P, P // 2 + 1) distance of each of rfft2's frequencies from the centre, rounded."""
     y, x = np.fft.fftfreq(pixels, 1 / pixels), np.fft.rfftfreq(pixels, 1 / pixels)
-    return np.rint(np.hypot(y[:, None], x)).astype(int)
+    rings: np.ndarray = np.rint(np.hypot(y[:, None], x)).astype(int)
+    return rings
 
 
 def _spectrum(images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.volumes import Volume
 
 UNKNOWN = 255  # stands for a label that no mapping has
-TOLERANCE = 1e-3  # by which a label may miss a whole number
+LABEL_TOLERANCE = 1e-3  # by which a label may miss a whole number
 # least share of the LV cavity's rim on myocardium; 0.98..1.00 in 140 real volumes, RV 0.17..0.43
 ENCLOSED = 0.6
 MARGIN = 0.2  # by how much that share must exceed the RV's
@@ -23,7 +23,7 @@ MARGIN = 0.2  # by how much that share must exceed the RV's
 def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarray:
     """Source labels of any dtype to canonical uint8; `mapping` is source label -> canonical label.
 
-    Floats count as integers within TOLERANCE. Raises ValueError naming non-integers and values that
+    Floats count as integers within LABEL_TOLERANCE. Raises ValueError naming non-integers and values that
     `mapping` lacks.
     """
     table = np.full(256, UNKNOWN, np.uint8)
@@ -40,7 +40,7 @@ def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarra
     if labels.dtype.kind == "f":
         whole = np.rint(labels)
         with np.errstate(invalid="ignore"):  # infinity less infinity
-            close = np.abs(labels - whole) <= TOLERANCE
+            close = np.abs(labels - whole) <= LABEL_TOLERANCE
         if not close.all():
             raise ValueError(f"labels are not integers: {_list(np.unique(labels[~close]))}")
     if (unknown := np.setdiff1d(whole, list(mapping))).size:
@@ -68,9 +68,9 @@ def label_frames(volume: Volume, mapping: Mapping[int, int]) -> tuple[np.ndarray
     for t, frame in enumerate(volume.stream()):
         np.not_equal(frame, 0, out=inside)
         here = np.flatnonzero(somewhere != 0)
-        found = check_labels(frame.reshape(-1, run).take(here, axis=0), mapping=mapping)
-        labels[t].reshape(-1, run)[here] = found
-        cavity[t] = np.count_nonzero(found == LV)
+        canonical = check_labels(frame.reshape(-1, run).take(here, axis=0), mapping=mapping)
+        labels[t].reshape(-1, run)[here] = canonical
+        cavity[t] = np.count_nonzero(canonical == LV)
     return labels, cavity
 
 
@@ -86,11 +86,11 @@ def check_topology(labels: np.ndarray) -> None:
     y, x = (np.flatnonzero(labels.any(axis=axes)) for axes in ((0, 2), (0, 1)))
     heart = labels[:, max(0, y[0] - 1) : y[-1] + 2, max(0, x[0] - 1) : x[-1] + 2]
     lv, rv = _rim_on_myocardium(heart, LV), _rim_on_myocardium(heart, RV)
-    found = f"myocardium borders {lv:.0%} of the LV and {rv:.0%} of the RV"
+    borders = f"myocardium borders {lv:.0%} of the LV and {rv:.0%} of the RV"
     if rv > lv:
-        raise ValueError(f"LV and RV look swapped: {found}; check the label map")
+        raise ValueError(f"LV and RV look swapped: {borders}; check the label map")
     if lv < max(ENCLOSED, rv + MARGIN):
-        raise ValueError(f"labels do not look like a heart: {found}; check the label map")
+        raise ValueError(f"labels do not look like a heart: {borders}; check the label map")
 
 
 def _rim_on_myocardium(labels: np.ndarray, label: int) -> float:
@@ -103,5 +103,5 @@ def _rim_on_myocardium(labels: np.ndarray, label: int) -> float:
 
 
 def _list(values: Any, most: int = 5) -> str:
-    shown = ", ".join(f"{value:g}" for value in values[:most])
-    return f"{shown}, ..." if len(values) > most else shown
+    listed = ", ".join(f"{value:g}" for value in values[:most])
+    return f"{listed}, ..." if len(values) > most else listed

@@ -24,7 +24,7 @@ ORIENTS = ("masks", "header", "none")
 CANON = 0.35
 # slices from the centre that count most for the heart's direction: the RV winds around the LV
 NEAR = 1.5
-LEAST = 10  # pixels of LV and of RV in a slice that counts
+LEAST_PIXELS = 10  # pixels of LV and of RV in a slice that counts
 # least distance of the ventricles' centres that has a direction; 30..60 mm in 78 real hearts
 APART_MM = 5.0
 # least share of the slices' distances that must remain in their mean, or they point anywhere
@@ -43,8 +43,9 @@ CERTAIN = 0.4
 # in the world, unit; within 28 degrees of it in eight M&Ms patients
 RV_TO_LV = np.array([-0.74, -0.65, 0.15])
 BASE_TO_APEX = np.array([-0.65, 0.57, -0.50])  # within 30 degrees
-COLUMNS = np.array([-0.78, -0.45, 0.43])  # where the canonical view's columns and rows then run
-ROWS = np.array([0.0, -0.66, -0.75])
+# where the canonical view's columns and rows then run
+CANON_COLUMNS = np.array([-0.78, -0.45, 0.43])
+CANON_ROWS = np.array([0.0, -0.66, -0.75])
 LIKELY = 0.7  # least cosine between a direction of this heart and the usual one: 45 degrees
 # the same of the slices' direction, which files without a true one give as straight up or down
 POSSIBLE = 0.4
@@ -100,7 +101,8 @@ def pose(
     check_orient(orient)
     levels = [_levels(phase, spacing) for phase in labels]
     direction = next(
-        (found for phase in levels if (found := _direction(phase, centre)) is not None), None
+        (towards_lv for phase in levels if (towards_lv := _direction(phase, centre)) is not None),
+        None,
     )
     if orient != "masks" or direction is None:
         turn = np.eye(2) if orient == "none" else header_turn(affine)
@@ -108,13 +110,15 @@ def pose(
             return Pose(turn, ("rv_missing",) if orient == "masks" else ())
         return Pose(turn, ("rv_right",) if (direction @ turn)[1] < 0 else ())
     winds = handedness(levels, basal_first=basal_first)
-    shown = None if abs(winds) < CERTAIN else winds < 0
-    told, doubtful = _told(affine, direction, basal_first=basal_first)
-    mirrored = bool(told if shown is None else shown)
-    flags = ["handedness_assumed"] * (shown is None and told is None) + ["mirrored"] * (
-        mirrored and not told
+    by_masks = None if abs(winds) < CERTAIN else winds < 0
+    by_header, doubtful = _told(affine, direction, basal_first=basal_first)
+    mirrored = bool(by_header if by_masks is None else by_masks)
+    flags = ["handedness_assumed"] * (by_masks is None and by_header is None) + ["mirrored"] * (
+        mirrored and not by_header
     )
-    flags += ["header_contradicted"] * (doubtful or (None not in (shown, told) and shown != told))
+    flags += ["header_contradicted"] * (
+        doubtful or (None not in (by_masks, by_header) and by_masks != by_header)
+    )
     return Pose(_turn(direction, mirrored=mirrored), tuple(flags))
 
 
@@ -150,7 +154,10 @@ def header_turn(affine: np.ndarray | None) -> np.ndarray:
     x, y, _ = axes
     plane = np.array([y, x])  # as mm are ordered
     turns = [np.array(turn, float) for turn in _quarters()]
-    return max(turns, key=lambda turn: round(float((turn.T @ plane * (ROWS, COLUMNS)).sum()), 6))
+    return max(
+        turns,
+        key=lambda turn: round(float((turn.T @ plane * (CANON_ROWS, CANON_COLUMNS)).sum()), 6),
+    )
 
 
 def _quarters() -> list[list[list[int]]]:
@@ -173,9 +180,9 @@ def _levels(labels: np.ndarray, spacing: tuple[float, float]) -> list[_Level]:
         rows = np.flatnonzero(plane.any(axis=1))
         if not len(rows):
             continue
-        part = plane[rows[0] : rows[-1] + 1]
-        rv, lv = (np.argwhere(part == label) * np.array(spacing, float) for label in (RV, LV))
-        if min(len(rv), len(lv)) >= LEAST:
+        labelled = plane[rows[0] : rows[-1] + 1]
+        rv, lv = (np.argwhere(labelled == label) * np.array(spacing, float) for label in (RV, LV))
+        if min(len(rv), len(lv)) >= LEAST_PIXELS:
             middle = lv.mean(axis=0)
             area = float(min(len(rv), len(lv)) * spacing[0] * spacing[1])
             levels.append(_Level(z, area, middle - rv.mean(axis=0), rv - middle))
@@ -193,7 +200,7 @@ def _direction(levels: Sequence[_Level], centre: int) -> np.ndarray | None:
     if not near.sum():  # all too far from the centre for a number
         near = np.array([level.weight for level in levels])
     apart = np.array([level.apart for level in levels])
-    mean = near @ apart / near.sum()
+    mean: np.ndarray = near @ apart / near.sum()
     length = float(np.linalg.norm(mean))
     if length < APART_MM or length < AGREE * (near @ np.linalg.norm(apart, axis=1)) / near.sum():
         return None
@@ -219,9 +226,10 @@ def _signs(levels: Sequence[_Level], *, basal_first: bool) -> tuple[float, float
     both = both @ np.array([[y, x], [x, -y]])  # along and across the direction
 
     def means(values: np.ndarray) -> np.ndarray:
-        return np.bincount(slice_of, values) / counts
+        per_slice: np.ndarray = np.bincount(slice_of, values) / counts
+        return per_slice
 
-    along, across = (part - means(part)[slice_of] for part in both.T)
+    along, across = (component - means(component)[slice_of] for component in both.T)
     squares = means(across**2).clip(1e-9)
     skew = weight @ (means(across**3) / squares**1.5)
     lean = weight @ (means(along * across) / np.sqrt(means(along**2).clip(1e-9) * squares))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from cmrdata.disk import write_atomic
 
-NAME = "origin.json"
+ORIGIN_FILE = "origin.json"
 # bytes of a file that is hashed whole; of larger ones pieces are, the last with a gzip's checksum
 WHOLE = 2**20
 PIECES, PIECE = 8, 2**14
@@ -51,14 +51,14 @@ class Origin(NamedTuple):
 def read(folder: Path) -> Origin | None:
     """The origin of the store in `folder`; None where nothing is known of it."""
     try:
-        return Origin(**json.loads((folder / NAME).read_text()))
+        return Origin(**json.loads((folder / ORIGIN_FILE).read_text()))
     except (OSError, ValueError, TypeError):
         return None
 
 
 def write(folder: Path, origin: Origin) -> None:
     """Keep an origin beside its store."""
-    write_atomic(folder / NAME, json.dumps(origin._asdict()))
+    write_atomic(folder / ORIGIN_FILE, json.dumps(origin._asdict()))
 
 
 def look(
@@ -123,18 +123,18 @@ def check(path: Path, size: int) -> str:
 def digest(source: Source, states: Mapping[str, Sequence[FileState]]) -> str:
     """Hash of the participants and of what their files hold: the same wherever they lie and by
     whatever salt."""
-    told = hashlib.sha256("\n".join(source.ids).encode())
+    content = hashlib.sha256("\n".join(source.ids).encode())
     for subject in source.files:
-        told.update(json.dumps(_content(states[subject])).encode())
-    return told.hexdigest()[:16]
+        content.update(json.dumps(_content(states[subject])).encode())
+    return content.hexdigest()[:16]
 
 
 def watched(places: Mapping[str, str | None], keys: Sequence[str]) -> dict[str, str]:
     """Hashes of the small files among the places that are compared at every opening, as far as they
     are there."""
-    found = {}
+    hashes = {}
     for key in keys:
         place = Path(places.get(key) or "")
         if places.get(key) and place.is_file():
-            found[key] = check(place, place.stat().st_size)
-    return found
+            hashes[key] = check(place, place.stat().st_size)
+    return hashes

@@ -27,11 +27,9 @@ BETTER = 0.05
 DARK = 0.3  # of such pairs, below which a picture is inverted
 # least share of a phase: 0.79..0.99 in 70 real hearts, of most that are 20 pixels beside it is less
 UNLIKE = 0.55
-TURNED, LIKE = (
-    0.2,
-    0.5,
-)  # by which ED is more like a mirror image of ES than like ES, and how like at least: correlations
+# by which ED is more like a mirror image of ES than like ES, and how like at least: correlations
 # of 70 real hearts are 0.84..0.99, and at least 0.4 less with a mirror image
+TURNED, LIKE = 0.2, 0.5
 THIN = 4  # of so many pixels one tells whether a mirror image needs a closer look
 MIRRORS = {  # and the axes of (Z, Y, X) to reverse
     "columns": (2,),
@@ -137,7 +135,8 @@ def _fit(
 def _values(plane: np.ndarray, places: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
     """Of a picture (Y, X) at places (n, 2) that are reversed along axes of (Z, Y, X)."""
     y, x = (plane.shape[k] - 1 - places[:, k] if k + 1 in axes else places[:, k] for k in (0, 1))
-    return np.nan_to_num(plane[y, x])
+    values: np.ndarray = np.nan_to_num(plane[y, x])
+    return values
 
 
 def _check_pair(ed: np.ndarray, es: np.ndarray) -> None:
@@ -252,7 +251,7 @@ def _moved(labels: np.ndarray, *, moves: np.ndarray) -> np.ndarray:
     """(Z, Y, X) whose voxel (x, y, z) is the one that lay nearest to `moves` @ (x, y, z);
     background outside."""
     backwards = moves[2::-1, 2::-1]  # index (z, y, x)
-    return ndimage.affine_transform(
+    moved: np.ndarray = ndimage.affine_transform(
         labels,
         backwards,
         moves[2::-1, 3],
@@ -261,6 +260,7 @@ def _moved(labels: np.ndarray, *, moves: np.ndarray) -> np.ndarray:
         cval=BACKGROUND,
         prefilter=False,
     )
+    return moved
 
 
 def _as_it_is(labels: np.ndarray) -> np.ndarray:

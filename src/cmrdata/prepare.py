@@ -7,7 +7,6 @@ import glob
 import hashlib
 import os
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
@@ -19,23 +18,33 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import origin, progress, scale
-from cmrdata.disk import Unwritable, alone, differences, fingerprint, plain, write_atomic, writing
+from cmrdata.disk import (
+    alone,
+    check_room,
+    differences,
+    fingerprint,
+    in_words,
+    plain,
+    write_atomic,
+    writing,
+)
 from cmrdata.origin import Origin
 from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from cmrdata.pseudonyms import salt_mark
-from cmrdata.store import FORMAT, PAIR, Store, Writer, read_settings
+from cmrdata.store import PAIR, STORE_FORMAT, Store, Writer, read_settings
 from cmrdata.subjects import keep_controls, split, with_groups
 from cmrdata.tables import text_columns, typed
 
 CHUNK = 16  # subjects per part: a killed preparation loses fewer, and those being read
 # subjects in one call, at most: few to hold in memory, enough for a phantom to be drawn at full
 # speed
-TOGETHER = 8
+SUBJECTS_TOGETHER = 8
 WORKERS = 8  # at most, unless told: a disk feeds no more
+# settings that only a hash stands for
 HASHES = {
     "table": "another subject table",
     "source": "other participants or files",
-}  # settings that only a hash stands for
+}
 
 
 def prepare(
@@ -57,7 +66,7 @@ def prepare(
             with the reasons counted; where several stores fit and nothing tells which is meant.
         Unwritable: when `root` has too little space or may not be written.
     """
-    shown, root = channels(cohort), Path(root)
+    channel_count, root = channels(cohort), Path(root)
     if not refresh and (store := opened(cohort, root)) is not None:
         return store
     subjects, rejected = listed(cohort)
@@ -81,14 +90,14 @@ def prepare(
     came_from = Origin(places, origin.watched(places, cohort.watched), looked, files)
     if Store(folder).complete:  # which may be on a disk that takes no lock
         return _known_again(folder, came_from, root)
-    needs = "{} to {} are needed".format(*map(_megabytes, _room(subjects[subjects.stored], cohort)))
+    needs = _needs(*_room(subjects[subjects.stored], cohort))
     with alone(folder, needs=needs):
         if Store(folder).complete:
             return _known_again(folder, came_from, root)
         with writing(folder, needs=needs):
             if not (folder / "settings.json").exists():
-                _say_what_changed(folder, {"format": FORMAT, **settings})
-            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=shown)
+                _say_what_changed(folder, {"format": STORE_FORMAT, **settings})
+            writer = Writer(folder, pixels=cohort.pixels, settings=settings, channels=channel_count)
             if places:
                 origin.write(folder, came_from)
         _build(
@@ -125,10 +134,10 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
 
     Raises ValueError where several stores fit and no place tells which is meant.
     """
-    found = [
+    stores = [
         path.parent for path in sorted(root.glob(f"{glob.escape(_declared(cohort))}-*/store.json"))
     ]
-    origins = {folder: origin.read(folder) for folder in found}
+    origins = {folder: origin.read(folder) for folder in stores}
     current = [folder for folder, of in origins.items() if not (of and of.renewed_as)]
     if not current:
         return None
@@ -147,9 +156,9 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
     if any(place and os.path.exists(place) for place in places.values()):
         return None
     if len(current) > 1:
-        told = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
+        choices = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
         raise ValueError(
-            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {told}. Name one by its root="
+            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {choices}. Name one by its root="
         )
     of = origins[current[0]]
     missing = ", ".join(f"cohort.{key}={place or 'null'}" for key, place in places.items())
@@ -190,7 +199,7 @@ def _from(of: Origin | None) -> str:
 
 def _declared(cohort: Cohort) -> str:
     """The beginning of a store's folder name: the cohort and a hash of its settings."""
-    return f"{cohort.name}-{fingerprint({'format': FORMAT, **cohort.settings})[:8]}"
+    return f"{cohort.name}-{fingerprint({'format': STORE_FORMAT, **cohort.settings})[:8]}"
 
 
 def _places(cohort: Cohort) -> dict[str, str | None]:
@@ -200,8 +209,12 @@ def _places(cohort: Cohort) -> dict[str, str | None]:
 def _newest_origin(cohort: Cohort, root: Path) -> Origin | None:
     """What is known of the cohort's files from the store made last of them, so that they need not
     be read again."""
-    found = [path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.NAME}")]
-    kept = [of for folder in found if (of := origin.read(folder)) and of.places == _places(cohort)]
+    folders = [
+        path.parent for path in root.glob(f"{glob.escape(cohort.name)}-*/{origin.ORIGIN_FILE}")
+    ]
+    kept = [
+        of for folder in folders if (of := origin.read(folder)) and of.places == _places(cohort)
+    ]
     return max(kept, key=lambda of: of.looked, default=None)
 
 
@@ -253,18 +266,18 @@ def _build(
         folder, *_room(todo, cohort, spared=int(cohort.max_rejected * everybody) - len(rejected))
     )
     # fewer of a small cohort, so that workers end together
-    together = min(TOGETHER, CHUNK, max(1, len(wanted) // 32))
-    some = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
+    together = min(SUBJECTS_TOGETHER, CHUNK, max(1, len(wanted) // 32))
+    portions = [todo.iloc[k : k + together] for k in range(0, len(todo), together)]
     there = len(wanted) - len(todo)
     bar = progress.bar(f"prepare {cohort.name}", total=len(wanted), done=there, unit="subjects")
-    with bar as advance, closing(ordered(cohort.stacks, some, workers=workers)) as results:
-        for part in _joined(results, CHUNK // together):
-            index = part.index.join(attributes, on="subject")
+    with bar as advance, closing(ordered(cohort.stacks, portions, workers=workers)) as results:
+        for chunk in _joined(results, CHUNK // together):
+            index = chunk.index.join(attributes, on="subject")
             with writing(folder, needs=needs):
-                writer.append(part.images, part.masks, index, rejected=part.rejected)
-            rejected = pd.concat([rejected, part.rejected], ignore_index=True)
+                writer.append(chunk.images, chunk.masks, index, rejected=chunk.rejected)
+            rejected = pd.concat([rejected, chunk.rejected], ignore_index=True)
             _check_rejected(rejected, cohort, everybody, folder)
-            advance(index.subject.nunique() + len(part.rejected))
+            advance(index.subject.nunique() + len(chunk.rejected))
     read = subjects[~subjects.subject.isin(rejected.subject)].copy()
     if read.empty:
         raise ValueError(nobody(cohort, rejected))
@@ -332,15 +345,17 @@ def _room(subjects: pd.DataFrame, cohort: Cohort, *, spared: int = 0) -> tuple[i
 
 def _check_room(folder: Path, least: int, most: int) -> None:
     """Raise Unwritable when there surely is too little space, warn when there may be."""
-    disk = shutil.disk_usage(folder)
-    if not disk.total or disk.free >= most:
-        return
-    told = f"{_megabytes(least)} to {_megabytes(most)} are needed, {_megabytes(disk.free)} are free"
-    if disk.free < least:
-        raise Unwritable(
-            f"{folder}: {told}; free some space there or give another place with data_root=<folder>"
+    needs = _needs(least, most)
+    free = check_room(folder, least, needs=f"{folder}: {needs}")
+    if free is not None and free < most:
+        print(
+            f"{folder} may not fit on its disk: {needs}, {in_words(free)} are free",
+            flush=True,
         )
-    print(f"{folder} may not fit on its disk: {told}", flush=True)
+
+
+def _needs(least: int, most: int) -> str:
+    return f"{in_words(least)} to {in_words(most)} are needed"
 
 
 def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
@@ -378,7 +393,7 @@ def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
 
 def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
     """What the `rejected` may lack, and what a cohort's files must be."""
-    return f"{_unmasked(rejected)}{getattr(cohort, 'expected', '')}".strip()
+    return f"{_unmasked(rejected)}{cohort.expected}".strip()
 
 
 def _unmasked(rejected: pd.DataFrame) -> str:
@@ -401,10 +416,6 @@ def reasons(rejected: pd.DataFrame) -> str:
     return "\n".join(
         f"{count:6d}  {reason}" for reason, count in rejected.reason.value_counts().items()
     )
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
 
 
 def _cores() -> int:

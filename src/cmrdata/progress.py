@@ -16,12 +16,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from cmrdata.disk import in_words
+
 COLOUR = "#6206E0"  # of Lightning's bars
-SOONEST, OFTEN, SHARE = (
-    5.0,
-    60.0,
-    0.05,
-)  # seconds between lines: at least; without a tenth done; the same as a share of the time so far
+SOONEST = 5.0  # seconds between two lines, at least
+# seconds without a tenth done, and the same as a share of the time so far
+OFTEN, SHARE = 60.0, 0.05
 Item = TypeVar("Item")
 _live: list[Any] = []  # the bars' display on a terminal, while there is one
 
@@ -67,7 +67,14 @@ def bar(
 
 
 def each(items: Iterable[Item], what: str, *, total: int, unit: str) -> Iterator[Item]:
-    """The items one after the other, with a `bar`."""
+    """The items one after the other, with a `bar`.
+
+    Args:
+        items: anything.
+        what: the work, e.g. "read predictions".
+        total: number of the items.
+        unit: what they are, in the plural.
+    """
     with bar(what, total=total, unit=unit) as advance:
         for item in items:
             yield item
@@ -124,8 +131,8 @@ class Lines:
     def end(self) -> None:
         """The work is over, all of it or as much as there was."""
         there = f", {_count(self.first, self.unit)} of them there before" if self.first else ""
-        told = f"{self.what}: {_count(self.done, self.unit)} {_named(self.unit)}".rstrip()
-        self.write(f"{told} in {spell(self.clock() - self.begun)}{there}")
+        line = f"{self.what}: {_count(self.done, self.unit)} {_named(self.unit)}".rstrip()
+        self.write(f"{line} in {spell(self.clock() - self.begun)}{there}")
 
 
 def spell(seconds: float) -> str:
@@ -142,7 +149,7 @@ def _named(unit: str) -> str:
 def _count(number: int, unit: str) -> str:
     if unit != "B":
         return f"{number:,}"
-    return f"{number / 1e9:,.1f} GB" if number >= 1e9 else f"{number / 1e6:,.1f} MB"
+    return in_words(number)
 
 
 @contextmanager

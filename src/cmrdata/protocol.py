@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.origin import Source
 from cmrdata.store import PAIR
 
@@ -24,19 +24,27 @@ class Stacks(NamedTuple):
 
     images: np.ndarray  # (n, 2, P, P) uint8 ED, ES, or (n, T, P, P) of a cohort with `cine`
     masks: np.ndarray  # (n, 2, P, P) uint8, labels 0..3
-    index: pd.DataFrame  # type: ignore[assignment]  # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
+    # n rows: subject, slice, frame (offsets -1, 0, 1), central (bool), flags
+    index: pd.DataFrame
     rejected: pd.DataFrame  # subject, reason
 
 
 class Cohort(ABC):
-    """A source of subjects. Making one touches no file, so that a finished store opens without its
-    source."""
+    """A source of subjects: a class that sets `name` and `pixels` and has `subjects` and `stacks`;
+    everything else has a default.
+
+    Making one touches no file, so that a finished store opens without its source.
+    """
 
     name: str
     pixels: int  # side of an image
-    seed: int
-    # plain values that decide the bytes, as given: no places, nothing read from a file
-    settings: dict[str, Any]
+    seed: int = 0  # of the split
+    # what an image covers; None: not known, so nothing is said of pixels that are enlarged
+    fov_mm: float | None = None
+    # what turns a heart upright, of cmrdata.orientation; None: the cohort's images are upright
+    orient: str | None = None
+    # what its files must be, for whoever gave a wrong place: "Expected is a folder with ..."
+    expected: str = ""
     controls_per_case: float | None = None  # healthy training subjects kept per case; None: all
     max_rejected: float = 0.05  # share of the subjects that may be unreadable
     reach: int = 1  # slices to each side of the centre that a training subject gives
@@ -47,6 +55,21 @@ class Cohort(ABC):
     salt_root: Path | None = None
     # places of small files that are compared at every opening of a store
     watched: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Plain values that decide the bytes, as given: no places, nothing read from a file.
+
+        A cohort with settings of its own adds them: `{**super().settings, "mine": self.mine}`.
+        """
+        return {
+            "pixels": self.pixels,
+            "fov_mm": self.fov_mm,
+            "seed": self.seed,
+            "fold": self.fold,
+            "controls_per_case": self.controls_per_case,
+            "cine": self.cine,
+        }
 
     @property
     def places(self) -> dict[str, str | None]:
@@ -80,8 +103,8 @@ class Cohort(ABC):
 
     def columns(self) -> pd.DataFrame:
         """What was understood of each column in use of the tables beside the images; see
-        `column_report.report`."""
-        return report([])
+        `column_report.columns_table`."""
+        return columns_table([])
 
 
 def channels(cohort: Cohort) -> int:

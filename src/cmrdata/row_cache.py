@@ -4,7 +4,6 @@ same bytes."""
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cmrdata import progress
-from cmrdata.disk import Unwritable, alone, append_at, size, sync_entries, writing
+from cmrdata.disk import alone, append_at, check_room, in_words, size, sync_entries, writing
 
 
-class Rows(NamedTuple):
+class RowFile(NamedTuple):
     """An array file: its place, and the type and shape of a row."""
 
     path: Path
@@ -35,19 +34,29 @@ class Rows(NamedTuple):
 
 
 def filled(
-    files: Sequence[Rows],
+    files: Sequence[RowFile],
     *,
     count: int,
     batch: int,
     what: str,
     make: Callable[[slice], Sequence[ArrayLike]],
 ) -> list[np.ndarray]:
-    """The arrays (count, *shape) of `files`, which share a folder, opened for reading; made on
-    first use.
+    """The arrays of `files`, opened for reading; made on first use.
 
-    `make` gives the rows of a slice, an array per file; always the same slices of `batch` rows, so
-    that a making that was killed loses one batch at most and continues to the same bytes. Processes
-    take turns. Raises Unwritable when there is too little room for what is missing.
+    Args:
+        files: which share a folder; the last one's name says that all are whole.
+        count: of rows.
+        batch: of rows that are made together.
+        what: the rows are, for the message and the bar.
+        make: gives the rows of a slice, an array per file. It is asked for the same slices of `batch`
+            rows every time, so that a making that was killed loses one batch at most and continues to
+            the same bytes.
+
+    Returns:
+        An array (count, *shape) per file. Processes take turns at making them.
+
+    Raises:
+        Unwritable: when there is too little room for what is missing.
     """
     if not files[-1].path.exists():
         with alone(files[-1].path.parent):
@@ -57,7 +66,7 @@ def filled(
 
 
 def _fill(
-    files: Sequence[Rows],
+    files: Sequence[RowFile],
     *,
     count: int,
     batch: int,
@@ -67,29 +76,21 @@ def _fill(
     folder, row = files[-1].path.parent, sum(file.row for file in files)
     done = min(size(file.begun) // file.row for file in files)
     done = count if done >= count else done // batch * batch
-    needs = f"{what} of {count:,} images: {_bytes(count * row)} in {folder}"
+    needs = f"{what} of {count:,} images: {in_words(count * row)} in {folder}"
     print(f"{needs}{f', {done:,} of them are there' if done else ''}", flush=True)
-    disk, missing = shutil.disk_usage(folder), (count - done) * row
-    if disk.total and disk.free < missing:
-        raise Unwritable(
-            f"{needs}; {_bytes(missing)} are still missing, {_bytes(disk.free)} are free. Free some space there or give "
-            "another place with data_root=<folder>"
-        )
+    missing = (count - done) * row
+    check_room(folder, missing, needs=f"{needs}; {in_words(missing)} are still missing")
     with progress.bar(what, total=count, done=done, unit="images") as advance:
         for start in range(done, count, batch):
-            some = slice(start, min(start + batch, count))
-            made = make(some)
+            rows = slice(start, min(start + batch, count))
+            arrays = make(rows)
             with writing(folder, needs=needs):
-                for file, array in zip(files, made, strict=True):
+                for file, array in zip(files, arrays, strict=True):
                     append_at(
                         file.begun, np.ascontiguousarray(array, file.dtype), at=start * file.row
                     )
-            advance(some.stop - some.start)
+            advance(rows.stop - rows.start)
     with writing(folder):
         for file in files:  # the last one's name says that all are whole
             os.replace(file.begun, file.path)
             sync_entries(folder)
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
-TOLERANCE = 1.02  # a scan's pixels are given to a hundredth of a millimetre
+MM_TOLERANCE = 1.02  # a scan's pixels are given to a hundredth of a millimetre
 _TOLD: set[str] = set()
 
 
@@ -33,14 +33,14 @@ def of_scans(mm: pd.Series, *, pixels: int, fov_mm: float) -> str | None:
     mm, own = mm.dropna(), fov_mm / pixels
     if mm.empty:
         return None
-    coarse = mm[mm > TOLERANCE * own]
-    shown = f"scans have {mm.median():.2f} mm a pixel ({mm.min():.2f} to {mm.max():.2f})"
+    coarse = mm[mm > MM_TOLERANCE * own]
+    scans = f"scans have {mm.median():.2f} mm a pixel ({mm.min():.2f} to {mm.max():.2f})"
     pictures = f"pictures {own:.2f} mm ({pixels} px of {fov_mm:g} mm)"
     if coarse.empty:
-        return f"{shown}, {pictures}: none is enlarged"
+        return f"{scans}, {pictures}: none is enlarged"
     return (
-        f"{shown}, {pictures}: {len(coarse)} of {len(mm)} subjects are enlarged, up to {mm.max() / own:.1f} times; "
-        f"with cohort.pixels={int(TOLERANCE * fov_mm / mm.max())} nobody is"
+        f"{scans}, {pictures}: {len(coarse)} of {len(mm)} subjects are enlarged, up to {mm.max() / own:.1f} times; "
+        f"with cohort.pixels={int(MM_TOLERANCE * fov_mm / mm.max())} nobody is"
     )
 
 

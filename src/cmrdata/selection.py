@@ -48,7 +48,7 @@ def everything(array: np.ndarray) -> Selection:
     return Selection(array, np.arange(len(array)))
 
 
-def slices(images: Images) -> Iterator[slice]:
+def row_slices(images: Images) -> Iterator[slice]:
     """Slices of the rows of (n, C, P, P) images, each of PIXELS of a phase or a single image."""
     together = max(1, PIXELS // (images.shape[-1] * images.shape[-2]))
     for start in range(0, len(images), together):

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND, LV, MYO, PHASES, RV
-from cmrdata.labels import check_labels, check_topology, label_frames  # noqa: F401  readers import them from here
 from cmrdata.orientation import pose
 from cmrdata.overlay import check_fit
 from cmrdata.protocol import Stacks
@@ -29,7 +28,18 @@ LOST = 0.1  # largest part of a heart whose voxels may be no numbers
 # that both ventricles can measure across in a plane: at most 192 in 70 real hearts
 WIDEST_MM = 240.0
 SATURATED = 0.5  # largest part of a picture, or of the heart in it, that may have its highest value
-INDEX = ("subject", "slice", "frame", "central", "flags", "lo", "hi", "ed_frame", "es_frame", "mm")
+INDEX_COLUMNS = (
+    "subject",
+    "slice",
+    "frame",
+    "central",
+    "flags",
+    "lo",
+    "hi",
+    "ed_frame",
+    "es_frame",
+    "mm",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +93,7 @@ def cine_frames(ed: int, es: int, cycle: int, *, count: int) -> list[int]:
     steps = np.array([(2 * k * cycle + count) // (2 * count) for k in range(count)])
     systole = (es - ed) % cycle
     steps[1 + np.abs(steps[1:] - systole).argmin()] = systole
-    return ((ed + steps) % cycle).tolist()
+    return [int(frame) for frame in (ed + steps) % cycle]
 
 
 def stacks(
@@ -96,60 +106,55 @@ def stacks(
     cine: int | None = None,
     orient: str = "masks",
 ) -> tuple[np.ndarray, np.ndarray, list[dict[str, Any]]]:
-    """(images (n, 2, P, P) uint8, masks (n, 2, P, P) uint8, n index rows) of a scan; channels ED,
-    ES.
+    """(images, masks, index rows) of a scan.
 
-    `expand` is the paper's nine-fold training set (2.1): slice offsets -1, 0, 1 (-reach..reach)
-    times frame offsets -1, 0, 1, the latter for ED and ES together and modulo the cycle; offsets
-    that leave the stack and neighbours without labels at ED or ES are left out. A stack of fewer
-    than three slices, like `expand=False`, gives its central slice only.
+    Args:
+        scan: as a reader gives it.
+        pixels: P, of a side.
+        fov_mm: that P pixels cover.
+        expand: the paper's nine-fold training set (2.1): slice offsets -1, 0, 1 (-reach..reach)
+            times frame offsets -1, 0, 1, the latter for ED and ES together and modulo the cycle;
+            offsets that leave the stack and neighbours without labels at ED or ES are left out. A
+            stack of fewer than three slices, like `expand=False`, gives its central slice only.
+        reach: slices to each side of the centre.
+        cine: images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given,
+            0: crop, intensities, ED and ES are the stack's.
+        orient: what turns the stack upright, as a whole; see `cmrdata.orientation`. By the masks of
+            ED, or where it has none of ES.
+
+    Returns:
+        images (n, 2, P, P) uint8, channels ED, ES; masks (n, 2, P, P) uint8; n rows of
+        INDEX_COLUMNS without the subject. `lo` and `hi` are the intensities that became 0 and 255,
+        percentiles of ED and ES jointly; `mm` is a pixel of the scan. Flags, joined by ";", are
+        explained in `cmrdata.flags`.
+
+    Raises:
+        ValueError: where the central slice at ED and ES, which every split needs, is not usable:
+            "constant image" or another fault of a picture with its phase, labels that fit it better
+            as a mirror image, "no cine: ..." where the scan has no cycle, or that no slice has both
+            LV and myocardium at ED and ES. Neighbours that are no pictures are left out, and said.
 
     The centre is slice Z // 2 as in the reference, counted from the base, unless that lacks LV or
-    myocardium at ED or ES: then the slice nearest the LV's centroid that has both. The stack is
-    turned as a whole (`orient`, see `cmrdata.orientation`), by the masks of ED or where it has none
-    of ES. Each slice is cropped to `fov_mm` squared around the bounding box of its annotated ED and
-    ES masks together (the reference used ED alone) and resampled once, straight to P x P. `lo` and
-    `hi` are the intensities that became 0 and 255, percentiles of ED and ES jointly; `mm` is a
-    pixel of the scan.
-
-    With `cine` images are (n, cine, P, P), the frames `cine_frames`, and one frame offset is given,
-    0: crop, intensities, ED and ES are the stack's.
-
-    The central slice at ED and ES, which every split needs, decides whether a scan is usable:
-    ValueError "constant image" or another fault of a picture with its phase, labels that fit it
-    better as a mirror image, "no cine: ..." where the scan has no cycle, or that no slice has both
-    LV and myocardium at ED and ES. Neighbours that are no pictures are left out, and told.
-
-    Flags, joined by ";", are explained in `cmrdata.flags`.
+    myocardium at ED or ES: then the slice nearest the LV's centroid that has both. Each slice is
+    cropped to `fov_mm` squared around the bounding box of its annotated ED and ES masks together
+    (the reference used ED alone) and resampled once, straight to P x P.
     """
     ed, es = scan.labels[scan.ed], scan.labels[scan.es]
     annotated = [ed, es] if ed.any() else [es]
-    areas = np.array([_areas(labels) for labels in annotated])
-    basal_first = _basal_first(areas)
-    centre = _central(areas, basal_first=basal_first)
-    labelled = np.asarray(areas.any(axis=2).all(axis=0))
-    expand_here = expand and len(labelled) >= 3
-    wanted = range(-reach, reach + 1) if expand_here else (0,)
-    offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
-    across = {k: _across(ed[centre + k] | es[centre + k], spacing=scan.spacing) for k in offsets}
-    if across[0] > WIDEST_MM:
-        raise ValueError(
-            f"labels: they reach over {across[0]:.0f} mm, as no heart does: some lie far from it, or pixels are smaller than the header says"
-        )
-    offsets = [k for k in offsets if across[k] <= WIDEST_MM]
-    offsets = offsets if basal_first else offsets[::-1]
+    taken = _taken(scan, annotated, expand=expand, reach=reach)
     turn, turned = pose(
         annotated,
         spacing=scan.spacing,
         affine=scan.affine,
-        centre=centre,
-        basal_first=basal_first,
+        centre=taken.centre,
+        basal_first=taken.basal_first,
         orient=orient,
     )
-    frames = _frames(scan, neighbours=expand_here, cine=cine)
+    frames = _frames(scan, neighbours=taken.expanded, cine=cine)
     parts = {}
-    for offset in sorted(offsets, key=abs):  # the centre first: what is wrong with it ends the work
-        z = centre + offset
+    # the centre first: what is wrong with it ends the work
+    for offset in sorted(taken.offsets, key=abs):
+        z = taken.centre + offset
         grid = Grid.around(
             ed[z] | es[z], spacing=scan.spacing, pixels=pixels, fov_mm=fov_mm, turn=turn
         )
@@ -159,44 +164,84 @@ def stacks(
                 raise ValueError(fault)
             check_fit(scan.frames[scan.ed], scan.frames[scan.es], labels=(ed, es))
 
-    notes = [*scan.flags] + ["ed_unlabelled"] * (
-        len(areas) == 1 and "ed_unlabelled" not in scan.flags
-    )
-    notes += turned
-    notes += ["central_moved"] if centre != _middle(len(labelled), basal_first=basal_first) else []
-    notes += ["short_stack"] if expand and not expand_here else []
-    notes += [f"slices_dropped:{len(wanted) - len(offsets)}"] if len(offsets) < len(wanted) else []
-    notes += ["frames_repeated"] if cine and len(np.unique(frames.shown)) < cine else []
+    flags = [*scan.flags]
+    flags += ["ed_unlabelled"] * (len(annotated) == 1 and "ed_unlabelled" not in scan.flags)
+    flags += turned
+    flags += ["central_moved"] * taken.moved
+    flags += ["short_stack"] * (expand and not taken.expanded)
+    flags += [f"slices_dropped:{taken.dropped}"] * bool(taken.dropped)
+    flags += ["frames_repeated"] * bool(cine and len(np.unique(frames.shown)) < cine)
     empty = sum(bool(fault) for part in parts.values() for fault in part.faults)
-    notes += [f"neighbours_empty:{empty}"] if empty else []
-    mm = round(math.sqrt(scan.spacing[0] * scan.spacing[1]), 3)
+    flags += [f"neighbours_empty:{empty}"] * bool(empty)
     images, masks, rows = [], [], []
-    for offset in offsets:
+    for offset in taken.offsets:
         part = parts[offset]
         good = [k for k, fault in enumerate(part.faults) if not fault]
         images.append(part.images[good])
         masks.append(part.masks[good])
-        for k in good:
-            step = int(frames.steps[k])
-            flags = (
-                notes
-                + ["mask_reused"] * bool(part.reused[k])
-                + ["nonfinite"] * (not part.finite[k])
-            )
-            rows.append(
-                {
-                    "slice": offset if basal_first else -offset,
-                    "frame": step,
-                    "central": offset == step == 0,
-                    "flags": ";".join(flags),
-                    "lo": float(part.lo[k]),
-                    "hi": float(part.hi[k]),
-                    "ed_frame": scan.ed,
-                    "es_frame": scan.es,
-                    "mm": mm,
-                }
-            )
+        place = offset if taken.basal_first else -offset
+        rows += [_row(scan, part, k, flags, place=place, step=int(frames.steps[k])) for k in good]
     return np.concatenate(images), np.concatenate(masks), rows
+
+
+class _Taken(NamedTuple):
+    """Which slices of a stack are taken."""
+
+    centre: int
+    moved: bool  # the centre is another than the middle slice
+    basal_first: bool  # slice 0 is the basal end
+    expanded: bool  # more than the central slice is wanted
+    offsets: list[int]  # from the centre, from base to apex
+    dropped: int  # of the wanted
+
+
+def _taken(scan: Scan, annotated: list[np.ndarray], *, expand: bool, reach: int) -> _Taken:
+    """The slices of a stack that are wanted, there, labelled, and of a heart's size.
+
+    `annotated`: labels (Z, Y, X) of ED and ES, or of ES alone where ED has none. Raises ValueError
+    where the central slice is no heart's.
+    """
+    areas = np.array([_areas(labels) for labels in annotated])
+    basal_first = _basal_first(areas)
+    centre = _central(areas, basal_first=basal_first)
+    labelled = np.asarray(areas.any(axis=2).all(axis=0))
+    expanded = expand and len(labelled) >= 3
+    wanted = range(-reach, reach + 1) if expanded else (0,)
+    offsets = [k for k in wanted if 0 <= centre + k < len(labelled) and labelled[centre + k]]
+    union = scan.labels[scan.ed] | scan.labels[scan.es]
+    across = {k: _across(union[centre + k], spacing=scan.spacing) for k in offsets}
+    if across[0] > WIDEST_MM:
+        raise ValueError(
+            f"labels: they reach over {across[0]:.0f} mm, as no heart does: some lie far from it, or pixels are smaller than the header says"
+        )
+    offsets = [k for k in offsets if across[k] <= WIDEST_MM]
+    return _Taken(
+        centre,
+        moved=centre != _middle(len(labelled), basal_first=basal_first),
+        basal_first=basal_first,
+        expanded=expanded,
+        offsets=offsets if basal_first else offsets[::-1],
+        dropped=len(wanted) - len(offsets),
+    )
+
+
+def _row(
+    scan: Scan, part: _Part, k: int, flags: list[str], *, place: int, step: int
+) -> dict[str, Any]:
+    """The index row of row k of a slice, which lies `place` slices and `step` frames from the
+    centre."""
+    own = ["mask_reused"] * bool(part.reused[k]) + ["nonfinite"] * (not part.finite[k])
+    return {
+        "slice": place,
+        "frame": step,
+        "central": place == step == 0,
+        "flags": ";".join([*flags, *own]),
+        "lo": float(part.lo[k]),
+        "hi": float(part.hi[k]),
+        "ed_frame": scan.ed,
+        "es_frame": scan.es,
+        "mm": round(math.sqrt(scan.spacing[0] * scan.spacing[1]), 3),
+    }
 
 
 def collect(
@@ -209,13 +254,16 @@ def collect(
     cine: int | None = None,
     orient: str = "masks",
 ) -> Stacks:
-    """Stacks of `subjects` in their order, or with `cine` so many frames of each slice; a
-    ValueError rejects one subject.
+    """Stacks of `subjects` in their order; training and extra subjects are expanded, the others
+    give their central stack (paper 2.1).
 
-    Training and extra subjects are expanded, the others give their central stack (paper 2.1).
-    `scan(subject, more)` reads one subject, and need not read frames besides ED and ES unless
-    `more`: then their neighbours, or `cine_frames`. Neighbours that cannot be read must not make it
-    fail: who is usable may not depend on the split.
+    Args:
+        subjects: rows with subject and split.
+        scan: `scan(subject, more)` reads one subject, and need not read frames besides ED and ES
+            unless `more`: then their neighbours, or `cine_frames`. A ValueError rejects the subject
+            with its words, which name nobody. Neighbours that cannot be read must not raise one:
+            who is usable may not depend on the split.
+        pixels, fov_mm, reach, cine, orient: as `stacks` takes them.
     """
     images, masks = (
         [np.empty((0, channels, pixels, pixels), np.uint8)] for channels in (cine or 2, 2)
@@ -225,9 +273,9 @@ def collect(
     for subject, where in zip(subjects.subject, subjects.split, strict=True):
         try:
             expand = where in ("train", "extra")
-            seen = scan(subject, expand or cine is not None)
-            found = stacks(
-                seen,
+            read = scan(subject, expand or cine is not None)
+            of_subject = stacks(
+                read,
                 pixels=pixels,
                 fov_mm=fov_mm,
                 expand=expand,
@@ -238,11 +286,11 @@ def collect(
         except ValueError as error:
             faults.append((subject, str(error)))
             continue
-        images.append(found[0])
-        masks.append(found[1])
-        rows += [{"subject": subject, **row} for row in found[2]]
+        images.append(of_subject[0])
+        masks.append(of_subject[1])
+        rows += [{"subject": subject, **row} for row in of_subject[2]]
     index, rejected = (
-        pd.DataFrame(rows, columns=list(INDEX)),
+        pd.DataFrame(rows, columns=list(INDEX_COLUMNS)),
         pd.DataFrame(faults, columns=["subject", "reason"]),
     )
     return Stacks(np.concatenate(images), np.concatenate(masks), index, rejected)
@@ -306,9 +354,11 @@ class Grid:
             outside |= (near < 0) | (near >= count)
             places.append(near.clip(0, count - 1))
         flat = planes.reshape(-1, planes.shape[-2] * planes.shape[-1])
-        found = flat.take(places[0].ravel() * planes.shape[-1] + places[1].ravel(), axis=1)
-        found[:, outside.ravel()] = BACKGROUND
-        return found.reshape(*planes.shape[:-2], *self.y.shape)
+        labels: np.ndarray = flat.take(
+            places[0].ravel() * planes.shape[-1] + places[1].ravel(), axis=1
+        )
+        labels[:, outside.ravel()] = BACKGROUND
+        return labels.reshape(*planes.shape[:-2], *self.y.shape)
 
 
 class _Frames(NamedTuple):
@@ -393,8 +443,8 @@ def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> _Frames:
     times = (np.array((scan.ed, scan.es)) + steps[:, None]) % cycle
     if not cine:
         return _Frames(steps, times, times, [0, 1])
-    shown = cine_frames(scan.ed, scan.es, cycle, count=cine)
-    return _Frames(steps, times, np.array([shown]), [0, shown.index(scan.es)])
+    frames = cine_frames(scan.ed, scan.es, cycle, count=cine)
+    return _Frames(steps, times, np.array([frames]), [0, frames.index(scan.es)])
 
 
 def _areas(labels: np.ndarray) -> np.ndarray:
@@ -491,14 +541,14 @@ def _percentiles(values: np.ndarray) -> tuple[float, float]:
     all."""
     (low, part), (high, rest) = (divmod(q / 100 * (len(values) - 1), 1) for q in PERCENTILES)
     least, most = int(low) + 2, len(values) - int(high)
-    some = np.sort(values[::16])  # tells about where the ends begin
+    sample = np.sort(values[::16])  # tells about where the ends begin
     reach = max(least, most) // 4 + 8
-    if reach < len(some):
+    if reach < len(sample):
         bottom, top = (
-            np.sort(values[values <= some[reach]]),
-            np.sort(values[values >= some[-1 - reach]]),
+            np.sort(values[values <= sample[reach]]),
+            np.sort(values[values >= sample[-1 - reach]]),
         )
-    if reach >= len(some) or len(bottom) < least or len(top) < most:
+    if reach >= len(sample) or len(bottom) < least or len(top) < most:
         bottom = top = np.sort(values)
     after = bottom[min(int(low) + 1, len(bottom) - 1)]
     above = top[len(top) - most + 1] if most > 1 else top[-1]

@@ -27,7 +27,7 @@ from pyarrow import parquet
 from cmrdata.disk import append_at, differences, fingerprint, plain, size, write_atomic
 from cmrdata.tables import read_typed, typed
 
-FORMAT = 3  # raise it when the meaning of the bytes changes: older stores are then made anew
+STORE_FORMAT = 4  # raise it when the meaning of the bytes changes: older stores are then made anew
 PIXEL_FILES = ("images.u8", "masks.u8")
 PAIR = 2  # channels of a mask, and of an image unless its set says otherwise: ED, ES
 
@@ -57,16 +57,17 @@ class Store:
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        return json.loads((self.folder / "store.json").read_text())
+        meta: dict[str, Any] = json.loads((self.folder / "store.json").read_text())
+        return meta
 
     @property
     def fingerprint(self) -> str:
-        return self.meta["fingerprint"]
+        return str(self.meta["fingerprint"])
 
     @property
     def channels(self) -> int:
         """Of an image: 2 (ED, ES), or the frames of a heartbeat."""
-        return self.meta.get("channels", PAIR)
+        return int(self.meta["channels"])
 
     @cached_property
     def index(self) -> pd.DataFrame:
@@ -94,8 +95,8 @@ class Store:
             written, rows, pixels = (self.meta[key] for key in ("format", "rows", "pixels"))
         except (ValueError, KeyError, TypeError):
             return "store.json is damaged"
-        if written != FORMAT:
-            return f"written in format {written}, this program reads {FORMAT}"
+        if written != STORE_FORMAT:
+            return f"written in format {written}, this program reads {STORE_FORMAT}"
         try:
             listed = parquet.read_metadata(self.folder / "index.parquet").num_rows
         except (OSError, ValueError):
@@ -103,8 +104,8 @@ class Store:
         if listed != rows:
             return f"index.parquet has {listed} rows, store.json says {rows}"
         for name, channels in zip(PIXEL_FILES, (self.channels, PAIR), strict=True):
-            if (found := size(self.folder / name)) != (wanted := rows * channels * pixels**2):
-                return f"{name} has {found} bytes, {rows} rows take {wanted}"
+            if (there := size(self.folder / name)) != (wanted := rows * channels * pixels**2):
+                return f"{name} has {there} bytes, {rows} rows take {wanted}"
         if "subjects" in self.meta and not (self.folder / "subjects.csv").exists():
             return "subjects.csv is missing"
         return None
@@ -118,7 +119,11 @@ class Writer:
     ) -> None:
         """`channels` of an image: 2 (ED, ES), or the frames of a heartbeat; masks always have
         two."""
-        self.folder, self.pixels, self.settings = folder, pixels, {"format": FORMAT, **settings}
+        self.folder, self.pixels, self.settings = (
+            folder,
+            pixels,
+            {"format": STORE_FORMAT, **settings},
+        )
         self.channels = dict(zip(PIXEL_FILES, (channels, PAIR), strict=True))
         self.fingerprint = fingerprint(self.settings)
         (folder / "parts").mkdir(parents=True, exist_ok=True)
@@ -197,7 +202,14 @@ class Writer:
         *,
         rejected: pd.DataFrame | None = None,
     ) -> None:
-        """Write one chunk; it counts once its index part is on disk."""
+        """Write one chunk; it counts once its index part is on disk.
+
+        Args:
+            images: (n, C, P, P) uint8.
+            masks: (n, 2, P, P) uint8.
+            index: n rows.
+            rejected: subjects (subject, reason) of the chunk that could not be read.
+        """
         for name, array in zip(PIXEL_FILES, (images, masks), strict=True):
             shape = (len(index), self.channels[name], self.pixels, self.pixels)
             assert array.shape == shape and array.dtype == np.uint8, (name, array.shape, shape)
@@ -221,13 +233,12 @@ class Writer:
         write_atomic(self.folder / "index.parquet", index.to_parquet(index=False))
         facts = {
             **meta,
-            "format": FORMAT,
+            "format": STORE_FORMAT,
             "pixels": self.pixels,
+            "channels": self.channels["images.u8"],
             "rows": self.rows,
             "fingerprint": self.fingerprint,
         }
-        if (channels := self.channels["images.u8"]) != PAIR:
-            facts["channels"] = channels
         write_atomic(
             self.folder / "store.json",
             json.dumps(plain({"settings": self.settings, **facts}), indent=1),
@@ -238,7 +249,8 @@ class Writer:
 def read_settings(folder: Path) -> dict[str, Any]:
     """The settings a set was begun with."""
     try:
-        return json.loads((folder / "settings.json").read_text())
+        settings: dict[str, Any] = json.loads((folder / "settings.json").read_text())
+        return settings
     except ValueError:
         raise ValueError(
             f"{folder}: settings.json is damaged; delete this folder, the next run makes it anew"

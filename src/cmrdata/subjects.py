@@ -6,24 +6,16 @@ and evaluation can never disagree about a boundary.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
 
-SEXES = ("F", "M")
-AGE_BANDS = ("<60", "60-70", "70+")  # [..60), [60, 70), [70..] years
-# <25 (underweight included), [25, 30), >=30 kg/m2 (paper 2.1)
-BMI_BANDS = ("normal", "overweight", "obese")
-DIAGNOSES = {"healthy": 0, "hf": 1, "reduced_ef": 1}  # code -> classifier label
-AXES = {"sex": SEXES, "age_band": AGE_BANDS, "bmi_band": BMI_BANDS}
+from cmrdata.axes import AXES, BMI, CONDITIONS, DIAGNOSES, Axis, added, axes_in
 
-# further diseases a subject may have: infarction, ischaemic disease, fibrillation
-CONDITIONS = ("mi", "ihd", "af")
-
-COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
-# after `with_groups`
+# every cohort gives these, and whatever further axes need
+SUBJECT_COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
+# after `with_groups`, besides the columns of axes that were added; see `attribute_columns`
 ATTRIBUTES = (
     "sex",
     "age",
@@ -37,17 +29,6 @@ ATTRIBUTES = (
 )
 FOLDS = 5  # of a cross-validation: a test split of 20 %, as without
 MOST_VALUES = 20  # of a column whose values are compared as subgroups
-BMI_RANGE = (12.0, 70.0)  # kg/m2 that a person can have
-
-
-def age_band(age: pd.Series) -> pd.Series:
-    """Years to one of AGE_BANDS; unknown stays missing."""
-    return _band(age, edges=(60, 70), names=AGE_BANDS)
-
-
-def bmi_band(bmi: pd.Series) -> pd.Series:
-    """kg/m2 to one of BMI_BANDS; unknown stays missing (never a default category)."""
-    return _band(bmi, edges=(25, 30), names=BMI_BANDS)
 
 
 def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
@@ -59,14 +40,39 @@ def bmi_of(weight: pd.Series, height: pd.Series) -> pd.Series:
     )
     metres = metres.where(metres < 3, metres / 100)
     bmi = kilograms / metres.where(metres > 0) ** 2
-    return bmi.where(bmi.between(*BMI_RANGE))
+    return bmi.where(bmi.between(*BMI.bounds))
 
 
-def _band(values: pd.Series, *, edges: Sequence[float], names: Sequence[str]) -> pd.Series:
-    values = pd.to_numeric(values)
-    where = np.digitize(values.fillna(0), edges)
-    found = [None if missing else names[k] for missing, k in zip(values.isna(), where, strict=True)]
-    return pd.Series(found, index=values.index, dtype=object)
+def cut(axis: Axis, values: pd.Series) -> pd.Series:
+    """Numbers to the bands of an axis; unknown stays missing (never a default category)."""
+    numbers, names = pd.to_numeric(values), axis.values
+    places = np.digitize(numbers.fillna(0), axis.edges)
+    return pd.Series(
+        [
+            None if missing else names[place]
+            for missing, place in zip(numbers.isna(), places, strict=True)
+        ],
+        index=values.index,
+        dtype=object,
+    )
+
+
+def numbers_in(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """The columns of numbers that axes are cut from, as far as the table has them, and what a
+    person can have."""
+    return {axis.measure: axis.bounds for axis in AXES.values() if axis.measure in table}
+
+
+def with_bands(table: pd.DataFrame) -> pd.DataFrame:
+    """Copy of a table with the bands of every axis whose numbers it has."""
+    axes = [axis for axis in AXES.values() if axis.measure in table]
+    return table.assign(**{axis.column: cut(axis, table[axis.measure]) for axis in axes})
+
+
+def attribute_columns(table: pd.DataFrame) -> list[str]:
+    """The columns of a table of `with_groups` that say what a subject is: ATTRIBUTES, and those of
+    added axes."""
+    return [*ATTRIBUTES, *(column for column in added() if column in table)]
 
 
 def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
@@ -75,22 +81,24 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     Columns in: subject (unique str), source, sex (F, M or missing), age (years), bmi (kg/m2),
     diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control);
     optionally conditions (codes of CONDITIONS in that order, joined by ";"; empty when there are
-    none or nothing is known). `group` joins what is known, e.g. "F/60-70/obese/hf"; with nothing
-    missing there are 36. Raises ValueError naming the column, the value and the remedy.
+    none or nothing is known); the columns of added axes. `group` joins what is known, e.g.
+    "F/60-70/obese/hf"; with nothing missing there are 36. Raises ValueError naming the column, the value and the remedy.
     """
     _require(
-        not (absent := [c for c in COLUMNS if c not in subjects]),
+        not (absent := [c for c in SUBJECT_COLUMNS if c not in subjects]),
         f"subject table lacks the columns {absent}",
     )
     table = subjects.copy()
-    for column in ("sex", "diagnosis"):
+    given = [axis for axis in AXES.values() if axis.measure not in table and axis.column in table]
+    takes = {axis.column: axis.values for axis in given} | {"diagnosis": tuple(DIAGNOSES)}
+    for column in takes:
         table[column] = table[column].astype(object).where(table[column].notna(), None)
     repeated = table.subject[table.subject.duplicated()]
     _require(
         repeated.empty,
         f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each",
     )
-    for column, allowed in (("sex", SEXES), ("diagnosis", tuple(DIAGNOSES))):
+    for column, allowed in takes.items():
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
         _require(
             not odd, f"column {column!r} holds {odd}; it takes {', '.join(allowed)} or nothing"
@@ -103,7 +111,7 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
         not odd,
         f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;",
     )
-    for column, (low, high) in {"age": (0, 120), "bmi": BMI_RANGE}.items():
+    for column, (low, high) in numbers_in(table).items():
         table[column] = pd.to_numeric(table[column]).astype(float)
         bad = table.loc[
             ~table[column].between(low, high) & table[column].notna(), ["subject", column]
@@ -113,15 +121,15 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
             f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} {bad[column].iloc[0] if len(bad) else ''} "
             f"is outside {low}..{high}; set it to missing or correct it",
         )
-    table["age_band"], table["bmi_band"] = age_band(table.age), bmi_band(table.bmi)
+    table = with_bands(table)
     table["label"] = table.diagnosis.map(DIAGNOSES).astype("Int64")
     table["group"] = group_names(table)
     return table
 
 
 def group_names(table: pd.DataFrame) -> pd.Series:
-    """Known attributes of each row joined by "/": sex, age band, BMI band, diagnosis."""
-    parts = table[[*AXES, "diagnosis"]].astype(object)
+    """Known attributes of each row joined by "/": the axes in their order, diagnosis."""
+    parts = table[[*axes_in(table), "diagnosis"]].astype(object)
     return pd.Series(
         ["/".join(str(v) for v in row if not pd.isna(v)) for row in parts.itertuples(index=False)],
         index=table.index,
@@ -133,7 +141,7 @@ def further_columns(table: pd.DataFrame) -> list[str]:
     """Columns beyond what every cohort has whose values can be subgroups: text with 2 to
     MOST_VALUES different values."""
     own = {
-        *COLUMNS,
+        *SUBJECT_COLUMNS,
         *ATTRIBUTES,
         "split",
         "stored",
@@ -149,11 +157,6 @@ def further_columns(table: pd.DataFrame) -> list[str]:
     return [name for name in words if 2 <= table[name].nunique() <= MOST_VALUES]
 
 
-def known_axes(table: pd.DataFrame) -> list[str]:
-    """The axes of AXES for which this table can compare subgroups: at least two values occur."""
-    return [axis for axis in AXES if axis in table and table[axis].dropna().nunique() > 1]
-
-
 def split(
     table: pd.DataFrame,
     *,
@@ -162,14 +165,22 @@ def split(
     test: float = 0.2,
     validation: float = 0.2,
 ) -> pd.Series:
-    """A split name per subject: `test` of all, then `validation` of the rest (paper 2.3),
-    stratified by group.
+    """A split name per subject, stratified by group (paper 2.3).
 
-    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each
-    group loses its share within one subject and the total is exact. Rows without a diagnosis become
-    "extra": neither case nor control, they may teach the base and nothing else. With `fold` (0 to
-    FOLDS - 1) the test split is that part of a cross-validation: over all folds every subject is
-    tested once.
+    Args:
+        table: rows with diagnosis and group.
+        seed: of the order within a group.
+        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all folds
+            every subject is tested once.
+        test: share of all who are tested.
+        validation: share of the rest who validate.
+
+    Returns:
+        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control, they
+        may teach the base and nothing else.
+
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
+    loses its share within one subject and the total is exact.
     """
     _require(
         fold is None or fold in range(FOLDS),
@@ -212,7 +223,7 @@ def keep_controls(table: pd.DataFrame, *, per_case: float | None, seed: int) -> 
 def whole(table: pd.DataFrame) -> pd.Series:
     """True for the rows that know every axis of AXES which anyone in the table knows: those that
     belong to a full group."""
-    known = [axis for axis in AXES if table[axis].notna().any()]
+    known = [axis for axis in axes_in(table) if table[axis].notna().any()]
     return table[known].notna().all(axis=1)
 
 
@@ -240,7 +251,7 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
             f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
         )
     groups, full = table.group, whole(table).to_numpy()
-    weights = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
+    weights: np.ndarray = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)
     weights[full] *= full.sum() / np.nansum(weights[full]) if full.any() else 1
     weights[~full] = 1.0
     weights /= weights.sum()

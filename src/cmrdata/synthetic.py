@@ -7,28 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from cmrdata.plan_columns import PROVENANCE
 from cmrdata.store import Store
-from cmrdata.subjects import ATTRIBUTES
-
-PLAN = (
-    "row",  # position in the plan
-    "subject",  # hashed training subject whose mask and attributes were used
-    "source_row",  # that mask's row in the cohort's store
-    *ATTRIBUTES,  # what the image was asked to show
-    "borrowed",  # the group whose mask it is, where that is another one
-    "prompt",
-    "negative",
-    "seed",
-    "guidance",
-    "strength",
-    # how the mask was moved: degrees counter-clockwise, factor, shares of the field of view down
-    # and right
-    "angle",
-    "zoom",
-    "dy",
-    "dx",
-)
-PROVENANCE = (*PLAN, "sampler", "steps")
 
 
 def open_synthetic(folder: str | Path, cohort: Store) -> Store:

@@ -9,16 +9,11 @@ from pathlib import Path
 import pandas as pd
 from pandas.api.types import infer_dtype, is_bool_dtype, is_numeric_dtype
 
+from cmrdata.plan_columns import EMPTY_TEXT
+
 TEXT = pd.Series([""]).dtype  # "str"; "object" before pandas 3
-NEVER_MISSING = (
-    "conditions",
-    "flags",
-    "table_flags",
-    "group",
-    "prompt",
-    "negative",
-    "borrowed",
-)  # text that may be empty: nothing is to be said
+# text that may be empty: nothing is to be said
+NEVER_MISSING = ("flags", "table_flags", "group", *EMPTY_TEXT)
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:

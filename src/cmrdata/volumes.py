@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from gzip import BadGzipFile
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import nibabel
 import numpy as np
@@ -29,7 +29,7 @@ GAP_MM = (3.0, 25.0)  # between slices: M&Ms-2 has up to 20
 DISPUTE = 0.02  # by which the two spacings of a header may differ
 FRAMES = 50  # of a cine in UK Biobank: the one length that marks a time axis by itself
 SLICES = 30  # more than any short-axis stack has (UK Biobank 8..13, ACDC 6..21)
-MANY = 20  # slices, above which an axis that is longer than the time's is rather that
+MANY_SLICES = 20  # slices, above which an axis that is longer than the time's is rather that
 # NIfTI's codes of metre, millimetre and micrometre; others say nothing
 MILLIMETRES = {1: 1e3, 2: 1.0, 3: 1e-3}
 # intent codes of files whose last axis is no time: matrices, vectors, colours
@@ -86,16 +86,16 @@ class Volume:
         inside = [self.shape[0], self.shape[1], self.shape[2]]
         inside.insert(3 - self.axis, together)
         block = np.moveaxis(raw.view(self.dtype).reshape(inside), 3 - self.axis, 0)
-        held = -1
+        in_memory = -1
         with _read(self.path) as file:
             _skip(file, self.offset)
             for t in wanted:
-                if (number := t // together) != held:
-                    _skip(file, (number - held - 1) * len(raw))
+                if (number := t // together) != in_memory:
+                    _skip(file, (number - in_memory - 1) * len(raw))
                     _fill(file, raw.data)
-                    held = number
+                    in_memory = number
                 yield t, self._real(block[t % together])
-            if (held + 1) * together == self.frames:
+            if (in_memory + 1) * together == self.frames:
                 file.read(1)  # the end of a gzip stream holds its checksum
 
     def _real(self, frame: np.ndarray) -> np.ndarray:
@@ -108,58 +108,32 @@ class Volume:
 def open_volume(
     path: Path, *, default_spacing: tuple[float, float] | None = None, frames: int | None = None
 ) -> Volume:
-    """The header of a NIfTI file, plain or gzipped, checked, and that the file is as long as it
-    says.
+    """A NIfTI file, plain or gzipped, whose header and length were checked and whose voxels were
+    not read.
+
+    Args:
+        path: of the file.
+        default_spacing: (dy, dx) mm of a pixel for a header that gives none of 0.5..3 mm.
+        frames: how many frames the file is known to have if it has a time axis; it tells one that
+            is not the last (see `_time_axis`).
 
     Spacing comes from sform or qform, else from pixdim, in the unit that the header names; three
     sides of exactly 1 mm mean that nobody set it. Where the two are far apart the flag is
-    `spacing_disputed`. `frames` is how many frames the file is known to have if it has a time axis;
-    it tells one that is not the last (see `_time_axis`).
+    `spacing_disputed`.
 
     A gzipped file ends with the number of bytes in it. Only where that is not what the header
     promises (it was cut short, or holds several streams or something behind them) is it unpacked
     here, once, to see what it holds.
 
-    Raises ValueError with the reason, never the path: missing, empty, truncated or corrupt file,
-    another format, a shape that is no short-axis stack, no telling which axis is time, or an
-    in-plane spacing outside 0.5..3 mm where no `default_spacing` (dy, dx) is given to stand in for
-    it.
+    Raises:
+        ValueError: with the reason, never the path: missing, empty, truncated or corrupt file,
+            another format, a shape that is no short-axis stack, no telling which axis is time, or
+            an in-plane spacing outside 0.5..3 mm without a `default_spacing`.
     """
     with _read(path) as file:
         head = file.read(540)
         packed = isinstance(file, Unpacked)
-    kind = nibabel.Nifti2Header if head[:4] in NIFTI2 else nibabel.Nifti1Header
-    if other := _other_format(head):
-        raise ValueError(f"not a NIfTI file but {other}")
-    try:
-        header = kind(head[: kind.sizeof_hdr], check=False)
-        header.check_fix(logger=SILENT, error_level=40)
-        shape, dtype = tuple(int(n) for n in header.get_data_shape()), header.get_data_dtype()
-        unit = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
-        zooms = np.abs(np.array(header.get_zooms(), float))
-        zooms[:3] *= unit
-        slope, inter = header.get_slope_inter()
-        offset = int(header["vox_offset"]) or header.single_vox_offset
-        vectors = int(header["intent_code"]) in VECTORS
-        apart = header["magic"].item() in (b"ni1", b"ni2")
-    except Exception as error:  # noqa: BLE001  a damaged header may raise anything, and the text may name the path
-        raise ValueError(f"file is truncated or corrupt ({type(error).__name__})") from None
-    if apart:
-        raise ValueError(
-            "a header without its voxels (they are in an .img file); save both as one .nii.gz"
-        )
-    while len(shape) > 4 and 1 in shape[3:]:  # as some programs write X x Y x Z x 1 x T
-        single = 3 + shape[3:].index(1)
-        shape, zooms = shape[:single] + shape[single + 1 :], np.delete(zooms, single)
-    if (
-        len(shape) not in (3, 4)
-        or min(shape) < 1
-        or dtype.kind not in "uif"
-        or (vectors and len(shape) == 4)
-    ):
-        raise ValueError(
-            f"not a volume: shape {_times(shape)}, {'vectors' if vectors else f'type {dtype}'}"
-        )
+    header, shape, zooms, dtype, unit, slope, inter, offset = _header(head)
     if offset < 0 or offset + math.prod(shape) * dtype.itemsize > path.stat().st_size * (
         DEFLATE if packed else 1
     ):
@@ -192,6 +166,57 @@ def open_volume(
         inter=inter or 0.0,
         flags=("spacing_disputed",) if disputed else (),
     )
+
+
+class _Header(NamedTuple):
+    """What the first bytes of a NIfTI file say."""
+
+    header: nibabel.Nifti1Header
+    shape: tuple[int, ...]  # three or four axes, as the file orders them
+    zooms: np.ndarray  # of each axis, mm in the plane and across
+    dtype: np.dtype
+    unit: float  # mm that the header's unit of length measures
+    slope: float | None
+    inter: float | None
+    offset: int  # of the first voxel, bytes
+
+
+def _header(head: bytes) -> _Header:
+    """The header in a file's first bytes. Raises ValueError where they are none, or no volume's."""
+    kind = nibabel.Nifti2Header if head[:4] in NIFTI2 else nibabel.Nifti1Header
+    if other := _other_format(head):
+        raise ValueError(f"not a NIfTI file but {other}")
+    try:
+        header = kind(head[: kind.sizeof_hdr], check=False)
+        header.check_fix(logger=SILENT, error_level=40)
+        shape = tuple(int(n) for n in header.get_data_shape())
+        dtype = header.get_data_dtype()
+        unit = MILLIMETRES.get(int(header["xyzt_units"]) & 7, 1.0)
+        zooms = np.abs(np.array(header.get_zooms(), float))
+        zooms[:3] *= unit
+        slope, inter = header.get_slope_inter()
+        offset = int(header["vox_offset"]) or header.single_vox_offset
+        vectors = int(header["intent_code"]) in VECTORS
+        apart = header["magic"].item() in (b"ni1", b"ni2")
+    except Exception as error:  # noqa: BLE001  a damaged header may raise anything, and the text may name the path
+        raise ValueError(f"file is truncated or corrupt ({type(error).__name__})") from None
+    if apart:
+        raise ValueError(
+            "a header without its voxels (they are in an .img file); save both as one .nii.gz"
+        )
+    while len(shape) > 4 and 1 in shape[3:]:  # as some programs write X x Y x Z x 1 x T
+        single = 3 + shape[3:].index(1)
+        shape, zooms = shape[:single] + shape[single + 1 :], np.delete(zooms, single)
+    if (
+        len(shape) not in (3, 4)
+        or min(shape) < 1
+        or dtype.kind not in "uif"
+        or (vectors and len(shape) == 4)
+    ):
+        raise ValueError(
+            f"not a volume: shape {_times(shape)}, {'vectors' if vectors else f'type {dtype}'}"
+        )
+    return _Header(header, shape, zooms, dtype, unit, slope, inter, offset)
 
 
 def read_volume(
@@ -227,11 +252,13 @@ def _time_axis(shape: tuple[int, ...], zooms: np.ndarray, frames: int | None) ->
         for axis in (0, 2)
         if shape[axis] == wanted
     }
-    found = [axis for axis, (x, y, z) in others.items() if z <= SLICES < min(x, y)]
-    if len(found) == 1:
-        return found[0]
-    gap = GAP_MM[0] <= zooms[2] <= GAP_MM[1] and zooms[2] > max(zooms[:2]) and shape[2] <= MANY
-    if found or frames or (shape[2] >= shape[3] and not gap):
+    possible = [axis for axis, (x, y, z) in others.items() if z <= SLICES < min(x, y)]
+    if len(possible) == 1:
+        return possible[0]
+    gap = (
+        GAP_MM[0] <= zooms[2] <= GAP_MM[1] and zooms[2] > max(zooms[:2]) and shape[2] <= MANY_SLICES
+    )
+    if possible or frames or (shape[2] >= shape[3] and not gap):
         raise ValueError(
             f"which axis is time? shape {_times(shape)}, {frames or 'unknown'} frames expected"
         )
@@ -247,7 +274,8 @@ def _affine(header: nibabel.Nifti1Header, unit: float) -> np.ndarray | None:
         except (HeaderDataError, ValueError, ArithmeticError):  # a quaternion that is none
             continue
         if code > 0 and np.isfinite(affine).all() and affine[:3, :2].any(axis=0).all():
-            return np.diag([unit, unit, unit, 1]) @ affine
+            placed: np.ndarray = np.diag([unit, unit, unit, 1]) @ affine
+            return placed
     return None
 
 
@@ -302,12 +330,12 @@ def _check_length(path: Path, *, packed: bool, promised: int, frame: int) -> Non
             file.seek(-4, 2)
             if int.from_bytes(file.read(4), "little") == promised % 2**32:
                 return
-        held = _unpacked_length(path, promised + frame)
+        length = _unpacked_length(path, promised + frame)
     else:
-        held = path.stat().st_size
-    if held < promised:
+        length = path.stat().st_size
+    if length < promised:
         raise ValueError("file is truncated or corrupt (its header promises more than it holds)")
-    if held >= promised + frame:
+    if length >= promised + frame:
         raise ValueError("the file holds more frames than its header says")
 
 
@@ -324,8 +352,12 @@ class Unpacked(igzip.IGzipFile):
     """A gzip file that unpacks into the caller's buffer, as Python's own does from 3.14 on; before,
     it copied."""
 
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")  # type: ignore[no-untyped-call]
+
     def readinto(self, buffer: Any) -> int:
-        return self._buffer.readinto(buffer)
+        count: int = self._buffer.readinto(buffer)
+        return count
 
 
 @contextmanager
@@ -342,7 +374,7 @@ def _read(path: Path, *, packed: bool = True) -> Iterator[BinaryIO]:
             start = file.read(2)
         if not start:
             raise ValueError("file is empty (0 bytes)")
-        with Unpacked(path, "rb") if packed and start == b"\x1f\x8b" else path.open("rb") as file:
+        with Unpacked(path) if packed and start == b"\x1f\x8b" else path.open("rb") as file:
             yield cast(BinaryIO, file)
     except FileNotFoundError:
         raise ValueError("file is missing") from None

@@ -23,7 +23,7 @@ from cmrdata.disk import alone, fingerprint, plain, write_atomic
 from cmrdata.store import PIXEL_FILES, Store
 from cmrdata.tables import typed
 
-TOGETHER = 1024  # rows copied at a time
+ROWS_TOGETHER = 1024  # rows copied at a time
 # what was computed from a store's rows
 CACHES = ("moments-*", ".moments-*", "prompts-*", "judges*", "features*")
 
@@ -90,7 +90,7 @@ def _purge_store(folder: Path, gone: set[str], mark: str | None) -> list[Trace]:
         _rewrite(store, keep, gone)
         for path in caches:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    found = [
+    traces = [
         Trace(
             "store",
             str(folder),
@@ -98,7 +98,7 @@ def _purge_store(folder: Path, gone: set[str], mark: str | None) -> list[Trace]:
             "removed; what was made from this store is to be made again",
         )
     ]
-    return found + [
+    return traces + [
         Trace("cache", str(folder), len(caches), "deleted, made anew when needed")
     ] * bool(caches)
 
@@ -109,8 +109,8 @@ def _rewrite(store: Store, keep: np.ndarray, gone: set[str]) -> None:
     for name, array in zip(PIXEL_FILES, (store.images, store.masks), strict=True):
         beside = folder / f".{name}.{os.getpid()}"
         with beside.open("wb") as file:
-            for k in range(0, len(rows), TOGETHER):
-                file.write(np.ascontiguousarray(array[rows[k : k + TOGETHER]]).data)
+            for k in range(0, len(rows), ROWS_TOGETHER):
+                file.write(np.ascontiguousarray(array[rows[k : k + ROWS_TOGETHER]]).data)
             file.flush()
             os.fsync(file.fileno())
     subjects = store.subjects[~store.subjects.subject.isin(gone)]
@@ -158,14 +158,14 @@ def _purge_notes(gone: set[str], data: Path) -> list[Trace]:
             traces.append(Trace("notes", str(path), len(lines) - len(kept), "removed"))
     for path in sorted(data.glob("ef-*.json")):
         noted = json.loads(path.read_text())
-        if found := gone & set(noted):
+        if known := gone & set(noted):
             write_atomic(
                 path,
                 json.dumps(
                     {k: v for k, v in noted.items() if k not in gone}, indent=0, sort_keys=True
                 ),
             )
-            traces.append(Trace("notes", str(path), len(found), "removed"))
+            traces.append(Trace("notes", str(path), len(known), "removed"))
     return traces
 
 

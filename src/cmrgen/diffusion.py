@@ -86,33 +86,37 @@ def stratified_timesteps(n: int, *, steps: int, generator: torch.Generator) -> T
 def guided(
     predict: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None], Tensor],
     *,
-    prompt: Tensor,
+    context: Tensor,
     empty: Tensor,
     scale: Tensor,
     bare: bool = False,
 ) -> Predictor:
     """Classifier-free guidance (Ho & Salimans 2022): uncond + scale (cond - uncond), with a scale
-    per row (B,).
+    per row; rows at scale 1 need no second input.
 
-    prompt (B, tokens, width); empty, what the images shall not show, the same or (1, tokens,
-    width). `predict` takes (x, t, embeddings, rows, masked) of n inputs, rows (n,) saying which of
-    the B each is: rows at scale 1 need no second input. bare: the unconditional prediction sees no
-    mask either, so that guidance pushes towards both; masked (n,) bool says which inputs see
-    theirs, None for all.
+    Args:
+        predict: a function of (x, t, context, rows, steered) of n inputs: rows (n,) says which of
+            the B each is, steered (n,) bool which of them see their mask, None for all.
+        context: (B, tokens, width), the prompts' embeddings.
+        empty: of what the images shall not show, as `context` or (1, tokens, width).
+        scale: (B,).
+        bare: the unconditional prediction sees no mask either, so that guidance pushes towards
+            both.
     """
-    every = torch.arange(len(prompt), device=prompt.device)
-    steered = every[scale != 1]
-    if not len(steered):
-        return lambda x, t: predict(x, t, prompt, every, None)
-    rows, words = torch.cat([steered, every]), torch.cat([empty.expand_as(prompt)[steered], prompt])
-    masked = torch.arange(len(rows), device=rows.device) >= len(steered) if bare else None
-    weight = scale[steered].view(-1, 1, 1, 1)
+    every = torch.arange(len(context), device=context.device)
+    pushed = every[scale != 1]
+    if not len(pushed):
+        return lambda x, t: predict(x, t, context, every, None)
+    rows = torch.cat([pushed, every])
+    contexts = torch.cat([empty.expand_as(context)[pushed], context])
+    steered = torch.arange(len(rows), device=rows.device) >= len(pushed) if bare else None
+    weight = scale[pushed].view(-1, 1, 1, 1)
 
     def combined(x: Tensor, t: Tensor) -> Tensor:
-        both = predict(x[rows], t, words, rows, masked)
-        unconditional, conditional = both[: len(steered)], both[len(steered) :]
-        moved = unconditional + weight * (conditional[steered] - unconditional)
-        return moved if len(steered) == len(every) else conditional.index_copy(0, steered, moved)
+        both = predict(x[rows], t, contexts, rows, steered)
+        unconditional, conditional = both[: len(pushed)], both[len(pushed) :]
+        moved = unconditional + weight * (conditional[pushed] - unconditional)
+        return moved if len(pushed) == len(every) else conditional.index_copy(0, pushed, moved)
 
     return combined
 
@@ -152,56 +156,64 @@ def denoise(
     context: Tensor,
     control: Tensor | None,
     strength: float | Tensor = 1.0,
-    masked: Tensor | None = None,
+    steered: Tensor | None = None,
 ) -> Tensor:
-    """The U-Net's output at x (B, C, h, w), its skips and middle steered by the ControlNet (Zhang
-    2023, Fig. 3).
+    """The U-Net's output, its skips and middle steered by the ControlNet (Zhang 2023, Fig. 3).
 
-    strength: of the ControlNet, for all rows or (B,). Without `control` the U-Net is alone, which
-        is strength 0. masked
-    (B,) bool: the rows that `control` and strengths are of, in order, if not all; the others cost
-    no ControlNet. A U-Net of lower precision than x is fed in its own, free of autocast: its
-    weights are already what autocast makes.
+    A U-Net of lower precision than x is fed in its own, free of autocast: its weights are already
+    what autocast makes.
+
+    Args:
+        unet, controlnet: the networks.
+        x: (B, C, h, w) noisy latents.
+        t: the timestep, of all or (B,).
+        context: (B, tokens, width), the prompts' embeddings.
+        control: (m, 3, P, P), the masks as the ControlNet's input; None: the U-Net alone, which is
+            strength 0.
+        strength: of the ControlNet, for all or (m,).
+        steered: (B,) bool, the m rows that `control` and `strength` are of, in order, if not all;
+            the others cost no ControlNet.
     """
     if control is None:
         down, middle = [], None
     else:
         scale = strength.view(-1, 1, 1, 1) if isinstance(strength, Tensor) else strength
-        seen = slice(None) if masked is None else masked
+        rows = slice(None) if steered is None else steered
         down, middle = controlnet(
-            x[seen],
-            t[seen] if t.ndim else t,
-            encoder_hidden_states=context[seen],
+            x[rows],
+            t[rows] if t.ndim else t,
+            encoder_hidden_states=context[rows],
             controlnet_cond=control,
             conditioning_scale=scale,
             return_dict=False,
         )
-        if masked is not None:
-            down, middle = [_among(d, masked) for d in down], _among(middle, masked)
-    steer = {
+        if steered is not None:
+            down, middle = [_among(d, steered) for d in down], _among(middle, steered)
+    residuals = {
         "down_block_additional_residuals": down or None,
         "mid_block_additional_residual": middle,
     }
     own = getattr(unet, "dtype", x.dtype)
     if own == x.dtype:
-        return unet(x, t, encoder_hidden_states=context, **steer).sample
+        return unet(x, t, encoder_hidden_states=context, **residuals).sample
     with torch.autocast(x.device.type, enabled=False):
-        steer = {
+        residuals = {
             "down_block_additional_residuals": [d.to(own) for d in down] or None,
             "mid_block_additional_residual": middle if middle is None else middle.to(own),
         }
-        return unet(x.to(own), t, encoder_hidden_states=context.to(own), **steer).sample.to(x.dtype)
+        output = unet(x.to(own), t, encoder_hidden_states=context.to(own), **residuals)
+        return output.sample.to(x.dtype)
 
 
-def _among(steering: Tensor, masked: Tensor) -> Tensor:
-    """(m, ...) of the masked rows, zeros for the others: (B, ...)."""
-    every = steering.new_zeros(len(masked), *steering.shape[1:])
-    every[masked] = steering
+def _among(residual: Tensor, steered: Tensor) -> Tensor:
+    """(m, ...) of the steered rows, zeros for the others: (B, ...)."""
+    every = residual.new_zeros(len(steered), *residual.shape[1:])
+    every[steered] = residual
     return every
 
 
 @torch.no_grad()
-def sample(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
+def integrate(predict: Predictor, x: Tensor, *, scheduler: Any, steps: int) -> Tensor:
     """Integrate from noise x to a clean latent with a diffusers scheduler (deterministic ones
     only)."""
     scheduler.set_timesteps(steps, device=x.device)

@@ -51,5 +51,5 @@ def prompts(table: pd.DataFrame, *, fields: Sequence[str] = FIELDS) -> pd.Series
 
 def _diseases(diagnosis: object, conditions: object) -> str | None:
     codes = [diagnosis, *(conditions.split(";") if isinstance(conditions, str) else [])]
-    found = [DISEASE[code] for code in codes if code in DISEASE]
-    return "with " + ", ".join(found) if found else "healthy" if diagnosis == "healthy" else None
+    names = [DISEASE[code] for code in codes if code in DISEASE]
+    return "with " + ", ".join(names) if names else "healthy" if diagnosis == "healthy" else None

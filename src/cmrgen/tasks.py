@@ -11,15 +11,18 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cmrdata import scale
+from cmrdata.disk import write_atomic
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.base.frozen import check_base, save_base
-from cmrgen.plan import repeats, rows
-from cmrgen.plan.repeats import draws_by_group, draws_text
+from cmrgen.base.load import check_base
+from cmrgen.base.small import save_base
+from cmrgen.plan.checking import make_plan
+from cmrgen.plan.repeats import draws_by_group, draws_text, plan_text
+from cmrgen.plan.rows import summary
 from cmrgen.publish.diffusers_folder import export
-from cmrgen.publish.images import share
-from cmrgen.render.drawing import load_generator, render_sweep, save_generator
-from cmrgen.render.generator import check_cohort, facts_of
+from cmrgen.publish.images import publish_set
+from cmrgen.render.drawing import render_sweep
+from cmrgen.render.generator import check_cohort, facts_of, load_generator, save_generator
 from cmrgen.render.shards import finished_all, merge, render_shards
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import start_from
@@ -47,7 +50,7 @@ def train_base(run: Experiment) -> dict[str, Any]:
         run.uses("cohort", fingerprint=store.fingerprint, at=store.folder)
         tell_draws(run, store.index[store.index.split.isin(list(data.splits))])
         first = run.build(cfg.model.autoencoder, augment=data.copies > 1)
-        images = small_base.Images(
+        images = small_base.StoreImages(
             store,
             splits=list(data.splits),
             steps=first.hparams.steps,
@@ -169,7 +172,7 @@ def tell_draws(run: Experiment, table: pd.DataFrame) -> None:
         return
     most = run.cfg.data.max_repeats
     groups = draws_by_group(table, max_repeats=most)
-    runs.write_atomic(run.folder / "draws.csv", groups.to_csv(index=False))
+    write_atomic(run.folder / "draws.csv", groups.to_csv(index=False))
     print(draws_text(table, max_repeats=most), flush=True)
 
 
@@ -195,7 +198,7 @@ def share_set(run: Experiment) -> dict[str, Any]:
     cfg = run.cfg
     synthetic = Store.open(cfg.synthetic_set)
     run.uses("synthetic_set", fingerprint=synthetic.fingerprint, at=cfg.synthetic_set)
-    written = share(synthetic, run.folder, formats=list(cfg.formats), audit=cfg.audit)
+    written = publish_set(synthetic, run.folder, formats=list(cfg.formats), audit=cfg.audit)
     return {
         "set": synthetic.fingerprint,
         "images": len(synthetic.index),
@@ -227,13 +230,13 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
         seed = seed_at(cfg.generator)
         runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind, seed=seed)
-    plan = run.build(cfg.plan, _partial_=True)(index=cohort.index, fields=generator.facts["fields"])
-    rows.check(plan, cohort.subjects, cohort.index)
-    counts = rows.summary(plan, cohort.index)
+    recipe = run.build(cfg.plan, _partial_=True)
+    plan = make_plan(recipe, cohort, fields=generator.facts["fields"])
+    counts = summary(plan.rows, cohort.index)
     if launched.first:
-        print(repeats.plan_text(counts, plan, dict(cfg.plan)), flush=True)
+        print(plan_text(counts, plan, dict(cfg.plan)), flush=True)
     if not cfg.images:
-        runs.write_atomic(folder / "plan.csv", plan.to_csv(index=False))
+        write_atomic(folder / "plan.csv", plan.rows.to_csv(index=False))
         print(f"{folder / 'plan.csv'}: images=true resume=true draws it")
         return
     how: dict[str, Any] = {
@@ -256,8 +259,8 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         "images": len(synthetic.index),
         "generator": cfg.generator,
         "fingerprint": synthetic.fingerprint,
-        "missing_groups": plan.attrs.get("missing") or [],
-        "thin_groups": plan.attrs.get("thin") or [],
+        "missing_groups": list(plan.missing),
+        "thin_groups": list(plan.thin),
         "groups": counts.to_dict("records"),
     }
     runs.finish(folder, **facts, left=FIGURES)  # whoever uses the set needs nothing of what follows
@@ -270,6 +273,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         )
         raise
     runs.finish(folder, **facts)
+    run.board("groups", counts[["group", "images"]])
     print(f"{folder}: {len(synthetic.index)} images")
 
 

@@ -10,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 
-def intention(cfg: Mapping[str, Any]) -> str:
+def intention(cfg: Mapping[str, Any], *, rests_on: str = "") -> str:
     """A sentence about a composed config: task, cohort, networks, length, folder and the room on
     its disk.
 
     Args:
-        cfg: of train.py or generate.py; whatever it lacks is left out.
+        cfg: of any command; whatever it lacks is left out.
+        rests_on: what the command has found to work on, e.g. "8 finished runs".
     """
-    said = ", ".join(part for part in (*_who(cfg), *_what(cfg), *_length(cfg)) if part)
+    said = ", ".join(part for part in (*_who(cfg), rests_on, *_what(cfg), *_length(cfg)) if part)
     return f"{cfg['task']}: {said} -> {cfg['run_dir']}{_room(Path(cfg['run_dir']))}"
 
 
 def _who(cfg: Mapping[str, Any]) -> Iterator[str]:
     cohort = cfg["cohort"]
+    if "cohort" in (cfg.get("unused") or ()):
+        return
     size = f" at {cohort['pixels']} px" if cohort.get("pixels") else ""
     width = f" of {cohort['fov_mm']:g} mm" if size and cohort.get("fov_mm") else ""
     yield f"cohort {cohort['name']}{size}{width}"
@@ -47,6 +50,21 @@ def _what(cfg: Mapping[str, Any]) -> Iterator[str]:
     if task == "generate":
         yield f"generator {cfg['generator']}"
         yield f"{cfg['sampler']['name']} in {cfg['sampler']['steps']} steps, guidance {cfg['sampler']['guidance']:g}"
+    if task == "inspect":
+        yield "tables and every scan" if cfg["volumes"] else "tables and file names"
+    if task == "export":
+        yield f"generator {cfg['generator']} for diffusers"
+    if task == "share":
+        yield f"{cfg['synthetic_set']} as {' and '.join(cfg['formats'])}"
+    if task == "explain":
+        yield f"classifier {cfg['classifier']}"
+    if task == "withdraw":
+        yield f"out of everything below {cfg['data_root']} and {cfg['preset']['runs']}"
+    if task == "evaluate":
+        yield f"set {cfg['synthetic_set']}"
+        yield f"{cfg['resamples']:,} resamples, {cfg['permutations']:,} permutations"
+        yield "with an audit" if cfg["audit"] else ""
+        yield f"on {cfg['device']}"
 
 
 def _length(cfg: Mapping[str, Any]) -> Iterator[str]:

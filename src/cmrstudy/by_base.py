@@ -60,7 +60,7 @@ def _drawn(what: str, usual: Any, *, _root_: Any) -> Any:
 
 def base_pixels(weights: Any) -> int:
     """The side of a small base's own images; PIXELS where there is none yet."""
-    return _json(shipped(plain(str(weights))) / "base.json").get("pixels", PIXELS)
+    return int(_json(shipped(plain(str(weights))) / "base.json").get("pixels", PIXELS))
 
 
 def recorded(place: str | Path) -> dict[str, Any]:

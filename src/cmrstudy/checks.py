@@ -332,18 +332,21 @@ TAKES: dict[str, Takes] = {
     ),
 }
 POOLED = "cohort.cohorts.*."  # the same settings, of each cohort of a pool
+# whose settings are known here; a part of anybody else's checks its own
+OURS = ("cmrdata.", "cmrstudy.", "cmrgen.", "cmrcls.", "lightning.")
 
 
 def check(cfg: DictConfig) -> None:
     """Raise ValueError for the first setting whose value can't be, naming it, the value and what it
     takes.
 
-    Settings of parts that the experiment calls `unused` are not looked at; of an interpolated one
-    the message names the setting that it stands for.
+    Settings of parts that the experiment calls `unused` are not looked at, nor those of a
+    `_target_` from outside; of an interpolated one the message names the setting that it stands
+    for.
     """
     unused = tuple(OmegaConf.select(cfg, "unused", default=None) or ())
     for key, node, name in leaves(cfg):
-        if (takes := rule(key)) is None or key.split(".")[0] in unused:
+        if (takes := rule(key)) is None or key.split(".")[0] in unused or _foreign(node):
             continue
         try:
             value = node[name]
@@ -357,6 +360,12 @@ def check(cfg: DictConfig) -> None:
             source = _source(cfg, node, name, key)
             where = f"as {key} it takes" if source != key else "it takes"
             raise ValueError(f"{source}={_shown(value)}: {where} {takes.words}")
+
+
+def _foreign(node: DictConfig) -> bool:
+    """Whether these are settings of a function or class that is neither ours nor Lightning's."""
+    target = node.get("_target_")
+    return isinstance(target, str) and not target.startswith(OURS)
 
 
 def rule(key: str) -> Takes | None:

@@ -18,6 +18,7 @@ import yaml
 from omegaconf import DictConfig
 
 from cmrstudy import checks, paths
+from cmrstudy.program import as_typed
 
 HELP = ("-h", "--help")
 COMPOSED = ("--info", "-i", "--cfg", "-c")  # Hydra's own flags that compose a config first
@@ -112,10 +113,10 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
     """
     given = sys.argv[1:]
     if set(given) & set(HELP):
-        print(help_text(command, conf=conf, about=about))
+        print(as_typed(help_text(command, conf=conf, about=about)))
         sys.exit(0)
     if command == "train" and not given:
-        sys.exit(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more.")
+        sys.exit(as_typed(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more."))
     if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
         sys.exit(
             "error: --cfg and --info show the config of one run; leave -m out, and give each setting one value"
@@ -128,7 +129,9 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
             and not _there(EXTRAS[option][0])
         ):
             sys.exit(
-                f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'"
+                as_typed(
+                    f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'"
+                )
             )
         if option == "null" and (conf / key).is_dir() and "/" not in key:
             options = sorted(

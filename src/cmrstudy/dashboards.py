@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import OmegaConf
 
+from cmrstudy import lineage, runs
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -27,6 +29,7 @@ LOCAL_PATH = re.compile(r"""(^|[\s='":,(\[])(/|~|\.\./|\\\\|[A-Za-z]:[\\/])""")
 # names of columns
 PERSONAL = re.compile(r"(.+_)?(subject|participant|patient|eid|path|file|source_row)")
 PERSON = re.compile(r"\b(S[0-9a-f]{16}|SYN\d+)\b")  # as pseudonyms.hashed and the phantom name them
+PUBLISHED = ("table1", "table2", "fig3", "fig4")  # of an evaluation, as artifacts
 TAGS = {  # tag -> where the config has it
     "cohort": ("cohort", "name"),
     "arm": ("synthetic",),
@@ -37,10 +40,21 @@ TAGS = {  # tag -> where the config has it
 }
 
 
-def configured(settings: Any) -> list[Any]:
-    """The loggers among the settings of the group `logger`: what has a _target_; a plain value
-    beside them is ours."""
-    return [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
+def configured(settings: Any, *, run: Path) -> list[Any]:
+    """The loggers among the settings of the group `logger`, ready to be instantiated.
+
+    Args:
+        settings: of the group; what has a _target_ is a logger, a plain value beside them is ours.
+        run: the run's folder, which keeps the id of its W&B run, so that a continued run goes on in
+            the same one.
+    """
+    chosen = [of for of in (settings or {}).values() if OmegaConf.is_dict(of) and "_target_" in of]
+    return [_identified(of, run) if of["_target_"].endswith("WandbLogger") else of for of in chosen]
+
+
+def _identified(of: Any, run: Path) -> Any:
+    own = of.get("id") or of.get("version")
+    return of if own or of.get("mode") == "disabled" else {**of, "id": lineage.run_id(run)}
 
 
 def continue_csv(logger: Any, *, step: int, rows: int | None = None) -> None:
@@ -214,6 +228,26 @@ def evaluation_boards(loggers: Sequence[Any], folder: Path) -> None:
                 log_table(loggers, path.stem, frame)
     for path in sorted((folder / "figures").glob("*.png")):
         log_figure(loggers, path.stem, path, shows="synthetic")
+    if list(loggers) == _senders(loggers) and runs.record(folder):
+        _evaluation_artifacts(folder)
+
+
+def _evaluation_artifacts(folder: Path) -> None:
+    """The evaluation in W&B's lineage, and what a paper shows of it as artifacts with versions."""
+    import pandas as pd
+
+    config, facts = runs.config(folder), runs.facts(folder)
+    trained = [place for place in facts["rests_on"] if (Path(place) / "run.json").exists()]
+    lineage.tell(folder, {}, used=[config["synthetic_set"], *trained])
+    for name in PUBLISHED:
+        tables = [folder / f"{name}.{kind}" for kind in ("csv", "md", "tex")]
+        files = [path for path in tables if path.exists()]
+        if files and files[0].suffix == ".csv" and names_persons(pd.read_csv(files[0])):
+            continue
+        files += sorted((folder / "figures").glob(f"{name}_*.png"))
+        if files:
+            kind = "table" if files[0].suffix == ".csv" else "figure"
+            lineage.publish(f"{name}-{config['name']}", kind, files)
 
 
 def names_persons(frame: pd.DataFrame) -> str:

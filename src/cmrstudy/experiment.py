@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cmrstudy import dashboards, processes, runs
+from cmrstudy import dashboards, lineage, processes, runs
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from cmrstudy.attempts import Attempt
 
 
@@ -67,8 +69,23 @@ class Experiment:
         place = {"save_dir": str(folder or self.folder)}
         return [
             self.build(of, **(place if "save_dir" in of else {}))
-            for of in dashboards.configured(self.cfg.get("logger"))
+            for of in dashboards.configured(self.cfg.get("logger"), run=self.folder)
         ]
+
+    def board_results(self) -> None:
+        """Shows every table and figure of a results folder on the dashboards."""
+        if loggers := self.loggers():
+            with dashboards.one_run():
+                dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+                dashboards.evaluation_boards(loggers, self.folder)
+
+    def board(self, name: str, table: pd.DataFrame) -> None:
+        """Shows a table of the finished run, and its place in the lineage, on the dashboards."""
+        if loggers := self.loggers():
+            with dashboards.one_run():
+                dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+                dashboards.log_table(loggers, name, table)
+                lineage.tell(self.folder, runs.facts(self.folder))
 
     def fit(
         self,

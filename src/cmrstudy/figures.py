@@ -18,21 +18,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrdata.batch import LV, MYO, PHASES, RV
+from cmrdata.axes import AXES, known_axes
+from cmrdata.batch import LV, MYO, RV
 from cmrdata.disk import write_atomic
-from cmrdata.subjects import AXES, known_axes
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 GREY, INK = "#C4C4C4", "#333333"
 STRUCTURES = {LV: (213, 94, 0), MYO: (0, 158, 115), RV: (86, 180, 233)}  # RGB of each label
-TITLES = {"sex": "Sex", "age_band": "Age (years)", "bmi_band": "BMI", "diagnosis": "Condition"}
-WORDS = {
-    "F": "Female",
-    "M": "Male",
-    "normal": "Normal",
-    "overweight": "Overweight",
-    "obese": "Obese",
-}
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 11,
@@ -51,32 +43,33 @@ WIDTH = 6.4  # inches
 def demographics(subjects: pd.DataFrame) -> Figure:
     """Fig. 1: diseased subjects by sex, age and BMI band, beside the whole cohort's shares; known
     axes only."""
-    axes, labelled = known_axes(subjects), subjects[subjects.label.notna()]
+    axes = [AXES[column] for column in known_axes(subjects)]
+    labelled = subjects[subjects.label.notna()]
     with matplotlib.rc_context(STYLE):
-        counts = [len(AXES[axis]) for axis in axes] or [1]
+        counts = [len(axis.bands) for axis in axes] or [1]
         figure = Figure(figsize=(WIDTH, 1.1 + 0.75 * sum(counts)), layout="constrained")
         panels = figure.subplots(len(counts), 1, sharex=True, squeeze=False, height_ratios=counts)[
             :, 0
         ]
         diseased = labelled[labelled.label == 1]
         if not axes:
-            _refuse(panels[0], "sex, age and BMI are unknown in this cohort")
+            no_panel(panels[0], "sex, age and BMI are unknown in this cohort")
         for panel, axis in zip(panels, axes, strict=False):
             for table, shift, colour, name in (
                 (diseased, -0.2, COLOURS[0], f"diseased (n = {len(diseased):,})"),
                 (labelled, 0.2, GREY, f"whole cohort (n = {len(labelled):,})"),
             ):
-                number = np.array([int((table[axis] == band).sum()) for band in AXES[axis]])
+                number = np.array([int((table[axis.column] == band).sum()) for band in axis.bands])
                 share = number / max(number.sum(), 1)
                 places = np.arange(len(number)) + shift
                 panel.barh(places, 100 * share, 0.38, color=colour, label=name)
                 for y, width, n in zip(places, 100 * share, number, strict=True):
                     panel.text(width + 1, y, f"{n:,}  ({width:.0f} %)", va="center", fontsize=10)
             panel.set_yticks(
-                np.arange(len(AXES[axis])), [WORDS.get(band, band) for band in AXES[axis]]
+                np.arange(len(axis.bands)), [band.short for band in axis.bands.values()]
             )
-            panel.set_ylim(len(AXES[axis]) - 0.5, -0.5)
-            panel.set_title(TITLES[axis], loc="left", fontsize=11, fontweight="bold")
+            panel.set_ylim(len(axis.bands) - 0.5, -0.5)
+            panel.set_title(axis.heading, loc="left", fontsize=11, fontweight="bold")
             panel.set_xlim(0, 119)
             panel.set_xticks(range(0, 101, 20))
             panel.tick_params(left=False)
@@ -152,95 +145,6 @@ def image_grid(
     return figure
 
 
-def fid_heatmap(table: pd.DataFrame) -> Figure:
-    """Table 1 (long: axis, cell, kind, fid, sd, n) as one small heat map per axis; darker is
-    nearer."""
-    axes, kinds = list(dict.fromkeys(table.axis)), list(dict.fromkeys(table.kind))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 0.5 + 1.45 * max(len(axes), 1)), layout="constrained")
-        panels = figure.subplots(max(len(axes), 1), 1, squeeze=False)[:, 0]
-        if not axes:
-            _refuse(panels[0], "no axis could be compared")
-        for panel, axis in zip(panels, axes, strict=False):
-            part = table[table.axis == axis]
-            cells = list(dict.fromkeys(part.cell))
-            value, sd = (
-                part.pivot(index="kind", columns="cell", values=c).loc[kinds, cells].to_numpy()
-                for c in ("fid", "sd")
-            )
-            shown = panel.imshow(
-                value, cmap="cividis", vmin=table.fid.min(), vmax=table.fid.max(), aspect="auto"
-            )
-            for y, x in np.ndindex(value.shape):
-                text = "n/a" if np.isnan(value[y, x]) else f"{value[y, x]:.2f} ({sd[y, x]:.2f})"
-                light = np.isnan(value[y, x]) or shown.norm(value[y, x]) > 0.55
-                panel.text(
-                    x, y, text, ha="center", va="center", color="black" if light else "white"
-                )
-            panel.set_xticks(range(len(cells)), cells)
-            panel.set_yticks(range(len(kinds)), kinds)
-            panel.tick_params(length=0)
-            panel.spines[:].set_visible(False)
-            panel.set_title(
-                TITLES.get(axis, axis).split(" (")[0], loc="left", fontsize=11, fontweight="bold"
-            )
-        if axes:
-            size = table.n[table.fid.notna()].max() if table.fid.notna().any() else 0
-            panels[-1].set_xlabel(
-                f"Fréchet distance, mean (sd) over draws of {size:,} images a side"
-            )
-    return figure
-
-
-def adherence_bars(table: pd.DataFrame) -> Figure:
-    """Adherence (metric, real, synthetic, shuffled, n) as bars: the synthetic images between their
-    two references.
-
-    Whiskers are drawn where the table also has real_low, real_high, synthetic_low and
-    synthetic_high.
-    """
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(WIDTH, 1.1 + 0.8 * len(table)), layout="constrained")
-        panel = figure.subplots()
-        for k, (column, colour) in enumerate(
-            (("real", COLOURS[0]), ("synthetic", COLOURS[1]), ("shuffled", GREY))
-        ):
-            places = np.arange(len(table)) + (k - 1) * 0.26
-            panel.barh(places, table[column], 0.24, color=colour, label=column)
-            ends = (
-                table[f"{column}_high"].fillna(table[column])
-                if f"{column}_high" in table
-                else table[column]
-            )
-            if f"{column}_high" in table:
-                panel.hlines(
-                    places,
-                    table[f"{column}_low"],
-                    table[f"{column}_high"],
-                    color=INK,
-                    linewidth=1.2,
-                )
-            for y, value, end in zip(places, table[column], ends, strict=True):
-                if not np.isnan(value):
-                    panel.text(end + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
-        for y in np.flatnonzero(table.synthetic.isna()):
-            panel.text(0.01, float(y), "not known in this cohort", va="center", fontsize=10)
-        names = [
-            metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice")
-            for metric in table.metric
-        ]
-        panel.set_yticks(
-            np.arange(len(table)),
-            [f"{name}\nn = {n:,}" for name, n in zip(names, table.n, strict=True)],
-        )
-        panel.set_ylim(len(table) - 0.5, -0.5)
-        panel.set_xlim(0, 1.08)
-        panel.set_xticks(np.arange(0, 1.1, 0.2))
-        panel.tick_params(left=False)
-        figure.legend(loc="outside upper left", ncols=3, frameon=False)
-    return figure
-
-
 def save(figure: Figure, path: str | Path) -> list[Path]:
     """Write <path>.png and <path>.svg, the same bytes for the same figure; returns both paths."""
     stem = Path(path)
@@ -271,17 +175,7 @@ def _settle(figure: Figure) -> None:
         panel.set_position((left, bottom, width, height))
 
 
-def _refuse(panel: Axes, reason: str) -> None:
+def no_panel(panel: Axes, reason: str) -> None:
+    """Leave a panel empty but for the reason."""
     panel.text(0.5, 0.5, reason, ha="center", va="center", transform=panel.transAxes)
     panel.set_axis_off()
-
-
-def copy_pairs(synthetic: np.ndarray, training: np.ndarray, similarity: Sequence[float]) -> Figure:
-    """Synthetic images (k, 2, P, P) beside their nearest training images, a row each, with their
-    similarity.
-
-    It shows real images: save it nowhere but in a folder that stays with the cohort's data.
-    """
-    rows = [[a[0], b[0], a[1], b[1]] for a, b in zip(synthetic, training, strict=True)]
-    heads = [f"{kind} {phase}" for phase in PHASES for kind in ("synthetic", "training")]
-    return image_grid(rows, [f"{value:.3f}" for value in similarity], heads)

@@ -65,7 +65,8 @@ def fingerprint_at(place: str | Path) -> str | None:
     for file, key in recorded.items():
         if file.is_file():
             try:
-                return json.loads(file.read_text()).get(key)
+                mark: str | None = json.loads(file.read_text()).get(key)
+                return mark
             except ValueError:
                 return "damaged"
     if (path / "base.json").is_file():
@@ -107,7 +108,8 @@ def kind_at(place: str | Path) -> str | None:
 
 def seed_at(place: str | Path) -> int | None:
     """The seed of the run in a folder; None where no run of ours lies there."""
-    return _run_at(place).get("settings", {}).get("seed")
+    seed: int | None = _run_at(place).get("settings", {}).get("seed")
+    return seed
 
 
 def origin_at(place: str | Path) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def origin_at(place: str | Path) -> dict[str, Any]:
 
 def _run_at(place: str | Path) -> dict[str, Any]:
     try:
-        return json.loads((Path(place) / "run.json").read_text())
+        return dict(json.loads((Path(place) / "run.json").read_text()))
     except (OSError, ValueError):
         return {}
 

@@ -16,12 +16,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from cmrdata import origin, progress, scale
+from cmrdata.axes import AXES, known_axes
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
 from cmrdata.prepare import expected, listed
 from cmrdata.protocol import Cohort, ordered
-from cmrdata.subjects import AXES, known_axes
 from cmrstudy import figures
 from cmrstudy.experiment import Experiment
 
@@ -85,10 +85,9 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
 
 def pixel_notes(cohort: Cohort, subjects: pd.DataFrame) -> list[str]:
     """How the scans' pixels and the pictures' compare, where the scans were read."""
-    fov_mm = getattr(cohort, "fov_mm", None)
     told = (
-        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=fov_mm)
-        if fov_mm and "mm" in subjects
+        scale.of_scans(subjects.mm, pixels=cohort.pixels, fov_mm=cohort.fov_mm)
+        if cohort.fov_mm and "mm" in subjects
         else None
     )
     return [told] if told else []
@@ -102,7 +101,9 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
     axes = known_axes(labelled)
     parts = {"all": labelled}
     parts |= {
-        f"{axis}: {band}": labelled[labelled[axis] == band] for axis in axes for band in AXES[axis]
+        f"{axis}: {band}": labelled[labelled[axis] == band]
+        for axis in axes
+        for band in AXES[axis].values
     }
     cells = labelled.dropna(subset=axes).groupby(axes, sort=True) if axes else ()
     parts |= {

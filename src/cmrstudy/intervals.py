@@ -10,7 +10,8 @@ import pandas as pd
 from scipy import stats
 
 Z = float(stats.norm.ppf(0.975))
-NONE = float("nan")
+UNKNOWN = float("nan")
+MIN_COUNT = 20  # images or subjects: with fewer, a number is only a hint, or is not computed
 
 
 class Estimate(NamedTuple):
@@ -28,10 +29,10 @@ def mean(values: np.ndarray, subjects: np.ndarray) -> Estimate:
     known = ~np.isnan(values)
     values, subjects = values[known], subjects[known]
     if not len(values):
-        return Estimate(NONE, NONE, NONE, 0, 0)
-    value, error, mass = _clustered(values, subjects, np.full(len(values), 1 / len(values)))
-    half = _t(mass) * error
-    return Estimate(value, value - half, value + half, len(values), len(mass))
+        return Estimate(UNKNOWN, UNKNOWN, UNKNOWN, 0, 0)
+    value, error, of_subject = _clustered(values, subjects, np.full(len(values), 1 / len(values)))
+    half = _t(of_subject) * error
+    return Estimate(value, value - half, value + half, len(values), len(of_subject))
 
 
 def share(
@@ -44,24 +45,24 @@ def share(
     subjects, since nothing then tells how alike a subject's images are.
     """
     if not len(right):
-        return Estimate(NONE, NONE, NONE, 0, 0)
+        return Estimate(UNKNOWN, UNKNOWN, UNKNOWN, 0, 0)
     weights = np.ones(len(right)) if weights is None else weights
     weights = weights / weights.sum()
-    value, error, mass = _clustered(right.astype(float), subjects, weights)
+    value, error, of_subject = _clustered(right.astype(float), subjects, weights)
     value = min(max(value, 0.0), 1.0)  # rounding
-    images, people = 1 / (weights**2).sum(), 1 / (mass**2).sum()
-    if len(mass) < 2:
-        return Estimate(value, NONE, NONE, len(right), len(mass))
+    images, people = 1 / (weights**2).sum(), 1 / (of_subject**2).sum()
+    if len(of_subject) < 2:
+        return Estimate(value, UNKNOWN, UNKNOWN, len(right), len(of_subject))
     mixed = 1e-9 < value < 1 - 1e-9
     effective = min(images, value * (1 - value) / error**2) if mixed and error > 0 else people
     if people < 0.999 * images:  # what the subjects' residuals tell is itself uncertain
-        effective *= (Z / _t(mass)) ** 2
+        effective *= (Z / _t(of_subject)) ** 2
     middle, half = (
         value + Z**2 / (2 * effective),
         Z * np.sqrt(value * (1 - value) / effective + (Z / 2 / effective) ** 2),
     )
     low, high = (float((middle + sign * half) / (1 + Z**2 / effective)) for sign in (-1, 1))
-    return Estimate(value, max(low, 0.0), min(high, 1.0), len(right), len(mass))
+    return Estimate(value, max(low, 0.0), min(high, 1.0), len(right), len(of_subject))
 
 
 def difference(a: Estimate, b: Estimate) -> tuple[float, float, float]:
@@ -78,24 +79,28 @@ def difference(a: Estimate, b: Estimate) -> tuple[float, float, float]:
 def influence(parts: np.ndarray, subjects: np.ndarray) -> float:
     """Half the width of the interval of a statistic whose value is the mean of (n,) influences
     (delta method)."""
-    _, error, mass = _clustered(parts, subjects, np.full(len(parts), 1 / len(parts)))
-    return _t(mass) * error
+    _, error, of_subject = _clustered(parts, subjects, np.full(len(parts), 1 / len(parts)))
+    return _t(of_subject) * error
 
 
 def _clustered(
     values: np.ndarray, subjects: np.ndarray, weights: np.ndarray
 ) -> tuple[float, float, np.ndarray]:
     """Weighted mean (weights sum to 1), its error from the sums of residuals per subject, each
-    subject's weight."""
+    subject's of_subject."""
     # in the order of rows: names differ from salt to salt
     code = pd.factorize(np.asarray(subjects))[0]
-    value, mass = float(weights @ values), np.bincount(code, weights)
-    if len(mass) < 2:
-        return value, NONE, mass
+    value, of_subject = float(weights @ values), np.bincount(code, weights)
+    if len(of_subject) < 2:
+        return value, UNKNOWN, of_subject
     residuals = np.bincount(code, weights * (values - value))
-    return value, float(np.sqrt(len(mass) / (len(mass) - 1) * (residuals**2).sum())), mass
+    return (
+        value,
+        float(np.sqrt(len(of_subject) / (len(of_subject) - 1) * (residuals**2).sum())),
+        of_subject,
+    )
 
 
-def _t(mass: np.ndarray) -> float:
+def _t(of_subject: np.ndarray) -> float:
     """Student's t at 97.5 %, its degrees of freedom the effective number of subjects less one."""
-    return float(stats.t.ppf(0.975, max(1.0, 1 / (mass**2).sum() - 1)))
+    return float(stats.t.ppf(0.975, max(1.0, 1 / (of_subject**2).sum() - 1)))

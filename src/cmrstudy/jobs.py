@@ -15,8 +15,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmrdata.disk import write_atomic
 from cmrstudy import checks, overrides, runs
 from cmrstudy.identity import settings
+from cmrstudy.program import as_typed
 
 # exit statuses of a command whose attempt ended before its run: by time, by a signal
 UNFINISHED, INTERRUPTED = 3, 130
@@ -48,7 +50,7 @@ class Jobs:
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         error = job_return._return_value if job_return.status.name == "FAILED" else None
-        message = runs.paragraph(error) if error else None
+        message = as_typed(runs.paragraph(error) or "") if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
             if isinstance(error, runs.AttemptEnded):
@@ -72,7 +74,7 @@ class Jobs:
         if error:
             # what other people's errors say may name a participant
             outcome["told"] = message or type(error).__name__
-        runs.write_atomic(
+        write_atomic(
             Path(config.hydra.sweep.dir) / f"{config.hydra.job.num}.json",
             json.dumps(outcome, indent=1),
         )
@@ -192,4 +194,4 @@ def _status(ended: runs.AttemptEnded) -> int:
 
 
 def _sweeps(config: Any) -> bool:
-    return config.hydra.mode.name == "MULTIRUN"
+    return bool(config.hydra.mode.name == "MULTIRUN")

@@ -1,10 +1,10 @@
 """Paths as people have them: `~`, variables, `M&Ms (1)`, another working directory; made plain
 before Hydra reads them.
 
-The commands work in one home, the checkout they belong to (or CMR_HOME), whatever directory they
-are started from: there are data/, runs/ and results/. A relative path typed on the command line is
-the working directory's where something is there, or where it says where to write; else it is the
-home's.
+The commands of a checkout work in it (or in CMR_HOME), whatever directory they are started from:
+this home has data/, runs/ and results/. Installed from a wheel they work in the folder where they
+are started. A relative path typed on the command line is the working directory's where something is
+there, or where it says where to write; else it is the home's.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy.grammar import SWEPT, UNREADABLE, value_of
 from cmrstudy.identity import INPUTS
+from cmrstudy.program import IN_CHECKOUT, PROGRAM
 
 # where a command writes
 WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")
@@ -49,7 +50,6 @@ ABSOLUTE = re.compile(  # quoted, or up to the next character that ends a value
 )
 MULTIRUN = ("-m", "--multirun")
 FLAGS = ("--config-dir", "-cd", "--config-path", "-cp")  # of Hydra, followed by a folder
-CHECKOUT = Path(__file__).resolve().parents[2]
 OmegaConf.register_new_resolver("place", lambda value: plain(str(value)), replace=True)
 
 
@@ -58,7 +58,7 @@ def home() -> Path:
     directory."""
     if given := os.environ.get("CMR_HOME"):
         return Path(plain(given)).absolute()
-    return CHECKOUT if (CHECKOUT / "conf").is_dir() else Path.cwd()
+    return PROGRAM if IN_CHECKOUT else Path.cwd()
 
 
 def plain(path: str) -> str:
@@ -68,12 +68,12 @@ def plain(path: str) -> str:
 
 def shipped(path: str | Path) -> Path:
     """A file that comes with the program, such as assets/phantom-base: below the working directory,
-    else the checkout."""
+    else where the program lies."""
     path = Path(path)
     return (
         path
-        if path.is_absolute() or path.exists() or not (CHECKOUT / path).exists()
-        else CHECKOUT / path
+        if path.is_absolute() or path.exists() or not (PROGRAM / path).exists()
+        else PROGRAM / path
     )
 
 
@@ -114,6 +114,19 @@ def start() -> None:
         sys.exit(
             f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be written"
         )
+    sys.argv[1:] = _with_own_conf(sys.argv[1:], folder)
+
+
+def _with_own_conf(given: list[str], folder: Path) -> list[str]:
+    """The arguments by which Hydra also looks into the home's own conf/, where it has one."""
+    own = folder / "conf"
+    searched = any(text.lstrip("+").startswith("hydra.searchpath=") for text in given)
+    if searched or not own.is_dir() or own.samefile(PROGRAM / "conf"):
+        return given
+    # beside the overrides, since Hydra's parser takes no flag between them
+    are_overrides = (text[:1] in ("+", "~") or ("=" in text and text[0] != "-") for text in given)
+    at = next((k for k, is_override in enumerate(are_overrides) if is_override), len(given))
+    return [*given[:at], f"hydra.searchpath=[{_quoted(f'file://{own}')}]", *given[at:]]
 
 
 def config_folders(given: Sequence[str]) -> list[Path]:

@@ -23,7 +23,7 @@ RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 
 def alone(trainer: Any) -> bool:
     """Whether the run is one process, by its `trainer` settings devices and num_nodes."""
-    return trainer.devices == 1 and trainer.num_nodes == 1
+    return bool(trainer.devices == 1 and trainer.num_nodes == 1)
 
 
 def follows(trainer: Any) -> bool:

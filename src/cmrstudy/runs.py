@@ -457,7 +457,7 @@ def facts(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(
             f"{folder}: no finished run there; run it, or continue it with the same command"
         )
-    return json.loads(path.read_text())
+    return dict(json.loads(path.read_text()))
 
 
 def left(folder: Path) -> str | None:
@@ -468,7 +468,7 @@ def left(folder: Path) -> str | None:
 
 def config(folder: Path) -> dict[str, Any]:
     """The resolved config that a run was begun with."""
-    return yaml.safe_load((Path(folder) / "config.yaml").read_text())
+    return dict(yaml.safe_load((Path(folder) / "config.yaml").read_text()))
 
 
 class Record(NamedTuple):

@@ -234,7 +234,7 @@ def outcome(fitter: L.Trainer, latest: Latest, folder: Path) -> dict[str, Any]:
         if fitter.is_global_zero:
             print(f"{folder}: {reason}")
         metrics["stopped"] = reason
-    return metrics | latest.kept["origin"]
+    return {**metrics, **latest.kept["origin"]}
 
 
 def score(best: Best) -> float:

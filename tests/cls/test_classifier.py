@@ -13,8 +13,8 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from cmrcls import network
-from cmrcls.arms import Arms, predictions
-from cmrcls.classifier import Classifier, augment, balanced_accuracy, to_input
+from cmrcls.arms import Arms, prediction_table
+from cmrcls.classifier import Classifier, augment, mean_recall, to_input
 from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
 from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.prepare import prepare
@@ -201,12 +201,12 @@ def test_augmentation_is_a_function_of_seed_step_batch_and_process(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_balanced_accuracy_equals_sklearn(seed):
+def test_mean_recall_is_the_balanced_accuracy_of_sklearn(seed):
     rng = np.random.default_rng(seed)
     true, predicted = rng.integers(0, 2, (2, rng.integers(4, 60)))
     confusion = torch.zeros(2, 2, dtype=torch.long)
     np.add.at(confusion.numpy(), (true, predicted), 1)
-    score = balanced_accuracy(confusion).item()
+    score = mean_recall(confusion).item()
     if len(set(true)) == 1:
         assert np.isnan(score)
     else:
@@ -219,7 +219,7 @@ def test_validation_pools_the_epoch(root, store):
     model = linear()
     trainer = L.Trainer(**QUIET)
     logged = trainer.validate(model, arms, verbose=False)[0]["val_balanced_accuracy"]
-    table = predictions(arms.index, trainer.predict(model, arms))
+    table = prediction_table(arms.index, trainer.predict(model, arms))
     val = table[table.split == "val"]
     assert len(val) == (store.index.split == "val").sum()
     assert logged == pytest.approx(
@@ -283,8 +283,8 @@ def test_the_best_epoch_predicts_and_not_the_last(root, store, tmp_path):
     trainer = L.Trainer(max_epochs=4, callbacks=[keep], **{**QUIET, "enable_checkpointing": True})
     trainer.fit(model, arms)
     assert trainer.callback_metrics["val_balanced_accuracy"] == 0.5
-    assert not predictions(arms.index, trainer.predict(model, arms)).predicted.any()
-    best = predictions(
+    assert not prediction_table(arms.index, trainer.predict(model, arms)).predicted.any()
+    best = prediction_table(
         arms.index,
         trainer.predict(model, arms, ckpt_path=tmp_path / "best.ckpt", weights_only=True),
     )
@@ -363,7 +363,7 @@ def test_a_compiled_network_predicts_the_same_and_is_refitted(root, store):
             for model in (plain, compiled):
                 refit_last_layer(model, trainer, arms, seed=0)
         one, two = (
-            predictions(arms.index, trainer.predict(model, arms)).probability
+            prediction_table(arms.index, trainer.predict(model, arms)).probability
             for model in (plain, compiled)
         )
         assert np.allclose(one, two, atol=1e-4)
@@ -389,7 +389,7 @@ def test_a_learnable_problem_is_learnt(root, store):
     arms, model = arm(root), linear(lr=1e-3)
     trainer = L.Trainer(max_steps=30, **QUIET)
     trainer.fit(model, arms)
-    table = predictions(arms.index, trainer.predict(model, arms))
+    table = prediction_table(arms.index, trainer.predict(model, arms))
     test = table[table.split == "test"]
     assert balanced_accuracy_score(test.label, test.probability > 0.5) > 0.9
     assert list(table.columns) == [
@@ -559,7 +559,7 @@ def test_order_is_seeded(root, store):
 def test_unknown_attributes_stay_missing(tmp_path):
     arms = arm(tmp_path, cohort=FakeCohort(count=40, unknown=("sex", "age", "bmi")))
     trainer = L.Trainer(**QUIET)
-    table = predictions(arms.index, trainer.predict(linear(), arms))
+    table = prediction_table(arms.index, trainer.predict(linear(), arms))
     assert table[["sex", "age_band", "bmi_band"]].isna().all(axis=None) and set(table.group) == {
         "healthy",
         "hf",
@@ -657,7 +657,7 @@ def test_what_else_a_cohort_knows_reaches_the_predictions_where_it_can_be_compar
         }
     ]
     outputs[0]["probability"] = torch.zeros(len(outputs[0]["row"]))
-    table = predictions(arms.index, outputs)
+    table = prediction_table(arms.index, outputs)
     assert table.columns[-1] == "site" and set(table.site.dropna()) == {"a", "b"}
     pd.testing.assert_series_equal(
         table.set_index("subject").site,
@@ -668,4 +668,4 @@ def test_what_else_a_cohort_knows_reaches_the_predictions_where_it_can_be_compar
 
 def test_no_predictions_is_an_error():
     with pytest.raises(ValueError, match="no predictions were made"):
-        predictions(pd.DataFrame(), [[], []])
+        prediction_table(pd.DataFrame(), [[], []])

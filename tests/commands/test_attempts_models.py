@@ -18,7 +18,7 @@ from cmrcls.mitigation.losses import GroupDRO
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.base.frozen import load_base
+from cmrgen.base.load import load_base
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import ControlNetModule
 from cmrgen.training.latents import EvenDraws, Latents
@@ -68,7 +68,7 @@ def trainings(tiny_base, root, store) -> dict[str, Made]:
         module = small_base.AutoencoderModule(channels=(8, 8, 16), steps=6, augment=True, seed=3)
         return (
             module,
-            small_base.Images(store, splits=["train"], steps=6, batch_size=2, seed=3),
+            small_base.StoreImages(store, splits=["train"], steps=6, batch_size=2, seed=3),
             {"max_steps": 6},
         )
 

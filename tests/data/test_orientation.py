@@ -16,7 +16,7 @@ from scipy import ndimage
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
+from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
 from cmrdata.cohorts.pooled import Pooled
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.orientation import CANON, CERTAIN, header_turn, pose
@@ -48,7 +48,7 @@ def hearts(tmp_path_factory) -> list[Scan]:
         slices=9,
         frames=FRAMES,
     )
-    es, found = end_systole(FRAMES), []
+    es, found = smallest_frame(FRAMES), []
     for folder in sorted(root.glob("SYN*")):
         frames, labels = (
             dict(enumerate(np.asarray(nibabel.load(folder / f"{stem}.nii.gz").dataobj).T))
@@ -289,7 +289,7 @@ def test_es_decides_where_ed_has_no_rv_and_other_slices_where_the_centre_has_non
         return math.degrees(math.atan2(found.turn[0, 1], found.turn[0, 0]))
 
     for scan in hearts:
-        ed, es = scan.labels[0], scan.labels[end_systole(FRAMES)]
+        ed, es = scan.labels[0], scan.labels[smallest_frame(FRAMES)]
         bare, open_centre = np.where(ed == RV, 0, ed), ed.copy()
         open_centre[4][ed[4] == RV] = 0
         assert turned(bare, es) == turned(es, bare) == pytest.approx(turned(ed, es), abs=4)

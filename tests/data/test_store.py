@@ -237,17 +237,17 @@ def test_what_differs_from_the_last_store_is_said_once(tmp_path, capfd):
 
 
 def test_a_store_of_another_version_is_named_and_made_anew(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(store, "FORMAT", store.FORMAT - 1)
-    monkeypatch.setattr(module, "FORMAT", store.FORMAT)
+    monkeypatch.setattr(store, "STORE_FORMAT", store.STORE_FORMAT - 1)
+    monkeypatch.setattr(module, "STORE_FORMAT", store.STORE_FORMAT)
     old = prepare(FakeCohort(8), tmp_path).folder
     monkeypatch.undo()
     assert prepare(FakeCohort(8), tmp_path).folder != old
     assert (
-        f"{old} was made with other settings (format {store.FORMAT - 1} -> {store.FORMAT})"
+        f"{old} was made with other settings (format {store.STORE_FORMAT - 1} -> {store.STORE_FORMAT})"
         in capsys.readouterr().out
     )
     with pytest.raises(
-        ValueError, match=f"written in format {store.FORMAT - 1}.*delete this folder"
+        ValueError, match=f"written in format {store.STORE_FORMAT - 1}.*delete this folder"
     ):
         Store.open(old)
 
@@ -411,7 +411,7 @@ def test_a_place_below_a_file_is_refused(tmp_path):
 
 def space(monkeypatch, free: int) -> None:
     monkeypatch.setattr(
-        module.shutil, "disk_usage", lambda _: namedtuple("Usage", "total free")(10**9, free)
+        disk.shutil, "disk_usage", lambda _: namedtuple("Usage", "total free")(10**9, free)
     )
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.subjects import BMI_BANDS, DIAGNOSES, with_groups
+from cmrdata.axes import BMI, DIAGNOSES
+from cmrdata.subjects import with_groups
 from cmrgen.prompts import EMPTY, prompt, prompts
 
 
@@ -141,7 +142,7 @@ def test_every_attribute_has_its_own_words_and_rows_keep_their_index():
     table = people(*cells).iloc[::-1]
     words = prompts(table)
     assert words.index.equals(table.index) and words.nunique() == table.group.nunique() == 36
-    assert all(any(f"{band} BMI" in w for w in words) for band in BMI_BANDS)
+    assert all(any(f"{band} BMI" in w for w in words) for band in BMI.values)
 
 
 def test_no_rows_no_prompts():

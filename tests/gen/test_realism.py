@@ -3,6 +3,8 @@ blur or phase."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,20 +18,21 @@ from cmrdata.mix import equal_mix
 from cmrdata.prepare import prepare
 from cmrdata.slices import _grey
 from cmrgen.base.frozen import as_rgb
-from cmrgen.base.phases import CHANNELS, checked, three_channels, two_phases
+from cmrgen.base.phases import CHANNELS, check_channels, three_channels, two_phases
 from cmrgen.base.resampling import resampled
+from cmrgen.evaluation.fidelity.section import two_sample_section
 from cmrgen.evaluation.fidelity.two_sample import (
-    DRAWS,
-    LEAST,
+    MIN_SUBJECTS,
     NETWORK,
+    REPLICATES,
     TRIVIAL,
-    Side,
+    ImagesOfPeople,
     auc,
-    halved,
-    two_sample,
+    matched_images,
+    subject_halves,
+    two_sample_tests,
 )
-from cmrgen.evaluation.fidelity.two_sample_section import comparable, two_sample_section
-from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.judges import Evaluation
 from cmrgen.render.drawing import as_stored
 from support.fake_cohort import FakeCohort, fake_set
 
@@ -141,7 +144,7 @@ def test_two_phases_are_what_three_channels_were_made_of():
     for channels in CHANNELS:
         torch.testing.assert_close(two_phases(three_channels(pair, channels), channels), pair)
     with pytest.raises(ValueError, match=r"base.channels='rgb': it takes even or paper"):
-        checked("rgb", setting="base.channels")
+        check_channels("rgb", setting="base.channels")
 
 
 def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
@@ -155,7 +158,8 @@ def test_even_channels_treat_both_phases_alike_and_the_papers_do_not():
 
 
 def test_a_base_remembers_its_channels(tmp_path):
-    from cmrgen.base.frozen import load_base, save_base
+    from cmrgen.base.load import load_base
+    from cmrgen.base.small import save_base
     from cmrgen.training import small_base
 
     networks = (
@@ -183,8 +187,11 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     images, subjects = real
     left = np.isin(subjects, np.unique(subjects)[::2])
     n = min(left.sum(), (~left).sum())
-    a, b = Side(images[left][:n], subjects[left][:n]), Side(images[~left][:n], subjects[~left][:n])
-    same = two_sample(a, b, seed=0, steps=20).set_index("test")
+    a, b = (
+        ImagesOfPeople(images[left][:n], subjects[left][:n]),
+        ImagesOfPeople(images[~left][:n], subjects[~left][:n]),
+    )
+    same = two_sample_tests(a, b, seed=0, steps=20).set_index("test")
     assert list(same.index) == [NETWORK, *TRIVIAL] and list(same.columns) == [
         "auc",
         "low",
@@ -193,15 +200,15 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
     ]
     # seven intervals of 95 %
     assert ((same.low <= 0.5) & (same.high >= 0.5)).sum() >= len(same) - 1
-    blurred = two_sample(a, b._replace(images=smoothed(b.images)), seed=0, steps=20).set_index(
-        "test"
-    )
+    blurred = two_sample_tests(
+        a, b._replace(images=smoothed(b.images)), seed=0, steps=20
+    ).set_index("test")
     assert (blurred.high[["gradient", "fine detail"]] < 0.4).all() and blurred.low[NETWORK] > 0.6
     assert blurred.low["detail ratio ED/ES"] < 0.5 < blurred.high["detail ratio ED/ES"]
     uneven = b.images.copy()
     uneven[:, 0] = smoothed(b.images)[:, 0]
     ratio = (
-        two_sample(a, b._replace(images=uneven), seed=0, steps=2)
+        two_sample_tests(a, b._replace(images=uneven), seed=0, steps=2)
         .set_index("test")
         .loc["detail ratio ED/ES"]
     )
@@ -209,15 +216,15 @@ def test_images_of_one_kind_are_not_told_apart_and_blurred_ones_are(real):
 
 
 def test_few_subjects_give_no_number_but_their_n(real):
-    few = Side(real[0][: LEAST - 1], real[1][: LEAST - 1])
-    table = two_sample(few, few, seed=0, steps=1)
-    assert table[["auc", "low", "high"]].isna().all().all() and (table.n == LEAST - 1).all()
+    few = ImagesOfPeople(real[0][: MIN_SUBJECTS - 1], real[1][: MIN_SUBJECTS - 1])
+    table = two_sample_tests(few, few, seed=0, steps=1)
+    assert table[["auc", "low", "high"]].isna().all().all() and (table.n == MIN_SUBJECTS - 1).all()
 
 
 def test_a_subjects_images_are_on_one_side():
     subjects = np.repeat([f"SYN{k:04d}" for k in range(21)], 3)
     synthetic = np.arange(63) % 3 == 0  # a real and a synthetic image of everybody
-    half = halved(subjects, synthetic, seed=0)
+    half = subject_halves(subjects, synthetic, seed=0)
     assert pd.Series(half).groupby(subjects).nunique().max() == 1 and abs(half.mean() - 0.5) < 0.05
 
 
@@ -236,7 +243,7 @@ def test_an_intervals_width_follows_the_subjects_not_the_images():
 
     assert once.value == pytest.approx(roc_auc_score(kind, scores))
     right = auc(kind.astype(float), kind, subjects, parts=parts, seed=0)
-    assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and DRAWS >= 1000
+    assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and REPLICATES >= 1000
 
 
 def test_intervals_of_a_trivial_test_hold_one_half_as_often_as_they_say():
@@ -271,9 +278,14 @@ def test_harmonising_brings_grey_levels_and_most_of_the_sharpness_back(real):
     drawn = np.rint(30 + 0.7 * smoothed(images[~left])).astype(np.uint8)
     matched = match(drawn, images[left])(drawn)
     n = min(len(drawn), left.sum())
-    sides = Side(images[left][:n], subjects[left][:n]), Side(drawn[:n], subjects[~left][:n])
+    sides = (
+        ImagesOfPeople(images[left][:n], subjects[left][:n]),
+        ImagesOfPeople(drawn[:n], subjects[~left][:n]),
+    )
     before, after = (
-        two_sample(sides[0], sides[1]._replace(images=x[:n]), seed=0, steps=1).set_index("test").auc
+        two_sample_tests(sides[0], sides[1]._replace(images=x[:n]), seed=0, steps=1)
+        .set_index("test")
+        .auc
         for x in (drawn, matched)
     )
     assert (before[["gradient", "fine detail", "sd of grey values"]] < 0.1).all()
@@ -323,14 +335,15 @@ def test_an_arm_is_harmonised_in_its_synthetic_training_images_alone(study, caps
 def test_the_report_tests_the_set_and_the_real_images_of_its_masks(study, tmp_path):
     _, cohort, made = study
     held = np.flatnonzero(cohort.index.split.isin(("val", "test")))
-    found = Measured(cohort, made, None, held, None, None, tmp_path)  # type: ignore[arg-type]
-    compared = comparable(found, seed=0)
+    networks = SimpleNamespace(device=torch.device("cpu"))
+    evaluation = Evaluation(cohort, made, networks, held, None, None, tmp_path)  # type: ignore[arg-type]
+    compared = matched_images(evaluation, seed=0)
     mix = [
         store.index.group.iloc[rows].value_counts()
         for store, rows in ((cohort, compared.real), (made, compared.synthetic))
     ]
     assert mix[0].sort_index().equals(mix[1].sort_index()) and set(compared.real) <= set(held)
-    section = two_sample_section(found, seed=0, steps=2)
+    section = two_sample_section(evaluation, seed=0, steps=2)
     table, floor = (
         pd.read_csv(tmp_path / f"{name}.csv") for name in ("two_sample", "two_sample_real")
     )

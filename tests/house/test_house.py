@@ -48,6 +48,7 @@ FORBIDDEN = {
     "cmrstudy": {"cmrgen", "cmrcls", "hydra"},
     "cmrgen": {"cmrcls", "hydra"},
     "cmrcls": {"cmrgen", "hydra"},
+    "cmr": {"cmrdata", "cmrgen", "cmrcls", "hydra"},
 }
 
 

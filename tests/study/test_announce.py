@@ -4,17 +4,16 @@ doesn't know."""
 from __future__ import annotations
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from cmrstudy.announce import intention
 from support import ROOT
+from support.composing import composed
 
-CONF = str(ROOT / "conf")
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 
 
 def said(command: str, *overrides: str) -> str:
-    with initialize_config_dir(CONF, version_base="1.3"):
-        return intention(compose(command, list(overrides)))
+    return intention(composed(command, *overrides))
 
 
 def test_a_generators_training_is_told_in_steps_of_the_optimiser():
@@ -39,8 +38,8 @@ def test_a_generators_training_is_told_in_steps_of_the_optimiser():
     ("synthetic", "words"),
     [
         ("0", "real images,"),
-        ("36", "real and 36 synthetic images of runs/smoke/synthetic/0"),
-        ("only", "synthetic images of runs/smoke/synthetic/0 alone"),
+        ("36", "real and 36 synthetic images of runs/smoke/synthetic-fold-2/0"),
+        ("only", "synthetic images of runs/smoke/synthetic-fold-2/0 alone"),
     ],
 )
 def test_a_classifier_says_its_arm(synthetic, words):
@@ -62,3 +61,23 @@ def test_a_base_and_a_set_are_told_too():
     )
     told = said("generate", "preset=smoke", "generator=runs/x/0", "sampler.steps=5")
     assert "generator runs/x/0, unipc in 5 steps, guidance 2" in told
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_says_what_it_is_going_to_do_and_where(experiment):
+    needed = {"explain": ["classifier=runs/x/0"], "export": ["generator=runs/x/0"]}
+    told = said("train", f"experiment={experiment}", *needed.get(experiment, []))
+    task, rest = told.split(": ", 1)
+    what, where = rest.split(" -> ")
+    assert task == experiment and what and "GB free" in where
+    assert where.startswith(("runs/", "results/"))
+    unused = experiment in ("export", "share", "explain")
+    assert unused == ("cohort phantom" not in what)
+
+
+def test_an_evaluation_says_what_it_rests_on():
+    cfg = composed("evaluate", "preset=smoke", "audit=true", "resamples=500")
+    told = intention(cfg, rests_on="8 finished runs")
+    assert told.startswith("evaluate: cohort phantom at 64 px of 165 mm, 8 finished runs, set ")
+    assert "500 resamples, 2,000 permutations, with an audit, on auto" in told
+    assert "-> results/smoke" in told

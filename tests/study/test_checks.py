@@ -292,7 +292,7 @@ def test_each_cohort_of_a_pool_is_checked() -> None:
 def test_the_choices_are_those_of_the_code() -> None:
     from cmrcls import arms
     from cmrcls.mitigation.thresholds import CONSTRAINTS
-    from cmrdata.subjects import AXES
+    from cmrdata.axes import AXES
     from cmrgen import prompts
     from cmrgen.base import phases
     from cmrgen.plan import recipes

@@ -4,7 +4,6 @@ ids, paths, real images."""
 import getpass
 import json
 import re
-import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +33,7 @@ from cmrgen.training.preview import PreviewGrid
 from cmrstudy import dashboards, figures
 from cmrstudy.report import write_tables
 from support import ROOT
+from support.wandb_files import records
 
 CONF = ROOT / "conf"
 LOGGERS = ("csv", "wandb", "tensorboard", "mlflow")
@@ -179,25 +179,6 @@ def offline(run):
     (folder,) = run.home.glob("**/wandb/offline-run-*")
     (file,) = folder.glob("*.wandb")
     return SimpleNamespace(folder=folder, file=file, records=records(file))
-
-
-def records(file: Path) -> list:
-    """The protobuf records of a .wandb file: a LevelDB log after seven bytes of header."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    content, at, part, found = file.read_bytes(), 7, b"", []
-    assert content[:4] == b":W&B"
-    while at + 7 <= len(content):
-        if (room := 32768 - at % 32768) < 7:  # no record starts in the last bytes of a block
-            at += room
-            continue
-        _, length, kind = struct.unpack("<IHB", content[at : at + 7])
-        part += content[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # whole, or its last part
-            found.append(Record.FromString(part))
-            part = b""
-    return found
 
 
 def history(offline) -> list[dict]:

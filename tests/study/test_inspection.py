@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmrdata.axes import AXES
 from cmrdata.cohorts.phantom.cohort import ES_FRAME, Phantom
 from cmrdata.cohorts.pooled import Pooled
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
-from cmrdata.subjects import AXES
 from cmrstudy.inspection import FIRST, groups, inspect, summary
 from support.fake_cohort import FakeCohort
 
@@ -49,8 +49,8 @@ def test_every_subject_is_listed_or_rejected(tmp_path):
     assert tuple(subjects.columns[: len(FIRST)]) == FIRST
     assert (subjects.ed_frame == 0).all() and (subjects.es_frame == 9).all()
     assert set(subjects.split) == {"train", "val", "test"}
-    assert set(subjects.age_band) <= set(AXES["age_band"]) and set(subjects.bmi_band) <= set(
-        AXES["bmi_band"]
+    assert set(subjects.age_band) <= set(AXES["age_band"].values) and set(subjects.bmi_band) <= set(
+        AXES["bmi_band"].values
     )
 
 
@@ -104,8 +104,8 @@ def test_group_counts_add_up_and_give_prevalence(tmp_path):
     subjects, _ = inspect(FakeCohort(144), tmp_path, volumes=False)
     table = groups(subjects).set_index("group")
     assert table.loc["all"].tolist() == [144, 72, 50.0]
-    for axis, bands in AXES.items():
-        assert table.subjects[[f"{axis}: {band}" for band in bands]].sum() == 144
+    for name, axis in AXES.items():
+        assert table.subjects[[f"{name}: {band}" for band in axis.values]].sum() == 144
     assert table.subjects[[name for name in table.index if "/" in name]].sum() == 144
     assert len(summary(subjects, pd.DataFrame({"subject": ["SYN0001"], "reason": ["gone"]}))) == 3
 

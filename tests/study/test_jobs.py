@@ -28,7 +28,8 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from cmrcls.fairness.grid import cells, read, study
+from cmrcls.fairness.classifier_runs import runs_below
+from cmrcls.fairness.grid import arrange, expected_runs
 from cmrstudy import jobs, runs
 from support import ROOT
 
@@ -46,7 +47,7 @@ from cmrstudy import overrides, runs
 
 @hydra.main(version_base="1.3", config_path="{CONF}", config_name="train")
 def main(cfg):
-    if (folder := runs.claim(overrides.asked(cfg))) is None:
+    if (folder := runs.claim(overrides.request(cfg))) is None:
         return None
     with runs.attempt(folder):
         (folder / "process").write_text(str(os.getpid()))
@@ -116,7 +117,7 @@ def python(
 def states(folder: Path) -> dict[int, str]:
     return {
         row.seed: row.state
-        for row in cells(study(read(folder / "runs" / "classifier"))).itertuples()
+        for row in expected_runs(arrange(runs_below(folder / "runs" / "classifier"))).itertuples()
     }
 
 

@@ -198,19 +198,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.random.default_rng(0).random((4, 20)), columns=[f"a column {k}" for k in range(20)]
     )
     wide.insert(0, "subgroup", ["Female, age in 60s, overweight, with heart failure"] * 4)
-    wide.attrs = {
-        "caption": "A wide table whose caption is longer than a phone's screen " * 2,
-        "warnings": ["Only 12 images."],
-    }
     long = pd.DataFrame(
         {"group": [f"F/60-70/obese/{k}" for k in range(60)], "value": np.arange(60) / 7}
     )
-    long.attrs = {"caption": "A long table"}
+    tables = [
+        report.Shown(
+            wide,
+            "A wide table whose caption is longer than a phone's screen " * 2,
+            ["Only 12 images."],
+        ),
+        report.Shown(long, "A long table"),
+    ]
     sections = [
         report.Section(
             "Is the classifier fairer?",
             ["A paragraph. " * 30],
-            [wide, long],
+            tables,
             [("Bars", png), ("Bars again", svg)],
             ["Underpowered."],
             {"command": "python evaluate.py", "fingerprint": "0123456789abcdef" * 8, "n": 2160},

@@ -7,6 +7,7 @@ import base64
 import re
 import subprocess
 import sys
+import tomllib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from matplotlib.text import Text
 
 from cmrdata.subjects import with_groups
 from cmrstudy import figures, report
+from support import ROOT
 from support.fake_cohort import FakeCohort
 
 ARMS = ("real", "real + 360", "synthetic only")
@@ -48,30 +50,6 @@ def table2() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def table1() -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            (axis, cell, kind, 10.0 + 7 * k, 0.5, 120, 300)
-            for axis in ("sex", "diagnosis")
-            for kind in ("Real - Real", "Real - Synthetic")
-            for k, cell in enumerate((f"{axis} A - A", f"{axis} A - B", f"{axis} B - B"))
-        ],
-        columns=["axis", "cell", "kind", "fid", "sd", "n", "subjects"],
-    )
-
-
-def adherence() -> pd.DataFrame:
-    return pd.DataFrame(
-        {
-            "metric": ["dice", "sex_accuracy"],
-            "real": [0.94, np.nan],
-            "synthetic": [0.87, np.nan],
-            "shuffled": [0.6, np.nan],
-            "n": [360, 0],
-        }
-    )
-
-
 def grid() -> Figure:
     image = np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8)
     mask = np.zeros((16, 16), np.uint8)
@@ -86,9 +64,6 @@ def grid() -> Figure:
 DRAWN = {
     "demographics": lambda: figures.demographics(subjects()),
     "demographics_unknown": lambda: figures.demographics(subjects(unknown=("sex", "age", "bmi"))),
-    "fid": lambda: figures.fid_heatmap(table1()),
-    "fid_none": lambda: figures.fid_heatmap(table1()[:0]),
-    "adherence": lambda: figures.adherence_bars(adherence()),
     "grid": grid,
 }
 
@@ -99,7 +74,7 @@ def test_figures_are_saved_in_both_formats_and_alike(name: str, tmp_path: Path) 
     assert png.name == "fig.1.png" and png.read_bytes().startswith(b"\x89PNG")
     assert svg.name == "fig.1.svg" and b"<svg" in svg.read_bytes()
     assert sorted(p.name for p in svg.parent.iterdir()) == ["fig.1.png", "fig.1.svg"]
-    if name == "fid":
+    if name == "demographics":
         again = figures.save(DRAWN[name](), tmp_path / "again")
         assert [p.read_bytes() for p in again] == [png.read_bytes(), svg.read_bytes()]
 
@@ -117,10 +92,6 @@ def test_demographics_counts_the_diseased_and_omits_unknown_axes() -> None:
     assert "Age (years)" in partly and "Female" not in partly and "Obese" not in partly
 
 
-def test_what_is_undefined_stays_visible() -> None:
-    assert "not known in this cohort" in words(figures.adherence_bars(adherence()))
-
-
 def test_overlay_colours_the_structures() -> None:
     mask = np.array([[0, 1], [2, 3]], np.uint8)
     assert figures.coloured(mask)[0, 0].tolist() == [0, 0, 0]
@@ -130,16 +101,15 @@ def test_overlay_colours_the_structures() -> None:
     assert len({tuple(colour) for colour in figures.overlay(image, mask).reshape(-1, 3)}) == 4
 
 
-def test_write_tables(tmp_path: Path) -> None:
+def test_a_table_is_written_for_machines_and_for_readers(tmp_path: Path) -> None:
     frame = pd.DataFrame({"metric_a": ["a & b", "c|d"], "value": [0.123456, np.nan]})
-    frame.attrs["warnings"] = ["Only 12 images."]
-    paths = report.write_tables(frame, tmp_path / "results", "table1", "50 % of 2 < 3")
+    table = report.Shown(frame, "50 % of 2 < 3", ["Only 12 images."])
+    paths = report.write_table(table, tmp_path / "results", "table1")
     assert [p.name for p in paths] == ["table1.csv", "table1.md", "table1.tex"]
     assert pd.read_csv(paths[0]).value[0] == 0.123456
-    assert (
-        "| c\\|d | n/a |" in paths[1].read_text()
-        and "> Note: Only 12 images." in paths[1].read_text()
-    )
+    text = paths[1].read_text()
+    assert text.startswith("**50 % of 2 < 3**") and "> Note: Only 12 images." in text
+    assert "| c\\|d | n/a |" in text
     tex = paths[2].read_text()
     assert (
         r"metric\_a & value \\" in tex
@@ -147,8 +117,35 @@ def test_write_tables(tmp_path: Path) -> None:
         and r"50 \% of 2 \textless{} 3" in tex
     )
     assert tex.index(r"\toprule") < tex.index(r"\midrule") < tex.index(r"\bottomrule")
-    shown = report.write_tables(frame, tmp_path, "t", "c", display=pd.DataFrame({"x": ["1 (2)"]}))
-    assert "| 1 (2) |" in shown[1].read_text() and "metric_a" in shown[0].read_text()
+    cells = report.Shown(pd.DataFrame({"x": ["1 (2)"]}), "c")
+    csv, md, _ = report.write_table(cells, tmp_path, "t", data=frame)
+    assert "| 1 (2) |" in md.read_text() and "metric_a" in csv.read_text()
+
+
+def test_write_tables_is_write_table_of_attrs(tmp_path: Path) -> None:
+    """It goes with `write_tables`."""
+    frame = pd.DataFrame({"x": [1.5]})
+    cells = frame.astype(str)
+    cells.attrs.update(warnings=["Only 12."], refused=["sex: unknown."])
+    notes = ["Only 12.", "Left out: sex: unknown."]
+    old = report.write_tables(frame, tmp_path / "a", "t", "A caption", display=cells)
+    new = report.write_table(
+        report.Shown(cells, "A caption", notes), tmp_path / "b", "t", data=frame
+    )
+    assert [p.read_bytes() for p in old] == [p.read_bytes() for p in new]
+
+
+def test_the_page_is_part_of_the_package() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    shipped = {
+        f"{package}/{name}" for package, names in settings["package-data"].items() for name in names
+    }
+    others = {
+        path.relative_to(ROOT / "src").as_posix()
+        for path in (ROOT / "src").glob("cmr*/**/*.*")
+        if path.suffix not in (".py", ".pyc")
+    }
+    assert {"cmrstudy/page.html", "cmrstudy/page.css"} <= others <= shipped
 
 
 class Page(HTMLParser):
@@ -167,10 +164,11 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def page(tmp_path: Path) -> str:
-    png, svg = figures.save(DRAWN["adherence"](), tmp_path / "adherence")
-    table = pd.DataFrame({NASTY: [NASTY, "b"], "value": [1.5, np.nan]})
-    table.attrs.update(
-        caption=f"Table 1 {NASTY}", warnings=["Only 12 images a side."], refused=["sex: unknown."]
+    png, svg = figures.save(DRAWN["grid"](), tmp_path / "grid")
+    table = report.Shown(
+        pd.DataFrame({NASTY: [NASTY, "b"], "value": [1.5, np.nan]}),
+        f"Table 1 {NASTY}",
+        ["Only 12 images a side.", "Left out: sex: unknown."],
     )
     sections = [
         report.Section(
@@ -181,7 +179,7 @@ def page(tmp_path: Path) -> str:
             sources={"fingerprint": NASTY, "n": ["2,160", 12]},
             answers=[f"An answer {NASTY}"],
         ),
-        ("Fairness", [], [], []),
+        report.Section("Fairness"),
         report.Section("Notes", warnings=["Underpowered."]),
     ]
     facts = {"command": ["python a.py", NASTY], "n": 12}
@@ -251,10 +249,10 @@ def test_long_tables_are_folded_and_words_stand_left() -> None:
         pd.DataFrame(
             {"group": ["a"] * n, "value": np.arange(n) / 7, "why": ["-"] * n, "none": [None] * n}
         )
-        for n in (report.LONG, report.LONG + 1)
+        for n in (report.LONG_TABLE, report.LONG_TABLE + 1)
     ]
     page = report.report_html([report.Section("a", tables=tables)], title="t", facts={})
-    assert page.count("<details>") == 1 and f"({report.LONG + 1} rows)" in page
+    assert page.count("<details>") == 1 and f"({report.LONG_TABLE + 1} rows)" in page
     assert page.index("<table>") < page.index("<details>")
     assert (
         page.count('<th scope="col" class="text">why</th>') == 2

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
+from cmrdata.plan_columns import PROVENANCE
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.store import Store, Writer
 from cmrdata.subjects import with_groups
-from cmrdata.synthetic import PROVENANCE
 
 AGES, BMIS = (52.0, 65.0, 74.0), (22.0, 27.0, 33.0)
 # neighbouring slices and frames
@@ -114,6 +114,7 @@ def fake_set(folder: Path, cohort: Store, *, count: int, pixels: int = 16, lost:
         "generator": "made up",
         "sampler": "unipc",
         "steps": 8,
+        "guides": "prompt",
         "plan": "made up",
     }
     writer = Writer(folder, pixels=pixels, settings=settings)

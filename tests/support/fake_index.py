@@ -1,20 +1,41 @@
-"""The index of a store without its pixels: 300 made-up people, nine rows of each who trains."""
+"""The index of a store without its pixels: 300 made-up people, nine rows of each who trains; and
+plans of it as their rows alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 
 import numpy as np
 import pandas as pd
 
 from cmrdata.subjects import split, with_groups
-from cmrgen.plan.recipes import balanced, copy, random_prompt
-from cmrgen.plan.sweeps import figures, sweep
+from cmrgen.plan import checking, from_table, recipes, sweeps
+from cmrgen.plan.rows import Plan
 
+Rows = Callable[..., pd.DataFrame]
+
+
+def rows_of(recipe: Callable[..., Plan]) -> Rows:
+    """A recipe whose rows alone are looked at."""
+
+    @wraps(recipe)
+    def rows(*args: object, **settings: object) -> pd.DataFrame:
+        return recipe(*args, **settings).rows
+
+    return rows
+
+
+def check(rows: pd.DataFrame, subjects: pd.DataFrame, index: pd.DataFrame) -> None:
+    checking.check(Plan(rows), subjects, index)
+
+
+balanced, copy = rows_of(recipes.balanced), rows_of(recipes.own_distribution)
+random_prompt, custom = rows_of(recipes.random_prompt), rows_of(from_table.read_plan)
+figures, sweep = rows_of(sweeps.paper_figures), rows_of(sweeps.one_mask)
 OFFSETS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]  # slices, frames
 GONE = ["F/60-70/obese/hf", "M/70+/normal/healthy"]
-PLANS: dict[str, Callable[..., pd.DataFrame]] = {
+PLANS: dict[str, Rows] = {
     "balanced": partial(balanced, count=50),
     "borrow": partial(balanced, count=50, missing="borrow"),
     "copy": partial(copy, count=50),

@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cmrgen.base.frozen import Base, load_base
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.base.stable_diffusion import NETWORKS, clip_to_open, clip_tower, open_to_clip
 from cmrgen.base.weights import ASSETS, KINDS
 from cmrgen.prompts import prompts

@@ -13,14 +13,16 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from cmrstudy.report import Section, Shown, write_table
+
 AUTHORS = "the authors' to write"
-COLUMNS = ["item", "CLAIM", "TRIPOD+AI", "STARD", "where", "there"]
+CHECKLIST_COLUMNS = ["item", "CLAIM", "TRIPOD+AI", "STARD", "where", "there"]
 
 
 class Item(NamedTuple):
     """What is asked for, its numbers in the three checklists, and where this report has it."""
 
-    asked: str
+    what: str
     claim: str
     tripod: str
     stard: str
@@ -218,8 +220,25 @@ ITEMS = (
 )
 
 
-def checklist(folder: Path) -> pd.DataFrame:
-    """COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
+def checklist_section(folder: Path) -> Section:
+    """The report's last section: the checklist, also written to `folder`."""
+    table = Shown(
+        checklist_table(folder),
+        "Items of CLAIM 2024, TRIPOD+AI and STARD 2015, and where they are found",
+    )
+    write_table(table, folder, "checklist")
+    return Section(
+        "Where is what a reviewer looks for?",
+        [
+            "What only the authors know is theirs to write; numbers are those of the checklists' "
+            "published items."
+        ],
+        tables=[table],
+    )
+
+
+def checklist_table(folder: Path) -> pd.DataFrame:
+    """CHECKLIST_COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
     authors.
 
     Args:
@@ -240,5 +259,5 @@ def checklist(folder: Path) -> pd.DataFrame:
             if item.files
             else "elsewhere"
         )
-        rows.append((item.asked, item.claim, item.tripod, item.stard, where, there))
-    return pd.DataFrame(rows, columns=COLUMNS)
+        rows.append((item.what, item.claim, item.tripod, item.stard, where, there))
+    return pd.DataFrame(rows, columns=CHECKLIST_COLUMNS)

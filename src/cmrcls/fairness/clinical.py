@@ -11,13 +11,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cmrcls.fairness.disparities import measured
-from cmrcls.fairness.metrics import Metric, Predicted, Scored, mean_of
+from cmrcls.fairness.metrics import METRICS, Metric, Predicted, Scored, mean_of
+from cmrcls.fairness.options import check_specificity
 from cmrcls.fairness.study import Study, Tuned
+from cmrcls.fairness.subgroup_metrics import subgroup_table
 
-AT = ("sensitivity", "specificity", "ppv", "npv")
+Array = npt.NDArray[Any]
+OPERATING_METRICS = ("sensitivity", "specificity", "ppv", "npv")
 BENEFIT_COLUMNS = [
     "arm",
     "threshold",
@@ -28,8 +31,8 @@ BENEFIT_COLUMNS = [
     "raw_net_benefit",
     "holds",
 ]
-THRESHOLDS = 40  # of the decision curve
-LIMIT = 1e-6  # probabilities nearer to 0 or 1 are taken for that
+CURVE_POINTS = 40  # of the decision curve
+NEAREST_PROBABILITY = 1e-6  # probabilities nearer to 0 or 1 are taken for that
 
 
 class Chosen(NamedTuple):
@@ -37,14 +40,6 @@ class Chosen(NamedTuple):
 
     study: Study
     thresholds: pd.DataFrame  # run, fold, threshold, negatives (of validation)
-
-
-def check_specificity(specificity: float) -> None:
-    """Raises ValueError unless it is a share."""
-    if not isinstance(specificity, int | float) or not 0 < specificity < 1:
-        raise ValueError(
-            f"specificity={specificity}: it takes a share between 0 and 1, such as 0.9"
-        )
 
 
 def at_specificity(study: Study, specificity: float) -> Chosen:
@@ -75,7 +70,7 @@ def at_specificity(study: Study, specificity: float) -> Chosen:
     return Chosen(study._replace(decision=decision), pd.DataFrame(rows))
 
 
-def _folds(study: Study) -> Sequence[tuple[int, Any, np.ndarray, Tuned]]:
+def _folds(study: Study) -> Sequence[tuple[int, Any, Array, Tuned]]:
     """Every run and fold, with the places of its test subjects and its validation."""
     of = (
         study.subjects.fold if "fold" in study.subjects else pd.Series(np.nan, study.subjects.index)
@@ -98,11 +93,21 @@ def _threshold(tuned: Tuned, specificity: float) -> float:
 def operating_table(
     study: Study, *, specificity: float, axes: Sequence[str], resamples: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(AT per single subgroup and arm at thresholds for a specificity, as
-    disparities.SUBGROUP_COLUMNS; the thresholds)."""
+    """OPERATING_METRICS per single subgroup and arm at thresholds for a specificity.
+
+    Args:
+        study: the predictions.
+        specificity: in (0, 1).
+        axes: further columns whose values are subgroups.
+        resamples: of the bootstrap.
+        seed: of it.
+
+    Returns:
+        (SUBGROUP_COLUMNS and asked, the specificity; the thresholds).
+    """
     chosen = at_specificity(study, specificity)
-    kinds = {name: name for name in AT}
-    table = measured(chosen.study, kinds, axes=axes, resamples=resamples, seed=seed)
+    metrics = {name: METRICS[name] for name in OPERATING_METRICS}
+    table = subgroup_table(chosen.study, metrics, axes=axes, resamples=resamples, seed=seed)
     runs = chosen.study.runs.iloc[chosen.thresholds.run].reset_index(drop=True)
     return table.assign(asked=specificity), pd.concat(
         [runs, chosen.thresholds.drop(columns="run")], axis=1
@@ -115,22 +120,6 @@ def no_threshold(study: Study) -> str:
     if not study.validation or lacking:
         return "a run has no healthy validation subject"
     return ""
-
-
-def threshold_cells(thresholds: pd.DataFrame) -> pd.DataFrame:
-    """Per arm the mean threshold and its range over runs and folds."""
-    rows = []
-    for arm, own in thresholds.groupby("arm", sort=False):
-        low, mean, high = own.threshold.min(), own.threshold.mean(), own.threshold.max()
-        rows.append(
-            {
-                "arm": arm,
-                "chosen": len(own),
-                "threshold (range)": f"{mean:.3f} ({low:.3f} to {high:.3f})",
-                "healthy validation subjects (fewest)": int(own.negatives.min()),
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def recalibrated(study: Study) -> Study:
@@ -152,28 +141,29 @@ def recalibrated(study: Study) -> Study:
     return study._replace(probability=probability)
 
 
-def _odds(probability: np.ndarray) -> np.ndarray:
-    kept = np.clip(probability, LIMIT, 1 - LIMIT)
-    return np.log(kept / (1 - kept))
+def _odds(probability: Array) -> Array:
+    kept = np.clip(probability, NEAREST_PROBABILITY, 1 - NEAREST_PROBABILITY)
+    odds: Array = np.log(kept / (1 - kept))
+    return odds
 
 
-def thresholds_of(prevalence: float) -> np.ndarray:
-    """(THRESHOLDS,) risks at which somebody might act: from a quarter of the prevalence to one
+def thresholds_of(prevalence: float) -> Array:
+    """(CURVE_POINTS,) risks at which somebody might act: from a quarter of the prevalence to one
     half."""
-    return np.geomspace(min(prevalence / 4, 0.1), 0.5, THRESHOLDS)
+    return np.geomspace(min(prevalence / 4, 0.1), 0.5, CURVE_POINTS)
 
 
 def net_benefit(threshold: float) -> Metric:
     """True positives less false ones weighed by the threshold's odds, per subject (Vickers & Elkin
     2006), as a metric."""
 
-    def scored(given: Predicted) -> Scored:
+    def score(given: Predicted) -> Scored:
         sick = given.label.astype(bool)[:, None]
         return mean_of(
             (given.probability >= threshold) * np.where(sick, 1.0, -threshold / (1 - threshold))
         )
 
-    return scored
+    return Metric("net benefit", score, limits=(-np.inf, 1))
 
 
 def decision_curve(study: Study, *, resamples: int, seed: int) -> pd.DataFrame:
@@ -181,15 +171,13 @@ def decision_curve(study: Study, *, resamples: int, seed: int) -> pd.DataFrame:
     BENEFIT_COLUMNS."""
     prevalence = float(study.subjects.label.mean())
     points = thresholds_of(prevalence)
-    kinds = {f"{point:.6f}": net_benefit(point) for point in points}
-    options: dict[str, Any] = {
-        "everybody": True,
-        "limits": (-np.inf, prevalence),
-        "resamples": resamples,
-        "seed": seed,
+    metrics = {
+        f"{point:.6f}": net_benefit(point)._replace(limits=(-np.inf, prevalence))
+        for point in points
     }
-    table = measured(recalibrated(study), kinds, **options)
-    raw = measured(study, kinds, **options).set_index(["arm", "metric"])["mean"]
+    options: dict[str, Any] = {"everybody": True, "resamples": resamples, "seed": seed}
+    table = subgroup_table(recalibrated(study), metrics, **options)
+    raw = subgroup_table(study, metrics, **options).set_index(["arm", "metric"])["mean"]
     threshold = table.metric.astype(float)
     return table.assign(
         threshold=threshold,
@@ -199,7 +187,7 @@ def decision_curve(study: Study, *, resamples: int, seed: int) -> pd.DataFrame:
     )[BENEFIT_COLUMNS]
 
 
-def useful(curve: pd.DataFrame) -> pd.DataFrame:
+def useful_thresholds(curve: pd.DataFrame) -> pd.DataFrame:
     """Per arm, between which thresholds its net benefit is larger than treating all or nobody: arm,
     from, to, best."""
     rows = []

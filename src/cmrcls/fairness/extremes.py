@@ -15,14 +15,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import sparse
 
-from cmrcls.fairness.study import Axis, Level
+from cmrcls.fairness.levels import Level
+from cmrcls.fairness.subgroups import Crossing, Division
 
+Array = npt.NDArray[Any]
 # subjects' worth of the common variance in each subgroup's own: one of three subjects has none to
 # speak of
 PRIOR = 10
-BATCH = 64  # permutations together
+PERMUTATIONS_AT_ONCE = 64  # permutations together
 SHARES = np.r_[np.linspace(0, 1, 13), 1.25, 1.6, 2.0, 3.0]  # of what subgroups were observed apart
 RATES = ("balanced_accuracy", "sensitivity", "false_positive_rate", "selection_rate")
 
@@ -31,9 +34,9 @@ class Rates(NamedTuple):
     """A rate in K subgroups and A arms as observed (first) and with permuted subgroups (the
     others)."""
 
-    rate: np.ndarray  # (1 + B, K, A); NaN where a subgroup lacks what it needs
-    variance: np.ndarray  # (1 + B, K, A) of chance in subjects
-    whole: np.ndarray  # (A,) of all subgroups together: what permuted ones scatter around
+    rate: Array  # (1 + B, K, A); NaN where a subgroup lacks what it needs
+    variance: Array  # (1 + B, K, A) of chance in subjects
+    whole: Array  # (A,) of all subgroups together: what permuted ones scatter around
 
 
 class Trained(NamedTuple):
@@ -41,16 +44,16 @@ class Trained(NamedTuple):
     subgroup's mean."""
 
     variance: float
-    draws: np.ndarray  # (B,) as it might have been estimated
+    draws: Array  # (B,) as it might have been estimated
 
 
 class Part(NamedTuple):
     """A rate of an arm in K subgroups, with its chance."""
 
-    rate: np.ndarray  # (K,)
-    variance: np.ndarray  # (K,) of chance in subjects
-    noise: np.ndarray  # (B, K) what equal subgroups would deviate by
-    spread: np.ndarray  # (B, K) variances with permuted subgroups
+    rate: Array  # (K,)
+    variance: Array  # (K,) of chance in subjects
+    noise: Array  # (B, K) what equal subgroups would deviate by
+    spread: Array  # (B, K) variances with permuted subgroups
     trained: Trained
 
 
@@ -58,13 +61,14 @@ class Curve(NamedTuple):
     """What is observed on average, for subgroups drawn together or apart by SHARES; both
     (len(SHARES),)."""
 
-    observed: np.ndarray  # rises
-    true: np.ndarray
+    observed: Array  # rises
+    true: Array
 
-    def freed(self, observed: np.ndarray | float) -> np.ndarray:
+    def freed(self, observed: Array | float) -> Array:
         """The true values that give what was observed; where equal subgroups give more, theirs."""
         beyond = np.maximum(np.asarray(observed) - self.observed[-1], 0)
-        return np.interp(observed, self.observed, self.true) + beyond
+        freed: Array = np.interp(observed, self.observed, self.true) + beyond
+        return freed
 
 
 class Gap(NamedTuple):
@@ -80,7 +84,7 @@ class Gap(NamedTuple):
     between_sd: float  # between subgroups, less chance
     where: int  # the part that has the gap
     # the subgroups' rates (K,) drawn together so far that the gap is `corrected`
-    parts: list[np.ndarray]
+    parts: list[Array]
     curve: Curve
 
 
@@ -91,11 +95,11 @@ class Lowest(NamedTuple):
     expected: float  # the worst of equal subgroups of these sizes: the mean
     p: float  # share of those at least as low
     corrected: float
-    rates: np.ndarray  # (K,) drawn together so far that the worst is `corrected`
-    weight: np.ndarray  # (K,) of the subgroups in their centre
+    rates: Array  # (K,) drawn together so far that the worst is `corrected`
+    weight: Array  # (K,) of the subgroups in their centre
     curve: Curve  # of how far the worst lies below the centre
 
-    def freed(self, rates: np.ndarray) -> np.ndarray:
+    def freed(self, rates: Array) -> Array:
         """The worst (R,) of drawn rates (R, K), each less the bias, around the centre of its own
         draw."""
         centre = rates @ self.weight
@@ -103,14 +107,14 @@ class Lowest(NamedTuple):
 
 
 def shuffled(
-    decided: np.ndarray,
-    label: np.ndarray,
-    axes: Sequence[Axis],
+    decided: Array,
+    label: Array,
+    divided: Sequence[Division],
     *,
-    fold: np.ndarray | None,
+    fold: Array | None,
     permutations: int,
     rng: np.random.Generator,
-) -> dict[str, dict[str, Rates]]:
+) -> dict[Crossing, dict[str, Rates]]:
     """RATES by axis, as observed and with subgroups permuted among the subjects.
 
     Permuted is within true label and fold, for the selection rate within the fold: equal selection
@@ -120,67 +124,87 @@ def shuffled(
     Args:
         decided: (n, A) share of an arm's runs that call the subject diseased.
         label: (n,) 0 or 1.
-        axes: which subgroups.
+        divided: the subjects along each axis.
         fold: (n,) in which a subject was tested; None without folds.
         permutations: how many.
         rng: the source of chance.
 
-    Returns: axis title -> rate -> Rates.
+    Returns:
+        Crossing -> rate -> Rates.
     """
-    found: dict[str, dict[str, Rates]] = {}
-    together: dict[bytes, list[Axis]] = {}
-    for axis in axes:
-        together.setdefault((axis.codes >= 0).tobytes(), []).append(axis)
-    for some in together.values():
-        known = some[0].codes >= 0
-        values = np.concatenate([decided[known], decided[known] ** 2], axis=1).astype(np.float32)
-        cells, cell = np.unique(
-            np.stack([a.codes[known] for a in some], axis=1), axis=0, return_inverse=True
+    rates: dict[Crossing, dict[str, Rates]] = {}
+    together: dict[bytes, list[Division]] = {}
+    for division in divided:
+        together.setdefault((division.codes >= 0).tobytes(), []).append(division)
+    for alike in together.values():
+        rates |= _shuffled_alike(
+            decided,
+            label.astype(int),
+            alike,
+            within=np.zeros(len(label), int) if fold is None else fold.astype(int),
+            permutations=permutations,
+            rng=rng,
         )
-        sick = label[known].astype(int)
-        within = np.zeros(known.sum(), int) if fold is None else fold[known].astype(int)
-        options: dict[str, Any] = {"permutations": permutations, "rng": rng}
-        by_label = _sums(
-            values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options
+    return rates
+
+
+def _shuffled_alike(
+    decided: Array,
+    sick: Array,
+    divided: Sequence[Division],
+    *,
+    within: Array,
+    permutations: int,
+    rng: np.random.Generator,
+) -> dict[Crossing, dict[str, Rates]]:
+    """`shuffled` of axes along which the same subjects are known, permuted together within label and
+    the strata `within` (n,)."""
+    known = divided[0].codes >= 0
+    decided, sick, within = decided[known], sick[known], within[known]
+    codes = np.stack([division.codes[known] for division in divided], axis=1)
+    values = np.concatenate([decided, decided**2], axis=1).astype(np.float32)
+    cells, cell = np.unique(codes, axis=0, return_inverse=True)
+    options: dict[str, Any] = {"permutations": permutations, "rng": rng}
+    by_label = _sums(values, 2 * cell + sick, 2 * len(cells), within=2 * within + sick, **options)
+    every = _sums(values, cell, len(cells), within=within, **options)
+    counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
+    rates: dict[Crossing, dict[str, Rates]] = {}
+    for division, column in zip(divided, cells.T, strict=True):
+        # (K, cells)
+        into = (column == np.arange(len(division.names))[:, None]).astype(np.float32)
+        of = into @ counts  # (K, 2): healthy, diseased
+        tpr, fpr = (
+            _rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0)
         )
-        every = _sums(values, cell, len(cells), within=within, **options)
-        counts = np.bincount(2 * cell + sick, minlength=2 * len(cells)).reshape(-1, 2)
-        for k, axis in enumerate(some):
-            # (K, cells)
-            into = (cells[:, k] == np.arange(len(axis.names))[:, None]).astype(np.float32)
-            of = into @ counts  # (K, 2): healthy, diseased
-            tpr, fpr = (
-                _rates(np.einsum("kc,bcv->bkv", into, by_label[:, c::2]), of[:, c]) for c in (1, 0)
-            )
-            found[axis.title] = {
-                "balanced_accuracy": Rates(
-                    (tpr.rate + 1 - fpr.rate) / 2,
-                    (tpr.variance + fpr.variance) / 4,
-                    (tpr.whole + 1 - fpr.whole) / 2,
-                ),
-                "sensitivity": tpr,
-                "false_positive_rate": fpr,
-                "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
-            }
-    return found
+        rates[division.axis] = {
+            "balanced_accuracy": Rates(
+                (tpr.rate + 1 - fpr.rate) / 2,
+                (tpr.variance + fpr.variance) / 4,
+                (tpr.whole + 1 - fpr.whole) / 2,
+            ),
+            "sensitivity": tpr,
+            "false_positive_rate": fpr,
+            "selection_rate": _rates(np.einsum("kc,bcv->bkv", into, every), of.sum(axis=1)),
+        }
+    return rates
 
 
 def _sums(
-    values: np.ndarray,
-    codes: np.ndarray,
+    values: Array,
+    codes: Array,
     count: int,
     *,
-    within: np.ndarray,
+    within: Array,
     permutations: int,
     rng: np.random.Generator,
-) -> np.ndarray:
+) -> Array:
     """Sums (1 + B, count, columns) of values (n, columns) by code: as they are, then with subjects
     permuted `within`."""
-    n, found = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
+    n, sums = len(values), np.empty((1 + permutations, count, values.shape[1]), np.float32)
     order, ends = np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes, minlength=count))
     strata = [np.flatnonzero(within == stratum) for stratum in np.unique(within)]
-    for start in range(0, 1 + permutations, BATCH):
-        size = min(BATCH, 1 + permutations - start)
+    for start in range(0, 1 + permutations, PERMUTATIONS_AT_ONCE):
+        size = min(PERMUTATIONS_AT_ONCE, 1 + permutations - start)
         who = np.empty((size, n), np.int32)
         for places in strata:
             who[:, places] = rng.permuted(np.tile(places.astype(np.int32), (size, 1)), axis=1)
@@ -190,11 +214,11 @@ def _sums(
         pick = sparse.csr_array(
             (np.ones(size * n, np.float32), who[:, order].ravel(), rows), shape=(size * count, n)
         )
-        found[start : start + size] = (pick @ values).reshape(size, count, -1)
-    return found
+        sums[start : start + size] = (pick @ values).reshape(size, count, -1)
+    return sums
 
 
-def _rates(sums: np.ndarray, count: np.ndarray) -> Rates:
+def _rates(sums: Array, count: Array) -> Rates:
     """From sums (1 + B, K, 2 A) of values and of their squares, and subjects (K,) per subgroup."""
     n = np.where(count > 0, count, np.nan)[:, None].astype(float)
     total, squares = np.split(sums.astype(float), 2, axis=2)
@@ -207,12 +231,15 @@ def _rates(sums: np.ndarray, count: np.ndarray) -> Rates:
     return Rates(rate, variance, whole[0, 0])
 
 
-def part(
-    rates: Rates, arm: int, who: np.ndarray, *, trained: Trained, dispersion: float = 1.0
-) -> Part:
-    """An arm's subgroups `who` (positions) of Rates.
+def part(rates: Rates, arm: int, who: Array, *, trained: Trained, dispersion: float = 1.0) -> Part:
+    """A rate of an arm in some subgroups, with its chance.
 
-    `dispersion`: by which chance between folds exceeds that of subjects.
+    Args:
+        rates: of all arms and subgroups.
+        arm: its place.
+        who: positions of the subgroups.
+        trained: the chance of training.
+        dispersion: by which chance between folds exceeds that of subjects.
     """
     own = rates.variance[0, who, arm] * dispersion
     spread = rates.variance[1:, who, arm] * dispersion
@@ -221,7 +248,7 @@ def part(
 
 
 def trained(
-    levels: Sequence[Level], scores: np.ndarray, *, draws: int, rng: np.random.Generator
+    levels: Sequence[Level], scores: Array, *, draws: int, rng: np.random.Generator
 ) -> Trained:
     """How much training moves subgroups apart, from how replicates order them differently.
 
@@ -236,15 +263,15 @@ def trained(
         draws: how many.
         rng: the source of chance.
     """
-    total, drawn, k = 0.0, np.zeros(draws), scores.shape[1]
+    total, variances, k = 0.0, np.zeros(draws), scores.shape[1]
     for level in levels:
         apart = level.parts @ scores
         apart -= apart.mean(axis=1, keepdims=True)
         variance = level.factor * float((apart**2).sum(axis=0).mean()) * k / max(k - 1, 1)
         freedom = max(1, level.freedom * (k - 1))
         total += variance
-        drawn += variance * rng.chisquare(freedom, draws) / freedom
-    return Trained(total, drawn)
+        variances += variance * rng.chisquare(freedom, draws) / freedom
+    return Trained(total, variances)
 
 
 def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap:
@@ -256,7 +283,7 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
         rng: the source of the chance of training.
     """
     noises = [_noise(one, rng) for one in parts]
-    found = [float(np.ptp(one.rate)) for one in parts]
+    gaps = [float(np.ptp(one.rate)) for one in parts]
     chance = np.max([np.ptp(noise, axis=1) for noise in noises], axis=0)
     apart, above, most, limits = [], [], [], []
     for one, noise in zip(parts, noises, strict=True):
@@ -274,13 +301,13 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
     reach = float(np.quantile(null, level, method="higher"))
     low = max(float((difference - reach * error).max()) for difference, error in apart)
     low = max(0.0, low)
-    where = int(np.argmax(found))
+    where = int(np.argmax(gaps))
     widest = parts[where]
     between = widest.rate.var(ddof=1) - (widest.variance + widest.trained.variance).mean()
-    curve, moved = _drawn_together(parts, noises, found[where])
-    corrected = min(float(curve.freed(found[where])), found[where])
+    curve, moved = _drawn_together(parts, noises, gaps[where])
+    corrected = min(float(curve.freed(gaps[where])), gaps[where])
     return Gap(
-        found[where],
+        gaps[where],
         float(chance.mean()),
         float(np.quantile(chance, 0.95)),
         p,
@@ -295,7 +322,8 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
 
 
 def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
-    """The worst subgroup of a rate of which more is better."""
+    """The worst subgroup of a rate of which more is better; `rng` is the source of the chance of
+    training."""
     noise, weight = _noise(one, rng), _weight(one)
     centre = float(weight @ one.rate)
     worst, observed = centre + noise.min(axis=1), float(one.rate.min())
@@ -312,19 +340,22 @@ def lowest(one: Part, *, rng: np.random.Generator) -> Lowest:
     )
 
 
-def _noise(one: Part, rng: np.random.Generator) -> np.ndarray:
+def _noise(one: Part, rng: np.random.Generator) -> Array:
     """(B, K) what equal subgroups deviate by: permuted subjects, to each subgroup's own variance,
     and training."""
     usual = one.spread.mean(axis=0)
     scale = np.sqrt(np.divide(one.variance, usual, out=np.ones_like(usual), where=usual > 0))
-    return one.noise * scale + np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
+    training = np.sqrt(one.trained.variance) * rng.standard_normal(one.noise.shape)
+    noise: Array = one.noise * scale + training
+    return noise
 
 
-def _weight(one: Part) -> np.ndarray:
+def _weight(one: Part) -> Array:
     """(K,) of the subgroups in their common mean, the surer ones counting more."""
     variance = one.variance + one.trained.variance
     weight = 1 / variance if (variance > 0).all() else np.ones_like(variance)
-    return weight / weight.sum()
+    share: Array = weight / weight.sum()
+    return share
 
 
 def _centre(one: Part) -> float:
@@ -332,8 +363,8 @@ def _centre(one: Part) -> float:
 
 
 def _drawn_together(
-    parts: Sequence[Part], noises: Sequence[np.ndarray], observed: float
-) -> tuple[Curve, list[np.ndarray]]:
+    parts: Sequence[Part], noises: Sequence[Array], observed: float
+) -> tuple[Curve, list[Array]]:
     """What gap is observed of subgroups drawn towards their centre, and the rates that on average
     give this one.
 
@@ -342,7 +373,7 @@ def _drawn_together(
     """
     centres = [_centre(one) for one in parts]
 
-    def rates(share: float) -> list[np.ndarray]:
+    def rates(share: float) -> list[Array]:
         return [
             centre + share * (one.rate - centre) for one, centre in zip(parts, centres, strict=True)
         ]
@@ -357,7 +388,7 @@ def _drawn_together(
     return curve, rates(min(1.0, float(curve.freed(observed)) / observed) if observed > 0 else 0.0)
 
 
-def _over(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+def _over(above: Array, below: Array) -> Array:
     """A quotient: 0 / 0 is 0, anything else over 0 infinite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(above > 0, above / below, 0.0)

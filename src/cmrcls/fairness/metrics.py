@@ -9,34 +9,24 @@ influences, whatever the metric.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-METRICS = {  # column -> words for readers
-    "balanced_accuracy": "balanced accuracy",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-    "ppv": "PPV",
-    "npv": "NPV",
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "brier": "Brier score",
-    "ece": "ECE",
-    "selection_rate": "selection rate",
-}
+Array = npt.NDArray[Any]
+
 BINS = 10  # of equal width over [0, 1], for ECE and the calibration plot
-THRESHOLD = 0.5  # decision = the likelier class, as in training
 
 
 class Predicted(NamedTuple):
     """What T runs say of n subjects."""
 
-    label: np.ndarray  # (n,) 0 or 1
-    decision: np.ndarray  # (n, T) 0 or 1
-    probability: np.ndarray  # (n, T) of disease
+    label: Array  # (n,) 0 or 1
+    decision: Array  # (n, T) 0 or 1
+    probability: Array  # (n, T) of disease
 
-    def of(self, who: np.ndarray) -> Predicted:
+    def of(self, who: Array) -> Predicted:
         """The same of some subjects (n,) bool or their positions."""
         return Predicted(self.label[who], self.decision[who], self.probability[who])
 
@@ -44,15 +34,25 @@ class Predicted(NamedTuple):
 class Scored(NamedTuple):
     """A metric of T runs."""
 
-    value: np.ndarray  # (T,); NaN where a run has none
-    influence: np.ndarray  # (n, T); sums to 0 over subjects
+    value: Array  # (T,); NaN where a run has none
+    influence: Array  # (n, T); sums to 0 over subjects
     rests_on: int  # subjects that decide it: of the rarer kind where it needs two kinds
 
 
-Metric = Callable[[Predicted], Scored]
+class Metric(NamedTuple):
+    """What a table says of a metric, and how it is measured."""
+
+    title: str  # for readers
+    score: Callable[[Predicted], Scored]
+    of_probabilities: bool = False  # else of decisions
+    remark: str = ""  # behind the title, where the report says what it is of
+    # an interval of its logarithmic odds stays between 0 and 1 where the plain one would not
+    by_odds: bool = False
+    limits: tuple[float, float] = (0, 1)  # what it can be
+    reported: bool = True  # in the tables of metrics; others are rates that a gap is made of
 
 
-def balanced_accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
+def balanced_accuracy(label: Array, predicted: Array) -> float:
     """(TPR + TNR) / 2 (paper eq. 1); NaN when `label` lacks a class, where sklearn would quietly
     average one recall."""
     label, predicted = np.asarray(label), np.asarray(predicted)
@@ -62,12 +62,17 @@ def balanced_accuracy(label: np.ndarray, predicted: np.ndarray) -> float:
     return float(np.mean(recalls))
 
 
-def scores(given: Predicted) -> dict[str, np.ndarray]:
-    """Every metric of METRICS, each (T,)."""
-    return {name: scored(name, given).value for name in METRICS}
+def reported() -> list[str]:
+    """The metrics of METRICS that tables show, in their order."""
+    return [name for name, metric in METRICS.items() if metric.reported]
 
 
-def scored(kind: str | Metric, given: Predicted) -> Scored:
+def all_scores(given: Predicted) -> dict[str, Array]:
+    """Every reported metric, each (T,)."""
+    return {name: scored(name, given).value for name in reported()}
+
+
+def scored(metric: str | Metric, given: Predicted) -> Scored:
     """A metric with the subjects' influence on it.
 
     AUPRC is the average precision, without interpolation. ECE: |mean probability - share of
@@ -75,17 +80,18 @@ def scored(kind: str | Metric, given: Predicted) -> Scored:
     [0.9, 1], weighted by the bin's share of subjects.
 
     Args:
-        kind: name of METRICS, false_positive_rate, or a metric of one's own.
-        given: decisions and probabilities; without subjects of a kind that the metric needs, or a
-            run without predictions of that kind, its value and influence are NaN.
+        metric: a name of METRICS, or one that is no row of it.
+        given: decisions and probabilities.
+
+    Returns:
+        The scores; NaN without subjects of a kind that the metric needs, or where a run has no
+        predictions of that kind.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (_KINDS[kind] if isinstance(kind, str) else kind)(given)
+        return (METRICS[metric] if isinstance(metric, str) else metric).score(given)
 
 
-def reliability(
-    label: np.ndarray, probability: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def reliability(label: Array, probability: Array) -> tuple[Array, Array, Array]:
     """Per bin of the probability of disease: its mean, the share of positives, and how many; each
     (BINS,), NaN if empty."""
     where = _bin(probability)
@@ -96,7 +102,7 @@ def reliability(
         return predicted / count, sick / count, count.astype(int)
 
 
-def _share(right: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _share(right: Array, among: Array) -> tuple[Array, Array]:
     """Share of `right` (n, T) among the subjects (n,) or (n, T) bool, and its influence."""
     among = np.broadcast_to(among if among.ndim == 2 else among[:, None], right.shape)
     count = among.sum(axis=0).astype(float)
@@ -147,7 +153,7 @@ def _brier(given: Predicted) -> Scored:
     return mean_of(squared)
 
 
-def mean_of(each: np.ndarray) -> Scored:
+def mean_of(each: Array) -> Scored:
     """The mean over subjects of what each adds (n, T), as a metric."""
     n = len(each)
     value = each.sum(axis=0) / np.float64(n)
@@ -176,14 +182,12 @@ def _auprc(given: Predicted) -> Scored:
 class _Steps(NamedTuple):
     """The distinct scores of a run from the highest down."""
 
-    step: np.ndarray  # (n,) of each subject
-    sick: np.ndarray  # (steps,) positives, negatives there
-    well: np.ndarray
+    step: Array  # (n,) of each subject
+    sick: Array  # (steps,) positives, negatives there
+    well: Array
 
 
-def _by_rank(
-    given: Predicted, of: Callable[[np.ndarray, _Steps], tuple[float, np.ndarray]]
-) -> Scored:
+def _by_rank(given: Predicted, of: Callable[[Array, _Steps], tuple[float, Array]]) -> Scored:
     sick = given.label.astype(bool)
     positives = int(sick.sum())
     value, influence = (
@@ -196,7 +200,7 @@ def _by_rank(
     return Scored(value, influence, min(positives, len(sick) - positives))
 
 
-def _steps(sick: np.ndarray, score: np.ndarray) -> _Steps:
+def _steps(sick: Array, score: Array) -> _Steps:
     order = np.argsort(-score, kind="stable")
     step = np.empty(len(score), int)
     step[order] = np.cumsum(np.r_[0, np.diff(score[order]) != 0])
@@ -204,7 +208,7 @@ def _steps(sick: np.ndarray, score: np.ndarray) -> _Steps:
     return _Steps(step, positive, every - positive)
 
 
-def _auroc_of(sick: np.ndarray, steps: _Steps) -> tuple[float, np.ndarray]:
+def _auroc_of(sick: Array, steps: _Steps) -> tuple[float, Array]:
     positives, negatives = steps.sick.sum(), steps.well.sum()
     below = (negatives - np.cumsum(steps.well) + steps.well / 2) / negatives
     above = (np.cumsum(steps.sick) - steps.sick / 2) / positives
@@ -213,34 +217,45 @@ def _auroc_of(sick: np.ndarray, steps: _Steps) -> tuple[float, np.ndarray]:
     return float(value), each / np.where(sick, positives, negatives)
 
 
-def _auprc_of(sick: np.ndarray, steps: _Steps) -> tuple[float, np.ndarray]:
+def _auprc_of(sick: Array, steps: _Steps) -> tuple[float, Array]:
     positives = steps.sick.sum()
     reached = np.cumsum(steps.sick + steps.well)
     precision = np.cumsum(steps.sick) / reached
     value = (steps.sick * precision).sum() / positives
     # a subject more moves the precision of every step from its own down
     up, down = (
-        np.cumsum(part[::-1])[::-1]
-        for part in (steps.sick / reached, steps.sick * precision / reached)
+        np.cumsum(moved[::-1])[::-1]
+        for moved in (steps.sick / reached, steps.sick * precision / reached)
     )
     each = sick * (precision[steps.step] - value + up[steps.step]) - down[steps.step]
     return float(value), each / positives
 
 
-def _bin(probability: np.ndarray) -> np.ndarray:
-    return np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
+def _bin(probability: Array) -> Array:
+    """The bin of each probability."""
+    bins: Array = np.minimum((np.asarray(probability) * BINS).astype(int), BINS - 1)
+    return bins
 
 
-_KINDS: dict[str, Metric] = {
-    "balanced_accuracy": _balanced_accuracy,
-    "sensitivity": _sensitivity,
-    "specificity": _specificity,
-    "false_positive_rate": _false_positive_rate,
-    "ppv": _ppv,
-    "npv": _npv,
-    "auroc": _auroc,
-    "auprc": _auprc,
-    "brier": _brier,
-    "ece": _ece,
-    "selection_rate": _selection_rate,
+# A row here is all that a metric needs: tables, dashboards and the report read it. Rows may be
+# added from outside: METRICS["f1"] = Metric("F1", function).
+METRICS: dict[str, Metric] = {
+    "balanced_accuracy": Metric("balanced accuracy", _balanced_accuracy),
+    "sensitivity": Metric("sensitivity", _sensitivity),
+    "specificity": Metric("specificity", _specificity),
+    "ppv": Metric("PPV", _ppv),
+    "npv": Metric("NPV", _npv),
+    "auroc": Metric("AUROC", _auroc, of_probabilities=True, by_odds=True),
+    "auprc": Metric(
+        "AUPRC", _auprc, of_probabilities=True, remark="average precision", by_odds=True
+    ),
+    "brier": Metric("Brier score", _brier, of_probabilities=True),
+    "ece": Metric(
+        "ECE",
+        _ece,
+        of_probabilities=True,
+        remark=f"{BINS} bins of equal width of the probability of disease",
+    ),
+    "selection_rate": Metric("selection rate", _selection_rate),
+    "false_positive_rate": Metric("false positive rate", _false_positive_rate, reported=False),
 }

@@ -11,22 +11,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrcls.fairness.grid import Study
-from cmrcls.fairness.study import SUBGROUPS
+from cmrcls.fairness.grid import Grid
+from cmrdata.axes import AXES, CONDITIONS, DIAGNOSES, axes_in, bands_in
 from cmrdata.store import Store
-from cmrdata.subjects import CONDITIONS, DIAGNOSES, further_columns
-from cmrstudy.report import Section, write_tables
+from cmrdata.subjects import further_columns
 
-FEW = 10  # smaller counts of people with an attribute are not printed
+MIN_COUNT = 10  # smaller counts of people with an attribute are not printed
 SPLITS = {"train": "training", "val": "validation", "test": "test"}
 CLASSES = {0: "healthy", 1: "diseased"}
-CONDITION_NAMES = {
-    "mi": "myocardial infarction",
-    "ihd": "ischaemic heart disease",
-    "af": "atrial fibrillation",
-}
-assert set(CONDITION_NAMES) == set(CONDITIONS), "a condition has no name"
-NUMERIC = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
+NUMBERS = {"age": "Age (years)", "bmi": "BMI (kg/m2)"}
 FLOW_COLUMNS = [
     "step",
     "part",
@@ -51,7 +44,7 @@ BASELINE_COLUMNS = [
 ]
 
 
-def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
+def flow_table(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFrame) -> pd.DataFrame:
     """From the folders found to the arms: a row per step, and per reason why somebody was left out.
 
     Args:
@@ -59,7 +52,8 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
         study: whose finished runs are the arms; None for none.
         rejected: subject, reason: of those that could not be read.
 
-    Returns: FLOW_COLUMNS; `step` is found, left out, read, split, used or arm. Counts are exact.
+    Returns:
+        FLOW_COLUMNS; `step` is found, left out, read, split, used or arm. Counts are exact.
     """
     subjects, index = cohort.subjects, cohort.index
     lost = rejected[~rejected.subject.isin(subjects.subject)].drop_duplicates("subject")
@@ -84,86 +78,34 @@ def flow(cohort: Store, study: Study | None = None, *, rejected: pd.DataFrame) -
             }
         )
     images = index.groupby("subject").size()
+    labelled = subjects[subjects.label.notna()]
+    train = labelled[labelled.split == "train"]
+    used = train[train.balanced.astype(bool)]
     for split, name in SPLITS.items():
-        part = subjects[(subjects.split == split) & subjects.label.notna()]
-        rows.append({"step": "split", "part": name, **_counted(part, images)})
-        if split == "train":
-            used = part[part.balanced.astype(bool)]
-            if len(used) < len(part):
-                rows.append(
-                    {
-                        "step": "left out",
-                        "part": "of training",
-                        "participants": len(part) - len(used),
-                        "reason": "surplus healthy participants (undersampling to balanced diagnosis)",
-                    }
-                )
-            rows.append({"step": "used", "part": "training, balanced", **_counted(used, images)})
-            real = used
+        members = labelled[labelled.split == split]
+        rows.append({"step": "split", "part": name, **_counted(members, images)})
+        rows += _used_rows(train, used, images) if split == "train" else []
+    real = _counted(used, images)
     for arm in study.arms if study else ():
-        done = [
-            run.record.facts["training_images"]
-            for run in arm.runs
-            if run.record.state == "finished"
-        ]
+        done = [run.record.facts["training_images"] for run in arm.finished]
         if done:
-            rows.append(
-                _arm_row(arm.name, arm.runs[0].record.settings, max(done), _counted(real, images))
-            )
+            rows.append(_arm_row(arm.name, arm.runs[0].record.settings, max(done), real))
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
 
 
-def section(
-    cohort: Store,
-    study: Study | None,
-    *,
-    folder: Path,
-    sentence: str,
-    drawn: Path,
-    fold: int | None = None,
-) -> Section:
-    """The report's first section: flow.csv and baseline.csv, written below `folder`, with Fig. 1.
-
-    Args:
-        cohort: the store that the runs (of that fold) were trained on.
-        study: whose finished runs are the arms; None for none.
-        folder: of the report's tables.
-        sentence: on the splits.
-        drawn: Fig. 1.
-        fold: of the store.
-    """
-    of = f", fold {fold}" if fold is not None else ""
-    rejected = read_rejected(cohort.folder)
-    moving, people = flow(cohort, study, rejected=rejected), baseline(cohort.subjects)
-    tables = []
-    for name, frame, shown, caption in (
-        (
-            "flow",
-            moving,
-            flow_cells(moving),
-            f"Participants and images, from what was found to each arm's training{of}",
-        ),
-        (
-            "baseline",
-            people,
-            baseline_cells(people),
-            f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
-            f"mean difference, diseased - healthy and test - training. Counts of fewer than {FEW} are hidden",
-        ),
-    ):
-        shown.attrs["caption"] = caption
-        write_tables(frame, folder, name, caption, display=shown)
-        tables.append(shown)
-    paragraphs = [
-        sentence,
-        "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them.",
-    ]
-    return Section(
-        "Who is in the study",
-        paragraphs,
-        tables=tables,
-        figures=[("Fig. 1: diseased subjects and the cohort", drawn)],
-    )
+def _used_rows(train: pd.DataFrame, used: pd.DataFrame, images: pd.Series) -> list[dict[str, Any]]:
+    """Of the training split, who is left out to balance diagnoses, and who is used."""
+    rows: list[dict[str, Any]] = []
+    if len(used) < len(train):
+        rows.append(
+            {
+                "step": "left out",
+                "part": "of training",
+                "participants": len(train) - len(used),
+                "reason": "surplus healthy participants (undersampling to balanced diagnosis)",
+            }
+        )
+    return [*rows, {"step": "used", "part": "training, balanced", **_counted(used, images)}]
 
 
 def read_rejected(folder: Path) -> pd.DataFrame:
@@ -177,11 +119,12 @@ def read_rejected(folder: Path) -> pd.DataFrame:
     return table.reindex(columns=["subject", "reason"])
 
 
-def _counted(part: pd.DataFrame, images: pd.Series) -> dict[str, int]:
+def _counted(people: pd.DataFrame, images: pd.Series) -> dict[str, int]:
+    """Participants, diseased ones and their real images; images: their number by subject."""
     return {
-        "participants": len(part),
-        "diseased": int((part.label == 1).sum()),
-        "real_images": int(part.subject.map(images).fillna(0).sum()),
+        "participants": len(people),
+        "diseased": int((people.label == 1).sum()),
+        "real_images": int(people.subject.map(images).fillna(0).sum()),
     }
 
 
@@ -217,35 +160,13 @@ def in_general(reason: str) -> str:
     return re.sub(r"\d+(\.\d+)?([ x]+\d+(\.\d+)?)*", "N", bare)
 
 
-def flow_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`flow` for readers; reasons that hold for fewer than FEW participants say so."""
-    rows = []
-    for row in table.itertuples():
-        few = row.step == "left out" and row.participants < FEW
-        rows.append(
-            {
-                "step": row.step,
-                "": row.part if pd.isna(row.reason) else f"{row.part}: {row.reason}",
-                "participants": f"fewer than {FEW}" if few else f"{row.participants:,}",
-                "diseased": _whole(row.diseased),
-                "real images": _whole(row.real_images),
-                "synthetic images": _whole(row.synthetic_images),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _whole(value: float) -> str:
-    return "" if pd.isna(value) else f"{int(value):,}"
-
-
-def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
+def baseline_table(subjects: pd.DataFrame) -> pd.DataFrame:
     """What participants are like, by split and label: BASELINE_COLUMNS, a row per variable, level,
     split and label.
 
-    Counts below FEW are hidden (missing, `hidden` true), and with a single hidden level the next
-    smallest, which would tell it; so are mean and sd of fewer than FEW. Variables that nobody knows
-    are left out.
+    Counts below MIN_COUNT are hidden (missing, `hidden` true), and with a single hidden level the
+    next smallest, which would give it away; so are mean and sd of fewer than MIN_COUNT. Variables
+    that are unknown of everybody are left out.
 
     Args:
         subjects: of a store: split, label and what is known of each.
@@ -254,12 +175,12 @@ def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for split in SPLITS:
         for label in CLASSES:
-            part = labelled[(labelled.split == split) & (labelled.label == label)]
-            about = {"split": split, "label": label, "n": len(part)}
-            for name, title in NUMERIC.items():
+            own = labelled[(labelled.split == split) & (labelled.label == label)]
+            about = {"split": split, "label": label, "n": len(own)}
+            for name, title in NUMBERS.items():
                 if labelled[name].notna().any():
-                    rows.append(about | {"variable": title, "level": "", **_spread(part[name])})
-            for title, values, levels in _categories(labelled, part):
+                    rows.append(about | {"variable": title, "level": "", **_spread(own[name])})
+            for title, values, levels in _categories(labelled, own):
                 rows += [about | {"variable": title, **row} for row in _shares(values, levels)]
     table = pd.DataFrame(rows, columns=BASELINE_COLUMNS)
     order = {
@@ -275,49 +196,52 @@ def baseline(subjects: pd.DataFrame) -> pd.DataFrame:
 
 
 def _spread(values: pd.Series) -> dict[str, Any]:
+    """Mean and sd of those of whom it is known."""
     known = values.dropna()
-    if len(known) < FEW:
+    if len(known) < MIN_COUNT:
         return {"known": np.nan, "hidden": len(known) > 0}
     return {"known": len(known), "mean": known.mean(), "sd": known.std(ddof=1), "hidden": False}
 
 
 def _categories(
-    everybody: pd.DataFrame, part: pd.DataFrame
+    everybody: pd.DataFrame, own: pd.DataFrame
 ) -> Iterable[tuple[str, pd.Series, Sequence[tuple[Any, str]]]]:
-    """Title, the part's values, and the levels in order, of every attribute that somebody has."""
-    titles = {"sex": "Sex", "age_band": "Age band", "bmi_band": "BMI band"}
-    for name, title in titles.items():
+    """Title, values of some people (`own`), and the levels in order, of every attribute that
+    somebody has."""
+    for name in axes_in(everybody):
         if everybody[name].notna().any():
-            yield title, part[name], list(SUBGROUPS[name].items())
+            phrase = AXES[name].phrase
+            title = phrase[0].upper() + phrase[1:]
+            yield title, own[name], list(bands_in(everybody, name).items())
     for name in ("source", *further_columns(everybody)):
         if (
             name in everybody
-            and name not in titles
+            and name not in AXES
             and name != "conditions"
             and everybody[name].nunique() > 1
         ):
             yield (
                 name.replace("_", " ").capitalize(),
-                part[name],
+                own[name],
                 [(v, str(v)) for v in sorted(everybody[name].dropna().unique())],
             )
     codes = everybody.conditions.fillna("").str.split(";")
-    for code in CONDITIONS:
+    for code, condition in CONDITIONS.items():
         if codes.map(lambda row, code=code: code in row).any():
-            has = part.conditions.fillna("").str.split(";").map(lambda row, code=code: code in row)
-            yield "Condition", has.map({True: code, False: ""}), [(code, CONDITION_NAMES[code])]
+            has = own.conditions.fillna("").str.split(";").map(lambda row, code=code: code in row)
+            yield "Condition", has.map({True: code, False: ""}), [(code, condition)]
     if everybody.diagnosis.nunique() > 2:
-        yield "Diagnosis", part.diagnosis, [(code, code) for code in DIAGNOSES]
+        yield "Diagnosis", own.diagnosis, [(code, code) for code in DIAGNOSES]
 
 
 def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[str, Any]]:
-    """Count and share of each level among those of whom it is known; small ones hidden, and who
-    would tell them."""
+    """Count and share of each level among those of whom it is known; small ones hidden, and
+    those that would give them away."""
     known = int(values.notna().sum())
     counts = [int((values == value).sum()) for value, _ in levels]
-    hidden = [0 < count < FEW for count in counts]
+    hidden = [0 < count < MIN_COUNT for count in counts]
     if len(levels) == 1:
-        hidden = [0 < counts[0] < FEW or 0 < known - counts[0] < FEW]
+        hidden = [0 < counts[0] < MIN_COUNT or 0 < known - counts[0] < MIN_COUNT]
     elif sum(hidden) == 1:
         others = [k for k, is_hidden in enumerate(hidden) if not is_hidden and counts[k] > 0]
         if others:
@@ -325,7 +249,7 @@ def _shares(values: pd.Series, levels: Sequence[tuple[Any, str]]) -> list[dict[s
     return [
         {
             "level": name,
-            "known": known if known >= FEW else np.nan,
+            "known": known if known >= MIN_COUNT else np.nan,
             "hidden": is_hidden,
             "count": np.nan if is_hidden else count,
             "share": np.nan if is_hidden or not known else count / known,
@@ -342,8 +266,8 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
     Of means: over the root of the mean variance; of shares: the same with p (1 - p) (Austin 2009).
     """
     rows = []
-    for (variable, level), part in table.groupby(["variable", "level"], sort=False):
-        at = part.set_index(["split", "label"])
+    for (variable, level), own in table.groupby(["variable", "level"], sort=False):
+        at = own.set_index(["split", "label"])
         pairs = {
             f"diseased - healthy, {name}": ((split, 1), (split, 0))
             for split, name in SPLITS.items()
@@ -365,6 +289,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _smd(a: pd.Series, b: pd.Series) -> float:
+    """Of two rows of `baseline_table`."""
     if not pd.isna(a["mean"]) and not pd.isna(b["mean"]):
         apart, variance = a["mean"] - b["mean"], (a["sd"] ** 2 + b["sd"] ** 2) / 2
     else:
@@ -375,53 +300,8 @@ def _smd(a: pd.Series, b: pd.Series) -> float:
     return float(apart / np.sqrt(variance)) if variance > 0 else (0.0 if apart == 0 else np.nan)
 
 
-def baseline_cells(table: pd.DataFrame) -> pd.DataFrame:
-    """`baseline` for readers: a row per variable and level, a column per split and label, and two
-    differences."""
-    smd = differences(table).pivot(index=["variable", "level"], columns="compared", values="smd")
-    columns = [(split, label) for split in SPLITS for label in CLASSES]
-    sizes = table.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n
-    rows = [
-        {
-            "": "n",
-            **{_head(*of): _size(sizes.get(of, 0)) for of in columns},
-            "SMD by diagnosis (test)": "",
-            "SMD test - training (healthy)": "",
-        }
-    ]
-    for (variable, level), part in table.groupby(["variable", "level"], sort=False):
-        at = part.set_index(["split", "label"])
-        apart = smd.loc[(variable, level)]
-        rows.append(
-            {
-                "": f"{variable}: {level}" if level else f"{variable}, mean (sd)",
-                **{_head(*of): _baseline_cell(at.loc[of]) for of in columns if of in at.index},
-                "SMD by diagnosis (test)": _signed(apart["diseased - healthy, test"]),
-                "SMD test - training (healthy)": _signed(apart["test - training, healthy"]),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _head(split: str, label: int) -> str:
-    return f"{SPLITS[split]}, {CLASSES[label]}"
-
-
-def _size(n: int) -> str:
-    return f"{n:,}" if n == 0 or n >= FEW else f"fewer than {FEW}"
-
-
-def _baseline_cell(row: pd.Series) -> str:
-    if row.hidden:
-        return "hidden"
-    if not pd.isna(row["mean"]):
-        return f"{row['mean']:.1f} ({row['sd']:.1f})"
-    return (
-        "n/a"
-        if pd.isna(row["count"]) or pd.isna(row["share"])
-        else f"{int(row['count']):,} ({row['share']:.1%})"
-    )
-
-
-def _signed(value: float) -> str:
-    return "n/a" if pd.isna(value) else f"{value:+.2f}"
+def split_sentence(subjects: pd.DataFrame) -> str:
+    """ "Subjects per split: test: 36 (12 diseased), train: 3,840 (170 diseased), ..." """
+    splits = subjects.groupby("split", sort=False).label.agg(["size", "sum"])
+    counts = [f"{name} {int(n):,} ({int(ill):,} diseased)" for name, n, ill in splits.itertuples()]
+    return f"Subjects per split: {', '.join(sorted(counts))}."

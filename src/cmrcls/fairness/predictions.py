@@ -9,109 +9,122 @@ of hundreds of runs fits in little memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cmrcls.fairness import grid
-from cmrcls.fairness.study import RUN, Study, Tuned
+from cmrcls.fairness.classifier_runs import Run
+from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study, Tuned
+from cmrdata.axes import AXES, axes_in
 from cmrdata.progress import each
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, MOST_VALUES, further_columns
+from cmrdata.subjects import MOST_VALUES, further_columns
 from cmrdata.synthetic import named_by_rows
 
-COLUMNS = ("subject", "row", "split", "disease", "label", "probability", "predicted")
-REAL = "Real"  # the paper's name of the arm without synthetic images
+Array = npt.NDArray[Any]
+PREDICTION_COLUMNS = (
+    "subject",
+    "row",
+    "split",
+    "disease",
+    "label",
+    "probability",
+    "predicted",
+)
 
 
-class Table(NamedTuple):
-    """What one run leaves, of one fold or without folds."""
+class RunName(NamedTuple):
+    """What identifies a run: RUN_COLUMNS. With folds it is all folds of it."""
 
-    arm: str
-    generator: str  # of the arm's synthetic set, and the set, as grid.replicates names them
+    arm: Arm
+    generator: str  # of the arm's synthetic set, and the set, as grid.replicate_names has them
     set: str
     seed: str
+
+    def __str__(self) -> str:
+        """ "arm 'Synthetic' set 1 seed 0"."""
+        used = f" set {self.set}" if self.set not in ("", "0") else ""
+        generator = f" generator {self.generator}" if self.generator not in ("", "0") else ""
+        return f"arm {self.arm.name!r}{generator}{used} seed {self.seed}"
+
+
+class RunTable(NamedTuple):
+    """What one run leaves, of one fold or without folds."""
+
+    run: RunName
     fold: int | None
     split: str  # fingerprint
-    where: str  # its folder, for errors
-    rows: Callable[[], pd.DataFrame]  # reads COLUMNS and the axes
-
-    @property
-    def run(self) -> tuple[str, ...]:
-        return self.arm, self.generator, self.set, self.seed
+    rows: Callable[[], pd.DataFrame]  # reads PREDICTION_COLUMNS and the axes
 
 
 def read(
-    of: grid.Study,
+    of: grid.Grid,
     stores: Callable[[int | None], Store],
     *,
-    baseline_arm: str | None = None,
+    baseline: str | None = None,
     axes: Sequence[str] = (),
     subjects: Collection[str] | None = None,
 ) -> list[Study]:
-    """The predictions of a study's finished runs, of each disease, `compared`.
+    """The predictions of a study's finished runs: each table is read, named and checked here, once.
 
     Args:
         of: the study.
         stores: fold -> the store of the cohort at hand, whose subjects' names the tables get.
-        baseline_arm: name or folder of the arm that others are compared with; None for the usual
-            one.
+        baseline: name or folder of the arm that others are compared with; None for the usual one.
         axes: further columns whose values are subgroups.
         subjects: all the cohort's.
 
-    Raises ValueError where there is no finished run, a table lacks what a run leaves, or as
-    `compared`.
+    Returns:
+        The runs that can be compared, of each disease.
+
+    Raises:
+        ValueError: where there is no finished run, a table lacks what a run leaves, or as
+            `gathered`.
     """
     tables = list(_tables(of, stores))
     if not tables:
         raise ValueError(
             "no finished classifier runs to read; run `python train.py -m experiment=classifier ...` first"
         )
-    arms = [arm for arm in of.arms if any(run.record.state == "finished" for run in arm.runs)]
-    baseline = grid.baseline(arms, baseline_arm)
-    return compared(
-        tables, arms=[arm.name for arm in arms], baseline=baseline, axes=axes, subjects=subjects
+    arms = [arm for arm in of.arms if arm.finished]
+    return gathered(
+        tables, baseline=grid.baseline_arm(arms, baseline), axes=axes, subjects=subjects
     )
 
 
-def _tables(of: grid.Study, stores: Callable[[int | None], Store]) -> Iterator[Table]:
-    made = grid.replicates(of)
-
-    def reader(run: grid.Run) -> Callable[[], pd.DataFrame]:
-        def rows() -> pd.DataFrame:
-            table = pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str})
-            if absent := [column for column in COLUMNS if column not in table]:
-                raise ValueError(
-                    f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again"
-                )
-            names = run.record.facts.get("names")
-            return named_by_rows(
-                table, stores(run.fold), names=names, what=str(run.folder), column="row"
-            )
-
-        return rows
-
+def _tables(of: grid.Grid, stores: Callable[[int | None], Store]) -> Iterator[RunTable]:
+    """The tables of the finished runs, to be read one at a time."""
+    names = grid.replicate_names(of)
     for arm, run in of.finished():
-        split = str(run.record.facts.get("split_fingerprint") or "")
-        yield Table(
-            arm.name,
-            *made[run.folder],
-            str(run.seed),
+        yield RunTable(
+            RunName(arm, *names[run.folder], str(run.seed)),
             run.fold,
-            split,
-            str(run.folder),
-            reader(run),
+            str(run.record.facts.get("split_fingerprint") or ""),
+            partial(_rows_of, run, stores),
         )
 
 
-class Rows(NamedTuple):
-    """The predictions of a table: of the test subjects in the fold's order, and of the validation
-    subjects."""
+def _rows_of(run: Run, stores: Callable[[int | None], Store]) -> pd.DataFrame:
+    """A run's predictions, complete, under the cohort's own names of the subjects."""
+    table = pd.read_csv(run.folder / "predictions.csv", dtype={"subject": str})
+    if absent := [column for column in PREDICTION_COLUMNS if column not in table]:
+        raise ValueError(
+            f"{run.folder}: predictions.csv lacks the columns {absent}; train that run again"
+        )
+    names = run.record.facts.get("names")
+    return named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
 
-    probability: np.ndarray
-    decision: np.ndarray
-    tuned: Tuned
+
+class Predictions(NamedTuple):
+    """What a run predicts of a fold's subjects."""
+
+    probability: Array  # (n,) of the test subjects, in the order of Gathered.facts
+    decision: Array  # (n,) 0 or 1
+    tuned: Tuned  # of the validation subjects
 
 
 class Gathered:
@@ -122,15 +135,17 @@ class Gathered:
         self.disease, self.axes = disease, list(axes)
         self.known = None if subjects is None else pd.Index(subjects)
         self.facts: dict[int | None, pd.DataFrame] = {}  # by fold: subject, label, axes
-        self.first: dict[int | None, Table] = {}
-        self.rows: dict[tuple[str, ...], dict[int | None, Rows]] = {}
-        self.reasons: dict[tuple[str, ...], str] = {}  # why a run is left out
-        self.tables: dict[tuple[str, ...], Table] = {}
+        self.first: dict[int | None, RunTable] = {}
+        self.rows: dict[RunName, dict[int | None, Predictions]] = {}
+        self.reasons: dict[RunName, str] = {}  # why a run is left out
         self.predictions = 0
 
-    def add(self, table: Table, rows: pd.DataFrame) -> None:
-        """A table's rows of this disease. Raises ValueError where it contradicts another."""
-        self.tables.setdefault(table.run, table)
+    def add(self, table: RunTable, rows: pd.DataFrame) -> None:
+        """Take a table's rows of this disease.
+
+        Raises:
+            ValueError: where they contradict another table's.
+        """
         self.predictions += len(rows)
         test = rows[rows.split == "test"].reset_index(drop=True)
         if test.empty:
@@ -145,42 +160,44 @@ class Gathered:
         own = self.rows.setdefault(table.run, {})
         if table.fold in own:
             raise ValueError(
-                f"{named(table)}: subject {test.subject[0]} is predicted twice; give each run's table once"
+                f"{table.run}: subject {test.subject[0]} is predicted twice; give each run's table once"
             )
         probability, decision = (
             test.probability.to_numpy(float)[order],
             test.predicted.to_numpy(np.int8)[order],
         )
-        own[table.fold] = Rows(probability, decision, tuned)
+        own[table.fold] = Predictions(probability, decision, tuned)
 
-    def _placed(self, test: pd.DataFrame, table: Table) -> np.ndarray:
+    def _placed(self, test: pd.DataFrame, table: RunTable) -> Array:
         """Where the fold's subjects are among the rows; what the rows say of them must agree."""
-        columns = list(
-            dict.fromkeys(["label", *(axis for axis in AXES if axis in test), *self.axes])
-        )
+        columns = list(dict.fromkeys(["label", *axes_in(test), *self.axes]))
         if table.fold not in self.facts:
             self.first[table.fold] = table
             self.facts[table.fold] = test[["subject", *columns]].reset_index(drop=True)
             return np.arange(len(test))
         facts, first = self.facts[table.fold], self.first[table.fold]
-        order = pd.Index(test.subject).get_indexer(pd.Index(facts.subject))
+        order: Array = pd.Index(test.subject).get_indexer(pd.Index(facts.subject))
         if len(test) != len(facts) or (order < 0).any():
             differing = pd.Index(facts.subject).symmetric_difference(pd.Index(test.subject))
             raise ValueError(
-                f"{named(table)} and {named(first)} have different test splits: {len(differing)} subjects are in one "
+                f"{table.run} and {first.run} have different test splits: {len(differing)} subjects are in one "
                 f"only, first {differing[0]}; rerun one with the other's cohort settings and seed"
             )
         for column in columns:
             theirs, ours = (_plain(of) for of in (test[column].iloc[order], facts[column]))
             if len(at := np.flatnonzero(theirs != ours)):
                 raise ValueError(
-                    f"subject {facts.subject[at[0]]}: {column} is {theirs[at[0]]} in {named(table)} but {ours[at[0]]} in "
-                    f"{named(first)}; rerun both from the same cohort"
+                    f"subject {facts.subject[at[0]]}: {column} is {theirs[at[0]]} in {table.run} but {ours[at[0]]} in "
+                    f"{first.run}; rerun both from the same cohort"
                 )
         return order
 
-    def study(self, arms: Sequence[str], baseline: str | None) -> Study:
-        """The runs that are whole. Raises ValueError where none is left, or only one class."""
+    def study(self, baseline: Arm | None) -> Study:
+        """The runs that are whole, with the arm that others are compared with.
+
+        Raises:
+            ValueError: where no run is left, or only one class.
+        """
         if not self.facts and not self.reasons:
             raise ValueError(
                 f"none of the {self.predictions} predictions is of the test split; run predict on it first"
@@ -191,12 +208,8 @@ class Gathered:
             if lacking := [fold for fold in folds if fold not in own]:
                 reason = f"it lacks fold {', '.join(map(str, lacking))}, which others have; run it"
                 self.reasons.setdefault(run, reason)
-        places = {arm: k for k, arm in enumerate(arms)}
-        kept = sorted(
-            (run for run in self.rows if run not in self.reasons),
-            key=lambda run: _place(run, places),
-        )
-        left_out = [f"{named(self.tables[run])}: {reason}" for run, reason in self.reasons.items()]
+        kept = sorted((run for run in self.rows if run not in self.reasons), key=_place)
+        left_out = [f"{run}: {reason}" for run, reason in self.reasons.items()]
         if not kept:
             more = f" (and {len(left_out) - 1} more)" * (len(left_out) > 1)
             raise ValueError(f"no run is left to compare. {left_out[0]}{more}")
@@ -215,7 +228,7 @@ class Gathered:
                 "undefined; choose a cohort or a split with cases and controls in the test set"
             )
         whole = [[self.rows[run][fold] for fold in order] for run in kept]
-        runs = pd.DataFrame(kept, columns=RUN)
+        runs = pd.DataFrame(kept, columns=RUN_COLUMNS)
         warnings = [f"Left out: {sentence}." for sentence in left_out] + _absent(runs)
         return Study(
             subjects.astype({"label": int, "fold": float}),
@@ -229,18 +242,18 @@ class Gathered:
         )
 
     def _check_folds(self, folds: Sequence[int]) -> None:
+        """Raise ValueError where some runs are of a fold and others of none."""
         if folds and None in self.facts:
             raise ValueError(
-                f"{named(self.first[None])} and {named(self.first[folds[0]])} have different test splits: one is of a "
+                f"{self.first[None].run} and {self.first[folds[0]].run} have different test splits: one is of a "
                 "fold and the other of none; give evaluate.py only one kind by arms= or classifiers="
             )
 
 
-def compared(
-    tables: Iterable[Table],
+def gathered(
+    tables: Iterable[RunTable],
     *,
-    arms: Sequence[str],
-    baseline: str | None = None,
+    baseline: Arm | None = None,
     axes: Sequence[str] = (),
     subjects: Collection[str] | None = None,
 ) -> list[Study]:
@@ -252,40 +265,60 @@ def compared(
 
     Args:
         tables: of the runs, each read once.
-        arms: in the order of a table.
         baseline: the arm that others are compared with.
         axes: further columns that must agree between runs.
         subjects: all the cohort's.
 
-    Raises ValueError where runs contradict each other (splits, labels, attributes), where a subject
-    is predicted twice, where no run is left or only one class.
+    Raises:
+        ValueError: where runs contradict each other (splits, labels, attributes), where a subject
+            is predicted twice, where no run is left or only one class.
     """
     tables = list(tables)
     _same_split(tables)
-    gathered: dict[str, Gathered] = {}
+    diseases: dict[str, Gathered] = {}
     for table in each(tables, "read predictions", total=len(tables), unit="runs"):
         rows = table.rows()
         _check_axes(rows, axes)
-        for disease, part in rows.groupby("disease", sort=False):
-            gathered.setdefault(str(disease), Gathered(str(disease), axes, subjects)).add(
-                table, part
-            )
-    return [one.study(arms, baseline) for one in gathered.values()]
+        for disease, own in rows.groupby("disease", sort=False):
+            name = str(disease)
+            diseases.setdefault(name, Gathered(name, axes, subjects)).add(table, own)
+    return [one.study(baseline) for one in diseases.values()]
 
 
-def named(table: Table) -> str:
-    """ "arm 'Synthetic' set 1 seed 0"."""
-    made = f" set {table.set}" if table.set not in ("", "0") else ""
-    generator = f" generator {table.generator}" if table.generator not in ("", "0") else ""
-    return f"arm {table.arm!r}{generator}{made} seed {table.seed}"
+def check_usable(
+    classifiers: Sequence[Run],
+    kept: Sequence[Run],
+    left_out: Sequence[str],
+    *,
+    cohort: str,
+    folder: str,
+) -> None:
+    """Raise ValueError where finished runs are there and none of them may be used.
+
+    Args:
+        classifiers: the runs below a folder.
+        kept: those that `comparable` kept.
+        left_out: why it left out the others.
+        cohort: name of the cohort at hand.
+        folder: where they are.
+    """
+    finished, usable = (
+        [run for run in of if run.record.state == "finished"] for of in (classifiers, kept)
+    )
+    if finished and not usable:
+        raise ValueError(
+            f"none of the finished runs below {folder} can be evaluated with cohort {cohort}: "
+            f"{' '.join(left_out)} Give evaluate.py their cohort's settings, or other classifiers="
+        )
 
 
 def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
+    """Raise ValueError for an axis that is no column, or has too many values."""
     if absent := [axis for axis in axes if axis not in rows]:
         there = [
             name
-            for name in [*AXES, "source", *further_columns(rows)]
-            if name in rows and name not in COLUMNS
+            for name in dict.fromkeys([*AXES, "source", *further_columns(rows)])
+            if name in rows and name not in PREDICTION_COLUMNS
         ]
         raise ValueError(
             f"axes: predictions have no column {absent[0]!r}; an axis is one of {', '.join(there)}"
@@ -318,10 +351,11 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
     return ""
 
 
-def _once(test: pd.DataFrame, table: Table) -> None:
+def _once(test: pd.DataFrame, table: RunTable) -> None:
+    """Raise ValueError where a subject is predicted twice, or has no label."""
     if (twice := test.subject.duplicated()).any():
         raise ValueError(
-            f"{named(table)}: subject {test.subject[twice].iloc[0]} is predicted twice; give each run's table once"
+            f"{table.run}: subject {test.subject[twice].iloc[0]} is predicted twice; give each run's table once"
         )
     if not (odd := test[~test.label.isin((0, 1))]).empty:
         raise ValueError(
@@ -329,15 +363,17 @@ def _once(test: pd.DataFrame, table: Table) -> None:
         )
 
 
-def _plain(values: pd.Series) -> np.ndarray:
-    return values.astype(object).where(values.notna(), "unknown").to_numpy(object)
+def _plain(values: pd.Series) -> Array:
+    """Values with "unknown" in place of what is missing."""
+    plain: Array = values.astype(object).where(values.notna(), "unknown").to_numpy(object)
+    return plain
 
 
-def _same_split(tables: Sequence[Table]) -> None:
-    """Raises ValueError when the runs of a fold were not all trained on one split."""
+def _same_split(tables: Sequence[RunTable]) -> None:
+    """Raise ValueError when the runs of a fold were not all trained on one split."""
     folds: dict[int | None, dict[str, list[str]]] = {}
     for table in tables:
-        run = named(table) + (f" fold {table.fold}" if table.fold is not None else "")
+        run = str(table.run) + (f" fold {table.fold}" if table.fold is not None else "")
         if table.split:
             folds.setdefault(table.fold, {}).setdefault(table.split, []).append(run)
     for splits in folds.values():
@@ -349,22 +385,20 @@ def _same_split(tables: Sequence[Table]) -> None:
             )
 
 
-def _place(run: tuple[str, ...], arms: dict[str, int]) -> tuple[object, ...]:
+def _place(run: RunName) -> tuple[object, ...]:
     """Where a run stands: by arm, then generator, set and seed, numbers as numbers."""
-    return arms[run[0]], *(
-        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in run[1:]
-    )
+    return run.arm, *((0, int(part), "") if part.isdigit() else (1, 0, part) for part in run[1:])
 
 
 def _absent(runs: pd.DataFrame) -> list[str]:
     """A sentence per arm, and set of it where it has several, that lacks seeds others have."""
     every, sentences = list(dict.fromkeys(runs.seed)), []
-    for arm, part in runs.groupby("arm", sort=False):
-        sets = part.groupby(["generator", "set"], sort=False).seed.agg(set)
-        for (generator, made), own in sets.items():
+    for arm, repeats in runs.groupby("arm", sort=False):
+        sets = repeats.groupby(["generator", "set"], sort=False).seed.agg(set)
+        for (generator, name), own in sets.items():
             if lacking := [seed for seed in every if seed not in own]:
-                which = f" with set {made} of generator {generator}" if len(sets) > 1 else ""
+                which = f" with set {name} of generator {generator}" if len(sets) > 1 else ""
                 sentences.append(
-                    f"Arm {arm!r}{which} has no run of seed {', '.join(sorted(lacking))}, which other arms have."
+                    f"Arm {arm.name!r}{which} has no run of seed {', '.join(sorted(lacking))}, which other arms have."
                 )
     return sentences

@@ -9,26 +9,19 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
-from cmrcls.fairness.study import Level, Study, by_seed, levels
+from cmrcls.fairness.levels import Level, levels_of
+from cmrcls.fairness.study import Arm, Study, by_seed
 
-LEVEL = 0.95
-ALPHA = 0.05
-FEWEST_DRAWS = 40  # of which the 2.5 % outside an interval is one
-
-
-def check_draws(**counts: int) -> None:
-    """Raises ValueError naming a setting that is too small a number of draws for an interval."""
-    for name, count in counts.items():
-        if not isinstance(count, int) or count < FEWEST_DRAWS:
-            raise ValueError(
-                f"{name}={count}: it takes a whole number of {FEWEST_DRAWS} or more; 2000 is usual"
-            )
+Array = npt.NDArray[Any]
+CONFIDENCE = 0.95  # of every interval
+ALPHA = 0.05  # of every test
 
 
-def resample(n: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def resample(n: int, *, resamples: int, rng: np.random.Generator) -> Array:
     """Counts (R, n) uint8: how often each of n subjects is drawn, with replacement.
 
     The subject is what is drawn: its predictions by all runs share the count, so they stay
@@ -36,41 +29,42 @@ def resample(n: int, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """
     counts = np.zeros((resamples, n), np.uint8)
     for start in range(0, resamples, rows := max(1, 4_000_000 // max(n, 1))):
-        part = range(start, min(start + rows, resamples))
-        drawn = rng.integers(0, n, (len(part), n)) + n * np.arange(len(part))[:, None]
-        counts[start : part.stop] = np.bincount(drawn.ravel(), minlength=len(part) * n).reshape(
-            -1, n
-        )
+        stop = min(start + rows, resamples)
+        size = stop - start
+        places = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
+        counts[start:stop] = np.bincount(places.ravel(), minlength=size * n).reshape(-1, n)
     return counts
 
 
-def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> np.ndarray:
+def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
     """Weights (R, T), summing to 0 per arm, by which the runs' scores move the arm's mean as other
     replicates would.
 
-    At each of the arm's `levels` the mean moves by Student's t with the level's degrees of freedom
-    times its standard error; as many replicates drawn with replacement would move it too little.
+    At each level of an arm the mean moves by Student's t with the level's degrees of freedom times
+    its standard error; as many replicates drawn with replacement would move it too little.
     Replicates of one name move together in all arms, so differences between arms are paired. An arm
     without a level stays where it is.
     """
-    found = np.zeros((resamples, len(study.runs)))
-    normal: dict[tuple[str, str], np.ndarray] = {}
-    tails: dict[str, np.ndarray] = {}
+    weights = np.zeros((resamples, len(study.runs)))
+    normal: dict[tuple[str, str], Array] = {}
+    tails: dict[str, Array] = {}
     for arm in study.arms:
         own = study.positions(arm)
-        for level in levels(study.runs.iloc[own]):
+        for level in levels_of(study, arm):
             tail = tails.setdefault(level.name, rng.random((resamples, 1)))
             names = [(level.name, unit) for unit in level.units]
-            drawn = [normal.setdefault(name, rng.standard_normal(resamples)) for name in names]
+            normals = [normal.setdefault(name, rng.standard_normal(resamples)) for name in names]
             wider = level.freedom / stats.chi2.ppf(tail, level.freedom)  # turns the normal into a t
-            found[:, own] += np.sqrt(wider * level.factor) * (np.stack(drawn, axis=1) @ level.parts)
-    return found
+            weights[:, own] += np.sqrt(wider * level.factor) * (
+                np.stack(normals, axis=1) @ level.parts
+            )
+    return weights
 
 
 def interval(
-    draws: np.ndarray, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
+    draws: Array, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """The percentile interval of LEVEL from draws (R,), of a number that rests on so many subjects;
+    """The percentile interval of CONFIDENCE from draws (R,), of a number that rests on so many subjects;
     NaN if there is none.
 
     A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t;
@@ -84,7 +78,7 @@ def interval(
     return max(float(low), limits[0]), min(float(high), limits[1])
 
 
-def signed_rank(differences: Sequence[float] | np.ndarray) -> tuple[float, int]:
+def signed_rank(differences: Sequence[float] | Array) -> tuple[float, int]:
     """Two-sided p of Wilcoxon's signed-rank test, exact also with ties, and the number of pairs it
     rests on.
 
@@ -105,7 +99,7 @@ def signed_rank(differences: Sequence[float] | np.ndarray) -> tuple[float, int]:
     return float(min(1, 2 * tail)), len(d)
 
 
-def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
+def holm(p: Sequence[float] | Array) -> Array:
     """Holm's adjusted p-values (1979), in the given order."""
     p = np.asarray(p, float)
     order = np.argsort(p, kind="stable")
@@ -117,7 +111,7 @@ def holm(p: Sequence[float] | np.ndarray) -> np.ndarray:
 
 @cache
 def _percentiles(rests_on: int) -> tuple[float, float]:
-    out = np.sqrt(rests_on / (rests_on - 1)) * stats.t.ppf((1 + LEVEL) / 2, rests_on - 1)
+    out = np.sqrt(rests_on / (rests_on - 1)) * stats.t.ppf((1 + CONFIDENCE) / 2, rests_on - 1)
     return float(stats.norm.cdf(-out)), float(stats.norm.cdf(out))
 
 
@@ -127,12 +121,12 @@ class Compared(NamedTuple):
     difference: float  # second minus first, of the arms' means
     p: float
     test: str  # "signed-rank", "t"
-    unit: str  # what is counted: of study.LEVELS
+    unit: str  # what is counted: of levels.LEVELS
     pairs: int
     smallest_p: float  # that so many pairs could give; NaN where that is any
 
 
-def compared(study: Study, values: np.ndarray, first: str, second: str) -> Compared:
+def compare_arms(study: Study, values: Array, first: Arm, second: Arm) -> Compared:
     """Do two arms differ beyond the chance of training, on these test subjects?
 
     Where seeds are what varies: Wilcoxon's signed-rank test over the seeds that both have, each
@@ -143,7 +137,8 @@ def compared(study: Study, values: np.ndarray, first: str, second: str) -> Compa
     Args:
         study: of which.
         values: a score per run (T,).
-        first, second: names of the arms.
+        first: an arm.
+        second: another one, from whose mean the first one's is subtracted.
     """
     of = [_arm_levels(study, arm) for arm in (first, second)]
     means = values @ study.weights
@@ -161,14 +156,12 @@ def compared(study: Study, values: np.ndarray, first: str, second: str) -> Compa
     )
 
 
-def _arm_levels(study: Study, arm: str) -> tuple[np.ndarray, list[Level]]:
-    own = study.positions(arm)
-    return own, levels(study.runs.iloc[own])
+def _arm_levels(study: Study, arm: Arm) -> tuple[Array, list[Level]]:
+    """Positions of an arm's runs, and its levels."""
+    return study.positions(arm), levels_of(study, arm)
 
 
-def _t_test(
-    values: np.ndarray, of: Sequence[tuple[np.ndarray, list[Level]]], difference: float
-) -> Compared:
+def _t_test(values: Array, of: Sequence[tuple[Array, list[Level]]], difference: float) -> Compared:
     """The variance of the difference of two means, from each arm's levels."""
     variances, freedoms, above = [], [], ("", 0)
     first, second = (
@@ -183,7 +176,7 @@ def _t_test(
         for own, own_levels in of
     )
     for name in dict.fromkeys([*first, *second]):
-        there = [part[name] for part in (first, second) if name in part]
+        there = [own[name] for own in (first, second) if name in own]
         if len(there) == 2 and set(there[0][0]) == set(there[1][0]):
             order = [there[1][0].index(unit) for unit in there[0][0]]
             there = [(there[0][0], there[1][1][order] - there[0][1], min(there[0][2], there[1][2]))]
@@ -204,8 +197,8 @@ def _t_test(
     return Compared(difference, float(p), "t", above[0], above[1], np.nan)
 
 
-def tested(study: Study, values: np.ndarray) -> pd.DataFrame:
-    """Every two arms `compared` by a score per run (T,) of which more is better, Holm-corrected
+def compare_all_arms(study: Study, values: Array) -> pd.DataFrame:
+    """Every two arms compared by a score per run (T,) of which more is better, Holm-corrected
     over these pairs.
 
     Columns: first, second, difference (second minus first), better, test, unit, pairs, p, p_holm,
@@ -213,7 +206,7 @@ def tested(study: Study, values: np.ndarray) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     for first, second in combinations(study.arms, 2):
-        one = compared(study, values, first, second)
+        one = compare_arms(study, values, first, second)
         rows.append({"first": first, "second": second, **one._asdict()})
     return corrected_for_many(pd.DataFrame(rows, columns=["first", "second", *Compared._fields]))
 
@@ -290,6 +283,7 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
 
 
 def _power(row: dict[str, Any], tests: int) -> str:
+    """Why a comparison could not show much; empty if it could."""
     if row["test"] == "signed-rank" and row["pairs"] == 0:
         return "no seed in common"
     if np.isnan(row["p"]):

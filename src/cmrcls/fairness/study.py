@@ -1,269 +1,115 @@
-"""The predictions of a disease's comparable runs as arrays, their axes, and the levels at which an
-arm was repeated.
-
-An arm is repeated by further seeds of the classifier, by further sets of the same plan, and by
-further generators. What an interval holds is the chance of those levels that were repeated often
-enough; all else it is conditional on.
-"""
+"""The predictions of a disease's comparable runs as arrays, and the tables of them that need no
+intervals: the paper's Table 2, calibration, confusion."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cmrcls.fairness import metrics
-from cmrcls.fairness.metrics import Predicted
-from cmrdata.subjects import AXES
+from cmrcls.fairness.metrics import Predicted, scored
+from cmrcls.fairness.subgroups import divisions
+from cmrdata.axes import as_in_table2
 
-# columns that tell a run; with folds it is all folds of them
-RUN = ["arm", "generator", "set", "seed"]
-LEVELS = ("generator", "set", "seed")  # from the highest
-PLURAL = {"generator": "generators", "set": "sets", "seed": "seeds"}
-FEWEST_FOLDS = 3  # whose spread can be told
-UNKNOWN = "unknown"  # a generator that can't be told any more
-ENOUGH = 2  # degrees of freedom: with 3 replicates their spread can be told, with 2 it can't
-SUBGROUPS = {  # rows in the order of the paper's Table 2
-    "overall": {"overall": "Overall"},
-    "sex": {"F": "Female", "M": "Male"},
-    "bmi_band": {"normal": "Normal BMI", "overweight": "Overweight", "obese": "Obese"},
-    "age_band": {"<60": "Age < 60", "60-70": "Age 60-70", "70+": "Age > 70"},
-}
-assert all(tuple(SUBGROUPS[axis]) == bands for axis, bands in AXES.items()), "a band has no row"
+Array = npt.NDArray[Any]
+# columns that identify a run; with folds it is all folds of them
+RUN_COLUMNS = ["arm", "generator", "set", "seed"]
+PAPER_AMOUNTS = {"0": "Real", "only": "Synthetic"}
+
+
+@dataclass(frozen=True, order=True)
+class Arm:
+    """A combination of the values of the factors that a study varied. Tables hold it as it is; its
+    name is how it prints, and nobody reads it back."""
+
+    place: int  # where it stands in a table
+    name: str
+    # factor -> value; the number of synthetic images always
+    values: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    # whether no value, the number of synthetic images apart, differs from the experiment's own
+    usual: bool = field(default=True, compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def paper_name(self) -> str | None:
+        """What the paper calls the arm; None where it has no such arm."""
+        amount = self.values.get("synthetic")
+        return amount_in_words(amount) if self.usual and amount is not None else None
+
+
+def amount_in_words(synthetic: Any) -> str:
+    """0 is Real, 2000 Real + 2000, only Synthetic, as the paper names its arms."""
+    return PAPER_AMOUNTS.get(str(synthetic), f"Real + {synthetic}")
 
 
 class Tuned(NamedTuple):
     """What a run predicts of the validation subjects of a fold."""
 
-    label: np.ndarray  # (m,) 0 or 1
-    probability: np.ndarray  # (m,)
+    label: Array  # (m,) 0 or 1
+    probability: Array  # (m,)
 
 
 class Study(NamedTuple):
     """The predictions of a disease by comparable runs: n test subjects, T runs."""
 
     subjects: pd.DataFrame  # n rows: label (0 or 1), fold (NaN without folds), the axes
-    runs: pd.DataFrame  # T rows: RUN, as text; generator and set are "" where an arm has none
-    probability: np.ndarray  # (n, T) of disease
-    decision: np.ndarray  # (n, T) 0 or 1
-    baseline: str | None = None  # the arm that others are compared with
+    # T rows of RUN_COLUMNS: an Arm, and text; generator and set are "" where an arm has none
+    runs: pd.DataFrame
+    probability: Array  # (n, T) of disease
+    decision: Array  # (n, T) 0 or 1
+    baseline: Arm | None = None  # the arm that others are compared with
     disease: str = "hf"
     validation: Sequence[Mapping[Any, Tuned]] = ()  # of each run, by fold
     warnings: Sequence[str] = ()  # sentences: which runs are left out or missing
 
     @property
-    def arms(self) -> list[str]:
+    def arms(self) -> list[Arm]:
         """In the order of a table."""
         return list(dict.fromkeys(self.runs.arm))
 
-    def positions(self, arm: str | None) -> np.ndarray:
+    def positions(self, arm: Arm) -> npt.NDArray[np.intp]:
         """Of the arm's runs."""
         return np.flatnonzero(self.runs.arm == arm)
 
     @property
     def predicted(self) -> Predicted:
+        """Labels, decisions and probabilities of all runs."""
         return Predicted(self.subjects.label.to_numpy(int), self.decision, self.probability)
 
     @property
-    def folds(self) -> np.ndarray | None:
+    def folds(self) -> npt.NDArray[np.intp] | None:
         """(n,) number of the fold in which a subject was tested, from 0; None without folds."""
         if "fold" not in self.subjects or self.subjects.fold.isna().all():
             return None
         return np.unique(self.subjects.fold.to_numpy(float), return_inverse=True)[1]
 
     @property
-    def weights(self) -> np.ndarray:
+    def weights(self) -> Array:
         """(T, arms): how much of each run is in its arm's mean. Generators count alike, so do sets
         of one, seeds of a set."""
-        found = np.zeros((len(self.runs), len(self.arms)))
+        weights = np.zeros((len(self.runs), len(self.arms)))
         for k, arm in enumerate(self.arms):
             own = self.positions(arm)
-            found[own, k] = _weights(self.runs.iloc[own])
-        return found
+            weights[own, k] = run_weights(self.runs.iloc[own])
+        return weights
 
 
-class Axis(NamedTuple):
-    """A division of the subjects into subgroups, by one column or several crossed."""
-
-    columns: tuple[str, ...]  # none: everybody
-    names: list[str]  # of the subgroups
-    codes: np.ndarray  # (n,) place in `names`, -1 where a subject's is unknown
-
-    @property
-    def title(self) -> str:
-        """As tables have it: "overall", "sex", "sex x bmi_band"."""
-        return " x ".join(self.columns) or "overall"
-
-
-class Level(NamedTuple):
-    """Replicates of an arm at one level: what varies from one to the other is chance that its mean
-    holds."""
-
-    name: str  # of LEVELS
-    units: list[str]  # the replicates' names, by which arms are paired
-    parts: (
-        np.ndarray
-        # (units, runs of the arm): each unit's share in the mean, less what is given, as weights of
-        # the runs
-    )
-    freedom: int
-    # by which a sum of squares over units becomes the variance of the mean: units / freedom if
-    # balanced
-    factor: float
-
-
-def bands_of(subjects: pd.DataFrame, axis: str) -> dict[Any, str]:
-    """The subgroups of an axis in order: value of the column -> name for readers; a further axis
-    has its values, sorted."""
-    if axis in SUBGROUPS:
-        return dict(SUBGROUPS[axis])
-    return {
-        value: f"{axis.capitalize()} {value}" for value in sorted(subjects[axis].dropna().unique())
-    }
-
-
-def axes_of(subjects: pd.DataFrame, further: Sequence[str] = ()) -> list[Axis]:
-    """Overall, the known axes, `further` columns, and the intersections of the known AXES."""
-    wanted = [*(axis for axis in SUBGROUPS if axis != "overall"), *further]
-    single = {}
-    for axis in dict.fromkeys(wanted):
-        if axis in subjects and subjects[axis].nunique() > 1:
-            bands = bands_of(subjects, axis)
-            codes = pd.Categorical(subjects[axis], categories=list(bands)).codes.astype(int)
-            single[axis] = Axis((axis,), list(bands.values()), codes)
-    crossed = [axis for axis in AXES if axis in single]
-    pairs = [pick for size in range(2, len(crossed) + 1) for pick in combinations(crossed, size)]
-    whole = Axis((), ["Overall"], np.zeros(len(subjects), int))
-    return [whole, *single.values(), *(_crossed([single[axis] for axis in pick]) for pick in pairs)]
-
-
-def _crossed(axes: Sequence[Axis]) -> Axis:
-    names, codes, known = [""], np.zeros(len(axes[0].codes), int), np.ones(len(axes[0].codes), bool)
-    for axis in axes:
-        names = [f"{a}, {b}".removeprefix(", ") for a in names for b in axis.names]
-        codes, known = codes * len(axis.names) + axis.codes, known & (axis.codes >= 0)
-    columns = tuple(column for axis in axes for column in axis.columns)
-    return Axis(columns, names, np.where(known, codes, -1))
-
-
-def _weights(runs: pd.DataFrame) -> np.ndarray:
+def run_weights(runs: pd.DataFrame) -> Array:
     """(S,) shares of an arm's runs in its mean, summing to 1."""
     share = np.ones(len(runs)) / runs.generator.nunique()
     share /= runs.groupby("generator")["set"].transform("nunique").to_numpy()
-    return share / runs.groupby(["generator", "set"]).seed.transform("size").to_numpy()
+    weights: Array = share / runs.groupby(["generator", "set"]).seed.transform("size").to_numpy()
+    return weights
 
 
-def levels(runs: pd.DataFrame) -> list[Level]:
-    """The levels whose chance the mean over an arm's runs holds, the highest first; none with too
-    few replicates.
-
-    That is the highest level with ENOUGH degrees of freedom: generators, else sets within the given
-    generators, else seeds within the given sets. Seeds that occur in several sets are a level of
-    their own beside it.
-
-    Args:
-        runs: rows of `Study.runs`, of one arm.
-    """
-    weights = _weights(runs)
-    sets = runs.generator + "/" + runs["set"]
-    found: list[Level] = []
-    for name, unit, given in (
-        ("generator", runs.generator, pd.Series("", runs.index)),
-        ("set", sets, runs.generator),
-    ):
-        level = _level(name, unit, given, weights)
-        if level.freedom >= ENOUGH:
-            found.append(level)
-            break
-    seeds = _level("seed", runs.seed, sets, weights)
-    if seeds.freedom >= ENOUGH and (not found or len(seeds.units) < len(runs)):
-        found.append(seeds)
-    return found
-
-
-def _level(name: str, unit: pd.Series, given: pd.Series, weights: np.ndarray) -> Level:
-    """Units within what is given: each unit's weighted deviation from the mean of its stratum."""
-    stratum = given.to_numpy()[:, None] == given.to_numpy()
-    # run minus its stratum's mean
-    within = np.eye(len(weights)) - stratum * weights / (stratum @ weights)[:, None]
-    names = list(dict.fromkeys(unit))
-    belongs = np.array(names)[:, None] == unit.to_numpy(str)
-    parts = (belongs * weights) @ within
-    alone = unit.groupby(given.to_numpy()).nunique()
-    crossed = int(alone.sum()) > len(names)  # a unit that occurs in several strata
-    freedom = len(names) - (1 if crossed else len(alone))
-    # of the sum of squares over units, were runs independent with variance 1
-    spread = (parts**2).sum()
-    return Level(
-        name, names, parts, freedom, (weights**2).sum() / spread if spread > 1e-12 else 0.0
-    )
-
-
-def holds(study: Study, arm: str) -> str:
-    """The chance that an arm's intervals hold: "subjects, seeds (8)"."""
-    own = levels(study.runs.iloc[study.positions(arm)])
-    repeated = [f"{PLURAL[level.name]} ({len(level.units)})" for level in own]
-    folds = study.folds
-    split = (
-        [f"folds ({folds.max() + 1})"]
-        if folds is not None and folds.max() + 1 >= FEWEST_FOLDS
-        else []
-    )
-    return ", ".join(["subjects", *repeated, *split])
-
-
-def given(study: Study, arm: str) -> str:
-    """What an arm's intervals are conditional on: "one split, one generator, one set"."""
-    runs = study.runs.iloc[study.positions(arm)]
-    held = {level.name for level in levels(runs)}
-    counted, folds = replicates(study, arm), study.folds
-    parts = ["one split"]
-    if folds is not None:
-        count = int(folds.max()) + 1
-        parts = [
-            f"one division into {count} folds" if count >= FEWEST_FOLDS else f"these {count} folds"
-        ]
-    if counted["sets"] and "generator" not in held:
-        unknown = (runs.generator == UNKNOWN).any()
-        parts.append(
-            "generators that can't be told"
-            if unknown
-            else _these(counted["generators"], "generator")
-        )
-        if "set" not in held:
-            parts.append(_these(counted["sets"], "set"))
-    if not held:
-        parts.append(_these(counted["seeds"], "seed"))
-    return ", ".join(parts)
-
-
-def _these(count: int, level: str) -> str:
-    return f"one {level}" if count == 1 else f"these {count} {PLURAL[level]}"
-
-
-def conditions(study: Study) -> list[tuple[str, str, list[str]]]:
-    """(what intervals hold, what they are given, the arms of which that is so)."""
-    found: dict[tuple[str, str], list[str]] = {}
-    for arm in study.arms:
-        found.setdefault((holds(study, arm), given(study, arm)), []).append(arm)
-    return [(*key, arms) for key, arms in found.items()]
-
-
-def conditional(study: Study) -> str:
-    """A phrase for captions: "intervals hold the chance of subjects, seeds (8), given one split,
-    one generator, one set"."""
-    several = conditions(study)
-    parts = [
-        f"{held}, given {known}" + (f" ({', '.join(arms)})" if len(several) > 1 else "")
-        for held, known, arms in several
-    ]
-    return f"intervals hold the chance of {'; of '.join(parts)}"
-
-
-def replicates(study: Study, arm: str) -> dict[str, int]:
+def replicate_counts(study: Study, arm: Arm) -> dict[str, int]:
     """How many different seeds, sets and generators an arm's runs have; sets and generators 0 for
     real images alone."""
     runs = study.runs.iloc[study.positions(arm)]
@@ -275,36 +121,86 @@ def replicates(study: Study, arm: str) -> dict[str, int]:
     }
 
 
-def by_seed(study: Study, values: np.ndarray) -> pd.DataFrame:
+class Table2(NamedTuple):
+    """The paper's Table 2, long, and what a reader must know of it."""
+
+    # subgroup, axis, n, positives, prevalence, arm, balanced_accuracy, sd, sets, seeds
+    rows: pd.DataFrame
+    refused: list[str]  # a sentence per axis that can't be compared
+    warnings: list[str]  # which runs are left out or missing
+
+
+def table2(study: Study, *, axes: Sequence[str] = ()) -> Table2:
+    """One row per subgroup and arm: mean and sd (ddof 1) of balanced accuracy over an arm's runs,
+    folds pooled.
+
+    Args:
+        study: the predictions.
+        axes: further columns whose values are subgroups.
+
+    Returns:
+        The table; a subgroup without positives or negatives is NaN.
+    """
+    given, weights, rows = study.predicted, study.weights, []
+    known = [part for part in divisions(study.subjects, axes) if len(part.axis.columns) < 2]
+    counts = {arm: replicate_counts(study, arm) for arm in study.arms}
+    for division in known:
+        for code, name in enumerate(division.names):
+            who = np.flatnonzero(division.codes == code)
+            n, positives = len(who), int(given.label[who].sum())
+            score = scored("balanced_accuracy", given.of(who)).value
+            for k, arm in enumerate(study.arms):
+                own = score[study.positions(arm)]
+                rows.append(
+                    {
+                        "subgroup": name,
+                        "axis": division.axis,
+                        "n": n,
+                        "positives": positives,
+                        "prevalence": positives / n if n else np.nan,
+                        "arm": arm,
+                        "balanced_accuracy": float(own @ weights[study.positions(arm), k]),
+                        "sd": own.std(ddof=1) if len(own) > 1 else np.nan,
+                        "sets": counts[arm]["sets"],
+                        "seeds": counts[arm]["seeds"],
+                    }
+                )
+    compared = {column for part in known for column in part.axis.columns} | {"overall"}
+    wanted = dict.fromkeys([*(axis.column for axis in as_in_table2()), *axes])
+    refused = [_refusal(study.subjects, axis) for axis in wanted if axis not in compared]
+    return Table2(pd.DataFrame(rows), refused, list(study.warnings))
+
+
+def _refusal(subjects: pd.DataFrame, axis: str) -> str:
+    """Why subgroups of an axis can't be compared."""
+    if axis in subjects and len(values := subjects[axis].dropna()):
+        return f"{axis}: all test subjects whose {axis} is known are {values.iloc[0]!r}: nothing to compare."
+    return f"{axis}: unknown for all {len(subjects)} test subjects, so it has no rows."
+
+
+def by_seed(study: Study, values: Array) -> pd.DataFrame:
     """Values (T,) of runs as a table: a row per seed, a column per arm; several sets of an arm
     averaged."""
     table = study.runs.assign(value=values)
     return table.pivot_table(index="seed", columns="arm", values="value", sort=False)[study.arms]
 
 
-def calibration(study: Study) -> pd.DataFrame:
+def reliability_table(study: Study) -> pd.DataFrame:
     """Reliability per arm, its runs pooled: arm, bin (its lower edge), n (predictions), predicted,
     share of positives."""
     rows = []
     for arm in study.arms:
         p = study.probability[:, study.positions(arm)]
         label = np.repeat(study.subjects.label.to_numpy(), p.shape[1])
-        for k, (predicted, share, n) in enumerate(
-            zip(*metrics.reliability(label, p.ravel()), strict=True)
-        ):
-            rows.append(
-                {
-                    "arm": arm,
-                    "bin": k / metrics.BINS,
-                    "n": int(n),
-                    "predicted": predicted,
-                    "share": share,
-                }
-            )
+        bins = zip(*metrics.reliability(label, p.ravel()), strict=True)
+        rows += [
+            {"arm": arm, "bin": k / metrics.BINS, "n": int(n), "predicted": mean, "share": share}
+            for k, (mean, share, n) in enumerate(bins)
+        ]
     return pd.DataFrame(rows)
 
 
-def confusion(study: Study) -> pd.DataFrame:
+def confusion_table(study: Study) -> pd.DataFrame:
     """Per arm: runs, n, positives, and tp, fn, fp, tn as means over its runs."""
     sick = study.subjects.label.to_numpy(bool)
     rows = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cmrcls.arms import Arms, predictions
+from cmrcls.arms import Arms, prediction_table
 
 
 class BestEpoch:
@@ -24,7 +24,7 @@ class BestEpoch:
             seed: of what is drawn here.
 
         Returns:
-            The table that `cmrcls.arms.predictions` describes.
+            The table that `cmrcls.arms.prediction_table` describes.
         """
         outputs = trainer.predict(module, datamodule=data)
-        return predictions(data.index, outputs, labels=data.labels)
+        return prediction_table(data.index, outputs, labels=data.labels)

@@ -10,7 +10,7 @@ import pandas as pd
 
 from cmrcls.arms import Arms
 from cmrcls.mitigation.after import BestEpoch
-from cmrdata.subjects import AXES
+from cmrdata.axes import AXES, known_axes
 
 CONSTRAINTS = (  # of fairlearn's ThresholdOptimizer
     "equalized_odds",
@@ -49,7 +49,7 @@ class Thresholds(BestEpoch):
         values = sorted(val[axis].dropna().unique())
         if len(values) < 2:
             who = f"is {values[0]} for everybody" if values else "is known for nobody"
-            others = [other for other in AXES if val[other].dropna().nunique() > 1]
+            others = known_axes(val)
             first = f"mitigation.after.attribute={others[0]}, " if others else ""
             raise ValueError(
                 f"{axis} {who} in the validation split of cohort {cohort}, so there are no groups "
@@ -69,14 +69,14 @@ class Thresholds(BestEpoch):
 def group_thresholds(
     table: pd.DataFrame, *, attribute: str = "sex", constraint: str = "equalized_odds", seed: int
 ) -> pd.DataFrame:
-    """Copy of `predictions`' table whose `predicted` comes from thresholds per group of `attribute`.
+    """Copy of a prediction table whose `predicted` comes from thresholds per group of `attribute`.
 
     They are fitted for each disease on the validation rows, for balanced accuracy under
     `constraint`. `probability` stays. A group that lacks a class in validation, and people of whom
     the attribute is unknown, keep the common threshold of 0.5, which a warning says.
 
     Args:
-        table: rows of validation and test, as `cmrcls.arms.predictions` gives them.
+        table: rows of validation and test, as `cmrcls.arms.prediction_table` gives them.
         attribute: one of AXES.
         constraint: one of CONSTRAINTS.
         seed: of the decisions, which are partly random.

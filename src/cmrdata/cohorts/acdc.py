@@ -35,10 +35,10 @@ from cmrdata.cohorts.reading.cells import (
     is_missing,
     quantity,
 )
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.cohorts.reading.file_kinds import decoded
 from cmrdata.cohorts.reading.folders import Walk, counted, nothing_in, somewhere_else, straight_only
-from cmrdata.cohorts.reading.rows import account
+from cmrdata.cohorts.reading.rows import column_rows
 from cmrdata.overlay import reordered
 from cmrdata.slices import Scan
 from cmrdata.subjects import bmi_of
@@ -50,7 +50,7 @@ NUMBERS: dict[str, tuple[str, Reader]] = {  # what a key is for, and how it is r
     "Height": ("BMI", quantity(100, 250, units=LENGTH_UNITS, metres=True)),
     "Weight": ("BMI", quantity(20, 400, units=WEIGHT_UNITS)),
 }
-LEVELS = 2  # folders between the root and a patient's: database/training
+FOLDER_LEVELS = 2  # folders between the root and a patient's: database/training
 # most by which ED may differ from its frame of the cine, as a share of its own spread: 0 in the
 # original
 SAME = 0.01
@@ -88,7 +88,7 @@ class ACDC(Challenge):
     def _listed(self) -> tuple[dict[str, Path], list[str]]:
         """Patients' folders by name, and what was passed over on the way to them."""
         walk = (
-            Walk(self.root, depth=LEVELS, within=_is_patient)
+            Walk(self.root, depth=FOLDER_LEVELS, within=_is_patient)
             if self.root and self.root.is_dir()
             else ()
         )
@@ -138,7 +138,7 @@ class ACDC(Challenge):
             **NUMBERS,
         }
         titles = {key: key for key in readers if any(key in row for row in rows)}
-        return report(account(INFO, titles, rows, readers=readers))
+        return columns_table(column_rows(INFO, titles, rows, readers=readers))
 
     def annotation(self, patient: Path) -> Annotation:
         info, volumes = _info(patient), []
@@ -156,21 +156,25 @@ class ACDC(Challenge):
     def scan(self, patient: Path, *, neighbours: bool) -> Scan:
         """ED and ES of their own files; with the frames `around` them where `neighbours` are wanted
         and in the 4-D cine."""
-        found, frames = self.annotation(patient), {}
-        for phase, frame in (("ES", found.es), ("ED", found.ed)):
+        annotation, frames = self.annotation(patient), {}
+        for phase, frame in (("ES", annotation.es), ("ED", annotation.ed)):
             with about(f"{phase} image"):
                 image = open_volume(_file(patient, frame + 1), default_spacing=self.default_spacing)
                 frames[frame] = Located(still(image), image)
-        cycle, flags = None, found.flags
+        cycle, flags = None, annotation.flags
         if neighbours and nifti(patient, f"{patient.name}_4d").exists():
             try:
-                others, cycle = self._around(patient, found.ed, found.es, image=frames[found.ed])
+                others, cycle = self._around(
+                    patient, annotation.ed, annotation.es, image=frames[annotation.ed]
+                )
                 frames = others | frames
             except ValueError:
                 if self.cine:
                     raise
                 flags += ("neighbours_lost",)
-        return assembled(frames, found.labels, ed=found.ed, es=found.es, cycle=cycle, flags=flags)
+        return assembled(
+            frames, annotation.labels, ed=annotation.ed, es=annotation.es, cycle=cycle, flags=flags
+        )
 
     def _around(
         self, patient: Path, ed: int, es: int, *, image: Located

@@ -17,12 +17,13 @@ import pandas as pd
 from cmrdata.batch import LV
 from cmrdata.cohorts.reading.cells import Reading, is_missing
 from cmrdata.ejection import by_fraction, fractions
+from cmrdata.labels import check_labels, check_topology
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.overlay import overlay, reordered
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.pseudonyms import renamed
-from cmrdata.slices import Scan, check_labels, check_topology, cine_frames, collect
+from cmrdata.slices import Scan, cine_frames, collect
 from cmrdata.volumes import Volume
 
 # a pathology that fails some hearts and spares others: a case where the ejection fraction is
@@ -66,7 +67,8 @@ class Challenge(Cohort):
         once read.
     """
 
-    expected: str  # where its files are, in a sentence that begins "Expected is"
+    fov_mm: float
+    orient: str
     # pathology -> diagnosis, BY_EF, or None for neither case nor control
     diagnoses: Mapping[str, str | None]
 
@@ -138,13 +140,9 @@ class Challenge(Cohort):
     def texts(self, patient: Any) -> list[Path]:
         """The files that say which frames are ED and ES."""
 
-    def notes(self) -> list[str]:
-        """What a summary should tell besides the subjects and the rejected."""
-        return []
-
     @abstractmethod
     def columns(self) -> pd.DataFrame:
-        """What was understood of each column of the source's table; see `column_report.report`."""
+        """What was understood of each column of the source's table; see `column_report.columns_table`."""
 
     def known_pathology(self, text: str) -> Reading:
         """A reader of the source's own words."""
@@ -160,24 +158,19 @@ class Challenge(Cohort):
     @cached_property
     def patients(self) -> dict[str, Any]:
         """Each patient by hashed id, in the order of the original ids."""
-        found = self.find()
-        self._named = renamed(list(found), self.salt_root)
-        return {self._named[identifier]: patient for identifier, patient in found.items()}
+        patients = self.find()
+        self._named = renamed(list(patients), self.salt_root)
+        return {self._named[identifier]: patient for identifier, patient in patients.items()}
 
     @property
-    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+    def settings(self) -> dict[str, Any]:
         return {
-            "pixels": self.pixels,
-            "fov_mm": self.fov_mm,
-            "seed": self.seed,
-            "fold": self.fold,
+            **super().settings,
             "reach": self.reach,
-            "controls_per_case": self.controls_per_case,
             "default_spacing": self.default_spacing,
             "label": self.label,
             "ef_below": self.ef_below,
             "ef_above": self.ef_above,
-            "cine": self.cine,
             "orient": self.orient,
         }
 
@@ -249,23 +242,23 @@ class Challenge(Cohort):
         for it go."""
         named = table.pathology.map(lambda word: self.diagnoses.get(word))
         table["diagnosis"] = named.astype(object).where(named.notna() & (named != BY_EF), None)
-        asked = pd.Series(True, table.index) if self.label == "ef" else named == BY_EF
-        if not asked.any():
+        needed = pd.Series(True, table.index) if self.label == "ef" else named == BY_EF
+        if not needed.any():
             return table, []
 
         def masks(subject: str) -> tuple[np.ndarray, np.ndarray]:
-            found = self.annotation(self.patients[subject])
-            return found.labels[found.ed].voxels, found.labels[found.es].voxels
+            annotation = self.annotation(self.patients[subject])
+            return annotation.labels[annotation.ed].voxels, annotation.labels[annotation.es].voxels
 
         files = {
             s: self.texts(self.patients[s]) + self.files(self.patients[s])
-            for s in table.subject[asked]
+            for s in table.subject[needed]
         }
         ef, faults = fractions(files, masks, cache=self.salt_root / f"ef-{self.name}.json")
         table["ef"] = table.subject.map(ef).astype(float)
         above = self.ef_above if self.label == "ef" else None
-        table.loc[asked, "diagnosis"] = by_fraction(
-            table.ef[asked], below=self.ef_below, above=above
+        table.loc[needed, "diagnosis"] = by_fraction(
+            table.ef[needed], below=self.ef_below, above=above
         )
         return table[~table.subject.isin(faults)].reset_index(drop=True), list(faults.items())
 
@@ -295,20 +288,29 @@ def still(volume: Volume) -> np.ndarray:
 def canonical(ed: np.ndarray, es: np.ndarray, *, mapping: Mapping[int, int]) -> list[np.ndarray]:
     """ED and ES labels (Z, Y, X) of a source as canonical uint8. Raises ValueError unless they are
     a beating heart's."""
-    found = []
+    phases = []
     for phase, raw in (("ED", ed), ("ES", es)):
         with about(f"{phase} labels"):
             labels = check_labels(raw, mapping=mapping)
             check_topology(labels)
-            found.append(labels)
-    if (found[0] == LV).sum() < (found[1] == LV).sum():
+            phases.append(labels)
+    if (phases[0] == LV).sum() < (phases[1] == LV).sum():
         raise ValueError("ED labels: the LV cavity is smaller than at ES")
-    return found
+    return phases
 
 
 def around(ed: int, es: int, cycle: int | None, *, cine: int | None = None) -> set[int]:
-    """Frames to read: ED and ES, with those before and after them modulo the `cycle`, or those of a
-    `cine`, if there is one."""
+    """Frames (counted from 0) that have to be read.
+
+    Args:
+        ed: frame.
+        es: frame.
+        cycle: frames of the heart cycle; None where it has none.
+        cine: frames of a heartbeat that an image holds; None for ED and ES.
+
+    Returns:
+        ED and ES with the frames before and after them, modulo the cycle; or with those of the cine.
+    """
     if cycle and cine:
         return {ed, es, *cine_frames(ed, es, cycle, count=cine)}
     return {ed, es} | {(frame + step) % cycle for frame in (ed, es) for step in (-1, 1) if cycle}
@@ -340,8 +342,20 @@ def assembled(
 ) -> Scan:
     """A scan of frames and labels from one file or several, in the order of voxels of the ED image.
 
-    Where the headers of a frame and its labels disagree, `overlay` decides. Raises ValueError as
-    that does, when the pixels of ED and ES differ or all their voxels are the same, and as `Scan`.
+    Args:
+        frames: frame -> voxels and the file they are from; at least ED and ES.
+        labels: the same of canonical labels.
+        ed: frame, counted from 0.
+        es: frame.
+        cycle: frames of the heart cycle, whose last neighbours the first; None: no neighbours in time.
+        flags: what the reader had to decide.
+
+    Returns:
+        The scan. Where the headers of a frame and its labels disagree, `overlay` decides.
+
+    Raises:
+        ValueError: as `overlay` and `Scan` do, and when the pixels of ED and ES differ or all their
+            voxels are the same.
     """
     first = frames[ed].volume
     if not np.allclose(frames[es].volume.spacing, first.spacing, rtol=SPACINGS):
@@ -358,14 +372,14 @@ def assembled(
     canonical_order: dict[int, np.ndarray] = {}
     for together in groups.values():
         image, theirs = (frames.get(together[0], frames[ed]).volume, labels[together[0]].volume)
-        seen = [t for t in together if t in (ed, es)]
-        move, told = overlay(
-            [frames[t].voxels for t in seen],
-            [labels[t].voxels for t in seen],
+        annotated = [t for t in together if t in (ed, es)]
+        move, flag = overlay(
+            [frames[t].voxels for t in annotated],
+            [labels[t].voxels for t in annotated],
             image=image.affine,
             theirs=theirs.affine,
         )
-        notes += told
+        notes += flag
         canonical_order |= {
             t: reordered(move(labels[t].voxels), theirs=image.affine, ours=first.affine)
             for t in together
@@ -409,7 +423,7 @@ def _mm(volume: Volume) -> str:
 def one_each(pairs: Iterable[tuple[str, T]], *, at: Path, what: str) -> dict[str, T]:
     """What belongs to each code, in the order of the codes. ValueError, naming no code, where one
     occurs twice."""
-    found = sorted(pairs, key=lambda pair: pair[0])
-    if repeated := len(found) - len({code for code, _ in found}):
+    in_order = sorted(pairs, key=lambda pair: pair[0])
+    if repeated := len(in_order) - len({code for code, _ in in_order}):
         raise ValueError(f"{at}: {repeated} {what}; give one copy of the data")
-    return dict(found)
+    return dict(in_order)

@@ -38,9 +38,9 @@ from cmrdata.cohorts.reading.cells import (
     read_category,
     read_sex,
 )
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.cohorts.reading.folders import images_and_tables, nothing_in, somewhere_else
-from cmrdata.cohorts.reading.rows import Row, Rows, account, read_rows, require_match
+from cmrdata.cohorts.reading.rows import Row, Rows, column_rows, read_rows, require_match
 from cmrdata.slices import Scan
 from cmrdata.subjects import bmi_of
 from cmrdata.volumes import Volume, nifti, open_volume
@@ -49,7 +49,7 @@ LABEL_MAP = {label: label for label in (BACKGROUND, LV, MYO, RV)}
 IMAGE = re.compile(r"(\w+)_sa\.nii(\.gz)?")
 # its name changes with the release; that of 211230 has diagnosis and demographics
 TABLE = "*M&Ms*nformation*.csv"
-COLUMNS = {
+MNMS_COLUMNS = {
     "code": ("externalcode", "code", "subjectcode"),
     "ed": ("ed",),
     "es": ("es",),
@@ -164,7 +164,7 @@ class MnMs(Challenge):
     @cached_property
     def _table(self) -> Rows:
         """The latest table, of those that tell the pathology if any does."""
-        read = [read_rows(path, columns=COLUMNS) for path in self._walked[1]]
+        read = [read_rows(path, columns=MNMS_COLUMNS) for path in self._walked[1]]
         table = max(
             read, key=lambda one: (any(row["pathology"] for row in one.rows), one.path.name)
         )
@@ -183,8 +183,8 @@ class MnMs(Challenge):
     def columns(self) -> pd.DataFrame:
         self.find()  # which says what is expected where nothing is
         words = {**READERS, "pathology": ("pathology", self.known_pathology)}
-        return report(
-            account(
+        return columns_table(
+            column_rows(
                 self._table.path.name,
                 self._table.titles,
                 self._table.rows,
@@ -223,7 +223,7 @@ class MnMs(Challenge):
         )
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
-        found = self.annotation(patient)
+        annotation = self.annotation(patient)
         with about("cine"):
             image = open_volume(patient.image, default_spacing=self.default_spacing)
             if image.frames != (
@@ -231,16 +231,19 @@ class MnMs(Challenge):
             ):
                 raise ValueError(f"{image.frames} frames, but labels for {labelled}")
             cycle = image.frames if neighbours and image.frames > 2 else None
-            wanted, needed = around(found.ed, found.es, cycle, cine=self.cine), {found.ed, found.es}
+            wanted, needed = (
+                around(annotation.ed, annotation.es, cycle, cine=self.cine),
+                {annotation.ed, annotation.es},
+            )
             taken, lost = take_all_or(image, wanted, needed=wanted if self.cine else needed)
         frames = {t: Located(frame, image) for t, frame in taken.items()}
         return assembled(
             frames,
-            found.labels,
-            ed=found.ed,
-            es=found.es,
+            annotation.labels,
+            ed=annotation.ed,
+            es=annotation.es,
             cycle=None if lost else cycle,
-            flags=(*found.flags, *["neighbours_lost"] * lost),
+            flags=(*annotation.flags, *["neighbours_lost"] * lost),
         )
 
     def files(self, patient: Patient) -> list[Path]:

@@ -31,16 +31,16 @@ from cmrdata.cohorts.challenge import (
     still,
 )
 from cmrdata.cohorts.mnms import LABEL_MAP, READERS
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.cohorts.reading.folders import images_and_tables, nothing_in, somewhere_else
-from cmrdata.cohorts.reading.rows import Row, Rows, account, read_rows, require_match
+from cmrdata.cohorts.reading.rows import Row, Rows, column_rows, read_rows, require_match
 from cmrdata.overlay import reordered
 from cmrdata.slices import Scan
 from cmrdata.volumes import nifti, open_volume
 
 IMAGE = re.compile(r"(\d+)_SA_ED\.nii(\.gz)?")
 TABLE = "*dataset_information*.csv"
-COLUMNS = {
+MNMS2_COLUMNS = {
     "code": ("subjectcode", "code"),
     "pathology": ("disease", "pathology"),
     "vendor": ("vendor",),
@@ -126,15 +126,15 @@ class MnMs2(Challenge):
 
     @cached_property
     def _table(self) -> Rows:
-        return read_rows(self._walked[1][-1], columns=COLUMNS)
+        return read_rows(self._walked[1][-1], columns=MNMS2_COLUMNS)
 
     def columns(self) -> pd.DataFrame:
         self.find()  # which says what is expected where nothing is
-        words = {name: READERS[name] for name in COLUMNS} | {
+        words = {name: READERS[name] for name in MNMS2_COLUMNS} | {
             "pathology": ("pathology", self.known_pathology)
         }
-        return report(
-            account(
+        return columns_table(
+            column_rows(
                 self._table.path.name,
                 self._table.titles,
                 self._table.rows,
@@ -147,8 +147,8 @@ class MnMs2(Challenge):
         if not (row := patient.row):
             raise ValueError("no row in the table")
         for phase in ("ED", "ES"):
-            for kind, part in (("image", phase), ("labels", f"{phase}_gt")):
-                if not patient.file(part).exists():
+            for kind, file in (("image", phase), ("labels", f"{phase}_gt")):
+                if not patient.file(file).exists():
                     raise ValueError(f"{phase} {kind}: file is missing")
         return {
             "sex": None,
@@ -173,18 +173,18 @@ class MnMs2(Challenge):
         return Annotation(0, 1, dict(enumerate(labels)), ("frames_unknown",))
 
     def scan(self, patient: Patient, *, neighbours: bool) -> Scan:
-        found, pair = self.annotation(patient), []
+        annotation, pair = self.annotation(patient), []
         for phase in ("ED", "ES"):
             with about(f"{phase} image"):
                 image = open_volume(patient.file(phase), default_spacing=self.default_spacing)
                 pair.append(Located(still(image), image))
         frames, labels, ed, es, cycle, flags = (
             dict(enumerate(pair)),
-            found.labels,
+            annotation.labels,
             0,
             1,
             None,
-            found.flags,
+            annotation.flags,
         )
         if neighbours and patient.file("CINE").exists():
             try:
@@ -218,7 +218,7 @@ class MnMs2(Challenge):
         return *places, {t: Located(cine[t], pair[0].volume) for t in wanted}, len(cine)
 
     def files(self, patient: Patient) -> list[Path]:
-        return [patient.file(part) for part in ("ED", "ED_gt", "ES", "ES_gt", "CINE")]
+        return [patient.file(file) for file in ("ED", "ED_gt", "ES", "ES_gt", "CINE")]
 
     def texts(self, patient: Patient) -> list[Path]:
         return []
@@ -230,15 +230,15 @@ def _holds_table(folder: Path, inside: list[str], files: list[str]) -> bool:
 
 def _places(pair: Sequence[np.ndarray], cine: Mapping[int, np.ndarray]) -> tuple[int, int] | None:
     """Where in the `cine` the frames ED and ES are, or None where one of them is not in it."""
-    found = []
+    places = []
     for wanted in pair:
         if len(cine) < 3 or cine[0].shape != wanted.shape:
             return None
         gaps = [np.abs(frame.astype(np.float32) - wanted).mean() for frame in cine.values()]
         if not min(gaps) <= SAME * wanted.std():
             return None
-        found.append(int(np.argmin(gaps)))
-    return (found[0], found[1]) if found[0] != found[1] else None
+        places.append(int(np.argmin(gaps)))
+    return (places[0], places[1]) if places[0] != places[1] else None
 
 
 def _digits(code: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.reading.column_report import report
+from cmrdata.cohorts.reading.column_report import columns_table
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
 from cmrdata.protocol import Cohort, Stacks
@@ -51,10 +51,12 @@ class Pooled(Cohort):
                 f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
             )
         for member, cohort in self.members.items():
-            for setting, wanted in (("cine", cine), ("orient", orient)):
-                if (
-                    own := getattr(cohort, setting, wanted if setting == "orient" else None)
-                ) != wanted:
+            turned = orient if cohort.orient is None else cohort.orient
+            for setting, own, wanted in (
+                ("cine", cohort.cine, cine),
+                ("orient", turned, orient),
+            ):
+                if own != wanted:
                     raise ValueError(
                         f"cohort {member} has {setting}={own}, the pool {wanted}; give all the same"
                     )
@@ -71,14 +73,9 @@ class Pooled(Cohort):
         )
 
     @property
-    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+    def settings(self) -> dict[str, Any]:
         return {
-            "pixels": self.pixels,
-            "fov_mm": self.fov_mm,
-            "seed": self.seed,
-            "fold": self.fold,
-            "controls_per_case": self.controls_per_case,
-            "cine": self.cine,
+            **super().settings,
             "orient": self.orient,
             "members": {name: cohort.settings for name, cohort in self.members.items()},
         }
@@ -130,11 +127,9 @@ class Pooled(Cohort):
         return Stacks(images, masks, index.iloc[order].reset_index(drop=True), rejected)
 
     @property
-    def expected(self) -> str:
+    def expected(self) -> str:  # type: ignore[override]
         """What each member's files must be."""
-        return " ".join(
-            f"{name}: {getattr(cohort, 'expected', '')}" for name, cohort in self.members.items()
-        )
+        return " ".join(f"{name}: {cohort.expected}" for name, cohort in self.members.items())
 
     def notes(self) -> list[str]:
         return [
@@ -144,4 +139,4 @@ class Pooled(Cohort):
     def columns(self) -> pd.DataFrame:
         tables = {name: cohort.columns() for name, cohort in self.members.items()}
         parts = [table.assign(file=name + ": " + table.file) for name, table in tables.items()]
-        return pd.concat([report([]), *parts], ignore_index=True)
+        return pd.concat([columns_table([]), *parts], ignore_index=True)

@@ -2,45 +2,44 @@
 interface.
 
 `Base` is deliberately no nn.Module: held by a LightningModule it is neither trained, nor
-checkpointed, nor copied. A base folder is a diffusers folder (vae/, unet/, scheduler/) plus text/
-(an open_clip text tower) and base.json.
+checkpointed, nor copied. Where one comes from: cmrgen.base.load.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import TextTransformer
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cmrdata.batch import LatentBatch, ed_es_ed
-from cmrgen.base.phases import EVEN, PAPER, checked, three_channels, two_phases
+from cmrgen.base.phases import EVEN, check_channels, three_channels, two_phases
 from cmrgen.base.portions import DECODED, ENCODED, PROMPTS, Portions, together
 from cmrgen.base.resampling import resampled
 from cmrgen.diffusion import diffusion_loss, latent, stratified_timesteps
-from cmrstudy.inputs import weights_hash
-from cmrstudy.paths import shipped
 
 
 class Base:
     """VAE, text tower and U-Net with what is needed to use them together; each is loaded when it is
-    first used.
+    first used, and `release` gives its memory back.
 
-    parts: vae, unet, text -> a function that returns the network, frozen here; what is not used
-        never takes memory,
-    and `release` gives it back. schedule: the noise scheduler's config. shift, scale: (C, 1, 1),
-    standardise the VAE's latents (C channels). pixels: the side of its images; factor: pixels per
-    latent cell and side. tokens: length of a prompt, filled up with token `pad`. channels: how ED
-    and ES become three, see cmrgen.base.phases. embedded: prompts whose embeddings (tokens, width) are
-    known without the tower.
+    `contexts` holds the embeddings, (tokens, width) each, of prompts that are known without the
+    tower: the one place where they are kept.
+
+    Args:
+        parts: vae, unet, text -> a function that returns the network, which is frozen here.
+        schedule: the noise scheduler's config.
+        shift, scale: (C, 1, 1), standardise the VAE's latents of C channels.
+        pixels: the side of its images.
+        factor: pixels per latent cell and side.
+        tokens: length of a prompt, which is filled up with token `pad`.
+        fingerprint: of all its weights and settings.
+        pad: a token's number.
+        channels: how ED and ES become three, see cmrgen.base.phases.
     """
 
     def __init__(
@@ -65,11 +64,11 @@ class Base:
         self.drawing = Portions(
             "drawing images", remedy=f"precision=bf16-mixed takes less. {smaller}"
         )
-        self.embedded: dict[str, Tensor] = {}
+        self.contexts: dict[str, Tensor] = {}
         self.device = torch.device("cpu")
         self.schedule, self.shift, self.scale, self.pad = schedule, shift, scale, pad
         self.pixels, self.factor, self.fingerprint = pixels, factor, fingerprint
-        self.channels = checked(channels, setting="base.channels")
+        self.channels = check_channels(channels, setting="base.channels")
         self.alphas = DDPMScheduler.from_config(schedule).alphas_cumprod
         self.prediction = schedule["prediction_type"]
         self.tokenizer = _tokenizer(tokens)
@@ -125,8 +124,8 @@ class Base:
         """(B, 2, P, P) uint8 -> (B, 2C, P/f, P/f) mean and log-variance. Cache these, never a
         sample of them."""
 
-        def encoded(some: slice) -> Tensor:
-            rgb = as_rgb(images[some], self.pixels, channels=self.channels).to(
+        def encoded(portion: slice) -> Tensor:
+            rgb = as_rgb(images[portion], self.pixels, channels=self.channels).to(
                 self.device, self.vae.dtype
             )
             return self.vae.encode(rgb).latent_dist.parameters.float()
@@ -143,8 +142,8 @@ class Base:
         than a grey level.
         """
 
-        def decoded(some: slice) -> Tensor:
-            z = (latents[some] / self.scale + self.shift).to(self.vae.dtype)
+        def decoded(portion: slice) -> Tensor:
+            z = (latents[portion] / self.scale + self.shift).to(self.vae.dtype)
             with torch.autocast(self.device.type, enabled=False):
                 rgb = self.vae.decode(z).sample.float()
             return (two_phases(rgb, self.channels) + 1) * 127.5
@@ -155,10 +154,10 @@ class Base:
     @torch.no_grad()
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """Prompts -> (n, tokens, width) embeddings, zero-padded tokens included as in training."""
-        if all(prompt in self.embedded for prompt in prompts):
-            return torch.stack([self.embedded[prompt] for prompt in prompts]).to(self.device)
-        some = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
-        return torch.cat([self._embedded(part) for part in some])
+        if all(prompt in self.contexts for prompt in prompts):
+            return torch.stack([self.contexts[prompt] for prompt in prompts]).to(self.device)
+        portions = [prompts[k : k + PROMPTS] for k in range(0, len(prompts), PROMPTS)]
+        return torch.cat([self._embedded(portion) for portion in portions])
 
     def _embedded(self, prompts: Sequence[str]) -> Tensor:
         tower, tokens = self.text, self.tokenizer(list(prompts)).to(self.device)
@@ -186,11 +185,15 @@ class Base:
         dropout: float,
         gamma: float | None,
     ) -> Tensor:
-        """Mean diffusion loss of `predict` (x, t, context) on a batch; all randomness comes from
-        `draws`.
+        """Mean diffusion loss on a batch.
 
-        `empty` (1, tokens, width) is the empty prompt's embedding, which replaces a share `dropout`
-        of the prompts.
+        Args:
+            predict: a function of (x, t, context).
+            batch: moments and the prompts' embeddings.
+            draws: all randomness comes from it.
+            empty: (1, tokens, width), the empty prompt's embedding.
+            dropout: the proportion of prompts that it replaces.
+            gamma: of min-SNR, None for plain squared errors.
         """
         n, device = len(batch["moments"]), batch["moments"].device
         spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)
@@ -223,94 +226,6 @@ def as_control(masks: Tensor, pixels: int) -> Tensor:
         if x.shape[-1] == pixels
         else nn.functional.interpolate(x, size=(pixels, pixels), mode="nearest")
     )
-
-
-def load_base(*, weights: str, kind: str = "folder", **options: Any) -> Base:
-    """The frozen base in `weights`; kind "folder" (written by experiment=base), "sd21" or "sd15"
-    (see cmrgen.base.stable_diffusion)."""
-    if kind == "folder":
-        return _load_folder(weights)
-    from cmrgen.base.stable_diffusion import load_sd
-
-    return load_sd(weights, kind=kind, **options)
-
-
-def check_base(*, weights: str, kind: str = "folder", **_: Any) -> None:
-    """Raise FileNotFoundError where `load_base` surely would; reads and downloads nothing."""
-    if kind == "folder":
-        _base_folder(weights)
-    else:
-        from cmrgen.base.weights import KINDS, on_disk
-
-        if kind in KINDS:
-            on_disk(weights, kind)
-
-
-def _base_folder(weights: str) -> Path:
-    folder = shipped(weights)
-    if not (folder / "base.json").exists():
-        raise FileNotFoundError(
-            f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
-            "(runs/base/0/base) or leave the default, the phantom base in assets/"
-        )
-    return folder
-
-
-def _load_folder(weights: str) -> Base:
-    folder = _base_folder(weights)
-    facts = json.loads((folder / "base.json").read_text())
-
-    def text() -> nn.Module:
-        tower = TextTransformer(**facts["text"])
-        tower.load_state_dict(
-            {k: v.float() for k, v in load_file(folder / "text" / "model.safetensors").items()}
-        )
-        return tower
-
-    def diffusers(kind: Any, name: str) -> Callable[[], nn.Module]:
-        return lambda: kind.from_pretrained(
-            folder / name, torch_dtype=torch.float32, low_cpu_mem_usage=False
-        )
-
-    vae = json.loads((folder / "vae" / "config.json").read_text())
-    return Base(
-        parts={
-            "vae": diffusers(AutoencoderKL, "vae"),
-            "unet": diffusers(UNet2DConditionModel, "unet"),
-            "text": text,
-        },
-        schedule=json.loads((folder / "scheduler" / "scheduler_config.json").read_text()),
-        shift=torch.tensor(facts["shift"]).view(-1, 1, 1),
-        scale=torch.tensor(facts["scale"]).view(-1, 1, 1),
-        pixels=facts["pixels"],
-        factor=2 ** (len(vae["block_out_channels"]) - 1),
-        tokens=facts["text"]["context_length"],
-        fingerprint=weights_hash(folder),
-        channels=facts.get("channels", PAPER),
-    )
-
-
-def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
-    """Write a base folder in half precision (about 9 MB for the small one); JSON configs and
-    safetensors only."""
-    for name, network in (("vae", base.vae), ("unet", base.unet)):
-        network.half().save_pretrained(folder / name, safe_serialization=True)
-        network.float()
-    (folder / "text").mkdir(parents=True, exist_ok=True)
-    (folder / "scheduler").mkdir(exist_ok=True)
-    save_file(
-        {k: v.half().contiguous() for k, v in base.text.state_dict().items()},
-        folder / "text" / "model.safetensors",
-    )
-    (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(base.schedule, indent=1))
-    facts = {
-        "pixels": base.pixels,
-        "channels": base.channels,
-        "shift": base.shift.flatten().tolist(),
-        "scale": base.scale.flatten().tolist(),
-        "text": text_config,
-    }
-    (folder / "base.json").write_text(json.dumps(facts, indent=1))
 
 
 @lru_cache

@@ -17,7 +17,7 @@ PAPER, EVEN = "paper", "even"
 CHANNELS = (EVEN, PAPER)
 
 
-def checked(channels: str, *, setting: str = "channels") -> str:
+def check_channels(channels: str, *, setting: str = "channels") -> str:
     """`channels` if it is one of CHANNELS. Raises ValueError naming the setting and what it
     takes."""
     if channels not in CHANNELS:

@@ -35,7 +35,7 @@ def together(pixels: int, budget: int) -> int:
     return max(1, budget // pixels**2)
 
 
-def drawn(device: torch.device) -> int:
+def drawing_budget(device: torch.device) -> int:
     """Pixels that are drawn together on a device, by the size of a GPU's memory, not by what is
     free of it."""
     cards: float = OFF_GPU
@@ -62,22 +62,22 @@ class Portions:
 
         Raises OutOfMemory where one image is too much.
         """
-        parts, begin = list[Tensor](), 0
-        while begin < count or not parts:
-            some = slice(begin, min(count, begin + min(together, self.most or together)))
-            part = self._fitting(forward, some)
+        outputs, begin = list[Tensor](), 0
+        while begin < count or not outputs:
+            portion = slice(begin, min(count, begin + min(together, self.most or together)))
+            output = self._fitting(forward, portion)
             # tried outside the handler, which would keep what the forward had made
-            if part is None:
-                self._halve(some.stop - some.start, device)
+            if output is None:
+                self._halve(portion.stop - portion.start, device)
                 continue
-            parts.append(part)
-            begin = some.stop
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+            outputs.append(output)
+            begin = portion.stop
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
     @staticmethod
-    def _fitting(forward: Callable[[slice], Tensor], some: slice) -> Tensor | None:
+    def _fitting(forward: Callable[[slice], Tensor], portion: slice) -> Tensor | None:
         try:
-            return forward(some)
+            return forward(portion)
         except Exception as error:
             if not exhausted(error):
                 raise

@@ -63,15 +63,19 @@ def load_sd(
 ) -> Base:
     """Stable Diffusion as a base whose networks are read, into float32, when they are first used.
 
-    weights: a hub id, a diffusers folder (vae/, unet/, scheduler/, text_encoder/ with safetensors)
-        or an original .ckpt
-    or .safetensors. allow_pickle: read a .ckpt that holds more than tensors, which may run code.
-    sha256: what a single file should have, by default the published one of a .ckpt; another one
-    warns. configs: a folder with the JSON configs of a single file, by default assets/<kind>.
-    channels: how ED and ES become three, see cmrgen.base.phases.
+    Args:
+        weights: a hub id, a diffusers folder (vae/, unet/, scheduler/, text_encoder/ with
+            safetensors) or an original .ckpt or .safetensors.
+        kind: of KINDS.
+        allow_pickle: read a .ckpt that holds more than tensors, which may run code.
+        sha256: what a single file should have, by default the published one of a .ckpt; another
+            one warns.
+        configs: a folder with the JSON configs of a single file, by default assets/<kind>.
+        channels: how ED and ES become three, see cmrgen.base.phases.
 
-    FileNotFoundError where nothing complete is found; ValueError for another model's weights or a
-    refused .ckpt.
+    Raises:
+        FileNotFoundError: where nothing complete is found.
+        ValueError: for another model's weights or a refused .ckpt.
     """
     if kind not in KINDS:
         raise ValueError(
@@ -168,13 +172,13 @@ def _parts_of_file(
     file: Path, configs: Path, kind: str, *, allow_pickle: bool
 ) -> dict[str, Callable[[], nn.Module]]:
     def under(*prefixes: str) -> dict[str, Tensor]:
-        found = tensors(file, allow_pickle=allow_pickle)
-        return {name: tensor for name, tensor in found.items() if name.startswith(prefixes)}
+        every = tensors(file, allow_pickle=allow_pickle)
+        return {name: tensor for name, tensor in every.items() if name.startswith(prefixes)}
 
     def network(part: str) -> nn.Module:
         state = under(IN_FILE[part], "model_ema.")
         with _shapes_of(part), _Uninitialised():
-            found = NETWORKS[part].from_single_file(
+            loaded = NETWORKS[part].from_single_file(
                 state,
                 config=str(configs),
                 subfolder=part,
@@ -184,9 +188,9 @@ def _parts_of_file(
             )
         # diffusers does not say what the file lacks
         _check_complete(
-            part, sum(name.startswith(IN_FILE[part]) for name in state), len(found.state_dict())
+            part, sum(name.startswith(IN_FILE[part]) for name in state), len(loaded.state_dict())
         )
-        return found
+        return loaded
 
     def text() -> nn.Module:
         return _filled(configs, {name.removeprefix(prefix): t for name, t in under(prefix).items()})
@@ -200,7 +204,7 @@ def _parts_of_file(
 
 def _parts_of_folder(folder: Path, files: Mapping[str, Path]) -> dict[str, Callable[[], nn.Module]]:
     def network(part: str) -> nn.Module:
-        found, report = NETWORKS[part].from_pretrained(
+        loaded, report = NETWORKS[part].from_pretrained(
             folder / part,
             variant="fp16" if ".fp16" in files[part].suffixes else None,
             use_safetensors=True,
@@ -209,9 +213,9 @@ def _parts_of_folder(folder: Path, files: Mapping[str, Path]) -> dict[str, Calla
             low_cpu_mem_usage=False,
             output_loading_info=True,
         )
-        total = len(found.state_dict())
+        total = len(loaded.state_dict())
         _check_complete(part, total - len(report["missing_keys"]), total)
-        return found
+        return loaded
 
     def text() -> nn.Module:
         return _filled(folder, tensors(files["text_encoder"], allow_pickle=False))
@@ -244,10 +248,10 @@ class _Uninitialised(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _check_complete(part: str, found: int, wanted: int) -> None:
-    if found < wanted:
+def _check_complete(part: str, present: int, wanted: int) -> None:
+    if present < wanted:
         raise ValueError(
-            f"base.weights: {found} of the {wanted} tensors of the {part} are there: damaged or another model"
+            f"base.weights: {present} of the {wanted} tensors of the {part} are there: damaged or another model"
         )
 
 

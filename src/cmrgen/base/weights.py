@@ -1,5 +1,5 @@
-"""Where the published Stable Diffusion weights are: found, told apart, checked and opened without
-running what is in them."""
+"""The published Stable Diffusion weights: where they are, which model they are, whether they are
+whole, and how they are opened without running what is in them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from cmrdata import progress
+from cmrstudy.program import PROGRAM
 
 
 class Kind(NamedTuple):
@@ -69,7 +70,7 @@ NEEDED = [
         for name in ("config.json", f"{stem}.safetensors")
     ),
 ]
-ASSETS = Path(__file__).resolve().parents[3] / "assets"
+ASSETS = PROGRAM / "assets"
 
 
 def located(weights: str, kind: str) -> Path:
@@ -122,8 +123,7 @@ def json_configs(kind: str, configs: str | Path | None) -> Path:
     folder = Path(configs) if configs else ASSETS / kind
     if not (folder / "unet" / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder}: the JSON configs that a single file needs are not there. Install from a checkout "
-            "(pip install -e .), which has them in assets/, or give a diffusers folder as base.weights"
+            f"{folder}: the JSON configs that a single file needs are not there; give a diffusers folder as base.weights"
         )
     return folder
 
@@ -133,10 +133,10 @@ def check_hash(file: Path, published: str) -> None:
     if not published:
         return
     digest, length = hashlib.sha256(), file.stat().st_size
-    shown = length if length >= 2**30 else 0
+    in_bar = length if length >= 2**30 else 0  # of a smaller file no bar is worth its line
     with (
         file.open("rb") as whole,
-        progress.bar(f"sha256 of {file.name}", total=shown, unit="B") as advance,
+        progress.bar(f"sha256 of {file.name}", total=in_bar, unit="B") as advance,
     ):
         while block := whole.read(2**24):
             digest.update(block)
@@ -174,7 +174,7 @@ def tensors(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     """All tensors of an original file; memory-mapped, so what is not used is not read."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
+            return dict(load_file(file))
         mapped = zipfile.is_zipfile(file)  # files of before torch 1.6 are not
         state = torch.load(file, map_location="cpu", weights_only=not allow_pickle, mmap=mapped)
     except pickle.UnpicklingError as error:
@@ -188,7 +188,8 @@ def tensors(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
         ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
         raise _damaged(file, error) from error
-    return state.get("state_dict", state)
+    named: dict[str, Tensor] = state.get("state_dict", state)
+    return named
 
 
 def _damaged(file: Path, error: Exception) -> ValueError:

@@ -8,9 +8,10 @@ import textwrap
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import AXES
 from cmrdata.batch import PHASES
 from cmrdata.store import Store
-from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.judges import Evaluation
 from cmrgen.plan.rows import is_moved
 from cmrgen.prompts import DISEASE, SEX
 from cmrstudy.figures import coloured, image_grid, save
@@ -19,19 +20,17 @@ from cmrstudy.report import Section
 COUNT = 3
 
 
-def examples_section(measured: Measured) -> Section:
+def examples_section(evaluation: Evaluation) -> Section:
     """Images of groups that differ most: mask, phantom's own picture where there is one, synthetic
     image; ED and ES."""
-    cohort, synthetic = measured.cohort, measured.made
-    chosen = different(synthetic.index, COUNT)
+    cohort, synthetic = evaluation.cohort, evaluation.synthetic_set
+    chosen = most_different(synthetic.index, COUNT)
     with_real = is_phantom(cohort)
     kinds = ["mask", *(["real"] if with_real else []), "synthetic"]
     rows = [_cells(cohort, synthetic, k, with_real=with_real) for k in chosen]
     titles = [f"{kind} {phase}" for phase in PHASES for kind in kinds]
     named = [_named(synthetic.index.iloc[k]) for k in chosen]
-    (picture, *_) = save(
-        image_grid(rows, named, titles), measured.folder / "figures" / "fig2_examples"
-    )
+    (picture, *_) = save(image_grid(rows, named, titles), evaluation.figures / "fig2_examples")
     sentence = (
         "Each image is drawn from the mask of a training subject and a prompt. Masks show the left ventricle's cavity, its wall "
         "and the right ventricle's cavity."
@@ -53,19 +52,18 @@ def examples_section(measured: Measured) -> Section:
     )
 
 
-def different(index: pd.DataFrame, count: int) -> list[int]:
+def most_different(index: pd.DataFrame, count: int) -> list[int]:
     """Positions of up to `count` images, of people as different as the set has them: each takes the
     most unlike the others.
 
     Args:
-        index: of a set; columns sex, age_band, bmi_band and diagnosis are compared as far as they
-            are known.
+        index: of a set; its diagnosis and axes are compared, as far as they are known.
         count: images wanted.
 
     Returns:
         Positions in the index, the first of a diseased person where there is one.
     """
-    axes = [axis for axis in ("diagnosis", "sex", "age_band", "bmi_band") if axis in index]
+    axes = [axis for axis in ("diagnosis", *AXES) if axis in index]
     values = index[axes].fillna("").astype(str).reset_index(drop=True)
     first = values.assign(
         moved=is_moved(index).to_numpy(),

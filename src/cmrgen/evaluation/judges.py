@@ -1,9 +1,9 @@
-"""Networks that judge images: a segmenter and an attribute network, both trained on real training
-images only.
+"""What the evaluation networks (the judges) see in images: whether a synthetic image shows its mask
+and its prompt.
 
-They answer whether a synthetic image shows its mask and its prompt. The attribute network's trunk
-is also the `domain` backbone of the Frechet distance: features of the cohort's own classifier,
-which need no download.
+The attribute network's trunk is also the `domain` backbone of the Fréchet distance: features of the
+cohort's own classifier, which need no download. `Evaluation` is what every section of the report
+reads.
 """
 
 from __future__ import annotations
@@ -12,36 +12,41 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
-from cmrdata.batch import LABELS
-from cmrdata.caches import settled
+from cmrdata.axes import learnable_axes, with_diagnosis
+from cmrdata.caches import cache_folder
 from cmrdata.disk import fingerprint, write_atomic
-from cmrdata.selection import Images, slices
+from cmrdata.selection import Images, Selection, everything, row_slices
 from cmrdata.store import Store
-from cmrdata.subjects import AXES, balancing_weights
-from cmrgen.evaluation.adherence.areas import Areas, areas, nothing
-from cmrgen.evaluation.fidelity.subgroups import axes_of, truth
-
-VALUES: dict[str, tuple[Any, ...]] = {**AXES, "diagnosis": (0, 1)}  # what each head chooses from
-FEATURES = 128  # width of the domain backbone
-LARGEST = 128  # px; larger images are judged at this size
-VERSION = 1  # raise it when networks or training change: cached judges are then trained anew
-Batch = tuple[np.ndarray, np.ndarray, pd.DataFrame]  # images, masks, index rows
+from cmrgen.evaluation.adherence.areas import Areas, no_areas, structure_areas
+from cmrgen.evaluation.adherence.scores import derangement
+from cmrgen.evaluation.device import device_name
+from cmrgen.evaluation.networks import (
+    FEATURES,
+    NETWORKS_VERSION,
+    AttributeNet,
+    Loss,
+    Segmenter,
+    attributes_loss,
+    augmented_batches,
+    fit_network,
+    resized,
+    segmenter_loss,
+    signed,
+)
 
 
 class Judges(NamedTuple):
-    """Both networks, and how they were made."""
+    """Both evaluation networks, and how they were trained."""
 
     segmenter: Segmenter
     attributes: AttributeNet
@@ -50,93 +55,106 @@ class Judges(NamedTuple):
     @property
     def device(self) -> torch.device:
         """Where both run."""
-        return next(self.segmenter.parameters()).device
+        device: torch.device = next(self.segmenter.parameters()).device
+        return device
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """What the judges see in n images: numbers, since segmentations are as large as the images."""
 
     areas: Areas  # of the segmentations and the images' own masks
-    shuffled: Areas | None  # of the segmentations and other images' masks; None where nobody asked
-    # axis -> (n,) values of VALUES[axis]; None where both phases are flat
+    shuffled: Areas | None  # of the segmentations and other images' masks, where those were given
+    # axis -> (n,) values of the axis; None where both phases are flat
     predicted: dict[str, np.ndarray]
     features: np.ndarray  # (n, 128) float32
     flat: np.ndarray  # (n, 2) bool: pictures of one grey value, in which nothing is segmented
 
 
-class Segmenter(nn.Module):
-    """U-Net over one phase: (B, 1, P, P) in [-1, 1] -> logits (B, 4, P, P). Its finest level is
-    P/2, for speed."""
+class Evaluation(NamedTuple):
+    """A synthetic set and its cohort as the judges see them: measured once, read by every section
+    of the report."""
 
-    def __init__(self, width: int = 16) -> None:
-        super().__init__()
-        widths = [width, 2 * width, 4 * width, 4 * width]
-        self.down = nn.ModuleList(
-            nn.Sequential(_convolution(i, o, stride=2), _convolution(o, o))
-            for i, o in zip([1, *widths], widths, strict=False)
-        )
-        self.up = nn.ModuleList(
-            _convolution(widths[k] + widths[k + 1], widths[k]) for k in (2, 1, 0)
-        )
-        self.out = nn.Conv2d(width, 4 * (1 + len(LABELS)), 1)
+    cohort: Store
+    synthetic_set: Store
+    networks: Judges
+    held_out: np.ndarray  # the cohort's rows of val and test
+    real: Judgement  # of those rows
+    synthetic: Judgement  # of the set's
+    folder: Path  # for tables; pictures go into its figures/
+    # of the set: the row whose mask tells what chance reaches; None for one image
+    other_rows: np.ndarray | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        size, x, skips = x.shape[-2:], _sized(x), []
-        for level in self.down:
-            x = level(x)
-            skips.append(x)
-        skips.pop()
-        for level in self.up:
-            x = level(torch.cat([F.interpolate(x, scale_factor=2.0), skips.pop()], 1))
-        x = F.pixel_shuffle(self.out(x), 2)
-        return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear")
+    @property
+    def figures(self) -> Path:
+        """The folder of the report's pictures."""
+        return self.folder / "figures"
 
+    @property
+    def device(self) -> torch.device:
+        """Where all networks of this evaluation run."""
+        return self.networks.device
 
-class AttributeNet(nn.Module):
-    """(B, 2, P, P) in [-1, 1] -> 128 features -> logits per axis. `axes` are the heads, keys of
-    VALUES."""
-
-    def __init__(self, axes: list[str], width: int = 16) -> None:
-        super().__init__()
-        self.axes, widths = list(axes), [2, width, 2 * width, 4 * width, FEATURES]
-        self.trunk = nn.Sequential(
-            *(_convolution(i, o, stride=2) for i, o in zip(widths, widths[1:], strict=False)),
-            nn.AdaptiveAvgPool2d(1),
-            nn.Flatten(),
-        )
-        self.heads = nn.ModuleDict({axis: nn.Linear(FEATURES, len(VALUES[axis])) for axis in axes})
-
-    def features(self, x: Tensor) -> Tensor:
-        return self.trunk(_sized(x))
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        f = self.features(x)
-        return {axis: head(f) for axis, head in self.heads.items()}
+    def places(self, store: Store, name: str) -> list[Path]:
+        """Where what is computed from a set is kept, as `cache_folder` takes it."""
+        return kept_places(store, name, report=self.folder)
 
 
-def _convolution(i: int, o: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU(inplace=True)
+def evaluation_of(
+    cohort: Store, synthetic_set: Store, networks: Judges, folder: Path, *, seed: int
+) -> Evaluation:
+    """Judge held-out real images and a synthetic set's.
+
+    Args:
+        cohort: the real images.
+        synthetic_set: the set that was made from them.
+        networks: the judges, trained on the cohort's train split.
+        folder: of the report.
+        seed: of the other images' masks that the set is also compared with, for chance.
+    """
+    held_out = np.flatnonzero(cohort.index.split.isin(("val", "test")))
+    count = len(synthetic_set.index)
+    other_rows = derangement(count, seed=seed) if count > 1 else None
+    real = judge(
+        networks,
+        Selection(cohort.images, held_out),
+        Selection(cohort.masks, held_out),
+        what="held-out images",
+    )
+    synthetic = judge(
+        networks,
+        everything(synthetic_set.images),
+        everything(synthetic_set.masks),
+        others=None if other_rows is None else Selection(synthetic_set.masks, other_rows),
+        what="synthetic images",
+    )
+    return Evaluation(
+        cohort, synthetic_set, networks, held_out, real, synthetic, folder, other_rows
     )
 
 
-def _sized(x: Tensor) -> Tensor:
-    side = max(16, min(x.shape[-1], LARGEST) // 16 * 16)
-    return (
-        x
-        if x.shape[-1] == side
-        else F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
-    )
+def kept_places(store: Store, name: str, *, report: Path) -> list[Path]:
+    """The folder `name` of a set, and one beside the folder of the report for a set that may not be
+    written."""
+    return [store.folder / name, report.parent / "private" / name]
 
 
-def codes(index: pd.DataFrame, axis: str) -> np.ndarray:
-    """(n,) position of each row's value in VALUES[axis], -1 where it is missing."""
-    column = truth(index, axis)
-    place = {value: k for k, value in enumerate(VALUES[axis])}
-    return np.array([place.get(value, -1) for value in column.where(column.notna(), None)])
+def provenance(evaluation: Evaluation) -> dict[str, Any]:
+    """Rows of the report's last table: where the numbers on synthetic images come from."""
+    synthetic_set = evaluation.synthetic_set
+    index, settings = synthetic_set.index, synthetic_set.meta["settings"]
+    return {
+        "synthetic set": f"{synthetic_set.folder} ({len(index):,} images, {index.group.nunique()} groups)",
+        "synthetic fingerprint": synthetic_set.fingerprint,
+        "generator": settings["generator"],
+        "sampler": f"{settings['sampler']}, {settings['steps']} steps",
+        "networks on": device_name(evaluation.device),
+        "judges": ", ".join(
+            f"{name}: {card['steps']} steps" for name, card in evaluation.networks.card.items()
+        ),
+    }
 
 
-def judges(
+def trained_judges(
     store: Store,
     *places: str | Path,
     steps: tuple[int, int] = (250, 400),
@@ -153,74 +171,90 @@ def judges(
     Args:
         store: the cohort's.
         places: folders to keep them in, the second where the first may not be written; see
-            `settled`.
+            `cache_folder`.
         steps: of training.
         batch: images of a step.
         width: channels of the networks' first layer.
         seed: of weights and batches.
         device: where they are trained and run.
 
-    Raises ValueError when the store has no training rows, or none of the axes varies; Unwritable.
+    Raises:
+        ValueError: the store has no training rows, or none of the axes varies.
+        Unwritable: none of the places may be written.
     """
     train = store.index[store.index.split == "train"]
     if train.empty:
         raise ValueError(
             f"{store.folder}: no row of the train split; judges learn from real training images only"
         )
-    if not (axes := axes_of(train)):
+    if not (axes := learnable_axes(train)):
         raise ValueError(
-            f"{store.folder}: none of {', '.join(VALUES)} varies among the training rows; add subjects"
+            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training rows; add subjects"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        networks: dict[str, nn.Module] = {
-            "segmenter": Segmenter(width[0]),
-            "attributes": AttributeNet(axes, width[1]),
-        }
-    losses: dict[str, Callable[..., Tensor]] = {
-        "segmenter": _segmenter_loss,
-        "attributes": _attributes_loss,
-    }
+        segmenter, attributes = Segmenter(width[0]), AttributeNet(axes, width[1])
+    networks: list[tuple[str, nn.Module, Loss]] = [
+        ("segmenter", segmenter, segmenter_loss),
+        ("attributes", attributes, attributes_loss),
+    ]
     card: dict[str, Any] = {}
-    for k, (name, network) in enumerate(networks.items()):
+    for k, (name, network, loss) in enumerate(networks):
         settings = {
             "network": name,
             "store": store.fingerprint,
             "axes": axes,
-            "version": VERSION,
+            "version": NETWORKS_VERSION,
             "steps": steps[k],
             "batch": batch[k],
             "width": width[k],
             "seed": seed,
         }
-        file = f"{name}-{fingerprint(settings)[:8]}"
-        folder = settled([*map(Path, places)], f"{file}.json", f"{file}.safetensors", what="judges")
-        weights, told = folder / f"{file}.safetensors", folder / f"{file}.json"
         network.to(device).to(memory_format=torch.channels_last)
-        if told.exists():
-            network.load_state_dict(load_file(weights, device=str(device)))
-            card[name] = json.loads(told.read_text())
-        else:
-            began, batches = time.monotonic(), _batches(store, train, size=batch[k], seed=seed + k)
-            _fit(network, losses[name], batches, steps=steps[k], name=name)
-            took = time.monotonic() - began
-            card[name] = {
-                **settings,
-                "seconds": round(took, 1),
-                "steps_per_second": round(steps[k] / took, 2),
-            }
-            write_atomic(
-                weights,
-                save({key: v.contiguous().cpu() for key, v in network.state_dict().items()}),
-            )
-            write_atomic(told, json.dumps(card[name], indent=1))
+        card[name] = _kept_or_trained(
+            network, loss, store, settings, [*map(Path, places)], seed=seed + k
+        )
         network.eval().requires_grad_(False)
-    return Judges(networks["segmenter"], networks["attributes"], card)  # type: ignore[arg-type]
+    return Judges(segmenter, attributes, card)
+
+
+def _kept_or_trained(
+    network: nn.Module,
+    loss: Loss,
+    store: Store,
+    settings: dict[str, Any],
+    places: list[Path],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Fill a network with the weights kept for these settings, or train it and keep them; its
+    card."""
+    name, steps = settings["network"], settings["steps"]
+    file = f"{name}-{fingerprint(settings)[:8]}"
+    folder = cache_folder(places, f"{file}.json", f"{file}.safetensors", what="judges")
+    weights, card_file = folder / f"{file}.safetensors", folder / f"{file}.json"
+    if card_file.exists():
+        device = next(network.parameters()).device
+        network.load_state_dict(load_file(weights, device=str(device)))
+        card: dict[str, Any] = json.loads(card_file.read_text())
+        return card
+    train = store.index[store.index.split == "train"]
+    began, batches = (
+        time.monotonic(),
+        augmented_batches(store, train, size=settings["batch"], seed=seed),
+    )
+    fit_network(network, loss, batches, steps=steps, name=name)
+    took = time.monotonic() - began
+    card = {**settings, "seconds": round(took, 1), "steps_per_second": round(steps / took, 2)}
+    state = {key: value.contiguous().cpu() for key, value in network.state_dict().items()}
+    write_atomic(weights, save(state))
+    write_atomic(card_file, json.dumps(card, indent=1))
+    return card
 
 
 def judge(
     networks: Judges, images: Images, masks: Images, *, others: Images | None = None, what: str = ""
-) -> Judged:
+) -> Judgement:
     """What the judges see in images, read a slice at a time.
 
     Args:
@@ -231,34 +265,34 @@ def judge(
         what: the images are, for a bar; "" shows none.
     """
     count, heads, device = len(images), networks.attributes.heads, networks.device
-    own, chance = nothing(count), None if others is None else nothing(count)
+    own, chance = no_areas(count), None if others is None else no_areas(count)
     features, flat = np.empty((count, FEATURES), np.float32), np.empty((count, 2), bool)
     predicted = {axis: np.empty(count, object) for axis in heads}
     with (
         torch.inference_mode(),
         progress.bar(f"judge {what}", total=count if what else 0, unit="images") as advance,
     ):
-        for rows in slices(images):
+        for rows in row_slices(images):
             pixels = np.array(images[rows])
             flat[rows] = pixels.max((-2, -1)) == pixels.min((-2, -1))
             x = signed(pixels, device)
             labels = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).byte()
             labels[torch.from_numpy(flat[rows]).to(device)] = 0
-            for counts, given in ((own, masks), (chance, others)):
-                if counts is not None and given is not None:
-                    wanted = torch.from_numpy(np.array(given[rows])).to(device)
-                    for kept, part in zip(counts, areas(labels, wanted), strict=True):
-                        kept[rows] = part
+            for areas, given in ((own, masks), (chance, others)):
+                if areas is not None and given is not None:
+                    given_masks = torch.from_numpy(np.array(given[rows])).to(device)
+                    new = structure_areas(labels, given_masks)
+                    for counts, new_counts in zip(areas, new, strict=True):
+                        counts[rows] = new_counts
             f = networks.attributes.features(x)
             features[rows] = f.cpu().numpy()
             for axis, head in heads.items():
-                predicted[axis][rows] = np.array(VALUES[axis], object)[
-                    head(f).argmax(1).cpu().numpy()
-                ]
+                best = head(f).argmax(1).cpu().numpy()
+                predicted[axis][rows] = np.array(with_diagnosis()[axis].values, object)[best]
             advance(len(pixels))
     for values in predicted.values():
         values[flat.all(1)] = None
-    return Judged(own, chance, predicted, features, flat)
+    return Judgement(own, chance, predicted, features, flat)
 
 
 class Domain(NamedTuple):
@@ -273,16 +307,15 @@ class Domain(NamedTuple):
     def extract(self, images: Images) -> np.ndarray:
         """(n, 128) float32 features of (n, 2, P, P) uint8 images."""
         device = next(self.network.parameters()).device
-        made = np.empty((len(images), FEATURES), np.float32)
+        features = np.empty((len(images), FEATURES), np.float32)
         with torch.inference_mode():
-            for rows in slices(images):
-                made[rows] = (
-                    self.network.features(signed(np.array(images[rows]), device)).cpu().numpy()
-                )
-        return made
+            for rows in row_slices(images):
+                x = signed(np.array(images[rows]), device)
+                features[rows] = self.network.features(x).cpu().numpy()
+        return features
 
 
-def domain(networks: Judges) -> Domain:
+def domain_backbone(networks: Judges) -> Domain:
     """The attribute network's trunk as a backbone."""
     state = {
         key: value.contiguous().cpu() for key, value in networks.attributes.state_dict().items()
@@ -290,7 +323,7 @@ def domain(networks: Judges) -> Domain:
     return Domain(networks.attributes, hashlib.sha256(save(state)).hexdigest())
 
 
-def layers(networks: Judges, images: np.ndarray) -> Tensor:
+def perceptual_layers(networks: Judges, images: np.ndarray) -> Tensor:
     """(n, 2, P, P) uint8 images -> (n, D) float32 whose squared Euclidean distances are LPIPS
     without learned weights.
 
@@ -298,90 +331,10 @@ def layers(networks: Judges, images: np.ndarray) -> Tensor:
     the root of its positions; the square is the mean over positions, summed over layers (Zhang et
     al. 2018, eq. 1 with w = 1).
     """
-    parts, device = [], next(networks.attributes.parameters()).device
+    layers, device = [], networks.device
     with torch.inference_mode():
-        x = _sized(signed(np.array(images), device))
+        x = resized(signed(np.array(images), device))
         for layer in list(networks.attributes.trunk)[:-2]:  # without the pool
             x = layer(x)
-            parts.append((F.normalize(x, dim=1) / math.sqrt(x.shape[-1] * x.shape[-2])).flatten(1))
-    return torch.cat(parts, 1).float()
-
-
-def _fit(
-    network: nn.Module,
-    loss: Callable[..., Tensor],
-    batches: Iterator[Any],
-    *,
-    steps: int,
-    name: str,
-) -> None:
-    """AdamW with a one-cycle rate: the plain loop, for networks that train in seconds."""
-    optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, 4e-3, total_steps=steps + 1, pct_start=0.2
-    )
-    network.train()
-    for _ in progress.each(range(steps), f"judge: {name}", total=steps, unit="steps"):
-        value = loss(network, *next(batches))
-        optimiser.zero_grad()
-        value.backward()
-        optimiser.step()
-        schedule.step()
-
-
-def _batches(store: Store, rows: pd.DataFrame, *, size: int, seed: int) -> Iterator[Batch]:
-    """Endless augmented (images, masks, index rows), every group with equal mass; a mask moves with
-    its image."""
-    rng, weights = np.random.default_rng(seed), balancing_weights(rows)
-    pixels = store.images.shape[-1]
-    while True:
-        chosen = rows.iloc[rng.choice(len(rows), size, p=weights)]
-        reach = max(1, pixels // 16)
-        moved = np.arange(pixels) + rng.integers(-reach, reach + 1, (2, size, 1))
-        y, x = moved.clip(0, pixels - 1)
-        place = (chosen.index.to_numpy()[:, None, None], slice(None), y[:, :, None], x[:, None, :])
-        images, masks = (np.moveaxis(array[place], -1, 1) for array in (store.images, store.masks))
-        gain, gamma = rng.uniform(0.9, 1.1, (size, 1)), np.exp(rng.uniform(-0.15, 0.15, (size, 1)))
-        # new grey value of each old one
-        curves = (255 * gain * (np.arange(256) / 255) ** gamma).astype(np.float32)
-        noise = rng.standard_normal(images.shape, np.float32) * rng.uniform(
-            0, 4, (size, 1, 1, 1)
-        ).astype(np.float32)
-        noise += curves[np.arange(size)[:, None, None, None], images]
-        yield noise.clip(0, 255).astype(np.uint8), masks, chosen
-
-
-def signed(images: np.ndarray, device: torch.device) -> Tensor:
-    x = torch.from_numpy(np.require(images, requirements=["C", "W"])).to(device).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _segmenter_loss(
-    network: nn.Module, images: np.ndarray, masks: np.ndarray, rows: pd.DataFrame
-) -> Tensor:
-    """Cross-entropy plus one minus the soft Dice of the three structures, on one phase of each
-    image in turn."""
-    device, n = next(network.parameters()).device, np.arange(len(images))
-    truth = torch.from_numpy(masks[n, n % 2].astype(np.int64)).to(device)
-    logits = network(signed(images[n, n % 2][:, None], device))
-    found, wanted = (
-        logits.softmax(1)[:, 1:],
-        F.one_hot(truth, 1 + len(LABELS)).movedim(-1, 1)[:, 1:],
-    )
-    overlap, total = (found * wanted).sum((0, 2, 3)), (found + wanted).sum((0, 2, 3))
-    return F.cross_entropy(logits, truth) + 1 - (2 * overlap / total.clamp(min=1)).mean()
-
-
-def _attributes_loss(
-    network: nn.Module, images: np.ndarray, masks: np.ndarray, rows: pd.DataFrame
-) -> Tensor:
-    """Sum over axes of the mean cross-entropy over the rows whose value is known."""
-    device = next(network.parameters()).device
-    parts = []
-    for axis, logits in network(signed(images, device)).items():
-        truth = torch.from_numpy(codes(rows, axis)).to(device)
-        parts.append(
-            F.cross_entropy(logits, truth, ignore_index=-1, reduction="sum")
-            / (truth >= 0).sum().clamp(min=1)
-        )
-    return torch.stack(parts).sum()
+            layers.append((F.normalize(x, dim=1) / math.sqrt(x.shape[-1] * x.shape[-2])).flatten(1))
+    return torch.cat(layers, 1).float()

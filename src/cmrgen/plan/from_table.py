@@ -10,25 +10,21 @@ from typing import Any, Unpack
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import AXES
-from cmrgen.plan.groups import LEVELS, SCHEMA, attributes_of, attributes_within
-from cmrgen.plan.rows import Drawing, check, check_columns, planned, refuse, usable
-
-WHOLE = ("row", "source_row", "label", "seed", "steps", "figure")
-NUMBERS = ("age", "bmi", "guidance", "strength", "angle", "zoom", "dy", "dx")
-# may be empty: nobody knows, the prompt does not say
-UNKNOWN = ("sex", "age", "bmi", "age_band", "bmi_band")
-NOTHING = ("conditions", "borrowed", "negative", "prompt")  # may be empty: there is none
+from cmrdata.axes import AXES
+from cmrdata.plan_columns import Column, known_columns
+from cmrgen.plan.checking import check_columns, refuse
+from cmrgen.plan.groups import attributes_of, attributes_within, levels, schema
+from cmrgen.plan.rows import Drawing, Plan, planned, usable
 
 
-def custom(
+def read_plan(
     index: pd.DataFrame,
     *,
     path: str | Path,
     seed: int = 0,
     per_mask: int | None = None,
     **drawing: Unpack[Drawing],
-) -> pd.DataFrame:
+) -> Plan:
     """The plan in a CSV or Parquet file with columns of a plan; at the least `subject` or
     `source_row`.
 
@@ -37,8 +33,9 @@ def custom(
     from the attributes, all else with the settings. Attributes, prompts and groups may be others
     than the subject's: what if? Empty are unknown attributes, and conditions, negative and borrowed
     where there are none. A table says itself how often a person or a mask serves; `per_mask` (of
-    `planned`) moves masks where the table doesn't say how they lie. An unfinished plan raises
-    ValueError naming column, rows (counted from 0) and remedy, a missing file FileNotFoundError.
+    `planned`) moves masks where the table doesn't say how they lie. A table from which no plan
+    follows raises ValueError naming column, rows (counted from 0) and remedy, a missing file
+    FileNotFoundError; cmrgen.plan.checking checks the plan.
     """
     table = _read(Path(path))
     try:
@@ -47,7 +44,7 @@ def custom(
         if given.empty:
             raise ValueError("the plan has no rows, so there is nothing to draw")
         for column in map(str, given):
-            if column not in (*UNKNOWN, *NOTHING):
+            if known_columns()[column].empty == "never":
                 refuse(
                     given, column, given[column].isna(), "fill it in, or leave the whole column out"
                 )
@@ -69,11 +66,9 @@ def custom(
                 f"the attributes say {plan.prompt[lost].head(1).tolist()}; write it, or leave "
                 "the whole column out",
             )
-        plan = plan.assign(**given)
-        check(plan, index.drop_duplicates("subject"), index)
     except ValueError as error:
         raise ValueError(f"plan.path={path}: {error}") from None
-    return plan
+    return Plan(plan.assign(**given), source=f"plan.path={path}")
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -103,19 +98,20 @@ def _converted(table: pd.DataFrame) -> pd.DataFrame:
     """Text, whole numbers and numbers as each column is to hold; raises ValueError for others."""
     table = table.reset_index(drop=True).rename(columns=str)
     for column in map(str, table):
-        kind: Callable[[Any], Any] = (
-            _whole if column in WHOLE else _number if column in NUMBERS else _text
-        )
-        values = [None if _blank(value) else kind(value) for value in table[column]]
+        # a column that is not known is refused as soon as all are read
+        known = known_columns().get(column, Column(column))
+        read = READ[known.kind]
+        values = [None if _blank(value) else read(value) for value in table[column]]
         wrong = [
             value is None and not _blank(old)
             for value, old in zip(values, table[column], strict=True)
         ]
-        refuse(table, column, wrong, f"it takes {'whole ' if kind is _whole else ''}numbers")
-        if column in NOTHING:
+        refuse(table, column, wrong, f"it takes {'whole ' if known.kind == 'whole' else ''}numbers")
+        if known.empty == "nothing":
             values = ["" if value is None else value for value in values]
         empty = any(value is None for value in values)
-        dtype = object if kind is _text else float if kind is _number or empty else "int64"
+        floats = known.kind == "number" or empty
+        dtype = object if known.kind == "text" else float if floats else "int64"
         table[column] = pd.Series(values, dtype=dtype)
     return table
 
@@ -134,18 +130,22 @@ def _text(value: Any) -> str:
 
 def _number(value: Any) -> float | None:
     try:
-        return found if np.isfinite(found := float(value)) else None
+        number = float(value)
+        return number if np.isfinite(number) else None
     except (TypeError, ValueError):
         return None
 
 
 def _whole(value: Any) -> int | None:
     try:
-        found = int(value)
+        whole = int(value)
     except (TypeError, ValueError, OverflowError):
         number = _number(value)
         return int(number) if number is not None and number.is_integer() else None
-    return found if abs(found) < 2**63 and (isinstance(value, str) or found == value) else None
+    return whole if abs(whole) < 2**63 and (isinstance(value, str) or whole == value) else None
+
+
+READ: dict[str, Callable[[Any], Any]] = {"text": _text, "whole": _whole, "number": _number}
 
 
 def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
@@ -163,7 +163,7 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
             ~there,
             f"the cohort's store has rows {index.index.min()} to {index.index.max()}",
         )
-        return given.source_row.tolist()
+        return [int(row) for row in given.source_row]
     if "subject" not in given:
         raise ValueError(
             "it has neither a column subject nor source_row, so no mask to draw from; add one of them"
@@ -179,7 +179,7 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     row_of = pd.Series(first.index, first.subject)
     remedy = "not a labelled training subject with a whole mask; images derive from train only, take another"
     refuse(given, "subject", ~given.subject.isin(row_of.index), remedy)
-    return given.subject.map(row_of).tolist()
+    return [int(row) for row in given.subject.map(row_of)]
 
 
 def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:
@@ -189,7 +189,7 @@ def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:
     words = _words(given)
     asked = {
         column: given[column]
-        for column in ("sex", "age", "bmi", "diagnosis", "conditions")
+        for column in (*(axis.given for axis in AXES.values()), "diagnosis", "conditions")
         if column in given
     }
     if words is not None:
@@ -201,11 +201,13 @@ def _asked(given: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame | None:
 def _words(given: pd.DataFrame) -> list[str] | None:
     """What each row's group and bands say of its attributes, as a group's name; None where no such
     column is given."""
-    columns = [column for column in ("group", "age_band", "bmi_band") if column in given]
+    banded = [axis.column for axis in AXES.values() if axis.measure]
+    columns = [column for column in ("group", *banded) if column in given]
     for column in columns:
         known = {word for word in given[column].dropna().unique() if _is_group(word)}
-        takes = SCHEMA if column == "group" else f"{', '.join(AXES[column])}, or nothing"
-        allowed = known if column == "group" else set(AXES[column])
+        bands = () if column == "group" else AXES[column].values
+        takes = schema() if column == "group" else f"{', '.join(bands)}, or nothing"
+        allowed = known if column == "group" else set(bands)
         refuse(
             given, column, given[column].notna() & ~given[column].isin(allowed), f"it takes {takes}"
         )
@@ -217,7 +219,7 @@ def _words(given: pd.DataFrame) -> list[str] | None:
             words | attributes_of(word or "")
             for words, word in zip(said, given[column], strict=True)
         ]
-    return ["/".join(words[axis] for axis in LEVELS if axis in words) for words in said]
+    return ["/".join(words[axis] for axis in levels() if axis in words) for words in said]
 
 
 def _is_group(name: str) -> bool:

@@ -7,19 +7,15 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.batch import BACKGROUND
+from cmrdata.plan_columns import COLUMN
 
 # the columns of a row that leaves its mask as it is
 STILL = {"angle": 0.0, "zoom": 1.0, "dy": 0.0, "dx": 0.0}
-LIMITS = {
-    "angle": (-10.0, 10.0),  # degrees, counter-clockwise as seen
-    "zoom": (0.95, 1.05),  # of lengths: areas within a tenth
-    "dy": (-0.03, 0.03),  # down, as a share of the field of view
-    "dx": (-0.03, 0.03),  # right
-}
+LIMITS = {name: limits for name in STILL if (limits := COLUMN[name].limits)}
 DIGITS = {"angle": 2, "zoom": 4, "dy": 4, "dx": 4}  # what is written is what is done
 
 
-def drawn(count: int, *, seed: int) -> pd.DataFrame:
+def random_moves(count: int, *, seed: int) -> pd.DataFrame:
     """`count` moves, uniform within LIMITS, as columns angle, zoom, dy, dx; more moves begin with
     the fewer."""
     share = np.random.default_rng([seed, 3]).random((count, len(LIMITS)))

@@ -15,17 +15,17 @@ from typing import NamedTuple, Unpack
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import DIAGNOSES
+from cmrdata.axes import AXES, DIAGNOSES, added
 from cmrgen.plan.groups import (
-    BMI_OF,
     attributes_of,
     attributes_within,
     decades,
     known_levels,
     nearest_group,
     possible_groups,
+    typical,
 )
-from cmrgen.plan.rows import Drawing, planned, usable
+from cmrgen.plan.rows import Drawing, Plan, planned, usable
 
 MISSING, THIN = ("error", "skip", "borrow"), ("less", "borrow", "move")
 # A fifth of a group's share of the paper's 4,000 images, as the released code clips its weights in
@@ -44,7 +44,7 @@ def balanced(
     per_mask: int | None = PER_MASK,
     thin: str = "less",
     **drawing: Unpack[Drawing],
-) -> pd.DataFrame:
+) -> Plan:
     """Every group equally often; mask and prompt of the same training subject (paper 2.2).
 
     Any prefix holds each group equally often within one image, as far as its people may give so
@@ -57,13 +57,13 @@ def balanced(
         count: images.
         seed: of the order, the images' noise and the moves.
         missing: what to do with groups no training subject belongs to: "skip" (they are named in
-            `.attrs["missing"]`), "error", or "borrow": they are drawn from the masks of the nearest
+            the plan's `missing`), "error", or "borrow": they are drawn from the masks of the nearest
             group that has some, which column `borrowed` names, with the attributes and prompt of
             their own.
         per_person: most images of one subject, in all groups together; None for no limit.
         per_mask: of `planned`: images of a mask as it is, before further ones move it.
         thin: what to do with a group whose subjects have given that many (they are named in
-            `.attrs["thin"]`): "less": it gets no more images; "borrow": the next ones have masks of
+            the plan's `thin`): "less": it gets no more images; "borrow": the next ones have masks of
             the nearest group of that diagnosis whose subjects may still give some, while there is
             one; "move": its subjects give more, each with a moved mask.
         drawing: how each image is drawn.
@@ -97,7 +97,7 @@ def balanced(
     taken = _round_robin(
         train, turns, lenders, count=count, per_person=per_person, thin=thin, rng=rng
     )
-    plan = planned(
+    rows = planned(
         index,
         taken.sources,
         asked=attributes_within(index.loc[taken.sources], taken.groups),
@@ -106,12 +106,11 @@ def balanced(
         move=taken.beyond,
         **drawing,
     )
-    plan.attrs["missing"] = [group for group in absent if group not in lenders]
-    plan.attrs["thin"] = sorted(taken.thin)
-    return plan
+    missing_groups = [group for group in absent if group not in lenders]
+    return Plan(rows, missing=missing_groups, thin=sorted(taken.thin))
 
 
-def copy(
+def own_distribution(
     index: pd.DataFrame,
     *,
     count: int,
@@ -119,7 +118,7 @@ def copy(
     per_person: int | None = PER_PERSON,
     per_mask: int | None = PER_MASK,
     **drawing: Unpack[Drawing],
-) -> pd.DataFrame:
+) -> Plan:
     """The cohort's own distribution: training images drawn at random, each with its own prompt and
     mask.
 
@@ -130,7 +129,7 @@ def copy(
     train = usable(index)
     sources = np.random.default_rng([seed, 1]).choice(train.index.to_numpy(), count)
     kept = _limited(sources.tolist(), [train] * count, per_person=per_person, seed=seed)
-    return planned(index, kept, seed=seed, per_mask=per_mask, **drawing)
+    return Plan(planned(index, kept, seed=seed, per_mask=per_mask, **drawing))
 
 
 def random_prompt(
@@ -141,7 +140,7 @@ def random_prompt(
     per_person: int | None = PER_PERSON,
     per_mask: int | None = PER_MASK,
     **drawing: Unpack[Drawing],
-) -> pd.DataFrame:
+) -> Plan:
     """Attributes drawn independently and uniformly, each with the mask of any training subject of
     that diagnosis.
 
@@ -155,7 +154,8 @@ def random_prompt(
     share = np.random.default_rng([seed, 1]).random((count, 5))
 
     def drawn(column: int, values: np.ndarray) -> np.ndarray:
-        return values[(share[:, column] * len(values)).astype(int)]
+        chosen: np.ndarray = values[(share[:, column] * len(values)).astype(int)]
+        return chosen
 
     ages = drawn(1, decades(train.age) + 5) if train.age.notna().any() else None
     diagnoses = drawn(3, np.array(sorted(train.diagnosis.unique()), dtype=object))
@@ -167,14 +167,25 @@ def random_prompt(
     sources = _limited(
         sources, [pools[name] for name in diagnoses], per_person=per_person, seed=seed
     )
-    asked = index.loc[sources, ["sex", "age", "bmi"]]
+    further = [column for column in added() if column in index]
+    asked = index.loc[sources, ["sex", "age", "bmi", *further]]
     if "sex" in levels:
         asked["sex"] = drawn(0, np.array(levels["sex"], dtype=object))
     if ages is not None:
         asked["age"] = ages
     if "bmi_band" in levels:
-        asked["bmi"] = drawn(2, np.array([BMI_OF[band] for band in levels["bmi_band"]]))
-    return planned(index, sources, asked=asked, seed=seed, per_mask=per_mask, **drawing)
+        asked["bmi"] = drawn(
+            2, np.array([typical("bmi_band")[band] for band in levels["bmi_band"]])
+        )
+    for k, column in enumerate(column for column in further if column in levels):
+        bands = np.array(levels[column], dtype=object)
+        picks = bands[np.random.default_rng([seed, 6, k]).integers(0, len(bands), count)]
+        number = AXES[column].measure
+        asked[number or column] = (
+            pd.Series(picks).map(typical(column)).to_numpy() if number else picks
+        )
+    rows = planned(index, sources, asked=asked, seed=seed, per_mask=per_mask, **drawing)
+    return Plan(rows)
 
 
 def _label(group: str) -> int:

@@ -3,12 +3,13 @@ is drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from cmrdata.subjects import balancing_weights, whole
-from cmrgen.plan.rows import is_moved
+from cmrgen.plan.rows import Plan, is_moved
 
 LACKING = "(an attribute unknown)"  # of rows that belong to no full group
 
@@ -86,13 +87,12 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
     )
 
 
-def plan_text(groups: pd.DataFrame, plan: pd.DataFrame, settings: dict[str, Any]) -> str:
+def plan_text(groups: pd.DataFrame, plan: Plan, settings: dict[str, Any]) -> str:
     """What a plan asks of whom, before an image is drawn.
 
     Args:
         groups: of `cmrgen.plan.rows.summary`.
-        plan: with the groups in `.attrs` that it left out ("missing") and whose people gave all
-            they may ("thin").
+        plan: with the groups that it left out and those whose people gave all they may.
         settings: of the plan, for its per_person, per_mask and thin.
     """
     shown = groups.assign(
@@ -101,8 +101,11 @@ def plan_text(groups: pd.DataFrame, plan: pd.DataFrame, settings: dict[str, Any]
     shown = shown.rename(columns={"subjects": "people", "most": "most of one person"})
     if not groups.borrowed.any():
         shown = shown.drop(columns="borrowed")
-    lines = [f"plan: {len(plan):,} images over {len(groups)} groups", shown.to_string(index=False)]
-    shares = plan.diagnosis.value_counts(normalize=True).sort_index()
+    lines = [
+        f"plan: {len(plan.rows):,} images over {len(groups)} groups",
+        shown.to_string(index=False),
+    ]
+    shares = plan.rows.diagnosis.value_counts(normalize=True).sort_index()
     lines.append(
         f"of all images: {', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
     )
@@ -111,13 +114,13 @@ def plan_text(groups: pd.DataFrame, plan: pd.DataFrame, settings: dict[str, Any]
         for key in ("per_person", "per_mask")
         if key in settings
     ]
-    lines.append(per_person(plan) + (f" ({', '.join(limits)})" if limits else ""))
-    if missing := plan.attrs.get("missing"):
+    lines.append(per_person(plan.rows) + (f" ({', '.join(limits)})" if limits else ""))
+    if plan.missing:
         lines.append(
-            f"left out, no training subject in {len(missing)} groups: {', '.join(missing)}"
+            f"left out, no training subject in {len(plan.missing)} groups: {', '.join(plan.missing)}"
         )
-    if thin := plan.attrs.get("thin"):
-        lines.append(_thin(thin, groups, settings))
+    if plan.thin:
+        lines.append(_thin(plan.thin, groups, settings))
     if groups.borrowed.any():
         lent = groups[groups.borrowed > 0]
         lines.append(
@@ -135,7 +138,7 @@ def per_person(plan: pd.DataFrame) -> str:
     )
 
 
-def _thin(thin: list[str], groups: pd.DataFrame, settings: dict[str, Any]) -> str:
+def _thin(thin: Sequence[str], groups: pd.DataFrame, settings: dict[str, Any]) -> str:
     images = groups.set_index("group").images
     named = ", ".join(f"{group} ({images.get(group, 0)})" for group in thin)
     does = {

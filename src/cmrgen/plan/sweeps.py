@@ -10,21 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import BMI_RANGE, DIAGNOSES, SEXES
-from cmrgen.plan.groups import AGE_OF, BMI_OF, attributes_of
-from cmrgen.plan.rows import AGE_RANGE, planned, usable
+from cmrdata.axes import AXES, DIAGNOSES
+from cmrdata.subjects import numbers_in
+from cmrgen.plan.groups import attributes_of
+from cmrgen.plan.rows import Plan, planned, usable
 from cmrgen.prompts import FIELDS
 
-VARIED: dict[str, tuple[Any, ...]] = {  # and what it takes where nothing else is said
-    "sex": SEXES,
-    "age": tuple(AGE_OF.values()),  # years
-    "bmi": tuple(BMI_OF.values()),  # kg/m2
-    "diagnosis": tuple(DIAGNOSES),
-}
-RANGES = {"age": AGE_RANGE, "bmi": BMI_RANGE}
+
+def varied_values() -> dict[str, tuple[Any, ...]]:
+    """What a sweep can vary, and the values it takes where none are given: one number per band."""
+    axes = {
+        axis.given: (
+            tuple(band.typical for band in axis.bands.values()) if axis.measure else axis.values
+        )
+        for axis in AXES.values()
+    }
+    return {**axes, "diagnosis": tuple(DIAGNOSES)}
 
 
-def sweep(
+def one_mask(
     index: pd.DataFrame,
     *,
     like: str = "M/70+/normal/hf",
@@ -38,7 +42,7 @@ def sweep(
     fields: Sequence[str] = FIELDS,
     strength: float = 1.0,
     negative: str = "",
-) -> pd.DataFrame:
+) -> Plan:
     """One mask, in every combination of the `values` of an `attribute`, `seeds` seeds, guidance
     scales and steps.
 
@@ -49,13 +53,13 @@ def sweep(
     """
     if source_row is None:
         source_row = _most_like(index, like)
-    if attribute is not None and attribute not in VARIED:
+    if attribute is not None and attribute not in varied_values():
         raise ValueError(
-            f"plan.attribute={attribute}: a sweep varies one of {', '.join(VARIED)}, or null for none"
+            f"plan.attribute={attribute}: a sweep varies one of {', '.join(varied_values())}, or null for none"
         )
     if values is not None and attribute is None:
         raise ValueError(
-            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(VARIED)}"
+            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(varied_values())}"
         )
     if seeds < 1 or source_row not in index.index:
         raise ValueError(
@@ -79,12 +83,12 @@ def sweep(
         negative=negative,
     )
     plan = plan.assign(seed=rows.seed, guidance=rows.guidance.astype(float))
-    return plan if steps is None else plan.assign(steps=rows.steps)
+    return Plan(plan if steps is None else plan.assign(steps=rows.steps))
 
 
-def figures(
+def paper_figures(
     index: pd.DataFrame, *, fields: Sequence[str] = FIELDS, guidance: float = 2.0, seeds: int = 6
-) -> pd.DataFrame:
+) -> Plan:
     """The paper's Fig. 3 and 4: one mask and seed with BMI varied (column figure = 3); one row with
     `seeds` seeds (4).
 
@@ -94,36 +98,32 @@ def figures(
     parts = []
     if usable(index).bmi_band.notna().any():
         for like in ("F/60-70/healthy", "M/70+/healthy"):
-            rows = sweep(
+            plan = one_mask(
                 index, like=like, attribute="bmi", seed=11, fields=fields, guidance=guidance
             )
-            parts.append(rows.assign(figure=3))
-    rows = sweep(
+            parts.append(plan.rows.assign(figure=3))
+    plan = one_mask(
         index, like="M/70+/normal/hf", seeds=seeds, seed=13, fields=fields, guidance=guidance
     )
-    plan = pd.concat([*parts, rows.assign(figure=4)], ignore_index=True)
-    return plan.assign(row=np.arange(len(plan)))
+    rows = pd.concat([*parts, plan.rows.assign(figure=4)], ignore_index=True)
+    return Plan(rows.assign(row=np.arange(len(rows))))
 
 
 def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -> list[Any]:
+    usual, ranges = varied_values()[attribute], numbers_in(index)
     if values is None:
-        return [
-            v for v in VARIED[attribute] if attribute != "diagnosis" or v in set(index.diagnosis)
-        ]
-    if attribute not in RANGES:
-        unfit, takes = (
-            [v for v in values if v not in VARIED[attribute]],
-            ", ".join(VARIED[attribute]),
-        )
+        return [v for v in usual if attribute != "diagnosis" or v in set(index.diagnosis)]
+    if attribute not in ranges:
+        unfit, takes = [v for v in values if v not in usual], ", ".join(usual)
     else:
-        low, high = RANGES[attribute]
+        low, high = ranges[attribute]
         unfit = [v for v in values if not (isinstance(v, int | float) and low <= v <= high)]
         takes = f"numbers from {low:g} to {high:g}"
     if unfit or not len(values):
         raise ValueError(
             f"plan.values={list(values)}: {attribute} takes {takes}; correct {unfit or 'the empty list'}"
         )
-    return [float(v) if attribute in RANGES else v for v in values]
+    return [float(v) if attribute in ranges else v for v in values]
 
 
 def _each(setting: Any) -> list[Any]:

@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from cmrdata.disk import sync_entries
 from cmrgen.base.frozen import Base
 from cmrgen.base.stable_diffusion import open_to_clip
-from cmrgen.publish.model_card import LICENCES, card
-from cmrgen.render.drawing import Generator
-from cmrgen.render.sampler import SAMPLERS, Sampler, scheduler
+from cmrgen.publish.model_card import LICENCES, card_of_generator
+from cmrgen.render.generator import Generator
+from cmrgen.render.sampler import Sampler
 
 # transformers' names of open_clip's last two tokens
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -46,11 +46,23 @@ def export(
     """Write `folder`: the ControlNet, its scheduler, a model card, and with parts="pipeline" the
     whole base too.
 
-    By default a published base (Stable Diffusion: 5 GB) is only named and a small one is included.
-    command: how the ControlNet was trained; metrics: floats for the card; sampler: what the card
-    recommends. Safetensors and JSON only; written beside and renamed, so the folder is either whole
-    or absent. Raises FileExistsError when the folder holds something, ValueError for parts that
-    cannot be used alone.
+    Safetensors and JSON only; written beside and renamed, so the folder is either whole or absent.
+
+    Args:
+        generator: the trained one.
+        folder: of the export.
+        command: how the ControlNet was trained, for the card.
+        metrics: floats for the card.
+        parts: by default a published base (Stable Diffusion: 5 GB) is only named, and a small one
+            is included.
+        sampler: what the card recommends.
+
+    Returns:
+        `folder`.
+
+    Raises:
+        FileExistsError: when the folder holds something.
+        ValueError: for parts that cannot be used alone.
     """
     kind = generator.facts.get("base", {}).get("kind", "folder")
     parts = parts or ("controlnet" if kind in LICENCES else "pipeline")
@@ -67,17 +79,15 @@ def export(
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
-        _write_controlnet(generator, beside, sampler=sampler.name)
+        _write_controlnet(generator, beside, sampler=sampler)
         if parts == "pipeline":
-            _write_base(generator.base, beside, sampler=sampler.name)
-        text = card(
+            _write_base(generator.base, beside, sampler=sampler)
+        text = card_of_generator(
             generator.facts,
             pixels=generator.base.pixels,
             channels=generator.base.channels,
             whole=parts == "pipeline",
-            scheduler=SAMPLERS[sampler.name].__name__,
-            steps=sampler.steps,
-            guidance=sampler.guidance,
+            sampler=sampler,
             command=command,
             metrics=metrics or {},
         )
@@ -91,12 +101,12 @@ def export(
     return folder
 
 
-def _write_controlnet(generator: Generator, folder: Path, *, sampler: str) -> None:
-    scheduler(sampler, generator.base.schedule).save_pretrained(folder / "scheduler")
+def _write_controlnet(generator: Generator, folder: Path, *, sampler: Sampler) -> None:
+    sampler.scheduler(generator.base.schedule).save_pretrained(folder / "scheduler")
     _write_network(generator.controlnet, folder / "controlnet")
 
 
-def _write_base(base: Base, folder: Path, *, sampler: str) -> None:
+def _write_base(base: Base, folder: Path, *, sampler: Sampler) -> None:
     _write_network(base.unet, folder / "unet")
     _write_network(folded(base.vae, shift=base.shift, scale=base.scale), folder / "vae")
     _write_tower(base.text, folder / "text_encoder", pad=base.pad)
@@ -109,7 +119,7 @@ def _write_base(base: Base, folder: Path, *, sampler: str) -> None:
         "image_encoder": [None, None],
         "requires_safety_checker": False,
         "safety_checker": [None, None],  # trained on photographs
-        "scheduler": ["diffusers", SAMPLERS[sampler].__name__],
+        "scheduler": ["diffusers", sampler.solver().__name__],
         "text_encoder": ["transformers", "CLIPTextModel"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
         "unet": ["diffusers", "UNet2DConditionModel"],
@@ -166,7 +176,7 @@ def folded(vae: AutoencoderKL, *, shift: Tensor, scale: Tensor) -> AutoencoderKL
 def _identity(channels: int) -> nn.Conv2d:
     convolution = nn.Conv2d(channels, channels, 1).requires_grad_(False)
     nn.init.dirac_(convolution.weight)
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)
     return convolution
 
 

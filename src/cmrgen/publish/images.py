@@ -22,62 +22,56 @@ from PIL import Image
 from cmrdata import progress
 from cmrdata.batch import LABELS, PHASES, ed_es_ed
 from cmrdata.disk import sync_entries, write_atomic
+from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.store import Store
-from cmrgen.render.set_card import card
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.figures import STRUCTURES
 
-# columns of the set's index that are told; its subject, exact age and BMI, and source row are not
-TOLD = (
-    "row",
-    "source",
-    "group",
-    "sex",
-    "age_band",
-    "bmi_band",
-    "diagnosis",
-    "conditions",
-    "borrowed",
-    "prompt",
-    "negative",
-    "seed",
-    "guidance",
-    "strength",
-    "angle",
-    "zoom",
-    "dy",
-    "dx",
-    "sampler",
-    "steps",
+# what is told of each image; its participant, exact age and BMI, and source row are not
+FIRST_COLUMNS = ("row", "source", "group")
+PUBLIC_COLUMNS = (
+    *FIRST_COLUMNS,
+    *(c.name for c in PLAN_COLUMNS if c.public and c.name not in FIRST_COLUMNS),
 )
 # a palette PNG's
 COLOURS = [channel for label in range(256) for channel in STRUCTURES.get(label, (0, 0, 0))]
 Files = Iterator[tuple[str, bytes]]
 
 
-def share(
-    made: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit: str | None = None
+def publish_set(
+    synthetic: Store, folder: Path, *, formats: Sequence[str] = ("png",), audit: str | None = None
 ) -> list[Path]:
-    """Write the finished set `made` as `folder`/<format> for each of FORMATS asked for, with its
-    card; their paths.
+    """Write a finished set as `folder`/<format>, with its card.
 
-    audit: see cmrgen.render.set_card.card. Written beside and renamed; what an interruption left is
-        continued.
+    Each is written beside and renamed; what an interruption left is continued.
+
+    Args:
+        synthetic: the set.
+        folder: of the exports.
+        formats: some of FORMATS.
+        audit: see cmrgen.render.set_card.card_of_set.
+
+    Returns:
+        A folder for each format.
+
     Raises ValueError for an unknown format, FileExistsError where one is there already, Unwritable.
     """
-    if odd := [name for name in formats if name not in FORMATS]:
-        raise ValueError(f"formats: {', '.join(odd)} is unknown; choose from {', '.join(FORMATS)}")
+    if unknown := [name for name in formats if name not in FORMATS]:
+        raise ValueError(
+            f"formats: {', '.join(unknown)} is unknown; choose from {', '.join(FORMATS)}"
+        )
     done = [Path(folder) / name for name in formats]
     if there := [path for path in done if path.exists()]:
         raise FileExistsError(f"{there[0]} is there already; remove it or give another run_dir=")
-    texts = [card(made, kind=name, audit=audit) for name in formats]
+    texts = [card_of_set(synthetic, kind=name, audit=audit) for name in formats]
     for path, name, text in zip(done, formats, texts, strict=True):
-        beside = path.with_name(f".{name}-{made.fingerprint}.unfinished")
+        beside = path.with_name(f".{name}-{synthetic.fingerprint}.unfinished")
         beside.mkdir(parents=True, exist_ok=True)
-        rows = told(made.index)
+        rows = public_table(synthetic.index)
         for k in progress.each(range(len(rows)), name, total=len(rows), unit="images"):
-            for at, content in FORMATS[name](made, k, int(rows.row.iloc[k])):
+            for at, content in FORMATS[name](synthetic, k, int(rows.row.iloc[k])):
                 _write(beside / at, content)
-        for at, content in FINISH[name](made, rows):
+        for at, content in FINISH[name](synthetic, rows):
             write_atomic(beside / at, content)
         write_atomic(beside / "README.md", text)
         os.replace(beside, path)
@@ -85,31 +79,31 @@ def share(
     return done
 
 
-def told(index: pd.DataFrame) -> pd.DataFrame:
-    """The set's index as others may see it: the columns TOLD, its sources renamed source-0001 ...
+def public_table(index: pd.DataFrame) -> pd.DataFrame:
+    """The set's index as others may see it: the columns PUBLIC_COLUMNS, its sources renamed source-0001 ...
     in order of appearance."""
     number = pd.factorize(index.subject)[0] + 1
     return (
         index.assign(source=[f"source-{k:04d}" for k in number])
-        .reindex(columns=list(TOLD))
+        .reindex(columns=list(PUBLIC_COLUMNS))
         .reset_index(drop=True)
     )
 
 
-def _png(made: Store, k: int, row: int) -> Files:
+def _png(synthetic: Store, k: int, row: int) -> Files:
     """The pair as one RGB PNG (ED, ES, ED), and its masks as palette PNGs whose pixels are the
     labels."""
     yield (
         f"images/{row:06d}.png",
-        _encoded(Image.fromarray(np.moveaxis(ed_es_ed(np.asarray(made.images[k])), 0, -1))),
+        _encoded(Image.fromarray(np.moveaxis(ed_es_ed(np.asarray(synthetic.images[k])), 0, -1))),
     )
-    for phase, mask in zip(PHASES, made.masks[k], strict=True):
-        drawn = Image.fromarray(np.asarray(mask))
-        drawn.putpalette(COLOURS)
-        yield f"masks/{row:06d}_{phase}.png", _encoded(drawn)
+    for phase, mask in zip(PHASES, synthetic.masks[k], strict=True):
+        picture = Image.fromarray(np.asarray(mask))
+        picture.putpalette(COLOURS)
+        yield f"masks/{row:06d}_{phase}.png", _encoded(picture)
 
 
-def _png_tables(made: Store, rows: pd.DataFrame) -> Files:
+def _png_tables(synthetic: Store, rows: pd.DataFrame) -> Files:
     names = {"file_name": [f"images/{row:06d}.png" for row in rows.row]}
     for phase in PHASES:
         names[f"{phase.lower()}_mask_file_name"] = [
@@ -118,16 +112,16 @@ def _png_tables(made: Store, rows: pd.DataFrame) -> Files:
     yield "metadata.csv", pd.DataFrame(names).join(rows).to_csv(index=False).encode()
 
 
-def _nifti(made: Store, k: int, row: int) -> Files:
+def _nifti(synthetic: Store, k: int, row: int) -> Files:
     """nnU-Net's names: a case per phase, channel 0000; axes x (to the patient's left), y (to the
     back), one slice."""
-    affine = _affine(made)
-    for phase, image, mask in zip(PHASES, made.images[k], made.masks[k], strict=True):
+    affine = _affine(synthetic)
+    for phase, image, mask in zip(PHASES, synthetic.images[k], synthetic.masks[k], strict=True):
         yield f"imagesTr/{row:06d}_{phase}_0000.nii.gz", _packed(image, affine)
         yield f"labelsTr/{row:06d}_{phase}.nii.gz", _packed(mask, affine)
 
 
-def _nifti_tables(made: Store, rows: pd.DataFrame) -> Files:
+def _nifti_tables(synthetic: Store, rows: pd.DataFrame) -> Files:
     facts = {
         "name": "synthetic cardiac MRI",
         "channel_names": {"0": "cine MRI"},
@@ -146,14 +140,14 @@ FINISH: dict[str, Callable[[Store, pd.DataFrame], Files]] = {
 }
 
 
-def _affine(made: Store) -> np.ndarray:
+def _affine(synthetic: Store) -> np.ndarray:
     """Voxels to mm in NIfTI's axes (right, front, up): columns run to the patient's left, rows to
     the back."""
-    if not (fov := made.meta.get("fov_mm")):
+    if not (fov := synthetic.meta.get("fov_mm")):
         raise ValueError(
-            f"{made.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form"
+            f"{synthetic.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form"
         )
-    pixel = fov / made.meta["pixels"]
+    pixel = fov / synthetic.meta["pixels"]
     return np.diag([-pixel, -pixel, 1.0, 1.0])
 
 

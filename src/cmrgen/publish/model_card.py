@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from cmrdata.subjects import BMI_BANDS
+from cmrdata.axes import BMI
 from cmrgen.base.phases import EVEN, PAPER
-from cmrgen.base.stable_diffusion import KINDS
+from cmrgen.base.weights import KINDS
 from cmrgen.prompts import DISEASE, FIELDS, SEX, prompt
+from cmrgen.render.sampler import Sampler
 
 # kind of base -> its licence's tag on the hub, its name and its text
 LICENCES = {
@@ -36,7 +37,7 @@ FEW = 10  # smaller group counts are not printed
 WORDS = {
     "sex": f"{' or '.join(SEX.values())}",
     "age": "age in 60s (the decade)",
-    "bmi": f"{', '.join(BMI_BANDS)}, each followed by BMI",
+    "bmi": f"{', '.join(BMI.values)}, each followed by BMI",
     "diagnosis": f"healthy, or with {', '.join(DISEASE.values())}",
 }
 
@@ -146,31 +147,34 @@ pipe = StableDiffusionControlNetPipeline.from_pretrained("{name}", controlnet=co
 pipe.scheduler = {scheduler}.from_pretrained(folder, subfolder="scheduler")"""
 
 
-def card(
+def card_of_generator(
     facts: Mapping[str, Any],
     *,
     pixels: int,
     channels: str,
     whole: bool,
-    scheduler: str,
-    steps: int,
-    guidance: float,
+    sampler: Sampler,
     command: str,
     metrics: Mapping[str, Any],
 ) -> str:
-    """README.md of an exported folder. `facts` are the training run's, see
-    `cmrgen.render.drawing.Generator`.
+    """README.md of an exported folder.
 
-    channels: of the base's images, see cmrgen.base.phases. whole: the folder holds the base too.
-        scheduler: class in diffusers. steps, guidance: for the example.
-    metrics: those that are floats are shown.
+    Args:
+        facts: the training run's, see `cmrgen.render.generator.Generator`.
+        pixels: the side of the base's images.
+        channels: of them, see cmrgen.base.phases.
+        whole: the folder holds the base too.
+        sampler: whose scheduler, steps and guidance the example has.
+        command: how the ControlNet was trained.
+        metrics: those that are floats are shown.
     """
     name, tag, licence = _base(facts)
-    told, read = READ[channels]
+    image_text, read = READ[channels]
     fields = facts.get("fields", FIELDS)
     words = prompt(
         pd.Series({"sex": "M", "age": 72, "bmi_band": "normal", "diagnosis": "hf"}), fields=fields
     )
+    scheduler = sampler.solver().__name__
     load = WHOLE if whole else BRANCH.format(name=name, scheduler=scheduler)
     imports = (
         ["StableDiffusionControlNetPipeline"]
@@ -182,15 +186,15 @@ def card(
         load=load,
         pixels=pixels,
         prompt=words,
-        steps=steps,
-        guidance=float(guidance),
+        steps=sampler.steps,
+        guidance=float(sampler.guidance),
         read=read,
     )
     return CARD.format(
         header=_header(name, tag),
         base=name or "a small latent diffusion model",
         example=example,
-        channels=told,
+        channels=image_text,
         pixels=pixels,
         field=f", {facts['fov_mm']:g} mm wide" if "fov_mm" in facts else "",
         prompt=words,
@@ -258,5 +262,5 @@ def _training(facts: Mapping[str, Any], *, command: str, metrics: Mapping[str, A
     marks = {"ControlNet": facts.get("fingerprint"), "base": facts.get("base_fingerprint")}
     rows = [f"| {name} | {value:.5g} |" for name, value in numbers.items()]
     rows += [f"| fingerprint of the {name} | `{mark}` |" for name, mark in marks.items() if mark]
-    made = f"```\n{command}\n```\n\n" if command else ""
-    return made + ("\n".join(["| | |", "|---|---|", *rows]) + "\n" if rows else "")
+    how = f"```\n{command}\n```\n\n" if command else ""
+    return how + ("\n".join(["| | |", "|---|---|", *rows]) + "\n" if rows else "")

@@ -4,7 +4,6 @@ what is missing from it."""
 from __future__ import annotations
 
 import io
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,9 +11,11 @@ from typing import Any
 
 import pandas as pd
 
-from cmrdata.disk import FULL, Unwritable, alone, differences, plain, write_atomic
+from cmrdata import disk
+from cmrdata.disk import DISK_FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
-from cmrgen.render.set_card import card
+from cmrgen.plan.rows import Plan
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
 
 REMEDY = "give the set another name=, or overwrite=true to replace this one"
@@ -81,7 +82,7 @@ def written_alone(folder: Path, *, rows: int, pixels: int) -> Iterator[None]:
     except Unwritable:
         raise
     except OSError as error:
-        remedy = "Free some space there" if error.errno in FULL else "Make it writable"
+        remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
             f"{folder} cannot be written: {error.strerror or error}; {needed(rows, pixels)}. {remedy} and continue with "
             "resume=true, or give another place with run_dir=<folder>"
@@ -100,12 +101,8 @@ def room(rows: int, pixels: int) -> int:
 def check_room(folder: Path, *, rows: int, pixels: int) -> None:
     """Say how much the set takes; raise Unwritable when it surely does not fit."""
     print(f"{needed(rows, pixels)} in {folder}", flush=True)
-    disk = shutil.disk_usage(folder)
-    if disk.total and disk.free < room(rows, pixels):
-        raise Unwritable(
-            f"{folder}: {needed(rows, pixels)}, but only {disk.free / 1e6:,.1f} MB are free; free some space there or give "
-            "another place with run_dir=<folder>"
-        )
+    needs = f"{folder}: {needed(rows, pixels)} are needed"
+    disk.check_room(folder, room(rows, pixels), needs=needs, instead="run_dir=<folder>")
 
 
 def failures(writer: Writer) -> pd.DataFrame:
@@ -114,7 +111,7 @@ def failures(writer: Writer) -> pd.DataFrame:
     return table.assign(row=table.row.astype(int))
 
 
-def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
+def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
     """Finish a set with its card, with failed.csv beside it where rows are left out. `facts` go
     into store.json."""
     lost = failures(writer)
@@ -125,13 +122,13 @@ def close(writer: Writer, plan: pd.DataFrame, **facts: Any) -> Store:
             "the plan",
             flush=True,
         )
-    made = writer.finish(
+    synthetic = writer.finish(
         images=writer.rows,
-        planned=len(plan),
-        missing_groups=plan.attrs.get("missing", []),
+        planned=len(plan.rows),
+        missing_groups=list(plan.missing),
         code=code_version(),
         **facts,
     )
-    if len(made.index) and "shard" not in writer.settings:
-        write_atomic(made.folder / "README.md", card(made))
-    return made
+    if len(synthetic.index) and "shard" not in writer.settings:
+        write_atomic(synthetic.folder / "README.md", card_of_set(synthetic))
+    return synthetic

@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import ControlNetModel
-from torch import Tensor, nn
+from torch import Tensor
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
-from cmrgen.base.frozen import Base, as_control, load_base
-from cmrgen.base.portions import drawn, together
-from cmrgen.diffusion import denoise, guided, row_noise, sample, within
+from cmrgen.base.frozen import Base, as_control
+from cmrgen.base.load import load_base
+from cmrgen.base.portions import drawing_budget, together
+from cmrgen.diffusion import denoise, guided, integrate, row_noise, within
 from cmrgen.prompts import EMPTY
-from cmrgen.render.sampler import Sampler, scheduler
+from cmrgen.render.sampler import Sampler, embedded_once, reused
 from cmrstudy import runs
 from cmrstudy.inputs import weights_hash
 
@@ -29,17 +30,20 @@ PRECISIONS = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16, "16-mixed"
 KNOWN_PROMPTS = 1024  # whose embeddings are kept; a plan has dozens
 RESTORE = "copy the run again from where it was trained, or train it again"
 SHIPPED = "assets/phantom-base"  # the base of the default, wherever this program lies now
-READY = nn.Identity()  # one for all, so that compiled networks know it again
 
 
 @dataclass
 class Generator:
-    """A base with a trained ControlNet. `facts` are the training run's: cohort, fields,
-    fingerprints.
+    """A base with a trained ControlNet.
 
-    precision: of the networks' arithmetic while denoising (their weights stay as they are). budget:
-        pixels that go
-    through them together, by default what cmrgen.base.portions says of the device.
+    Args:
+        base: what it was trained on.
+        controlnet: the trained branch.
+        facts: of the training run: cohort, fields, fingerprints.
+        precision: of the networks' arithmetic while denoising; their weights stay as they are.
+        compiled: whether `compile` was called.
+        budget: pixels that go through the networks together, by default what cmrgen.base.portions
+            says of the device.
     """
 
     base: Base
@@ -48,7 +52,6 @@ class Generator:
     precision: torch.dtype = torch.float32
     compiled: bool = False
     budget: int | None = None
-    _words: dict[str, Tensor] = field(default_factory=dict, repr=False)
 
     def to(self, device: torch.device | str) -> Generator:
         self.base.to(device)
@@ -66,13 +69,13 @@ class Generator:
     def embed(self, prompts: Sequence[str]) -> Tensor:
         """(n, tokens, width) embeddings. Each distinct prompt is embedded once and alone: batches
         do not matter."""
-        wanted = set(prompts)
-        if len(wanted | self._words.keys()) > KNOWN_PROMPTS:
-            self._words.clear()
+        contexts = self.base.contexts
+        if len(contexts.keys() | set(prompts)) > KNOWN_PROMPTS:
+            contexts.clear()
         for prompt in dict.fromkeys(prompts):
-            if prompt not in self._words:
-                self._words[prompt] = self.base.embed([prompt])[0].cpu()
-        return torch.stack([self._words[prompt] for prompt in prompts]).to(self.base.device)
+            if prompt not in contexts:
+                contexts[prompt] = self.base.embed([prompt])[0].cpu()
+        return torch.stack([contexts[prompt] for prompt in prompts]).to(self.base.device)
 
     def learn(self, prompts: Sequence[str]) -> None:
         """Embed what a plan says before its first image, so that the text tower takes no memory
@@ -100,30 +103,36 @@ class Generator:
         """(B, 2, P, P) float32 grey levels for (B, 2, ., .) masks; image k depends on the k-th of
         each sequence only.
 
-        They are neither rounded nor stretched; `cmrgen.render.drawing.as_stored` makes pictures of them
-        like the cohort's.
-        guidance: a scale per image, in place of the sampler's own; negatives: what the images shall
-            not show, else
-        nothing; strength: of the mask. An image that is not finite becomes black.
+        They are neither rounded nor stretched; `cmrgen.render.drawing.as_stored` makes pictures of
+        them like the cohort's. An image that is not finite becomes black.
+
+        Args:
+            masks: labels, at any size.
+            prompts: what each image shall show.
+            seeds: of each image's noise.
+            guidance: a scale per image, in place of the sampler's own.
+            negatives: what the images shall not show, else nothing.
+            strength: of the mask, for all or per image.
+            sampler: how all are drawn.
         """
-        n, budget = len(prompts), self.budget or drawn(self.base.device)
+        n, budget = len(prompts), self.budget or drawing_budget(self.base.device)
         strengths = [strength] * n if isinstance(strength, int | float) else list(strength)
 
-        def portion(some: slice) -> Tensor:
+        def decoded(portion: slice) -> Tensor:
             latents = self._latents(
-                masks[some],
-                prompts=prompts[some],
-                seeds=seeds[some],
-                guidance=guidance[some],
-                negatives=negatives[some] if negatives else [EMPTY],
-                strengths=strengths[some],
+                masks[portion],
+                prompts=prompts[portion],
+                seeds=seeds[portion],
+                guidance=guidance[portion],
+                negatives=negatives[portion] if negatives else [EMPTY],
+                strengths=strengths[portion],
                 sampler=sampler,
             )
             finite = latents.isfinite().flatten(1).all(1)
             return self.base.images(latents.nan_to_num(0, 0, 0)) * finite.view(-1, 1, 1, 1)
 
         most = together(self.base.pixels, budget)
-        return self.base.drawing.run(portion, n, together=most, device=self.base.device)
+        return self.base.drawing.run(decoded, n, together=most, device=self.base.device)
 
     def _latents(
         self,
@@ -138,52 +147,60 @@ class Generator:
     ) -> Tensor:
         """Standardised latents of images that go through the networks together; one negative counts
         for all."""
-        device = self.base.device
+        base, device = self.base, self.base.device
         context, empty = self.embed(prompts), self.embed(negatives)
-        noise = row_noise(seeds, self.base.latent_shape).to(device)
+        noise = row_noise(seeds, base.latent_shape).to(device)
         strength = torch.tensor(list(strengths), device=device)
-        plan, reuse = scheduler(sampler.name, self.base.schedule), sampler.reuse
-        with ExitStack() as stack:
-            masked = any(value != 0 for value in strengths)
-            if masked:
-                control = stack.enter_context(
-                    embedded_once(self.controlnet, as_control(masks, self.base.pixels).to(device))
-                )
-            begin = (
-                stack.enter_context(reused(self.base.unet, self.controlnet, every=reuse))
-                if reuse > 1
-                else None
-            )
-            if self.precision != torch.float32:
-                stack.enter_context(torch.autocast(device.type, self.precision))
+        mask = as_control(masks, base.pixels).to(device) if any(strengths) else None
+        with self._prepared(mask, reuse=sampler.reuse) as (control, begin_step):
 
             def predict(
-                x: Tensor, t: Tensor, words: Tensor, rows: Tensor, seen: Tensor | None
+                x: Tensor, t: Tensor, context: Tensor, rows: Tensor, steered: Tensor | None
             ) -> Tensor:
-                if begin:
-                    begin(len(x))
-                at = rows if seen is None else rows[seen]
-                steer = (
-                    {"control": control[at], "strength": strength[at]}
-                    if masked
-                    else {"control": None}
+                begin_step(len(x))
+                of = rows if steered is None else rows[steered]
+                branch = {"control": None}
+                if control is not None:
+                    branch = {"control": control[of], "strength": strength[of]}
+                output = denoise(
+                    base.unet, self.controlnet, x, t, context=context, steered=steered, **branch
                 )
-                return denoise(
-                    self.base.unet, self.controlnet, x, t, context=words, masked=seen, **steer
-                ).float()
+                return output.float()
 
             scale = torch.tensor(list(guidance), device=device)
-            steered = partial(
-                guided, predict, prompt=context, empty=empty, bare=sampler.guides == "both"
+            guide = partial(
+                guided, predict, context=context, empty=empty, bare=sampler.guides == "both"
             )
+            scheduler = sampler.scheduler(base.schedule)
             predictor = within(
                 sampler.interval,
-                inside=steered(scale=scale),
-                outside=steered(scale=torch.ones_like(scale)),
-                scheduler=plan,
+                inside=guide(scale=scale),
+                outside=guide(scale=torch.ones_like(scale)),
+                scheduler=scheduler,
                 steps=sampler.steps,
             )
-            return sample(predictor, noise, scheduler=plan, steps=sampler.steps)
+            return integrate(predictor, noise, scheduler=scheduler, steps=sampler.steps)
+
+    @contextmanager
+    def _prepared(
+        self, control: Tensor | None, *, reuse: int
+    ) -> Iterator[tuple[Tensor | None, Callable[[int], None]]]:
+        """Inside this block the networks share forwards and compute in `precision`; yields the
+        masks as the ControlNet now takes them, and what is told each step's number of rows."""
+        with ExitStack() as stack:
+            if control is not None:
+                control = stack.enter_context(embedded_once(self.controlnet, control))
+            begin_step: Callable[[int], None] = _no_reuse
+            if reuse > 1:
+                sharing = reused(self.base.unet, self.controlnet, every=reuse)
+                begin_step = stack.enter_context(sharing)
+            if self.precision != torch.float32:
+                stack.enter_context(torch.autocast(self.base.device.type, self.precision))
+            yield control, begin_step
+
+
+def _no_reuse(rows: int) -> None:
+    """Every step makes its own forwards."""
 
 
 def blank(images: Tensor) -> Tensor:
@@ -191,58 +208,6 @@ def blank(images: Tensor) -> Tensor:
     decoder."""
     flat = images.flatten(1)
     return ~flat.isfinite().all(1) | (flat.amin(1) == flat.amax(1))
-
-
-@contextmanager
-def embedded_once(controlnet: ControlNetModel, control: Tensor) -> Iterator[Tensor]:
-    """The mask's embedding depends on neither time nor prompt: inside this block the network takes
-    it ready-made."""
-    embedding = controlnet.controlnet_cond_embedding
-    controlnet.controlnet_cond_embedding = READY
-    try:
-        yield embedding(control)
-    finally:
-        controlnet.controlnet_cond_embedding = embedding
-
-
-@contextmanager
-def reused(unet: Any, controlnet: nn.Module, *, every: int) -> Iterator[Callable[[int], None]]:
-    """Inside this block the ControlNet and the deep blocks of the U-Net run in every `every`-th
-    step only.
-
-    Between, their last output is used again (DeepCache, Ma 2024): the outermost blocks alone see x
-    and time. Call what is yielded with the number of rows before each step; another number than
-    before begins anew. Not for training.
-    """
-    deep = [controlnet, *unet.down_blocks[1:], unet.mid_block, *unet.up_blocks[:-1]]
-    own = {network: vars(network).get("forward") for network in deep}
-    known: dict[nn.Module, Any] = {}
-    step = {"number": 0, "rows": -1}
-
-    def begin(rows: int) -> None:
-        if rows != step["rows"] or step["number"] == every:
-            known.clear()
-            step.update(number=0, rows=rows)
-        step["number"] += 1
-
-    def remembering(network: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-        def remembered(*args: Any, **kwargs: Any) -> Any:
-            if network not in known:
-                known[network] = forward(*args, **kwargs)
-            return known[network]
-
-        return remembered
-
-    try:
-        for network in deep:
-            network.forward = remembering(network, network.forward)
-        yield begin
-    finally:
-        for network in deep:
-            if own[network] is None:
-                vars(network).pop("forward", None)
-            else:
-                network.forward = own[network]
 
 
 def save_generator(controlnet: ControlNetModel, folder: Path, facts: dict[str, Any]) -> str:
@@ -271,10 +236,10 @@ def load_generator(
     if precision not in PRECISIONS:
         raise ValueError(f"precision is {precision!r}; it takes {', '.join(PRECISIONS)}")
     facts, folder = facts_of(run), Path(run) / "controlnet"
-    if (found := weights_hash(folder)) != facts["fingerprint"]:
+    if (mark := weights_hash(folder)) != facts["fingerprint"]:
         raise ValueError(
             f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
-            f"{found}); {RESTORE}"
+            f"{mark}); {RESTORE}"
         )
     base = _its_base(facts, run, moved_to=base_weights)
     controlnet = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
@@ -285,15 +250,16 @@ def facts_of(run: str | Path) -> dict[str, Any]:
     """What a finished ControlNet run says of its generator, without reading any weights; errors as
     `load_generator`."""
     runs.facts(Path(run))
-    told = Path(run) / "controlnet" / "generator.json"
-    if not told.exists():
+    path = Path(run) / "controlnet" / "generator.json"
+    if not path.exists():
         raise FileNotFoundError(
             f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
         )
     try:
-        return json.loads(told.read_text())
+        facts: dict[str, Any] = json.loads(path.read_text())
     except ValueError:
         raise ValueError(f"generator={run}: generator.json is damaged; {RESTORE}") from None
+    return facts
 
 
 def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:

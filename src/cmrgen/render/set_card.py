@@ -91,14 +91,14 @@ ventricle, 2 myocardium, 3 right ventricle), `dataset.json`; `metadata.csv` has 
 }
 
 
-def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
+def card_of_set(synthetic: Store, *, kind: str = "store", audit: str | None = None) -> str:
     """The README.md of a finished set, as it lies (`kind` store) or exported (png, nifti).
 
     audit: folder of a finished `evaluate.py audit=true` of this set, whose verdict is then quoted.
     Raises FileNotFoundError when that holds no audit, ValueError when it is of another set.
     """
-    rows, settings, fov = made.index, made.meta["settings"], made.meta.get("fov_mm")
-    pixels, missing = made.meta["pixels"], made.meta.get("missing_groups") or []
+    rows, settings, fov = synthetic.index, synthetic.meta["settings"], synthetic.meta.get("fov_mm")
+    pixels, missing = synthetic.meta["pixels"], synthetic.meta.get("missing_groups") or []
     header = {
         "pretty_name": "Synthetic cardiac MRI",
         "license": "other",
@@ -107,7 +107,7 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         "tags": ["synthetic", "cardiac-mri", "controlnet", "medical"],
         "size_categories": [_size(len(rows))],
     }
-    towards = " towards mask and prompt" if settings.get("guides") == "both" else ""
+    towards = " towards mask and prompt" if settings["guides"] == "both" else ""
     facts = {
         "cohort": settings["cohort"].rsplit("-", 1)[0],
         "cohort fingerprint": settings["cohort_fingerprint"],
@@ -115,8 +115,8 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}{towards}",
         "plan": settings["plan"],
         "masks": per_person(rows).replace("one person", "one participant"),
-        "set": made.fingerprint,
-        "code": made.meta.get("code", "unknown"),
+        "set": synthetic.fingerprint,
+        "code": synthetic.meta.get("code", "unknown"),
         "card written": f"{time.strftime('%Y-%m-%d')} by {code_version()}",
     }
     voxel = f"{fov / pixels:.3g} mm in the plane" if fov else "of unknown size"
@@ -137,7 +137,7 @@ def card(made: Store, *, kind: str = "store", audit: str | None = None) -> str:
         people=PHANTOM
         if set(rows.get("source", ())) == {"phantom"}
         else PEOPLE.format(moved=", some moved a little" * bool(is_moved(rows).any())),
-        audit=_audit(audit, made),
+        audit=_audit(audit, synthetic),
     )
 
 
@@ -145,12 +145,12 @@ def _groups(rows: pd.DataFrame) -> str:
     lines = ["| group | images | masks | participants |", "|---|---|---|---|"]
     counts = summary(rows)[["group", "images", "masks", "subjects"]].astype(object)
     for group, images, masks, people in counts.itertuples(index=False, name=None):
-        told = f"{masks} | {people}" if people >= FEW else f"| < {FEW}"
-        lines.append(f"| {group} | {images} | {told} |")
+        counted = f"{masks} | {people}" if people >= FEW else f"| < {FEW}"
+        lines.append(f"| {group} | {images} | {counted} |")
     return "\n".join(lines)
 
 
-def _audit(folder: str | None, made: Store) -> str:
+def _audit(folder: str | None, synthetic: Store) -> str:
     if folder is None:
         return "Whether an image is a near copy of a training image was not examined for this card (`evaluate.py audit=true`)."
     path = Path(folder) / "audit.json"
@@ -158,12 +158,12 @@ def _audit(folder: str | None, made: Store) -> str:
         raise FileNotFoundError(
             f"{folder}: no audit there; run `python evaluate.py audit=true` on this set first"
         )
-    found = json.loads(path.read_text())
-    if found["set"] != made.fingerprint:
+    verdict = json.loads(path.read_text())
+    if verdict["set"] != synthetic.fingerprint:
         raise ValueError(
-            f"{path} is an audit of set {found['set']}, not of {made.fingerprint}; run it on this set"
+            f"{path} is an audit of set {verdict['set']}, not of {synthetic.fingerprint}; run it on this set"
         )
-    return " ".join([f"Audit of {found['date']}:", *found["verdicts"]])
+    return " ".join([f"Audit of {verdict['date']}:", *verdict["verdicts"]])
 
 
 def _facts(facts: Mapping[str, Any]) -> str:

@@ -14,11 +14,12 @@ from pyarrow import parquet
 
 from cmrdata.disk import differences, write_atomic
 from cmrdata.store import Store, Writer
-from cmrgen.render.drawing import render
+from cmrgen.plan.rows import Plan
+from cmrgen.render.drawing import draw_plan
 from cmrgen.render.folder import check_room, close, finished, shard_name, shard_of, written_alone
 
 
-def render_shards(plan: pd.DataFrame, *, folder: Path, shard: str, **how: Any) -> Store | None:
+def render_shards(plan: Plan, *, folder: Path, shard: str, **how: Any) -> Store | None:
     """Draw shard "i/n" with `render`; the process that ends last joins all n, and it alone returns
     the set.
 
@@ -28,8 +29,8 @@ def render_shards(plan: pd.DataFrame, *, folder: Path, shard: str, **how: Any) -
     """
     _, of = shard_of(shard)
     if of == 1:
-        return render(plan, folder=folder, **how)
-    render(plan, folder=folder, shard=shard, **how)
+        return draw_plan(plan, folder=folder, **how)
+    draw_plan(plan, folder=folder, shard=shard, **how)
     return merge(folder, of) if finished_all(folder, of) else None
 
 
@@ -64,21 +65,20 @@ def merge(folder: Path, n: int) -> Store:
                 f"{folder}: {name} differs from {names[0]} in {', '.join(changed)}; delete the wrong one and render it anew"
             )
     written, pixels = (shards[0].folder / "plan.csv").read_text(), shards[0].meta["pixels"]
-    plan = pd.read_csv(io.StringIO(written))
-    plan.attrs["missing"] = shards[0].meta["missing_groups"]
+    plan = Plan(pd.read_csv(io.StringIO(written)), missing=shards[0].meta["missing_groups"])
     parts = [list(_parts(shard)) for shard in shards]
-    count = -(-len(plan) // settings[0]["batch_size"])
+    count = -(-len(plan.rows) // settings[0]["batch_size"])
     if sum(map(len, parts)) != count:
         raise ValueError(
             f"{folder}: the shards hold {sum(map(len, parts))} of {count} batches; delete and render them anew"
         )
     if (done := finished(folder, settings[0], written)) is not None:
         return done
-    with written_alone(folder, rows=len(plan), pixels=pixels):
+    with written_alone(folder, rows=len(plan.rows), pixels=pixels):
         if (done := finished(folder, settings[0], written)) is not None:
             return done
         writer = Writer(folder, pixels=pixels, settings=settings[0])
-        check_room(folder, rows=len(plan) - writer.rows, pixels=pixels)
+        check_room(folder, rows=len(plan.rows) - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
         for k in range(len(writer.parts), count):
             rows, index, bad = parts[k % n][k // n]

@@ -15,11 +15,12 @@ from diffusers import ControlNetModel
 from torch import Tensor
 
 from cmrdata.batch import LatentBatch
-from cmrgen.base.frozen import load_base, weights_hash
+from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise, follow
 from cmrstudy import runs
 from cmrstudy.checkpoints import check_fits, fingerprint_of, read_checkpoint
 from cmrstudy.continuing import batch_seed
+from cmrstudy.inputs import weights_hash
 
 # stride-2 stages bring the mask down to the latent's grid: two for f = 4, three for f = 8
 # (diffusers' default)
@@ -32,11 +33,13 @@ class Memory:
     """How training spends the GPU's memory (conf/memory); the defaults spend the most and round the
     least.
 
-    frozen: precision of the frozen U-Net, float32 or bfloat16. checkpointing: compute activations
-        of the ControlNet and
-    of the U-Net's decoder twice instead of keeping them. optimizer: adamw, or adamw8bit with 8-bit
-    moments (Dettmers 2022). compile: torch.compile both networks. channels_last: their layout in
-    memory, which tensor cores prefer.
+    Args:
+        frozen: precision of the frozen U-Net, float32 or bfloat16.
+        checkpointing: compute activations of the ControlNet and of the U-Net's decoder twice
+            instead of keeping them.
+        optimizer: adamw, or adamw8bit with 8-bit moments (Dettmers 2022).
+        compile: torch.compile both networks.
+        channels_last: their layout in memory, which tensor cores prefer.
     """
 
     frozen: str = "float32"
@@ -88,11 +91,16 @@ class Memory:
 class ControlNetModule(L.LightningModule):
     """Trains a ControlNet on cached latents (paper 2.2).
 
-    base: arguments of `load_base`. lr: AdamW's (paper: 1e-5 for SD 2.1). gamma: min-SNR, None for
-        plain MSE.
-    ema: decay of the averaged copy that is used in the end, 0 for none. prompt_dropout: share of
-        empty prompts.
-    memory: arguments of `Memory`.
+    Args:
+        base: arguments of `load_base`.
+        lr: AdamW's (paper: 1e-5 for SD 2.1).
+        weight_decay: AdamW's.
+        gamma: of min-SNR, None for plain squared errors.
+        ema: decay of the averaged copy that is used in the end, 0 for none.
+        prompt_dropout: proportion of empty prompts.
+        warmup: steps until the learning rate is reached.
+        memory: arguments of `Memory`.
+        seed: of all draws.
     """
 
     logs = ("train_loss", "val_loss")

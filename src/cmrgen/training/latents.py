@@ -18,7 +18,7 @@ from cmrdata.batch import LatentBatch, as_fetched
 from cmrdata.disk import fingerprint, write_atomic, writing
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
-from cmrdata.row_cache import Rows, filled
+from cmrdata.row_cache import RowFile, filled
 from cmrdata.store import Store
 from cmrdata.subjects import balancing_weights
 from cmrgen.base.frozen import Base, as_control
@@ -34,14 +34,22 @@ PICTURED = 6  # validation images in a preview
 class Latents(L.LightningDataModule):
     """Batches of cached moments, control masks and prompt embeddings from a cohort's store.
 
-    splits: rows to train on; "extra" (neither case nor control) may teach a base, never a study's
-        generator.
-    fields: what prompts mention. images_per_epoch: draws per epoch, None for as many as there are
-        images.
-    copies: cached versions of each training image; the first is as stored, others slightly moved
-        and re-windowed together with their masks (for cohorts of tens of patients).
-    max_repeats: groups are drawn evenly as far as no image is drawn more often than this in a pass
-        of as many draws as there are images; None for no cap.
+    Args:
+        cohort: whose images are learnt.
+        root: of the stores.
+        base: encodes images and prompts.
+        batch_size: images of a batch.
+        images_per_epoch: draws of an epoch, None for as many as there are images.
+        splits: rows to train on; "extra" (neither case nor control) may teach a base, never a
+            study's generator.
+        fields: what prompts mention.
+        val_images: that validation sees, at most.
+        copies: cached versions of each training image; the first is as stored, others slightly
+            moved and re-windowed together with their masks (for cohorts of tens of patients).
+        max_repeats: groups are drawn evenly as far as no image is drawn more often than this in a
+            pass of as many draws as there are images; None for no cap.
+        workers: processes that read batches ahead.
+        seed: of the draws.
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
@@ -143,16 +151,16 @@ class Latents(L.LightningDataModule):
         moments, masks, at = self._encoded(
             rows, moved=np.concatenate([first, copies, np.zeros(len(val), bool)])
         )
-        words = [EMPTY, *sorted({*table.prompt, *self._pictured().prompt} - {EMPTY})]
-        context = embedded(self.base, words, store.folder)
+        sentences = [EMPTY, *sorted({*table.prompt, *self._pictured().prompt} - {EMPTY})]
+        context = contexts(self.base, sentences, store.folder)
         self.base.release("vae", "text")
-        number = table.prompt.map({w: k for k, w in enumerate(words)}).to_numpy()
+        number = table.prompt.map({text: k for k, text in enumerate(sentences)}).to_numpy()
         return rows, table, Encoded(moments, masks, at, context, number, self.base.pixels)
 
     def _pictured(self) -> pd.DataFrame:
         """Rows of the store's index, with prompts, that previews show: validation images of all
         kinds."""
-        table = examples(self.store.index[self.store.index.split == "val"], PICTURED)
+        table = pictured_rows(self.store.index[self.store.index.split == "val"], PICTURED)
         return table.assign(prompt=prompts(table, fields=self.fields))
 
     def _encoded(
@@ -173,9 +181,9 @@ class Latents(L.LightningDataModule):
             "batch": batch,
         }
         path = store.folder / f"moments-{fingerprint({**facts, 'version': 3})}.f16"
-        files = [Rows(path, np.float16, (2 * c, h, w))]
+        files = [RowFile(path, np.float16, (2 * c, h, w))]
         if moved.any():
-            files.insert(0, Rows(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))
+            files.insert(0, RowFile(path.with_suffix(".masks"), np.uint8, store.masks.shape[1:]))
 
         def encode(some: slice) -> list[torch.Tensor]:
             images, masks = (
@@ -194,7 +202,7 @@ class Latents(L.LightningDataModule):
         return (moments, own[0], np.arange(len(rows))) if own else (moments, store.masks, rows)
 
 
-def examples(index: pd.DataFrame, count: int) -> pd.DataFrame:
+def pictured_rows(index: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` rows at most, with both diagnoses and both sexes where there are some: each kind in
     turn, evenly spread."""
     kinds = [
@@ -270,19 +278,17 @@ class Encoded(Dataset):
         )
 
 
-def embedded(base: Base, words: list[str], folder: Path) -> torch.Tensor:
+def contexts(base: Base, sentences: list[str], folder: Path) -> torch.Tensor:
     """(n, tokens, width) float32 embeddings of prompts, cached in `folder`; the base then knows
     them without its tower."""
-    path = (
-        folder
-        / f"prompts-{fingerprint({'base': base.fingerprint, 'prompts': words, 'version': 1})}.safetensors"
-    )
+    facts = {"base": base.fingerprint, "prompts": sentences, "version": 1}
+    path = folder / f"prompts-{fingerprint(facts)}.safetensors"
     if not path.exists():
-        context = base.embed(words).float().cpu()
+        context = base.embed(sentences).float().cpu()
         with writing(folder):
             write_atomic(path, save({"context": context}))
     context = load_file(path)["context"]
-    base.embedded |= dict(zip(words, context, strict=True))
+    base.contexts |= dict(zip(sentences, context, strict=True))
     return context
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from cmrgen.base.portions import BESIDE_TRAINING
-from cmrgen.render.drawing import Generator, as_stored
+from cmrgen.render.drawing import as_stored
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import Latents
 from cmrstudy.dashboards import log_figure
@@ -32,8 +33,21 @@ class PreviewGrid(L.Callback):
         self.postponed = False
         self.allow_real_images = allow_real_images
 
-    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """What is drawn before the first step, so that a wrong mask or cohort is seen at once."""
         data = trainer.datamodule  # type: ignore[attr-defined]
+        fresh = trainer.global_step == 0 and not trainer.fast_dev_run and trainer.is_global_zero
+        if not fresh or not isinstance(data, Latents) or module.base.pixels**2 >= BESIDE_TRAINING:
+            return
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        path = self.draw(trainer, module, named="start")
+        for part, training in modes:
+            part.training = training
+        print(f"{path}: masks, real images, and what is drawn before the first step", flush=True)
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        data = trainer.datamodule
         if trainer.sanity_checking or not trainer.is_global_zero or not isinstance(data, Latents):
             return
         large = module.base.pixels**2 >= BESIDE_TRAINING
@@ -47,7 +61,11 @@ class PreviewGrid(L.Callback):
             module.eval()
             self.draw(trainer, module)
 
-    def draw(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+    def draw(
+        self, trainer: L.Trainer, module: L.LightningModule, *, named: str | None = None
+    ) -> Path:
+        """Draws the grid into the folder and gives the loggers what they may have; the picture's
+        path. `named`: its name, by default after the epoch."""
         data = trainer.datamodule  # type: ignore[attr-defined]
         rows = data.pictured.index.to_numpy()
         masks, real = data.store.masks[rows], data.store.images[rows]
@@ -62,9 +80,9 @@ class PreviewGrid(L.Callback):
             sampler=self.sampler,
         )
         module.base.release("vae")
-        shown = as_stored(synthetic, masks.shape[-1])
+        pictures = as_stored(synthetic, masks.shape[-1])
         cells = [
-            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(shown[:, p])
+            [coloured(m) for m in masks[:, p]] + list(real[:, p]) + list(pictures[:, p])
             for p in (0, 1)
         ]
         n = len(rows)
@@ -72,25 +90,23 @@ class PreviewGrid(L.Callback):
         titles = [
             f"{what} {phase}" for what in ("mask", "real", "synthetic") for phase in ("ED", "ES")
         ]
-        drawn = image_grid(grid, titles)
+        figure = image_grid(grid, titles)
         # one of several validations of an epoch
         within = trainer.state.fn == "fit" and not trainer.is_last_batch
-        save(
-            drawn,
-            self.folder
-            / f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}",
-        )
-        made = np.concatenate([np.concatenate(list(shown[:, p]), 1) for p in (0, 1)])
-        log_figure(trainer.loggers, "synthetic", made, shows="synthetic", step=trainer.global_step)
+        epoch = f"epoch-{trainer.current_epoch:03d}{f'-step-{trainer.global_step:06d}' * within}"
+        (path, *_) = save(figure, self.folder / (named or epoch))
+        strip = np.concatenate([np.concatenate(list(pictures[:, p]), 1) for p in (0, 1)])
+        log_figure(trainer.loggers, "synthetic", strip, shows="synthetic", step=trainer.global_step)
         if self.allow_real_images:
             log_figure(
                 trainer.loggers,
                 "preview",
-                drawn,
+                figure,
                 shows="real",
                 step=trainer.global_step,
                 allow_real_images=True,
             )
+        return path
 
 
 def _kept(trainer: L.Trainer) -> bool:

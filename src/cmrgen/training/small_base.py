@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from cmrdata.batch import LatentBatch
 from cmrdata.store import Store
 from cmrgen.base.frozen import Base, as_rgb
-from cmrgen.base.phases import EVEN, checked
+from cmrgen.base.phases import EVEN, check_channels
 from cmrgen.diffusion import follow
 from cmrgen.training.latents import EvenDraws, jitter
 from cmrstudy.continuing import Place, batch_seed
@@ -70,7 +70,7 @@ class AutoencoderModule(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        checked(order)
+        check_channels(order)
         self.save_hyperparameters(logger=False)
         depth = len(channels)
         self.vae = AutoencoderKL(
@@ -190,7 +190,7 @@ class UnetModule(L.LightningModule):
         return _cosine(self.unet.parameters(), lr=self.hparams.lr, steps=self.hparams.steps)
 
 
-class Images(L.LightningDataModule):
+class StoreImages(L.LightningDataModule):
     """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of
     the optimiser.
 

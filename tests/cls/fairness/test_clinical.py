@@ -8,16 +8,15 @@ import pytest
 
 from cmrcls.fairness.clinical import (
     at_specificity,
-    check_specificity,
     decision_curve,
     net_benefit,
     no_threshold,
     operating_table,
     recalibrated,
-    threshold_cells,
     thresholds_of,
-    useful,
+    useful_thresholds,
 )
+from cmrcls.fairness.display.tables import threshold_cells
 from cmrcls.fairness.metrics import Predicted, scored
 from cmrcls.fairness.study import Study, Tuned
 from support.fake_runs import runs, small, studies, study_of
@@ -73,8 +72,6 @@ def test_a_specificity_that_is_none_is_refused_by_name():
             ValueError, match=f"specificity={value}: it takes a share between 0 and 1"
         ):
             at_specificity(judged(), value)
-    with pytest.raises(ValueError, match="specificity=None: it takes"):
-        check_specificity(None)
 
 
 def test_without_a_healthy_validation_subject_no_threshold_is_chosen():
@@ -145,10 +142,10 @@ def test_the_decision_curve_of_a_good_classifier_beats_everybody_and_nobody():
     middle = curve[(curve.threshold > 0.1) & (curve.threshold < 0.3)]
     assert (middle.net_benefit > np.maximum(middle.treat_all, 0)).all()
     assert (middle.low < middle.net_benefit).all() and (middle.net_benefit < middle.high).all()
-    told = useful(curve).iloc[0]
+    told = useful_thresholds(curve).iloc[0]
     assert told["from"] < 0.15 and told["to"] > 0.3 and told["largest gain"] > 0.05
 
 
 def test_noise_has_no_net_benefit_to_speak_of():
-    told = useful(decision_curve(small(n=600, seeds=2), resamples=20, seed=0))
+    told = useful_thresholds(decision_curve(small(n=600, seeds=2), resamples=20, seed=0))
     assert isinstance(told, pd.DataFrame) and (told["largest gain"].fillna(0) < 0.02).all()

@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.table2 import table2
+from cmrcls.fairness.disparities import measure
+from cmrcls.fairness.study import table2
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.subjects import bmi_of, with_groups
 from cmrgen.prompts import prompts
-from support.fake_runs import one_study
+from support.fake_runs import one_study, runs
 
 
 def test_case_19_of_several_series_one_complete_is_taken_and_told(tmp_path):
@@ -72,13 +73,21 @@ def test_case_28_without_sex_and_age_prompts_and_reports_leave_them_out_by_name(
         for d in ("healthy", "with reduced ejection fraction")
     }
     probability = np.linspace(0, 1, 40)
-    runs = table.assign(
+    rows = table.assign(
         arm="Real",
         seed="0",
         split="test",
         probability=probability,
         predicted=(probability > 0.5).astype(int),
     )
-    made = table2(one_study(runs))
-    assert set(made.axis) == {"overall", "bmi_band"}
-    assert {line.split(":")[0] for line in made.attrs["refused"]} == {"sex", "age_band"}
+    made = table2(one_study(rows))
+    assert set(map(str, made.rows.axis)) == {"overall", "bmi_band"}
+    assert {line.split(":")[0] for line in made.refused} == {"sex", "age_band"}
+
+
+def test_a_combination_that_no_test_subject_has_is_no_number():
+    study = one_study(runs(n=12, arms=("Real", "Real + 2000"), seeds=1))
+    rows = measure(study, resamples=20, permutations=20).subgroups
+    empty = rows[rows.n == 0]
+    assert len(empty) and empty["mean"].isna().all() and empty.low.isna().all()
+    assert rows[rows.n == 12]["mean"].notna().any()

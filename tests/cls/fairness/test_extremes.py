@@ -9,7 +9,8 @@ import pytest
 from cmrcls.fairness import extremes
 from cmrcls.fairness.disparities import measure
 from cmrcls.fairness.extremes import Part, Trained, gap, lowest, shuffled
-from cmrcls.fairness.study import Axis, levels
+from cmrcls.fairness.levels import arm_levels
+from cmrcls.fairness.subgroups import Crossing, Division
 from support.fake_runs import study_of
 
 
@@ -27,8 +28,11 @@ def part(
     return Part(rates_, np.full(k, error**2), noise, np.full((draws, k), error**2), trained)
 
 
-def axis(codes: np.ndarray, count: int) -> Axis:
-    return Axis(("sex",), [str(k) for k in range(count)], codes)
+SEX = Crossing(("sex",))
+
+
+def axis(codes: np.ndarray, count: int) -> Division:
+    return Division(SEX, [str(k) for k in range(count)], codes)
 
 
 # permuted subgroups
@@ -38,9 +42,7 @@ def test_the_first_rates_are_the_observed_ones_and_the_others_keep_labels_and_si
     r = rng()
     label, codes = r.integers(0, 2, 300), r.integers(0, 3, 300)
     decided = (r.random((300, 2)) < 0.3 + 0.4 * label[:, None]).astype(float)
-    found = shuffled(decided, label, [axis(codes, 3)], fold=None, permutations=200, rng=rng(1))[
-        "sex"
-    ]
+    found = shuffled(decided, label, [axis(codes, 3)], fold=None, permutations=200, rng=rng(1))[SEX]
     for k in range(3):
         sick, well = (codes == k) & (label == 1), (codes == k) & (label == 0)
         tpr, fpr = decided[sick].mean(axis=0), decided[well].mean(axis=0)
@@ -64,10 +66,10 @@ def test_subjects_are_permuted_within_their_fold():
     fold = np.repeat([0, 1], 100)
     decided = fold[:, None].astype(float)
     options = {"permutations": 50, "rng": rng()}
-    within = shuffled(decided, label, [axis(fold, 2)], fold=fold, **options)["sex"][
+    within = shuffled(decided, label, [axis(fold, 2)], fold=fold, **options)[SEX][
         "selection_rate"
     ].rate
-    freely = shuffled(decided, label, [axis(fold, 2)], fold=None, **options)["sex"][
+    freely = shuffled(decided, label, [axis(fold, 2)], fold=None, **options)[SEX][
         "selection_rate"
     ].rate
     assert (within == within[0]).all() and freely[1:].std() > 0
@@ -77,7 +79,7 @@ def test_whoever_is_of_unknown_subgroup_stays_out():
     label, codes = np.array([0, 1] * 50), np.r_[np.full(20, -1), np.arange(80) % 2]
     decided = np.r_[np.ones(20), np.zeros(80)][:, None]
     found = shuffled(decided, label, [axis(codes, 2)], fold=None, permutations=20, rng=rng())
-    assert (found["sex"]["selection_rate"].rate == 0).all()
+    assert (found[SEX]["selection_rate"].rate == 0).all()
 
 
 def test_permutations_give_the_variance_of_a_rate():
@@ -86,7 +88,7 @@ def test_permutations_give_the_variance_of_a_rate():
     label[0] = 1
     decided = (r.random((4000, 1)) < 0.3).astype(float)
     found = shuffled(decided, label, [axis(codes, 4)], fold=None, permutations=1000, rng=rng(1))[
-        "sex"
+        SEX
     ]["false_positive_rate"]
     n = (codes == 0).sum()
     expected = 0.3 * 0.7 / n
@@ -189,10 +191,10 @@ def test_replicates_that_shift_all_subgroups_alike_add_no_chance_to_gaps():
     one = study_of(np.zeros((20, 5), int), [("x", "0", "0", str(k)) for k in range(5)], label=label)
     common = rng().normal(0.7, 0.1, (5, 1)) + np.array([0.0, 0.1, 0.2])
     assert extremes.trained(
-        levels(one.runs), common, draws=50, rng=rng()
+        arm_levels(one.runs), common, draws=50, rng=rng()
     ).variance == pytest.approx(0, abs=1e-12)
     own = 0.7 + 0.1 * rng().standard_normal((5, 3))
-    found = extremes.trained(levels(one.runs), own, draws=4000, rng=rng())
+    found = extremes.trained(arm_levels(one.runs), own, draws=4000, rng=rng())
     assert found.variance > 0 and found.draws.mean() == pytest.approx(found.variance, rel=0.1)
 
 

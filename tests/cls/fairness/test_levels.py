@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.study import Study, conditional, given, holds, levels, replicates
+from cmrcls.fairness.levels import arm_levels, chance_given, chance_held, conditions_in_words
+from cmrcls.fairness.study import Study, replicate_counts
 from support.fake_runs import runs, studies, study_of
 
 
@@ -61,7 +62,7 @@ def arm(
 )
 def test_an_arm_says_what_it_holds_and_what_is_given(sizes, held, known):
     one = arm(**sizes)
-    assert (holds(one, "x"), given(one, "x")) == (held, known)
+    assert (chance_held(one, one.arms[0]), chance_given(one, one.arms[0])) == (held, known)
 
 
 def test_real_images_have_no_generator():
@@ -70,12 +71,12 @@ def test_real_images_have_no_generator():
         ("Real + 9", "0", "0", str(k)) for k in range(4)
     ]
     one = study_of(np.zeros((20, 8), int), rows, label=label)
-    assert given(one, "Real") == "one split" and replicates(one, "Real") == {
+    assert chance_given(one, one.arms[0]) == "one split" and replicate_counts(one, one.arms[0]) == {
         "seeds": 4,
         "sets": 0,
         "generators": 0,
     }
-    assert conditional(one) == (
+    assert conditions_in_words(one) == (
         "intervals hold the chance of subjects, seeds (4), given one split (Real); of subjects, seeds (4), given one split, "
         "one generator, one set (Real + 9)"
     )
@@ -86,7 +87,7 @@ def test_generators_that_cannot_be_told_are_named_so():
     one = study_of(
         np.zeros((20, 3), int), [("x", "unknown", "0", str(k)) for k in range(3)], label=label
     )
-    assert given(one, "x") == "one split, generators that can't be told, one set"
+    assert chance_given(one, one.arms[0]) == "one split, generators that can't be told, one set"
 
 
 def test_generators_count_alike_and_so_do_sets_of_one():
@@ -102,7 +103,7 @@ def test_a_levels_variance_is_that_of_the_mean_when_runs_are_independent(sizes):
     """The mean of n independent runs has variance 1 / n; each level estimates it, the lower ones
     less than all."""
     one = arm(**sizes, crossed=False)
-    top = levels(one.runs)[0]
+    top = arm_levels(one.runs)[0]
     rng, n = np.random.default_rng(0), len(one.runs)
     estimates = [
         top.factor * ((top.parts @ rng.standard_normal(n)) ** 2).sum() for _ in range(4000)
@@ -114,7 +115,7 @@ def test_a_levels_variance_is_that_of_the_mean_when_runs_are_independent(sizes):
 def test_a_shift_of_one_generator_is_seen_at_its_level_alone():
     one = arm(generators=3, sets=2, seeds=3)
     shift = (one.runs.generator == "1").to_numpy(float)
-    by = {level.name: np.abs(level.parts @ shift).max() for level in levels(one.runs)}
+    by = {level.name: np.abs(level.parts @ shift).max() for level in arm_levels(one.runs)}
     assert by["generator"] > 0.1 and by["seed"] < 1e-12
 
 
@@ -125,4 +126,4 @@ def test_sets_and_generators_reach_the_study(tmp_path):
     )
     (one,) = studies(table)
     # two seeds are too few for a level of their own
-    assert holds(one, "Real + 2000") == "subjects, generators (3)"
+    assert chance_held(one, one.arms[0]) == "subjects, generators (3)"

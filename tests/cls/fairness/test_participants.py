@@ -1,4 +1,4 @@
-"""From folders to arms, the baseline table, and the checklist of a report."""
+"""From folders to arms, and the baseline table."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.checklist import AUTHORS, ITEMS, checklist
+from cmrcls.fairness.display.participants import baseline_cells, flow_cells
+from cmrcls.fairness.grid import ArmRuns
 from cmrcls.fairness.participants import (
-    FEW,
-    baseline,
-    baseline_cells,
+    MIN_COUNT,
+    baseline_table,
     differences,
-    flow,
-    flow_cells,
+    flow_table,
     in_general,
     read_rejected,
-    section,
 )
+from cmrcls.fairness.section import participants_section
 from cmrstudy.dashboards import names_persons
 from support.fake_index import fake_index, fake_people
+from support.fake_runs import arm_of
 
 
 def cohort(tmp_path: Path) -> Any:
@@ -42,7 +42,7 @@ def rejected(reasons: list[str]) -> pd.DataFrame:
 
 def test_the_flow_adds_up(tmp_path):
     store = cohort(tmp_path)
-    table = flow(store, rejected=rejected(["damaged: 12 frames"] * 3 + ["no table row"] * 2))
+    table = flow_table(store, rejected=rejected(["damaged: 12 frames"] * 3 + ["no table row"] * 2))
     of = table.set_index("step").participants
     assert of["found"] == 305 and of["read"] == 300
     assert of["found"] == of["read"] + table[(table.part == "not usable")].participants.sum()
@@ -58,7 +58,7 @@ def test_the_flow_adds_up(tmp_path):
 def test_whoever_was_rejected_once_and_read_later_is_counted_once(tmp_path):
     store = cohort(tmp_path)
     twice = pd.DataFrame({"subject": ["SYN0000", "BAD", "BAD"], "reason": ["x", "y", "y"]})
-    assert flow(store, rejected=twice).participants[0] == 301
+    assert flow_table(store, rejected=twice).participants[0] == 301
 
 
 def run(synthetic: Any, images: int, *, state: str = "finished", **settings: Any) -> Any:
@@ -73,12 +73,12 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
     store = cohort(tmp_path)
     real = 9 * int(store.subjects.balanced.sum())
     arms = [
-        SimpleNamespace(name="Real", runs=[run(0, real)]),
-        SimpleNamespace(name="Real + 36", runs=[run(36, real + 36), run(36, 0, state="failed")]),
-        SimpleNamespace(name="Synthetic", runs=[run("only", 500)]),
-        SimpleNamespace(
-            name="Real + 36, oversample_matched",
-            runs=[
+        ArmRuns(arm_of("Real"), [run(0, real)]),
+        ArmRuns(arm_of("Real + 36"), [run(36, real + 36), run(36, 0, state="failed")]),
+        ArmRuns(arm_of("Synthetic"), [run("only", 500)]),
+        ArmRuns(
+            arm_of("Real + 36, oversample_matched"),
+            [
                 run(
                     36,
                     real + 36,
@@ -86,9 +86,9 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
                 )
             ],
         ),
-        SimpleNamespace(name="Real + 99", runs=[run(99, 0, state="failed")]),
+        ArmRuns(arm_of("Real + 99"), [run(99, 0, state="failed")]),
     ]
-    table = flow(store, SimpleNamespace(arms=arms), rejected=rejected([]))
+    table = flow_table(store, SimpleNamespace(arms=arms), rejected=rejected([]))
     own = table[table.step == "arm"].set_index("part")
     assert list(own.index) == ["Real", "Real + 36", "Synthetic", "Real + 36, oversample_matched"]
     assert own.synthetic_images.tolist() == [0, 36, 500, 0] and own.real_images.tolist() == [
@@ -112,30 +112,34 @@ def test_reasons_are_told_without_what_is_one_participants_own():
 
 
 def test_small_counts_of_reasons_are_not_shown(tmp_path):
-    shown = flow_cells(flow(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40)))
+    shown = flow_cells(
+        flow_table(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40))
+    )
     told = shown.set_index("").participants
-    assert told["not usable: odd"] == f"fewer than {FEW}" and told["not usable: common"] == "40"
+    assert (
+        told["not usable: odd"] == f"fewer than {MIN_COUNT}" and told["not usable: common"] == "40"
+    )
 
 
 def test_the_baseline_table_equals_a_count_and_hides_small_ones():
     people = fake_people()
-    table = baseline(people)
+    table = baseline_table(people)
     of = people[people.label.notna()]
     for row in table[(table.variable == "Sex") & ~table.hidden].itertuples():
         part = of[(of.split == row.split) & (of.label == row.label)]
-        assert row.count == (part.sex == {"Female": "F", "Male": "M"}[row.level]).sum() >= FEW
+        assert row.count == (part.sex == {"Female": "F", "Male": "M"}[row.level]).sum() >= MIN_COUNT
         assert row.share == pytest.approx(row.count / part.sex.notna().sum()) and row.n == len(part)
     for row in table[(table.variable == "Age (years)") & ~table.hidden].itertuples():
         part = of[(of.split == row.split) & (of.label == row.label)].age
         assert (row.mean, row.sd) == (pytest.approx(part.mean()), pytest.approx(part.std()))
     told = table["count"].dropna()
-    assert ((told == 0) | (told >= FEW)).all() and table.hidden.any()
+    assert ((told == 0) | (told >= MIN_COUNT)).all() and table.hidden.any()
 
 
 def test_a_hidden_count_cannot_be_told_from_the_others():
     """Where one level of a variable is hidden another one is, too, unless nobody else is there."""
     people = fake_people()
-    table = baseline(people)
+    table = baseline_table(people)
     for _, part in table[table.variable.isin(["Sex", "Age band", "BMI band"])].groupby(
         ["variable", "split", "label"]
     ):
@@ -145,7 +149,7 @@ def test_a_hidden_count_cannot_be_told_from_the_others():
 
 def test_differences_are_standardised():
     people = fake_people()
-    apart = differences(baseline(people)).set_index(["variable", "compared"]).smd
+    apart = differences(baseline_table(people)).set_index(["variable", "compared"]).smd
     train = people[(people.split == "train") & people.label.notna()]
     ill, well = (train[train.label == kind].age for kind in (1, 0))
     expected = (ill.mean() - well.mean()) / np.sqrt((ill.var() + well.var()) / 2)
@@ -156,22 +160,22 @@ def test_a_cohort_without_attributes_has_a_table_too(tmp_path):
     store = cohort(tmp_path)
     for column in ("sex", "age", "age_band", "bmi", "bmi_band"):
         store.subjects[column] = None
-    shown = baseline_cells(baseline(store.subjects))
+    shown = baseline_cells(baseline_table(store.subjects))
     assert shown[""].tolist()[0] == "n" and not any("Age" in name for name in shown[""])
 
 
 def test_the_section_writes_its_tables(tmp_path):
     store = cohort(tmp_path)
     rejected(["damaged"] * 12).to_csv(tmp_path / "rejected.csv", index=False)
-    shown = section(
-        store, None, folder=tmp_path / "out", sentence="s", drawn=tmp_path / "fig.png", fold=2
+    shown = participants_section(
+        store, None, folder=tmp_path / "out", figure=tmp_path / "fig.png", fold=2
     )
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         f"{n}.{k}" for n in ("flow", "baseline") for k in ("csv", "md", "tex")
     }
     assert (
-        "not usable: damaged" in shown.tables[0][""].tolist()
-        and "fold 2" in shown.tables[1].attrs["caption"]
+        "not usable: damaged" in shown.tables[0].frame[""].tolist()
+        and "fold 2" in shown.tables[1].caption
     )
     page = (tmp_path / "out" / "flow.md").read_text() + (
         tmp_path / "out" / "baseline.md"
@@ -186,28 +190,3 @@ def test_nobody_rejected_is_an_empty_table(tmp_path):
     assert read_rejected(tmp_path).empty
     (tmp_path / "rejected.csv").write_text("\n")
     assert read_rejected(tmp_path).columns.tolist() == ["subject", "reason"]
-
-
-# the checklist
-
-
-def test_an_item_is_there_only_where_its_files_are(tmp_path):
-    nothing = checklist(tmp_path).set_index("item").there
-    assert set(nothing) == {"no", "elsewhere", "authors"}
-    (tmp_path / "gaps.csv").write_text("a\n")
-    (tmp_path / "fairness.csv").write_text("a\n")
-    some = checklist(tmp_path).set_index("item")
-    assert some.there["Fairness: approaches and their reasons"] == "yes"
-    assert some["where"]["Calibration"] == "not in this report: no calibration.csv"
-
-
-def test_numbers_of_the_checklists_are_in_their_range():
-    for item in ITEMS:
-        for numbers, most in ((item.claim, 44), (item.tripod, 27), (item.stard, 30)):
-            told = [
-                int("".join(c for c in part if c.isdigit()))
-                for part in numbers.replace("-", ",").split(",")
-                if part.strip()
-            ]
-            assert all(1 <= number <= most for number in told), item
-        assert item.where and (item.where != AUTHORS or not item.files)

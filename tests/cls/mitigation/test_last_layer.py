@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cmrcls.arms import predictions
+from cmrcls.arms import prediction_table
 from cmrcls.mitigation.last_layer import refit_last_layer
 from support.biased_cohort import ALL, QUIET, Sick, arm, small
 
@@ -24,7 +24,7 @@ def test_the_refitted_layer_is_the_mean_of_regressions(root):
     # from what it left: the features are the same
     refit_last_layer(model, trainer, arms, seed=3)
     assert torch.equal(once, model.network[3].weight)
-    test = predictions(arms.index, trainer.predict(model, arms)).query("split == 'test'")
+    test = prediction_table(arms.index, trainer.predict(model, arms)).query("split == 'test'")
     assert test.groupby("sex").predicted.mean().between(0.3, 0.7).all()
 
 

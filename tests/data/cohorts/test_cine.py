@@ -23,7 +23,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import nn
 
 from cmrcls import network
-from cmrcls.arms import Arms, predictions
+from cmrcls.arms import Arms, prediction_table
 from cmrcls.classifier import Classifier, augment, to_input
 from cmrcls.mitigation.heads import HeadPerDomain
 from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
@@ -231,11 +231,9 @@ def test_the_phantoms_heart_beats_between_its_ed_and_es():
     assert frames.index(ES_FRAME) == mean.argmin() == 4
 
 
-def test_stores_of_stacks_are_the_ones_they_were(tmp_path):
+def test_a_store_says_how_many_channels_its_images_have(tmp_path):
     pair, beat = (prepare(Phantom(subjects=40, cine=count), tmp_path) for count in (None, 4))
-    assert (
-        "channels" not in pair.meta and pair.channels == 2 and pair.images.shape[1:] == (2, 64, 64)
-    )
+    assert pair.meta["channels"] == pair.channels == 2 and pair.images.shape[1:] == (2, 64, 64)
     assert beat.meta["channels"] == beat.channels == 4 and beat.images.shape[1:] == (4, 64, 64)
     assert beat.masks.shape == (len(beat.index), 2, 64, 64) and pair.folder != beat.folder
     assert pair.subjects.equals(beat.subjects)
@@ -354,7 +352,7 @@ class Beating(FakeCohort):
 
     @property
     def settings(self):
-        return {**super().settings, **({"cine": self.cine} if self.cine else {})}
+        return {**super().settings, "cine": self.cine}
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
         rows = [
@@ -413,7 +411,9 @@ def fitted(
 
 
 def score(model: Classifier, arms: Arms) -> float:
-    test = predictions(arms.index, L.Trainer(**QUIET).predict(model, arms)).query("split == 'test'")
+    test = prediction_table(arms.index, L.Trainer(**QUIET).predict(model, arms)).query(
+        "split == 'test'"
+    )
     return float(balanced_accuracy_score(test.label, test.predicted))
 
 

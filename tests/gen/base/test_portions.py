@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from cmrgen.base import portions
-from cmrgen.base.frozen import Base, load_base
-from cmrgen.base.portions import DRAWN, Portions, drawn, together
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
+from cmrgen.base.portions import DRAWN, Portions, drawing_budget, together
 from cmrstudy.memory import OutOfMemory, exhausted, explained, of_training
 from cmrstudy.runs import paragraph
 
@@ -50,8 +51,8 @@ def test_a_portion_is_the_budget_in_pixels_and_at_least_an_image():
 def test_a_larger_gpu_draws_more_together(monkeypatch, gigabytes, images):
     card = SimpleNamespace(total_memory=int(gigabytes * 10**9))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
-    assert together(512, drawn(torch.device("cuda:0"))) == images
-    assert drawn(CPU) == 2 * DRAWN
+    assert together(512, drawing_budget(torch.device("cuda:0"))) == images
+    assert drawing_budget(CPU) == 2 * DRAWN
 
 
 def scarce(limit: int, error: BaseException = GPU_ERROR):

@@ -15,7 +15,7 @@ from diffusers import ControlNetModel
 from safetensors.torch import load_file, save_file
 
 from cmrgen.base import weights
-from cmrgen.base.frozen import check_base
+from cmrgen.base.load import check_base
 from cmrgen.base.stable_diffusion import load_sd
 from cmrgen.base.weights import KINDS, sampled_hash
 from cmrgen.render.generator import load_generator, save_generator

@@ -29,26 +29,26 @@ def test_the_people_shown_differ_as_much_as_they_can():
         ("healthy", "M", "70+", "obese"),
         ("hf", "M", "60-70", "overweight"),
     )
-    chosen = examples.different(index, 3)
+    chosen = examples.most_different(index, 3)
     assert index.diagnosis[chosen[0]] == "hf" and len(set(chosen)) == 3
     a, b = index.loc[chosen[0], AXES], index.loc[chosen[1], AXES]
     assert (a != b).sum() == 4
-    assert examples.different(index, 3) == chosen
-    assert len(examples.different(index, 99)) == 5
+    assert examples.most_different(index, 3) == chosen
+    assert len(examples.most_different(index, 99)) == 5
 
 
 def test_who_is_alike_is_shown_once_and_unknown_attributes_are_no_difference():
     alike = index_of(*[("healthy", "F", "<60", "normal")] * 4)
-    assert examples.different(alike, 3) == [0]
+    assert examples.most_different(alike, 3) == [0]
     unknown = index_of(("hf", None, None, None), ("healthy", None, None, None))
-    assert examples.different(unknown, 3) == [0, 1]
+    assert examples.most_different(unknown, 3) == [0, 1]
 
 
 def test_an_image_whose_mask_was_not_moved_is_taken_first():
     index = index_of(("hf", "F", "<60", "normal"), ("hf", "F", "<60", "normal")).assign(
         angle=[5.0, 0.0]
     )
-    assert examples.different(index, 1) == [1]
+    assert examples.most_different(index, 1) == [1]
 
 
 @pytest.mark.parametrize(("name", "real"), [("phantom", True), ("acdc", False), ("pooled", False)])
@@ -62,9 +62,8 @@ def test_real_participants_are_never_shown(tmp_path, monkeypatch, name, real):
     cohort = SimpleNamespace(images=images, masks=masks, meta={"settings": {"cohort": name}})
     people = index_of(("hf", "F", "<60", "normal"), ("healthy", "M", "70+", "obese"))
     synthetic = SimpleNamespace(images=images * 0, masks=masks, index=people)
-    section = examples.examples_section(
-        SimpleNamespace(cohort=cohort, made=synthetic, folder=tmp_path)
-    )
+    evaluation = SimpleNamespace(cohort=cohort, synthetic_set=synthetic, figures=tmp_path)
+    section = examples.examples_section(evaluation)
     assert any((cell == 77).any() for row in shown["rows"] for cell in row) == real
     assert len(shown["titles"]) == len(shown["rows"][0]) == (6 if real else 4)
     assert ("not shown" in section.paragraphs[0]) != real

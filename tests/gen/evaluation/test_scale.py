@@ -15,50 +15,19 @@ import pytest
 import torch
 
 from cmrdata import caches, selection
-from cmrdata.caches import settled
-from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
-from cmrdata.selection import Selection, everything, slices
+from cmrdata.selection import Selection, everything
 from cmrdata.store import Store
-from cmrgen.evaluation import judges, measured
-from cmrgen.evaluation.adherence.areas import areas
+from cmrgen.evaluation import judges
+from cmrgen.evaluation import networks as networks_of
+from cmrgen.evaluation.adherence.areas import structure_areas
 from cmrgen.evaluation.adherence.scores import derangement
-from cmrgen.evaluation.device import device
-from cmrgen.evaluation.fidelity.backbones import features
+from cmrgen.evaluation.device import evaluation_device
+from cmrgen.evaluation.fidelity.backbones import kept_features
 from cmrgen.evaluation.privacy import nearest
 from support.fake_cohort import FakeCohort, fake_set
 
 # ---- a slice at a time
-
-
-def test_a_selection_reads_its_rows_and_nothing_else() -> None:
-    array = np.arange(40, dtype=np.uint8).reshape(10, 1, 2, 2)
-    chosen = Selection(array, np.array([7, 1, 1, 4]))
-    assert chosen.shape == (4, 1, 2, 2) and len(chosen) == 4
-    assert np.array_equal(chosen[1:3], array[[1, 1]]) and np.array_equal(
-        chosen[np.array([3, 0])][0:9], array[[4, 7]]
-    )
-    assert isinstance(chosen[np.array([3])], Selection)
-    for whole in (lambda: chosen[0], lambda: np.asarray(chosen), lambda: list(chosen)):  # type: ignore[call-overload]
-        with pytest.raises(TypeError, match="a slice or an array of places"):
-            whole()
-
-
-@pytest.mark.parametrize(("pixels", "count"), [(64, 600), (224, 50), (2048, 3)])
-def test_slices_cover_all_rows_once_and_hold_as_many_pixels(pixels: int, count: int) -> None:
-    parts = list(
-        slices(
-            np.lib.stride_tricks.as_strided(
-                np.zeros(1, np.uint8), (count, 2, pixels, pixels), (0,) * 4
-            )
-        )
-    )
-    assert np.concatenate([np.arange(part.start, part.stop) for part in parts]).tolist() == list(
-        range(count)
-    )
-    assert max(part.stop - part.start for part in parts) * pixels**2 <= max(
-        selection.PIXELS, pixels**2
-    )
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +37,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(scope="module")
 def networks(store: Store, tmp_path_factory: pytest.TempPathFactory) -> judges.Judges:
-    return judges.judges(store, tmp_path_factory.mktemp("judges"), steps=(2, 2), width=(8, 8))
+    return judges.trained_judges(
+        store, tmp_path_factory.mktemp("judges"), steps=(2, 2), width=(8, 8)
+    )
 
 
 def test_judging_in_slices_is_judging_at_once(
@@ -81,7 +52,7 @@ def test_judging_in_slices_is_judging_at_once(
     vars(given := Store(store.folder))["images"] = np.concatenate([images, store.images])
     place = np.arange(70)
     with torch.inference_mode():  # as a program without any memory to care for
-        x = judges.signed(images, networks.device)
+        x = networks_of.signed(images, networks.device)
         labels = networks.segmenter(x.flatten(0, 1)[:, None]).argmax(1).view(x.shape).numpy()
         wanted = networks.attributes.features(x).numpy()
     labels[3], labels[4, 1] = 0, 0
@@ -93,7 +64,7 @@ def test_judging_in_slices_is_judging_at_once(
         others=Selection(store.masks, others),
     )
     for counts, right in ((look.areas, masks), (look.shuffled, store.masks[others])):
-        for got, expected in zip(counts, areas(labels, right), strict=True):
+        for got, expected in zip(counts, structure_areas(labels, right), strict=True):
             assert np.array_equal(got, expected)
     assert (
         np.allclose(look.features, wanted, atol=1e-5)
@@ -101,7 +72,7 @@ def test_judging_in_slices_is_judging_at_once(
         and look.flat[4].tolist() == [False, True]
     )
     assert look.predicted["sex"][3] is None and look.predicted["sex"][4] is not None
-    assert np.allclose(judges.domain(networks).extract(images), wanted, atol=1e-5)
+    assert np.allclose(judges.domain_backbone(networks).extract(images), wanted, atol=1e-5)
 
 
 def test_the_audit_finds_the_same_whatever_a_slice_holds(
@@ -124,7 +95,9 @@ from pathlib import Path
 import numpy as np, torch
 from cmrdata import progress
 from cmrdata.selection import everything
-from cmrgen.evaluation import judges, likeness
+from cmrgen.evaluation import judges
+from cmrgen.evaluation import networks as networks_of
+from cmrgen.evaluation.privacy import nearest
 
 def anonymous():
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
@@ -135,7 +108,7 @@ def watched(self, count=1):
     inner(self, count)
 progress.Lines.advance = watched
 torch.set_num_threads(1)
-networks = judges.Judges(judges.Segmenter(4).eval(), judges.AttributeNet(["sex"], 4).eval(), {})
+networks = judges.Judges(networks_of.Segmenter(4).eval(), networks_of.AttributeNet(["sex"], 4).eval(), {})
 for count in (64, 320):
     for name in ("images", "masks"):
         with (folder / f"{count}-{name}").open("wb") as file:
@@ -144,7 +117,7 @@ for count in (64, 320):
                      for name in ("images", "masks"))
     before, peak[0] = anonymous(), 0.0
     look = judges.judge(networks, everything(images), everything(masks), others=everything(masks[::-1]), what="all")
-    kept = likeness._kept(everything(images), device="cpu", folder=folder)
+    kept = nearest._kept(everything(images), device="cpu", folder=folder)
     assert len(look.features) == len(kept[0]) == count and look.flat.all()
     print("MIB", max(peak[0], anonymous()) - before, images.nbytes / 2**20)
 """
@@ -182,26 +155,28 @@ def test_one_function_says_where_networks_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert device("auto") == device("cpu") == torch.device("cpu")
+    assert evaluation_device("auto") == evaluation_device("cpu") == torch.device("cpu")
     assert capsys.readouterr().out == "evaluation: networks run on the CPU\n" * 2
     with pytest.raises(
         ValueError, match=r"device=cuda: torch .* finds no GPU here; device=auto takes the CPU"
     ):
-        device("cuda")
+        evaluation_device("cuda")
     for word in ("gpu", "cuda:x", "cpu:1", ""):
         with pytest.raises(
             ValueError, match=f"device={word}: it takes auto, cpu, cuda or cuda:<number>"
         ):
-            device(word)
+            evaluation_device(word)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Some GPU")
-    assert device("auto") == torch.device("cuda:0") and device("cuda:1") == torch.device("cuda:1")
+    assert evaluation_device("auto") == torch.device("cuda:0") and evaluation_device(
+        "cuda:1"
+    ) == torch.device("cuda:1")
     assert "networks run on Some GPU (cuda:1)" in capsys.readouterr().out
     assert not torch.backends.cudnn.allow_tf32
-    assert device("cpu") == torch.device("cpu")
+    assert evaluation_device("cpu") == torch.device("cpu")
     with pytest.raises(ValueError, match=r"device=cuda:2: there are 2 GPUs here"):
-        device("cuda:2")
+        evaluation_device("cuda:2")
 
 
 def test_nothing_else_in_an_evaluation_looks_for_a_gpu() -> None:
@@ -219,10 +194,10 @@ def test_everything_is_asked_of_the_networks_device(
     moved = judges.Judges(networks.segmenter, networks.attributes, {})
     assert moved.device == torch.device("cpu")
     other = judges.Judges(
-        judges.Segmenter(8).to(where), judges.AttributeNet(["sex"], 8).to(where), {}
+        networks_of.Segmenter(8).to(where), networks_of.AttributeNet(["sex"], 8).to(where), {}
     )
     assert other.device.type == where
-    assert judges.layers(other, store.images[:3]).device.type == where
+    assert judges.perceptual_layers(other, store.images[:3]).device.type == where
     assert nearest._sized(store.images[:3], nearest.FINE, where).device.type == where
 
 
@@ -257,12 +232,15 @@ def test_a_closed_store_is_evaluated_and_what_is_kept_lies_beside_the_report(
     store: Store, closed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before, report = sorted(closed.rglob("*")), tmp_path / "results" / "study"
-    networks = judges.judges(
-        store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8)
+    networks = judges.trained_judges(
+        store, *judges.kept_places(store, "judges", report=report), steps=(1, 1), width=(8, 8)
     )
-    by, places = judges.domain(networks), measured.places(store, "features", folder=report)
+    by, places = (
+        judges.domain_backbone(networks),
+        judges.kept_places(store, "features", report=report),
+    )
     rows = np.arange(0, 40, 3)
-    first = np.array(features(store, rows, by, places=places))
+    first = np.array(kept_features(store, rows, by, places=places))
     assert np.allclose(first, by.extract(store.images[rows]), atol=1e-5)
     private = report.parent / "private"
     told = capsys.readouterr().out
@@ -282,36 +260,24 @@ def test_a_closed_store_is_evaluated_and_what_is_kept_lies_beside_the_report(
         len(list((private / "judges").glob("*.safetensors"))) == 2
         and sorted(closed.rglob("*")) == before
     )
-    again = judges.judges(
-        store, *measured.places(store, "judges", folder=report), steps=(1, 1), width=(8, 8)
+    again = judges.trained_judges(
+        store, *judges.kept_places(store, "judges", report=report), steps=(1, 1), width=(8, 8)
     )
-    assert again.card == networks.card and judges.domain(again).sha256 == by.sha256
-    assert np.array_equal(features(store, rows, judges.domain(again), places=places), first)
+    assert again.card == networks.card and judges.domain_backbone(again).sha256 == by.sha256
+    assert np.array_equal(
+        kept_features(store, rows, judges.domain_backbone(again), places=places), first
+    )
     assert "trained" not in capsys.readouterr().out
-
-
-def test_what_a_closed_store_holds_already_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own, other = tmp_path / "own", tmp_path / "other"
-    own.mkdir()
-    (own / "a").write_text("")
-    monkeypatch.setattr(
-        tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied"))
-    )
-    assert settled([own, other], "a", what="things") == own
-    with pytest.raises(
-        Unwritable, match=rf"{own} cannot be written \(denied\); {other} .*: things have no place"
-    ):
-        settled([own, other], "a", "b", what="things")
 
 
 def test_features_of_other_networks_and_rows_are_other_files(
     store: Store, networks: judges.Judges, tmp_path: Path
 ) -> None:
     by, other = (
-        judges.domain(networks),
-        judges.domain(networks._replace(attributes=judges.AttributeNet(["sex"], 8).eval())),
+        judges.domain_backbone(networks),
+        judges.domain_backbone(
+            networks._replace(attributes=networks_of.AttributeNet(["sex"], 8).eval())
+        ),
     )
     asked = [
         (np.arange(9), by),
@@ -321,7 +287,7 @@ def test_features_of_other_networks_and_rows_are_other_files(
     ]
     for _ in range(2):
         for rows, network in asked:
-            kept = features(store, rows, network, places=[tmp_path])
+            kept = kept_features(store, rows, network, places=[tmp_path])
             assert np.allclose(kept, network.extract(store.images[rows]), atol=1e-5)
     assert len(list(tmp_path.glob("*.f32"))) == len(asked)
 
@@ -330,7 +296,9 @@ def test_a_set_is_measured_with_the_masks_of_its_own_and_of_others(
     store: Store, networks: judges.Judges, tmp_path: Path
 ) -> None:
     made = fake_set(tmp_path / "set", store, count=30)
-    found = measured.measure(store, made, networks, tmp_path / "out", seed=4)
-    assert np.array_equal(found.others, derangement(30, seed=4)) and found.real.shuffled is None
-    assert np.array_equal(found.synthetic.shuffled.asked, found.synthetic.areas.asked[found.others])
-    assert np.array_equal(found.synthetic.shuffled.seen, found.synthetic.areas.seen)
+    found = judges.evaluation_of(store, made, networks, tmp_path / "out", seed=4)
+    assert np.array_equal(found.other_rows, derangement(30, seed=4)) and found.real.shuffled is None
+    assert np.array_equal(
+        found.synthetic.shuffled.mask, found.synthetic.areas.mask[found.other_rows]
+    )
+    assert np.array_equal(found.synthetic.shuffled.segmented, found.synthetic.areas.segmented)

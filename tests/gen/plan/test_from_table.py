@@ -7,11 +7,21 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from cmrgen.plan.from_table import custom
-from cmrgen.plan.recipes import balanced, copy, random_prompt
-from cmrgen.plan.rows import check
+from cmrgen.plan import from_table
+from cmrgen.plan.checking import check as check_plan
 from cmrgen.prompts import prompt
-from support.fake_index import GONE, PLANS, fake_index, fake_people, without
+from support.fake_index import (
+    GONE,
+    PLANS,
+    balanced,
+    check,
+    copy,
+    custom,
+    fake_index,
+    fake_people,
+    random_prompt,
+    without,
+)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +202,7 @@ def test_a_table_of_what_ifs_is_drawn_as_it_says(index, subjects, train, tmp_pat
     ],
 )
 def test_a_fault_is_told_by_column_rows_and_remedy_and_nothing_is_written(
-    index, train, plan, tmp_path, change, words
+    index, subjects, train, plan, tmp_path, change, words
 ):
     table = plan[
         ["subject", *(column for column in change if column in plan and column != "subject")]
@@ -204,7 +214,7 @@ def test_a_fault_is_told_by_column_rows_and_remedy_and_nothing_is_written(
     table = table.replace({"another's": train.index[train.subject != plan.subject[1]][0]})
     path = written(table.assign(negative=""), tmp_path / "plan.csv")
     with pytest.raises(ValueError, match=f"plan.path=.*plan.csv: .*{words}") as error:
-        custom(index, path=path)
+        check_plan(from_table.read_plan(index, path=path), subjects, index)
     assert "Jane" not in str(error.value)  # which may be a name that should not be there
     assert [found.name for found in tmp_path.iterdir()] == ["plan.csv"]
 

@@ -15,18 +15,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from cmrdata.subjects import AXES, balancing_weights, whole
+from cmrdata.axes import AXES
+from cmrdata.subjects import balancing_weights, whole
+from cmrgen.plan import recipes
 from cmrgen.plan.groups import possible_groups
 from cmrgen.plan.mask_moves import LIMITS, STILL
-from cmrgen.plan.recipes import PER_MASK, PER_PERSON, balanced, copy, random_prompt
+from cmrgen.plan.recipes import PER_MASK, PER_PERSON
 from cmrgen.plan.repeats import LACKING, draws_by_group, draws_text, per_person, plan_text
-from cmrgen.plan.rows import check, is_moved, mask_numbers, summary
+from cmrgen.plan.rows import Plan, is_moved, mask_numbers, summary
 from cmrgen.tasks import tell_draws
 from cmrgen.training.latents import EvenDraws, Latents
 from cmrstudy.continuing import Place
 from cmrstudy.experiment import Experiment
 from support import ROOT
-from support.fake_index import GONE, PLANS, fake_index, fake_people, without
+from support.fake_index import (
+    GONE,
+    PLANS,
+    balanced,
+    check,
+    copy,
+    fake_index,
+    fake_people,
+    random_prompt,
+    without,
+)
 
 few = settings(max_examples=4, deadline=None)
 
@@ -239,11 +251,8 @@ def test_without_caps_a_plan_is_as_ever_and_caps_that_bind_nothing_change_nothin
 
 
 def test_thin_groups_stay_small_and_all_others_even(index, train):
-    plan, people = (
-        balanced(index, count=600, per_person=5),
-        train.groupby("group").subject.nunique(),
-    )
-    thin = plan.attrs["thin"]
+    plan, _, thin, _ = recipes.balanced(index, count=600, per_person=5)
+    people = train.groupby("group").subject.nunique()
     images = plan.group.value_counts()
     assert 0 < len(thin) < len(people) and images[thin].to_dict() == (5 * people[thin]).to_dict()
     rest = sorted(set(people.index) - set(thin))
@@ -255,12 +264,13 @@ def test_thin_groups_stay_small_and_all_others_even(index, train):
 
 @pytest.mark.parametrize("per_mask", [1, None])
 def test_thin_groups_are_filled_with_moved_masks_of_their_own(index, subjects, per_mask):
-    plan = balanced(index, count=900, per_person=5, thin="move", per_mask=per_mask)
+    made = recipes.balanced(index, count=900, per_person=5, thin="move", per_mask=per_mask)
+    plan = made.rows
     check(plan, subjects, index)
     assert (
         (evenly(plan, sorted(set(plan.group))) <= 1).all()
         and (plan.borrowed == "").all()
-        and plan.attrs["thin"]
+        and made.thin
     )
     beyond = plan.groupby("subject").cumcount() >= 5
     assert beyond.any() and is_moved(plan)[beyond].all()
@@ -269,13 +279,13 @@ def test_thin_groups_are_filled_with_moved_masks_of_their_own(index, subjects, p
 
 
 def test_thin_groups_are_filled_with_the_nearest_groups_masks(index, subjects):
-    plan = balanced(index, count=500, per_person=6, thin="borrow")
+    plan, _, thin, _ = recipes.balanced(index, count=500, per_person=6, thin="borrow")
     check(plan, subjects, index)
     assert (
         evenly(plan, sorted(set(plan.group))) <= 1
     ).all() and plan.subject.value_counts().max() == 6
     lent = plan.borrowed != ""
-    assert lent.any() and set(plan.group[lent]) <= set(plan.attrs["thin"])
+    assert lent.any() and set(plan.group[lent]) <= set(thin)
     assert (plan.borrowed[lent].str.split("/").str[-1] == plan.diagnosis[lent]).all()
     more = balanced(index, count=900, per_person=6, thin="borrow")  # more than the ill may give
     assert (
@@ -343,8 +353,8 @@ def test_what_nobody_can_give_is_refused_before_anything_is_drawn(index, plan_of
 
 
 def test_the_plan_is_told_group_by_group(index):
-    plan = balanced(index, count=600, per_person=5)
-    counts = summary(plan, index)
+    plan = recipes.balanced(index, count=600, per_person=5)
+    counts = summary(plan.rows, index)
     text = plan_text(counts, plan, {"per_person": 5, "per_mask": 1, "thin": "less"})
     lines = [line.split() for line in text.splitlines()]
     assert ["group", "images", "people", "masks", "moved", "most", "of", "one", "person"] in lines
@@ -361,15 +371,17 @@ def test_the_plan_is_told_group_by_group(index):
         ]
         assert told in lines and row.most <= 5
     assert "at most 5" in text and "(plan.per_person=5, plan.per_mask=1)" in text
-    thin = plan.attrs["thin"]
+    thin = plan.thin
     assert f"{len(thin)} groups whose people have given all they may have fewer images" in text
     assert all(f"{group} ({counts.set_index('group').images[group]})" in text for group in thin)
     assert "plan.thin=borrow" in text and "plan.thin=move" in text
     for thin in ("borrow", "move"):
-        plan = balanced(index, count=900, per_person=6, thin=thin, missing="borrow")
-        text = plan_text(summary(plan, index), plan, {"per_person": 6, "per_mask": 1, "thin": thin})
+        plan = recipes.balanced(index, count=900, per_person=6, thin=thin, missing="borrow")
+        text = plan_text(
+            summary(plan.rows, index), plan, {"per_person": 6, "per_mask": 1, "thin": thin}
+        )
         assert f"(plan.thin={thin})" in text
-    assert "borrowed" in text and set(plan.group) == possible_groups(index)
+    assert "borrowed" in text and set(plan.rows.group) == possible_groups(index)
 
 
 def test_a_plan_of_ones_own_is_told_too(index):
@@ -385,7 +397,8 @@ def test_a_plan_of_ones_own_is_told_too(index):
         f"images of one person: median {len(plan)}, at most {len(plan)}; 0 % of the masks are moved"
     )
     assert (
-        per_person(plan) == told and told in plan_text(summary(plan, index), plan, {}).splitlines()
+        per_person(plan) == told
+        and told in plan_text(summary(plan, index), Plan(plan), {}).splitlines()
     )
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 import cmrgen.publish.diffusers_folder
-from cmrgen.base.frozen import Base, as_control, as_rgb, load_base
+from cmrgen.base.frozen import Base, as_control, as_rgb
+from cmrgen.base.load import load_base
 from cmrgen.prompts import DISEASE, FIELDS
 from cmrgen.publish.diffusers_folder import export, folded
-from cmrgen.render.drawing import Generator
+from cmrgen.render.generator import Generator
 from cmrgen.render.sampler import SAMPLERS, Sampler
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import CONDITIONING_CHANNELS
@@ -420,7 +421,7 @@ def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="disk"):
         patch.setattr(
             cmrgen.publish.diffusers_folder,
-            "card",
+            "card_of_generator",
             lambda *_, **__: (_ for _ in ()).throw(OSError("disk full")),
         )
         export(generator, place, sampler=Sampler())

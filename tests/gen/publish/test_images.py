@@ -13,8 +13,8 @@ from PIL import Image
 
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.publish.images import TOLD, share, told
-from cmrgen.render.set_card import card
+from cmrgen.publish.images import PUBLIC_COLUMNS, public_table, publish_set
+from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
 from support.fake_cohort import FakeCohort, fake_set
 
@@ -33,7 +33,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 def shared(made: Store, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         path.name: path
-        for path in share(made, tmp_path_factory.mktemp("out"), formats=["png", "nifti"])
+        for path in publish_set(made, tmp_path_factory.mktemp("out"), formats=["png", "nifti"])
     }
 
 
@@ -83,8 +83,10 @@ def test_nothing_that_leaves_tells_a_participant(made, shared):
         )
         for text in ("metadata.csv", "README.md"):
             assert not [name for name in known if name in (path / text).read_text()]
-    table = told(made.index)
-    assert {"subject", "age", "bmi", "source_row"}.isdisjoint(table) and set(TOLD) == set(table)
+    table = public_table(made.index)
+    assert {"subject", "age", "bmi", "source_row"}.isdisjoint(table) and set(PUBLIC_COLUMNS) == set(
+        table
+    )
     both = pd.DataFrame({"a": made.index.subject.to_numpy(), "b": table.source})
     assert (both.groupby("a").b.nunique() == 1).all() and (
         both.groupby("b").a.nunique() == 1
@@ -106,10 +108,10 @@ def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
 
     monkeypatch.setattr(module, "_write", breaking)
     with pytest.raises(KeyboardInterrupt):
-        share(made, tmp_path)
+        publish_set(made, tmp_path)
     assert not (tmp_path / "png").exists()
     monkeypatch.setattr(module, "_write", real)
-    share(made, tmp_path)
+    publish_set(made, tmp_path)
     whole = {
         p.relative_to(shared["png"]): p.read_bytes()
         for p in shared["png"].rglob("*")
@@ -121,13 +123,13 @@ def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
         if p.is_file()
     } == whole
     with pytest.raises(FileExistsError, match="is there already"):
-        share(made, tmp_path)
+        publish_set(made, tmp_path)
     with pytest.raises(ValueError, match="jpeg is unknown; choose from png, nifti"):
-        share(made, tmp_path, formats=["jpeg"])
+        publish_set(made, tmp_path, formats=["jpeg"])
 
 
 def test_the_card_hides_small_counts_and_quotes_only_an_audit_of_this_set(made, tmp_path):
-    text = card(made)
+    text = card_of_set(made)
     most = made.index.subject.value_counts()
     assert (
         f"images of one participant: median {most.median():g}, at most {most.max()}; 0 % of the masks are moved"
@@ -135,13 +137,13 @@ def test_the_card_hides_small_counts_and_quotes_only_an_audit_of_this_set(made, 
     )
     assert "< 10" in text and "not examined" in text and made.meta["settings"]["generator"] in text
     with pytest.raises(FileNotFoundError, match="no audit there"):
-        card(made, audit=str(tmp_path))
+        card_of_set(made, audit=str(tmp_path))
     found = {"set": made.fingerprint, "date": "2026-11-22", "verdicts": ["No copies were found."]}
     (tmp_path / "audit.json").write_text(json.dumps(found))
-    assert "Audit of 2026-11-22: No copies were found." in card(made, audit=str(tmp_path))
+    assert "Audit of 2026-11-22: No copies were found." in card_of_set(made, audit=str(tmp_path))
     (tmp_path / "audit.json").write_text(json.dumps({**found, "set": "other"}))
     with pytest.raises(ValueError, match="audit of set other"):
-        card(made, audit=str(tmp_path))
+        card_of_set(made, audit=str(tmp_path))
 
 
 def test_without_a_pixel_size_there_is_no_nifti(made, tmp_path):
@@ -150,7 +152,7 @@ def test_without_a_pixel_size_there_is_no_nifti(made, tmp_path):
     del facts["fov_mm"]
     (tmp_path / "set/store.json").write_text(json.dumps(facts))
     with pytest.raises(ValueError, match="no NIfTI form"):
-        share(Store.open(tmp_path / "set"), tmp_path / "out", formats=["nifti"])
+        publish_set(Store.open(tmp_path / "set"), tmp_path / "out", formats=["nifti"])
 
 
 def test_the_code_version_is_the_released_one_and_a_commit():

@@ -17,21 +17,17 @@ import torch
 
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
+from cmrdata.plan_columns import PROVENANCE
 from cmrdata.prepare import prepare
 from cmrdata.store import Store, Writer
-from cmrdata.synthetic import PROVENANCE, open_synthetic
+from cmrdata.synthetic import open_synthetic
+from cmrgen.plan.checking import make_plan
 from cmrgen.plan.mask_moves import moved
 from cmrgen.plan.recipes import balanced
+from cmrgen.plan.rows import Plan
 from cmrgen.render import generator as drawing
-from cmrgen.render.drawing import (
-    Generator,
-    as_stored,
-    load_generator,
-    render,
-    render_sweep,
-    save_generator,
-    steps_of,
-)
+from cmrgen.render.drawing import as_stored, draw_plan, render_sweep, steps_of
+from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler
 from cmrgen.render.shards import merge, render_shards
 from cmrstudy import runs
@@ -100,11 +96,11 @@ def stop_after(monkeypatch):
 def rendered(cohort, generator, tmp_path_factory):
     plan = balanced(cohort.index, count=5)
     folder = tmp_path_factory.mktemp("whole") / "0"
-    return plan, render(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
+    return plan, draw_plan(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
 
 
 def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
-    plan, made = rendered
+    (plan, missing, *_), made = rendered
     assert set(PROVENANCE) <= set(made.index.columns)
     assert (
         (made.index.sampler == "unipc").all()
@@ -116,7 +112,7 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     assert (
         made.images.shape == (5, 2, 32, 32) and len({image.tobytes() for image in made.images}) == 5
     )
-    assert made.meta["missing_groups"] == plan.attrs["missing"]
+    assert made.meta["missing_groups"] == missing
     assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
     kept = pd.read_csv(made.folder / "plan.csv").fillna(
         {"conditions": "", "borrowed": "", "negative": ""}
@@ -131,13 +127,13 @@ def test_an_interrupted_set_continues_to_the_same_bytes(
     plan, whole = rendered
     stop_after(batches)
     with pytest.raises(Stopped):
-        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+        draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     monkeypatch.undo()
     assert not Store(tmp_path).complete
     with pytest.raises(FileNotFoundError, match="generate.py"):
         open_synthetic(tmp_path, cohort)
     drawn = stop_after(99)
-    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    made = draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert len(drawn) == 3 - batches  # nothing is drawn twice
     for name in BYTES:
         assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
@@ -149,12 +145,12 @@ def test_bytes_torn_by_a_kill_are_dropped(
     plan, whole = rendered
     stop_after(1)
     with pytest.raises(Stopped):
-        render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+        draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     monkeypatch.undo()
     for name in ("images.u8", "masks.u8"):
         with open(tmp_path / name, "ab") as file:
             file.write(b"torn" * 100)
-    render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     for name in BYTES:
         assert (tmp_path / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
@@ -170,7 +166,7 @@ def test_another_set_into_the_same_folder_is_refused(
         folder = tmp_path
         stop_after(1)
         with pytest.raises(Stopped):
-            render(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
+            draw_plan(plan, cohort=cohort, generator=generator, folder=folder, **QUICK)
         monkeypatch.undo()
     before = contents(folder)
     other = {
@@ -182,7 +178,7 @@ def test_another_set_into_the_same_folder_is_refused(
     }[change]
     drawn = stop_after(0)
     with pytest.raises(ValueError, match=f"begun with other settings .*{change}"):
-        render(
+        draw_plan(
             **{"plan": plan, "generator": generator, **QUICK, **other}, cohort=cohort, folder=folder
         )
     assert contents(folder) == before and not drawn
@@ -192,7 +188,9 @@ def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_aft
     plan, whole = rendered
     drawn, before = stop_after(0), contents(whole.folder)
     assert (
-        render(plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK).fingerprint
+        draw_plan(
+            plan, cohort=cohort, generator=generator, folder=whole.folder, **QUICK
+        ).fingerprint
         == whole.fingerprint
     )
     assert not drawn and contents(whole.folder) == before
@@ -200,9 +198,14 @@ def test_a_finished_set_is_not_drawn_again(cohort, generator, rendered, stop_aft
 
 def test_nothing_is_written_for_a_plan_that_leaks(cohort, generator, tmp_path):
     stray = cohort.index[cohort.index.split == "test"].iloc[0]
-    plan = balanced(cohort.index, count=3).assign(subject=stray.subject, source_row=stray.name)
+
+    def leaking(index: pd.DataFrame, *, count: int) -> Plan:
+        rows = balanced(index, count=count).rows
+        return Plan(rows.assign(subject=stray.subject, source_row=stray.name))
+
     with pytest.raises(ValueError, match="test split"):
-        render(plan, cohort=cohort, generator=generator, folder=tmp_path / "set", **QUICK)
+        plan = make_plan(leaking, cohort, count=3)
+        draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path / "set", **QUICK)
     assert not (tmp_path / "set").exists()
 
 
@@ -225,7 +228,7 @@ def close(a: np.ndarray, b: np.ndarray) -> bool:
 def mixed(cohort) -> pd.DataFrame:
     """Six rows, each drawn in its own way; the last two differ in nothing but a prompt of what not
     to show."""
-    plan = balanced(cohort.index, count=6, per_mask=0)
+    plan = balanced(cohort.index, count=6, per_mask=0).rows
     last = plan.iloc[4:5].assign(row=5, negative="obese BMI")
     plan = pd.concat([plan.iloc[:5], last], ignore_index=True)
     return plan.assign(
@@ -238,8 +241,8 @@ def mixed(cohort) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def drawn_mixed(cohort, generator, mixed, tmp_path_factory) -> Store:
     folder = tmp_path_factory.mktemp("mixed") / "0"
-    return render(
-        mixed, cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6}
+    return draw_plan(
+        Plan(mixed), cohort=cohort, generator=generator, folder=folder, **{**QUICK, "batch_size": 6}
     )
 
 
@@ -253,8 +256,8 @@ def test_every_row_is_drawn_as_it_says_whatever_its_batch(
         and (masks != cohort.masks[mixed.source_row.to_numpy()]).any()
     )
     for size in (1, 4):
-        made = render(
-            mixed,
+        made = draw_plan(
+            Plan(mixed),
             cohort=cohort,
             generator=generator,
             folder=tmp_path / str(size),
@@ -302,8 +305,12 @@ def test_a_column_changes_its_own_row_alone(
     other = mixed.copy()
     for column, value in change.items():
         other.loc[row, column] = value
-    made = render(
-        other, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 6}
+    made = draw_plan(
+        Plan(other),
+        cohort=cohort,
+        generator=generator,
+        folder=tmp_path,
+        **{**QUICK, "batch_size": 6},
     )
     rest = [k for k in range(6) if k != row]
     assert (made.images[row] != drawn_mixed.images[row]).mean() > 0.002
@@ -313,7 +320,8 @@ def test_a_column_changes_its_own_row_alone(
 def test_without_strength_no_controlnet_runs(cohort, generator, mixed, tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(type(generator.controlnet), "forward", lambda *a, **k: calls.append(1))
-    render(mixed.assign(strength=0.0), cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    plan = Plan(mixed.assign(strength=0.0))
+    draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert not calls
 
 
@@ -335,19 +343,19 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
 ):
     plan, _ = rendered
     how = {"cohort": cohort, "generator": generator, "folder": tmp_path, **QUICK}
-    render(plan, shard="0/2", **how)
+    draw_plan(plan, shard="0/2", **how)
     with pytest.raises(
         ValueError, match=r"1 of 2 shards are missing: shard-1-of-2 \(not begun\).*shard=1/2"
     ):
         merge(tmp_path, 2)
-    render(plan.assign(guidance=1.0), shard="1/2", **how)
+    draw_plan(Plan(plan.rows.assign(guidance=1.0)), shard="1/2", **how)
     with pytest.raises(ValueError, match="shard-1-of-2 differs from shard-0-of-2 in plan"):
         merge(tmp_path, 2)
     with pytest.raises(ValueError, match="plan differs in 5 of 5 rows, columns guidance"):
-        render(plan, shard="1/2", **how)
+        draw_plan(plan, shard="1/2", **how)
     stop_after(1)
     with pytest.raises(Stopped):
-        render(plan, shard="0/1", **how)
+        draw_plan(plan, shard="0/1", **how)
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"shard-0-of-1 \(unfinished, 2 images\)"):
         merge(tmp_path, 1)
@@ -358,7 +366,7 @@ def test_shards_that_lack_or_do_not_belong_together_are_named(
         ("0/9", "the plan is 3 batches"),
     ):
         with pytest.raises(ValueError, match=told):
-            render(plan, shard=shard, **how)
+            draw_plan(plan, shard=shard, **how)
 
 
 @pytest.fixture
@@ -386,10 +394,10 @@ def test_an_image_that_is_not_finite_is_drawn_once_more(
     cohort, generator, rendered, tmp_path, spoil
 ):
     plan, whole = rendered
-    asked = spoil({plan.seed[3]}, 1)
-    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    asked = spoil({plan.rows.seed[3]}, 1)
+    made = draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert (
-        asked == [plan.seed[3]]
+        asked == [plan.rows.seed[3]]
         and close(made.images, whole.images)
         and not (tmp_path / "failed.csv").exists()
     )
@@ -400,9 +408,9 @@ def test_what_stays_not_finite_is_left_out_and_listed(
     cohort, generator, rendered, tmp_path, spoil, capsys, bad
 ):
     plan, whole = rendered
-    spoil({plan.seed[k] for k in bad}, 99)
+    spoil({plan.rows.seed[k] for k in bad}, 99)
     how = {"cohort": cohort, "generator": generator, **QUICK}
-    made = render(plan, folder=tmp_path / "one", **how)
+    made = draw_plan(plan, folder=tmp_path / "one", **how)
     good = [k for k in range(5) if k not in bad]
     assert made.index.row.tolist() == good and close(made.images, whole.images[good])
     assert np.array_equal(made.masks, whole.masks[good])
@@ -417,11 +425,11 @@ def test_what_stays_not_finite_is_left_out_and_listed(
 
 def test_weights_that_draw_nothing_are_blamed_at_once(cohort, generator, rendered, tmp_path, spoil):
     plan, _ = rendered
-    spoil(set(plan.seed), 99)
+    spoil(set(plan.rows.seed), 99)
     with pytest.raises(
         ValueError, match="none of the first 5 images is finite.*weights of generator made up"
     ):
-        render(
+        draw_plan(
             plan, cohort=cohort, generator=generator, folder=tmp_path, **{**QUICK, "batch_size": 5}
         )
     assert not (tmp_path / "store.json").exists()
@@ -434,9 +442,9 @@ def test_a_disk_that_is_too_small_is_told_before_any_image(
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 10**9 - 20_000, 20_000))
     with pytest.raises(
-        Unwritable, match=r"5 images of 32 px: 0.0 MB, but only 0.0 MB are free.*run_dir="
+        Unwritable, match=r"5 images of 32 px: 0.0 MB are needed, 0.0 MB are free.*run_dir="
     ):
-        render(rendered[0], cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+        draw_plan(rendered[0], cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     assert "5 images of 32 px: 0.0 MB in" in capsys.readouterr().out and not drawn
 
 
@@ -457,9 +465,9 @@ def test_a_disk_that_fills_up_is_told_and_the_set_continued(
         Unwritable,
         match="No space left on device; 5 images of 32 px: .*Free some space.*resume=true",
     ):
-        render(plan, **how)
+        draw_plan(plan, **how)
     monkeypatch.undo()
-    render(plan, **how)
+    draw_plan(plan, **how)
     assert contents(tmp_path) == contents(whole.folder)
 
 
@@ -489,7 +497,7 @@ def test_memory_that_is_too_small_for_a_batch_leaves_the_set_as_it_is_but_for_ro
 ):
     plan, whole = rendered
     tried = scarce(2)  # of an image, with guidance
-    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
+    made = draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
     out = capsys.readouterr().out
     assert tried[0] == 4 and set(tried[1:]) == {2}
     assert out.count("out of memory") == 1 and "2 images together; from now on 1" in out
@@ -508,10 +516,10 @@ def test_memory_that_is_too_small_for_an_image_is_a_paragraph_and_loses_nothing(
         OutOfMemory,
         match="drawing images: out of memory with a single image on cpu. precision=bf16",
     ):
-        render(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
+        draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
     monkeypatch.undo()
     generator.base.drawing.most = None
-    made = render(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
+    made = draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path / "0", **QUICK)
     for name in BYTES:
         assert (made.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
@@ -531,7 +539,7 @@ def test_more_pixels_go_through_in_smaller_portions(cohort, generator, rendered,
     plan, whole = rendered
     tried = scarce(10**6)
     small = Generator(generator.base, generator.controlnet, generator.facts, budget=32**2)
-    made = render(plan, cohort=cohort, generator=small, folder=tmp_path, **QUICK)
+    made = draw_plan(plan, cohort=cohort, generator=small, folder=tmp_path, **QUICK)
     assert set(tried) == {2} and close(made.images, whole.images)
 
 
@@ -571,7 +579,7 @@ def work(plan, folder, log, how) -> None:
         contextlib.redirect_stdout(quiet),
         contextlib.redirect_stderr(quiet),
     ):
-        render(plan, folder=folder, **how)
+        draw_plan(plan, folder=folder, **how)
 
 
 def begun(log) -> int:
@@ -581,7 +589,7 @@ def begun(log) -> int:
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(cohort, generator, tmp_path):
     plan, rng = balanced(cohort.index, count=12), np.random.default_rng(0)
     how = {"cohort": cohort, "generator": generator, **QUICK}
-    whole = contents(render(plan, folder=tmp_path / "whole", **how).folder)
+    whole = contents(draw_plan(plan, folder=tmp_path / "whole", **how).folder)
     folder, log = tmp_path / "killed", tmp_path / "log"
     for _ in range(3):
         before, process = begun(log), PROCESSES.Process(target=work, args=(plan, folder, log, how))
@@ -615,14 +623,13 @@ def test_guidance_in_an_interval_is_part_of_the_settings(cohort, generator, rend
             **QUICK,
             "sampler": Sampler(steps=4, **sampler),
         }
-        return render(plan.assign(guidance=guidance), folder=tmp_path / name, **how)
+        return draw_plan(Plan(plan.rows.assign(guidance=guidance)), folder=tmp_path / name, **how)
 
     some, none = drawn("some", 6.0, interval=(0, 0.5)), drawn("none", 6.0, interval=(0.5, 0.5))
     plain = drawn("plain", 1.0)
     assert np.array_equal(none.images, plain.images) and (some.images != none.images).any()
-    assert (
-        some.meta["settings"]["interval"] == [0, 0.5] and "interval" not in whole.meta["settings"]
-    )
+    assert some.meta["settings"]["interval"] == [0, 0.5]
+    assert whole.meta["settings"]["interval"] == [0, 1]
     both = drawn("both", 6.0, guides="both")
     assert both.meta["settings"]["guides"] == "both" and (both.images != whole.images).any()
 
@@ -650,7 +657,7 @@ def calls(generator, monkeypatch):
 @pytest.fixture
 def request_of(cohort):
     def some(guidance: list[float]) -> dict:
-        rows = balanced(cohort.index, count=len(guidance))
+        rows = balanced(cohort.index, count=len(guidance)).rows
         masks = torch.from_numpy(cohort.masks[rows.source_row.to_numpy()])
         return {
             "masks": masks,
@@ -675,7 +682,7 @@ def test_only_the_forwards_that_count_are_made(generator, request_of, calls):
 
 def test_a_prompt_is_embedded_once(generator, request_of, calls):
     words = dict.fromkeys([*request_of([2.0] * 3)["prompts"], "something new"])
-    generator._words.clear()
+    generator.base.contexts.clear()
     for _ in range(2):
         generator.images(
             **{**request_of([2.0] * 3)}, negatives=["something new"] * 3, sampler=Sampler(steps=1)

@@ -14,11 +14,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 import cmrgen.training.latents as data_module
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrgen.base.frozen import Base, as_control, as_rgb, load_base, save_base
+from cmrgen.base.frozen import Base, as_control, as_rgb
+from cmrgen.base.load import load_base
+from cmrgen.base.small import save_base
 from cmrgen.diffusion import denoise
 from cmrgen.prompts import prompts
-from cmrgen.render.drawing import Generator, embedded_once, load_generator, save_generator
-from cmrgen.render.sampler import Sampler
+from cmrgen.render.generator import Generator, load_generator, save_generator
+from cmrgen.render.sampler import Sampler, embedded_once
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import ControlNetModule
 from cmrgen.training.latents import Latents, jitter
@@ -465,18 +467,16 @@ def test_rows_without_a_mask_are_the_bases_own(generator, requests):
         generator.embed(requests["prompts"][:3]),
         as_control(requests["masks"][:3], generator.base.pixels),
     )
-    networks, masked = (
-        (generator.base.unet, generator.controlnet),
-        torch.tensor([True, False, True]),
-    )
+    networks = (generator.base.unet, generator.controlnet)
+    steered = torch.tensor([True, False, True])
     with torch.no_grad():
-        some = denoise(*networks, x, t, context=context, control=control[masked], masked=masked)
-        steered = denoise(*networks, x, t, context=context, control=control)
+        mixed = denoise(*networks, x, t, context=context, control=control[steered], steered=steered)
+        with_mask = denoise(*networks, x, t, context=context, control=control)
         alone = denoise(*networks, x, t, context=context, control=None)
     torch.testing.assert_close(
-        some, torch.where(masked.view(-1, 1, 1, 1), steered, alone), atol=1e-5, rtol=0
+        mixed, torch.where(steered.view(-1, 1, 1, 1), with_mask, alone), atol=1e-5, rtol=0
     )
-    assert (steered - alone).abs().max() > 1e-3
+    assert (with_mask - alone).abs().max() > 1e-3
 
 
 def test_guidance_towards_both_pushes_the_mask_too_once_it_steers(generator, requests, tiny_base):
@@ -630,7 +630,7 @@ def test_repeats_are_capped_in_both_trainings(latents):
     assert float(weights.max()) * len(data.train_rows) == pytest.approx(1.5)
     assert 2 * len(data.training) == len(data.train_rows)
     assert data.training.index.tolist() == data.rows[data.train_rows[: len(data.training)]].tolist()
-    images = small_base.Images(
+    images = small_base.StoreImages(
         data.store, splits=["train"], steps=3, batch_size=4, seed=0, max_repeats=1.5
     )
     images.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,16 +43,18 @@ def test_a_wrong_setting_is_named_with_what_it_takes(setting, told):
         Sampler(**setting)
 
 
-def test_what_a_set_records_is_whatever_is_not_usual():
-    assert Sampler().settings() == {} == Sampler(guidance=7.0, steps=3, interval=[0, 1]).settings()
-    odd = Sampler(guides="both", interval=[0, 0.5], reuse=2).settings()
-    assert odd == {"interval": [0, 0.5], "guides": "both", "reuse": 2} and list(odd) == [
-        "interval",
-        "guides",
-        "reuse",
-    ]
-    # as it was typed, so that settings.json keeps its bytes
-    assert isinstance(odd["interval"][0], int)
+def test_a_set_records_every_setting_but_guidance_which_its_plan_has_row_by_row():
+    usual = {"interval": [0.0, 1.0], "guides": "prompt", "reuse": 1}
+    solver = {"sampler": "unipc", "scheduler": "UniPCMultistepScheduler", "steps": 8}
+    assert Sampler().settings() == {**solver, **usual} == Sampler(guidance=7.0).settings()
+    odd = Sampler(steps=3, guides="both", interval=[0, 0.5], reuse=2).settings()
+    assert odd == {**solver, "steps": 3, "interval": [0.0, 0.5], "guides": "both", "reuse": 2}
+    # equal settings have equal bytes in settings.json, however they were typed
+    assert json.dumps(odd) == json.dumps(
+        Sampler(steps=3, guides="both", interval=(0.0, 0.5), reuse=2).settings()
+    )
+    names = {field.name for field in dataclasses.fields(Sampler)} - {"name", "guidance"}
+    assert names <= set(odd)  # a new setting is recorded, too
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,9 @@ import cmrgen.training.controlnet
 from cmrdata.batch import as_fetched
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.disk import Unwritable
-from cmrdata.row_cache import Rows, filled
-from cmrgen.base.frozen import Base, load_base
+from cmrdata.row_cache import RowFile, filled
+from cmrgen.base.frozen import Base
+from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.controlnet import ControlNetModule, Memory
@@ -160,8 +161,11 @@ def counting(
     return make
 
 
-def two_files(folder: Path) -> list[Rows]:
-    return [Rows(folder / "a.masks", np.uint8, (1,)), Rows(folder / "a.f16", np.float16, (2,))]
+def two_files(folder: Path) -> list[RowFile]:
+    return [
+        RowFile(folder / "a.masks", np.uint8, (1,)),
+        RowFile(folder / "a.f16", np.float16, (2,)),
+    ]
 
 
 @pytest.mark.parametrize("torn", [(0, 0), (3, 1), (0, 9)], ids=str)
@@ -231,9 +235,9 @@ def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
 def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(
     tmp_path, monkeypatch, capsys
 ):
-    sd21 = [Rows(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
+    sd21 = [RowFile(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
     disk = SimpleNamespace(total=10**12, free=9 * 10**9)
-    monkeypatch.setattr("cmrdata.row_cache.shutil.disk_usage", lambda _: disk)
+    monkeypatch.setattr("cmrdata.disk.shutil.disk_usage", lambda _: disk)
     never = lambda _: pytest.fail("encoded nevertheless")  # noqa: E731
     with pytest.raises(
         Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"
@@ -587,7 +591,7 @@ def test_a_step_of_stable_diffusion_2_1_at_512_pixels(tmp_path, monkeypatch, cap
         tokens=77,
         fingerprint="random",
     )
-    base.embedded[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
+    base.contexts[""] = torch.randn((77, 1024), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(cmrgen.training.controlnet, "load_base", lambda **_: base)
     module = ControlNetModule(base={}, lr=1e-5)
     assert sum(p.numel() for p in unet.parameters()) == 865_910_724

@@ -8,14 +8,17 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from hydra.utils import instantiate
 
-import generate
-import train
+import cmrgen.training.preview
 from cmrdata.prepare import prepare
-from cmrgen.base.frozen import load_base
+from cmrgen.base.load import load_base
 from cmrgen.render.sampler import Sampler
-from cmrgen.training.latents import PICTURED, Latents, examples
+from cmrgen.tasks import draw_set, train_controlnet
+from cmrgen.training.latents import PICTURED, Latents, pictured_rows
 from cmrgen.training.preview import PreviewGrid
+from cmrstudy.experiment import Experiment
 from support.composing import composed
 from support.fake_cohort import FakeCohort
 
@@ -34,7 +37,7 @@ def people(*kinds: tuple[str | None, int, int]) -> pd.DataFrame:
 def test_one_case_among_hundreds_is_shown(first):
     few, many = ("F", 1, 1), ("M", 0, 300)
     index = people(*([few, many], [many, few])[first])
-    shown = examples(index, 6)
+    shown = pictured_rows(index, 6)
     assert (
         len(shown) == 6
         and shown.index.is_unique
@@ -48,15 +51,15 @@ def test_one_case_among_hundreds_is_shown(first):
     "kinds", [[("F", 0, 9), ("F", 1, 9), ("M", 0, 9), ("M", 1, 9)], [(None, 0, 40), (None, 1, 1)]]
 )
 def test_every_kind_there_is_has_its_turn(kinds):
-    shown = examples(people(*kinds), 6)
+    shown = pictured_rows(people(*kinds), 6)
     assert len(shown) == 6 and set(zip(shown.sex, shown.label, strict=True)) == {
         (sex, label) for sex, label, _ in kinds
     }
 
 
 def test_fewer_than_asked_for_are_all_shown_and_none_is_no_error():
-    assert len(examples(people(("F", 0, 2), ("M", 1, 1)), 6)) == 3
-    assert examples(people(), 6).empty
+    assert len(pictured_rows(people(("F", 0, 2), ("M", 1, 1)), 6)) == 3
+    assert pictured_rows(people(), 6).empty
 
 
 def test_what_is_pictured_is_embedded_beforehand_and_validates(tiny_base, tmp_path):
@@ -69,7 +72,7 @@ def test_what_is_pictured_is_embedded_beforehand_and_validates(tiny_base, tmp_pa
         "F",
         "M",
     }
-    assert set(data.pictured.prompt) <= set(base.embedded)
+    assert set(data.pictured.prompt) <= set(base.contexts)
 
 
 def test_at_a_large_size_nothing_is_drawn_before_a_checkpoint(tmp_path, monkeypatch):
@@ -133,7 +136,7 @@ def test_a_wrong_root_is_noticed_before_weights_are_read(tmp_path, never):
         f"data_root={tmp_path}/data",
     )
     with pytest.raises(FileNotFoundError, match="no patient folders"):
-        train.train_controlnet(cfg, tmp_path / "run")
+        train_controlnet(Experiment(cfg, tmp_path / "run", build=instantiate))
 
 
 @pytest.mark.parametrize("base", ["base=sd21", "base=small"])
@@ -148,7 +151,7 @@ def test_missing_weights_are_noticed_before_the_cohort_is_prepared(base, tmp_pat
         f"data_root={tmp_path}/data",
     )
     with pytest.raises(FileNotFoundError, match="base.weights="):
-        train.train_controlnet(cfg, tmp_path / "run")
+        train_controlnet(Experiment(cfg, tmp_path / "run", build=instantiate))
 
 
 def test_another_cohort_is_noticed_before_it_is_prepared_or_weights_are_read(tmp_path, never):
@@ -167,13 +170,13 @@ def test_another_cohort_is_noticed_before_it_is_prepared_or_weights_are_read(tmp
     with pytest.raises(
         ValueError, match="was trained on cohort ukbb, and this command's is phantom"
     ):
-        generate.draw(cfg, tmp_path / "set", launched)
+        draw_set(Experiment(cfg, tmp_path / "set", build=instantiate), launched)
     assert not (tmp_path / "data").exists()
     (run / "run.json").unlink()
     with pytest.raises(
         ValueError, match=r"was trained on ukbb-1-2 \(other\), but this run's cohort is phantom-"
     ):
-        generate.draw(cfg, tmp_path / "set", launched)
+        draw_set(Experiment(cfg, tmp_path / "set", build=instantiate), launched)
 
 
 def test_a_store_knows_the_scans_pixels_and_says_so(tmp_path, capsys):
@@ -199,3 +202,48 @@ def test_a_store_knows_the_scans_pixels_and_says_so(tmp_path, capsys):
     )
     prepare(ACDC(pixels=55, **how), tmp_path / "data")
     assert "3.00 mm (55 px of 165 mm): none is enlarged" in capsys.readouterr().out
+
+
+def test_a_first_picture_comes_before_the_first_step_and_leaves_the_network_as_it_was(
+    tmp_path, monkeypatch, capsys
+):
+    class Network(torch.nn.Module):
+        def __init__(self, pixels: int) -> None:
+            super().__init__()
+            self.frozen, self.trained = torch.nn.Dropout().eval(), torch.nn.Dropout()
+            self.base = SimpleNamespace(pixels=pixels, release=lambda _: None)
+            self.best = None
+
+    drawn = []
+    made = SimpleNamespace(
+        images=lambda masks, **_: drawn.append(1) or torch.full(masks.shape, 77, dtype=torch.uint8)
+    )
+    monkeypatch.setattr(cmrgen.training.preview, "Generator", lambda **_: made)
+    data = Latents.__new__(Latents)
+    pictures = np.full((3, 2, 16, 16), 200, np.uint8)
+    data.store = SimpleNamespace(masks=np.ones_like(pictures), images=pictures)
+    data.pictured = pd.DataFrame({"prompt": ["a"] * 3})
+    preview = PreviewGrid(tmp_path, sampler=Sampler(steps=1, guides="both"))
+
+    def begin(network: Network, **changed: object) -> None:
+        trainer = {
+            "datamodule": data,
+            "global_step": 0,
+            "fast_dev_run": 0,
+            "is_global_zero": True,
+            "is_last_batch": False,
+            "current_epoch": 0,
+            "loggers": [],
+            "state": SimpleNamespace(fn="fit"),
+        }
+        preview.on_train_start(SimpleNamespace(**(trainer | changed)), network)
+
+    network = Network(16)
+    begin(network)
+    assert network.trained.training and network.training and not network.frozen.training
+    assert (tmp_path / "start.png").exists()
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'start.png'}: masks, real images")
+    for changed in ({"global_step": 5}, {"fast_dev_run": 1}, {"is_global_zero": False}):
+        begin(network, **changed)
+    begin(Network(512))  # minutes
+    assert len(drawn) == 1

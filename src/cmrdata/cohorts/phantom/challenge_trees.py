@@ -14,7 +14,7 @@ import pandas as pd
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.cohorts.phantom.ukbb_tree import Scanned, end_systole, save, scanned, unfinished
+from cmrdata.cohorts.phantom.ukbb_tree import Scanned, save, scanned, smallest_frame, unfinished
 from cmrdata.disk import write_atomic
 
 ACDC_LABELS = np.zeros(4, np.uint8)
@@ -48,30 +48,35 @@ def write_acdc(
     people = scanned(
         phantom, folder, count=count, pixels=pixels, mm=mm, slices=slices, frames=frames
     )
-    for number, seen in enumerate(people, start=1):
+    for number, phantom_scan in enumerate(people, start=1):
         name, part = (
             f"patient{number:03d}",
             "training" if 3 * number <= 2 * count + 2 else "testing",
         )
-        ed, es, cine, labels = _turned(seen, int(seen.rng.integers(min(4, frames))))
-        height, weight = _body(seen)
+        ed, es, cine, labels = _turned(phantom_scan, int(phantom_scan.rng.integers(min(4, frames))))
+        height, weight = _body(phantom_scan)
         facts = {
             "ED": ed + 1,
             "ES": es + 1,
-            "Group": _word(seen, "DCM"),
+            "Group": _word(phantom_scan, "DCM"),
             "Height": height,
             "NbFrame": frames,
             "Weight": weight,
         }
         with unfinished(folder / part / name) as place:
-            save(place / f"{name}_4d.nii.gz", cine, np.int16, seen.spacing)
+            save(place / f"{name}_4d.nii.gz", cine, np.int16, phantom_scan.spacing)
             for t in (ed, es):
-                save(place / f"{name}_frame{t + 1:02d}.nii.gz", cine[t], np.int16, seen.spacing)
+                save(
+                    place / f"{name}_frame{t + 1:02d}.nii.gz",
+                    cine[t],
+                    np.int16,
+                    phantom_scan.spacing,
+                )
                 save(
                     place / f"{name}_frame{t + 1:02d}_gt.nii.gz",
                     ACDC_LABELS[labels[t]],
                     np.uint8,
-                    seen.spacing,
+                    phantom_scan.spacing,
                 )
             (place / "Info.cfg").write_text(
                 "".join(f"{key}: {value}\n" for key, value in facts.items())
@@ -100,15 +105,15 @@ def write_mnms(
     people = scanned(
         phantom, folder, count=count, pixels=pixels, mm=mm, slices=slices, frames=frames
     )
-    for number, seen in enumerate(people, start=1):
+    for number, phantom_scan in enumerate(people, start=1):
         code = f"SYN{number:03d}"
         part = (
             "Training/Labeled" if 2 * number <= count + 1 else ("Validation", "Testing")[number % 2]
         )
-        ed, es, cine, labels = _turned(seen, int(seen.rng.integers(frames)))
+        ed, es, cine, labels = _turned(phantom_scan, int(phantom_scan.rng.integers(frames)))
         labels[[t for t in range(frames) if t not in (ed, es)]] = 0
-        height, weight = _body(seen)
-        centre = int(seen.rng.integers(6))
+        height, weight = _body(phantom_scan)
+        centre = int(phantom_scan.rng.integers(6))
         rows.append(
             {
                 "External code": code,
@@ -117,16 +122,16 @@ def write_mnms(
                 "Centre": centre + 1,
                 "ED": ed,
                 "ES": es,
-                "Age": int(seen.person["age"]),
-                "Pathology": _word(seen, "DCM"),
-                "Sex": seen.person["sex"],
+                "Age": int(phantom_scan.person["age"]),
+                "Pathology": _word(phantom_scan, "DCM"),
+                "Sex": phantom_scan.person["sex"],
                 "Height": height,
                 "Weight": weight,
             }
         )
         with unfinished(folder / part / code) as place:
-            save(place / f"{code}_sa.nii.gz", cine, np.int16, seen.spacing)
-            save(place / f"{code}_sa_gt.nii.gz", labels, np.uint8, seen.spacing)
+            save(place / f"{code}_sa.nii.gz", cine, np.int16, phantom_scan.spacing)
+            save(place / f"{code}_sa_gt.nii.gz", labels, np.uint8, phantom_scan.spacing)
     write_atomic(folder / MNMS_TABLE, pd.DataFrame(rows).to_csv())  # its first column has no name
 
 
@@ -154,23 +159,28 @@ def write_mnms2(
     people = scanned(
         phantom, folder, count=count, pixels=pixels, mm=mm, slices=slices, frames=frames
     )
-    for number, seen in enumerate(people, start=1):
+    for number, phantom_scan in enumerate(people, start=1):
         code = f"{number:03d}"
-        ed, es, cine, labels = _turned(seen, int(seen.rng.integers(frames)))
+        ed, es, cine, labels = _turned(phantom_scan, int(phantom_scan.rng.integers(frames)))
         rows.append(
             {
                 "SUBJECT_CODE": str(number),
-                "DISEASE": _word(seen, "LV"),
-                "VENDOR": DICOM_VENDORS[seen.rng.integers(3)],
+                "DISEASE": _word(phantom_scan, "LV"),
+                "VENDOR": DICOM_VENDORS[phantom_scan.rng.integers(3)],
                 "SCANNER": "Phantom",
                 "FIELD": "1.5",
             }
         )
         with unfinished(folder / "dataset" / code) as place:
-            save(place / f"{code}_SA_CINE.nii.gz", cine, np.int16, seen.spacing)
+            save(place / f"{code}_SA_CINE.nii.gz", cine, np.int16, phantom_scan.spacing)
             for phase, t in (("ED", ed), ("ES", es)):
-                save(place / f"{code}_SA_{phase}.nii.gz", cine[t], np.int16, seen.spacing)
-                save(place / f"{code}_SA_{phase}_gt.nii.gz", labels[t], np.uint8, seen.spacing)
+                save(place / f"{code}_SA_{phase}.nii.gz", cine[t], np.int16, phantom_scan.spacing)
+                save(
+                    place / f"{code}_SA_{phase}_gt.nii.gz",
+                    labels[t],
+                    np.uint8,
+                    phantom_scan.spacing,
+                )
     table = pd.DataFrame([*rows, {}, {}, {}])
     write_atomic(folder / "dataset_information.csv", table.to_csv(index=False))
 
@@ -178,7 +188,7 @@ def write_mnms2(
 def _turned(seen: Scanned, ed: int) -> tuple[int, int, np.ndarray, np.ndarray]:
     """(ED, ES, cine, labels) of a cine that reaches ED at frame `ed`, frames counted from 0."""
     cine, labels = (np.roll(array, ed, axis=0) for array in (seen.cine, seen.labels))
-    return ed, (ed + end_systole(len(cine))) % len(cine), cine, labels
+    return ed, (ed + smallest_frame(len(cine))) % len(cine), cine, labels
 
 
 def _word(seen: Scanned, failing: str) -> str:

@@ -16,18 +16,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import AGE, BMI
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.protocol import Cohort, Stacks
 from cmrdata.slices import cine_frames
-from cmrdata.subjects import AGE_BANDS, BMI_BANDS, age_band, bmi_band, split, with_groups
+from cmrdata.subjects import cut, split, with_groups
 
 FRAMES = 50  # of a cardiac cycle, as in UK Biobank
 SLICE_GAP = 10.0  # mm between neighbouring slices
 # heart failure per 100 scans at imaging, paper Table 2
 PREVALENCE = {
     "sex": {"F": 0.56, "M": 1.56},
-    "bmi_band": dict(zip(BMI_BANDS, (0.60, 0.96, 2.43), strict=True)),
-    "age_band": dict(zip(AGE_BANDS, (0.37, 1.06, 1.93), strict=True)),
+    "bmi_band": dict(zip(BMI.values, (0.60, 0.96, 2.43), strict=True)),
+    "age_band": dict(zip(AGE.values, (0.37, 1.06, 1.93), strict=True)),
 }
 # a phantom has no unreadable subjects
 NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=str)
@@ -50,6 +51,8 @@ class Phantom(Cohort):
     """
 
     max_rejected = 0.0
+
+    fov_mm: float
 
     def __init__(
         self,
@@ -83,33 +86,27 @@ class Phantom(Cohort):
             )
         self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
         self.controls_per_case, self.cine = controls_per_case, cine
-        self.settings: dict[str, Any] = {
-            "subjects": subjects,
-            "test_subjects": test_subjects,
-            "seed": seed,
-            "design": design,
-            "hf_scale": hf_scale,
-            "hf_share": hf_share,
-            "pixels": pixels,
-            "fov_mm": fov_mm,
-            "controls_per_case": controls_per_case,
-            "fold": fold,
-            "cine": cine,
+        self.count, self.test_count = subjects, test_subjects
+        self.design: dict[str, Any] = {"design": design, "hf_scale": hf_scale, "hf_share": hf_share}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {
+            **super().settings,
+            "subjects": self.count,
+            "test_subjects": self.test_count,
+            **self.design,
             "version": 1,
         }
 
     @cached_property
     def _drawn(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         """(people, their anatomy), drawn when they are needed."""
-        of, rngs = (
-            self.settings,
-            [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))],
-        )
         # fresh people have a stream of their own
-        how = {key: of[key] for key in ("design", "hf_scale", "hf_share")}
+        rngs = [np.random.default_rng(self.seed), np.random.default_rng((self.seed, 1))]
         parts = [
-            attributes(n, rng, **how)
-            for n, rng in zip((of["subjects"], of["test_subjects"]), rngs, strict=True)
+            draw_people(n, rng, **self.design)
+            for n, rng in zip((self.count, self.test_count), rngs, strict=True)
             if n
         ]
         people = pd.concat(parts, ignore_index=True)
@@ -129,7 +126,7 @@ class Phantom(Cohort):
     @property
     def fresh(self) -> np.ndarray:
         """(subjects,) bool: who only enlarges the test split."""
-        return np.arange(len(self.people)) >= self.settings["subjects"]
+        return np.arange(len(self.people)) >= self.count
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
         table = self.people.assign(
@@ -177,10 +174,21 @@ class Phantom(Cohort):
         return Stacks(images, masks, index, NOBODY)
 
 
-def attributes(
+def draw_people(
     n: int, rng: np.random.Generator, *, design: str, hf_scale: float, hf_share: float | None
 ) -> pd.DataFrame:
-    """Sex, age (years), BMI (kg/m2) and diagnosis of `n` people."""
+    """People of the study's kind.
+
+    Args:
+        n: how many.
+        rng: of the draws.
+        design: "natural" (as in UK Biobank's imaging) or "uniform" (every cell equally often).
+        hf_scale: times the prevalence of heart failure.
+        hf_share: fixed share of heart failure; None follows the attributes.
+
+    Returns:
+        n rows: sex, age (years), bmi (kg/m2), diagnosis.
+    """
     if design == "uniform":
         sex = rng.choice(["F", "M"], n)
         age = np.choose(
@@ -209,7 +217,7 @@ def hf_probability(people: pd.DataFrame, *, scale: float = 1.0) -> np.ndarray:
     The effects are raked until the population's prevalence in each of the eight subgroups equals
     PREVALENCE x scale.
     """
-    levels = {"sex": people.sex, "age_band": age_band(people.age), "bmi_band": bmi_band(people.bmi)}
+    levels = {"sex": people.sex, "age_band": cut(AGE, people.age), "bmi_band": cut(BMI, people.bmi)}
     logit = np.full(len(people), -4.5)
     for _ in range(30):
         for axis, column in levels.items():
@@ -223,11 +231,17 @@ def hf_probability(people: pd.DataFrame, *, scale: float = 1.0) -> np.ndarray:
 
 def anatomy(people: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """Body and heart of each person: volumes in mL, lengths in mm, angles in radians, signals in
-    0..1."""
+    0..1.
+
+    One long list, since the order of the draws decides everybody's heart.
+    """
     n = len(people)
     male, hf = (people.sex == "M").to_numpy(), (people.diagnosis == "hf").to_numpy()
     age, bmi = people.age.to_numpy(), people.bmi.to_numpy()
-    z = lambda sd=1.0: rng.normal(0, sd, n)  # noqa: E731
+
+    def z(sd: float = 1.0) -> np.ndarray:
+        return rng.normal(0, sd, n)
+
     # dilated, mid-range, preserved EF
     kind = np.where(hf, rng.choice([1, 2, 3], n, p=[0.45, 0.25, 0.30]), 0)
     dilated, middle, preserved = kind == 1, kind == 2, kind == 3
@@ -307,11 +321,12 @@ def volume_curve(frame: np.ndarray, ef: np.ndarray) -> np.ndarray:
     end = 0.36  # end-systole at 36 % of the cycle
     ejection = 0.5 * (1 - np.cos(np.pi * np.minimum(t, end) / end))
     filled = 0.78 * np.clip((t - end) / 0.27, 0, 1) ** 1.5 + 0.22 * np.clip((t - 0.82) / 0.18, 0, 1)
-    return 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    share: np.ndarray = 1 - ef * np.where(t <= end, ejection, 1 - filled)
+    return share
 
 
 ES_FRAME = round(0.36 * FRAMES)
-PAIR = (0, ES_FRAME)  # frames of ED and ES
+PHASE_FRAMES = (0, ES_FRAME)  # frames of ED and ES
 NOTHING = 1e-5  # share of a heart's size that no pixel can see, yet safe to divide by
 
 
@@ -325,24 +340,33 @@ def render(
     seeds: list[tuple[int, ...]],
     cine: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """ED/ES stacks and masks, (n, 2, P, P) uint8, of n rows of `anatomy` at slice and frame
-    offsets.
+    """Stacks and masks of phantoms.
 
-    Intensities are mapped like a scan's: 0.5 and 99.5 % of both phases jointly become 0 and 255.
-    With `cine` the images are (n, cine, P, P), the frames `cine_frames` of which ED and ES are the
-    stack's.
+    Args:
+        anatomy: n rows of `anatomy`, one per stack.
+        slices: (n,) offsets from the central slice.
+        frames: (n,) offsets from ED and ES.
+        pixels: P, of a side.
+        fov_mm: that P pixels cover.
+        seeds: n, of the noise of each stack.
+        cine: frames of a heartbeat that an image holds; None for ED and ES.
+
+    Returns:
+        Images (n, 2, P, P) uint8, or (n, cine, P, P), the frames `cine_frames` of which ED and ES are
+        the stack's; and masks (n, 2, P, P) uint8. Intensities are mapped like a scan's: 0.5 and 99.5 %
+        of both phases jointly become 0 and 255.
     """
     size: dict[str, Any] = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
-    signal, masks = _scan(anatomy, PAIR, seeds=seeds, **size)
+    signal, masks = _scan(anatomy, PHASE_FRAMES, seeds=seeds, **size)
     flat = signal.reshape(len(signal), -1)
     edge = max(1, int(0.005 * flat.shape[1]))
     ranked = np.partition(flat, (edge, flat.shape[1] - 1 - edge), axis=1)
     low, high = ranked[:, edge, None], ranked[:, -1 - edge, None]
     if cine:
-        times = cine_frames(*PAIR, FRAMES, count=cine)
-        others = sorted(set(times) - set(PAIR))
+        times = cine_frames(*PHASE_FRAMES, FRAMES, count=cine)
+        others = sorted(set(times) - set(PHASE_FRAMES))
         more, _ = _scan(anatomy, others, seeds=[(*seed, 1) for seed in seeds], **size)
-        place = [[*PAIR, *others].index(t) for t in times]
+        place = [[*PHASE_FRAMES, *others].index(t) for t in times]
         signal = np.concatenate([signal, more], axis=1)[:, place]
         flat = signal.reshape(len(signal), -1)
     levels = np.clip((flat - low) * (255 / (high - low)), 0, 255)
@@ -365,12 +389,12 @@ def _scan(
     masks = np.empty(signal.shape, np.uint8)
     block = max(1, BLOCK // pixels**2)
     for k in range(0, len(anatomy), block):
-        some = slice(k, k + block)
+        block_rows = slice(k, k + block)
         for channel, at in enumerate(times):
-            signal[some, channel], masks[some, channel] = paint(
-                anatomy.iloc[some],
-                slices=slices[some],
-                frames=frames[some] + at,
+            signal[block_rows, channel], masks[block_rows, channel] = paint(
+                anatomy.iloc[block_rows],
+                slices=slices[block_rows],
+                frames=frames[block_rows] + at,
                 pixels=pixels,
                 fov_mm=fov_mm,
             )
@@ -385,7 +409,8 @@ def rician(signal: np.ndarray, sigma: np.floating, rng: np.random.Generator) -> 
     1995)."""
     noise = rng.standard_normal((2, *signal.shape), dtype=np.float32)
     noise *= sigma
-    return np.hypot(signal + noise[0], noise[1])
+    magnitude: np.ndarray = np.hypot(signal + noise[0], noise[1])
+    return magnitude
 
 
 def paint(
@@ -395,7 +420,7 @@ def paint(
     frame each.
 
     Layers of soft-edged shapes from far to near: lung, chest wall, liver, aorta, fat, RV,
-    myocardium, LV. x to the right, y down; the RV lies to the left, the chest wall up, liver below,
+    myocardium, LV; all in one place, since each covers those before it. x to the right, y down; the RV lies to the left, the chest wall up, liver below,
     aorta below right.
     """
     a = {str(name): anatomy[name].to_numpy()[:, None, None] for name in anatomy}
@@ -506,4 +531,5 @@ def heart_size(
 
 
 def _sigmoid(v: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-v))
+    share: np.ndarray = 1 / (1 + np.exp(-v))
+    return share

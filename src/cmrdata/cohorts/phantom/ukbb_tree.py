@@ -25,9 +25,9 @@ WHITE = 4095  # 12 bits
 CINE, FACTS = 9, 10  # streams of a subject's random numbers; 0..8 are the noise of the nine stacks
 # degrees that the RV winds around the LV from base to apex; people 29 +- 15 (cmrdata.orientation),
 # but an ellipse has no other sign of its handedness
-WINDING = 54
+PHANTOM_WINDING = 54
 LENGTH = 6  # slices of that way
-DIAGNOSES = 3  # columns of the array fields 41270 and 41280
+ARRAY_COLUMNS = 3  # columns of the array fields 41270 and 41280
 
 
 class Scanned(NamedTuple):
@@ -64,26 +64,31 @@ def write_ukbb(
     FileExistsError when `folder` is not empty.
     """
     folder, rows = Path(folder), []
-    for seen in scanned(
+    for phantom_scan in scanned(
         phantom, folder, count=count, pixels=pixels, mm=mm, slices=slices, frames=frames
     ):
-        rows.append(_record(seen.person, seen.rng))
-        low, high = np.percentile(seen.cine, (1, 99)).astype(np.float32)
-        with unfinished(folder / seen.person["subject"]) as place:
-            save(place / "sa.nii.gz", seen.cine, np.float32, seen.spacing)
-            save(place / "seg_sa.nii.gz", seen.labels, np.float64, seen.spacing)
-            for phase, t in (("ED", 0), ("ES", end_systole(frames))):
+        rows.append(_record(phantom_scan.person, phantom_scan.rng))
+        low, high = np.percentile(phantom_scan.cine, (1, 99)).astype(np.float32)
+        with unfinished(folder / phantom_scan.person["subject"]) as place:
+            save(place / "sa.nii.gz", phantom_scan.cine, np.float32, phantom_scan.spacing)
+            save(place / "seg_sa.nii.gz", phantom_scan.labels, np.float64, phantom_scan.spacing)
+            for phase, t in (("ED", 0), ("ES", smallest_frame(frames))):
                 save(
                     place / f"sa_{phase}.nii.gz",
-                    seen.cine[t].clip(low, high),
+                    phantom_scan.cine[t].clip(low, high),
                     np.float32,
-                    seen.spacing,
+                    phantom_scan.spacing,
                 )
-                save(place / f"label_sa_{phase}.nii.gz", seen.labels[t], np.int16, seen.spacing)
+                save(
+                    place / f"label_sa_{phase}.nii.gz",
+                    phantom_scan.labels[t],
+                    np.int16,
+                    phantom_scan.spacing,
+                )
     write_atomic(folder / "table.csv", pd.DataFrame(rows).to_csv(index=False))
 
 
-def end_systole(frames: int) -> int:
+def smallest_frame(frames: int) -> int:
     """The frame of smallest volume when `frames` divide the cycle."""
     return int(volume_curve(np.arange(frames) * FRAMES / frames, np.ones(1)).argmin())
 
@@ -98,11 +103,19 @@ def scanned(
     slices: int,
     frames: int,
 ) -> Iterator[Scanned]:
-    """The first `count` people of `phantom`, in every layout the same, for files below the new or
-    empty `folder`.
+    """The first people of a phantom as a scanner sees them, in every layout the same.
 
-    Raises, at the first of them and before `folder` is made, what the functions that write a layout
-    say they do.
+    Args:
+        phantom: whose people.
+        folder: new or empty, for their files.
+        count: people.
+        pixels: of a side, or (columns, rows).
+        mm: of a pixel.
+        slices: of a stack.
+        frames: of the cycle.
+
+    Raises, at the first of them and before `folder` is made, what the functions that write a layout say
+    they do.
     """
     columns, rows = (pixels, pixels) if isinstance(pixels, int) else pixels
     if not 1 <= count <= len(phantom.people):
@@ -171,7 +184,7 @@ def _cine(
     """Intensities (T, Z, Y, X) float32 and labels uint8 of the one person in `anatomy`."""
     offsets = np.arange(slices) - slices // 2
     same = anatomy.iloc[[0] * slices].copy()
-    same["septum"] -= np.radians(WINDING) * offsets.clip(-LENGTH / 2, LENGTH / 2) / LENGTH
+    same["septum"] -= np.radians(PHANTOM_WINDING) * offsets.clip(-LENGTH / 2, LENGTH / 2) / LENGTH
     # receiver's gain: raw units of blood, about
     sigma, gain = anatomy.noise.to_numpy()[0], rng.uniform(900, 2600)
     side = max(columns, rows)
@@ -196,7 +209,7 @@ def _record(person: dict[Any, Any], rng: np.random.Generator) -> dict[str, objec
         (visit - pd.Timedelta(days=int(days))).date().isoformat()
         for days in rng.integers(30, 3000, len(codes))
     ]
-    pad = [""] * (DIAGNOSES - len(codes))
+    pad = [""] * (ARRAY_COLUMNS - len(codes))
     return {
         "eid": person["subject"],
         "31-0.0": int(person["sex"] == "M"),

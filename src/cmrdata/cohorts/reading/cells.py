@@ -54,13 +54,14 @@ MONTH_NAMES = {name[:3]: k for k, name in enumerate(MONTHS, 1)} | {
 MONTH_NAMES["sept"] = 9
 # days of UK Biobank's coding 819 that stand for unknown ones
 PLACEHOLDERS = ("1900-01-01", "1901-01-01", "1902-02-02", "1903-03-03", "1909-09-09", "2037-07-07")
+# day 0 of Excel, SAS, Stata, Unix
 ZEROS = (
     "1899-12-30",
     "1899-12-31",
     "1904-01-01",
     "1960-01-01",
     "1970-01-01",
-)  # day 0 of Excel, SAS, Stata, Unix
+)
 YEARS = (1920, 2100)  # in which a participant can fall ill or come to a visit
 SEXES = {"female": "F", "f": "F", "woman": "F", "male": "M", "m": "M", "man": "M"}
 LENGTH_UNITS = {"cm": 1.0, "m": 100.0, "mm": 0.1}  # centimetres
@@ -120,13 +121,16 @@ def quantity(
     whole: bool = False,
     metres: bool = False,
 ) -> Reader:
-    """A reader of numbers from `low` to `high`: 26.4, 26,4, 2.64e1, with or without one of `units`
-    (unit -> factor).
+    """A reader of numbers: 26.4, 26,4, 2.64e1; a comma is a decimal comma, never a thousands separator.
 
-    A comma is a decimal comma, never a thousands separator. What lies outside is missing, so are
-    whole negative numbers of a quantity that is not `signed`: codes of those who did not answer
-    (-1, -3, -818). `whole`: 26.4 is not understood. `metres`: numbers below 3 without a unit are
-    metres, given as centimetres.
+    Args:
+        low: least possible; what lies outside is missing.
+        high: largest possible.
+        units: unit -> factor, which may follow the number.
+        signed: negative numbers are numbers; otherwise whole negative ones are codes of those who did
+            not answer (-1, -3, -818).
+        whole: 26.4 is not understood.
+        metres: numbers below 3 without a unit are metres, given as centimetres.
     """
 
     def read(text: str) -> Reading:
@@ -135,16 +139,16 @@ def quantity(
             return Reading()
         if text.lower() in NO_ANSWER:
             return Reading(missing=UNANSWERED)
-        if not (found := _NUMBER.fullmatch(text)):
+        if not (match := _NUMBER.fullmatch(text)):
             return Reading(odd="is no number such as 26.4")
-        unit = re.sub(r"\s+", " ", found[2] or "").strip().rstrip(".").lower()
+        unit = re.sub(r"\s+", " ", match[2] or "").strip().rstrip(".").lower()
         if unit and unit not in (units or {}):
             return Reading(
                 odd="has a unit that isn't known here"
                 if unit.isalpha()
                 else "is no number such as 26.4"
             )
-        number = float(found[1].replace(",", "."))
+        number = float(match[1].replace(",", "."))
         if not signed and number < 0 and number.is_integer():
             return Reading(missing=UNANSWERED)
         if whole and not number.is_integer():
@@ -178,8 +182,8 @@ def read_coded_sex(text: str) -> Reading:
     code = re.sub(r"\.0*$", "", clean(text))
     if code in ("0", "1"):
         return Reading("FM"[int(code)])
-    found = read_sex(text)
-    return Reading(odd="is not 0 (female), 1 (male), Female or Male") if found.odd else found
+    reading = read_sex(text)
+    return Reading(odd="is not 0 (female), 1 (male), Female or Male") if reading.odd else reading
 
 
 def read_month(text: str) -> Reading:
@@ -207,8 +211,8 @@ def day_first(texts: Iterable[str]) -> bool | None:
     all tells both."""
     order: set[bool] = set()
     for text in texts:
-        if found := _NUMERIC.fullmatch(clean(text)):
-            a, b = int(found["a"]), int(found["b"])
+        if match := _NUMERIC.fullmatch(clean(text)):
+            a, b = int(match["a"]), int(match["b"])
             order |= {True} if b <= 12 < a else {False} if a <= 12 < b else set()
     return order.pop() if len(order) == 1 else None
 
@@ -230,11 +234,11 @@ def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS
         if text.lower() in NO_ANSWER or re.fullmatch(r"-\d+(\.0+)?", text):
             return Reading(missing=UNANSWERED)
         forms = (_ISO, _COMPACT, _NUMERIC, _DOTS, _NAMED, _NAMED_FIRST)
-        if not (found := next(filter(None, (form.fullmatch(text) for form in forms)), None)):
+        if not (match := next(filter(None, (form.fullmatch(text) for form in forms)), None)):
             return Reading(odd=_no_date(text))
-        if odd := _odd_time(found):
+        if odd := _odd_time(match):
             return Reading(odd=odd)
-        parts = found.groupdict()
+        parts = match.groupdict()
         if "a" in parts:
             if day_first is None and parts["a"] != parts["b"]:
                 return Reading(
@@ -287,9 +291,9 @@ def shape(text: str) -> str:
 
     What cannot be seen is named, as in A99<U+00A0>A999. Cut at EXAMPLE characters.
     """
-    found = re.sub(r"\d{9,}", "9+", re.sub(r"[^\W\d_]+", lambda word: _letters(word[0]), text))
-    found = "".join("9" if mark.isdigit() else _visible(mark) for mark in found)
-    return found if len(found) <= EXAMPLE else found[: EXAMPLE - 3] + "..."
+    pattern = re.sub(r"\d{9,}", "9+", re.sub(r"[^\W\d_]+", lambda word: _letters(word[0]), text))
+    pattern = "".join("9" if mark.isdigit() else _visible(mark) for mark in pattern)
+    return pattern if len(pattern) <= EXAMPLE else pattern[: EXAMPLE - 3] + "..."
 
 
 def _letters(word: str) -> str:

@@ -23,11 +23,11 @@ REPORT_COLUMNS = (
     "note",
 )
 FEW = 10  # rows that share a value before it may be shown as it is
-NAME = 100  # characters of a column's name
+NAME_LENGTH = 100  # characters of a column's name
 REASONS = 3  # told of a column, at most
 
 
-def report(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
+def columns_table(rows: Iterable[Mapping[str, object]]) -> pd.DataFrame:
     """The table of columns: REPORT_COLUMNS, a row per column in use and per field that was wanted
     and not found."""
     return pd.DataFrame(rows, columns=list(REPORT_COLUMNS))
@@ -51,10 +51,10 @@ def shown_name(name: str) -> str:
     """A column's name as it may be shown: cut, in one line; a quote that isn't closed may have
     drawn data into it."""
     plain = " ".join(name.split())
-    return plain if len(plain) <= NAME else f"{plain[: NAME // 2]}..."
+    return plain if len(plain) <= NAME_LENGTH else f"{plain[: NAME_LENGTH // 2]}..."
 
 
-def counted(
+def cell_counts(
     texts: Mapping[str, int],
     read: Reader,
     *,
@@ -71,13 +71,13 @@ def counted(
     understood, odd = 0, Counter[tuple[str, str]]()
     missing: Counter[str] = Counter()
     for text, count in texts.items():
-        found = read(text)
-        if found.odd:
-            odd[found.odd, text] += count
-        elif found.value is not None:
+        reading = read(text)
+        if reading.odd:
+            odd[reading.odd, text] += count
+        elif reading.value is not None:
             understood += count
-        elif found.missing:
-            missing[found.missing] += count
+        elif reading.missing:
+            missing[reading.missing] += count
     strange = sum(odd.values())
     why: Counter[str] = Counter()
     for (reason, _), count in odd.items():

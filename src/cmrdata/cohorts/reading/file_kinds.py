@@ -18,7 +18,7 @@ from isal import igzip
 from isal.isal_zlib import IsalError
 
 PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bz2", b"\xfd7zXZ\x00": "xz"}
-FOREIGN = {  # how a file begins: what it is, what to do
+FOREIGN_FILES = {  # how a file begins: what it is, what to do
     b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1": (
         "an Excel workbook (xls, or xlsx with a password)",
         "save its sheet as CSV",
@@ -86,7 +86,7 @@ ENDINGS = {  # of names whose content begins with nothing of its own
     ),
 }
 LATIN = "is not UTF-8; read as latin-1"
-KINDS = "CSV, TSV (each may be packed as gz, zst, bz2, xz or zip) or Parquet"
+READABLE_KINDS = "CSV, TSV (each may be packed as gz, zst, bz2, xz or zip) or Parquet"
 
 
 def table_paths(given: object, *, setting: str) -> list[Path]:
@@ -111,7 +111,7 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
                 else ""
             )
             raise FileNotFoundError(
-                f"{setting}={text}: there is no such file;{folder or ' give the path of a table'} ({KINDS}), several as a "
+                f"{setting}={text}: there is no such file;{folder or ' give the path of a table'} ({READABLE_KINDS}), several as a "
                 "list or with *"
             )
         paths += [path for path in found if path not in paths]
@@ -119,7 +119,7 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
 
 
 @contextmanager
-def reading(path: Path, *, setting: str) -> Iterator[None]:
+def refused_by_name(path: Path, *, setting: str) -> Iterator[None]:
     """What goes wrong with the file itself becomes a ValueError of ours."""
     try:
         yield
@@ -143,7 +143,7 @@ def reading(path: Path, *, setting: str) -> Iterator[None]:
 def decoded(path: Path, *, setting: str) -> str:
     """The text of a small file, whatever its packing and encoding. Raises ValueError naming the
     setting."""
-    with reading(path, setting=setting):
+    with refused_by_name(path, setting=setting):
         packing, head = identified(path, setting=setting)
         encoding, _ = encoding_of(head)
         with unpacked(path, packing=packing, encoding=encoding) as stream:
@@ -189,17 +189,19 @@ def identified(path: Path, *, setting: str) -> tuple[str, bytes]:
             raise ValueError(f"{setting}={path}: is a packed Parquet file; unpack it ({packing})")
     lowered = head.lstrip(b"\xef\xbb\xbf \r\n\t").lower()
     known = (
-        of for magic, of in FOREIGN.items() if head.startswith(magic) or lowered.startswith(magic)
+        of
+        for magic, of in FOREIGN_FILES.items()
+        if head.startswith(magic) or lowered.startswith(magic)
     )
     foreign = next(known, None)
     if head[12:16] == SAS and not any(head[:12]):
         foreign = ENDINGS[".sas7bdat"]
     if len(head) > 3 and 105 <= head[0] <= 119 and head[1] in (1, 2) and head[2] == 1:
-        foreign = FOREIGN[b"<stata_dta>"]
+        foreign = FOREIGN_FILES[b"<stata_dta>"]
     if head[257:262] == b"ustar":
         foreign = ENDINGS[".tar"]
     if not foreign and not head.startswith(b"PAR1") and not _is_text(head):
-        foreign = ENDINGS.get(path.suffix.lower(), ("no text", f"give {KINDS}"))
+        foreign = ENDINGS.get(path.suffix.lower(), ("no text", f"give {READABLE_KINDS}"))
     if foreign:
         what, remedy = foreign
         then = "" if remedy.startswith("give") else " and give that"
@@ -235,7 +237,8 @@ def unpacked(path: Path, *, packing: str, encoding: str = "utf-8") -> Iterator[A
     another."""
     with ExitStack() as stack:
         if packing == "gzip":  # faster than Arrow's
-            stream = pa.PythonFile(stack.enter_context(igzip.open(path)), mode="r")
+            file = igzip.open(path)  # type: ignore[no-untyped-call]
+            stream = pa.PythonFile(stack.enter_context(file), mode="r")
         elif packing == "xz":
             stream = pa.PythonFile(stack.enter_context(lzma.open(path)), mode="r")
         elif packing == "zip":

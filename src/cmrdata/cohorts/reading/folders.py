@@ -13,7 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 # folders beside data, never data
-FOREIGN = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+found"}
+FOREIGN_FOLDERS = {"__macosx", "derivatives", "logs", "log", "scripts", "code", "lost+found"}
 DEPTH = 8  # levels below a root: ACDC, M&Ms and M&Ms-2 need 4
 LOOKS = 2000  # folders looked into to say where else data may be
 PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
@@ -82,7 +82,7 @@ def straight_only(paths: Iterable[Path]) -> list[Path]:
 def is_foreign(name: str) -> bool:
     """Whether a folder of this name is no part of any data set: hidden, a Mac's copy, logs, scripts
     ..."""
-    return name.startswith(".") or name.casefold() in FOREIGN
+    return name.startswith(".") or name.casefold() in FOREIGN_FOLDERS
 
 
 def counted(things: Mapping[str, int]) -> list[str]:
@@ -101,8 +101,8 @@ def nothing_in(root: str | Path | None, *, setting: str = "root") -> str:
     if not path.is_dir():
         packed = "; unpack it and give the folder" if path.name.endswith(PACKED) else ""
         return f"cohort.{setting}={path}, which is a file and no folder{packed}"
-    seen = _holding(path)
-    return f"cohort.{setting}={path}, which {seen}"
+    holds = _holding(path)
+    return f"cohort.{setting}={path}, which {holds}"
 
 
 def somewhere_else(

@@ -44,8 +44,8 @@ def spelled_id(text: object) -> str:
         return ""
     if whole := re.fullmatch(r"([^\W_]+)\.0*", word):  # a number that went through a float
         return whole[1]
-    if found := _SCIENTIFIC.fullmatch(word):
-        decimals, power = len(found[1] or ""), int(found[2])
+    if match := _SCIENTIFIC.fullmatch(word):
+        decimals, power = len(match[1] or ""), int(match[2])
         if decimals < power:
             digits = f"{decimals + 1} {'is' if decimals == 0 else 'are'} written"
             raise UnclearId(
@@ -69,8 +69,8 @@ def without_zeros(word: str) -> str:
 def id_pattern(identifier: str) -> str:
     """What an id looks like: "7 digits", "3 letters 4 digits", "2 letters '_' 7 digits"."""
     parts = []
-    for found in re.finditer(r"(\d+)|([^\W\d_]+)|(.)", identifier, re.DOTALL):
-        digits, letters, mark = found.groups()
+    for match in re.finditer(r"(\d+)|([^\W\d_]+)|(.)", identifier, re.DOTALL):
+        digits, letters, mark = match.groups()
         kind, count = ("digit", len(digits)) if digits else ("letter", len(letters or ""))
         parts.append(repr(mark) if mark else f"{count} {kind}{'s' * (count > 1)}")
     return " ".join(parts) or "nothing"
@@ -82,9 +82,9 @@ def id_patterns(ids: Iterable[str]) -> str:
     counts = Counter(map(id_pattern, ids)).most_common()
     if len(counts) == 1:
         return counts[0][0]
-    shown = ", ".join(f"{pattern} ({n})" for pattern, n in counts[:PATTERNS])
+    listed = ", ".join(f"{pattern} ({n})" for pattern, n in counts[:PATTERNS])
     return (
-        f"{shown} and {len(counts) - PATTERNS} other patterns"
+        f"{listed} and {len(counts) - PATTERNS} other patterns"
         if len(counts) > PATTERNS
-        else shown or "none"
+        else listed or "none"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cmrdata.cohorts.reading.cells import Reader, clean, is_missing
-from cmrdata.cohorts.reading.column_report import counted, missing_row, shown_name
+from cmrdata.cohorts.reading.column_report import cell_counts, missing_row, shown_name
 from cmrdata.cohorts.reading.file_kinds import decoded
 from cmrdata.cohorts.reading.ids import id_patterns
 
@@ -74,7 +74,7 @@ def require_match(table: Path, images: Collection[str], rows: Collection[str]) -
         )
 
 
-def account(
+def column_rows(
     file: str,
     titles: Mapping[str, str],
     rows: Iterable[Mapping[str, str | None]],
@@ -85,20 +85,20 @@ def account(
     """Rows of columns.csv: of each column in use (our name -> what it is for, how its cells are
     read), and those not found."""
     everybody = list(rows)
-    found: list[dict[str, object]] = []
+    rows_of_report: list[dict[str, object]] = []
     for name, (used_for, read) in readers.items():
         if name not in titles:
-            found.append(
+            rows_of_report.append(
                 missing_row(
                     name, used_for, f"column {name} not found; {used_for} stays empty", file=file
                 )
             )
             continue
         texts = Counter(row.get(name) or "" for row in everybody)
-        counts = counted(
+        counts = cell_counts(
             texts, read, rows=len(everybody), open_values=True, shown=name not in hidden
         )
-        found.append(
+        rows_of_report.append(
             {
                 "file": file,
                 "column": shown_name(titles[name]),
@@ -107,4 +107,4 @@ def account(
                 **counts,
             }
         )
-    return found
+    return rows_of_report

@@ -20,7 +20,13 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from cmrdata.cohorts.reading.cells import NA, clean
-from cmrdata.cohorts.reading.file_kinds import LATIN, encoding_of, identified, reading, unpacked
+from cmrdata.cohorts.reading.file_kinds import (
+    LATIN,
+    encoding_of,
+    identified,
+    refused_by_name,
+    unpacked,
+)
 
 DELIMITERS = "\t,;|"
 HEADERS = 3  # rows that may be headers: titles and field codes
@@ -52,14 +58,21 @@ def open_table(
     identifier: Hashable,
     id_names: str,
 ) -> TableFile:
-    """The table in a file, with its header read: one row, or two (titles and field codes, in either
-    order).
+    """The table in a file, with its header read: one row, or two (titles and field codes, in either order).
 
-    The header is the row in which `known` finds the column `identifier`; the delimiter the one by
-    which it finds most. Raises ValueError naming the setting and what the file is when it is no
-    table, or none with that column.
+    Args:
+        path: of the file.
+        setting: that gave it, for messages.
+        known: a column's name -> its key, None for a column that is of no use.
+        identifier: the key of the column of ids; the header is the row in which it is found, and the
+            delimiter the one by which most columns are.
+        id_names: how that column may be named, for messages.
+
+    Raises:
+        ValueError: naming the setting and what the file is when it is no table, or none with that
+            column.
     """
-    with reading(path, setting=setting):
+    with refused_by_name(path, setting=setting):
         packing, head = identified(path, setting=setting)
         if head.startswith(b"PAR1"):
             return _open_parquet(
@@ -67,12 +80,12 @@ def open_table(
             )
         encoding, notes = encoding_of(head)
         lines = _first_lines(path, packing=packing, encoding=encoding)
-        found, widest = _header(lines, known=known, identifier=identifier)
-        if found and not _is_utf8(b"".join(lines)[: found.start]):
+        header, widest = _header(lines, known=known, identifier=identifier)
+        if header and not _is_utf8(b"".join(lines)[: header.start]):
             encoding, notes = "latin-1", [LATIN]
             lines = _first_lines(path, packing=packing, encoding=encoding)
-            found, widest = _header(lines, known=known, identifier=identifier)
-    if not found:
+            header, widest = _header(lines, known=known, identifier=identifier)
+    if not header:
         raise ValueError(
             f"{setting}={path}: none of its {widest} columns is the participants' id. Name it {id_names}, and separate "
             "columns by commas, semicolons or tabs"
@@ -80,14 +93,14 @@ def open_table(
     table = TableFile(
         path,
         setting,
-        found.names,
-        found.keys,
+        header.names,
+        header.keys,
         notes,
         packing,
         encoding,
-        found.delimiter,
-        found.start,
-        found.lines,
+        header.delimiter,
+        header.start,
+        header.lines,
     )
     return _checked(table, identifier)
 
@@ -172,10 +185,10 @@ def _rows(lines: list[bytes], delimiter: str) -> list[tuple[list[str], int, int]
             size, count = size + len(line), count + 1
             yield re.sub(r"\r\n?$", "\n", line.decode("utf-8", "replace").removeprefix("\ufeff"))
 
-    found: list[tuple[list[str], int, int]] = []
+    candidates: list[tuple[list[str], int, int]] = []
     csv.field_size_limit(LONGEST)
     rows = csv.reader(texts(), delimiter=delimiter)
-    while len(found) < HEADERS:
+    while len(candidates) < HEADERS:
         try:
             cells = next(rows)
         except (
@@ -184,8 +197,8 @@ def _rows(lines: list[bytes], delimiter: str) -> list[tuple[list[str], int, int]
         ):  # a torn row is not a header; the parser of rows will name it
             break
         if cells:
-            found.append((cells, size, count))
-    return found
+            candidates.append((cells, size, count))
+    return candidates
 
 
 def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
@@ -194,7 +207,7 @@ def _text_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordB
         block = max(sizes[0], min(ROWS * table.start, BLOCKS[1]))
         rows = 0
         try:
-            with reading(table.path, setting=table.setting), ExitStack() as stack:
+            with refused_by_name(table.path, setting=table.setting), ExitStack() as stack:
                 stream = stack.enter_context(
                     unpacked(table.path, packing=table.packing, encoding=table.encoding)
                 )
@@ -253,9 +266,9 @@ def _parsed(
 def _fault(error: str, table: TableFile, done: int) -> str:
     """What a parser's error means. Its own text is not passed on: it may hold a participant's
     row."""
-    if found := re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", error):
+    if match := re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", error):
         return (
-            f"line {table.lines + int(found[1])} has {found[2]} cells, the header {len(table.names)}; correct or remove "
+            f"line {table.lines + int(match[1])} has {match[2]} cells, the header {len(table.names)}; correct or remove "
             "the line (a stray quote or delimiter, or a column of row names without a header)"
         )
     after = f"behind line {table.lines + done}"
@@ -314,7 +327,7 @@ def _checked(table: TableFile, identifier: Hashable) -> TableFile:
 def _parquet_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
     names = [str(place) for place in places]
     try:
-        with reading(table.path, setting=table.setting):
+        with refused_by_name(table.path, setting=table.setting):
             file = pq.ParquetFile(table.path)
             wanted = list(dict.fromkeys(table.names[place] for place in places))
             for batch in file.iter_batches(columns=wanted, batch_size=1 << 14):

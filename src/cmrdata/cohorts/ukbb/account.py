@@ -21,16 +21,18 @@ from cmrdata.cohorts.ukbb.columns import (
     VISIT,
     WITHOUT,
     field_name,
+    field_title,
     names_field,
     similar,
-    title_of,
 )
 from cmrdata.cohorts.ukbb.diagnoses import Evidence
 from cmrdata.cohorts.ukbb.people import Fields
 from cmrdata.cohorts.ukbb.sources import SOURCES
 
-MANY = 100  # participants of whom some have a diagnosis, in any table that holds diagnoses
-FULL = 0.05  # share of participants who fill the last column of an array: above, it was cut
+# participants of whom some have a diagnosis, in any table that holds diagnoses
+MANY_PARTICIPANTS = 100
+# share of participants who fill the last column of an array: above, it was cut
+LAST_COLUMN_FULL = 0.05
 # fields that are told where they are not found
 PRIMARY = ("31", "34", "52", VISIT, "54", "21000", "21001", "22189")
 STAND_INS = {
@@ -77,7 +79,7 @@ def file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> l
     for field, count in fields.differing.items():
         if count:
             notes.append(
-                f"field {field} ({title_of(field)}): {count} participants have cells that disagree; left out"
+                f"field {field} ({field_title(field)}): {count} participants have cells that disagree; left out"
             )
     return notes
 
@@ -98,7 +100,7 @@ def not_found(
         others = [other for other, of in USES.items() if of == use and other != field]
         replaced = [other for other in STAND_INS.get(field, ()) if other in fields.cells]
         words = [
-            f"field {field} ({title_of(field)})"
+            f"field {field} ({field_title(field)})"
             + (f" of visit {at}" if field in AT_VISIT else "")
             + " not found"
         ]
@@ -138,7 +140,7 @@ def sources_not_found(asked: Sequence[str], look: Sequence[str]) -> list[dict[st
     for name in asked:
         if name not in look:
             field = SOURCES[name][0]
-            note = f"field {field} ({title_of(field)}) not found; the source {name} is left out"
+            note = f"field {field} ({field_title(field)}) not found; the source {name} is left out"
             rows.append(missing_row(f"{field}-0.0", f"diagnoses ({name})", note))
     return rows
 
@@ -167,7 +169,7 @@ def array_gaps(fields: Fields) -> list[dict[str, object]]:
     return rows
 
 
-def nobody(table: pd.DataFrame) -> list[str]:
+def known_of_nobody(table: pd.DataFrame) -> list[str]:
     """What is known of nobody."""
     names = {"sex": "a sex", "age": "an age", "bmi": "a BMI"}
     return [
@@ -236,28 +238,28 @@ def stop_reason(
             for name, of in said.items()
             for reason, who in of.reasons.items()
         }
-        shown = "; ".join(
+        reasons = "; ".join(
             f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n
         )
-        seen = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
-        return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({shown}){seen}, {limit}"
+        examples = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
+        return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({reasons}){examples}, {limit}"
     for field in ("31", VISIT):
         if (odd := int(fields.unclear.get(field, np.zeros(0, bool)).sum())) > tolerated * count:
-            seen = _examples(fields, (field,))
+            examples = _examples(fields, (field,))
             return (
-                f"cohort.table: field {field} ({title_of(field)}) is not understood, or not the same everywhere, of "
-                f"{odd} of {count} participants{seen}, {limit}"
+                f"cohort.table: field {field} ({field_title(field)}) is not understood, or not the same everywhere, of "
+                f"{odd} of {count} participants{examples}, {limit}"
             )
     for field, odd in fields.differing.items():
         if odd > tolerated * count:
             return (
-                f"cohort.table: cells of field {field} ({title_of(field)}) disagree for {odd} of {count} participants, "
+                f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} of {count} participants, "
                 f"between tables, lines or columns; keep one. Titles that two fields share are told apart by exporting field codes instead"
             )
     marked = np.concatenate([of.person[of.mark & 1 == 1] for of in said.values()])
     if len(marked) and instance not in fields.instances(VISIT):
         return (
-            f"cohort.table: field {VISIT} ({title_of(VISIT)}) of visit {instance} not found, so that none of "
+            f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, so that none of "
             f"{len(np.unique(marked))} participants with heart failure is known to have had it at the visit; add "
             f"{VISIT}-{instance}.0 or choose another cohort.instance"
         )
@@ -279,12 +281,20 @@ def _examples(fields: Fields, wanted: Collection[str]) -> str:
 
 def _empty_or_cut(said: Mapping[str, Evidence], fields: Fields, count: int) -> str:
     parts = fields.cells.get(CODES, ())
-    if list(said) == ["hospital"] and count >= MANY and not any(len(part.text) for part in parts):
-        return f"cohort.table: field {CODES} ({title_of(CODES)}) is empty for all {count} participants; export it again"
+    if (
+        list(said) == ["hospital"]
+        and count >= MANY_PARTICIPANTS
+        and not any(len(part.text) for part in parts)
+    ):
+        return f"cohort.table: field {CODES} ({field_title(CODES)}) is empty for all {count} participants; export it again"
     for part in parts:
         last = max(range(len(part.columns)), key=lambda place: part.columns[place].key[2])
         filled = int((part.column == last).sum())
-        if len(part.columns) > 1 and count >= MANY and filled > FULL * count:
+        if (
+            len(part.columns) > 1
+            and count >= MANY_PARTICIPANTS
+            and filled > LAST_COLUMN_FULL * count
+        ):
             return (
                 f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill its last column, "
                 f"{part.columns[last].name.strip()!r}; export every array index"

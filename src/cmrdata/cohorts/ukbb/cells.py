@@ -15,7 +15,7 @@ from cmrdata.cohorts.reading.column_report import REASONS, example, shown_name
 from cmrdata.cohorts.reading.ids import UnclearId, id_pattern, spelled_id, without_zeros
 from cmrdata.cohorts.reading.table_files import TableFile, read_blocks
 
-TOGETHER = 8192  # rows looked at in one go
+ROWS_TOGETHER = 8192  # rows looked at in one go
 KEYS = 100_000  # slots of a participant, at most: instances and array indices
 ODD = -2  # in place of a value's number: not understood, or not the same everywhere
 
@@ -76,18 +76,27 @@ class _Growing:
         return Cells(table, file, self.columns, column, person, text, list(self.numbers), rows)
 
 
-def collect(
+def read_cells(
     tables: Sequence[TableFile],
     wanted: Callable[[Any], bool],
     *,
     identifier: Hashable,
     ids: Collection[str] | None,
 ) -> tuple[People, dict[str, list[Cells]]]:
-    """(whose rows there are, cells by field and file) of the columns whose keys are `wanted`, of
-    participants `ids` or all.
+    """The cells of some columns of several tables.
 
-    Raises ValueError naming the file and line, and no participant, where a row has no id or an
-    unclear one, or where ids that differ by leading zeros alone may be two people.
+    Args:
+        tables: whose rows are read.
+        wanted: whether the column of a key is.
+        identifier: the key of the column of ids.
+        ids: canonical ids of the participants wanted; None for all.
+
+    Returns:
+        Whose rows there are, and cells by field and file.
+
+    Raises:
+        ValueError: naming the file and line, and no participant, where a row has no id or an unclear
+            one, or where ids that differ by leading zeros alone may be two people.
     """
     numbers: dict[str, int] = {}
     asked = None if ids is None else set(ids)
@@ -145,7 +154,7 @@ class _Ids:
 
     def numbered(self, texts: list[str | None]) -> np.ndarray:
         """Number of the participant of each row, -1 where nobody asked for it."""
-        found = np.full(len(texts), -1, np.int64)
+        numbers = np.full(len(texts), -1, np.int64)
         for row, text in enumerate(texts):
             self.rows += 1
             word = self._spelled(text)
@@ -154,11 +163,11 @@ class _Ids:
                 self.repeated += 1
             self.everyone.add(name)
             if self.asked is None or name in self.asked:
-                found[row] = self.numbers.setdefault(name, len(self.numbers))
+                numbers[row] = self.numbers.setdefault(name, len(self.numbers))
                 if self.spelled.setdefault(name, word) != word:
                     self.ambiguous.add(name)
-        self.wanted += found[found >= 0].tolist()
-        return found
+        self.wanted += numbers[numbers >= 0].tolist()
+        return numbers
 
     def _spelled(self, text: str | None) -> str:
         where = f"{self.table.setting}={self.table.path}: line {self.table.lines + self.rows}"
@@ -186,7 +195,7 @@ def _rounds(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
-        if sum(one.num_rows for one in waiting) >= TOGETHER:
+        if sum(one.num_rows for one in waiting) >= ROWS_TOGETHER:
             yield _joined(waiting)
             waiting = []
     if waiting:
@@ -228,8 +237,8 @@ def report_rows(
     why = [Counter[str]() for _ in range(columns)]
     odd = [Counter[tuple[str, str]]() for _ in range(columns)]
     gone = [Counter[str]() for _ in range(columns)]
-    told = np.array([bool(one.odd or one.missing) for one in readings], bool)
-    here = np.flatnonzero(told[cells.text]) if len(cells.text) else np.zeros(0, int)
+    unread = np.array([bool(one.odd or one.missing) for one in readings], bool)
+    here = np.flatnonzero(unread[cells.text]) if len(cells.text) else np.zeros(0, int)
     pairs, counts = np.unique(
         cells.column[here] * np.int64(len(readings)) + cells.text[here], return_counts=True
     )

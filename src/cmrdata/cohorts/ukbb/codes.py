@@ -31,16 +31,15 @@ CONDITION_CODES = {
     "af": ("I48",),
 }
 HF, EXCLUDING = "hf", "without"  # groups of codes, beside conditions
-ILLNESSES = {
-    "1076": "heart failure",
-    "1079": "cardiomyopathy",
-}  # self-reported, both heart failure by UKBB_filter
+# self-reported, both heart failure by UKBB_filter
+ILLNESSES = {"1076": "heart failure", "1079": "cardiomyopathy"}
 ILLNESS_WORDS = {
     "heart failure/pulmonary odema": "1076",
     "heart failure/pulmonary oedema": "1076",
     "cardiomyopathy": "1079",
     "hypertrophic cardiomyopathy (hcm / hocm)": "1588",
 }
+# at which other programs cut a text
 CUT_LENGTHS = (
     244,
     254,
@@ -51,7 +50,7 @@ CUT_LENGTHS = (
     4095,
     4096,
     32767,
-)  # at which other programs cut a text
+)
 
 # A letter, two digits and up to two more behind a dot or not ("I50 0" is an old spelling), a
 # filler, a dagger or asterisk
@@ -84,7 +83,7 @@ def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str
     return tuple(plain)
 
 
-def groups(
+def code_groups(
     codes: str | Sequence[str], *, without: Sequence[str], conditions: Sequence[str]
 ) -> dict[str, tuple[str, ...]]:
     """ICD-10 prefixes of each group to look for; hf first. Raises ValueError naming the setting."""
@@ -92,8 +91,8 @@ def groups(
         raise ValueError(
             f"conditions is {conditions!r}; give a list of {', '.join(CONDITION_CODES)}"
         )
-    found = {HF: prefixes(codes), **{name: CONDITION_CODES[name] for name in conditions}}
-    return {**found, EXCLUDING: prefixes(without, setting="without")} if without else found
+    groups = {HF: prefixes(codes), **{name: CONDITION_CODES[name] for name in conditions}}
+    return {**groups, EXCLUDING: prefixes(without, setting="without")} if without else groups
 
 
 # ---- the grammar of cells
@@ -122,8 +121,8 @@ def read_illness(text: str) -> Reading:
     word = re.sub(r"\s+", " ", clean(text))
     if is_missing(word):
         return Reading()
-    if found := re.fullmatch(r"(\d{4,5})(?:\.0*)?", word, re.ASCII):
-        return Reading(found[1])
+    if code := re.fullmatch(r"(\d{4,5})(?:\.0*)?", word, re.ASCII):
+        return Reading(code[1])
     if word.lower() in ILLNESS_WORDS:
         return Reading(ILLNESS_WORDS[word.lower()])
     known = re.fullmatch(r"[^\W\d_][^|;\t\n\r]*", word) and not re.search(
@@ -141,17 +140,17 @@ def in_cell(text: str, read: Reader) -> Reading:
     cell = clean(text)
     if is_missing(cell):
         return Reading()
-    parts = _listed(cell) if cell.startswith("[") else [part.strip() for part in cell.split("|")]
-    if parts is None:
+    elements = _listed(cell) if cell.startswith("[") else [part.strip() for part in cell.split("|")]
+    if elements is None:
         return Reading(
             odd='is a list that cannot be read; write it like ["I10", "I500"] or I10|I500'
         )
     if len(text) in CUT_LENGTHS and not cell.startswith("["):
         return Reading(odd=f"has {len(text)} characters, where other programs cut a text")
-    found = [read(part) for part in parts]
-    if odd := next((one.odd for one in found if one.odd), ""):
+    readings = [read(part) for part in elements]
+    if odd := next((one.odd for one in readings if one.odd), ""):
         return Reading(odd=odd)
-    return Reading(tuple(one.value for one in found))
+    return Reading(tuple(one.value for one in readings))
 
 
 def _listed(cell: str) -> list[str] | None:
@@ -159,16 +158,16 @@ def _listed(cell: str) -> list[str] | None:
     comma."""
     if not cell.endswith("]"):
         return None
-    inside, found, at = cell[1:-1], list[str](), 0
+    inside, elements, at = cell[1:-1], list[str](), 0
     if not inside.strip():
         return []
     while element := _ELEMENT.match(inside, at):
         double, single, bare, more = element.groups()
         quoted = double if double is not None else single
-        found.append(_unescaped(quoted) if quoted is not None else bare.strip())
+        elements.append(_unescaped(quoted) if quoted is not None else bare.strip())
         at = element.end()
         if not more:
-            return found
+            return elements
     return None
 
 

@@ -20,7 +20,7 @@ from cmrdata.cohorts.reading.file_kinds import table_paths
 from cmrdata.cohorts.reading.folders import counted, nothing_in, somewhere_else
 from cmrdata.cohorts.reading.ids import id_pattern, id_patterns
 from cmrdata.cohorts.ukbb.folders import FIRST, REPEAT, Folder, holds_participants, list_folders
-from cmrdata.cohorts.ukbb.scan import KINDS, read_scan
+from cmrdata.cohorts.ukbb.scan import SEGMENTATIONS, read_scan
 from cmrdata.cohorts.ukbb.table import Table, read_exclusions, read_people
 from cmrdata.orientation import check_orient
 from cmrdata.origin import Source
@@ -29,7 +29,7 @@ from cmrdata.pseudonyms import renamed
 from cmrdata.slices import Scan, collect
 
 CANONICAL = {"lv": LV, "myo": MYO, "rv": RV}
-COLUMNS = [
+PERSON_COLUMNS = [
     "sex",
     "age",
     "bmi",
@@ -45,7 +45,7 @@ COLUMNS = [
 DEPRIVATION = np.array(["low", "middle", "high"], object)
 # share of the image folders that must have a row in the table, unless cohort.max_rejected allows
 # fewer
-LEAST = 0.5
+LEAST_MATCHED = 0.5
 EXPECTED = {
     "root": "a folder per participant as github.com/baiwenjia/ukbb_cardiac writes it, <id>, <id>_2_0, <id>_20209_2_0 or "
     "<id>_retest, each with sa.nii.gz and seg_sa.nii.gz, or label_sa_ED.nii.gz, label_sa_ES.nii.gz and sa_ES.nii.gz",
@@ -83,6 +83,9 @@ class UKBB(Cohort):
 
     expected = f"Expected is {EXPECTED['root']}. Give cohort.root=<path> or set CMR_UKBB_ROOT."
 
+    fov_mm: float
+    orient: str
+
     def __init__(
         self,
         *,
@@ -116,8 +119,8 @@ class UKBB(Cohort):
             raise ValueError(
                 f"cohort.instance is {instance}; imaging visits are 2 and, repeated, 3"
             )
-        if labels not in KINDS:
-            raise ValueError(f"cohort.labels is {labels!r}; it takes {', '.join(KINDS)}")
+        if labels not in SEGMENTATIONS:
+            raise ValueError(f"cohort.labels is {labels!r}; it takes {', '.join(SEGMENTATIONS)}")
         values = dict(label_map or {"lv": 1, "myo": 2, "rv": 3})
         if set(values) != set(CANONICAL) or len({0, *values.values()}) < 4:
             raise ValueError(
@@ -149,21 +152,16 @@ class UKBB(Cohort):
         }
 
     @property
-    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+    def settings(self) -> dict[str, Any]:
         return {
-            "pixels": self.pixels,
-            "fov_mm": self.fov_mm,
-            "seed": self.seed,
-            "fold": self.fold,
+            **super().settings,
             "reach": self.reach,
-            "controls_per_case": self.controls_per_case,
             "instance": self.instance,
             "labels": self.labels,
             "label_map": self.label_map,
             "frames": self.frames,
             "default_spacing": self.default_spacing,
             "orient": self.orient,
-            "cine": self.cine,
             **self.phenotype,
             "records": bool(self.diagnoses),
         }
@@ -203,7 +201,7 @@ class UKBB(Cohort):
         faults |= dict.fromkeys(self._folders.keys() - set(self._rows.index), "no row in the table")
         faults = {key: fault for key, fault in faults.items() if key not in self._foreign}
         kept = [key for key in self._folders if key not in faults and key not in self._foreign]
-        table = self._rows.loc[kept, COLUMNS].reset_index(drop=True)
+        table = self._rows.loc[kept, PERSON_COLUMNS].reset_index(drop=True)
         table.insert(0, "subject", [self._renamed[key] for key in kept])
         table.insert(1, "source", self.name)
         table["townsend_band"] = _thirds(table.townsend)
@@ -264,7 +262,7 @@ class UKBB(Cohort):
         return [*self._listed[1], *counted(joined), *self._table.notes]
 
     def columns(self) -> pd.DataFrame:
-        """What was understood of each column in use; see `column_report.report`."""
+        """What was understood of each column in use; see `column_report.columns_table`."""
         return self._table.columns
 
     @property
@@ -320,7 +318,9 @@ class UKBB(Cohort):
         """Raise ValueError, with the patterns of ids, where the folders and the table are not of
         the same people."""
         folders, rows = len(self._folders) - len(self._foreign), len(self._rows)
-        if rows and (rows >= LEAST * folders or folders - rows <= self.max_rejected * folders):
+        if rows and (
+            rows >= LEAST_MATCHED * folders or folders - rows <= self.max_rejected * folders
+        ):
             return
         raise ValueError(
             f"cohort {self.name}: {rows or 'none'} of the {folders} image folders have a row in cohort.table: ids are "

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from cmrdata.axes import BMI
 from cmrdata.cohorts.reading.cells import (
     AGE_UNITS,
     BMI_UNITS,
@@ -20,7 +21,6 @@ from cmrdata.cohorts.reading.cells import (
     read_month,
 )
 from cmrdata.cohorts.reading.ids import QUOTES
-from cmrdata.subjects import BMI_RANGE
 
 Key = tuple[str, int, int]  # field ("eid" or its number), instance, array
 
@@ -82,10 +82,11 @@ NAMINGS = [
     )
 ]
 
+# in-patient diagnoses and the date of each one's first, element by element
 CODES, CODE_DATES = (
     "41270",
     "41280",
-)  # in-patient diagnoses and the date of each one's first, element by element
+)
 FIRST_I50 = "131354"
 DEATH_DATE, DEATH_CAUSE, DEATH_FURTHER = "40000", "40001", "40002"
 ILLNESS, ILLNESS_YEAR, ILLNESS_AGE = "20002", "20008", "20009"  # self-reported
@@ -165,7 +166,7 @@ def field_name(key: Key) -> str:
     return key[0] if key == ID else f"{key[0]}-{key[1]}.{key[2]}"
 
 
-def title_of(field: str) -> str:
+def field_title(field: str) -> str:
     return next(
         (title for title, of in TITLES.items() if of == field), FURTHER_TITLES.get(field, "")
     )
@@ -175,7 +176,7 @@ def cell_readers(*, day_first: bool | None) -> dict[str, Reader]:
     """How the cells of each field are read, in a file whose dates begin with the day, the month or
     nobody knows."""
     length = quantity(100, 250, units=LENGTH_UNITS, metres=True)
-    weight, bmi = quantity(20, 400, units=WEIGHT_UNITS), quantity(*BMI_RANGE, units=BMI_UNITS)
+    weight, bmi = quantity(20, 400, units=WEIGHT_UNITS), quantity(*BMI.bounds, units=BMI_UNITS)
     townsend = quantity(-15, 20, signed=True)
     return {
         "31": read_coded_sex,
@@ -199,7 +200,7 @@ def similar(field: str, names: Iterable[str]) -> str | None:
     """The first of the columns `names`, which are no known fields, that looks like `field` in
     another spelling."""
     titles = [set(_words(title)) for title, of in TITLES.items() if of == field] or [
-        set(_words(title_of(field)))
+        set(_words(field_title(field)))
     ]
     for name in names:
         mine = _words(name)

@@ -63,13 +63,13 @@ def undated(read: Reader, *, answers: bool = False) -> Reader:
     answer, of `answers`."""
 
     def read_any(text: str) -> Reading:
-        found = read(text)
+        reading = read(text)
         if (
-            found.value is not None
-            or not (found.odd or found.missing)
-            or (answers and found.missing == UNANSWERED)
+            reading.value is not None
+            or not (reading.odd or reading.missing)
+            or (answers and reading.missing == UNANSWERED)
         ):
-            return Reading(found.value)
+            return Reading(reading.value)
         return Reading(UNDATED)
 
     return read_any
@@ -174,8 +174,10 @@ def of_codes(
     unclear = np.where(np.logical_or.reduce(list(reasons.values())), every, 0)
     np.bitwise_or.at(unclear, codes.person, cut[codes.value])
     reasons["a code cut short of one that counts"] = who(codes.person[cut[codes.value] > 0], people)
-    told = known & (mark[codes.value] > 0)
-    return Evidence(codes.person[told], mark[codes.value][told], when[told], unclear, reasons)
+    certain = known & (mark[codes.value] > 0)
+    return Evidence(
+        codes.person[certain], mark[codes.value][certain], when[certain], unclear, reasons
+    )
 
 
 def days_of(values: Sequence[Any]) -> np.ndarray:
@@ -192,20 +194,21 @@ def partners(codes: Elements, other: Elements, people: int) -> tuple[np.ndarray,
     """
     mine, theirs = _keys(codes), _keys(other)
     place, hit = _places(mine, theirs)
-    found = np.where(hit, np.append(other.value, -1)[place], -1)
+    values = np.where(hit, np.append(other.value, -1)[place], -1)
     surplus = (other.value != GAP) & ~_places(theirs, mine[codes.value != GAP])[1]
     ours, given = (np.bincount(of.person, minlength=people) for of in (codes, other))
     beyond = who(other.person[(other.value != GAP) & ~_places(theirs, mine)[1]], people)
     shifted = (other.packed & (codes.packed | (given > 1)) & (given != ours)) | (
         codes.packed & beyond
     )
-    found[(shifted | other.odd)[codes.person]] = -1
-    return np.maximum(found, -1), who(other.person[surplus], people)
+    values[(shifted | other.odd)[codes.person]] = -1
+    return np.maximum(values, -1), who(other.person[surplus], people)
 
 
 def _keys(of: Elements) -> np.ndarray:
     """In order, as `settled` leaves them."""
-    return of.person.astype(np.int64) * KEYS + of.slot
+    keys: np.ndarray = of.person.astype(np.int64) * KEYS + of.slot
+    return keys
 
 
 def _places(of: np.ndarray, among: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -225,9 +228,9 @@ def _gaps(codes: Elements, people: int) -> np.ndarray:
 
 
 def who(persons: np.ndarray, people: int) -> np.ndarray:
-    found = np.zeros(people, bool)
-    found[persons.astype(int)] = True
-    return found
+    marked = np.zeros(people, bool)
+    marked[persons.astype(int)] = True
+    return marked
 
 
 def day_of_year(year: float) -> date:
@@ -258,7 +261,7 @@ def at_visit(
         np.bincount(of, minlength=len(visit)) > 0 for of in (rows, rows[np.isnat(dates)])
     )
     doubtful = np.zeros(len(visit), bool) if unclear is None else unclear
-    told = [first <= visit, doubtful, ~diagnosed, undated | np.isnat(visit)]
-    return np.select(told, ["prevalent", "unknown", "none", "unknown"], "incident").astype(
+    conditions = [first <= visit, doubtful, ~diagnosed, undated | np.isnat(visit)]
+    return np.select(conditions, ["prevalent", "unknown", "none", "unknown"], "incident").astype(
         object
     ), first

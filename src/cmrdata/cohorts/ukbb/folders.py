@@ -14,7 +14,7 @@ from cmrdata.cohorts.reading.folders import CONVERT, PACKED, counted, is_dicom, 
 from cmrdata.cohorts.reading.ids import canonical_id, spelled_id
 from cmrdata.cohorts.ukbb.scan import MANUAL, STEMS, choose_files
 
-NAME = re.compile(
+FOLDER_NAME = re.compile(
     r"(?P<id>[^\W_]+(\.0)?)(_(20209_)?(?P<instance>\d)_(?P<array>\d+)|(?P<retest>_retest))?"
 )
 FIRST, REPEAT = 2, 3  # imaging visits
@@ -43,15 +43,26 @@ class Folder:
 def list_folders(
     root: Path, *, instance: int, labels: str, withdrawn: Collection[str]
 ) -> tuple[dict[str, Folder], list[str]]:
-    """(id -> the folder of that imaging visit, in the order of ids; what was left out, counted).
+    """The folders of participants at one imaging visit.
 
-    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the
-    repeat, <id>_retest. A plain name counts as the wanted visit, unless the same id also has a
-    folder that says so, or the repeat is wanted and other folders say that they are the repeat:
-    then plain names are the first visit. Of several arrays the first complete one counts. Hidden
-    and foreign folders (logs, scripts, derivatives) and names of another kind are passed over.
-    Raises ValueError when `root` cannot be listed, or where ids that differ by leading zeros alone
-    may be two people.
+    Args:
+        root: that holds them.
+        instance: the visit, 2 or 3.
+        labels: which segmentations are wanted.
+        withdrawn: ids that are left out.
+
+    Returns:
+        Id -> folder, in the order of ids; and what was left out, counted.
+
+    Raises:
+        ValueError: when `root` cannot be listed, or where ids that differ by leading zeros alone may be
+            two people.
+
+    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the repeat,
+    <id>_retest. A plain name counts as the wanted visit, unless the same id also has a folder that says
+    so, or the repeat is wanted and other folders say that they are the repeat: then plain names are the
+    first visit. Of several arrays the first complete one counts. Hidden and foreign folders (logs,
+    scripts, derivatives) and names of another kind are passed over.
     """
     spelled: dict[str, set[str]] = defaultdict(set)
     stated: dict[str, list[tuple[int, str]]] = defaultdict(list)
@@ -61,7 +72,7 @@ def list_folders(
         if is_foreign(os.path.basename(path)):
             passed["foreign folder# passed over (hidden, logs, derivatives ...)"] += 1
             continue
-        if not (name := NAME.fullmatch(os.path.basename(path).strip())):
+        if not (name := FOLDER_NAME.fullmatch(os.path.basename(path).strip())):
             passed["folder# not named as a participant's"] += 1
             continue
         spelled[canonical_id(name["id"])].add(spelled_id(name["id"]))

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import BMI
 from cmrdata.cohorts.reading.cells import Reader, Reading, day_first
 from cmrdata.cohorts.ukbb.cells import Cells, People, read_texts, report_rows, scalar
 from cmrdata.cohorts.ukbb.columns import (
@@ -23,23 +24,25 @@ from cmrdata.cohorts.ukbb.columns import (
     field_name,
 )
 from cmrdata.cohorts.ukbb.diagnoses import Array, array_of, undated
-from cmrdata.subjects import BMI_RANGE, bmi_of
+from cmrdata.subjects import bmi_of
 
+# weight and height, best first
 WEIGHED = (
     ("21002", "50"),
     ("21002", "12144"),
     ("12143", "50"),
     ("12143", "12144"),
-)  # weight and height, best first
+)
 DAY = 15  # of the month of birth; the table withholds it
 AGES = (0, 120)
+# field -> type of its values; those of other fields are floats
 DTYPES = {
     "31": object,
     "54": object,
     "21000": object,
     VISIT: "datetime64[D]",
     "40000": "datetime64[D]",
-}  # else float
+}
 
 
 class Fields:
@@ -81,11 +84,11 @@ class Fields:
             for part, readings in self.read[field]:
                 self._account(part, readings, field)
         if (field, at) not in self.known:
-            found = scalar(self.read[field], at, people=self.count, dtype=DTYPES.get(field, float))
+            value = scalar(self.read[field], at, people=self.count, dtype=DTYPES.get(field, float))
             before = self.unclear.get(field, np.zeros(self.count, bool))
-            self.unclear[field] = before | found.odd | found.differs
-            self.differing[field] += int(found.differs.sum())
-            self.known[field, at] = found.values
+            self.unclear[field] = before | value.odd | value.differs
+            self.differing[field] += int(value.differs.sum())
+            self.known[field, at] = value.values
         return self.known[field, at]
 
     def array(self, field: str, read: Reader | None = None) -> list[Array]:
@@ -94,22 +97,22 @@ class Fields:
         Without `read` they are dates or years, UNDATED where something is written and can't be
         used.
         """
-        found = []
+        arrays = []
         for part in self.cells.get(field, ()):
             reader = read or self.readers[part.table][field]
-            shown = array_of(part, reader)
-            self._account(part, shown.readings, field)
-            found.append(
-                shown if read else array_of(part, undated(reader, answers=field not in DATES))
+            array = array_of(part, reader)
+            self._account(part, array.readings, field)
+            arrays.append(
+                array if read else array_of(part, undated(reader, answers=field not in DATES))
             )
-        return found
+        return arrays
 
     def has_row(self, field: str) -> np.ndarray:
         """Who has a row in a file with the field."""
-        found = np.zeros(self.count, bool)
+        present = np.zeros(self.count, bool)
         for table in {part.table for part in self.cells.get(field, ())}:
-            found |= self.people.present[table]
-        return found
+            present |= self.people.present[table]
+        return present
 
     def instances(self, field: str) -> list[int]:
         return sorted(
@@ -139,7 +142,8 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
     """What is known of people besides diagnoses; each array is (people,)."""
 
     def weighed(weight: str, height: str) -> np.ndarray:
-        return bmi_of(pd.Series(fields.value(weight)), pd.Series(fields.value(height))).to_numpy()
+        kilograms, metres = (pd.Series(fields.value(name)) for name in (weight, height))
+        return np.asarray(bmi_of(kilograms, metres))
 
     visit = fields.value(VISIT)
     age, age_flags = _age(
@@ -166,11 +170,11 @@ def person(fields: Fields) -> dict[str, np.ndarray]:
         "ethnicity": ethnicity,
         "townsend": townsend,
         "visit": visit,
-        "table_flags": joined([age_flags, bmi_flags], fields.count),
+        "table_flags": joined_words([age_flags, bmi_flags], fields.count),
     }
 
 
-def joined(words: Sequence[np.ndarray], count: int) -> np.ndarray:
+def joined_words(words: Sequence[np.ndarray], count: int) -> np.ndarray:
     """The words of each row that are not empty, joined by ";"."""
     rows = zip(*words, strict=True) if words else [()] * count
     return np.array([";".join(filter(None, row)) for row in rows], object)
@@ -202,6 +206,6 @@ def _age(
 def _first_plausible(candidates: Sequence[tuple[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """The first BMI of each person that a person can have, and the name of the candidate it is
     from."""
-    plausible = [(bmi >= BMI_RANGE[0]) & (bmi <= BMI_RANGE[1]) for _, bmi in candidates]
+    plausible = [(bmi >= BMI.bounds[0]) & (bmi <= BMI.bounds[1]) for _, bmi in candidates]
     bmi = np.select(plausible, [bmi for _, bmi in candidates], np.nan)
     return bmi, np.select(plausible, [name for name, _ in candidates], "")

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from cmrdata.cohorts.reading.cells import clean, date_reader, day_first, read_category
-from cmrdata.cohorts.reading.column_report import counted, shown_name
+from cmrdata.cohorts.reading.column_report import cell_counts, shown_name
 from cmrdata.cohorts.reading.file_kinds import table_paths
 from cmrdata.cohorts.reading.ids import QUOTES, UnclearId, id_patterns, spelled_id, without_zeros
 from cmrdata.cohorts.reading.table_files import TableFile, open_table, read_blocks
@@ -19,9 +19,11 @@ from cmrdata.cohorts.ukbb.codes import read_code
 from cmrdata.cohorts.ukbb.columns import ID, ID_NAMES, parse_column
 from cmrdata.cohorts.ukbb.diagnoses import Evidence, marked
 
-LEVELS = ("all", "main", "secondary")
-MAIN, FURTHER = ("1", "main", "primary"), ("2", "3", "secondary", "external", "external cause")
-COLUMNS = {  # what a column says: its names, the first one there counts
+DIAGNOSIS_LEVELS = ("all", "main", "secondary")
+# how files call a level
+MAIN_LEVELS = ("1", "main", "primary")
+FURTHER_LEVELS = ("2", "3", "secondary", "external", "external cause")
+RECORD_COLUMNS = {  # what a column says: its names, the first one there counts
     "code": ("diag_icd10", "icd10", "icd10_code", "code"),
     "date": ("epistart", "admidate", "date", "event_dt", "event_date", "diagnosis_date"),
     "level": ("level", "diag_level"),
@@ -49,7 +51,8 @@ def record_column(name: str) -> Any:
     if plain == "eid":
         return ID
     return next(
-        ((what, names.index(plain)) for what, names in COLUMNS.items() if plain in names), None
+        ((what, names.index(plain)) for what, names in RECORD_COLUMNS.items() if plain in names),
+        None,
     )
 
 
@@ -60,16 +63,25 @@ def read_records(
     prefixes_of: Mapping[str, Sequence[str]],
     level: str = "all",
 ) -> Records:
-    """The ICD-10 diagnoses of the participants `names` (canonical ids) in record-level files.
+    """The ICD-10 diagnoses of participants in record-level files.
 
-    Each row is an event: eid, diag_icd10 (or code), and a date: epistart, where that is empty
-    admidate (or date). The date may be in another file that shares eid and ins_index (hesin beside
-    hesin_diag). With `level` main or secondary only such diagnoses count, and whoever has another
-    one that would have counted is unclear. Rows without any code but an ICD-9 one are another
-    coding's. Raises ValueError and FileNotFoundError naming cohort.diagnoses.
+    Args:
+        given: path, list of paths or pattern of the files. Each row is an event: eid, diag_icd10 (or
+            code), and a date: epistart, where that is empty admidate (or date). The date may be in
+            another file that shares eid and ins_index (hesin beside hesin_diag).
+        names: canonical ids of the participants.
+        prefixes_of: group of codes -> beginnings of the codes in it.
+        level: "all"; with "main" or "secondary" only such diagnoses count, and whoever has another one
+            that would have counted is unclear.
+
+    Returns:
+        What the records say. Rows without any code but an ICD-9 one are another coding's.
+
+    Raises:
+        ValueError and FileNotFoundError, naming cohort.diagnoses.
     """
-    if level not in LEVELS:
-        raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
+    if level not in DIAGNOSIS_LEVELS:
+        raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(DIAGNOSIS_LEVELS)}")
     tables = [
         open_table(
             path, setting="cohort.diagnoses", known=record_column, identifier=ID, id_names=ID_NAMES
@@ -98,7 +110,8 @@ class _Column(NamedTuple):
 
     def mapped(self, read: Callable[[str], Any], dtype: Any) -> np.ndarray:
         """`read` of the text of each row."""
-        return np.array([read(word) for word in self.words] or [None], dtype)[self.place]
+        values = np.array([read(word) for word in self.words] or [None], dtype)
+        return values.take(self.place)
 
 
 class _Events(NamedTuple):
@@ -240,14 +253,14 @@ def _evidence(
         days_of.append(days)
         readers = {"date": read, "code": read_code}
         for key, column in of.columns.items():
-            counts = counted(
+            counts = cell_counts(
                 column.counts(), readers.get(key[0], read_category), rows=len(of.person)
             )
             report.append(
                 {
                     "file": table.path.name,
                     "column": shown_name(table.names[table.keys.index(key)]),
-                    "field": COLUMNS[key[0]][key[1]],
+                    "field": RECORD_COLUMNS[key[0]][key[1]],
                     "used_for": f"{key[0]} of diagnoses (records)",
                     **counts,
                 }
@@ -303,11 +316,11 @@ def _of_file(
         "a code cut short of one that counts": cuts > 0,
         "a diagnosis of another level": other & (marks > 0),
     }
-    told = (marks > 0) & ~other
+    certain = (marks > 0) & ~other
     return Evidence(
-        of.person[told],
-        marks[told],
-        when[told],
+        of.person[certain],
+        marks[certain],
+        when[certain],
         unclear,
         {why: np.bincount(of.person[rows], minlength=people) > 0 for why, rows in reasons.items()},
     )
@@ -326,7 +339,7 @@ def _dated(
         return days
     when, spell = days.copy(), of.first("spell")
     rows = np.flatnonzero(wanted).tolist()
-    asked = {
+    wanted_dates = {
         (int(of.person[row]), spell.words[spell.place[row]].strip()): np.datetime64("NaT")
         for row in rows
     }
@@ -336,10 +349,10 @@ def _dated(
             np.isin(other.person, of.person[wanted]) & ~np.isnat(theirs)
         ).tolist():
             key = (int(other.person[row]), number.words[number.place[row]].strip())
-            if key in asked and key[1]:
-                asked[key] = np.fmin(asked[key], theirs[row])
+            if key in wanted_dates and key[1]:
+                wanted_dates[key] = np.fmin(wanted_dates[key], theirs[row])
     for row in rows:
-        when[row] = asked[int(of.person[row]), spell.words[spell.place[row]].strip()]
+        when[row] = wanted_dates[int(of.person[row]), spell.words[spell.place[row]].strip()]
     return when
 
 
@@ -347,5 +360,5 @@ def _other_level(column: _Column, level: str) -> np.ndarray:
     """Which rows are not of the `level` asked for, or of none that is known."""
     if level == "all":
         return np.zeros(len(column.place), bool)
-    words = MAIN if level == "main" else FURTHER
+    words = MAIN_LEVELS if level == "main" else FURTHER_LEVELS
     return column.mapped(lambda text: re.sub(r"\.0+$", "", clean(text)).lower() not in words, bool)

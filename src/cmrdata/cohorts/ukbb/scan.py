@@ -10,14 +10,15 @@ import numpy as np
 
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.challenge import Located, about, around, assembled, still, take_all_or
-from cmrdata.slices import Scan, check_labels, check_topology, label_frames
+from cmrdata.labels import check_labels, check_topology, label_frames
+from cmrdata.slices import Scan
 from cmrdata.volumes import Volume, open_volume
 
 CINE = {"cine": "sa"}
 STILLS = {"ED image": "sa_ED", "ES image": "sa_ES"}
 NETWORK, MANUAL = "seg_sa", "label_sa"
 # in order of preference
-KINDS = {"auto": (NETWORK, MANUAL), "network": (NETWORK,), "manual": (MANUAL,)}
+SEGMENTATIONS = {"auto": (NETWORK, MANUAL), "network": (NETWORK,), "manual": (MANUAL,)}
 STEMS = (
     "sa",
     "sa_ED",
@@ -47,12 +48,12 @@ def choose_files(stems: Iterable[str], *, labels: str) -> dict[str, str]:
             "image: sa.nii.gz is missing, and sa_ED.nii.gz and sa_ES.nii.gz are not both there"
         )
     forms = []
-    for kind in KINDS[labels]:
+    for kind in SEGMENTATIONS[labels]:
         whole, two = {"labels": kind}, {"ED labels": f"{kind}_ED", "ES labels": f"{kind}_ES"}
         forms += [whole, two] if image is CINE else [two, whole]
     found = next((files for files in forms if there.issuperset(files.values())), None)
     if found is None:
-        wanted = " or ".join(f"{kind}.nii.gz" for kind in KINDS[labels])
+        wanted = " or ".join(f"{kind}.nii.gz" for kind in SEGMENTATIONS[labels])
         raise ValueError(f"labels: no {wanted}, nor ED and ES labels (cohort.labels={labels})")
     if image is STILLS or "labels" in found:
         return {**image, **found}
@@ -76,20 +77,26 @@ def read_scan(
     default_spacing: float | None = None,
     cine: int | None = None,
 ) -> Scan:
-    """The scan in the files `paths` (role of `choose_files` -> file), holding only the frames that
-    are needed.
+    """The scan of a participant, holding only the frames that are needed.
 
-    ED is frame 0. `manual`: labels of all frames were drawn, so a frame counts where LV, myocardium
-    and RV all occur, and ES is the counted frame with the smallest LV; otherwise they are a
-    network's and ES is `end_systole`. `expand` adds the neighbours in time of ED and ES, or the
-    frames of a `cine`. `mapping` is source label -> canonical label, `frames` the known number of
-    frames, and `default_spacing` (mm) stands in for a header without a usable one.
+    Args:
+        paths: role (of `choose_files`) -> file.
+        mapping: source label -> canonical label.
+        expand: whether to add the neighbours in time of ED and ES, or the frames of a `cine`.
+        manual: the labels of all frames were drawn by hand, so a frame counts where LV, myocardium and
+            RV all occur, and ES is the counted frame with the smallest LV; otherwise they are a
+            network's and ES is `end_systole`. ED is frame 0.
+        frames: of the cine, where known.
+        default_spacing: mm, for a header without a usable one.
+        cine: frames of a heartbeat that an image holds; None for ED and ES.
 
-    Flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and sa_ES, whose
-        intensities are clipped),
-    es_unplaced (the number of their ES is unknown, it is called 1), neighbours_lost (frames beside
-    ED and ES cannot be read), and those of `assembled`. Raises ValueError naming the role and the
-    reason, no path.
+    Returns:
+        The scan with flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and
+        sa_ES, whose intensities are clipped), es_unplaced (the number of their ES is unknown, it is
+        called 1), neighbours_lost (frames beside ED and ES cannot be read), and those of `assembled`.
+
+    Raises:
+        ValueError: naming the role and the reason, no path.
     """
     volumes = _open_all(paths, frames=frames, default_spacing=default_spacing)
     if "labels" in volumes:

@@ -39,10 +39,11 @@ SOURCES = {  # the fields that a source cannot do without
     "death": (DEATH_CAUSE,),
     "self_report": (ILLNESS,),
 }
-FURTHER = {
+# that it also reads
+FURTHER_FIELDS = {
     "death": (DEATH_FURTHER, DEATH_DATE),
     "self_report": (ILLNESS_YEAR, ILLNESS_AGE),
-}  # that it also reads
+}
 RECORDS = "records"  # the name of cohort.diagnoses as a source
 Prefixes = Mapping[str, Sequence[str]]  # of the codes of each group; heart failure's first
 
@@ -51,18 +52,19 @@ def evidence(source: str, fields: Fields, prefixes_of: Prefixes, *, visit: np.nd
     """What one of SOURCES says of the people. Whoever has no row where the source's codes are is
     unclear."""
     if source == "hospital":
-        found = _hospital(fields, prefixes_of)
+        elements = _hospital(fields, prefixes_of)
     elif source == "first_occurrence":
-        found = _first_occurrence(fields)
+        elements = _first_occurrence(fields)
     elif source == "death":
-        found = _death(fields, prefixes_of, visit)
+        elements = _death(fields, prefixes_of, visit)
     else:
-        found = _self_report(fields, prefixes_of, visit)
+        elements = _self_report(fields, prefixes_of, visit)
     absent = ~fields.has_row(SOURCES[source][0])
     known = prefixes_of if source in ("hospital", "death") else {HF: ("",)}
-    unclear = found.unclear | np.where(absent, every(known), 0)
-    return found._replace(
-        unclear=unclear, reasons={**found.reasons, "no row in the file with the diagnoses": absent}
+    unclear = elements.unclear | np.where(absent, every(known), 0)
+    return elements._replace(
+        unclear=unclear,
+        reasons={**elements.reasons, "no row in the file with the diagnoses": absent},
     )
 
 
@@ -123,19 +125,19 @@ def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Ev
     """
     illnesses = {group: tuple(ILLNESSES) if group == HF else () for group in prefixes_of}
     codes = elements(fields.array(ILLNESS, read_illness), people=fields.count)
-    found = of_codes(codes, None, prefixes_of=illnesses, people=fields.count)
+    illness = of_codes(codes, None, prefixes_of=illnesses, people=fields.count)
     ill = np.isin(codes.value, [k for k, code in enumerate(codes.values) if code in ILLNESSES])
     when = np.full(len(codes.person), np.datetime64("NaT"), "datetime64[D]")
-    reasons = dict(found.reasons)
+    reasons = dict(illness.reasons)
     for field in (ILLNESS_YEAR, ILLNESS_AGE):
-        told = elements(fields.array(field), people=fields.count)
+        reported_years = elements(fields.array(field), people=fields.count)
         place, reasons[f"a value of field {field} without an illness"] = partners(
-            codes, told, fields.count
+            codes, reported_years, fields.count
         )
         days = (
-            _from_years(told.values, place)
+            _from_years(reported_years.values, place)
             if field == ILLNESS_YEAR
-            else _from_ages(told.values, place, codes.person, fields)
+            else _from_ages(reported_years.values, place, codes.person, fields)
         )
         when = np.where(np.isnat(when), days, when)
     for at in fields.instances(ILLNESS):
@@ -144,15 +146,15 @@ def _self_report(fields: Fields, prefixes_of: Prefixes, visit: np.ndarray) -> Ev
             reported = np.fmin(reported, visit)
         here = codes.slot // SLOTS == at
         when[here] = np.fmin(when[here], reported[codes.person[here]])
-    unclear = found.unclear
-    for why in reasons.keys() - found.reasons.keys():
+    unclear = illness.unclear
+    for why in reasons.keys() - illness.reasons.keys():
         unclear = unclear | reasons[why].astype(int)
     return Evidence(codes.person[ill], np.ones(ill.sum(), int), when[ill], unclear, reasons)
 
 
 def _from_years(years: Sequence[object], place: np.ndarray) -> np.ndarray:
     days = [day_of_year(float(year)) if year != UNDATED else None for year in years]  # type: ignore[arg-type]
-    return np.array([*days, None], "datetime64[D]")[place]
+    return np.array([*days, None], "datetime64[D]").take(place)
 
 
 def _from_ages(

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.reading.column_report import report, shown_name
+from cmrdata.axes import CONDITIONS
+from cmrdata.cohorts.reading.column_report import columns_table, shown_name
 from cmrdata.cohorts.reading.file_kinds import decoded, table_paths
 from cmrdata.cohorts.reading.ids import QUOTES, UnclearId, canonical_id, id_pattern
 from cmrdata.cohorts.reading.table_files import TableFile, open_table
@@ -24,7 +25,7 @@ from cmrdata.cohorts.ukbb.account import (
     array_gaps,
     file_notes,
     id_rows,
-    nobody,
+    known_of_nobody,
     not_found,
     not_used,
     source_notes,
@@ -32,8 +33,8 @@ from cmrdata.cohorts.ukbb.account import (
     stop_reason,
     unknown_names,
 )
-from cmrdata.cohorts.ukbb.cells import collect
-from cmrdata.cohorts.ukbb.codes import EXCLUDING, HF, groups, prefixes
+from cmrdata.cohorts.ukbb.cells import read_cells
+from cmrdata.cohorts.ukbb.codes import EXCLUDING, HF, code_groups, prefixes
 from cmrdata.cohorts.ukbb.columns import (
     AT_VISIT,
     CODE_DATES,
@@ -45,20 +46,17 @@ from cmrdata.cohorts.ukbb.columns import (
     ILLNESS,
     VISIT,
     Key,
+    field_title,
     parse_column,
     similar,
-    title_of,
 )
 from cmrdata.cohorts.ukbb.diagnoses import Evidence, at_visit
-from cmrdata.cohorts.ukbb.people import Fields, joined, person
-from cmrdata.cohorts.ukbb.records import LEVELS, read_records
-from cmrdata.cohorts.ukbb.sources import FURTHER, RECORDS, SOURCES, evidence
-from cmrdata.subjects import CONDITIONS
+from cmrdata.cohorts.ukbb.people import Fields, joined_words, person
+from cmrdata.cohorts.ukbb.records import DIAGNOSIS_LEVELS, read_records
+from cmrdata.cohorts.ukbb.sources import FURTHER_FIELDS, RECORDS, SOURCES, evidence
 
-DIAGNOSIS = {
-    "prevalent": "hf",
-    "none": "healthy",
-}  # of a state; who got it later or at an unknown time has none
+# state -> diagnosis; who got it later or at an unknown time has none
+STATE_DIAGNOSES = {"prevalent": "hf", "none": "healthy"}
 BLANK = " \t\r\n\x00\x1a,;|\"'\ufeff\u00a0"  # a line of these alone is empty
 PEOPLE_COLUMNS = (
     "sex",
@@ -81,7 +79,7 @@ class Table(NamedTuple):
     """What the tables say of the participants, and what in them was understood."""
 
     people: pd.DataFrame  # a row per participant, indexed by canonical id; PEOPLE_COLUMNS
-    columns: pd.DataFrame  # as `column_report.report`
+    columns: pd.DataFrame  # as `column_report.columns_table`
     notes: list[str]
     everyone: frozenset[str]  # canonical ids in the tables, wanted or not
     stop: str  # why these people must not be used; empty where they may
@@ -136,26 +134,26 @@ def read_people(
     Raises:
         FileNotFoundError and ValueError, naming a setting, field or line and no participant.
     """
-    wanted = groups(codes, without=without, conditions=conditions)
-    asked = _sources(source, codes=codes, records=diagnoses is not None)
-    if level not in LEVELS:
-        raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(LEVELS)}")
+    wanted = code_groups(codes, without=without, conditions=conditions)
+    chosen = _sources(source, codes=codes, records=diagnoses is not None)
+    if level not in DIAGNOSIS_LEVELS:
+        raise ValueError(f"cohort.level is {level!r}; it takes {', '.join(DIAGNOSIS_LEVELS)}")
     tables = [
         open_table(
             path, setting="cohort.table", known=parse_column, identifier=ID, id_names=ID_NAMES
         )
         for path in table_paths(given, setting="cohort.table")
     ]
-    look = _looked_into(asked, tables, records=diagnoses is not None, others=len(wanted) > 1)
-    sought = {field for name in look for field in (*SOURCES[name], *FURTHER.get(name, ()))}
-    people, cells = collect(
+    look = _looked_into(chosen, tables, records=diagnoses is not None, others=len(wanted) > 1)
+    sought = {field for name in look for field in (*SOURCES[name], *FURTHER_FIELDS.get(name, ()))}
+    people, cells = read_cells(
         tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids
     )
     fields = Fields(people, cells, instance=instance)
     facts = person(fields)
     said = {}
     for name in look:
-        prefixes_of = {**wanted, HF: wanted[HF] if name in asked else ()}
+        prefixes_of = {**wanted, HF: wanted[HF] if name in chosen else ()}
         said[name] = evidence(name, fields, prefixes_of, visit=facts["visit"])
     rows, notes = [*id_rows(tables, people), *fields.report], file_notes(tables, people, fields)
     if diagnoses is not None:
@@ -171,13 +169,13 @@ def read_people(
     ).set_axis(pd.Index(people.names, name="id", dtype=object))
     missing = [
         *not_found(tables, fields, instance),
-        *sources_not_found(asked, look),
+        *sources_not_found(chosen, look),
         *not_used(tables, sought & fields.cells.keys()),
         *array_gaps(fields),
     ]
-    notes += [*nobody(table), *source_notes(said, table)]
+    notes += [*known_of_nobody(table), *source_notes(said, table)]
     stop = stop_reason(table, said, fields, instance=instance, tolerated=tolerated)
-    return Table(table, report([*rows, *missing]), notes, frozenset(people.everyone), stop)
+    return Table(table, columns_table([*rows, *missing]), notes, frozenset(people.everyone), stop)
 
 
 def read_exclusions(path: str | Path) -> frozenset[str]:
@@ -210,21 +208,21 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
             raise ValueError(
                 f"cohort.exclude={path}: its first column has no name, as row numbers have none; name the ids eid"
             )
-    found = set()
+    identifiers = set()
     for number, line, row in rows:
         if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
             raise ValueError(
                 f"cohort.exclude={path}: an id has thousands separators; write ids as they are in the table"
             )
         cell = row[place] if len(row) > place else ""
-        found.add(name := _withdrawn_id(cell, where=f"cohort.exclude={path}", number=number))
+        identifiers.add(name := _withdrawn_id(cell, where=f"cohort.exclude={path}", number=number))
         others = row[max(width, place + 1) :]
         if name and any(id_pattern(other) == id_pattern(name) for other in others):
             raise ValueError(
                 f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; write one id in each "
                 "line, or a header that names the ids eid"
             )
-    return frozenset(found) - {""}
+    return frozenset(identifiers) - {""}
 
 
 def _cells_of(line: str, delimiter: str) -> list[str]:
@@ -268,20 +266,20 @@ def _sources(
     source: str | Sequence[str], *, codes: str | Sequence[str], records: bool
 ) -> list[str]:
     """The sources asked for, each once. Raises ValueError naming the setting."""
-    asked = list(dict.fromkeys([source] if isinstance(source, str) else source))
-    if not asked or not set(asked) <= set(SOURCES):
+    chosen = list(dict.fromkeys([source] if isinstance(source, str) else source))
+    if not chosen or not set(chosen) <= set(SOURCES):
         raise ValueError(f"source is {source!r}; give one or several of {', '.join(SOURCES)}")
     hf, narrow = prefixes(codes), prefixes("narrow")
-    if asked == ["first_occurrence"] and not records and hf != narrow:
+    if chosen == ["first_occurrence"] and not records and hf != narrow:
         raise ValueError(
             f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give codes=narrow or further "
             "sources, as in source=[hospital,first_occurrence]"
         )
-    if "first_occurrence" in asked and not set(narrow) <= set(hf):
+    if "first_occurrence" in chosen and not set(narrow) <= set(hf):
         raise ValueError(
             f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} without I50; leave out either"
         )
-    return asked
+    return chosen
 
 
 def _looked_into(
@@ -292,14 +290,14 @@ def _looked_into(
 
     Raises ValueError naming a field when there is none, or codes without their dates.
     """
-    every = {field for name in SOURCES for field in (*SOURCES[name], *FURTHER.get(name, ()))}
+    every = {field for name in SOURCES for field in (*SOURCES[name], *FURTHER_FIELDS.get(name, ()))}
     keys = [key for table in tables for key in table.keys if key]
     there = {key[0] for key in keys if _is_used(key, every, instance=0)}  # type: ignore[arg-type, index]
-    found = [name for name in asked if set(SOURCES[name]) <= there]
+    complete = [name for name in asked if set(SOURCES[name]) <= there]
     needed: set[str] = set()
     if others and not records:
         needed |= set(SOURCES["hospital"])
-    if not found and not records:
+    if not complete and not records:
         needed |= set(SOURCES[asked[0]])
     if "hospital" in asked and there & set(SOURCES["hospital"]):
         needed |= set(SOURCES["hospital"])
@@ -307,11 +305,15 @@ def _looked_into(
         named = similar(field, unknown_names(tables))
         raise ValueError(
             f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
-            f"({title_of(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
-            f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {title_of(field)!r}"
+            f"({field_title(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
+            f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {field_title(field)!r}"
             + (f"; is it the column {shown_name(named)!r}, then rename that" if named else "")
         )
-    return [*found, "hospital"] if others and not records and "hospital" not in found else found
+    return (
+        [*complete, "hospital"]
+        if others and not records and "hospital" not in complete
+        else complete
+    )
 
 
 def _is_used(key: Key, sought: Collection[str], instance: int) -> bool:
@@ -338,16 +340,16 @@ def _illness(
         return at_visit(row[mine], when[mine], visit, unclear >> bit & 1 == 1)
 
     state, first = of_group(0)
-    diagnosis = np.array([DIAGNOSIS.get(one) for one in state], object)
+    diagnosis = np.array([STATE_DIAGNOSES.get(one) for one in state], object)
     if EXCLUDING in names:
         bit = names.index(EXCLUDING)
         diagnosis[row[mark >> bit & 1 == 1]] = None
         diagnosis[unclear >> bit & 1 == 1] = None
     had, flags = [], [facts["table_flags"]]
     for name in (name for name in CONDITIONS if name in names):
-        found, _ = of_group(names.index(name))
-        had.append(np.where(found == "prevalent", name, ""))
-        flags.append(np.where(found == "unknown", f"{name}_unclear", ""))
+        states, _ = of_group(names.index(name))
+        had.append(np.where(states == "prevalent", name, ""))
+        flags.append(np.where(states == "unknown", f"{name}_unclear", ""))
     by = []
     for name, of in said.items():
         early = (of.mark & 1 == 1) & (of.when <= visit[of.person])
@@ -358,13 +360,13 @@ def _illness(
                 "",
             )
         )
-    sources = joined(by, len(visit))
+    sources = joined_words(by, len(visit))
     sources[sources == ""] = None
     return {
         "state": state,
         "diagnosis": diagnosis,
         "first": first,
-        "conditions": joined(had, len(visit)),
+        "conditions": joined_words(had, len(visit)),
         "case_sources": sources,
-        "table_flags": joined(flags, len(visit)),
+        "table_flags": joined_words(flags, len(visit)),
     }

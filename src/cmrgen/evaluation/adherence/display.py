@@ -1,8 +1,9 @@
-"""Adherence and diversity as pictures: pure functions of tables, in the colours and words of
-cmrstudy.figures."""
+"""How adherence, contraction and diversity look: tables with a value and its interval in a cell, and
+figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import matplotlib
@@ -11,24 +12,204 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmrstudy.figures import COLOURS, GREY, INK, STYLE, TITLES, WORDS, coloured, image_grid, matrix
+from cmrdata.axes import name_of, title_of
+from cmrgen.evaluation.adherence.scores import Scores, asked_by
+from cmrstudy.figures import COLOURS, GREY, INK, STYLE, coloured, image_grid, matrix
+from cmrstudy.figures import WIDTH as FULL_WIDTH
+from cmrstudy.intervals import MIN_COUNT
+from cmrstudy.report import Shown, number
 
 WIDTH = 5.4  # inches: a phone shows these figures at two thirds of their size
 # colour and mark of each kind of images
-SIDES = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}
-METRICS = {
-    "dice": "Dice",
-    "sex_accuracy": "Sex as asked",
-    "age_accuracy": "Age band as asked",
-    "bmi_accuracy": "BMI band as asked",
-    "diagnosis_accuracy": "Diagnosis as asked",
-}
-CONDITIONS = {0: "Healthy", 1: "Diseased"}
+MARKS = {"real": (COLOURS[0], "o"), "synthetic": (COLOURS[5], "D")}
+SIDES = ("synthetic", "real")  # in the order of a table
+GROUP = "Group"  # the column of full groups
 HEARTS = {"healthy": COLOURS[2], "diseased": COLOURS[3]}
 BRIGHTER = 3  # times that the map of sd is shown brighter than it is
 
 
-def by_band(table: pd.DataFrame) -> Figure:
+def adherence_cells(scores: Scores, groups: pd.DataFrame) -> Shown:
+    """`adherence_table` with the intervals that all images have in `by_group`."""
+    table = scores.table
+    whole = groups[groups.axis == "all"].set_index("metric").reindex(table.metric)
+    frame = pd.DataFrame({"what": [metric_name(metric) for metric in table.metric]})
+    for side in SIDES:
+        ends = whole[f"{side}_low"], whole[f"{side}_high"]
+        frame[side] = [number(*values) for values in zip(table[side], *ends, strict=True)]
+    frame["shuffled"] = [number(value) for value in table.shuffled]
+    frame["n"], frame["n real"] = table.n.to_numpy(), whole.real_n.fillna(0).astype(int).to_numpy()
+    return Shown(
+        frame,
+        "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]",
+        scores.warnings,
+    )
+
+
+def detail_cells(detail: pd.DataFrame) -> Shown:
+    """`adherence_detail` with mean ± sd in a cell."""
+    frame = detail[["structure", "phase"]].copy()
+    for side in (*SIDES, "shuffled"):
+        frame[side] = [
+            "n/a" if mean != mean else f"{mean:.3f}" if sd != sd else f"{mean:.3f} ± {sd:.3f}"
+            for mean, sd in zip(detail[side], detail[f"{side}_sd"], strict=True)
+        ]
+    frame = frame.assign(**{"n": detail.synthetic_n, "n real": detail.real_n})
+    return Shown(frame, "Dice per structure and phase, mean ± sd over images")
+
+
+def band_cells(groups: pd.DataFrame) -> Shown:
+    """The bands of `by_group`: a row per band and kind of images, a column per metric."""
+    return Shown(
+        _subgroup_cells(groups[groups.axis != "group"]),
+        "Adherence per band: Dice and share seen as asked [95 % interval]",
+    )
+
+
+def group_cells(groups: pd.DataFrame) -> Shown:
+    """The full groups of `by_group`, as `band_cells`."""
+    frame = _subgroup_cells(groups[groups.axis == "group"])
+    few = frame[frame["n (subjects)"].str.endswith("few")][GROUP].nunique()
+    note = (
+        f"{few} of {frame[GROUP].nunique()} groups rest on fewer than {MIN_COUNT} subjects "
+        "in real or synthetic images (marked few): their numbers are only a hint."
+    )
+    return Shown(frame, "Adherence per full group [95 % interval]", [note] if few else [])
+
+
+def _subgroup_cells(groups: pd.DataFrame) -> pd.DataFrame:
+    """A row per subgroup and kind of images, a column per metric; counts of the Dice, "few" beside
+    too small ones."""
+    rows = []
+    key: Any
+    for key, subgroup_rows in groups.groupby(["axis", "subgroup"], sort=False):
+        axis, subgroup = key
+        metrics = subgroup_rows.set_index("metric")
+        for side in SIDES:
+            first = metrics.iloc[0]
+            few = ", few" if first[f"{side}_subjects"] < MIN_COUNT else ""
+            count = f"{first[f'{side}_n']:,} ({first[f'{side}_subjects']:,}){few}"
+            cells = {
+                metric_name(metric): _interval(row, side, form=".2f")
+                for metric, row in zip(
+                    subgroup_rows.metric, metrics.to_dict("records"), strict=True
+                )
+            }
+            name = {GROUP: subgroup} if axis == "group" else {"images of": named(axis, subgroup)}
+            rows.append({**name, "kind": side, "n (subjects)": count, **cells})
+    return pd.DataFrame(rows)
+
+
+def confusion_cells(counts: pd.DataFrame) -> Shown:
+    """`confusion_counts` with all that is seen where a value was asked for in one cell."""
+    rows = []
+    key: Any
+    for key, values in counts.groupby(["axis", "asked", "images"], sort=False):
+        axis, asked, side = key
+        known = values[values.n > 0]
+        shares = [
+            f"{name_of(axis, value, short=True)} {100 * share:.0f} %"
+            for value, share in zip(known.seen, known.share, strict=True)
+        ]
+        rows.append(
+            {
+                "asked for": f"{title_of(axis)}: {name_of(axis, asked, short=True)}",
+                "images": side,
+                "n": int(values.n.iloc[0]),
+                "seen": ", ".join(shares) or "n/a",
+            }
+        )
+    frame = pd.DataFrame(rows, columns=["asked for", "images", "n", "seen"])
+    return Shown(frame, "What is seen where an attribute was asked for: share of images")
+
+
+def agreement_cells(scores: Scores) -> Shown:
+    """`agreement` with each value and its interval in a cell."""
+    columns = {"bias": "bias", "lower": "lower limit", "upper": "upper limit"}
+    frame = pd.DataFrame(
+        [
+            {
+                "images": row["images"],
+                "hearts": row["hearts"],
+                "n (subjects)": f"{row['n']:,} ({row['subjects']:,})",
+                "mask": number(row["mask"], form=".1f"),
+                "segmented": number(row["segmented"], form=".1f"),
+                **{title: _interval(row, column, form=".1f") for column, title in columns.items()},
+            }
+            for row in scores.table.to_dict("records")
+        ]
+    )
+    return Shown(
+        frame,
+        "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]",
+        scores.warnings,
+    )
+
+
+def diversity_cells(scores: Scores) -> Shown:
+    """`diversity_table` with each value and its interval in a cell."""
+    frame = pd.DataFrame(
+        [
+            {
+                "images": row["images"],
+                "share": row["kind"],
+                "bundles": row["bundles"],
+                "pairs": row["pairs"],
+                "distance": _interval(row, "distance", form=".2f"),
+                "pixel sd": _interval(row, "pixel_sd", form=".1f"),
+            }
+            for row in scores.table.to_dict("records")
+        ]
+    )
+    return Shown(
+        frame,
+        "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]",
+        scores.warnings,
+    )
+
+
+def _interval(row: Mapping[Any, Any], column: str, *, form: str) -> str:
+    return number(*(row[f"{column}{end}"] for end in ("", "_low", "_high")), form=form)
+
+
+def adherence_bars(table: pd.DataFrame, groups: pd.DataFrame) -> Figure:
+    """`adherence_table` as bars, the synthetic images between their two references; whiskers: the
+    intervals that all images have in `by_group`."""
+    ends = [f"{side}_{end}" for side in MARKS for end in ("low", "high")]
+    table = table.join(groups[groups.axis == "all"].set_index("metric")[ends], on="metric")
+    colours = {"real": COLOURS[0], "synthetic": COLOURS[1], "shuffled": GREY}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(FULL_WIDTH, 1.1 + 0.8 * len(table)), layout="constrained")
+        panel = figure.subplots()
+        for k, (column, colour) in enumerate(colours.items()):
+            places = np.arange(len(table)) + (k - 1) * 0.26
+            panel.barh(places, table[column], 0.24, color=colour, label=column)
+            right = table[column]
+            if column in MARKS:
+                low, high = table[f"{column}_low"], table[f"{column}_high"]
+                panel.hlines(places, low, high, color=INK, linewidth=1.2)
+                right = high.fillna(right)
+            for y, value, end in zip(places, table[column], right, strict=True):
+                if not np.isnan(value):
+                    panel.text(end + 0.01, y, f"{value:.2f}", va="center", fontsize=9)
+        for y in np.flatnonzero(table.synthetic.isna()):
+            panel.text(0.01, float(y), "not known in this cohort", va="center", fontsize=10)
+        names = [
+            metric.replace("_", " ").replace("bmi", "BMI").replace("dice", "Dice")
+            for metric in table.metric
+        ]
+        panel.set_yticks(
+            np.arange(len(table)),
+            [f"{name}\nn = {n:,}" for name, n in zip(names, table.n, strict=True)],
+        )
+        panel.set_ylim(len(table) - 0.5, -0.5)
+        panel.set_xlim(0, 1.08)
+        panel.set_xticks(np.arange(0, 1.1, 0.2))
+        panel.tick_params(left=False)
+        figure.legend(loc="outside upper left", ncols=3, frameon=False)
+    return figure
+
+
+def band_figure(table: pd.DataFrame) -> Figure:
     """Dice and accuracies of all images and of each band: columns axis, subgroup, metric, then
     value, _low and _high of real and synthetic. Rows of full groups are left out."""
     table = table[table.axis != "group"]
@@ -44,7 +225,7 @@ def by_band(table: pd.DataFrame) -> Figure:
         panels = figure.subplots(lines, 2, squeeze=False, sharey=True).ravel()
         for panel, metric in zip(panels, metrics, strict=False):
             part = table[table.metric == metric].set_index(["axis", "subgroup"]).reindex(rows)
-            for k, (side, (colour, mark)) in enumerate(SIDES.items()):
+            for k, (side, (colour, mark)) in enumerate(MARKS.items()):
                 places = np.arange(len(rows)) + (k - 0.5) * 0.34
                 panel.hlines(
                     places, part[f"{side}_low"], part[f"{side}_high"], color=colour, linewidth=2
@@ -54,7 +235,7 @@ def by_band(table: pd.DataFrame) -> Figure:
                 )
             ends = part[["real_low", "real", "synthetic_low", "synthetic"]].min().min()
             panel.set_xlim(min(0.5, np.floor(10 * ends) / 10) if ends == ends else 0, 1.01)
-            panel.set_title(METRICS[metric], fontsize=11, loc="left", fontweight="bold")
+            panel.set_title(_heading(metric), fontsize=11, loc="left", fontweight="bold")
             panel.set_yticks(np.arange(len(rows)), [named(*row) for row in rows])
             panel.set_ylim(len(rows) - 0.5, -0.5)
             panel.tick_params(left=False)
@@ -70,7 +251,7 @@ def by_band(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def confusion(table: pd.DataFrame) -> Figure:
+def confusion_figure(table: pd.DataFrame) -> Figure:
     """What is seen (columns) where what is asked (rows), per axis and kind of images; cells: share
     of the row and count."""
     axes = list(dict.fromkeys(table.axis))
@@ -85,7 +266,7 @@ def confusion(table: pd.DataFrame) -> Figure:
             panels[0, 0].set_axis_off()
             panels[0, 1].set_axis_off()
         for line, axis in zip(panels, axes, strict=False):
-            for panel, side in zip(line, SIDES, strict=True):
+            for panel, side in zip(line, MARKS, strict=True):
                 part = table[(table.axis == axis) & (table.images == side)]
                 asked, seen = list(dict.fromkeys(part.asked)), list(dict.fromkeys(part.seen))
                 counts = (
@@ -96,11 +277,11 @@ def confusion(table: pd.DataFrame) -> Figure:
                 matrix(
                     panel,
                     counts,
-                    [named(axis, value) for value in asked],
-                    [_short(named(axis, value)) for value in seen],
+                    [name_of(axis, value) for value in asked],
+                    [_wrapped(name_of(axis, value, short=True)) for value in seen],
                 )
                 panel.set_title(
-                    f"{TITLES[axis].split(' (')[0]}, {side}",
+                    f"{title_of(axis)}, {side}",
                     fontsize=10,
                     loc="left",
                     fontweight="bold",
@@ -156,51 +337,21 @@ def bland_altman(pairs: dict[str, pd.DataFrame], table: pd.DataFrame, *, unit: s
     return figure
 
 
-def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) -> Figure:
+def diversity_figure(table: pd.DataFrame, spreads: dict[tuple[str, str], pd.DataFrame]) -> Figure:
     """Distance and pixel sd between images that share something: means with intervals, a dot per
     bundle of images."""
+    titles = {
+        "distance": "distance (domain backbone)",
+        "pixel_sd": "pixel sd (grey values)",
+    }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 1.0 + 2 * (0.6 + 0.5 * len(table))), layout="constrained")
         panels = figure.subplots(2, 1)
-        for panel, column, name in zip(
-            panels,
-            ("distance", "pixel_sd"),
-            ("distance (domain backbone)", "pixel sd (grey values)"),
-            strict=True,
-        ):
+        for panel, (column, title) in zip(panels, titles.items(), strict=True):
             for y, row in enumerate(table.to_dict("records")):
-                colour, mark = SIDES[row["images"]]
-                part = spread[row["images"], row["kind"]]
-                dots = part.distance if column == "distance" else np.sqrt(part.variance)
-                panel.plot(
-                    dots,
-                    y + np.linspace(-0.22, 0.22, len(dots)),
-                    ".",
-                    color=colour,
-                    alpha=0.25,
-                    markersize=4,
-                    rasterized=True,
-                )
-                panel.hlines(
-                    y,
-                    row[f"{column}_low"],
-                    row[f"{column}_high"],
-                    color=INK,
-                    linewidth=2.5,
-                    zorder=3,
-                )
-                panel.plot(
-                    row[column], y, mark, color=colour, markeredgecolor=INK, markersize=8, zorder=4
-                )
-                if not row["bundles"]:
-                    panel.text(
-                        0.01,
-                        y,
-                        "nothing to compare",
-                        va="center",
-                        fontsize=9,
-                        transform=panel.get_yaxis_transform(),
-                    )
+                bundles = spreads[row["images"], row["kind"]]
+                dots = bundles.distance if column == "distance" else np.sqrt(bundles.variance)
+                _dots_and_mean(panel, y, row, column, dots)
             names = [
                 f"{side}: {kind.replace(', ', chr(10))}\nn = {n:,}"
                 for side, kind, n in zip(table.images, table.kind, table.bundles, strict=True)
@@ -208,16 +359,38 @@ def diversity(table: pd.DataFrame, spread: dict[tuple[str, str], pd.DataFrame]) 
             panel.set_yticks(np.arange(len(table)), names, fontsize=9)
             panel.set_ylim(len(table) - 0.5, -0.5)
             panel.set_xlim(left=0)
-            panel.set_xlabel(name)
+            panel.set_xlabel(title)
             panel.tick_params(left=False)
     return figure
+
+
+def _dots_and_mean(
+    panel: Axes, y: int, row: Mapping[Any, Any], column: str, dots: pd.Series
+) -> None:
+    """A line of `diversity_figure`."""
+    colour, mark = MARKS[row["images"]]
+    panel.plot(
+        dots,
+        y + np.linspace(-0.22, 0.22, len(dots)),
+        ".",
+        color=colour,
+        alpha=0.25,
+        markersize=4,
+        rasterized=True,
+    )
+    low, high = row[f"{column}_low"], row[f"{column}_high"]
+    panel.hlines(y, low, high, color=INK, linewidth=2.5, zorder=3)
+    panel.plot(row[column], y, mark, color=colour, markeredgecolor=INK, markersize=8, zorder=4)
+    if not row["bundles"]:
+        axes = panel.get_yaxis_transform()
+        panel.text(0.01, y, "nothing to compare", va="center", fontsize=9, transform=axes)
 
 
 def seed_spread(images: np.ndarray, mask: np.ndarray) -> Figure:
     """Mask, per-pixel mean and sd of images (n, 2, P, P) drawn from it with n seeds, for ED and
     ES."""
     mean, sd = images.mean(0), images.astype(np.float32).std(0, ddof=1)
-    shown = [
+    rows = [
         [
             coloured(mask[p]),
             mean[p].round().astype(np.uint8),
@@ -227,7 +400,7 @@ def seed_spread(images: np.ndarray, mask: np.ndarray) -> Figure:
     ]
     white = 255 // BRIGHTER
     return image_grid(
-        shown, ["ED", "ES"], ["mask", f"mean of {len(images)}", f"sd (white: {white})"]
+        rows, ["ED", "ES"], ["mask", f"mean of {len(images)}", f"sd (white: {white})"]
     )
 
 
@@ -255,19 +428,22 @@ def _limits(panel: Axes, row: Any, *, reach: float) -> None:
             )
 
 
-def _short(name: str) -> str:
-    return name.removeprefix("Age ").replace("Overweight", "Over-\nweight")
+def metric_name(metric: str) -> str:
+    """ "Dice", or what an accuracy is of: "age band"."""
+    axis = asked_by(metric)
+    return axis.phrase if axis else metric.capitalize()
+
+
+def _heading(metric: str) -> str:
+    """ "Dice", "Age band as asked"."""
+    axis = asked_by(metric)
+    return f"{axis.phrase[0].upper()}{axis.phrase[1:]} as asked" if axis else metric.capitalize()
+
+
+def _wrapped(name: str) -> str:
+    return name.replace("Overweight", "Over-\nweight")
 
 
 def named(axis: str, value: Any) -> str:
-    """ "Age 70+", "Obese", "All"."""
-    if axis == "diagnosis":
-        return str(CONDITIONS.get(value, value))
-    word = WORDS.get(value, str(value))
-    return (
-        "All images"
-        if axis == "all"
-        else f"Age {word}"
-        if axis == "age_band" and word != "nothing"
-        else word
-    )
+    """ "Age > 70", "Obese", "All images"."""
+    return "All images" if axis == "all" else name_of(axis, value)

@@ -1,5 +1,5 @@
-"""The report on what images show: their masks and prompts, how the heart contracts, and how
-different images are."""
+"""What the report says of the images' content: whether they show their masks and prompts, how the
+heart contracts, and how different images are."""
 
 from __future__ import annotations
 
@@ -13,160 +13,133 @@ import pandas as pd
 
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence import contraction, display, diversity, scores
-from cmrgen.evaluation.adherence.cells import (
-    AXES,
-    PHRASES,
-    confusion_cells,
-    detail_cells,
-    subgroup_cells,
-    whiskers,
-    with_intervals,
-)
-from cmrgen.evaluation.judges import layers
-from cmrgen.evaluation.measured import Measured
+from cmrgen.evaluation.adherence.scores import JudgedImages
+from cmrgen.evaluation.judges import Evaluation, perceptual_layers
 from cmrgen.plan.repeats import per_person
 from cmrstudy import figures
-from cmrstudy.report import Section, number, write_tables
+from cmrstudy.report import Section, number, write_table
 
+HEADING = "Do the images show what they were asked to?"
 ACROSS = 3  # images in a line of Fig. 4
-Sides = tuple[scores.Seen, scores.Seen]  # held-out real images, and the set's
+Sides = tuple[JudgedImages, JudgedImages]  # held-out real images, and the set's
 
 
-def adherence_section(found: Measured, seen: Sides, *, missing: Sequence[str]) -> Section:
-    """Do the images show their masks and prompts? `missing`: groups the plan had to leave out."""
-    shown, detail = scores.adherence(*seen), scores.adherence_detail(*seen)
-    groups, counts = scores.by_group(*seen), scores.confusion(*seen)
-    wide, bands = with_intervals(shown, groups), subgroup_cells(groups[groups.axis != "group"])
-    full, cells = subgroup_cells(groups[groups.axis == "group"]), confusion_cells(counts)
+def adherence_sections(
+    evaluation: Evaluation, *, missing: Sequence[str], seed: int
+) -> list[Section]:
+    """What the images show, how hearts contract in them, how different they are.
+
+    Args:
+        evaluation: the set and its cohort.
+        missing: groups without an image, which the plan had to leave out.
+        seed: of the images that are compared with each other.
+    """
+    count = len(evaluation.synthetic_set.index)
+    if count < 2:
+        warning = (
+            f"{evaluation.synthetic_set.folder} holds {count} images; adherence, contraction and "
+            "diversity need 2."
+        )
+        return [Section(HEADING, warnings=[warning])]
+    sides = judged_sides(evaluation)
+    return [
+        adherence_section(evaluation, sides, missing=missing),
+        contraction_section(evaluation, sides),
+        diversity_section(evaluation, seed=seed),
+    ]
+
+
+def judged_sides(evaluation: Evaluation) -> Sides:
+    """Held-out real images and the set's, with what the judges see in them."""
+    real, synthetic = evaluation.real, evaluation.synthetic
+    held_out = evaluation.cohort.index.iloc[evaluation.held_out].reset_index(drop=True)
+    return (
+        JudgedImages(held_out, real.areas, real.predicted, real.flat),
+        JudgedImages(
+            evaluation.synthetic_set.index,
+            synthetic.areas,
+            synthetic.predicted,
+            synthetic.flat,
+            evaluation.other_rows,
+            synthetic.shuffled,
+        ),
+    )
+
+
+def adherence_section(evaluation: Evaluation, sides: Sides, *, missing: Sequence[str]) -> Section:
+    """Do the images show their masks and prompts?
+
+    Args:
+        evaluation: the set and its cohort.
+        sides: of `judged_sides`.
+        missing: groups that the plan had to leave out.
+    """
+    adherence, detail = scores.adherence_table(*sides), scores.adherence_detail(*sides)
+    groups, counts = scores.by_group(*sides), scores.confusion_counts(*sides)
     tables = []
-    for frame, table, name, caption in (
-        (
-            wide,
-            shown,
-            "adherence",
-            "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]",
-        ),
-        (
-            detail_cells(detail),
-            detail,
-            "adherence_detail",
-            "Dice per structure and phase, mean ± sd over images",
-        ),
-        (
-            bands,
-            groups,
-            "adherence_groups",
-            "Adherence per band: Dice and share seen as asked [95 % interval]",
-        ),
-        (
-            cells,
-            counts,
-            "confusion_attributes",
-            "What is seen where an attribute was asked for: share of images",
-        ),
+    for shown, name, data in (
+        (display.adherence_cells(adherence, groups), "adherence", adherence.table),
+        (display.detail_cells(detail), "adherence_detail", detail),
+        (display.band_cells(groups), "adherence_groups", groups),
+        (display.confusion_cells(counts), "confusion_attributes", counts),
     ):
-        frame.attrs["caption"] = caption
-        write_tables(table, found.folder, name, caption, display=frame)
-        tables.append(frame)
-    full.attrs["caption"] = "Adherence per full group [95 % interval]"
-    few = full[full["n (subjects)"].str.endswith("few")][AXES["group"]].nunique()
-    if few:
-        full.attrs["warnings"] = [
-            f"{few} of {full[AXES['group']].nunique()} groups rest on fewer than {scores.FEW} subjects "
-            "in real or synthetic images (marked few): their numbers are only a hint."
-        ]
-    pictures = found.folder / "figures"
-    drawn = [
+        write_table(shown, evaluation.folder, name, data=data)
+        tables.append(shown)
+    drawings = [
         (
             "Adherence beside its references",
             "fig_adherence",
-            figures.adherence_bars(whiskers(shown, groups)),
+            display.adherence_bars(adherence.table, groups),
         ),
         (
             "Adherence per band; line: 95 % interval",
             "fig_adherence_bands",
-            display.by_band(groups),
+            display.band_figure(groups),
         ),
         (
             "Attributes seen where they were asked for: share of the row (images)",
             "fig_attributes",
-            display.confusion(counts),
+            display.confusion_figure(counts),
         ),
     ]
-    left = f"{len(missing)} groups have no training subject and no synthetic image: {', '.join(missing)}."
+    left_out = f"{len(missing)} groups have no training subject and no synthetic image: {', '.join(missing)}."
     return Section(
-        "Do the images show what they were asked to?",
+        HEADING,
         [
             "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
             "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
             "Shuffled: the same images against other images' masks and prompts, so what chance gives.",
-            "A band's Dice counts images, its accuracies give every full group that both kinds of images hold equal mass. "
+            "A band's Dice counts images, its accuracies give every full group that both kinds of images hold equal weight. "
             "Intervals take images of one subject together: synthetic images that share a subject's mask are no "
             "independent evidence. A synthetic accuracy above the real one means that images show the attribute more "
             "plainly than people do.",
-            f"In this set, {per_person(found.made.index)}.",
+            f"In this set, {per_person(evaluation.synthetic_set.index)}.",
         ],
-        tables=[*tables, full],
+        tables=[*tables, display.group_cells(groups)],
         figures=[
-            (title, figures.save(figure, pictures / name)[0]) for title, name, figure in drawn
+            (title, figures.save(figure, evaluation.figures / name)[0])
+            for title, name, figure in drawings
         ],
-        warnings=[*([left] if missing else []), *scores.faults(*seen)],
-        sources=_sources(found),
-        answers=_adherence_answers(shown, groups),
+        warnings=[*([left_out] if missing else []), *scores.faults(*sides)],
+        sources=_sources(evaluation),
+        answers=_adherence_answers(adherence.table, groups),
     )
 
 
-def contraction_section(found: Measured, seen: Sides) -> Section:
+def contraction_section(evaluation: Evaluation, sides: Sides) -> Section:
     """Does the heart contract as its masks say? Bland-Altman of the LV's area change."""
-    real, synthetic = (contraction.pairs(side) for side in seen)
-    table = contraction.agreement(real, synthetic)
-    compared: list[Any] = list(table.itertuples())
-    caption = "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]"
-    shown = pd.DataFrame(
-        [
-            {
-                "images": row.images,
-                "hearts": row.hearts,
-                "n (subjects)": f"{row.n:,} ({row.subjects:,})",
-                "mask": number(row.mask, form=".1f"),
-                "segmented": number(row.segmented, form=".1f"),
-                **{
-                    name: number(
-                        *(getattr(row, f"{column}{end}") for end in ("", "_low", "_high")),
-                        form=".1f",
-                    )
-                    for column, name in (
-                        ("bias", "bias"),
-                        ("lower", "lower limit"),
-                        ("upper", "upper limit"),
-                    )
-                },
-            }
-            for row in compared
-        ]
+    real, synthetic = (contraction.area_changes(side) for side in sides)
+    agreement = contraction.agreement(real, synthetic)
+    shown = display.agreement_cells(agreement)
+    write_table(shown, evaluation.folder, "area_change", data=agreement.table)
+    figure = display.bland_altman(
+        {"real": real, "synthetic": synthetic}, agreement.table, unit="% of the area"
     )
-    shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
-    write_tables(table, found.folder, "area_change", caption, display=shown)
-    drawn = display.bland_altman(
-        {"real": real, "synthetic": synthetic}, table, unit="% of the area"
-    )
-    rows = table.set_index(["images", "hearts"])
-    answers = []
-    if not np.isnan(rows.bias["synthetic", "all"]):
-        answers.append(
-            "Left ventricles contract "
-            + "; ".join(
-                _contraction(rows, hearts)
-                for hearts in ("healthy", "diseased")
-                if rows.n["synthetic", hearts]
-            )
-            + "."
-        )
     return Section(
         "Do the hearts contract as they were asked to?",
         [
             "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at ES. It follows the "
-            "ejection fraction, which a single slice does not tell. Bias: segmented image minus mask. 95 % of images lie "
+            "ejection fraction, which a single slice cannot give. Bias: segmented image minus mask. 95 % of images lie "
             "between the limits of agreement (bias ∓ 1.96 sd) if differences are normal. Real images show what the segmenter "
             "itself adds.",
         ],
@@ -175,63 +148,37 @@ def contraction_section(found: Measured, seen: Sides) -> Section:
             (
                 "Bland-Altman: area change in the segmented image against that of the mask; solid: bias, dashed: limits of "
                 "agreement, shaded: 95 % intervals",
-                figures.save(drawn, found.folder / "figures" / "fig_area_change")[0],
+                figures.save(figure, evaluation.figures / "fig_area_change")[0],
             )
         ],
-        sources=_sources(found),
-        answers=answers,
+        sources=_sources(evaluation),
+        answers=_contraction_answers(agreement.table),
     )
 
 
-def diversity_section(found: Measured, *, seed: int) -> Section:
+def diversity_section(evaluation: Evaluation, *, seed: int) -> Section:
     """How different are images that share mask and prompt, a subject, or a group? With Fig. 3 and
     4."""
-    folder, pictures = found.made.folder / "sweep", found.folder / "figures"
+    folder = evaluation.synthetic_set.folder / "sweep"
     sweep = Store.open(folder) if (folder / "store.json").exists() else None
-    spread = diversity.measured(
-        found.cohort, found.made, sweep, partial(layers, found.networks), seed=seed
+    layers = partial(perceptual_layers, evaluation.networks)
+    spreads = diversity.spread_by_kind(
+        evaluation.cohort, evaluation.synthetic_set, sweep, layers, seed=seed
     )
-    table = diversity.diversity(spread)
-    kinds: list[Any] = list(table.itertuples())
-    caption = "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]"
-    shown = pd.DataFrame(
-        [
-            {
-                "images": row.images,
-                "share": row.kind,
-                "bundles": row.bundles,
-                "pairs": row.pairs,
-                "distance": number(row.distance, row.distance_low, row.distance_high, form=".2f"),
-                "pixel sd": number(row.pixel_sd, row.pixel_sd_low, row.pixel_sd_high, form=".1f"),
-            }
-            for row in kinds
-        ]
-    )
-    shown.attrs = {"caption": caption, "warnings": table.attrs["warnings"]}
-    write_tables(table, found.folder, "diversity", caption, display=shown)
-    drawn = [
+    differences = diversity.diversity_table(spreads)
+    shown = display.diversity_cells(differences)
+    write_table(shown, evaluation.folder, "diversity", data=differences.table)
+    figure = display.diversity_figure(differences.table, spreads)
+    pictures = [
         (
             "Differences between images: mean and 95 % interval; a dot is a bundle of images",
-            figures.save(display.diversity(table, spread), pictures / "fig_diversity")[0],
+            figures.save(figure, evaluation.figures / "fig_diversity")[0],
         )
     ]
-    warnings = (
-        []
-        if sweep is not None
-        else [
-            "There is no sweep folder beside the set, so no Fig. 3 and 4: generate.py leaves it there, keep it with the set."
-        ]
+    without_sweep = (
+        "There is no sweep folder beside the set, so no Fig. 3 and 4: generate.py leaves it there, "
+        "keep it with the set."
     )
-    if sweep is not None:
-        drawn += sweep_pictures(sweep, pictures)
-    means = table.set_index(["images", "kind"]).distance
-    other = means["synthetic", diversity.PERSONS], means["real", diversity.PERSONS]
-    answers = []
-    if not any(np.isnan(other)):
-        answers.append(
-            f"Synthetic images of different subjects of a group differ {100 * other[0] / other[1]:.0f} % as much as real ones "
-            f"do (distance {other[0]:.2f} against {other[1]:.2f} in the domain backbone)."
-        )
     return Section(
         "How different are the images?",
         [
@@ -239,81 +186,74 @@ def diversity_section(found: Measured, *, seed: int) -> Section:
             "over positions, summed over layers: LPIPS (Zhang et al. 2018) on the domain backbone, without learned weights, so "
             "it compares rows of this table only. Pixel sd: grey values (0 to 255). Images are compared within bundles: all "
             "seeds of one mask and prompt; two images of a subject from other slices or frames; two subjects of a group. "
-            f"At most {diversity.MOST} bundles of a kind are measured; real ones are of the train split.",
+            f"At most {diversity.MAX_BUNDLES} bundles of a kind are measured; real ones are of the train split.",
             "Seeds that make no difference (a distance near 0) mean that more images add nothing; synthetic subjects that "
             "differ less than real ones mean that the generator knows fewer hearts than the cohort has.",
         ],
         tables=[shown],
-        figures=drawn,
-        warnings=warnings,
-        sources=_sources(found),
-        answers=answers,
+        figures=pictures + (sweep_pictures(sweep, evaluation.figures) if sweep else []),
+        warnings=[] if sweep else [without_sweep],
+        sources=_sources(evaluation),
+        answers=_diversity_answers(differences.table),
     )
 
 
-def sweep_pictures(made: Store, pictures: Path) -> list[tuple[str, Path]]:
-    """Fig. 3 (BMI varied in the prompt), Fig. 4 (seeds varied) and what the seeds change, from
-    generate.py's sweep."""
-    written = []
-    for figure, name, title in (
-        (3, "fig3_prompt_sweep", "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"),
-        (4, "fig4_seeds", "Fig. 4: one mask and prompt, different seeds (ED)"),
-    ):
-        rows = [
-            part
-            for _, part in made.index[made.index.figure == figure].groupby("source_row", sort=False)
+def sweep_pictures(sweep: Store, folder: Path) -> list[tuple[str, Path]]:
+    """Fig. 3 (BMI varied in the prompt), Fig. 4 (seeds varied) and what the seeds change.
+
+    Args:
+        sweep: the images of generate.py's sweep; a row of figure 3 or 4 shares its source row.
+        folder: where the pictures are written.
+
+    Returns:
+        Title and file of each.
+    """
+    index, pictures = sweep.index, []
+    prompts = [rows for _, rows in index[index.figure == 3].groupby("source_row", sort=False)]
+    if prompts:
+        figure = figures.image_grid(
+            [_mask_and_images(sweep, rows) for rows in prompts],
+            [f"{rows.sex.iloc[0]}, {rows.age_band.iloc[0]}" for rows in prompts],
+            ["mask", *prompts[0].bmi_band],
+        )
+        title = "Fig. 3: BMI changed in the prompt; same mask, same seed (ED)"
+        pictures.append((title, figures.save(figure, folder / "fig3_prompt_sweep")[0]))
+    seeds = [rows for _, rows in index[index.figure == 4].groupby("source_row", sort=False)]
+    if seeds:
+        grid = [
+            [line[0] if not k else None, *line[k + 1 : k + 1 + ACROSS]]  # a few in a line
+            for line in (_mask_and_images(sweep, rows) for rows in seeds)
+            for k in range(0, len(line) - 1, ACROSS)
         ]
-        if rows:
-            grid = [
-                [figures.coloured(made.masks[part.index[0], 0]), *made.images[part.index, 0]]
-                for part in rows
-            ]
-            heads = ["mask", *(rows[0].bmi_band if figure == 3 else [])]
-            if figure == 4:  # a few in a line, for phones
-                grid = [
-                    [line[0] if not k else None, *line[k + 1 : k + 1 + ACROSS]]
-                    for line in grid
-                    for k in range(0, len(line) - 1, ACROSS)
-                ]
-            sides = (
-                [f"{part.sex.iloc[0]}, {part.age_band.iloc[0]}" for part in rows]
-                if figure == 3
-                else []
-            )
-            title += f". {rows[0].prompt.iloc[0]}" if figure == 4 else ""
-            written.append(
-                (title, figures.save(figures.image_grid(grid, sides, heads), pictures / name)[0])
-            )
-        if rows and figure == 4 and len(rows[0]) > 1:
-            drawn = display.seed_spread(made.images[rows[0].index], made.masks[rows[0].index[0]])
-            title = "What the seed changes: mean and sd of the pixels of Fig. 4"
-            written.append((title, figures.save(drawn, pictures / "fig_seed_spread")[0]))
-    return written
+        title = f"Fig. 4: one mask and prompt, different seeds (ED). {seeds[0].prompt.iloc[0]}"
+        figure = figures.image_grid(grid, [], ["mask"])
+        pictures.append((title, figures.save(figure, folder / "fig4_seeds")[0]))
+    if seeds and len(seeds[0]) > 1:
+        rows = seeds[0].index
+        figure = display.seed_spread(sweep.images[rows], sweep.masks[rows[0]])
+        title = "What the seed changes: mean and sd of the pixels of Fig. 4"
+        pictures.append((title, figures.save(figure, folder / "fig_seed_spread")[0]))
+    return pictures
 
 
-def sides(found: Measured) -> Sides:
-    """Held-out real images and the set's."""
-    tables = found.cohort.index.iloc[found.held].reset_index(drop=True), found.made.index
-    looks = zip(tables, (found.real, found.synthetic), (None, found.others), strict=True)
-    real, synthetic = (
-        scores.Seen(table, look.areas, look.predicted, look.flat, others, look.shuffled)
-        for table, look, others in looks
-    )
-    return real, synthetic
+def _mask_and_images(sweep: Store, rows: pd.DataFrame) -> list[np.ndarray]:
+    """The mask at ED in colour, and the images drawn from it."""
+    return [figures.coloured(sweep.masks[rows.index[0], 0]), *sweep.images[rows.index, 0]]
 
 
-def _sources(found: Measured) -> dict[str, Any]:
-    held = found.cohort.index.iloc[found.held]
+def _sources(evaluation: Evaluation) -> dict[str, Any]:
+    synthetic_set, cohort = evaluation.synthetic_set, evaluation.cohort
+    held_out = cohort.index.iloc[evaluation.held_out]
     return {
-        "synthetic set": f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}",
-        "real": f"val and test of cohort {found.cohort.fingerprint}, n = {len(held):,} ({held.subject.nunique():,} subjects)",
+        "synthetic set": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, n = {len(synthetic_set.index):,}",
+        "real": f"val and test of cohort {cohort.fingerprint}, n = {len(held_out):,} ({held_out.subject.nunique():,} subjects)",
         "judges": ", ".join(
-            f"{name} ({card['steps']} steps)" for name, card in found.networks.card.items()
+            f"{name} ({card['steps']} steps)" for name, card in evaluation.networks.card.items()
         ),
     }
 
 
-def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
+def _adherence_answers(adherence: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
     whole = groups[groups.axis == "all"].set_index("metric")
     rows: list[Any] = list(whole.itertuples())
     cells = {
@@ -324,18 +264,36 @@ def _adherence_answers(shown: pd.DataFrame, groups: pd.DataFrame) -> list[str]:
     answers = []
     if "dice" in cells:
         answers.append(
-            f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {shown.shuffled[0]:.2f} with another's "
+            f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {adherence.shuffled[0]:.2f} with another's "
             f"mask; n = {int(whole.synthetic_n['dice']):,}."
         )
     if cells:
-        listed = ", ".join(f"{PHRASES[str(metric)]} {cell}" for metric, cell in cells.items())
+        listed = ", ".join(
+            f"{display.metric_name(str(metric))} {cell}" for metric, cell in cells.items()
+        )
         answers.append(f"Share of synthetic images in which what was asked for is seen: {listed}.")
     return answers
 
 
-def _contraction(rows: pd.DataFrame, hearts: str) -> str:
-    here: Any = rows.loc[("synthetic", hearts)]
-    return (
-        f"by {here.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(here.n):,}), their masks by "
-        f"{here['mask']:.0f} %"
-    )
+def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
+    rows = agreement.set_index(["images", "hearts"]).loc["synthetic"]
+    if np.isnan(rows.bias["all"]):
+        return []
+    clauses = [
+        f"by {row.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(row.n):,}), "
+        f"their masks by {row['mask']:.0f} %"
+        for hearts, row in rows.drop("all").iterrows()
+        if row.n
+    ]
+    return [f"Left ventricles contract {'; '.join(clauses)}."]
+
+
+def _diversity_answers(differences: pd.DataFrame) -> list[str]:
+    means = differences.set_index(["images", "kind"]).distance
+    synthetic, real = (means[images, diversity.PERSONS] for images in ("synthetic", "real"))
+    if np.isnan(synthetic) or np.isnan(real):
+        return []
+    return [
+        f"Synthetic images of different subjects of a group differ {100 * synthetic / real:.0f} % as much as real ones "
+        f"do (distance {synthetic:.2f} against {real:.2f} in the domain backbone)."
+    ]

@@ -20,10 +20,10 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from cmrdata.batch import ed_es_ed
-from cmrdata.caches import settled
-from cmrdata.row_cache import Rows, filled
+from cmrdata.caches import cache_folder
+from cmrdata.row_cache import RowFile, filled
 from cmrdata.store import Store
-from cmrgen.evaluation.inception import inception
+from cmrgen.evaluation.fidelity.inception import inception_network
 
 BATCH = 32  # images per forward pass; an interrupted making loses one at most
 VERSION = 1  # raise it when the networks see other pixels: kept features are then computed anew
@@ -63,7 +63,7 @@ class Extractor(NamedTuple):
         return BATCH
 
     def extract(self, images: np.ndarray) -> np.ndarray:
-        return extracted(self, images)
+        return extracted_features(self, images)
 
 
 class Featuring(Protocol):
@@ -131,7 +131,7 @@ def radimagenet(state: State) -> nn.Module:
 
 def _resnet(state: State) -> nn.Module:
     network = resnet50()
-    network.fc = nn.Identity()  # type: ignore[assignment]
+    network.fc = nn.Identity()
     return _loaded(
         network, {key: value for key, value in state.items() if not key.startswith("fc.")}
     )
@@ -144,7 +144,12 @@ def _loaded(network: nn.Module, state: State) -> nn.Module:
 
 BACKBONES = {
     "inception": Backbone(
-        "Inception", "pt_inception-2015-12-05-6726825d.pth", inception, 299, HALF, antialias=False
+        "Inception",
+        "pt_inception-2015-12-05-6726825d.pth",
+        inception_network,
+        299,
+        HALF,
+        antialias=False,
     ),
     "dinov2": Backbone(
         "DINOv2", "dinov2_vits14_pretrain.pth", dinov2, 224, IMAGENET, antialias=True
@@ -213,7 +218,7 @@ def _state(path: Path, of: Backbone) -> State:
     return dict(found)
 
 
-def shown(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
+def network_input(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
     """(n, 2, P, P) uint8 -> (n, 3, side, side) as the backbone takes it: [ED, ES, ED], bilinear,
     normalised."""
     x = torch.from_numpy(np.ascontiguousarray(ed_es_ed(images))).to(device).float() / 255
@@ -222,21 +227,21 @@ def shown(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
     return (x - mean) / sd
 
 
-def extracted(by: Extractor, images: np.ndarray) -> np.ndarray:
+def extracted_features(by: Extractor, images: np.ndarray) -> np.ndarray:
     """(n, width) float32 features of (n, 2, P, P) uint8 images."""
     device = str(next(by.network.parameters()).device)
     made = np.empty((len(images), by.width), np.float32)
     with torch.inference_mode():
         for k in range(0, len(images), BATCH):
             made[k : k + BATCH] = (
-                by.network(shown(np.array(images[k : k + BATCH]), by.of, device=device))
+                by.network(network_input(np.array(images[k : k + BATCH]), by.of, device=device))
                 .cpu()
                 .numpy()
             )
     return made
 
 
-def features(
+def kept_features(
     store: Store, rows: np.ndarray, by: Featuring, *, places: Sequence[Path] = ()
 ) -> np.ndarray:
     """(len(rows), width) float32 features of these rows of a set, opened for reading; computed on
@@ -249,7 +254,7 @@ def features(
         store: the set.
         rows: of it, in any order.
         by: the network.
-        places: folders to keep the file in, see `settled`; by default <store>/features.
+        places: folders to keep the file in, see `cache_folder`; by default <store>/features.
 
     Raises Unwritable when there is no room.
     """
@@ -257,8 +262,8 @@ def features(
         return np.empty((0, by.width), np.float32)
     what = f"{store.fingerprint} {by.sha256} {VERSION} {np.asarray(rows, np.int64).tobytes().hex()}"
     name = f"{by.title.lower()}-{hashlib.sha256(what.encode()).hexdigest()[:16]}.f32"
-    folder = settled(places or [store.folder / "features"], name, what=f"{by.title} features")
-    file = Rows(folder / name, np.float32, (by.width,))
+    folder = cache_folder(places or [store.folder / "features"], name, what=f"{by.title} features")
+    file = RowFile(folder / name, np.float32, (by.width,))
     if file.path.exists() and file.path.stat().st_size != len(rows) * file.row:
         file.path.unlink()
     return filled(

@@ -1,8 +1,14 @@
-"""How far apart two sets of features are, by linear algebra alone: Frechet and kernel distances,
-and shares of neighbours."""
+"""How far apart two sets of features are: Fréchet and kernel distances, and shares of neighbours.
+
+An image metric is a function of a `Pair` and its row in METRICS: the tables and the report measure
+and show every row.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,26 +18,70 @@ import pandas as pd
 NEAREST = {"precision": 3, "recall": 3, "density": 5, "coverage": 5}
 
 
-class Sample(NamedTuple):
-    """Features (n, d) as a Frechet distance needs them; made once for all the cells they are in."""
+@dataclass(frozen=True)
+class FeatureSample:
+    """Features (n, d) as distances need them; made once for all the cells they are in."""
 
     features: np.ndarray  # (n, d) float64
     mean: np.ndarray  # (d,)
     factor: np.ndarray  # (min(n, d), d); factor^T factor is the covariance
     trace: float  # of the covariance
+    subjects: np.ndarray  # (n,) whose image each row is
+
+    @cached_property
+    def products(self) -> np.ndarray:
+        """(n, n) inner products of the rows."""
+        products: np.ndarray = self.features @ self.features.T
+        return products
 
 
-class Estimate(NamedTuple):
-    """A value with its sampling variance; NaN where that cannot be told."""
+@dataclass(frozen=True)
+class Pair:
+    """Two samples that a metric compares: x real, and y as a copy of it."""
+
+    x: FeatureSample
+    y: FeatureSample
+
+    @cached_property
+    def products(self) -> np.ndarray:
+        """(n, m) inner products of the rows of x and of y."""
+        products: np.ndarray = self.x.features @ self.y.features.T
+        return products
+
+    @cached_property
+    def neighbours(self) -> dict[str, float]:
+        """The four shares of `neighbours`."""
+        return neighbours(self.x.products, self.products, self.y.products)
+
+
+class Distance(NamedTuple):
+    """A value with its sampling variance, NaN where that is unknown: then it has no interval."""
 
     value: float
-    variance: float
+    variance: float = float("nan")
 
 
-def sample(features: np.ndarray, name: str = "x") -> Sample:
+class Metric(NamedTuple):
+    """A row of METRICS."""
+
+    title: str  # of its column
+    measure: Callable[[Pair], Distance]
+    factor: float = 1  # by which readers see it multiplied
+    meaning: str = ""  # a sentence of the report
+
+
+def feature_sample(
+    features: np.ndarray, name: str = "x", *, subjects: np.ndarray | None = None
+) -> FeatureSample:
     """Mean and covariance factor of features (n, d).
 
-    Raises ValueError for fewer than two rows, or features that are not finite.
+    Args:
+        features: (n, d).
+        name: of them, for errors.
+        subjects: (n,) whose image each row is; by default every row is its own.
+
+    Raises:
+        ValueError: fewer than two rows, or features that are not finite.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(
@@ -43,11 +93,12 @@ def sample(features: np.ndarray, name: str = "x") -> Sample:
     factor = wide - mean
     factor /= np.sqrt(len(wide) - 1)
     trace = float(np.vdot(factor, factor))
-    return Sample(
+    return FeatureSample(
         wide,
         mean,
         np.asarray(np.linalg.qr(factor, mode="r")) if len(wide) > wide.shape[1] else factor,
         trace,
+        np.arange(len(wide)) if subjects is None else subjects,
     )
 
 
@@ -60,12 +111,15 @@ def check_finite(features: np.ndarray, name: str) -> None:
         )
 
 
-def frechet(a: Sample, b: Sample) -> float:
+def frechet(a: FeatureSample, b: FeatureSample) -> float:
     """|mean difference|^2 + tr A + tr B - 2 tr (A B)^(1/2) of two samples with covariances A and B
     (Heusel et al. 2017).
 
     The last trace is the nuclear norm of the factors' product, since both have the same singular
-    values. Raises ValueError for unequal widths.
+    values.
+
+    Raises:
+        ValueError: unequal widths.
     """
     if len(a.mean) != len(b.mean):
         raise ValueError(
@@ -76,9 +130,9 @@ def frechet(a: Sample, b: Sample) -> float:
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `sample` and `frechet`
+    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `feature_sample` and `frechet`
     do."""
-    return frechet(sample(x, "x"), sample(y, "y"))
+    return frechet(feature_sample(x, "x"), feature_sample(y, "y"))
 
 
 def kernel_distance(
@@ -89,15 +143,21 @@ def kernel_distance(
     width: int,
     x_of: np.ndarray | None = None,
     y_of: np.ndarray | None = None,
-) -> Estimate:
+) -> Distance:
     """Unbiased squared MMD with the kernel (x.y / d + 1)^3, the kernel inception distance
     (Binkowski et al. 2018).
 
-    xx (n, n), xy (n, m) and yy (m, m) hold the inner products of features with `width` d; no
-    subsets are drawn, all rows count. `x_of` and `y_of` name the subject of each row (default:
-    every row its own): the variance is the two-sample jackknife's that leaves out one subject at a
-    time, NaN where a side has only one. Intervals of 1.96 sd from it covered 96 to 98 % on
-    rectified features of 20 to 250 rows, but 88 to 95 % on heavy-tailed ones.
+    No subsets are drawn, all rows count. The variance is the two-sample jackknife's that leaves out
+    one subject at a time, NaN where a side has only one. Intervals of 1.96 sd from it covered 96 to
+    98 % on rectified features of 20 to 250 rows, but 88 to 95 % on heavy-tailed ones.
+
+    Args:
+        xx: (n, n) inner products of features.
+        xy: (n, m).
+        yy: (m, m).
+        width: d of the features.
+        x_of: (n,) the subject of each row of x; by default every row is its own.
+        y_of: (m,) of y.
     """
     kernels = [(product / width + 1) ** 3 for product in (xx, xy, yy)]
     for kernel in (kernels[0], kernels[2]):
@@ -111,7 +171,7 @@ def kernel_distance(
         codes = np.arange(len(own)) if subjects is None else pd.factorize(np.asarray(subjects))[0]
         count = int(codes.max()) + 1
         if count < 2:
-            return Estimate(float(value), np.nan)
+            return Distance(float(value))
         out = [
             np.bincount(codes, weights=w, minlength=count)
             for w in (
@@ -129,17 +189,24 @@ def kernel_distance(
             - 2 * (across - out[3]) / (left * others)
         )
         variance += (count - 1) / count * ((without - without.mean()) ** 2).sum()
-    return Estimate(float(value), float(variance))
+    return Distance(float(value), float(variance))
 
 
 def neighbours(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> dict[str, float]:
     """Precision, recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020) of y
     as a copy of x.
 
-    Inner products as for `kernel_distance`; a ball reaches from a row to its k-th neighbour on its
-    own side, k as in NEAREST. Precision: share of y in some ball of x; recall: of x in some ball of
-    y; density: balls of x that hold a row of y, over k; coverage: share of the balls of x that hold
-    some y. Raises ValueError when a side has no k-th neighbour.
+    A ball reaches from a row to its k-th neighbour on its own side, k as in NEAREST. Precision:
+    share of y in some ball of x; recall: of x in some ball of y; density: balls of x that hold a
+    row of y, over k; coverage: share of the balls of x that hold some y.
+
+    Args:
+        xx: (n, n) inner products of features.
+        xy: (n, m).
+        yy: (m, m).
+
+    Raises:
+        ValueError: a side has no k-th neighbour.
     """
     if min(xy.shape) <= (k := max(NEAREST.values())):
         raise ValueError(
@@ -159,3 +226,48 @@ def neighbours(xx: np.ndarray, xy: np.ndarray, yy: np.ndarray) -> dict[str, floa
         "density": float(inside.sum() / (NEAREST["density"] * xy.shape[1])),
         "coverage": float((squares <= balls["coverage"][:, None]).any(1).mean()),
     }
+
+
+def frechet_of(pair: Pair) -> Distance:
+    """The Fréchet distance of a pair."""
+    return Distance(frechet(pair.x, pair.y))
+
+
+def kernel_of(pair: Pair) -> Distance:
+    """The kernel distance of a pair, its variance by leaving out one subject at a time."""
+    x, y = pair.x, pair.y
+    return kernel_distance(
+        x.products,
+        pair.products,
+        y.products,
+        width=len(x.mean),
+        x_of=x.subjects,
+        y_of=y.subjects,
+    )
+
+
+def _neighbour_share(name: str) -> Callable[[Pair], Distance]:
+    """One of the four shares of `neighbours`."""
+    return lambda pair: Distance(pair.neighbours[name])
+
+
+METRICS = {
+    "fid": Metric("FID", frechet_of),
+    "kid": Metric("1000 KID [95 %]", kernel_of, factor=1000),
+    "precision": Metric(
+        "Precision",
+        _neighbour_share("precision"),
+        meaning="Precision: share of synthetic images among real ones.",
+    ),
+    "recall": Metric(
+        "Recall",
+        _neighbour_share("recall"),
+        meaning="Recall: share of real images among synthetic ones.",
+    ),
+    "density": Metric("Density", _neighbour_share("density")),
+    "coverage": Metric(
+        "Coverage",
+        _neighbour_share("coverage"),
+        meaning="Density and coverage: the same with less weight on outliers.",
+    ),
+}

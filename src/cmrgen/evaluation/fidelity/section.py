@@ -1,31 +1,35 @@
-"""The report on how far synthetic images are from real ones: the same tables for every backbone."""
+"""What the report says of how far synthetic images are from real ones, with the same tables for
+every backbone, and of whether the two can be told apart."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from cmrdata.axes import title_of
 from cmrdata.store import Store
-from cmrgen.evaluation.fidelity import subgroups
-from cmrgen.evaluation.fidelity.backbones import Featuring, extractor, features
+from cmrgen.evaluation.fidelity import display, subgroups
+from cmrgen.evaluation.fidelity.backbones import Featuring, extractor, kept_features
+from cmrgen.evaluation.fidelity.distances import METRICS
 from cmrgen.evaluation.fidelity.equal_samples import ACROSS
-from cmrgen.evaluation.judges import domain
-from cmrgen.evaluation.measured import Measured
-from cmrstudy import figures, paper
-from cmrstudy.report import Section, write_tables
-
-SUMMARY = (
-    "{name} features: synthetic against real images of the same group, in brackets real against real; n = {n} images a "
-    "side, mean over draws; precision and recall with k = 3, density and coverage with k = 5 neighbours"
+from cmrgen.evaluation.fidelity.two_sample import (
+    NETWORK,
+    STEPS,
+    matched_images,
+    set_and_floor_tests,
 )
+from cmrgen.evaluation.judges import Evaluation, domain_backbone
+from cmrstudy import figures, paper
+from cmrstudy.intervals import MIN_COUNT
+from cmrstudy.report import Section, Shown, write_table
 
 
-class Features(NamedTuple):
-    """What a backbone sees."""
+class BackboneFeatures(NamedTuple):
+    """The features of the compared images by one backbone."""
 
     title: str
     suffix: str  # of its tables' names
@@ -34,53 +38,57 @@ class Features(NamedTuple):
     source: str
 
 
+class BackboneResults(NamedTuple):
+    """What the section shows of one backbone."""
+
+    table1: Shown
+    overview: Shown
+    by_group: Shown
+    groups_compared: bool  # whether a full group has enough images on both sides
+    figures: list[tuple[str, Path]]
+    answers: list[str]
+
+
 def fidelity_section(
-    found: Measured, *, backbones: Mapping[str, str | None], n: int, seed: int
+    evaluation: Evaluation, *, backbones: Mapping[str, str | None], n: int, seed: int
 ) -> Section:
     """How far are synthetic from real images? Table 1 and further measures in the features of every
     backbone.
 
-    `backbones`: name in cmrgen.evaluation.fidelity.backbones.BACKBONES -> local weights file, or None to
-    leave it out; domain, the cohort's own attribute network, is always there. `n`: images a side,
-    at most.
+    Args:
+        evaluation: the set and its cohort.
+        backbones: name in `backbones.BACKBONES` -> local weights file, or None to leave it out;
+            domain, the cohort's own attribute network, is always there.
+        n: images a side, at most.
+        seed: of the draws.
     """
-    both = found.cohort.index, found.made.index
-    rows = subgroups.used_rows(*both, n=n, seed=seed)
-    real = found.cohort.index.iloc[rows[0]]
-    tables, drawn, sources, answers = [], [], {}, []
-    warnings: list[str] = []
-    for seen in _features(found, rows, backbones):
-        given = (seen.real, both[0], seen.synthetic, both[1])
-        table = subgroups.table1(*given, n=n, seed=seed, rows=rows)
-        tables.append(_table1(table, found.folder, seen))
-        long = subgroups.fidelity(*given, n=n, seed=seed, rows=rows)
-        tables.append(_summary(long, found.folder, f"fidelity{seen.suffix}", seen.title))
-        groups = subgroups.fidelity(*given, n=n, seed=seed, groups=True, rows=rows)
-        shown = _summary(groups, found.folder, f"fidelity_groups{seen.suffix}", seen.title)
-        if groups[groups.kind == ACROSS].value.notna().any():
-            tables.append(shown)
-        elif not warnings:
-            warnings.append(
-                f"None of {len(shown)} full groups has {subgroups.FEW} images on both sides: no table of them."
-            )
-        if table.fid.notna().any():
-            figure = figures.save(
-                figures.fid_heatmap(table), found.folder / "figures" / f"fig_fid{seen.suffix}"
-            )
-            drawn.append((f"Table 1 as heat maps, {seen.title} features", figure[0]))
-        sources[f"{seen.title} features"] = seen.source
-        answers += _answer(long, seen.title)
-    if found.cohort.meta["settings"]["cohort"] == "ukbb":
-        tables.append(_printed())
-    people = _subgroups(*both, found.folder)
-    tables.insert(1, people)
-    sources["real"] = (
-        f"cohort {found.cohort.fingerprint}, the {len(real):,} images ({real.subject.nunique():,} subjects) that are drawn"
+    cohort, synthetic_set = evaluation.cohort, evaluation.synthetic_set
+    rows = subgroups.used_rows(cohort.index, synthetic_set.index, n=n, seed=seed)
+    drawn = cohort.index.iloc[rows[0]]
+    features = _features(evaluation, rows, backbones)
+    results = [_measured(evaluation, of, rows, n=n, seed=seed) for of in features]
+    tables = [
+        table
+        for result in results
+        for table in (
+            result.table1,
+            result.overview,
+            *([result.by_group] if result.groups_compared else []),
+        )
+    ]
+    if cohort.meta["settings"]["cohort"] == "ukbb":
+        tables.append(printed_table1())
+    people = subgroups.compared_subgroups(cohort.index, synthetic_set.index)
+    shown_people = Shown(
+        people,
+        "Who Table 1 compares: real images and subjects of each subgroup's pool, synthetic images",
     )
-    sources["synthetic"] = (
-        f"{found.made.folder}, fingerprint {found.made.fingerprint}, n = {len(found.made.index):,}, "
-        f"{len(rows[1]):,} of them drawn"
-    )
+    write_table(shown_people, evaluation.folder, "table1_subgroups")
+    no_groups = [
+        f"None of {len(result.by_group.frame)} full groups has {MIN_COUNT} images on both sides: no table of them."
+        for result in results
+        if not result.groups_compared
+    ]
     return Section(
         "How far are synthetic from real images?",
         [
@@ -89,126 +97,209 @@ def fidelity_section(
             "cell has as many images a side, for a Fréchet distance falls with n; a group that has too few is n/a "
             "instead of being filled up. KID has no such bias and can be negative; its interval leaves out one subject "
             "at a time.",
-            "Precision: share of synthetic images among real ones. Recall: share of real images among synthetic ones. "
-            "Density and coverage: the same with less weight on outliers. Compare each with its value in brackets.",
-            _pools(people),
+            " ".join(
+                [
+                    *(metric.meaning for metric in METRICS.values() if metric.meaning),
+                    "Compare each with its value in brackets.",
+                ]
+            ),
+            _pools_sentence(people),
         ],
-        tables=tables,
-        figures=drawn,
-        warnings=warnings,
-        sources=sources,
-        answers=answers,
+        tables=[tables[0], shown_people, *tables[1:]],
+        figures=[figure for result in results for figure in result.figures],
+        warnings=no_groups[:1],
+        sources={
+            **{f"{of.title} features": of.source for of in features},
+            "real": f"cohort {cohort.fingerprint}, the {len(drawn):,} images ({drawn.subject.nunique():,} subjects) that are drawn",
+            "synthetic": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, n = {len(synthetic_set.index):,}, "
+            f"{len(rows[1]):,} of them drawn",
+        },
+        answers=[answer for result in results for answer in result.answers],
     )
 
 
-def _printed() -> pd.DataFrame:
+def _measured(
+    evaluation: Evaluation,
+    features: BackboneFeatures,
+    rows: subgroups.Rows,
+    *,
+    n: int,
+    seed: int,
+) -> BackboneResults:
+    """Measure, write and draw everything in the features of one backbone."""
+    folder, title, suffix = evaluation.folder, features.title, features.suffix
+    given = (
+        features.real,
+        evaluation.cohort.index,
+        features.synthetic,
+        evaluation.synthetic_set.index,
+    )
+    table1 = subgroups.table1(*given, n=n, seed=seed, rows=rows)
+    whole = subgroups.fidelity_table(*given, n=n, seed=seed, rows=rows)
+    by_group = subgroups.fidelity_table(*given, n=n, seed=seed, groups=True, rows=rows)
+    shown_table1 = display.table1_cells(table1, title=title)
+    overview, groups = (display.overview_cells(of, title=title) for of in (whole, by_group))
+    write_table(shown_table1, folder, f"table1{suffix}", data=table1.table)
+    write_table(overview, folder, f"fidelity{suffix}", data=whole.table)
+    write_table(groups, folder, f"fidelity_groups{suffix}", data=by_group.table)
+    pictures = []
+    if table1.table.fid.notna().any():
+        path = evaluation.figures / f"fig_fid{suffix}"
+        picture = figures.save(display.fid_heatmap(table1.table), path)[0]
+        pictures.append((f"Table 1 as heat maps, {title} features", picture))
+    across = by_group.table[by_group.table.kind == ACROSS]
+    return BackboneResults(
+        shown_table1,
+        overview,
+        groups,
+        bool(across.value.notna().any()),
+        pictures,
+        _fidelity_answers(whole.table, title),
+    )
+
+
+def printed_table1() -> Shown:
     """The paper's Table 1, for the cohort it was made of; ages by decade, and Inception
     features."""
-    wide = subgroups.table1_wide(paper.table1())
-    wide.attrs["caption"] = (
-        "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1"
+    return Shown(
+        display.table1_wide(paper.table1()),
+        "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1",
     )
-    return wide
 
 
-def _subgroups(real: pd.DataFrame, synthetic: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """Who is compared in Table 1, written and returned."""
-    table = subgroups.subgroups(real, synthetic)
-    table.attrs["caption"] = (
-        "Who Table 1 compares: real images and subjects of each subgroup's pool, synthetic images"
-    )
-    write_tables(table, folder, "table1_subgroups", table.attrs["caption"])
-    return table
-
-
-def _pools(people: pd.DataFrame) -> str:
+def _pools_sentence(people: pd.DataFrame) -> str:
     """Which real images the axes are compared with, in a sentence or two."""
-    told = "; ".join(
-        f"{pool}: {', '.join(subgroups.AXES[axis][0] if axis in subgroups.AXES else 'all together' for axis in part.unique())}"
-        for pool, part in people.groupby("pool", sort=True).axis
+    pools = "; ".join(
+        f"{pool}: {', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
+        for pool, axes in people.groupby("pool", sort=True).axis
     )
     return (
         "Real images are those of held-out people (validation and test) where either half of both groups of an axis has "
-        f"{subgroups.ENOUGH}; else that axis alone is compared with train and held-out people together. Here {told}."
+        f"{subgroups.ENOUGH}; else that axis alone is compared with train and held-out people together. Here {pools}."
     )
 
 
-# features of rows of a store, computed once
-Kept = Callable[[Store, np.ndarray, Featuring], np.ndarray]
-
-
-def _domain(found: Measured, rows: np.ndarray, kept: Kept) -> np.ndarray:
-    """Domain features of the cohort's `rows`; only those that were not judged yet go through the
-    network."""
-    known = np.isin(rows, found.held)
-    features = np.empty((len(rows), found.real.features.shape[1]), found.real.features.dtype)
-    features[known] = found.real.features[np.searchsorted(found.held, rows[known])]
-    if not known.all():
-        features[~known] = kept(found.cohort, rows[~known], domain(found.networks))
-    return features
-
-
 def _features(
-    found: Measured, rows: subgroups.Rows, backbones: Mapping[str, str | None]
-) -> list[Features]:
+    evaluation: Evaluation, rows: subgroups.Rows, backbones: Mapping[str, str | None]
+) -> list[BackboneFeatures]:
     """Of the cohort's and of the set's `rows`, by the domain backbone and by those whose weights
     are given."""
-
-    def kept(store: Store, which: np.ndarray, by: Featuring) -> np.ndarray:
-        return features(store, which, by, places=found.places(store, "features"))
-
-    synthetic = found.synthetic.features[rows[1]]
-    seen = [
-        Features(
+    features = [
+        BackboneFeatures(
             "domain",
             "",
-            _domain(found, rows[0], kept),
-            synthetic,
+            _domain_features(evaluation, rows[0]),
+            evaluation.synthetic.features[rows[1]],
             "attribute network of the judges",
         )
     ]
     for name, weights in backbones.items():
         if weights is not None:
-            by = extractor(name, weights, device=found.device)
-            both = (
-                kept(store, which, by)
-                for store, which in zip((found.cohort, found.made), rows, strict=True)
+            by = extractor(name, weights, device=evaluation.device)
+            real, synthetic = (
+                _kept(evaluation, store, store_rows, by)
+                for store, store_rows in zip(
+                    (evaluation.cohort, evaluation.synthetic_set), rows, strict=True
+                )
             )
             source = f"{Path(weights).name}, sha256 {by.sha256[:16]}"
-            seen.append(Features(by.of.title, f"_{name}", next(both), next(both), source))
-    return seen
+            features.append(BackboneFeatures(by.of.title, f"_{name}", real, synthetic, source))
+    return features
 
 
-def _table1(table: pd.DataFrame, folder: Path, seen: Features) -> pd.DataFrame:
-    wide = subgroups.table1_wide(table)
-    wide.attrs["caption"] = (
-        f"Table 1: Fréchet distance between subgroups, {seen.title} features, n = {table.attrs['n']} images a side, "
-        "mean (sd) over draws"
-    )
-    write_tables(table, folder, f"table1{seen.suffix}", wide.attrs["caption"], display=wide)
-    return wide
+def _domain_features(evaluation: Evaluation, rows: np.ndarray) -> np.ndarray:
+    """Domain features of the cohort's `rows`; only those that were not judged yet go through the
+    network."""
+    held_out, judged = evaluation.held_out, evaluation.real.features
+    known = np.isin(rows, held_out)
+    features = np.empty((len(rows), judged.shape[1]), judged.dtype)
+    features[known] = judged[np.searchsorted(held_out, rows[known])]
+    if not known.all():
+        by = domain_backbone(evaluation.networks)
+        features[~known] = _kept(evaluation, evaluation.cohort, rows[~known], by)
+    return features
 
 
-def _summary(table: pd.DataFrame, folder: Path, name: str, title: str) -> pd.DataFrame:
-    """The long table as CSV, and as it is read. Its notes on small groups stand below Table 1
-    already."""
-    shown = subgroups.overview(table)
-    shown.attrs.update(
-        caption=SUMMARY.format(name=title[0].upper() + title[1:], n=table.attrs["n"]), refused=[]
-    )
-    if "groups" not in name:
-        shown.attrs["warnings"] = []
-    write_tables(table, folder, name, shown.attrs["caption"], display=shown)
-    return shown
+def _kept(evaluation: Evaluation, store: Store, rows: np.ndarray, by: Featuring) -> np.ndarray:
+    """Features of rows of a store, computed once."""
+    return kept_features(store, rows, by, places=evaluation.places(store, "features"))
 
 
-def _answer(long: pd.DataFrame, title: str) -> list[str]:
+def _fidelity_answers(table: pd.DataFrame, title: str) -> list[str]:
     """One sentence for the top of the page, if there is a number."""
-    whole = long[(long.axis == "all") & (long.metric == "fid")].set_index("kind")
+    whole = table[(table.axis == "all") & (table.metric == "fid")].set_index("kind")
     across, floor = whole.loc[ACROSS], whole.drop(ACROSS).iloc[0]
     if np.isnan(across["value"]):
         return []
     return [
         f"Fréchet distance of synthetic to real images: {across['value']:.2f}; of real to real images: {floor['value']:.2f} "
         f"({title} features, {across['n']} images a side)."
+    ]
+
+
+def two_sample_section(evaluation: Evaluation, *, seed: int, steps: int = STEPS) -> Section:
+    """Can the set's images be told from held-out real ones?
+
+    Args:
+        evaluation: the set and its cohort.
+        seed: of everything drawn here.
+        steps: of the network's training, STEPS at most.
+    """
+    matched = matched_images(evaluation, seed=seed)
+    synthetic, floor = set_and_floor_tests(evaluation, matched, steps=min(steps, STEPS), seed=seed)
+    shown = display.two_sample_cells(synthetic, floor)
+    write_table(shown, evaluation.folder, "two_sample", data=synthetic)
+    caption = "The same tests of the real images that the masks belong to"
+    write_table(Shown(floor, caption), evaluation.folder, "two_sample_real")
+    pictures = []
+    if synthetic.auc.notna().any():
+        figure = display.two_sample_figure(synthetic, floor)
+        path = figures.save(figure, evaluation.figures / "fig_two_sample")[0]
+        pictures = [("Two-sample tests of synthetic images, and of real ones as the floor", path)]
+    return Section(
+        "Can synthetic images be told from real ones?",
+        [
+            matched.sentence,
+            "The network is trained on half of the subjects and asked about the others, and the other way round; an image "
+            "and those drawn from the same subject's mask are always on one side. An AUC below 0.5 tells the two apart as well "
+            "as one above: then real images have more of it. Floor: the real training images whose masks were drawn from, "
+            "in the place of the synthetic ones; what tells those from held-out people is who and which slices are shown, "
+            "not how. Intervals resample subjects, and the network's takes the trained networks as given.",
+            "Whatever tells the source of an image is a shortcut for a classifier that is trained on both. "
+            "`harmonise=true` trains an arm with the set's grey levels and sharpness matched to real training images.",
+        ],
+        tables=[shown],
+        figures=pictures,
+        warnings=_shortcuts(synthetic, floor),
+        sources=[
+            f"{evaluation.synthetic_set.folder}, fingerprint {evaluation.synthetic_set.fingerprint}",
+            f"cohort {evaluation.cohort.fingerprint}",
+        ],
+        answers=_two_sample_answers(synthetic, floor),
+    )
+
+
+def _shortcuts(synthetic: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
+    """One sentence of the trivial tests that tell images apart beyond what the floor does."""
+    worse = [
+        f"{a.test} ({a.auc:.2f})"
+        for a, b in zip(synthetic.itertuples(), floor.itertuples(), strict=True)
+        if a.test != NETWORK
+        and (a.low > 0.5 or a.high < 0.5)
+        and (a.low > b.high or a.high < b.low)
+    ]
+    if not worse:
+        return []
+    return [
+        f"Told from real images by a single number, further than real images are from each other: {', '.join(worse)}."
+    ]
+
+
+def _two_sample_answers(synthetic: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
+    row, own = (side.set_index("test").loc[NETWORK] for side in (synthetic, floor))
+    if np.isnan(row.auc):
+        return []
+    return [
+        f"A small network tells synthetic from held-out real images with an AUC of {row.auc:.2f} [{row.low:.2f}, "
+        f"{row.high:.2f}], real training images from them with {own.auc:.2f} (0.5: not at all)."
     ]

@@ -3,51 +3,30 @@ index tables in, tables out."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from cmrdata.subjects import known_axes
-from cmrgen.evaluation.fidelity.distances import check_finite, frechet_distance
-from cmrgen.evaluation.fidelity.equal_samples import (
-    ACROSS,
-    FEW,
-    FLOOR,
-    METRICS,
-    Group,
-    Images,
-    half_size,
-    halves,
-    measured,
-    used,
+from cmrdata.axes import (
+    DIAGNOSIS_NAMES,
+    learnable_axes,
+    name_of,
+    title_of,
+    values_in,
+    with_diagnosis,
 )
+from cmrgen.evaluation.fidelity.distances import METRICS, check_finite
+from cmrgen.evaluation.fidelity.equal_samples import (
+    Cells,
+    ComparedImages,
+    Group,
+    half_size,
+    measured_cells,
+    rows_drawn,
+)
+from cmrstudy.intervals import MIN_COUNT
 
-__all__ = [
-    "AXES",
-    "FEW",
-    "POOLS",
-    "axes_of",
-    "fidelity",
-    "frechet_distance",
-    "half_size",
-    "halves",
-    "overview",
-    "subgroups",
-    "table1",
-    "table1_wide",
-    "truth",
-    "used_rows",
-]
-
-# axis -> (what the paper calls it, the two groups it compares), in the order of Table 1
-AXES: dict[str, tuple[str, tuple[Any, Any]]] = {
-    "sex": ("Sex", ("M", "F")),
-    "age_band": ("Age", ("<60", "70+")),
-    "bmi_band": ("BMI", ("normal", "obese")),
-    "diagnosis": ("Condition", (0, 1)),
-}
-NAMES = {"M": "Male", "F": "Female", "normal": "Normal", "obese": "Obese", 0: "Healthy", 1: "HF"}
 HELD_OUT, ALL = "held-out", "train + held-out"
 POOLS = {HELD_OUT: ("val", "test"), ALL: ("train", "val", "test")}
 ENOUGH = 50  # images: a smaller held-out half widens an axis's pool, and below it a table warns
@@ -55,17 +34,18 @@ ENOUGH = 50  # images: a smaller held-out half widens an axis's pool, and below 
 Rows = tuple[np.ndarray, np.ndarray]  # of the real and of the synthetic index, ascending
 
 
-def axes_of(table: pd.DataFrame) -> list[str]:
-    """The axes these rows can teach or test: known_axes, and the diagnosis where both classes
-    occur."""
-    return known_axes(table) + (
-        ["diagnosis"] if "label" in table and table.label.dropna().nunique() > 1 else []
-    )
+class Distances(NamedTuple):
+    """Measured cells, and what a reader must know of them."""
 
+    table: pd.DataFrame
+    n: int  # images a side in every cell that was computed; 0 where none was
+    refused: list[str]  # a sentence per axis that could not be compared
+    warnings: list[str]  # sentences
 
-def truth(table: pd.DataFrame, axis: str) -> pd.Series:
-    """The values that `axis` takes; for the diagnosis the label 0 or 1."""
-    return table["label" if axis == "diagnosis" else axis].astype(object)
+    @property
+    def notes(self) -> list[str]:
+        """The sentences below a table for readers."""
+        return [*self.warnings, *(f"Left out: {reason}" for reason in self.refused)]
 
 
 def used_rows(
@@ -75,61 +55,65 @@ def used_rows(
     n: int = 500,
     draws: int = 4,
     seed: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in both tables of the images that `table1` and `fidelity` draw, ascending: no other
-    needs features."""
-    groups, _ = _compared(
+) -> Rows:
+    """The images that `table1` and `fidelity_table` draw: no other needs features.
+
+    Args:
+        real_index: rows of the cohort.
+        synthetic_index: rows of the set.
+        n: images a side, at most.
+        draws: of each sample.
+        seed: of the draws.
+
+    Returns:
+        Positions in both tables, ascending.
+    """
+    groups, _ = _compared_groups(
         *(table.reset_index(drop=True) for table in (real_index, synthetic_index))
     )
-    asked = [
-        {axis: groups[axis] for axis in groups if axis in wanted}
-        for wanted in ({*AXES}, {*AXES, "all"}, {"group"})
-    ]
     subjects = real_index.subject.to_numpy(object)
-    rows = [used(some, subjects, n=n, draws=draws, seed=seed) for some in asked]
+    rows = [
+        rows_drawn(
+            {axis: groups[axis] for axis in groups if axis in axes},
+            subjects,
+            n=n,
+            draws=draws,
+            seed=seed,
+        )
+        for axes in ({*with_diagnosis()}, {*with_diagnosis(), "all"}, {"group"})
+    ]
     real, synthetic = (np.unique(np.concatenate(side)) for side in zip(*rows, strict=True))
     return real, synthetic
 
 
-def subgroups(real_index: pd.DataFrame, synthetic_index: pd.DataFrame) -> pd.DataFrame:
+def compared_subgroups(real_index: pd.DataFrame, synthetic_index: pd.DataFrame) -> pd.DataFrame:
     """Who is compared: a row per subgroup of Table 1's axes, and "all".
 
     Columns: axis, subgroup, pool (a key of POOLS), images and subjects (real ones of that pool),
-        half (images that either
-    half of them surely has), held_out_half (the same of held-out images, which decides the pool),
-    synthetic (images).
+    half (images that either half of them surely has), held_out_half (the same of held-out images,
+    which decides the pool), synthetic (images).
     """
-    groups, _ = _compared(
+    groups, _ = _compared_groups(
         *(table.reset_index(drop=True) for table in (real_index, synthetic_index))
     )
-    held = real_index.split.isin(POOLS[HELD_OUT]).to_numpy()
+    held_out = real_index.split.isin(POOLS[HELD_OUT]).to_numpy()
     subjects = real_index.subject.reset_index(drop=True)
     rows = [
-        (
-            axis,
-            g.name,
-            g.pool,
-            len(g.real),
-            subjects[g.real].nunique(),
-            g.half,
-            half_size(subjects[g.real[held[g.real]]]),
-            len(g.synthetic),
-        )
-        for axis, some in groups.items()
+        {
+            "axis": axis,
+            "subgroup": group.name,
+            "pool": group.pool,
+            "images": len(group.real),
+            "subjects": subjects[group.real].nunique(),
+            "half": group.half,
+            "held_out_half": half_size(subjects[group.real[held_out[group.real]]]),
+            "synthetic": len(group.synthetic),
+        }
+        for axis, axis_groups in groups.items()
         if axis != "group"
-        for g in some
+        for group in axis_groups
     ]
-    columns = [
-        "axis",
-        "subgroup",
-        "pool",
-        "images",
-        "subjects",
-        "half",
-        "held_out_half",
-        "synthetic",
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows)
 
 
 def table1(
@@ -142,37 +126,46 @@ def table1(
     draws: int = 4,
     seed: int,
     rows: Rows | None = None,
-) -> pd.DataFrame:
-    """Frechet distances between subgroups, real-real and real-synthetic (paper Table 1), in long
+) -> Distances:
+    """Fréchet distances between subgroups, real-real and real-synthetic (paper Table 1), in long
     form.
 
-    real_index has the columns subject, split and the axes; features are its rows in order, or with
-    `rows` (of `used_rows` for the same n, draws and seed) those rows alone. Columns out: axis,
-    cell, kind, fid (mean over draws), sd, n (images on each side), subjects (distinct real subjects
-    a cell draws from), pool (which real images). Real - Real within a group compares two halves
-    with no subject in common, divided anew in each draw. "A - B" of Real - Synthetic is real A
-    against synthetic B. A Frechet distance depends on n, so n is the same in every cell: at most
-    `n`, else what the smallest side holds. A side of fewer than FEW images would pull all others
-    down with it: its cells are NaN, with the n it has. Each axis has its own pool: the held-out
-    images where either half of both its groups has ENOUGH, else those of train, val and test;
-    "extra" rows never count.
-    attrs: n (0 when nothing could be computed), refused (a sentence per axis left out), warnings.
-    Raises ValueError for an empty set, features that are not finite, or that do not fit their
-    index.
+    Real - Real within a group compares two halves with no subject in common, divided anew in each
+    draw. "A - B" of Real - Synthetic is real A against synthetic B. A Fréchet distance depends on
+    n, so n is the same in every cell: at most `n`, else what the smallest side has. A side of fewer
+    than MIN_COUNT images would pull all others down with it: its cells are NaN, with the n it has.
+    Each axis has its own pool: the held-out images where either half of both its groups has ENOUGH,
+    else those of train, val and test; "extra" rows never count.
+
+    Args:
+        real_features: (N, d) of the rows of `real_index` in order, or of `rows` alone.
+        real_index: columns subject, split and the axes.
+        synthetic_features: (M, d).
+        synthetic_index: columns subject and the axes.
+        n: images a side, at most.
+        draws: of each sample.
+        seed: of the draws.
+        rows: of `used_rows` for the same n, draws and seed.
+
+    Returns:
+        Columns axis, cell, kind, fid (mean over draws), sd, n (images on each side), subjects
+        (distinct real subjects a cell draws from), pool (which real images).
+
+    Raises:
+        ValueError: an empty set, features that are not finite, or that do not fit their index.
     """
     images, groups, refused = _prepared(
         real_features, real_index, synthetic_features, synthetic_index, rows
     )
-    groups = {axis: pair for axis, pair in groups.items() if axis in AXES}
-    long = measured(images, groups, ("fid",), n=n, draws=draws, seed=seed)
-    table = long.rename(columns={"value": "fid"})[
+    groups = {axis: pair for axis, pair in groups.items() if axis in with_diagnosis()}
+    cells = measured_cells(images, groups, {"fid": METRICS["fid"]}, n=n, draws=draws, seed=seed)
+    table = cells.table.rename(columns={"value": "fid"})[
         ["axis", "cell", "kind", "fid", "sd", "n", "subjects", "pool"]
     ]
-    table.attrs.update(_notes(refused, long))
-    return table
+    return Distances(table, cells.n, refused, _warnings(cells))
 
 
-def fidelity(
+def fidelity_table(
     real_features: np.ndarray,
     real_index: pd.DataFrame,
     synthetic_features: np.ndarray,
@@ -183,85 +176,37 @@ def fidelity(
     seed: int,
     groups: bool = False,
     rows: Rows | None = None,
-) -> pd.DataFrame:
+) -> Distances:
     """Every metric of METRICS for the cells of Table 1 and for all images together, in long form.
 
-    Columns out: axis, cell, kind, metric, value (mean over draws), sd (over draws), low and high
-    (kid only: 95 % interval of one draw's n images, by a jackknife that leaves out one subject at a
-    time; the mean over draws is at least as sure), n, subjects, pool. Draws, cells, n, rows, attrs
-    and errors are those of `table1`. The axis "all" compares images of everybody as they come, so a
-    set that is balanced where its cohort is not differs in that too. With `groups`: instead one
-    cell per group of sex, age, BMI and diagnosis (axis "group"), equal n among these; each has its
-    own pool, the held-out images where either half has FEW. In Real - Real, precision and its like
-    are one half as a copy of the other: what perfect images would reach.
+    Draws, cells, pools and errors are those of `table1`. The axis "all" compares images of
+    everybody as they come, so a set that is balanced where its cohort is not differs in that too.
+    In Real - Real, precision and its like are one half as a copy of the other: what perfect images
+    would reach.
+
+    Args:
+        real_features: as for `table1`, like all arguments but one.
+        real_index: of the cohort.
+        synthetic_features: of the set.
+        synthetic_index: of the set.
+        n: images a side, at most.
+        draws: of each sample.
+        seed: of the draws.
+        groups: instead one cell per group of sex, age, BMI and diagnosis (axis "group"), equal n
+            among these; each has its own pool, the held-out images where either half has MIN_COUNT.
+        rows: of `used_rows`.
+
+    Returns:
+        Columns axis, cell, kind, metric, value (mean over draws), sd (over draws), low and high
+        (kid only: 95 % interval of one draw's n images, by a jackknife that leaves out one subject
+        at a time; the mean over draws is at least as sure), n, subjects, pool.
     """
-    images, found, refused = _prepared(
+    images, all_groups, refused = _prepared(
         real_features, real_index, synthetic_features, synthetic_index, rows
     )
-    wanted = {axis: some for axis, some in found.items() if (axis == "group") == groups}
-    table = measured(images, wanted, METRICS, n=n, draws=draws, seed=seed)
-    table.attrs.update(_notes(refused, table))
-    return table
-
-
-def table1_wide(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 as the paper prints it: per axis a heading row with its cells, then "30.39 (0.34)"
-    per kind.
-
-    A table that knows its pools has them in the last column, `pool`.
-    """
-    rows, told = [], "pool" in table
-    for axis, part in table.groupby("axis", sort=False):
-        pool = [part.pool.iloc[0]] if told else []
-        rows.append([AXES[str(axis)][0], *part[part.kind == FLOOR].cell, *[""] * told])
-        for kind, title in ((FLOOR, f"{FLOOR} (lower bound)"), (ACROSS, ACROSS)):
-            rows.append(
-                [title, *(_printed(r) for r in part[part.kind == kind].itertuples()), *pool]
-            )
-    wide = pd.DataFrame(rows, columns=["FID", "A - A", "A - B", "B - B", *["pool"] * told])
-    wide.attrs.update(table.attrs)
-    return wide
-
-
-def overview(table: pd.DataFrame) -> pd.DataFrame:
-    """`fidelity` for reading: a row per group, synthetic against real images of the same, the Real
-    - Real value in brackets.
-
-    Columns: Group, n, then the metrics, the kernel distance times 1000 and with its interval; pool.
-    """
-    rows = []
-    for (axis, cell), part in table.groupby(["axis", "cell"], sort=False):
-        left, _, right = str(cell).partition(" - ")
-        if axis in AXES and left != right:
-            continue
-        synthetic, real = (part[part.kind == kind].set_index("metric") for kind in (ACROSS, FLOOR))
-        number = synthetic[["value", "low", "high"]].assign(floor=real.value)
-        texts = [_beside(metric, number.loc[metric].to_numpy(float)) for metric in METRICS]
-        rows.append([left, int(synthetic.n.iloc[0]), *texts, synthetic.pool.iloc[0]])
-    titles = [
-        "Group",
-        "n",
-        "FID",
-        "1000 KID [95 %]",
-        "Precision",
-        "Recall",
-        "Density",
-        "Coverage",
-        "pool",
-    ]
-    shown = pd.DataFrame(rows, columns=titles)
-    shown.attrs.update(table.attrs)
-    return shown
-
-
-def _beside(metric: str, numbers: np.ndarray) -> str:
-    """ "4.10 [3.20, 5.00] (0.12)": the value, its interval where there is one, and in brackets that
-    of real images."""
-    value, low, high, floor = numbers
-    factor = 1000 if metric == "kid" else 1
-    interval = "" if np.isnan(low) else f" [{factor * low:.2f}, {factor * high:.2f}]"
-    texts = ["n/a" if np.isnan(v) else f"{factor * v:.2f}" for v in (value, floor)]
-    return f"{texts[0]}{interval} ({texts[1]})"
+    chosen = {axis: some for axis, some in all_groups.items() if (axis == "group") == groups}
+    cells = measured_cells(images, chosen, METRICS, n=n, draws=draws, seed=seed)
+    return Distances(cells.table, cells.n, refused, _warnings(cells))
 
 
 def _prepared(
@@ -270,46 +215,45 @@ def _prepared(
     synthetic_features: np.ndarray,
     synthetic_index: pd.DataFrame,
     rows: Rows | None,
-) -> tuple[Images, dict[str, list[Group]], list[str]]:
-    """Checked input, the groups of each axis (AXES, "all" and "group"), and a sentence per axis
-    left out."""
+) -> tuple[ComparedImages, dict[str, list[Group]], list[str]]:
+    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left out."""
     indexes = [table.reset_index(drop=True) for table in (real_index, synthetic_index)]
     rows = rows or (np.arange(len(real_index)), np.arange(len(synthetic_index)))
     features = (real_features, synthetic_features)
-    for name, index, some, values in zip(
+    for name, index, index_rows, values in zip(
         ("real", "synthetic"), indexes, rows, features, strict=True
     ):
         if not len(index):
             raise ValueError(
                 f"the {name} set holds no image, so there is nothing to compare; render or prepare it first"
             )
-        if len(values) != len(some):
+        if len(values) != len(index_rows):
             raise ValueError(
-                f"{name}: {len(values)} rows of features for {len(some)} images; compute them again"
+                f"{name}: {len(values)} rows of features for {len(index_rows)} images; compute them again"
             )
         check_finite(values, f"of the {name} images")
-    groups, refused = _compared(*indexes)
+    groups, refused = _compared_groups(*indexes)
     subjects = [table.subject.to_numpy(object) for table in indexes]
     real, synthetic = zip(features, rows, subjects, strict=True)
     return (
-        Images(*real, *synthetic),
+        ComparedImages(*real, *synthetic),
         groups,
         [f"{axis}: {reason}." for axis, reason in refused.items()],
     )
 
 
-def _compared(
+def _compared_groups(
     real_index: pd.DataFrame, synthetic_index: pd.DataFrame
 ) -> tuple[dict[str, list[Group]], dict[str, str]]:
-    """The groups of each axis (AXES, "all" and "group") with the real images of its pool; axes left
-    out, and why."""
+    """The groups of each axis, "all" and "group", with the real images of its pool; axes left out,
+    and why."""
     real = real_index[real_index.split != "extra"]
     axes, refused = _comparable(real, synthetic_index)
     groups: dict[str, list[Group]] = {}
     for axis in axes:
         pair = {
-            _name(v, real_index): [truth(t, axis) == v for t in (real, synthetic_index)]
-            for v in AXES[axis][1]
+            _name(axis, v, real_index): [values_in(t, axis) == v for t in (real, synthetic_index)]
+            for v in with_diagnosis()[axis].extremes
         }
         parts = {name: (real[here], synthetic_index[there]) for name, (here, there) in pair.items()}
         groups[axis] = _pooled(axis, parts, enough=ENOUGH)
@@ -321,7 +265,7 @@ def _compared(
     # each is compared with itself alone, so one that is small widens no other's pool
     for name in names:
         part = (real[real.group == name], synthetic_index[synthetic_index.group == name])
-        groups["group"] += _pooled("group", {name: part}, enough=FEW)
+        groups["group"] += _pooled("group", {name: part}, enough=MIN_COUNT)
     return groups, refused
 
 
@@ -331,22 +275,22 @@ def _pooled(
     """The groups of an axis, given all their real images and the synthetic ones, in the first pool
     that suffices all.
 
-    Where no group has FEW synthetic images nothing is to be compared, and no other pool is asked.
+    Where no group has MIN_COUNT synthetic images nothing is to be compared, and no other pool is asked.
     """
-    compared = any(len(synthetic) >= FEW for _, synthetic in parts.values())
+    compared = any(len(synthetic) >= MIN_COUNT for _, synthetic in parts.values())
     groups: list[Group] = []
     for pool, splits in POOLS.items():
-        held = {name: real[real.split.isin(splits)] for name, (real, _) in parts.items()}
+        pools = {name: real[real.split.isin(splits)] for name, (real, _) in parts.items()}
         groups = [
             Group(
                 axis,
                 name,
-                some.index.to_numpy(),
+                real.index.to_numpy(),
                 parts[name][1].index.to_numpy(),
-                half_size(some.subject),
+                half_size(real.subject),
                 pool,
             )
-            for name, some in held.items()
+            for name, real in pools.items()
         ]
         if not compared or all(group.half >= enough for group in groups):
             break
@@ -355,60 +299,58 @@ def _pooled(
 
 def _comparable(real: pd.DataFrame, synthetic: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
     """The axes whose two groups both sides have, and why the others are left out."""
-    known, refused = axes_of(real), {}
-    for axis, (_, pair) in AXES.items():
+    known, refused = learnable_axes(real), {}
+    for column, axis in with_diagnosis().items():
         absent = {
-            name: [str(NAMES.get(v, v)) for v in pair if not (truth(table, axis) == v).any()]
+            name: [
+                _name(column, v) for v in axis.extremes if not (values_in(table, column) == v).any()
+            ]
             for name, table in (("real", real), ("synthetic", synthetic))
-            if axis in known
+            if column in known
         }
         lacking = [
             f"no {name} image is {' or '.join(values)}" for name, values in absent.items() if values
         ]
-        if axis not in known or lacking:
-            refused[axis] = (
+        if column not in known or lacking:
+            refused[column] = (
                 " and ".join(lacking) or "unknown, or the same for everyone, in this cohort"
             )
-    return [axis for axis in AXES if axis not in refused], refused
+    return [column for column in with_diagnosis() if column not in refused], refused
 
 
-def _notes(refused: list[str], table: pd.DataFrame) -> dict[str, Any]:
-    """attrs of a table: what a reader must know in words."""
-    size, warnings = table.attrs["n"], []
-    if small := table.attrs["small"]:
-        told = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
-        warnings.append(f"n too small, n/a: fewer than {FEW} images a side in {told}.")
-    if 0 < size < ENOUGH:
+def _warnings(cells: Cells) -> list[str]:
+    """What a reader must know of these cells."""
+    warnings = []
+    if small := cells.small:
+        listed = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
+        warnings.append(f"n too small, n/a: fewer than {MIN_COUNT} images a side in {listed}.")
+    if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Only {size} images a side, all that the smallest group has: unreliable distances."
+            f"Only {cells.n} images a side, all that the smallest group has: unreliable distances."
         )
-    return {"refused": refused, "n": size, "warnings": [*warnings, *_widened(table)]}
+    return [*warnings, *_widened(cells.table)]
 
 
 def _widened(table: pd.DataFrame) -> list[str]:
     """Which axes, or how many of the groups, had too few held-out images."""
-    wide, wholes = table[table.pool == ALL], table[table.axis == "group"]
-    said = []
-    if names := [
-        AXES[axis][0] if axis in AXES else "All" for axis in wide.axis.unique() if axis != "group"
-    ]:
-        said.append(
+    wide, groups = table[table.pool == ALL], table[table.axis == "group"]
+    warnings = []
+    if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
+        warnings.append(
             f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real images of train "
             "and held-out people are compared, also those that generator and judges were trained on."
         )
     if count := wide[wide.axis == "group"].cell.nunique():
-        said.append(
-            f"{count} of {wholes.cell.nunique()} groups: a half of the held-out images is smaller than {FEW}, so "
+        warnings.append(
+            f"{count} of {groups.cell.nunique()} groups: a half of the held-out images is smaller than {MIN_COUNT}, so "
             "real images of train and held-out people are compared (column pool)."
         )
-    return said
+    return warnings
 
 
-def _printed(row: Any) -> str:
-    return "n/a" if np.isnan(row.fid) else f"{row.fid:.2f} ({row.sd:.2f})"
-
-
-def _name(value: Any, table: pd.DataFrame) -> str:
-    if value == 1 and "hf" not in set(table.diagnosis.dropna()):
-        return "Reduced EF"
-    return NAMES.get(value, str(value))
+def _name(axis: str, value: Any, table: pd.DataFrame | None = None) -> str:
+    """Of a band, as in the paper's Table 1; the diseased are called by the table's diagnosis."""
+    if axis == "diagnosis" and value == 1:
+        has_hf = table is None or "hf" in set(table.diagnosis.dropna())
+        return DIAGNOSIS_NAMES["hf" if has_hf else "reduced_ef"]
+    return name_of(axis, value, short=True)

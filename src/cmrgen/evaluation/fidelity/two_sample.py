@@ -1,13 +1,11 @@
 """Can synthetic images be told from real ones, and by what? Classifier two-sample tests, from a
 network's to trivial ones.
 
-A Frechet distance in the features of a network trained for something else is blind to what a
-classifier would use
-first: grey levels, blur, a phase with less detail. Whatever tells the source of an image is a
-    shortcut in an arm that
-mixes both. Each test is a score per image; its AUC is the chance that a synthetic image scores
-higher than a real one (Lopez-Paz & Oquab 2017, with the AUC in place of the accuracy): 0.5 if the
-two cannot be told apart.
+A Fréchet distance in the features of a network trained for something else is blind to what a
+classifier would use first: grey levels, blur, a phase with less detail. Whatever tells the source
+of an image is a shortcut in an arm that mixes both. Each test is a score per image; its AUC is the
+chance that a synthetic image scores higher than a real one (Lopez-Paz & Oquab 2017, with the AUC in
+place of the accuracy): 0.5 if the two cannot be told apart.
 """
 
 from __future__ import annotations
@@ -22,17 +20,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
+from cmrdata.mix import equal_mix
+from cmrgen.evaluation.judges import Evaluation
+from cmrgen.evaluation.networks import signed
 
-DRAWS = 1000  # bootstrap samples of an interval
-LEAST = 10  # subjects a side, below which nothing is measured
+REPLICATES = 1000  # of the bootstrap
+MIN_SUBJECTS = 10  # a side, below which nothing is measured
 STEPS = 200  # of the network's training
 BATCH = 32  # half of them real
 CROP = 64  # px: larger images are shown to the network in parts while it trains, never shrunk
 TOGETHER_PIXELS = 2**20  # in one batch of scoring
 NETWORK = "network"
+ENOUGH = 50  # images a side, for which slices besides the central one are left out
+MAX_IMAGES = 1000  # a side
 
 
-class Side(NamedTuple):
+class ImagesOfPeople(NamedTuple):
     """Images of one kind, and whose they are: a synthetic image's subject is the one whose mask it
     was drawn from."""
 
@@ -41,46 +44,52 @@ class Side(NamedTuple):
 
 
 class Auc(NamedTuple):
-    """An AUC with its 95 % interval; NaN where a side has fewer than LEAST subjects."""
+    """An AUC with its 95 % interval; NaN where a side has fewer than MIN_SUBJECTS subjects."""
 
     value: float
     low: float
     high: float
 
 
+class MatchedImages(NamedTuple):
+    """Which images are compared, and how they were chosen."""
+
+    real: np.ndarray  # (n,) rows of the cohort
+    synthetic: np.ndarray  # (n,) rows of the set
+    sentence: str
+
+
 def clipping(images: np.ndarray) -> np.ndarray:
     """(n,) share of the pixels that are black or white."""
-    return ((images == 0) | (images == 255)).mean(axis=(1, 2, 3))
+    return _mean((images == 0) | (images == 255))
 
 
 def gradient(images: np.ndarray) -> np.ndarray:
     """(n,) mean absolute difference of neighbouring pixels, grey levels."""
     x = images.astype(np.float32)
-    return np.abs(np.diff(x, axis=2)).mean(axis=(1, 2, 3)) + np.abs(np.diff(x, axis=3)).mean(
-        axis=(1, 2, 3)
-    )
+    return np.asarray(_mean(np.abs(np.diff(x, axis=2))) + _mean(np.abs(np.diff(x, axis=3))))
 
 
 def fine_detail(images: np.ndarray) -> np.ndarray:
     """(n,) root mean square of what smoothing by [1, 2, 1] / 4 along both axes takes away, grey
     levels."""
-    return np.sqrt((_detail(images) ** 2).mean(axis=(1, 2, 3)))
+    return np.asarray(np.sqrt(_mean(_detail(images) ** 2)))
 
 
 def detail_ratio(images: np.ndarray) -> np.ndarray:
     """(n,) logarithm of ED's fine detail over ES's."""
     energy = (_detail(images) ** 2).mean(axis=(2, 3)) + 1e-6  # a flat picture has none
-    return np.log(energy[:, 0] / energy[:, 1]) / 2
+    return np.asarray(np.log(energy[:, 0] / energy[:, 1]) / 2)
 
 
 def brightness(images: np.ndarray) -> np.ndarray:
     """(n,) mean grey value."""
-    return images.mean(axis=(1, 2, 3))
+    return _mean(images)
 
 
 def contrast(images: np.ndarray) -> np.ndarray:
     """(n,) standard deviation of the grey values."""
-    return images.std(axis=(1, 2, 3))
+    return np.asarray(images.std(axis=(1, 2, 3)))
 
 
 TRIVIAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -93,18 +102,75 @@ TRIVIAL: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def two_sample(
-    real: Side,
-    synthetic: Side,
+def matched_images(evaluation: Evaluation, *, seed: int) -> MatchedImages:
+    """Held-out real images and synthetic ones of equal group mix, central slices alone where that
+    leaves ENOUGH.
+
+    Held-out people are in the store with their central slice alone. Where groups are too few to
+    match, diagnoses are.
+    """
+    cohort, synthetic = evaluation.cohort.index, evaluation.synthetic_set.index
+    real = cohort.iloc[evaluation.held_out]
+    central = cohort.central.to_numpy(bool)[synthetic.source_row.to_numpy()]
+    best = MatchedImages(np.empty(0, int), np.empty(0, int), "")
+    for column, words in (("group", "of each group"), ("label", "with and without the disease")):
+        for slices, chosen in (
+            ("central slices only", np.flatnonzero(central)),
+            ("all slices", np.arange(len(synthetic))),
+        ):
+            rng = np.random.default_rng([seed, 4])
+            left, right = equal_mix(real[column], synthetic[column].iloc[chosen], rng)
+            if len(left) > MAX_IMAGES:  # of sorted sides: the mix stays nearly equal
+                left, right = (
+                    side[np.sort(rng.choice(len(side), MAX_IMAGES, replace=False))]
+                    for side in (left, right)
+                )
+            if len(left) > len(best.real):
+                sentence = f"{len(left):,} images a side, equally many {words}; synthetic images of {slices}."
+                best = MatchedImages(evaluation.held_out[left], chosen[right], sentence)
+            if len(best.real) >= ENOUGH:
+                return best
+    return best
+
+
+def set_and_floor_tests(
+    evaluation: Evaluation, matched: MatchedImages, *, steps: int, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The tests of the set, and those of the real images that its masks belong to.
+
+    Args:
+        evaluation: the set and its cohort.
+        matched: the images that are compared.
+        steps: of the network's training.
+        seed: of everything drawn.
+    """
+    cohort, synthetic_set = evaluation.cohort, evaluation.synthetic_set
+    chosen = synthetic_set.index.iloc[matched.synthetic]
+    subjects, sources = chosen.subject.to_numpy(), chosen.source_row.to_numpy()
+    real = ImagesOfPeople(
+        cohort.images[matched.real], cohort.index.subject.to_numpy()[matched.real]
+    )
+    synthetic, floor = (
+        two_sample_tests(
+            real, ImagesOfPeople(images, subjects), steps=steps, seed=seed, device=evaluation.device
+        )
+        for images in (synthetic_set.images[matched.synthetic], cohort.images[sources])
+    )
+    return synthetic, floor
+
+
+def two_sample_tests(
+    real: ImagesOfPeople,
+    synthetic: ImagesOfPeople,
     *,
     seed: int,
     steps: int = STEPS,
     device: str | torch.device = "cpu",
 ) -> pd.DataFrame:
-    """Columns test, auc, low, high, n (images a side): the network's first, then the TRIVIAL ones.
+    """The AUC of the network's test, then of the TRIVIAL ones.
 
     Intervals are percentiles of a bootstrap over subjects. Where a test is right about every pair,
-    the bootstrap knows no doubt; then the bound is the exact one for as many independent pairs as
+    the bootstrap has no variance; then the bound is the exact one for as many independent pairs as
     there are subjects on the smaller side. The network is trained on half of the subjects and
     scores the others, and the other way round; its interval is conditional on those two networks.
 
@@ -114,34 +180,29 @@ def two_sample(
         seed: of the network, the halves and the bootstrap.
         steps: of the network's training.
         device: of the network.
+
+    Returns:
+        Columns test, auc, low, high, n (images a side).
     """
     subjects = np.concatenate([real.subjects, synthetic.subjects])
     is_synthetic = np.arange(len(subjects)) >= len(real.subjects)
-    few = min(len(set(side.subjects)) for side in (real, synthetic)) < LEAST
-    half = halved(subjects, is_synthetic, seed=seed)
+    few = min(len(set(side.subjects)) for side in (real, synthetic)) < MIN_SUBJECTS
+    half = subject_halves(subjects, is_synthetic, seed=seed)
     rows = []
     for name in (NETWORK, *TRIVIAL):
-        found = Auc(np.nan, np.nan, np.nan)
+        value = Auc(np.nan, np.nan, np.nan)
         if not few:
             if name == NETWORK:
-                scores, parts = (
-                    crossed(real, synthetic, half, steps=steps, seed=seed, device=device),
-                    half,
+                scores = crossed_scores(
+                    real, synthetic, half, steps=steps, seed=seed, device=device
                 )
+                parts = half
             else:
                 scores = np.concatenate([TRIVIAL[name](side.images) for side in (real, synthetic)])
                 parts = np.zeros(len(scores), int)
-            found = auc(scores, is_synthetic, subjects, parts=parts, seed=seed)
-        rows.append(
-            {
-                "test": name,
-                "auc": found.value,
-                "low": found.low,
-                "high": found.high,
-                "n": len(real.subjects),
-            }
-        )
-    return pd.DataFrame(rows)
+            value = auc(scores, is_synthetic, subjects, parts=parts, seed=seed)
+        rows.append((name, *value, len(real.subjects)))
+    return pd.DataFrame(rows, columns=["test", "auc", "low", "high", "n"])
 
 
 def auc(
@@ -152,11 +213,17 @@ def auc(
     parts: np.ndarray,
     seed: int,
 ) -> Auc:
-    """The chance that a synthetic image's score (n,) is higher than a real one's; pairs are of the
-    same of the `parts`.
+    """The chance that a synthetic image's score is higher than a real one's of the same part.
 
     Value and interval are the means of the parts' own: two networks that were trained on each
     other's test images err together, so that their mean is no more certain than one of them.
+
+    Args:
+        scores: (n,), higher for what looks synthetic.
+        is_synthetic: (n,) bool.
+        subjects: (n,) whose image each is.
+        parts: (n,) which network scored each.
+        seed: of the bootstrap.
     """
     each = [
         _auc(scores[of], is_synthetic[of], subjects[of], rng=np.random.default_rng([seed, 2, part]))
@@ -174,7 +241,7 @@ def _auc(
     even = np.full(len(names), 1 / len(names))
     draws = [
         _weighted(level, is_synthetic, rng.multinomial(len(names), even)[codes])
-        for _ in range(DRAWS)
+        for _ in range(REPLICATES)
     ]
     low, high = np.nanquantile(draws, (0.025, 0.975)).tolist()
     pairs = min(len(set(subjects[is_synthetic])), len(set(subjects[~is_synthetic])))
@@ -187,15 +254,15 @@ def _auc(
 def _weighted(level: np.ndarray, is_synthetic: np.ndarray, weights: np.ndarray) -> float:
     """The AUC of ranks (n,) from 0, an image counting `weights` times; NaN where a side has no
     weight."""
-    real, made = (
+    real, synthetic = (
         np.bincount(level, weights * side, level.max() + 1)
         for side in (~is_synthetic, is_synthetic)
     )
-    pairs = real.sum() * made.sum()
-    return float(made @ (np.cumsum(real) - real / 2)) / pairs if pairs else np.nan
+    pairs = real.sum() * synthetic.sum()
+    return float(synthetic @ (np.cumsum(real) - real / 2)) / pairs if pairs else np.nan
 
 
-def halved(subjects: np.ndarray, is_synthetic: np.ndarray, *, seed: int) -> np.ndarray:
+def subject_halves(subjects: np.ndarray, is_synthetic: np.ndarray, *, seed: int) -> np.ndarray:
     """(n,) 0 or 1, the same for all images of a subject; of either kind's subjects a half each."""
     rng, half = np.random.default_rng([seed, 1]), dict[str, int]()
     for side in (~is_synthetic, is_synthetic):
@@ -204,7 +271,7 @@ def halved(subjects: np.ndarray, is_synthetic: np.ndarray, *, seed: int) -> np.n
     return np.array([half[name] for name in subjects])
 
 
-class Detector(nn.Module):
+class Detector(nn.Module):  # type: ignore[misc]  # torch has no types here
     """(B, 2, P, P) in [-1, 1] -> (B,) logit of being synthetic. Its first layers see single pixels,
     for textures."""
 
@@ -224,35 +291,56 @@ class Detector(nn.Module):
         return self.out(self.layers(x))[:, 0]
 
 
-def crossed(
-    real: Side,
-    synthetic: Side,
+def crossed_scores(
+    real: ImagesOfPeople,
+    synthetic: ImagesOfPeople,
     half: np.ndarray,
     *,
     steps: int,
     seed: int,
     device: str | torch.device,
 ) -> np.ndarray:
-    """(n,) scores of real and synthetic images, each by the network that was trained on the other
-    half."""
+    """Score images by the network that was trained on the other half of the subjects.
+
+    Args:
+        real: the real images.
+        synthetic: the synthetic ones.
+        half: (n,) 0 or 1 for each image of both sides.
+        steps: of training.
+        seed: of both networks.
+        device: where they run.
+
+    Returns:
+        (n,) scores, of real images and then of synthetic ones.
+    """
     sides = np.split(half, [len(real.subjects)])
     scores = np.empty(len(half))
     for part in (0, 1):
-        shown = [side.images[of != part] for side, of in zip((real, synthetic), sides, strict=True)]
-        network = trained(*shown, steps=steps, seed=seed + part, device=device)
-        asked = [side.images[of == part] for side, of in zip((real, synthetic), sides, strict=True)]
-        scores[half == part] = np.concatenate([scored(network, images) for images in asked])
+        pairs = [*zip((real, synthetic), sides, strict=True)]
+        training = [side.images[of != part] for side, of in pairs]
+        network = trained_detector(*training, steps=steps, seed=seed + part, device=device)
+        test = [side.images[of == part] for side, of in pairs]
+        scores[half == part] = np.concatenate([detector_scores(network, x) for x in test])
     return scores
 
 
-def trained(
+def trained_detector(
     real: np.ndarray, synthetic: np.ndarray, *, steps: int, seed: int, device: str | torch.device
 ) -> Detector:
-    """A detector of synthetic images, in evaluation mode; half of each batch is real."""
+    """A detector of synthetic images, in evaluation mode; half of each batch is real.
+
+    Args:
+        real: (n, 2, P, P) uint8.
+        synthetic: (m, 2, P, P) uint8.
+        steps: of training.
+        seed: of weights and batches.
+        device: where it runs.
+    """
     rng = np.random.default_rng([seed, 3])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Detector().to(device).to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        network = Detector()
+    network.to(device).to(memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-2, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, 1e-2, total_steps=steps + 1, pct_start=0.2
@@ -261,13 +349,14 @@ def trained(
     for _ in progress.each(range(steps), "two-sample test", total=steps, unit="steps"):
         images, labels = next(batches)
         loss = F.binary_cross_entropy_with_logits(
-            network(_signed(images, device)), labels.to(device)
+            network(signed(images, device)), labels.to(device)
         )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    return network
 
 
 def _batches(
@@ -285,7 +374,7 @@ def _batches(
         )
 
 
-def scored(network: Detector, images: np.ndarray) -> np.ndarray:
+def detector_scores(network: Detector, images: np.ndarray) -> np.ndarray:
     """(n,) logits of whole images (n, 2, P, P) uint8."""
     device, size = (
         next(network.parameters()).device,
@@ -293,15 +382,15 @@ def scored(network: Detector, images: np.ndarray) -> np.ndarray:
     )
     with torch.inference_mode():
         parts = [
-            network(_signed(images[k : k + size], device)).cpu().numpy()
+            network(signed(images[k : k + size], device)).cpu().numpy()
             for k in range(0, len(images), size)
         ]
     return np.concatenate(parts or [np.empty(0)])
 
 
-def _signed(images: np.ndarray, device: str | torch.device) -> Tensor:
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).float() / 127.5 - 1
-    return x.contiguous(memory_format=torch.channels_last)
+def _mean(values: np.ndarray) -> np.ndarray:
+    """(n,) over all but the first axis."""
+    return np.asarray(values.mean(axis=(1, 2, 3)))
 
 
 def _detail(images: np.ndarray) -> np.ndarray:
@@ -312,4 +401,4 @@ def _detail(images: np.ndarray) -> np.ndarray:
         ends = [(1, 1) if k == axis else (0, 0) for k in range(4)]
         wide = np.moveaxis(np.pad(smooth, ends, mode="edge"), axis, 0)
         smooth = np.moveaxis((wide[:-2] + 2 * wide[1:-1] + wide[2:]) / 4, 0, axis)
-    return x - smooth
+    return np.asarray(x - smooth)

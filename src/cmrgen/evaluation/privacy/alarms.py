@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from scipy import special, stats
 
-# the share of all images compared that `nearest` looks at (Dar et al. 2023 take 5 % of unseen
+# the share of all images compared that `nearest_test` looks at (Dar et al. 2023 take 5 % of unseen
 # people)
-NEAREST = 0.05
+NEAREST_SHARE = 0.05
 ALARM = 0.05  # chance of a false alarm of a test that stands alone
 DRAWS = 20  # of one image per person
 
@@ -30,7 +30,7 @@ class Sample(NamedTuple):
     group: np.ndarray  # (n,)
     person: np.ndarray  # (n,) whose image, or whose mask it was drawn from
 
-    def part(self, rows: np.ndarray) -> Sample:
+    def subset(self, rows: np.ndarray) -> Sample:
         return Sample(*(column[rows] for column in self))
 
 
@@ -62,35 +62,34 @@ class Counts(NamedTuple):
     left_out: int  # images of the first kind in groups that the second kind lacks
 
 
-def shared(first: Sample, second: Sample) -> tuple[Sample, Sample, Counts]:
-    """The parts of both kinds that can be compared, and how many they are."""
-    here, there = (
-        pd.Series(first.group).isin(second.group),
-        pd.Series(second.group).isin(first.group),
-    )
-    left, right = first.part(here.to_numpy()), second.part(there.to_numpy())
+def in_common_groups(first: Sample, second: Sample) -> tuple[Sample, Sample, Counts]:
+    """The images of both kinds that can be compared, and how many they are."""
+    of_first = pd.Series(first.group).isin(second.group).to_numpy()
+    of_second = pd.Series(second.group).isin(first.group).to_numpy()
+    left, right = first.subset(of_first), second.subset(of_second)
     people, others = (len(pd.unique(kind.person)) for kind in (left, right))
-    return left, right, Counts(len(left.value), people, others, int((~here).sum()))
+    return left, right, Counts(len(left.value), people, others, int((~of_first).sum()))
 
 
-def nearest(
+def nearest_test(
     first: Sample, second: Sample, *, seed: int, draws: int = DRAWS, level: float = ALARM
 ) -> Closest:
     """Are more of the nearest images the first kind's than its share of each group makes likely?
 
-    The nearest are NEAREST of all images that are compared. Given how many of them each group has,
+    The nearest are NEAREST_SHARE of all images that are compared. Given how many of them each group has,
     the first kind's are hypergeometric in each group if group members are exchangeable; p is the
     exact upper tail of their sum.
 
     Args:
-        first: images under suspicion, all in groups that `second` has (`shared`).
+        first: images under suspicion, all in groups that `second` has (`in_common_groups`).
         second: images that can't be copies, e.g. of people whom the generator has never seen.
         seed: of the draws.
         draws: how often one image per person is drawn, where somebody has several; p is the mean
             over them.
         level: p of an alarm.
 
-    Returns NaN for two empty samples.
+    Returns:
+        NaN for two empty samples.
     """
     if not len(first.value):
         return Closest(*[np.nan] * 4)
@@ -100,7 +99,7 @@ def nearest(
     return Closest(*np.mean(results, axis=0).tolist())
 
 
-def ranks(first: Sample, second: Sample, *, seed: int, draws: int = DRAWS) -> Ranks:
+def rank_test(first: Sample, second: Sample, *, seed: int, draws: int = DRAWS) -> Ranks:
     """C_T of Meehan et al. 2020 (sec. 3) with the groups as its cells: does the first kind lie
     nearer on the whole?
 
@@ -108,7 +107,14 @@ def ranks(first: Sample, second: Sample, *, seed: int, draws: int = DRAWS) -> Ra
     standard deviation, so that chance is standard normal whatever the number of groups (the paper's
     mean over cells has a smaller one).
 
-    Args, and NaN for nothing to compare: as in `nearest`.
+    Args:
+        first: as in `nearest_test`.
+        second: as there.
+        seed: of the draws.
+        draws: as there.
+
+    Returns:
+        NaN for two empty samples.
     """
     if not len(first.value):
         return Ranks(*[np.nan] * 3)
@@ -145,11 +151,11 @@ def _drawn(
 def _one_each(code: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A random row of each code."""
     order = rng.permutation(len(code))
-    return order[np.unique(code[order], return_index=True)[1]]
+    return np.asarray(order[np.unique(code[order], return_index=True)[1]])
 
 
 def _nearest(values: np.ndarray, groups: np.ndarray, own: np.ndarray, *, level: float) -> Closest:
-    count = max(1, round(NEAREST * len(values)))
+    count = max(1, round(NEAREST_SHARE * len(values)))
     near = values >= np.partition(values, -count)[-count]
     total, mine, beyond = (
         np.bincount(groups[rows], minlength=groups.max() + 1) for rows in (slice(None), own, near)
@@ -176,7 +182,7 @@ def _hypergeometric(total: np.ndarray, marked: np.ndarray, drawn: np.ndarray) ->
 
     N, K, n = (column[:, None] for column in (total, marked, drawn))
     x = np.arange(marked.max(initial=0) + 1)[None]
-    return np.exp(choices(K, x) + choices(N - K, n - x) - choices(N, n))
+    return np.asarray(np.exp(choices(K, x) + choices(N - K, n - x) - choices(N, n)))
 
 
 def _ranks(values: np.ndarray, groups: np.ndarray, own: np.ndarray) -> Ranks:

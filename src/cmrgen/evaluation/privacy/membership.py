@@ -12,11 +12,11 @@ from scipy import stats
 
 from cmrdata.store import Store
 from cmrgen.base.frozen import as_control
-from cmrgen.base.portions import drawn, together
+from cmrgen.base.portions import drawing_budget, together
 from cmrgen.diffusion import denoise, diffusion_loss, row_noise
-from cmrgen.evaluation.fidelity.subgroups import FEW
-from cmrgen.evaluation.privacy.alarms import Sample, ranks, shared
+from cmrgen.evaluation.privacy.alarms import Sample, in_common_groups, rank_test
 from cmrgen.prompts import prompts
+from cmrstudy.intervals import MIN_COUNT
 
 BATCH = 32  # images of the attack that go through the networks together, where their pixels allow
 
@@ -38,7 +38,7 @@ class Membership(NamedTuple):
     held_out: int
 
 
-def membership(
+def loss_attack(
     losses_train: np.ndarray,
     losses_held_out: np.ndarray,
     *,
@@ -49,9 +49,17 @@ def membership(
     """The attack that calls a low loss a training image (Matsumoto et al. 2023), on one loss per
     person.
 
-    `groups`: of the training and of the held-out people; by default one for all. p is that of
-    alarms.ranks. Intervals are percentiles of `draws` bootstrap samples, drawn within each side.
-    Raises ValueError for losses that are not finite and for a side of fewer than 2.
+    p is that of `alarms.rank_test`. Intervals are percentiles of a bootstrap within each side.
+
+    Args:
+        losses_train: (n,) of the training people.
+        losses_held_out: (m,) of the held-out people.
+        seed: of the bootstrap.
+        draws: its replicates.
+        groups: of the training and of the held-out people; by default one for all.
+
+    Raises:
+        ValueError: losses that are not finite, or a side of fewer than 2.
     """
     x, y = (np.asarray(losses, float) for losses in (losses_train, losses_held_out))
     for name, losses in (("training", x), ("held-out", y)):
@@ -61,11 +69,11 @@ def membership(
                 "an attack needs at least 2 on each side, one per image, all finite"
             )
     rng = np.random.default_rng(seed)
-    samples = _attacked(rng.choice(x, (draws, len(x))), rng.choice(y, (draws, len(y))))
+    samples = _auc_and_tpr(rng.choice(x, (draws, len(x))), rng.choice(y, (draws, len(y))))
     (auc_low, auc_high), (tpr_low, tpr_high) = (
         np.quantile(values, (0.025, 0.975)).tolist() for values in samples
     )
-    auc, tpr = (float(values[0]) for values in _attacked(x[None], y[None]))
+    auc, tpr = (float(values[0]) for values in _auc_and_tpr(x[None], y[None]))
     alarms = int(0.01 * len(y))
     least = np.nan
     # the members below a given one of the held-out losses are beta-binomial when nothing is
@@ -79,16 +87,29 @@ def membership(
         Sample(-loss, group, np.arange(len(loss)))
         for loss, group in zip((x, y), labels, strict=True)
     ]
-    p = ranks(*shared(*kinds)[:2], seed=seed).p
+    p = rank_test(*in_common_groups(*kinds)[:2], seed=seed).p
     return Membership(auc, auc_low, auc_high, p, tpr, tpr_low, tpr_high, least, len(x), len(y))
 
 
-def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd.DataFrame:
-    """The membership attack on a generator's own losses: a row of `Membership` per group, "all"
-    first, and few.
+def generator_attack(
+    generator: Any, store: Store, *, seed: int, images: int = 1000
+) -> pd.DataFrame:
+    """The membership attack on a generator's own losses.
 
     One central image per subject; every group gives equally many training and held-out ones (else a
-    loss that depends on the group would pass for memory), `images` of each in all at most.
+    loss that depends on the group would pass for memory).
+
+    Args:
+        generator: cmrgen.render.generator.Generator.
+        store: the cohort's.
+        seed: of the images, the noises and the bootstrap.
+        images: training images, and as many held-out ones, at most.
+
+    Returns:
+        A row of `Membership` per group, "all" first, and few.
+
+    Raises:
+        ValueError: no group has training and held-out images both.
     """
     index = store.index
     central = (
@@ -112,21 +133,20 @@ def attack(generator: Any, store: Store, *, seed: int, images: int = 1000) -> pd
         pool[pool.groupby("group").cumcount() < pool.group.map(counts).fillna(0)] for pool in pools
     ]
     losses = [
-        diffusion_losses(generator, store, part.index.to_numpy(), seed=seed) for part in chosen
+        diffusion_losses(generator, store, side.index.to_numpy(), seed=seed) for side in chosen
     ]
     rows = []
     for group in ("all", *sorted(counts[counts >= 2].index)):
-        rows_of = [np.asarray((part.group == group) | (group == "all")) for part in chosen]
-        of = [loss[own] for loss, own in zip(losses, rows_of, strict=True)]
-        labels = [part.group.to_numpy()[own] for part, own in zip(chosen, rows_of, strict=True)]
-        found = membership(*of, seed=seed, groups=(labels[0], labels[1]))
-        rows.append(
-            {"group": group, **found._asdict(), "few": min(found.members, found.held_out) < FEW}
-        )
+        members = [np.asarray((side.group == group) | (group == "all")) for side in chosen]
+        of_group = [loss[own] for loss, own in zip(losses, members, strict=True)]
+        labels = [side.group.to_numpy()[own] for side, own in zip(chosen, members, strict=True)]
+        result = loss_attack(*of_group, seed=seed, groups=(labels[0], labels[1]))
+        few = min(result.members, result.held_out) < MIN_COUNT
+        rows.append({"group": group, **result._asdict(), "few": few})
     return pd.DataFrame(rows)
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]  # torch has no types here
 def diffusion_losses(
     generator: Any,
     store: Store,
@@ -136,29 +156,38 @@ def diffusion_losses(
     timesteps: int = 8,
     batch: int | None = None,
 ) -> np.ndarray:
-    """(n,) diffusion loss of store rows under their own mask and prompt, mean over fixed timesteps.
+    """The diffusion loss of store rows under their own mask and prompt, mean over fixed timesteps.
 
     Timesteps lie evenly between little and much noise; each has one noise drawn from `seed`, the
-    same for every image, so that images differ by their own loss only. generator:
-    cmrgen.render.drawing.Generator. batch: images together, by default 32 or what cmrgen.base.portions says, a
-    row each.
+    same for every image, so that images differ by their own loss only.
+
+    Args:
+        generator: cmrgen.render.generator.Generator.
+        store: the cohort's.
+        rows: (n,) of the store.
+        seed: of the noises.
+        timesteps: how many.
+        batch: images together, by default 32 or what cmrgen.base.portions allows.
+
+    Returns:
+        (n,) losses.
     """
     base, steps = generator.base, len(generator.base.alphas)
     noises = row_noise([seed * 1009 + k for k in range(timesteps)], base.latent_shape).to(
         base.device
     )
     losses = np.zeros(len(rows))
-    batch = batch or min(BATCH, 2 * together(base.pixels, drawn(base.device)))
+    batch = batch or min(BATCH, 2 * together(base.pixels, drawing_budget(base.device)))
     for k in range(0, len(rows), batch):
-        some = rows[k : k + batch]
-        moments = base.moments(torch.from_numpy(store.images[some]))
+        batch_rows = rows[k : k + batch]
+        moments = base.moments(torch.from_numpy(store.images[batch_rows]))
         x0 = base.sample_latent(moments, torch.zeros_like(moments.chunk(2, dim=1)[0]))
-        words = prompts(store.index.iloc[some], fields=generator.facts["fields"]).tolist()
-        control = as_control(torch.from_numpy(store.masks[some]), base.pixels).to(base.device)
+        words = prompts(store.index.iloc[batch_rows], fields=generator.facts["fields"]).tolist()
+        control = as_control(torch.from_numpy(store.masks[batch_rows]), base.pixels).to(base.device)
         given = {"context": base.embed(words), "control": control}
         for number, noise in enumerate(noises):
             t = torch.full(
-                (len(some),), int((number + 0.5) / timesteps * steps), device=base.device
+                (len(batch_rows),), int((number + 0.5) / timesteps * steps), device=base.device
             )
             value = diffusion_loss(
                 lambda x, t, given=given: denoise(base.unet, generator.controlnet, x, t, **given),  # type: ignore[misc]
@@ -173,7 +202,7 @@ def diffusion_losses(
     return losses
 
 
-def _attacked(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _auc_and_tpr(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per row of x (k, n) and y (k, m): the AUC, and the share of x below all but 1 % of y; NaN for
     m < 100."""
     (k, n), m = x.shape, y.shape[1]

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cmrdata import progress
-from cmrdata.selection import Images, slices
+from cmrdata.selection import Images, row_slices
 
 # side at which images are compared, and the shifts to every side: a sixteenth of the picture
 FINE, REACH = 64, 4
@@ -41,7 +41,7 @@ class Nearest(NamedTuple):
 
     @property
     def similarity(self) -> np.ndarray:
-        return np.fmax(self.other, self.own)
+        return np.asarray(np.fmax(self.other, self.own))
 
     @property
     def row(self) -> np.ndarray:
@@ -86,15 +86,15 @@ def by_sight(
     del coarse, gram
 
     def search(queries: Images, own: np.ndarray) -> Nearest:
-        found: list[tuple[float, int, float, int]] = []
+        best: list[tuple[float, int, float, int]] = []
         size = int(np.clip(BLOCK // (len(FLIPS) * (REACH + 1) ** 2 * len(codes)), 1, 64))
         for k in range(0, len(queries), size):
             block = queries[k : k + size]
             mine = torch.from_numpy(own[k : k + size]).to(device)[:, None] == codes
             rough, flip = _rough(_sized(block, FINE // 2, device), filters, projected)
-            seen = _sized(block, FINE, device)
+            pictures = _sized(block, FINE, device)
             near = rough.masked_fill(mine, -2).topk(min(OTHERS, len(codes))).indices
-            for j, picture in enumerate(seen):
+            for j, picture in enumerate(pictures):
                 others = near[j][~mine[j, near[j]]]
                 same = mine[j].nonzero()[:, 0]
                 if len(same) > OWN:
@@ -105,10 +105,10 @@ def by_sight(
                     torch.from_numpy(fine[rows.cpu().numpy()]).to(device).float(),
                     flip[j, rows],
                 )
-                found.append(
+                best.append(
                     (*_best(values[: len(others)], others), *_best(values[len(others) :], same))
                 )
-        return Nearest(*(np.array(column) for column in zip(*found, strict=True)))
+        return Nearest(*(np.array(column) for column in zip(*best, strict=True)))
 
     return search
 
@@ -121,18 +121,18 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
 
     def directions(x: np.ndarray) -> np.ndarray:
         x = (x - mean) / spread
-        return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9)
+        return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9))
 
     pool, codes = directions(features), np.asarray(people)
 
     def search(queries: np.ndarray, own: np.ndarray) -> Nearest:
-        found, size = [], max(1, BLOCK // len(pool))
+        best, size = [], max(1, BLOCK // len(pool))
         for k in range(0, len(queries), size):
             similar = directions(queries[k : k + size]) @ pool.T
             mine, at = own[k : k + size, None] == codes, np.arange(len(similar))
             others, same = np.where(mine, -np.inf, similar), np.where(mine, similar, -np.inf)
             rows, has = (others.argmax(1), same.argmax(1)), mine.any(1)
-            found.append(
+            best.append(
                 (
                     others[at, rows[0]],
                     rows[0],
@@ -140,7 +140,7 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
                     np.where(has, rows[1], -1),
                 )
             )
-        return Nearest(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        return Nearest(*(np.concatenate(column) for column in zip(*best, strict=True)))
 
     return search
 
@@ -151,22 +151,22 @@ def _kept(
     """Fine (N, 2, s, s) float16 and coarse (N, 2, t, t) float32 templates, memory-mapped: they may
     outgrow the memory."""
     sides = [(FINE, REACH, np.float16), (FINE // 2, REACH // 2, np.float32)]
-    made: list[np.ndarray] = []
+    templates: list[np.ndarray] = []
     with ExitStack() as stack:
         files = [stack.enter_context(tempfile.TemporaryFile(dir=folder)) for _ in sides]
         bar = progress.bar("audit: templates", total=len(images), unit="images")
         advance = stack.enter_context(bar)
-        for rows in slices(images):
+        for rows in row_slices(images):
             pixels = np.array(images[rows])
             for file, (side, reach, kind) in zip(files, sides, strict=True):
-                part = _templates(_sized(pixels, side, device), reach).cpu().numpy()
-                file.write(np.ascontiguousarray(part, kind).data)
+                block = _templates(_sized(pixels, side, device), reach).cpu().numpy()
+                file.write(np.ascontiguousarray(block, kind).data)
             advance(len(pixels))
         for file, (side, reach, kind) in zip(files, sides, strict=True):
             file.flush()
             shape = (len(images), 2, side - 2 * reach, side - 2 * reach)
-            made.append(np.memmap(file, kind, "r", shape=shape))
-    return made[0], made[1]
+            templates.append(np.memmap(file, kind, "r", shape=shape))
+    return templates[0], templates[1]
 
 
 def _blocks(count: int) -> Iterator[slice]:

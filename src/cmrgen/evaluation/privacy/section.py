@@ -1,87 +1,73 @@
-"""What a synthetic set's part of the report says: tables and pictures written below a folder,
-sections for the page."""
+"""What the report says of safety: whether the set holds copies of training images, and whether its
+generator gives away who taught it."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from cmrdata.disk import write_atomic
 from cmrdata.store import Store
-from cmrgen.evaluation.adherence.section import (
-    adherence_section,
-    contraction_section,
-    diversity_section,
-    sides,
-)
-from cmrgen.evaluation.fidelity.backbones import features
-from cmrgen.evaluation.fidelity.section import fidelity_section as fidelity_section
-from cmrgen.evaluation.judges import domain
-from cmrgen.evaluation.measured import Measured
-from cmrgen.evaluation.privacy import audit as privacy
-from cmrgen.evaluation.privacy.membership import attack
+from cmrgen.evaluation.fidelity.backbones import kept_features
+from cmrgen.evaluation.judges import Evaluation, domain_backbone
+from cmrgen.evaluation.privacy import display
+from cmrgen.evaluation.privacy.audit import TooFewPeople, memorisation_audit, write_private
+from cmrgen.evaluation.privacy.membership import generator_attack
 from cmrgen.evaluation.privacy.verdicts import membership_verdict
-from cmrgen.render.drawing import load_generator
-from cmrgen.render.generator import check_cohort, facts_of
-from cmrstudy.report import Section, write_tables
+from cmrgen.render.generator import check_cohort, facts_of, load_generator
+from cmrstudy.report import Section, write_table
 
-
-def shown_sections(found: Measured, *, missing: Sequence[str], seed: int) -> list[Section]:
-    """What the images show, how hearts contract in them, how different they are; `missing`: groups
-    without an image."""
-    if len(found.made.index) < 2:
-        told = f"{found.made.folder} holds {len(found.made.index)} images; adherence, contraction and diversity need 2."
-        return [Section("Do the images show what they were asked to?", warnings=[told])]
-    seen = sides(found)
-    return [
-        adherence_section(found, seen, missing=missing),
-        contraction_section(found, seen),
-        diversity_section(found, seed=seed),
-    ]
+TITLE = "Is the set safe to share?"
 
 
 def audit_section(
-    found: Measured, *, generator: str | None, base_weights: str | None = None, seed: int
+    evaluation: Evaluation, *, generator: str | None, base_weights: str | None = None, seed: int
 ) -> Section:
     """Is the set safe to share? Real images go to folder/private and nowhere else.
 
-    `generator`: also attack the losses of this run, whose base now lies in `base_weights` if it has
-    moved.
+    Args:
+        evaluation: the set and its cohort.
+        generator: a run folder, whose losses are also attacked; None: no attack.
+        base_weights: where that generator's base now lies, if it has moved.
+        seed: of everything drawn.
     """
-    cohort, made, folder = found.cohort, found.made, found.folder
-    by = domain(found.networks)
+    cohort, synthetic_set, folder = evaluation.cohort, evaluation.synthetic_set, evaluation.folder
+    by = domain_backbone(evaluation.networks)
 
     def embed(store: Store, rows: np.ndarray) -> np.ndarray:
-        return features(store, rows, by, places=found.places(store, "features"))
+        return kept_features(store, rows, by, places=evaluation.places(store, "features"))
 
-    audit = privacy.audit(cohort, made, embed, seed=seed, device=found.device, scratch=folder)
-    privacy.write_private(audit, cohort, made, folder / "private")
-    for table, name, caption in (
-        (audit.tests, "audit_tests", "Audit: tests of the whole set against held-out people"),
-        (audit.groups, "audit", "Audit: candidate copies, authenticity and C_T per group"),
-        (
-            audit.sources,
-            "audit_sources",
-            "Audit: likeness to the subject whose mask and prompt were used",
-        ),
-    ):
-        table.attrs["caption"] = caption
-        write_tables(table, folder, name, caption)
-    overall = audit.groups[audit.groups.group == "all"].copy()
-    overall.attrs["caption"] = "Audit of the whole set (audit.csv has every group)"
-    tables, verdicts = [audit.tests, overall, audit.sources], audit.verdicts
+    try:
+        audit = memorisation_audit(
+            cohort, synthetic_set, embed, seed=seed, device=evaluation.device, scratch=folder
+        )
+    except TooFewPeople as error:  # all else of the report stands
+        reason = f"Nothing can be said of copies: {str(error).partition(': ')[2]}."
+        return Section(TITLE, warnings=[reason], answers=[reason])
+    write_private(audit, cohort, synthetic_set, folder / "private")
+    tests, sources = display.audit_tests(audit.tests), display.audit_sources(audit.sources)
+    write_table(tests, folder, "audit_tests")
+    write_table(display.audit_groups(audit.groups), folder, "audit")
+    write_table(sources, folder, "audit_sources")
+    tables, verdicts = [tests, display.audit_of_whole_set(audit.groups), sources], audit.verdicts
     if generator:
-        attacked = _attacked(generator, base_weights, found, seed=seed)
-        tables.append(attacked)
-        verdicts = [*verdicts, membership_verdict(attacked.iloc[0].to_dict())]
-    verdict = {"set": made.fingerprint, "date": time.strftime("%Y-%m-%d"), "verdicts": verdicts}
+        attack = _attack(evaluation, generator, base_weights, seed=seed)
+        shown = display.membership_attack(attack)
+        write_table(shown, folder, "membership")
+        whole = attack[attack.group == "all"]
+        tables.append(shown._replace(frame=whole))
+        verdicts = [*verdicts, membership_verdict(whole.iloc[0].to_dict())]
+    verdict = {
+        "set": synthetic_set.fingerprint,
+        "date": time.strftime("%Y-%m-%d"),
+        "verdicts": verdicts,
+    }
     write_atomic(folder / "audit.json", json.dumps(verdict, indent=1))
     return Section(
-        "Is the set safe to share?",
+        TITLE,
         [
             *verdicts,
             "Tests compare the set with held-out people group by group, one image of each source subject at a time; each "
@@ -95,12 +81,9 @@ def audit_section(
     )
 
 
-def _attacked(
-    generator: str, base_weights: str | None, found: Measured, *, seed: int
+def _attack(
+    evaluation: Evaluation, generator: str, base_weights: str | None, *, seed: int
 ) -> pd.DataFrame:
-    check_cohort(facts_of(generator), found.cohort, named=f"audit_generator={generator}")
+    check_cohort(facts_of(generator), evaluation.cohort, named=f"audit_generator={generator}")
     trained = load_generator(generator, base_weights=base_weights)
-    table = attack(trained.to(found.device), found.cohort, seed=seed)
-    table.attrs["caption"] = "Membership attack by the generator's loss, 95 % intervals"
-    write_tables(table, found.folder, "membership", table.attrs["caption"])
-    return table[table.group == "all"]
+    return generator_attack(trained.to(evaluation.device), evaluation.cohort, seed=seed)

@@ -11,20 +11,20 @@ from typing import Any
 
 import pandas as pd
 
-from cmrgen.evaluation.privacy.alarms import ALARM, NEAREST
+from cmrgen.evaluation.privacy.alarms import ALARM, NEAREST_SHARE
 from cmrgen.publish.model_card import FEW
 
-NAMES = {"sight": "By what is seen", "features": "By features"}
+MEASURES = {"sight": "By what is seen", "features": "By features"}
 
 
-def verdicts(tests: pd.DataFrame, groups: pd.DataFrame, sources: pd.DataFrame) -> list[str]:
+def audit_verdicts(tests: pd.DataFrame, groups: pd.DataFrame, sources: pd.DataFrame) -> list[str]:
     """Sentences on a whole set, those by what is seen first; the tables are those of
     privacy.Audit."""
     said = []
     for measure, part in tests.groupby("measure", sort=False):
         rows = part.set_index("test")
         name, of = (
-            NAMES[str(measure)],
+            MEASURES[str(measure)],
             groups[(groups.measure == measure) & (groups.group != "all")],
         )
         said += [
@@ -62,7 +62,7 @@ def _nearer(rows: pd.DataFrame, groups: pd.DataFrame) -> str:
     if not near.images:
         return "not tested whether the set lies nearer to the training images, since no held-out person has its groups."
     told = (
-        f"of the {100 * NEAREST:.0f} % of images nearest to a training image {near.value:.1f} are the set's, "
+        f"of the {100 * NEAREST_SHARE:.0f} % of images nearest to a training image {near.value:.1f} are the set's, "
         f"{near.by_chance:.1f} by chance at equal mix of groups, an alarm from {near.alarm_from:.0f} on, {_p(near.p)}; "
         f"C_T {ct.value:.2f}, chance 0 ± 1, {_p(ct.p)}; one image of each of {_people(near.sources)} source subjects, "
         f"{near.held_out:,} held-out people"

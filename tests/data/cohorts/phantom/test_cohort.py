@@ -16,13 +16,14 @@ from cmrdata.cohorts.phantom.cohort import (
     FRAMES,
     PREVALENCE,
     Phantom,
-    attributes,
+    draw_people,
     heart_size,
     paint,
     volume_curve,
 )
-from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
-from cmrdata.slices import Scan, check_labels, check_topology, stacks
+from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
+from cmrdata.labels import check_labels, check_topology
+from cmrdata.slices import Scan, stacks
 from cmrdata.subjects import with_groups
 from cmrdata.volumes import read_volume
 
@@ -95,7 +96,7 @@ def test_training_subjects_give_nine_stacks_and_others_the_central_one():
 
 @pytest.mark.parametrize("scale", [1.0, 4.5])
 def test_disease_is_as_frequent_in_each_subgroup_as_in_the_paper(scale):
-    people = attributes(
+    people = draw_people(
         40_000, np.random.default_rng(0), design="natural", hf_scale=scale, hf_share=None
     )
     people = with_groups(
@@ -390,9 +391,9 @@ def test_slices_beyond_the_apex_are_empty(people, tmp_path):
 
 
 def test_end_systole_is_found_at_any_number_of_frames():
-    assert end_systole(FRAMES) == ES_FRAME and end_systole(25) == ES_FRAME // 2
+    assert smallest_frame(FRAMES) == ES_FRAME and smallest_frame(25) == ES_FRAME // 2
     for frames in (2, 10, 30, 100):
-        assert abs(end_systole(frames) / frames - ES_FRAME / FRAMES) <= 0.5 / frames + 1e-9
+        assert abs(smallest_frame(frames) / frames - ES_FRAME / FRAMES) <= 0.5 / frames + 1e-9
 
 
 @pytest.mark.parametrize(

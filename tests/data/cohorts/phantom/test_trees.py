@@ -15,7 +15,7 @@ from cmrdata.cohorts.mnms import MnMs
 from cmrdata.cohorts.mnms2 import MnMs2
 from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms, write_mnms2
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.cohorts.phantom.ukbb_tree import end_systole, write_ukbb
+from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
 from cmrdata.protocol import Stacks
 
 COUNT, FRAMES = 4, 10
@@ -132,7 +132,9 @@ def test_evaluation_reads_the_central_stack_of_the_nine(trees, layout):
 def test_ed_and_es_are_where_each_layout_says(trees):
     for layout, read in trees.items():
         frames = read.train.index.drop_duplicates("subject")
-        assert ((frames.es_frame - frames.ed_frame) % FRAMES == end_systole(FRAMES)).all(), layout
+        assert ((frames.es_frame - frames.ed_frame) % FRAMES == smallest_frame(FRAMES)).all(), (
+            layout
+        )
         assert (frames.ed_frame == 0).all() == (layout == "ukbb")
     assert trees["acdc"].train.index.ed_frame.max() <= 3  # 1..4 in the files
     # over the cycle's end

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cmrdata.cohorts.ukbb.codes import groups, in_cell, prefixes, read_code, read_illness
+from cmrdata.cohorts.ukbb.codes import code_groups, in_cell, prefixes, read_code, read_illness
 
 TITLES = (
     "Essential (primary) hypertension",
@@ -389,7 +389,7 @@ def test_what_may_hide_heart_failure_is_not_understood(text):
 
 
 def test_groups_name_their_settings():
-    assert groups("narrow", without=["I42.1"], conditions=["af"]) == {
+    assert code_groups("narrow", without=["I42.1"], conditions=["af"]) == {
         "hf": ("I50",),
         "af": ("I48",),
         "without": ("I421",),

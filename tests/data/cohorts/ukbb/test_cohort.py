@@ -12,7 +12,7 @@ import pytest
 from cmrdata import origin
 from cmrdata.batch import BACKGROUND, LV, MYO, RV
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.cohorts.phantom.ukbb_tree import end_systole as truth
+from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame as truth
 from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.cohorts.ukbb.scan import choose_files, end_systole, matching_frame, read_scan

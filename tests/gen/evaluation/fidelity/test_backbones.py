@@ -17,8 +17,14 @@ from torchvision.models import Inception3, resnet50
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.evaluation.fidelity import backbones
-from cmrgen.evaluation.fidelity.backbones import BACKBONES, extracted, extractor, features, shown
-from cmrgen.evaluation.inception import published_pools
+from cmrgen.evaluation.fidelity.backbones import (
+    BACKBONES,
+    extracted_features,
+    extractor,
+    kept_features,
+    network_input,
+)
+from cmrgen.evaluation.fidelity.inception import published_pools
 from support.fake_cohort import FakeCohort
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16)).astype(np.uint8)
@@ -32,7 +38,7 @@ def residual() -> nn.Module:
 
 def expected(network: nn.Module, name: str) -> np.ndarray:
     with torch.inference_mode():
-        return network(shown(IMAGES, BACKBONES[name])).numpy()
+        return network(network_input(IMAGES, BACKBONES[name])).numpy()
 
 
 def pooled(network: Any) -> nn.Module:
@@ -50,7 +56,7 @@ def test_swav_without_prefix_and_heads(residual: nn.Module, nested: bool, tmp_pa
     torch.save({"state_dict": state, "epoch": 800} if nested else state, tmp_path / "swav.pth.tar")
     by = extractor("swav", tmp_path / "swav.pth.tar", device="cpu")
     assert by.width == 2048 and np.allclose(
-        extracted(by, IMAGES), expected(pooled(residual), "swav"), atol=1e-5
+        extracted_features(by, IMAGES), expected(pooled(residual), "swav"), atol=1e-5
     )
 
 
@@ -63,7 +69,9 @@ def test_radimagenet_as_a_sequence(residual: nn.Module, tmp_path: Path) -> None:
             state[f"backbone.{children.index(place)}.{rest}"] = value
     torch.save(state, tmp_path / "ResNet50.pt")
     by = extractor("radimagenet", tmp_path / "ResNet50.pt", device="cpu")
-    assert np.allclose(extracted(by, IMAGES), expected(pooled(residual), "radimagenet"), atol=1e-5)
+    assert np.allclose(
+        extracted_features(by, IMAGES), expected(pooled(residual), "radimagenet"), atol=1e-5
+    )
 
 
 def test_dinov2_as_published(tmp_path: Path) -> None:
@@ -84,7 +92,7 @@ def test_dinov2_as_published(tmp_path: Path) -> None:
     small.load_state_dict(
         timm.models.vision_transformer.checkpoint_filter_fn(published.state_dict(), small)
     )
-    assert np.allclose(extracted(by, IMAGES), expected(small, "dinov2"), atol=1e-5)
+    assert np.allclose(extracted_features(by, IMAGES), expected(small, "dinov2"), atol=1e-5)
 
 
 @pytest.mark.slow  # large networks
@@ -93,7 +101,7 @@ def test_inception_from_a_local_file(classes: int, suffix: str, tmp_path: Path) 
     network = Inception3(num_classes=classes, aux_logits=False, init_weights=False)
     state, path = network.state_dict(), tmp_path / f"weights.{suffix}"
     save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
-    found = extracted(
+    found = extracted_features(
         extractor("inception", path, device="cpu"), np.zeros((1, 2, 16, 16), np.uint8)
     )
     assert found.shape == (1, 2048) and np.isfinite(found).all()
@@ -149,19 +157,22 @@ def by_means(sha256: str = "0") -> backbones.Extractor:
 def test_features_are_computed_once_per_rows_and_weights(tmp_path: Path) -> None:
     store = prepare(FakeCohort(count=36), tmp_path)
     by, rows = by_means(), np.arange(0, 100, 2)
-    found = np.array(features(store, rows, by))
+    found = np.array(kept_features(store, rows, by))
     assert found.shape == (50, 3) and by.network.calls == 2
-    assert np.allclose(found, extracted(by_means(), store.images[rows]))
+    assert np.allclose(found, extracted_features(by_means(), store.images[rows]))
     again = by_means()
-    assert np.array_equal(features(store, rows, again), found) and again.network.calls == 0
-    for other in (features(store, rows[1:], by_means()), features(store, rows, by_means("1"))):
+    assert np.array_equal(kept_features(store, rows, again), found) and again.network.calls == 0
+    for other in (
+        kept_features(store, rows[1:], by_means()),
+        kept_features(store, rows, by_means("1")),
+    ):
         assert len(other) in (49, 50)
     kept = sorted((store.folder / "features").glob("*.f32"))
     assert len(kept) == 3
     for path in kept:
         path.write_bytes(path.read_bytes()[:-1])
-    assert np.array_equal(features(store, rows, again), found) and again.network.calls == 2
-    assert features(store, rows[:0], again).shape == (0, 3)
+    assert np.array_equal(kept_features(store, rows, again), found) and again.network.calls == 2
+    assert kept_features(store, rows[:0], again).shape == (0, 3)
     assert Store.open(store.folder).fingerprint == store.fingerprint
 
 
@@ -170,18 +181,18 @@ def test_an_interrupted_making_is_continued(
 ) -> None:
     store, rows = prepare(FakeCohort(count=36), tmp_path), np.arange(100)
     begun, ended = by_means(), by_means()
-    real = backbones.extracted
+    real = backbones.extracted_features
 
     def dies(by: backbones.Extractor, images: np.ndarray) -> np.ndarray:
         if by.network.calls == 2:
             raise KeyboardInterrupt
         return real(by, images)
 
-    monkeypatch.setattr(backbones, "extracted", dies)
+    monkeypatch.setattr(backbones, "extracted_features", dies)
     with pytest.raises(KeyboardInterrupt):
-        features(store, rows, begun)
-    monkeypatch.setattr(backbones, "extracted", real)
-    found = features(store, rows, ended)
+        kept_features(store, rows, begun)
+    monkeypatch.setattr(backbones, "extracted_features", real)
+    found = kept_features(store, rows, ended)
     assert begun.network.calls == 2 and ended.network.calls == 2  # of the four batches
     assert np.allclose(found, real(by_means(), store.images[rows]))
 

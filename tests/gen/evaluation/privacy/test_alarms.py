@@ -14,13 +14,13 @@ from cmrgen.evaluation.privacy.alarms import (
     _nearest,
     _ranks,
     holm,
-    nearest,
-    ranks,
-    shared,
+    in_common_groups,
+    nearest_test,
+    rank_test,
 )
-from cmrgen.evaluation.privacy.audit import Side, set_tests, single_copies, with_alarms
-from cmrgen.evaluation.privacy.membership import membership
-from cmrgen.evaluation.privacy.verdicts import membership_verdict, verdicts
+from cmrgen.evaluation.privacy.membership import loss_attack
+from cmrgen.evaluation.privacy.scores import Side, set_tests, single_copies, with_alarms
+from cmrgen.evaluation.privacy.verdicts import audit_verdicts, membership_verdict
 
 
 def sample(
@@ -81,13 +81,16 @@ def test_another_mix_of_groups_is_no_evidence_and_a_nearer_group_is() -> None:
     kinds = [
         sample(rng.normal(size=len(g)) + [level[name] for name in g], g) for g in (first, second)
     ]
-    assert nearest(*kinds, seed=0).p > 0.05 and ranks(*kinds, seed=0).p > 0.05
+    assert nearest_test(*kinds, seed=0).p > 0.05 and rank_test(*kinds, seed=0).p > 0.05
     mixed = [sample(kind.value) for kind in kinds]
-    assert nearest(*mixed, seed=0).p < 1e-6 and ranks(*mixed, seed=0).ct < -10
+    assert nearest_test(*mixed, seed=0).p < 1e-6 and rank_test(*mixed, seed=0).ct < -10
     moved = kinds[0]._replace(value=kinds[0].value + 2)
-    assert nearest(moved, kinds[1], seed=0).p < 1e-3 and ranks(moved, kinds[1], seed=0).ct < -4
+    assert (
+        nearest_test(moved, kinds[1], seed=0).p < 1e-3
+        and rank_test(moved, kinds[1], seed=0).ct < -4
+    )
     away = kinds[0]._replace(value=kinds[0].value - 2)
-    assert nearest(away, kinds[1], seed=0).p > 0.9 and ranks(away, kinds[1], seed=0).ct > 4
+    assert nearest_test(away, kinds[1], seed=0).p > 0.9 and rank_test(away, kinds[1], seed=0).ct > 4
 
 
 def test_images_of_one_person_are_one_piece_of_evidence() -> None:
@@ -95,9 +98,9 @@ def test_images_of_one_person_are_one_piece_of_evidence() -> None:
     people, once = np.arange(40), rng.normal(size=40)
     second = sample(rng.normal(size=200))
     again = sample(np.repeat(once, 25), people=np.repeat(people, 25))
-    for test in (nearest, ranks):
+    for test in (nearest_test, rank_test):
         assert test(again, second, seed=0) == pytest.approx(test(sample(once), second, seed=0))
-    assert shared(again, second)[2] == (1000, 40, 200, 0)
+    assert in_common_groups(again, second)[2] == (1000, 40, 200, 0)
 
 
 def test_groups_that_one_side_lacks_are_left_out_and_counted() -> None:
@@ -105,15 +108,16 @@ def test_groups_that_one_side_lacks_are_left_out_and_counted() -> None:
         sample(np.arange(6.0), np.array(list("aabbcc"))),
         sample(np.arange(4.0), np.array(list("bbdd"))),
     )
-    left, right, counts = shared(first, second)
+    left, right, counts = in_common_groups(first, second)
     assert (
         left.group.tolist() == ["b", "b"]
         and right.group.tolist() == ["b", "b"]
         and counts == (2, 2, 2, 4)
     )
-    nobody = shared(first.part(np.arange(2)), second)
+    nobody = in_common_groups(first.subset(np.arange(2)), second)
     assert (
-        np.isnan(nearest(*nobody[:2], seed=0)).all() and np.isnan(ranks(*nobody[:2], seed=0)).all()
+        np.isnan(nearest_test(*nobody[:2], seed=0)).all()
+        and np.isnan(rank_test(*nobody[:2], seed=0)).all()
     )
 
 
@@ -216,7 +220,7 @@ def test_words_say_what_was_tested_and_what_not() -> None:
         (quiet, "By what is seen: no evidence that"),
         (loud, "By what is seen: the set lies nearer"),
     ):
-        said = verdicts(table[table.measure == "sight"], groups, source)
+        said = audit_verdicts(table[table.measure == "sight"], groups, source)
         assert said[0].startswith(start) and "240 source subjects, 240 held-out people" in said[0]
         row = table.iloc[0]
         assert (
@@ -227,7 +231,7 @@ def test_words_say_what_was_tested_and_what_not() -> None:
     few = both_measures(harmless(rng, np.zeros(12), np.arange(36) % 12, sources=3), held)
     assert (
         "one image of each of fewer than 10 source subjects"
-        in verdicts(few, groups, source.iloc[[0, 0]].assign(measure=["sight", "features"]))[0]
+        in audit_verdicts(few, groups, source.iloc[[0, 0]].assign(measure=["sight", "features"]))[0]
     )
 
 
@@ -236,12 +240,12 @@ def test_membership_is_judged_within_groups() -> None:
     groups = np.arange(240) % 12
     level = 5 * rng.normal(size=12)[groups]
     x, y = level + rng.normal(size=240) - 0.6, level + rng.normal(size=240)
-    blind, apart = membership(x, y, seed=0), membership(x, y, seed=0, groups=(groups, groups))
+    blind, apart = loss_attack(x, y, seed=0), loss_attack(x, y, seed=0, groups=(groups, groups))
     assert apart.p < 1e-4 < blind.p and apart.auc == blind.auc
     assert membership_verdict(apart._asdict()).startswith(
         "By the generator's loss: training images can be told from"
     )
-    quiet = membership_verdict(membership(y, y[::-1], seed=0)._asdict())
+    quiet = membership_verdict(loss_attack(y, y[::-1], seed=0)._asdict())
     assert (
         quiet.startswith("By the generator's loss: no evidence that") and "chance .5, p = " in quiet
     )

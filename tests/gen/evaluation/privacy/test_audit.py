@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.prepare import prepare
 from cmrdata.store import Store, Writer
-from cmrgen.base.frozen import load_base
-from cmrgen.evaluation.measured import Measured
+from cmrgen.base.load import load_base
+from cmrgen.evaluation.judges import Evaluation
 from cmrgen.evaluation.privacy import section as sections
-from cmrgen.evaluation.privacy.audit import Audit, audit
-from cmrgen.evaluation.privacy.membership import attack, diffusion_losses, membership
+from cmrgen.evaluation.privacy.audit import Audit, memorisation_audit, write_private
+from cmrgen.evaluation.privacy.display import copy_pairs
+from cmrgen.evaluation.privacy.membership import diffusion_losses, generator_attack, loss_attack
 from cmrgen.evaluation.privacy.nearest import by_features, by_sight
 from cmrgen.render.set_card import _audit
-from cmrstudy import figures
 from support.fake_cohort import FakeCohort, fake_set
 
 COUNT, PLANTED = 160, 8  # images of a set, and the copies among them: 5 %
@@ -93,7 +93,9 @@ def fresh() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def clean(cohort: Store, fresh: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Audit:
-    return audit(cohort, made_from(cohort, tmp_path_factory.mktemp("clean"), fresh), embed, seed=0)
+    return memorisation_audit(
+        cohort, made_from(cohort, tmp_path_factory.mktemp("clean"), fresh), embed, seed=0
+    )
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def planted(
     ):
         images[k] = copy(np.array(cohort.images[row]))
     made = made_from(cohort, tmp_path_factory.mktemp("planted"), images)
-    return audit(cohort, made, embed, seed=0), made
+    return memorisation_audit(cohort, made, embed, seed=0), made
 
 
 def of(found: Audit, measure: str = "sight", group: str = "all") -> pd.Series:
@@ -174,7 +176,7 @@ def test_names_stay_in_the_private_table(
         + " ".join(found.verdicts + found.notes)
     )
     assert not any(name in shared for name in cohort.subjects.subject)
-    audit.write_private(found, cohort, made, tmp_path / "private", worst=3)
+    write_private(found, cohort, made, tmp_path / "private", worst=3)
     written = {path.name for path in (tmp_path / "private").iterdir()}
     assert written == {".gitignore", "nearest.csv"} | {
         f"pairs_{m}.{s}" for m in ("sight", "features") for s in ("png", "svg")
@@ -190,7 +192,9 @@ def test_copies_of_the_source_subject_are_told_apart(
     images = fresh[:20].copy()
     made = made_from(cohort, tmp_path / "before", images)
     images[:5] = cohort.images[made.index.source_row.to_numpy()[:5]]
-    found = audit(cohort, made_from(cohort, tmp_path / "after", images), embed, seed=0, held_out=40)
+    found = memorisation_audit(
+        cohort, made_from(cohort, tmp_path / "after", images), embed, seed=0, held_out=40
+    )
     row = found.sources.set_index("measure").loc["sight"]
     assert (
         row.n == 20 and 0.25 <= row.nearest_is_source <= 0.35 and 0.25 <= row.source_beyond <= 0.35
@@ -203,7 +207,11 @@ def test_copies_of_the_source_subject_are_told_apart(
 def test_the_set_of_training_images_is_all_copies(cohort: Store, tmp_path: Path) -> None:
     own = np.array(cohort.images[np.flatnonzero(cohort.index.split == "train")[:108]])
     own[0] = 7
-    row = of(found := audit(cohort, made_from(cohort, tmp_path, own), embed, seed=0, held_out=100))
+    row = of(
+        found := memorisation_audit(
+            cohort, made_from(cohort, tmp_path, own), embed, seed=0, held_out=100
+        )
+    )
     assert row.candidates == 107 and row.copies == 107 and row.authentic < 0.05 and row.ct < -4
     rows = found.tests.set_index(["measure", "test"]).loc["sight"]
     assert (
@@ -223,8 +231,8 @@ def test_few_held_out_people_are_refused_or_noted(
 ) -> None:
     made = made_from(cohort, tmp_path / "set", fresh[:10])
     with pytest.raises(ValueError, match="19 held-out subjects .* needs at least 20"):
-        audit(cohort, made, embed, seed=0, held_out=19)
-    found = audit(cohort, made, embed, seed=0, held_out=30)
+        memorisation_audit(cohort, made, embed, seed=0, held_out=19)
+    found = memorisation_audit(cohort, made, embed, seed=0, held_out=30)
     assert np.isnan(of(found).copies) and of(found).few
     assert "only 40 real images to compare with, single copies are not called" in found.notes[0]
     assert "single copies were not looked for (40 real images to compare with)" in found.verdicts[1]
@@ -236,13 +244,13 @@ def test_other_sizes_and_flat_images_are_refused(cohort: Store, tmp_path: Path) 
     with pytest.raises(
         ValueError, match=r"the cohort are \(2, 64, 64\), of the synthetic set \(2, 16, 16\)"
     ):
-        audit(cohort, made, embed, seed=0)
+        memorisation_audit(cohort, made, embed, seed=0)
     flat = Store(small.folder)
     flat.__dict__["images"] = np.full_like(small.images, 9)
     with pytest.raises(ValueError, match="all held-out images are equally near"):
-        audit(flat, made, embed, seed=0)
+        memorisation_audit(flat, made, embed, seed=0)
     with pytest.raises(ValueError, match="hold NaN"):
-        audit(small, made, lambda _, rows: np.full((len(rows), 3), np.nan), seed=0)
+        memorisation_audit(small, made, lambda _, rows: np.full((len(rows), 3), np.nan), seed=0)
 
 
 def test_search_by_sight_excludes_the_own_person(cohort: Store) -> None:
@@ -276,28 +284,28 @@ def test_membership_of_exchangeable_and_of_remembered_losses() -> None:
     draws, covered, resolved = np.random.default_rng(0), 0, 0
     for seed in range(60):
         x, y = draws.normal(size=120), draws.normal(size=150)
-        found = membership(x, y, seed=seed, draws=200)
+        found = loss_attack(x, y, seed=seed, draws=200)
         covered += found.auc_low <= 0.5 <= found.auc_high
         resolved += found.tpr >= found.resolvable
     # 57 and at most 3 are expected; both bounds lie beyond 99 %
     assert covered >= 52 and resolved <= 9
-    found = membership(draws.normal(-3, 1, 200), draws.normal(size=200), seed=0)
+    found = loss_attack(draws.normal(-3, 1, 200), draws.normal(size=200), seed=0)
     assert found.p < 1e-9 and found.auc > 0.95 and found.auc_low < found.auc < found.auc_high
     assert found.tpr > 0.5 > found.resolvable and found.tpr_low <= found.tpr <= found.tpr_high
     assert (found.members, found.held_out) == (200, 200)
 
 
 def test_membership_by_hand_and_its_limits() -> None:
-    found = membership(np.array([1.0, 2, 3]), np.array([2.0, 4]), seed=0)
+    found = loss_attack(np.array([1.0, 2, 3]), np.array([2.0, 4]), seed=0)
     assert found.auc == pytest.approx((1 + 1 + 0.5 + 1 + 0 + 1) / 6)
     # 2 people cannot show 1 % false alarms
     assert np.isnan(found.tpr) and np.isnan(found.resolvable)
     y = np.arange(200.0)
     # 2 false alarms at most: losses below 2
-    assert membership(np.array([1.5, 2.5, 0.5, 9]), y, seed=0).tpr == 0.5
+    assert loss_attack(np.array([1.5, 2.5, 0.5, 9]), y, seed=0).tpr == 0.5
     for bad in ([1.0], [1.0, np.nan]):
         with pytest.raises(ValueError, match="training losses of shape"):
-            membership(np.array(bad), y, seed=0)
+            loss_attack(np.array(bad), y, seed=0)
 
 
 def test_diffusion_losses_are_repeatable_and_independent_of_batches(
@@ -341,14 +349,14 @@ def test_attack_compares_groups_of_equal_size(
         )
 
     monkeypatch.setattr("cmrgen.evaluation.privacy.membership.diffusion_losses", losses)
-    table = attack(None, store, seed=0).set_index("group")
+    table = generator_attack(None, store, seed=0).set_index("group")
     assert (table.members == table.held_out).all() and table.members["all"] == table.members[
         1:
     ].sum()
     assert table.few[1:].all() and not table.few["all"]
     female = table.index.str.startswith("F/")
     assert table.auc[female].mean() > 0.8 > 0.65 > table.auc[~female][1:].mean()
-    assert attack(None, store, seed=0, images=72).members.iloc[0] <= 72
+    assert generator_attack(None, store, seed=0, images=72).members.iloc[0] <= 72
 
 
 @pytest.mark.slow  # seconds
@@ -363,16 +371,18 @@ def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
     # nearness is compared among central slices
     made.index["source_row"] = made.index.subject.map(central)
     looks = SimpleNamespace(features=None)
-    monkeypatch.setattr(sections, "domain", lambda networks: None)
-    monkeypatch.setattr(sections, "features", lambda of, rows, by, places: embed(of, rows))
+    monkeypatch.setattr(sections, "domain_backbone", lambda networks: None)
+    monkeypatch.setattr(sections, "kept_features", lambda of, rows, by, places: embed(of, rows))
     attacked = pd.DataFrame(
-        [{"group": "all", **membership(*rng.normal(size=(2, 50)), seed=0)._asdict()}]
+        [{"group": "all", **loss_attack(*rng.normal(size=(2, 50)), seed=0)._asdict()}]
     )
-    monkeypatch.setattr(sections, "_attacked", lambda *_, **__: attacked)
+    monkeypatch.setattr(sections, "_attack", lambda *_, **__: attacked)
     networks = SimpleNamespace(device=torch.device("cpu"))
-    measured = Measured(store, made, networks, np.zeros(0, int), looks, looks, tmp_path / "results")  # type: ignore[arg-type]
-    measured.folder.mkdir()
-    section = sections.audit_section(measured, generator="runs/controlnet/0", seed=0)
+    evaluation = Evaluation(
+        store, made, networks, np.zeros(0, int), looks, looks, tmp_path / "results"
+    )  # type: ignore[arg-type]
+    evaluation.folder.mkdir()
+    section = sections.audit_section(evaluation, generator="runs/controlnet/0", seed=0)
     names = {path.name for path in (tmp_path / "results").iterdir()}
     assert {"audit.json", "audit.csv", "audit_tests.csv", "audit_sources.csv", "private"} <= names
     verdicts = json.loads((tmp_path / "results" / "audit.json").read_text())["verdicts"]
@@ -387,9 +397,26 @@ def test_the_section_leaves_its_files_and_the_card_quotes_its_verdicts(
     assert (known.p_holm >= known.p).all() and (known.alarm == (known.p_holm <= 0.03)).all()
 
 
+def test_a_cohort_too_small_for_an_audit_costs_the_report_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    store = prepare(FakeCohort(count=40), tmp_path)  # a fifth of them is held out
+    made = fake_set(tmp_path / "set", store, count=12)
+    monkeypatch.setattr(sections, "domain_backbone", lambda networks: None)
+    looks, networks = SimpleNamespace(features=None), SimpleNamespace(device=torch.device("cpu"))
+    evaluation = Evaluation(
+        store, made, networks, np.zeros(0, int), looks, looks, tmp_path / "results"
+    )  # type: ignore[arg-type]
+    section = sections.audit_section(evaluation, generator="runs/controlnet/0", seed=0)
+    assert section.answers == section.warnings and not section.tables
+    assert "held-out subjects (val and test)" in section.answers[0]
+    assert "needs at least 20" in section.answers[0] and str(tmp_path) not in section.answers[0]
+    assert not (tmp_path / "results" / "audit.json").exists()
+
+
 def test_copy_pairs_are_drawn() -> None:
     images = np.zeros((3, 2, 8, 8), np.uint8)
-    drawn = figures.copy_pairs(images, images, [0.9, 0.8, 0.7])
+    drawn = copy_pairs(images, images, [0.9, 0.8, 0.7])
     assert isinstance(drawn, Figure) and len(drawn.axes) == 12
     assert [panel.get_title() for panel in drawn.axes[:4]] == [
         "synthetic ED",

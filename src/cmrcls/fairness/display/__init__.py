@@ -1,0 +1,1 @@
+"""How the tables and figures on fairness look to readers."""
