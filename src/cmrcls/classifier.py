@@ -256,10 +256,7 @@ class Classifier(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         counts = self.confusion.compute()  # pooled over batches and processes
         scores = torch.stack(
-            [
-                mean_recall(counts[k : k + 2, k : k + 2])
-                for k in range(0, len(counts), 2)
-            ]
+            [mean_recall(counts[k : k + 2, k : k + 2]) for k in range(0, len(counts), 2)]
         )
         if len(scores) > 1:
             self.log_dict(

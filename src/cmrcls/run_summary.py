@@ -26,7 +26,7 @@ def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step
     """Tables scores, confusion and calibration, their picture per disease, and `headline` as
     metrics at the trainer's `step`.
 
-    `predictions` of one run, as cmrcls.arms.predictions gives them; its subjects stay here.
+    `predictions` of one run, as cmrcls.arms.prediction_table gives them; its subjects stay here.
     """
     from lightning.pytorch.utilities import rank_zero_only
 

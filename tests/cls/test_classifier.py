@@ -201,7 +201,7 @@ def test_augmentation_is_a_function_of_seed_step_batch_and_process(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_balanced_accuracy_equals_sklearn(seed):
+def test_mean_recall_is_the_balanced_accuracy_of_sklearn(seed):
     rng = np.random.default_rng(seed)
     true, predicted = rng.integers(0, 2, (2, rng.integers(4, 60)))
     confusion = torch.zeros(2, 2, dtype=torch.long)

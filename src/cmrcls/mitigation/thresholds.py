@@ -69,7 +69,7 @@ class Thresholds(BestEpoch):
 def group_thresholds(
     table: pd.DataFrame, *, attribute: str = "sex", constraint: str = "equalized_odds", seed: int
 ) -> pd.DataFrame:
-    """Copy of `predictions`' table whose `predicted` comes from thresholds per group of `attribute`.
+    """Copy of a prediction table whose `predicted` comes from thresholds per group of `attribute`.
 
     They are fitted for each disease on the validation rows, for balanced accuracy under
     `constraint`. `probability` stays. A group that lacks a class in validation, and people of whom
