@@ -26,12 +26,8 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     cfg, folder = run.cfg, run.folder
     parts = {key: run.build(cfg.mitigation[key], _partial_=True) for key in ("loss", "heads")}
     after = run.build(cfg.mitigation.after)
-    check_network(
-        cfg.model.backbone,
-        weights=cfg.model.weights,
-        width=cfg.model.width,
-        pixels=cfg.model.pixels,
-    )
+    model = cfg.model
+    check_network(model.backbone, weights=model.weights, width=model.width, pixels=model.pixels)
     data = run.build(cfg.data)
     best = folder / "checkpoints" / "best.ckpt"
     with run.attempt() as limits:
@@ -72,15 +68,22 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     return {
         **metrics,
         "fingerprint": file_hash(best),
+        **arm_facts(data, module),
+        "steps": trainer.global_step,
+        "best_epoch": min(kept["epoch"], trainer.current_epoch - 1),
+    }
+
+
+def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
+    """What a finished run tells of its arm and of where its network began."""
+    return {
         "started_from": module.network.origin.started_from,
         "normalisation": {
-            name: [round(float(v), 6) for v in kept["state_dict"][name]] for name in ("mean", "std")
+            name: [round(float(v), 6) for v in getattr(module, name)] for name in ("mean", "std")
         },
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
         "training_images": int((data.index.split == "train").sum()),
-        "steps": trainer.global_step,
-        "best_epoch": min(kept["epoch"], trainer.current_epoch - 1),
     }
 
 
