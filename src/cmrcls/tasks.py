@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from omegaconf import OmegaConf
+from torch import Tensor
 
 from cmrcls.arms import Arms, prediction_table
 from cmrcls.classifier import Classifier, start_from
 from cmrcls.mitigation.groups import check_mitigation
+from cmrcls.mitigation.parts import build_part, part_class
 from cmrcls.network import Origin, check_network
 from cmrcls.run_summary import classifier_boards
 from cmrdata import scale
@@ -24,7 +26,12 @@ from cmrstudy.inputs import file_hash, kind_at, origin_at
 def train_classifier(run: Experiment) -> dict[str, Any]:
     """Train one arm with one seed; the best epoch's predictions go to folder/predictions.csv."""
     cfg, folder = run.cfg, run.folder
-    parts = {key: run.build(cfg.mitigation[key], _partial_=True) for key in ("loss", "heads")}
+    # plain settings, which the checkpoint keeps
+    parts: dict[str, Any] = {
+        key: OmegaConf.to_container(cfg.mitigation[key], resolve=True) for key in ("loss", "heads")
+    }
+    for part in parts.values():
+        part_class(part)  # one that is not there is told before any data are prepared
     after = run.build(cfg.mitigation.after)
     model = cfg.model
     check_network(model.backbone, weights=model.weights, width=model.width, pixels=model.pixels)
@@ -32,14 +39,14 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     best = folder / "checkpoints" / "best.ckpt"
     with run.attempt() as limits:
         data.setup()
-        for_groups = {key: part(groups=data.groups) for key, part in parts.items()}
+        modules = [build_part(part, groups=data.groups) for part in parts.values()]
         check_mitigation(
             cfg.mitigation.name,
-            (data.sampling, *for_groups.values(), after),
+            (data.sampling, *modules, after),
             index=data.index,
             cohort=data.cohort.name,
         )
-        module = new_classifier(run, data, **for_groups)
+        module = new_classifier(run, data, **parts)
         # the batch is divided among processes, as Draws divides the draws; each validates and
         # predicts on everything
         trainer, metrics = run.fit(
@@ -87,20 +94,20 @@ def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
     }
 
 
-def new_classifier(run: Experiment, data: Arms, **parts: nn.Module) -> Classifier:
+def new_classifier(run: Experiment, data: Arms, **parts: Any) -> Classifier:
     """The untrained classifier of a run, whose inputs are recorded.
 
     Args:
         run: the run.
         data: its arm, set up.
-        parts: loss and heads of the mitigation.
+        parts: settings of the mitigation's loss and heads.
     """
     cfg = run.cfg
     if run.leads:
         tell_size(run, data.store.meta["pixels"])
     # no download for what is replaced
     begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}
-    module: Classifier = run.build(cfg.model, _partial_=True)(**parts, **begins)
+    module: Classifier = run.build(cfg.model, _partial_=True)(groups=data.groups, **parts, **begins)
     run.uses("cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
     uses_weights(run, module.network.origin)
     if data.synthetic_fingerprint:
