@@ -93,15 +93,26 @@ class Arms(L.LightningDataModule):
         workers: int = 0,
     ) -> None:
         super().__init__()
+        self.sampling = sampling or Uniform()
+        self.synthetic, self.synthetic_set, self.harmonise = synthetic, synthetic_set, harmonise
+        self.cohort, self.root, self.budget = cohort, root, budget
+        self.batch_size, self.images_per_epoch = batch_size, images_per_epoch
+        self.seed, self.workers = seed, workers
+        self._check_settings(labels)
+        self.labels = tuple(labels)
+
+    def _check_settings(self, labels: Sequence[str]) -> None:
+        """Raise ValueError for a setting that can't be, before anything is read."""
+        synthetic, images_per_epoch = self.synthetic, self.images_per_epoch
         if synthetic != "only" and (not isinstance(synthetic, int) or synthetic < 0):
             raise ValueError(
                 f"synthetic={synthetic!r}: give a number of images (0 for none) or only"
             )
-        if synthetic != 0 and synthetic_set is None:
+        if synthetic != 0 and self.synthetic_set is None:
             raise ValueError(
                 f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote"
             )
-        if synthetic != 0 and (cine := cohort.cine):
+        if synthetic != 0 and (cine := self.cohort.cine):
             raise ValueError(
                 f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
                 "choose synthetic=0, or input=stack"
@@ -110,9 +121,10 @@ class Arms(L.LightningDataModule):
             raise ValueError(
                 f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm"
             )
-        if budget not in BUDGETS:
-            raise ValueError(f"budget={budget!r} is unknown; choose one of {', '.join(BUDGETS)}")
-        self.sampling = sampling or Uniform()
+        if self.budget not in BUDGETS:
+            raise ValueError(
+                f"budget={self.budget!r} is unknown; choose one of {', '.join(BUDGETS)}"
+            )
         self.sampling.check_arm(synthetic)
         if (
             not labels
@@ -123,16 +135,8 @@ class Arms(L.LightningDataModule):
             raise ValueError(
                 f"labels={labels!r}: give a list of one or more of {', '.join(DISEASES)}, each once"
             )
-        self.cohort, self.root, self.labels, self.budget = cohort, root, tuple(labels), budget
-        if not isinstance(harmonise, bool):
-            raise ValueError(f"harmonise={harmonise!r}: it takes true or false")
-        self.synthetic, self.synthetic_set, self.harmonise = synthetic, synthetic_set, harmonise
-        self.batch_size, self.images_per_epoch, self.seed, self.workers = (
-            batch_size,
-            images_per_epoch,
-            seed,
-            workers,
-        )
+        if not isinstance(self.harmonise, bool):
+            raise ValueError(f"harmonise={self.harmonise!r}: it takes true or false")
 
     @cached_property
     def store(self) -> Store:

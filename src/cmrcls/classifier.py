@@ -4,7 +4,7 @@ batch."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from cmrcls.mitigation.heads import OneHead
-from cmrcls.mitigation.losses import Mean, over_processes, sample_losses
+from cmrcls.mitigation.groups import Group
+from cmrcls.mitigation.heads import ONE_HEAD
+from cmrcls.mitigation.losses import MEAN, over_processes, sample_losses
+from cmrcls.mitigation.parts import build_part
 from cmrcls.network import VIDEO, build_network
 from cmrdata.batch import LabelledBatch, ed_es_ed
 from cmrstudy import runs
@@ -148,10 +150,11 @@ class Classifier(L.LightningModule):
         noise_std: in units of the full intensity range; see `augment`.
         flips: probability per axis; 0 switches it off.
         labels: names of the diseases.
-        loss: makes one loss of those of a training batch's images, as `mitigation.losses` do;
-            None: their mean. Its buffers are in the checkpoint.
-        heads: makes (B, outputs) of the network's logits, as `mitigation.heads` do; None: all share
-            one last layer.
+        loss: makes one loss of those of a training batch's images, as `mitigation.losses` do: its
+            class as `_target_` and its settings, which the checkpoint keeps, or a module, which
+            load_from_checkpoint is given again.
+        heads: makes (B, outputs) of the network's logits, as `mitigation.heads` do; given alike.
+        groups: of the training rows (`Arms.groups`), where loss or heads are given as settings.
         channels_last: changes the speed only.
         compile: changes the speed only.
         seed: with a batch's place in the training it decides the augmentation, so that a resumed
@@ -176,8 +179,9 @@ class Classifier(L.LightningModule):
         noise_std: float = 0.05,
         flips: float = 0.5,
         labels: Sequence[str] = ("hf",),
-        loss: nn.Module | None = None,
-        heads: nn.Module | None = None,
+        loss: Mapping[str, Any] | nn.Module = MEAN,
+        heads: Mapping[str, Any] | nn.Module = ONE_HEAD,
+        groups: Sequence[Group] = (),
         channels_last: bool = False,
         compile: bool = False,
         seed: int = 0,
@@ -187,13 +191,15 @@ class Classifier(L.LightningModule):
             raise ValueError(
                 f"plateau_patience is {plateau_patience} epochs; it must be at least 1"
             )
-        self.save_hyperparameters(ignore=["loss", "heads"], logger=False)
+        parts = {"loss": loss, "heads": heads}
+        modules = [name for name, part in parts.items() if isinstance(part, nn.Module)]
+        self.save_hyperparameters(ignore=modules, logger=False)
         self.pixels, self.noise_std, self.flips = pixels, noise_std, flips
         self.lr, self.weight_decay, self.plateau_patience = lr, weight_decay, plateau_patience
         self.labels, self.seed, self.backbone = tuple(labels), seed, backbone
         self.outputs = 2 if len(labels) == 1 else len(labels)
-        self.loss = Mean() if loss is None else loss
-        self.heads = OneHead() if heads is None else heads
+        self.loss = loss if isinstance(loss, nn.Module) else build_part(loss, groups=groups)
+        self.heads = heads if isinstance(heads, nn.Module) else build_part(heads, groups=groups)
         classes = self.heads.domains * self.outputs
         self.network = build_network(
             backbone, weights=weights, classes=classes, width=width, pixels=pixels

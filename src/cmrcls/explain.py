@@ -375,16 +375,8 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
             f"{trained}: its cohort {config.cohort.name} has changed since; train the classifier "
             "again"
         )
-    parts = {
-        key: run.build(config.mitigation[key], _partial_=True)(groups=data.groups)
-        for key in ("loss", "heads")
-    }
-    module = run.build(config.model, _partial_=True)(**parts, weights=None, compile=False)
-    best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
-    module.load_state_dict(best["state_dict"])
-    explained = explain(
-        module.to("cuda" if torch.cuda.is_available() else "cpu"), data, cells=cfg.cells
-    )
+    module = best_classifier(run, trained, config, data)
+    explained = explain(module, data, cells=cfg.cells)
     subject = data.index.subject[explained.images.row].to_numpy()
     tables = {
         "explain": by_subgroup(explained.images),
@@ -406,3 +398,25 @@ def explain_classifier(run: Experiment) -> dict[str, Any]:
         "heart_share": heart.share.round(4).to_dict(),
         "heart_area": heart.area.round(4).to_dict(),
     }
+
+
+def best_classifier(run: Experiment, trained: Path, config: Any, data: Arms) -> Classifier:
+    """The classifier of another run with the weights of its best epoch, on the GPU if there is one.
+
+    Args:
+        run: the run at work.
+        trained: the folder of the other.
+        config: the other's.
+        data: the other's arm, set up.
+    """
+    parts = {
+        key: run.build(config.mitigation[key], _partial_=True)(groups=data.groups)
+        for key in ("loss", "heads")
+    }
+    module: Classifier = run.build(config.model, _partial_=True)(
+        **parts, weights=None, compile=False
+    )
+    best = torch.load(trained / "checkpoints" / "best.ckpt", map_location="cpu", weights_only=True)
+    module.load_state_dict(best["state_dict"])
+    module.to("cuda" if torch.cuda.is_available() else "cpu")
+    return module

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from omegaconf import OmegaConf
+from torch import Tensor
 
 from cmrcls.arms import Arms, prediction_table
 from cmrcls.classifier import Classifier, start_from
 from cmrcls.mitigation.groups import check_mitigation
+from cmrcls.mitigation.parts import build_part, part_class
 from cmrcls.network import Origin, check_network
 from cmrcls.run_summary import classifier_boards
 from cmrdata import scale
@@ -24,26 +26,27 @@ from cmrstudy.inputs import file_hash, kind_at, origin_at
 def train_classifier(run: Experiment) -> dict[str, Any]:
     """Train one arm with one seed; the best epoch's predictions go to folder/predictions.csv."""
     cfg, folder = run.cfg, run.folder
-    parts = {key: run.build(cfg.mitigation[key], _partial_=True) for key in ("loss", "heads")}
+    # plain settings, which the checkpoint keeps
+    parts: dict[str, Any] = {
+        key: OmegaConf.to_container(cfg.mitigation[key], resolve=True) for key in ("loss", "heads")
+    }
+    for part in parts.values():
+        part_class(part)  # one that is not there is told before any data are prepared
     after = run.build(cfg.mitigation.after)
-    check_network(
-        cfg.model.backbone,
-        weights=cfg.model.weights,
-        width=cfg.model.width,
-        pixels=cfg.model.pixels,
-    )
+    model = cfg.model
+    check_network(model.backbone, weights=model.weights, width=model.width, pixels=model.pixels)
     data = run.build(cfg.data)
     best = folder / "checkpoints" / "best.ckpt"
     with run.attempt() as limits:
         data.setup()
-        for_groups = {key: part(groups=data.groups) for key, part in parts.items()}
+        modules = [build_part(part, groups=data.groups) for part in parts.values()]
         check_mitigation(
             cfg.mitigation.name,
-            (data.sampling, *for_groups.values(), after),
+            (data.sampling, *modules, after),
             index=data.index,
             cohort=data.cohort.name,
         )
-        module = new_classifier(run, data, **for_groups)
+        module = new_classifier(run, data, **parts)
         # the batch is divided among processes, as Draws divides the draws; each validates and
         # predicts on everything
         trainer, metrics = run.fit(
@@ -72,32 +75,39 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     return {
         **metrics,
         "fingerprint": file_hash(best),
-        "started_from": module.network.origin.started_from,
-        "normalisation": {
-            name: [round(float(v), 6) for v in kept["state_dict"][name]] for name in ("mean", "std")
-        },
-        "split_fingerprint": data.split_fingerprint,
-        "names": data.store.meta.get("names"),
-        "training_images": int((data.index.split == "train").sum()),
+        **arm_facts(data, module),
         "steps": trainer.global_step,
         "best_epoch": min(kept["epoch"], trainer.current_epoch - 1),
     }
 
 
-def new_classifier(run: Experiment, data: Arms, **parts: nn.Module) -> Classifier:
+def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
+    """What a finished run tells of its arm and of where its network began."""
+    return {
+        "started_from": module.network.origin.started_from,
+        "normalisation": {
+            name: [round(float(v), 6) for v in getattr(module, name)] for name in ("mean", "std")
+        },
+        "split_fingerprint": data.split_fingerprint,
+        "names": data.store.meta.get("names"),
+        "training_images": int((data.index.split == "train").sum()),
+    }
+
+
+def new_classifier(run: Experiment, data: Arms, **parts: Any) -> Classifier:
     """The untrained classifier of a run, whose inputs are recorded.
 
     Args:
         run: the run.
         data: its arm, set up.
-        parts: loss and heads of the mitigation.
+        parts: settings of the mitigation's loss and heads.
     """
     cfg = run.cfg
     if run.leads:
         tell_size(run, data.store.meta["pixels"])
     # no download for what is replaced
     begins = {"weights": None} if cfg.weights or cfg.ckpt_path else {}
-    module: Classifier = run.build(cfg.model, _partial_=True)(**parts, **begins)
+    module: Classifier = run.build(cfg.model, _partial_=True)(groups=data.groups, **parts, **begins)
     run.uses("cohort", fingerprint=data.store.fingerprint, at=data.store.folder)
     uses_weights(run, module.network.origin)
     if data.synthetic_fingerprint:

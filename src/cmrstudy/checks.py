@@ -155,6 +155,11 @@ FLAG = Takes(lambda v: isinstance(v, bool), "true or false")
 SPEED = Takes(
     lambda v: v is None or isinstance(v, bool), "true or false, or null (Lightning's own)"
 )
+PART = Takes(
+    lambda v: isinstance(v, dict) and "_target_" in v,
+    "a class as _target_, with its settings, as the files of conf/mitigation name it; choose a "
+    "whole one by mitigation=",
+)
 DIAGNOSES, FIELDS = ("hf", "mi", "ihd", "af"), ("sex", "age", "bmi", "diagnosis")
 ORIENT = choice("masks", "header", "none")
 
@@ -230,6 +235,10 @@ TAKES: dict[str, Takes] = {
         "imagenet (videos: kinetics), a file of weights, or null (from scratch)",
     ),
     "model.labels": several(*DIAGNOSES),
+    "mitigation.sampling": PART,
+    "mitigation.loss": PART,
+    "mitigation.heads": PART,
+    "mitigation.after": PART,
     "mitigation.loss.eta": a_number(above=0),
     "model.channels_last": FLAG,
     "model.compile": FLAG,

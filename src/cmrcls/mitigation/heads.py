@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from cmrcls.mitigation.groups import Group, check_domains, required
 
+ONE_HEAD = {"_target_": "cmrcls.mitigation.heads.OneHead"}
+
 
 class OneHead(nn.Module):
     """All share one last layer."""

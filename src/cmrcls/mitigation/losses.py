@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from cmrcls.mitigation.groups import Group, check_domains, required
 
+MEAN = {"_target_": "cmrcls.mitigation.losses.Mean"}
+
 
 class Mean(nn.Module):
     """The mean over the images (empirical risk minimisation)."""
