@@ -158,7 +158,7 @@ def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame) -> None:
     from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
     from cmrdata.disk import write_atomic
-    from cmrstudy.report import markdown
+    from cmrstudy.report import Shown, markdown
 
     if reason := names_persons(frame):
         raise ValueError(
@@ -169,7 +169,7 @@ def log_table(loggers: Sequence[Any], name: str, frame: pd.DataFrame) -> None:
             cells = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
             logger.log_table(name, columns=[str(column) for column in frame], data=cells)
         elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(name, markdown(frame, frame.attrs.get("caption", name)))
+            logger.experiment.add_text(name, markdown(Shown(frame, name)))
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_table(logger.run_id, data=frame, artifact_file=f"{name}.json")
         elif isinstance(logger, CSVLogger):

@@ -45,7 +45,7 @@ class Section(NamedTuple):
 
     heading: str
     paragraphs: Sequence[str] = ()
-    tables: Sequence[Shown | pd.DataFrame] = ()
+    tables: Sequence[Shown] = ()
     # title, which is also the alternative text; PNG or SVG file
     figures: Sequence[tuple[str, str | Path]] = ()
     warnings: Sequence[str] = ()
@@ -71,7 +71,7 @@ def write_table(
     """
     contents = {
         "csv": (table.frame if data is None else data).to_csv(index=False),
-        "md": markdown(table, table.caption),
+        "md": markdown(table),
         "tex": latex(table.frame, table.caption, label=f"tab:{name}"),
     }
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in contents]
@@ -81,9 +81,9 @@ def write_table(
     return paths
 
 
-def markdown(table: Shown | pd.DataFrame, caption: str) -> str:
-    """A pipe table below its caption, with its warnings."""
-    frame = as_shown(table).frame
+def markdown(table: Shown) -> str:
+    """A pipe table below its caption, with its notes."""
+    frame = table.frame
     rows = [[str(column) for column in frame.columns], ["---"] * frame.shape[1], *_cells(frame)]
     lines = [
         "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
@@ -91,7 +91,7 @@ def markdown(table: Shown | pd.DataFrame, caption: str) -> str:
     ]
     return (
         "\n".join(
-            [f"**{caption}**", "", *lines, *(f"\n> Note: {note}" for note in as_shown(table).notes)]
+            [f"**{table.caption}**", "", *lines, *(f"\n> Note: {note}" for note in table.notes)]
         )
         + "\n"
     )
@@ -210,9 +210,9 @@ def data_uri(path: Path) -> str:
     return f"data:{PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
-def _table(table: Shown | pd.DataFrame) -> dict[str, Any]:
+def _table(table: Shown) -> dict[str, Any]:
     """What the page shows of a table; `text`: for each column, whether it holds words."""
-    frame, caption, notes = as_shown(table)
+    frame, caption, notes = table
     rows = _cells(frame)
     text = [
         not any(re.match(r"[-+−]?\d", cell) for cell in column) and set(column) != {"n/a"}
@@ -249,29 +249,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float | np.floating) and not pd.isna(value):
         return f"{value:.4g}"
     return "n/a" if value is None or value is pd.NA or value != value else str(value)
-
-
-# Until the fairness wing gives Shown and calls write_table: delete from here on, `| pd.DataFrame`
-# and `as_shown` above, and the test of `write_tables`.
-
-
-def write_tables(
-    frame: pd.DataFrame,
-    folder: str | Path,
-    name: str,
-    caption: str,
-    *,
-    display: pd.DataFrame | None = None,
-) -> list[Path]:
-    """`write_table` of a bare frame, whose notes are in its attrs."""
-    shown = as_shown(frame if display is None else display)._replace(caption=caption)
-    return write_table(shown, folder, name, data=frame)
-
-
-def as_shown(table: Shown | pd.DataFrame) -> Shown:
-    """A bare frame with the caption and notes of its attrs."""
-    if isinstance(table, Shown):
-        return table
-    refused = (f"Left out: {reason}" for reason in table.attrs.get("refused", ()))
-    notes = [*table.attrs.get("warnings", ()), *refused]
-    return Shown(table, table.attrs.get("caption", ""), notes)

@@ -31,7 +31,7 @@ from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy import dashboards, figures
-from cmrstudy.report import write_tables
+from cmrstudy.report import Shown, write_table
 from support import ROOT
 from support.wandb_files import records
 
@@ -101,8 +101,9 @@ def results(folder: Path) -> pd.DataFrame:
             "n": [8, 4],
         }
     )
-    write_tables(table, folder, "table2", "Table 2")
-    write_tables(predictions(4)[["subject", "label"]], folder, "worst", "Worst subjects")
+    write_table(Shown(table, "Table 2"), folder, "table2")
+    worst = predictions(4)[["subject", "label"]]
+    write_table(Shown(worst, "Worst subjects"), folder, "worst")
     (folder / "private").mkdir()
     Image.fromarray(np.full((9, 9), 201, np.uint8)).save(folder / "private" / "pairs.png")
     (folder / "private" / "pairs.csv").write_text("training_subject\nSYN0001\n")

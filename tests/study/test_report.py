@@ -122,19 +122,6 @@ def test_a_table_is_written_for_machines_and_for_readers(tmp_path: Path) -> None
     assert "| 1 (2) |" in md.read_text() and "metric_a" in csv.read_text()
 
 
-def test_write_tables_is_write_table_of_attrs(tmp_path: Path) -> None:
-    """It goes with `write_tables`."""
-    frame = pd.DataFrame({"x": [1.5]})
-    cells = frame.astype(str)
-    cells.attrs.update(warnings=["Only 12."], refused=["sex: unknown."])
-    notes = ["Only 12.", "Left out: sex: unknown."]
-    old = report.write_tables(frame, tmp_path / "a", "t", "A caption", display=cells)
-    new = report.write_table(
-        report.Shown(cells, "A caption", notes), tmp_path / "b", "t", data=frame
-    )
-    assert [p.read_bytes() for p in old] == [p.read_bytes() for p in new]
-
-
 def test_the_page_is_part_of_the_package() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     src = ROOT / "src"
@@ -250,8 +237,15 @@ def test_sources_stand_below_their_heading(page: str) -> None:
 
 def test_long_tables_are_folded_and_words_stand_left() -> None:
     tables = [
-        pd.DataFrame(
-            {"group": ["a"] * n, "value": np.arange(n) / 7, "why": ["-"] * n, "none": [None] * n}
+        report.Shown(
+            pd.DataFrame(
+                {
+                    "group": ["a"] * n,
+                    "value": np.arange(n) / 7,
+                    "why": ["-"] * n,
+                    "none": [None] * n,
+                }
+            )
         )
         for n in (report.LONG_TABLE, report.LONG_TABLE + 1)
     ]
@@ -274,7 +268,7 @@ def test_numbers_of_any_float_type_have_four_digits() -> None:
     frame = pd.DataFrame(
         {"x": np.array([0.123456], np.float32), "y": [np.float64(2.000049)], "z": [7]}
     )
-    assert "| 0.1235 | 2 | 7 |" in report.markdown(frame, "c")
+    assert "| 0.1235 | 2 | 7 |" in report.markdown(report.Shown(frame, "c"))
 
 
 def test_the_page_names_a_missing_figure(tmp_path: Path) -> None:
