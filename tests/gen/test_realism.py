@@ -316,7 +316,7 @@ def test_an_arm_is_harmonised_in_its_synthetic_training_images_alone(study, caps
         data = Arms(**how, **settings)
         data.setup()
         rows = np.arange(len(data.index))
-        return data._of(rows).__getitems__(rows.tolist())[
+        return data._images_of(rows).__getitems__(rows.tolist())[
             "image"
         ].numpy(), data.index.real.to_numpy(bool)
 
