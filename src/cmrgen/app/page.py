@@ -251,7 +251,7 @@ def make_page(studio: Studio, preparation: Preparation, *, run: str, local: bool
             while True:
                 last = preparation.done.is_set()
                 seen_ = [
-                    (judgement, studio.likeness(of.image, of.row) if private else None)
+                    (judgement, studio.nearness(of.image, of.row) if private else None)
                     for of in images
                     if (judgement := studio.judged(of.image, of.mask, of.wish))
                 ]

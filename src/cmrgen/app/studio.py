@@ -111,7 +111,7 @@ class Judgement(NamedTuple):
     attributes: list[Attribute]
 
 
-class Likeness(NamedTuple):
+class Nearness(NamedTuple):
     """How near an image lies to the training images."""
 
     similarity: float  # -1..1, to the nearest one
@@ -298,7 +298,7 @@ class Studio:
             usual = np.nanmean(critics.real.areas.dice, 0)
         return Judgement(seen.areas.dice[0], usual, asked, found, attributes)
 
-    def likeness(self, image: Image, source: int | None) -> Likeness | None:
+    def nearness(self, image: Image, source: int | None) -> Nearness | None:
         """How near an image lies to the training images; None while nobody can tell.
 
         Args:
@@ -312,7 +312,7 @@ class Studio:
         if source is not None:
             own = int(critics.people.get_indexer([self.cohort.index.subject[source]])[0])
         near = critics.search(image[None], np.array([own]))
-        return Likeness(
+        return Nearness(
             float(near.similarity[0]),
             critics.tau,
             len(critics.table),

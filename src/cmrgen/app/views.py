@@ -18,7 +18,7 @@ from scipy import ndimage
 from cmrdata.axes import title_of
 from cmrdata.batch import LABELS, PHASES
 from cmrgen.app.masks import Mask, Measures
-from cmrgen.app.studio import Attribute, Image, Judgement, Likeness, words_of
+from cmrgen.app.studio import Attribute, Image, Judgement, Nearness, words_of
 from cmrstudy.figures import STRUCTURES
 
 OUTLINE = 512  # px, side of the drawn outlines of a mask
@@ -48,7 +48,7 @@ def result(drawn: Sequence[Drawn]) -> str:
     )
 
 
-def details(judgement: Judgement, likeness: Likeness | None, *, waiting: str = "") -> str:
+def details(judgement: Judgement, nearness: Nearness | None, *, waiting: str = "") -> str:
     """What the judges see in one image, and how near it lies to the training images."""
     rows = "".join(
         f"<tr><th>{phase}</th>{''.join(_dice(value) for value in judgement.dice[p])}</tr>"
@@ -69,26 +69,26 @@ def details(judgement: Judgement, likeness: Likeness | None, *, waiting: str = "
 <table class="attributes">{"".join(map(_attribute, judgement.attributes))}</table>
 <p class="small">What a network sees that learned from the cohort's own images. In brackets: how often it is right in the images of
 {people:,} people held out; where that is seldom, its word here is worth as little.</p></section>
-<section><h3>Is it a copy?</h3>{_nearness(likeness, waiting)}</section></div>"""
+<section><h3>Is it a copy?</h3>{_nearness(nearness, waiting)}</section></div>"""
 
 
 def comparison(
-    titles: Sequence[str], seen: Sequence[tuple[Judgement, Likeness | None]], *, waiting: str = ""
+    titles: Sequence[str], seen: Sequence[tuple[Judgement, Nearness | None]], *, waiting: str = ""
 ) -> str:
     """A row for each of several images: what `details` tells of one."""
     axes = [of.axis for of in seen[0][0].attributes]
     heads = ["", "Dice", "ejection: mask", "seen", *(title_of(axis) for axis in axes), "similarity"]
     rows = []
-    for title, (judgement, likeness) in zip(titles, seen, strict=True):
+    for title, (judgement, nearness) in zip(titles, seen, strict=True):
         cells = [
             f"<th>{escape(title)}</th>",
             f"<td>{_number(_mean(judgement.dice))}</td>",
             f"<td>{_percent(judgement.ef_asked)}</td><td>{_percent(judgement.ef_seen)}</td>",
             *(f"<td>{_verdict(of.axis, of.asked, of.seen)}</td>" for of in judgement.attributes),
-            f"<td>{_similarity(likeness)}</td>",
+            f"<td>{_similarity(nearness)}</td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    tau = next((likeness for _, likeness in seen if likeness), None)
+    tau = next((nearness for _, nearness in seen if nearness), None)
     told = (
         f"Similarity is to the nearest training image; 95 % of {tau.people:,} people held out lie "
         f"below τ = {tau.tau:.3f}."
@@ -202,14 +202,14 @@ def _verdict(axis: str, asked: str | None, seen: str | None) -> str:
     return f'<span class="{kind}">{sign}{escape(words_of(axis, seen))}</span>'
 
 
-def _similarity(of: Likeness | None) -> str:
+def _similarity(of: Nearness | None) -> str:
     if of is None:
         return "…"
     beyond = of.similarity > of.tau
     return f'<span class="{"no" if beyond else "yes"}">{of.similarity:.3f}{" > τ" if beyond else ""}</span>'
 
 
-def _nearness(of: Likeness | None, waiting: str) -> str:
+def _nearness(of: Nearness | None, waiting: str) -> str:
     if of is None:
         return f'<p class="small">{escape(waiting)}</p>'
     low = min(of.similarity, of.tau) - 0.1

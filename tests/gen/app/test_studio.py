@@ -190,7 +190,7 @@ def critical(run: Path, cohort: Store, tmp_path_factory: pytest.TempPathFactory)
 def test_before_the_critics_are_there_nothing_is_said(studio):
     mask = studio.mask(first(studio))
     image = np.array(studio.cohort.images[first(studio)])
-    assert studio.judged(image, mask, WISH) is None and studio.likeness(image, None) is None
+    assert studio.judged(image, mask, WISH) is None and studio.nearness(image, None) is None
 
 
 def test_judges_say_what_they_see_beside_what_was_asked(critical, cohort):
@@ -212,20 +212,20 @@ def test_judges_say_what_they_see_beside_what_was_asked(critical, cohort):
 def test_a_copy_of_a_training_image_lies_beyond_tau_and_another_does_not(critical, cohort):
     row = first(critical)
     image = np.array(cohort.images[row])
-    near = critical.likeness(image, row)
+    near = critical.nearness(image, row)
     assert near is not None
     assert near.similarity > 0.999 > near.tau and near.own
-    stranger = critical.likeness(image, None)
+    stranger = critical.nearness(image, None)
     assert stranger is not None and not stranger.own
     noise = np.random.default_rng(0).integers(0, 256, image.shape).astype(np.uint8)
-    far = critical.likeness(noise, None)
+    far = critical.nearness(noise, None)
     assert far is not None and far.similarity < far.tau
 
 
 def test_tau_is_what_unseen_people_reach(critical, cohort):
     held = critical.critics.table.index
     beyond = [
-        critical.likeness(np.array(cohort.images[row]), None).similarity > critical.critics.tau
+        critical.nearness(np.array(cohort.images[row]), None).similarity > critical.critics.tau
         for row in held
     ]
     assert np.mean(beyond) <= module.BEYOND
