@@ -32,7 +32,7 @@ class EpochLines(ProgressBar):
             write or (lambda line: print(line, flush=True)),
             True,
         )
-        self.begun, self.step = 0.0, 0
+        self.begun, self.step = self.clock(), 0
         self.lines: Lines | None = None
 
     def disable(self) -> None:
@@ -41,6 +41,10 @@ class EpochLines(ProgressBar):
 
     def enable(self) -> None:
         self.shown = True
+
+    def on_train_start(self, trainer: Any, *_: Any) -> None:
+        """Where a training goes on within an epoch, no epoch starts before this one ends."""
+        self.begun, self.step = self.clock(), trainer.global_step
 
     def on_train_epoch_start(self, trainer: Any, *_: Any) -> None:
         self.begun, self.step, self.lines = self.clock(), trainer.global_step, None

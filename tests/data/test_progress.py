@@ -214,6 +214,18 @@ def test_an_epoch_is_a_line_with_its_metrics():
     ]
 
 
+def test_an_epoch_that_goes_on_tells_of_its_own_steps_and_seconds():
+    clock, lines = Clock(), []
+    callback = EpochLines(clock=clock, write=lines.append)
+    clock.now += 37000.0  # a clock begins anywhere, e.g. when the machine was started
+    trainer = SimpleNamespace(max_epochs=6, current_epoch=1, global_step=4, callback_metrics={})
+    callback.on_train_start(trainer)  # Lightning starts no epoch that it goes on with
+    clock.now += 3.0
+    trainer.global_step = 6
+    callback.on_train_epoch_end(trainer, None)
+    assert lines == ["epoch 2 of 6: 2 steps in 0:03"]
+
+
 def test_a_long_epoch_shows_that_it_goes_on():
     lines = trained(epochs=1, batches=1000, seconds=1.0)
     assert (

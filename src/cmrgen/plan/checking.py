@@ -21,17 +21,19 @@ from cmrgen.plan.rows import Plan, lender, usable
 Fault = tuple[str, Any, str]  # a column, which of its rows are wrong, and what to do
 
 
-def make_plan(recipe: Callable[..., Plan], cohort: Store, **settings: Any) -> Plan:
+def make_plan(recipe: Callable[..., Plan | pd.DataFrame], cohort: Store, **settings: Any) -> Plan:
     """The checked plan of a recipe for a cohort: the one way from conf/plan to images.
 
     Args:
-        recipe: a function of cmrgen.plan, or anybody's, that takes `index` and returns a Plan.
+        recipe: a function of cmrgen.plan, or anybody's, that takes `index` and returns a Plan, or
+            its rows alone.
         cohort: whose masks and attributes are used.
         settings: further arguments of the recipe.
 
     Raises ValueError as the recipe and `check` do.
     """
-    plan = recipe(index=cohort.index, **settings)
+    made = recipe(index=cohort.index, **settings)
+    plan = Plan(made) if isinstance(made, pd.DataFrame) else made
     check(plan, cohort.subjects, cohort.index)
     return plan
 

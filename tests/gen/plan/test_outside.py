@@ -7,6 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -36,6 +37,10 @@ def one_sex(index, *, count, sex, seed=0, **drawing):
     return Plan(planned(index, rows.index[rows.sex == sex][:count], seed=seed, **drawing))
 
 
+def table(index, *, count, **drawing):
+    return one_sex(index, count=count, sex="M", **drawing).rows
+
+
 def leaking(index, *, count, missing, **drawing):
     return Plan(planned(index, index.index[index.split == "test"][:count], seed=0, **drawing))
 
@@ -50,6 +55,7 @@ class Deis(Sampler):
 FILES = {
     "plan/one_sex.yaml": "_target_: own_drawing.one_sex\ncount: 3\nsex: M\nseed: ${seed}\n"
     "guidance: ${sampler.guidance}\n",
+    "plan/table.yaml": "_target_: own_drawing.table\ncount: 2\n",
     "plan/leaking.yaml": "_target_: own_drawing.leaking\ncount: 2\nmissing: whatever\n",
     "sampler/deis.yaml": "defaults: [unipc]\n_target_: own_drawing.Deis\nname: deis\nsteps: 2\n",
 }
@@ -103,6 +109,10 @@ def test_a_plan_and_a_sampler_of_ones_own_draw_a_set(draw, tmp_path):
     assert settings["sampler"] == "deis" and settings["scheduler"] == "DEISMultistepScheduler"
     assert synthetic.index.source_row.tolist() == sorted(synthetic.index.source_row)
     assert "deis, 2 steps" in (folder / "README.md").read_text()
+
+
+def test_a_plan_of_ones_own_may_be_a_table(draw):
+    assert len(pd.read_csv(draw("plan=table", "images=false") / "plan.csv")) == 2
 
 
 def test_a_plan_of_ones_own_that_leaks_is_refused_before_an_image_is_drawn(draw, tmp_path):
