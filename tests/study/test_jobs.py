@@ -550,6 +550,6 @@ def test_tuning_early_stops_and_diverging_losses_end_to_end(classifier):
     # two are behind it
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 2
     diverged = classifier(
-        "-m", "name=diverged", "model.lr=1e30,1e31", "seed=0,1", "trainer.max_epochs=3"
+        "-m", "name=diverged-${model.lr}", "model.lr=1e30,1e31", "seed=0,1", "trainer.max_epochs=3"
     )
     assert diverged.returncode == 1 and "4 of 4 runs failed" in diverged.stderr

@@ -17,7 +17,7 @@ from cmrgen.prompts import FIELDS, prompts
 class Plan(NamedTuple):
     """What is to be drawn, as a function of conf/plan says it.
 
-    Args:
+    Attributes:
         rows: a row per image with the columns of cmrdata.plan_columns.
         missing: groups that are left out, as no training subject belongs to them.
         thin: groups whose subjects have given as many images as they may.

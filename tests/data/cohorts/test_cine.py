@@ -497,9 +497,10 @@ def test_the_command_trains_on_cines_in_a_folder_of_their_own(tmp_path, backbone
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CMR_HOME": str(tmp_path)},
     )
-    run = tmp_path / "runs" / "smoke" / "classifier" / "synthetic-0-cine-fold-1" / "0"
     assert ran.returncode == 0, ran.stderr
+    (run,) = tmp_path.glob("runs/smoke/classifier/synthetic-0-cine-*/0")
+    assert backbone in run.parent.name and "fold-1" in run.parent.name
     table = pd.read_csv(run / "predictions.csv")
     assert table.probability.between(0, 1).all() and {"val", "test"} == set(table.split)
