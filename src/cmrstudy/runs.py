@@ -532,6 +532,9 @@ def paragraph(error: BaseException) -> str | None:
                 "PYTHONPATH?"
             )
         error = error.__cause__ or error
+    if type(error).__name__ == "MissingMandatoryValue":  # OmegaConf's: ??? in a file of settings
+        lacking = str(error).partition("\n")[0].rpartition(" ")[2]
+        return f"{lacking} has no value (???); give {lacking}=..."
     if type(error).__name__ == "UncompletedJobError":  # submitit's, in the job itself
         return TIME_OVER
     if isinstance(error, OSError) and error.errno in REFUSALS:

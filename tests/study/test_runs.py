@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from cmrdata import disk
 from cmrdata.disk import Unwritable, differences, write_atomic, writing
@@ -579,3 +581,10 @@ def test_a_folder_that_cannot_be_synchronised_is_no_fault(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "open", unable)
     write_atomic(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "new"
+
+
+def test_a_setting_without_a_value_is_named():
+    config = OmegaConf.create({"cohort": {"root": "???"}})
+    with pytest.raises(MissingMandatoryValue) as caught:
+        _ = config.cohort.root
+    assert paragraph(caught.value) == "cohort.root has no value (???); give cohort.root=..."
