@@ -83,7 +83,9 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
             stores[fold] = prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
         return stores[fold]
 
-    kept, left_out = comparable(found, cohort=lambda fold: store_of(fold).fingerprint)
+    kept, left_out = comparable(
+        found, cohort=lambda fold: store_of(fold).fingerprint, fold=cfg.fold
+    )
     predictions.check_usable(
         found, kept, left_out, cohort=cohort.folder.name, folder=cfg.classifiers
     )

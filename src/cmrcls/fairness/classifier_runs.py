@@ -57,10 +57,12 @@ def comparable(
     *,
     cohort: Callable[[int | None], str | None],
     synthetic: Mapping[str, str] | None = None,
+    fold: int | None = None,
 ) -> tuple[list[Run], list[str]]:
     """The runs that may be compared.
 
-    Left out by name are finished runs of another cohort or split, runs whose synthetic set has been
+    Left out by name are finished runs of another cohort or split, runs of folds where others are of
+    none (or these, if a fold is asked for), runs whose synthetic set has been
     made anew since, and runs that did not get the published weights which others of their arm got.
 
     Args:
@@ -68,6 +70,7 @@ def comparable(
         cohort: fold -> fingerprint of the cohort at hand, None where it is unknown.
         synthetic: place -> fingerprint of what lies there now; read from the disk where it is not
             given.
+        fold: that is asked for.
 
     Returns:
         The runs, and a sentence per kind of run that is left out.
@@ -92,6 +95,14 @@ def comparable(
                     f"trained on an earlier set in {place} ({used['fingerprint']}, there now {now[place]}); train again "
                     "with overwrite=true"
                 )
+    usable = [
+        run for run in classifiers if run.record.state == "finished" and run.folder not in reasons
+    ]
+    if len({run.fold is None for run in usable}) > 1:
+        other = "of no fold, and fold= asks for those of folds"
+        if fold is None:
+            other = "of a fold, where others are of none (fold=0 evaluates those of folds)"
+        reasons |= {run.folder: other for run in usable if (run.fold is None) != (fold is None)}
     reasons |= _without_weights([run for run in classifiers if run.folder not in reasons])
     kept = [run for run in classifiers if run.folder not in reasons]
     groups: dict[str, list[str]] = {}

@@ -53,3 +53,16 @@ def test_runs_of_another_input_are_passed_over(tmp_path):
     write(tmp_path, 0, 0)
     write(tmp_path, 0, 1, input__name="cine")
     assert len(runs_below(tmp_path)) == 1 and len(runs_below(tmp_path, input_name="cine")) == 1
+
+
+def test_runs_of_folds_and_of_none_are_not_mixed_and_fold_chooses(tmp_path):
+    for fold in (None, 0, 1):
+        write(tmp_path, 0, 0, fold=fold)
+    found = runs_below(tmp_path)
+    kept, left_out = comparable(found, cohort=lambda fold: "c")
+    assert [run.fold for run in kept] == [None] and len(left_out) == 1
+    assert "fold-0/0" in left_out[0] and "fold=0 evaluates those of folds" in left_out[0]
+    kept, left_out = comparable(found, cohort=lambda fold: "c", fold=0)
+    assert [run.fold for run in kept] == [0, 1] and "of no fold" in left_out[0]
+    only = [run for run in found if run.fold is not None]
+    assert comparable(only, cohort=lambda fold: "c") == (only, [])
