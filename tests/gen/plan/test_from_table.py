@@ -17,26 +17,9 @@ from support.fake_index import (
     check,
     copy,
     custom,
-    fake_index,
-    fake_people,
     random_prompt,
     without,
 )
-
-
-@pytest.fixture(scope="module")
-def subjects() -> pd.DataFrame:
-    return fake_people()
-
-
-@pytest.fixture(scope="module")
-def index(subjects) -> pd.DataFrame:
-    return fake_index(subjects)
-
-
-@pytest.fixture(scope="module")
-def train(index) -> pd.DataFrame:
-    return index[(index.split == "train") & index.diagnosis.notna()]
 
 
 @pytest.fixture(scope="module")

@@ -28,30 +28,12 @@ from support.fake_index import (
     balanced,
     check,
     copy,
-    fake_index,
-    fake_people,
     figures,
     random_prompt,
     sweep,
-    without,
 )
 
 few = settings(max_examples=6, deadline=None)
-
-
-@pytest.fixture(scope="module")
-def subjects() -> pd.DataFrame:
-    return fake_people()
-
-
-@pytest.fixture(scope="module")
-def index(subjects) -> pd.DataFrame:
-    return fake_index(subjects)
-
-
-@pytest.fixture(scope="module")
-def lacking(index) -> pd.DataFrame:
-    return without(index, GONE)
 
 
 def missing_groups(index: pd.DataFrame) -> list[str]:

@@ -29,38 +29,14 @@ from cmrstudy.continuing import Place
 from cmrstudy.experiment import Experiment
 from support import ROOT
 from support.fake_index import (
-    GONE,
     PLANS,
     balanced,
     check,
     copy,
-    fake_index,
-    fake_people,
     random_prompt,
-    without,
 )
 
 few = settings(max_examples=4, deadline=None)
-
-
-@pytest.fixture(scope="module")
-def subjects() -> pd.DataFrame:
-    return fake_people()
-
-
-@pytest.fixture(scope="module")
-def index(subjects) -> pd.DataFrame:
-    return fake_index(subjects)
-
-
-@pytest.fixture(scope="module")
-def lacking(index) -> pd.DataFrame:
-    return without(index, GONE)
-
-
-@pytest.fixture(scope="module")
-def train(index) -> pd.DataFrame:
-    return index[(index.split == "train") & index.diagnosis.notna()]
 
 
 def sized(sizes: list[int], *, lacking: int = 0) -> pd.DataFrame:
