@@ -36,6 +36,8 @@ def main(cfg: DictConfig) -> None:
             f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
             f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
         )
+    if "classifiers" in overrides.parts(cfg) and not Path(cfg.classifiers).is_dir():
+        raise FileNotFoundError(f"classifiers={cfg.classifiers}: there is no such folder")
     request, inputs = overrides.request(cfg), evaluations.rests_on(finished, cfg.synthetic_set)
     folder = request.folder
     experiment = Experiment(cfg, folder, build=instantiate)

@@ -118,6 +118,13 @@ LEFT = (
             "two_sample",
             "audit",
             "membership",
+            "baseline",
+            "checklist",
+            "decision_curve",
+            "flow",
+            "operating_point",
+            "thresholds",
+            "worst",
         )
     ),
 )

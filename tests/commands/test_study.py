@@ -72,6 +72,13 @@ def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(s
     assert {key.split(".")[0] for key in keys} == {"controlnet", "average"}
 
 
+def test_everything_that_the_commands_leave_is_known_as_theirs(study):
+    """So that overwrite=true removes it, and nothing of an older run lies beside a new one."""
+    for record in sorted(study.glob("**/run.json")):
+        _, others = runs._files(record.parent)
+        assert not others, [path.relative_to(study).as_posix() for path in others]
+
+
 def test_every_arm_and_seed_predicts_the_same_subjects(study):
     tables = {
         p.parent: pd.read_csv(p)
@@ -179,6 +186,8 @@ def test_bad_input_is_one_paragraph_naming_the_thing(command, study):
         )
     with pytest.raises(SystemExit, match="nothing to evaluate"):
         command("evaluate", "classifiers=nowhere", "synthetic_set=nowhere", "name=none")
+    with pytest.raises(SystemExit, match="classifiers=nowhere: there is no such folder"):
+        command("evaluate", "classifiers=nowhere", "name=none")
     with pytest.raises(SystemExit, match="base.weights"):
         command("train", "experiment=controlnet", "base.weights=nowhere", "name=other")
     with pytest.raises(SystemExit, match="shard=1/2 with overwrite=true would remove other shards"):
