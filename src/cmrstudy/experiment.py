@@ -6,7 +6,8 @@ that the finished run keeps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,18 +75,26 @@ class Experiment:
 
     def board_results(self) -> None:
         """Shows every table and figure of a results folder on the dashboards."""
-        if loggers := self.loggers():
-            with dashboards.one_run():
-                dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+        with self._boards() as loggers:
+            if loggers:
                 dashboards.evaluation_boards(loggers, self.folder)
 
     def board(self, name: str, table: pd.DataFrame) -> None:
         """Shows a table of the finished run, and its place in the lineage, on the dashboards."""
-        if loggers := self.loggers():
-            with dashboards.one_run():
-                dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+        with self._boards() as loggers:
+            if loggers:
                 dashboards.log_table(loggers, name, table)
                 lineage.tell(self.folder, runs.facts(self.folder))
+
+    @contextmanager
+    def _boards(self) -> Iterator[list[Any]]:
+        """The loggers of a run that trains nothing, told its config; theirs ends with the block."""
+        if not (loggers := self.loggers()):
+            yield []
+            return
+        with dashboards.one_run():
+            dashboards.describe(loggers, OmegaConf.to_container(self.cfg, resolve=True))  # type: ignore[arg-type]
+            yield loggers
 
     def fit(
         self,

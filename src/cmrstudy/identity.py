@@ -74,6 +74,11 @@ HOW = (  # how a run is made: decides no number
     "trainer.barebones",
     "trainer.reload_dataloaders_every_n_epochs",
 )
+COHORT_PLACES = tuple(  # of a cohort's files, and of those of a pool
+    f"{cohort}.{name}"
+    for cohort in ("cohort", "cohort.cohorts.*")
+    for name in ("root", "table", "exclude", "diagnoses", "salt_root")
+)
 WHERE = (  # where things lie on this machine: what lies there is compared by its fingerprint
     "data_root",
     "data.root",
@@ -81,16 +86,7 @@ WHERE = (  # where things lie on this machine: what lies there is compared by it
     "preset.runs",
     "preset.results",
     "preset.base",
-    "cohort.root",
-    "cohort.table",
-    "cohort.exclude",
-    "cohort.diagnoses",
-    "cohort.salt_root",
-    "cohort.cohorts.*.root",
-    "cohort.cohorts.*.table",
-    "cohort.cohorts.*.exclude",
-    "cohort.cohorts.*.diagnoses",
-    "cohort.cohorts.*.salt_root",
+    *COHORT_PLACES,
 )
 # folders and files that a run is made from: they name a run's folder, their content is compared
 INPUTS = (

@@ -22,7 +22,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy.grammar import SWEPT, UNREADABLE, value_of
-from cmrstudy.identity import INPUTS
+from cmrstudy.identity import COHORT_PLACES, INPUTS
 from cmrstudy.program import IN_CHECKOUT, PROGRAM
 
 # where a command writes
@@ -35,15 +35,7 @@ PLACES = (  # settings that are paths
     "backbones.*",
     "model.weights",
     "ckpt_path",
-    "cohort.root",
-    "cohort.table",
-    "cohort.exclude",
-    "cohort.diagnoses",
-    "cohort.salt_root",
-    "cohort.cohorts.*.root",
-    "cohort.cohorts.*.table",
-    "cohort.cohorts.*.exclude",
-    "cohort.cohorts.*.diagnoses",
+    *COHORT_PLACES,
 )
 ABSOLUTE = re.compile(  # quoted, or up to the next character that ends a value
     r"""(?:(?<=[=\[,{:])|^)(?:(['"])(?:[/\\]|~|[A-Za-z]:[/\\])(?:\\.|(?!\1).)*\1|(?:/|\\\\|[A-Za-z]:[/\\]|~/)[^,\]}]*)"""
