@@ -29,6 +29,7 @@ from cmrdata.protocol import Cohort
 from cmrdata.store import Store
 from cmrdata.subjects import ATTRIBUTES, further_columns
 from cmrdata.synthetic import open_synthetic
+from cmrdata.words import number_of
 from cmrstudy.continuing import Place
 
 SCHEMA = ("subject", "source", "split", *ATTRIBUTES)
@@ -306,8 +307,8 @@ class Arms(L.LightningDataModule):
         if not (unlabelled := self.index[self.index.label.isna()]).empty:
             first = unlabelled.iloc[0]
             raise ValueError(
-                f"{where}: subject {first.subject} of the {first.split} split has no diagnosis "
-                f"({len(unlabelled)} such rows); give it one, or the split 'extra'"
+                f"{where}: {number_of(unlabelled.subject.nunique(), 'subject')} of the {first.split} split "
+                f"without a diagnosis, first in row {unlabelled.index[0]}; give each one, or the split 'extra'"
             )
         for split in ("train", "val", "test"):
             if not (self.index.split == split).any():

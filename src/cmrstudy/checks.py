@@ -340,20 +340,29 @@ TAKES: dict[str, Takes] = {
         "true, false, a number of batches, or null",
     ),
 }
+# settings without a value that whoever uses them may leave so
+FILLED = ("trainer.max_epochs",)
+# what a setting without a value needs
+NEEDED = {
+    "plan.path": ": plan=custom draws your own table, a CSV or Parquet file",
+}
 POOLED = "cohort.cohorts.*."  # the same settings, of each cohort of a pool
 # whose settings are known here; a part of anybody else's checks its own
 OURS = ("cmrdata.", "cmrstudy.", "cmrgen.", "cmrcls.", "lightning.")
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ValueError for the first setting whose value can't be, naming it, the value and what it
-    takes.
+    """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming it,
+    the value and what it takes.
 
     Settings of parts that the experiment calls `unused` are not looked at, nor those of a
     `_target_` from outside; of an interpolated one the message names the setting that it stands
     for.
     """
     unused = tuple(OmegaConf.select(cfg, "unused", default=None) or ())
+    for key in sorted(map(str, OmegaConf.missing_keys(cfg))):
+        if key.split(".")[0] not in (*unused, "hydra") and key not in FILLED:
+            raise ValueError(f"{key} has no value yet; give {key}=<value>{NEEDED.get(key, '')}")
     for key, node, name in leaves(cfg):
         if (takes := rule(key)) is None or key.split(".")[0] in unused or _foreign(node):
             continue

@@ -75,6 +75,11 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
         ({"max_epochs": 0}, "trainer.max_epochs=0: nothing would be trained"),
         ({"max_steps": 0}, "trainer.max_steps=0: nothing would be trained"),
         (
+            {"max_epochs": 2, "min_epochs": 3},
+            "trainer.min_epochs=3: more than trainer.max_epochs=2",
+        ),
+        ({"max_steps": 4, "min_steps": 5}, "trainer.min_steps=5: more than trainer.max_steps=4"),
+        (
             {"limit_predict_batches": 1},
             "trainer.limit_predict_batches=1: predictions of some subjects would pass",
         ),

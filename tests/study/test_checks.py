@@ -271,6 +271,23 @@ def test_no_setting_is_forgotten(task: str, usual: dict[str, str]) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("plan.count", "plan.count has no value yet; give plan.count=<value>"),
+        ("sampler.mine.deep", "sampler.mine.deep has no value yet"),
+        ("plan.path", "plan.path has no value yet.*your own table"),
+    ],
+)
+def test_a_setting_without_a_value_is_asked_for(key: str, told: str, usual: dict[str, str]) -> None:
+    cfg = OmegaConf.create(usual["generate"])
+    OmegaConf.update(cfg, key, "???", force_add=True)
+    with pytest.raises(ValueError, match=told):
+        checks.check(cfg)
+    cfg.unused = [key.split(".")[0]]
+    checks.check(cfg)
+
+
 def test_settings_that_an_experiment_does_not_use_are_not_looked_at() -> None:
     cfg = composed("train", "experiment=classifier", "sampler.steps=-1")
     checks.check(cfg)

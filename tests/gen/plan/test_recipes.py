@@ -323,7 +323,7 @@ def test_a_plan_with_a_subject_of_another_split_is_refused(index, subjects, wher
     stray = index[index.split == where].iloc[0]
     plan.loc[7, ["subject", "source_row"]] = [stray.subject, stray.name]
     with pytest.raises(
-        ValueError, match=f"subject {stray.subject}: masks come from the {where} split.*first at 7"
+        ValueError, match=f"masks come from the {where} split .1 of .*of 1 subject, first at 7"
     ):
         check(plan, subjects, index)
 
