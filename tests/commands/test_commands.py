@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from cmrstudy import commands, paths, processes, runs
+from cmrstudy import commands, paths, plain_errors, processes
 from support import ROOT
 
 CONF = ROOT / "conf"
@@ -152,13 +152,13 @@ def of(module: str, name: str, text: str) -> Exception:
 def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
     import re
 
-    told = runs.paragraph(error)
+    told = plain_errors.paragraph(error)
     assert told and re.search(words, told) and "\n" not in told
 
 
 def test_a_bug_stays_a_traceback():
-    assert runs.paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
-    assert runs.paragraph(RuntimeError("shapes differ")) is None
+    assert plain_errors.paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
+    assert plain_errors.paragraph(RuntimeError("shapes differ")) is None
 
 
 def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypatch):

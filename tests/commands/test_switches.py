@@ -27,7 +27,7 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 import train
-from cmrstudy import runs, training
+from cmrstudy import plain_errors, runs, training
 from cmrstudy.checkpoints import check_fits, fingerprint_of
 from cmrstudy.experiment import Experiment
 from cmrstudy.memory import OutOfMemory
@@ -63,7 +63,7 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
     ) as caught:
         run(tmp_path)
     assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
-    assert runs.paragraph(caught.value) == str(caught.value)
+    assert plain_errors.paragraph(caught.value) == str(caught.value)
     run(tmp_path)
     assert len(rows(tmp_path)) > 9  # goes on from the first epoch's checkpoint
 

@@ -3,19 +3,16 @@
 import errno
 import json
 import os
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import MissingMandatoryValue
 
 from cmrdata import disk
 from cmrdata.disk import Unwritable, differences, write_atomic, writing
-from cmrstudy import processes, runs
-from cmrstudy.runs import attempt, begin, facts, finish, paragraph
+from cmrstudy import plain_errors, processes, runs
+from cmrstudy.runs import attempt, begin, facts, finish
 
 CONFIG = {
     "seed": 0,
@@ -347,8 +344,8 @@ def test_the_record_of_a_failure_repeats_nothing_that_others_say_and_an_interrup
     (tmp_path / "failed.json").unlink()
     with pytest.raises(KeyboardInterrupt), attempt(tmp_path):
         raise KeyboardInterrupt
-    with pytest.raises(runs.AttemptEnded), attempt(tmp_path):
-        raise runs.AttemptEnded("its time is over")
+    with pytest.raises(plain_errors.AttemptEnded), attempt(tmp_path):
+        raise plain_errors.AttemptEnded("its time is over")
     with attempt(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
@@ -448,24 +445,6 @@ def test_a_disk_that_may_not_be_written_is_no_disk_without_locks(tmp_path, monke
     assert "locks" not in capsys.readouterr().out
 
 
-def test_an_end_by_slurms_clock_is_told_with_its_remedy():
-    assert "hydra.launcher.max_num_timeout=<n>" in paragraph(
-        type("UncompletedJobError", (Exception,), {})("not requeued")
-    )
-
-
-def test_what_hydra_wraps_is_told_and_a_bug_is_not():
-    class InstantiationException(Exception):
-        pass
-
-    wrapped = InstantiationException("Error in call to target")
-    wrapped.__cause__ = ValueError("labels='x': give a list")
-    assert paragraph(wrapped) == "labels='x': give a list"
-    assert (
-        paragraph(InstantiationException("no cause")) is None and paragraph(KeyError("bug")) is None
-    )
-
-
 def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
     start(tmp_path)
     with pytest.raises(FileNotFoundError, match="no finished run there.*same command"):
@@ -489,26 +468,6 @@ def test_differences_are_leaves_by_their_dotted_name():
         "gone 1 -> None",
     ]
     assert differences(old, yaml.safe_load(yaml.safe_dump(old))) == []
-
-
-@pytest.mark.parametrize(
-    "kind", [ValueError, FileNotFoundError, FileExistsError, FloatingPointError, Unwritable]
-)
-def test_bad_input_is_told_in_its_own_words(kind):
-    assert paragraph(kind("subject SYN0007: no mask")) == "subject SYN0007: no mask"
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG])
-def test_a_full_or_read_only_disk_is_told_with_a_remedy(number):
-    message = paragraph(OSError(number, os.strerror(number), "runs/controlnet/0/last.ckpt"))
-    assert re.search(f"{os.strerror(number)}: 'runs/.*; free some space, .*run_dir=", message)
-
-
-@pytest.mark.parametrize(
-    "error", [PermissionError(errno.EACCES, "denied", "a participant's file"), KeyError("bug")]
-)
-def test_other_errors_keep_their_traceback(error):
-    assert paragraph(error) is None
 
 
 def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):
@@ -581,10 +540,3 @@ def test_a_folder_that_cannot_be_synchronised_is_no_fault(tmp_path, monkeypatch)
     monkeypatch.setattr(os, "open", unable)
     write_atomic(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "new"
-
-
-def test_a_setting_without_a_value_is_named():
-    config = OmegaConf.create({"cohort": {"root": "???"}})
-    with pytest.raises(MissingMandatoryValue) as caught:
-        _ = config.cohort.root
-    assert paragraph(caught.value) == "cohort.root has no value (???); give cohort.root=..."
