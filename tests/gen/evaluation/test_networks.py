@@ -170,6 +170,10 @@ def test_a_network_is_fitted_in_its_steps_by_a_rate_that_rises_and_falls():
         def step(self, *args: Any, **kwargs: Any) -> Any:
             rates.append(self.param_groups[0]["lr"])
             assert self.defaults["weight_decay"] == 1e-2
+            weight = self.param_groups[0]["params"][0]
+            assert weight.grad.item() == pytest.approx(
+                2 * (weight.item() - 1)
+            )  # of this step alone
             return super().step(*args, **kwargs)
 
     def loss(of: nn.Module, *batch: Any) -> Tensor:
