@@ -265,3 +265,11 @@ def test_labels_up_to_that_of_the_rv_are_taken(label):
     else:
         with pytest.raises(ValueError, match="has a label 4; it takes 0 to 3"):
             decoded(text, pixels=8)
+
+
+@pytest.mark.parametrize("size", [0.8, 1.2])
+def test_a_heart_grows_about_its_own_middle(size):
+    mask = np.roll(usual_heart(96, mm=2.5), (6, -4), (1, 2))
+    before, after = (np.argwhere(of.any(0)) for of in (mask, masks._scaled(mask, size)))
+    middles = [(where.min(0) + where.max(0)) / 2 for where in (before, after)]
+    assert np.abs(middles[0] - middles[1]).max() <= 1

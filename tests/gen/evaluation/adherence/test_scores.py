@@ -178,3 +178,21 @@ def test_faults_names_flat_images_empty_segmentations_and_absent_structures() ->
     flat, empty, absent = scores.faults(real, fake)
     assert flat.startswith("2 of 30 synthetic images are flat") and "no heart in 2 of 30" in empty
     assert "RV at ES 1" in absent and "left out (1 times)" in absent
+
+
+def test_two_images_have_an_sd_and_one_has_none() -> None:
+    two, three = judged(people(2)), judged(people(3))
+    for counts in two.areas:
+        counts[0, 0, 0] = 0  # one image alone shows an LV at ED
+    detail = adherence_detail(two, three)
+    assert detail.real_n.tolist() == [1, 2, 2, 2, 2, 2] and detail.real_sd.notna().sum() == 5
+    assert np.isnan(detail.real_sd[0]) and detail.real[0] == 1
+
+
+def test_few_begins_below_twenty_subjects_and_images() -> None:
+    for count, few in ((19, True), (20, False)):
+        table = people(count)
+        rows = scores.by_group(judged(table), judged(people(72))).set_index(["axis", "metric"])
+        assert rows.few["all", "dice"] == few
+        told = " ".join(adherence_table(judged(table), judged(people(72))).warnings)
+        assert ("Fewer than 20 images: real (19)" in told) is few
