@@ -10,7 +10,6 @@ import pytest
 
 import cmrstudy.overrides  # noqa: F401 (gives configs the resolvers that name runs)
 
-
 gc.disable()  # while modules are imported: they stay anyway
 
 
