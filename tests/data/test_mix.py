@@ -9,6 +9,18 @@ import pytest
 from cmrdata.mix import equal_mix
 
 
+def test_a_mix_has_equally_many_of_each_group():
+    left, right = ["a"] * 5 + ["b"] * 2 + [None], ["b"] * 4 + ["a"] * 3 + ["c"]
+    rows = equal_mix(
+        pd.Series(left, dtype=object), pd.Series(right, dtype=object), np.random.default_rng(0)
+    )
+    for side, at in zip((left, right), rows, strict=True):
+        assert sorted(side[k] for k in at) == ["a", "a", "a", "b", "b"] and len(set(at)) == 5
+    assert [
+        len(x) for x in equal_mix(np.array(["a"]), np.array(["b"]), np.random.default_rng(0))
+    ] == [0, 0]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mix_is_sorted_drawn_by_the_generator_and_of_every_row_once(seed: int) -> None:
     left, right = np.array(["a", "b"] * 20), np.array(["b", "a", "a", "a"] * 4)
