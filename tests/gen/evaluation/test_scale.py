@@ -16,7 +16,7 @@ import torch
 
 from cmrdata import caches, selection
 from cmrdata.prepare import prepare
-from cmrdata.selection import Selection, everything
+from cmrdata.selection import Selection
 from cmrdata.store import Store
 from cmrgen.evaluation import judges
 from cmrgen.evaluation import networks as networks_of
@@ -73,20 +73,6 @@ def test_judging_in_slices_is_judging_at_once(
     )
     assert look.predicted["sex"][3] is None and look.predicted["sex"][4] is not None
     assert np.allclose(judges.domain_backbone(networks).extract(images), wanted, atol=1e-5)
-
-
-def test_the_audit_finds_the_same_whatever_a_slice_holds(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    people = np.arange(180) // 9
-    queries, own = np.array(store.images[5:180:25]), np.full(7, -1)
-    whole = nearest.by_sight(np.array(store.images[:180]), people)(queries, own)
-    monkeypatch.setattr(selection, "PIXELS", 16**2 * 7)
-    rows = np.arange(180)
-    some = nearest.by_sight(Selection(store.images, rows), people)(everything(queries), own)
-    assert np.array_equal(whole.row, some.row) and np.allclose(
-        whole.similarity, some.similarity, atol=1e-4
-    )
 
 
 GROWTH = """
