@@ -141,7 +141,7 @@ def test_a_clean_set_is_not_flagged(clean: Audit, planted: tuple[Audit, Store]) 
         "A few copies in a large set would not show in this."
     )
     assert clean.verdicts[1].startswith(
-        "By what is seen: no image is called a copy of a training image (each of 160 against"
+        "By what is seen: no image is called a copy of a training image (each of 160 compared with"
     )
     assert row.authentic > of(planted[0]).authentic
     assert of(clean, "features").copies <= 1 and of(clean, "features").low < 0.05
@@ -204,7 +204,7 @@ def test_the_set_of_training_images_is_all_copies(cohort: Store, tmp_path: Path)
     assert found.verdicts[0].startswith(
         "By what is seen: the set lies nearer to the training images than unseen people do ("
     )
-    assert "Without the source subjects' own images this is also so" in found.verdicts[0]
+    assert "This is also so without the source subjects' own images" in found.verdicts[0]
     assert any("1 synthetic images are constant" in note for note in found.notes)
 
 
