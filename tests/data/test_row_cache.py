@@ -82,3 +82,47 @@ def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(
     ):
         filled(sd21, count=146_763, batch=4, what="moments", make=never)
     assert capsys.readouterr().out == f"moments of 146,763 images: 9.6 GB in {tmp_path}\n"
+
+
+def test_what_is_whole_is_opened_and_not_made_again(tmp_path: Path) -> None:
+    how = {"count": 4, "batch": 5, "what": "moments"}
+    starts: list[int] = []
+    filled(two_files(tmp_path), make=counting(starts), **how)
+    masks, values = filled(two_files(tmp_path), make=counting(starts), **how)
+    assert starts == [0] and masks.shape == (4, 1) and values.dtype == np.float16
+    assert isinstance(masks, np.memmap) and not masks.flags.writeable
+    # the last file's name says that all are whole
+    two_files(tmp_path)[0].path.unlink()
+    with pytest.raises(FileNotFoundError):
+        filled(two_files(tmp_path), make=counting(starts), **how)
+    assert {path.name for path in tmp_path.iterdir()} <= {"a.f16", ".lock"}
+
+
+def test_files_that_grew_to_their_end_are_only_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = {"count": 7, "batch": 5, "what": "moments"}
+    for file in two_files(tmp_path):
+        file.begun.write_bytes(b"\1" * 7 * file.row)
+    masks, _ = filled(two_files(tmp_path), make=lambda _: pytest.fail("made again"), **how)
+    assert (masks == 1).all() and "7 of them are there" in capsys.readouterr().out
+
+
+def test_a_row_has_the_bytes_of_its_shape(tmp_path: Path) -> None:
+    assert RowFile(tmp_path / "a.f16", np.float16, (8, 4, 4)).row == 8 * 4 * 4 * 2
+    assert RowFile(tmp_path / "a.u8", np.uint8, ()).row == 1
+    assert RowFile(tmp_path / "a.f16", np.float16, (2,)).begun == tmp_path / ".a.f16.begun"
+
+
+@pytest.mark.parametrize(("free", "fits"), [(23 * 5, True), (23 * 5 - 1, False)])
+def test_room_for_exactly_the_missing_rows_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, fits: bool
+) -> None:
+    disk = SimpleNamespace(total=10**12, free=free)
+    monkeypatch.setattr("cmrdata.disk.shutil.disk_usage", lambda _: disk)
+    how = {"count": 23, "batch": 5, "what": "moments", "make": counting([])}
+    if fits:
+        assert len(filled(two_files(tmp_path), **how)[0]) == 23
+    else:
+        with pytest.raises(Unwritable, match="0.0 MB are still missing"):
+            filled(two_files(tmp_path), **how)
