@@ -14,7 +14,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from cmrdata import disk
-from cmrdata.disk import Unwritable
+from cmrdata.disk import Unwritable, write_atomic, writing
 
 
 def test_a_file_is_replaced_at_the_end_and_not_before(tmp_path: Path) -> None:
@@ -251,3 +251,52 @@ def test_bytes_in_words(count: int, words: str) -> None:
 def test_a_file_that_is_not_there_has_no_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"123")
     assert disk.size(tmp_path / "a") == 3 and disk.size(tmp_path / "b") == 0
+
+
+def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):
+    refused = OSError(errno.ENOSPC, "No space left on device", "images.u8")
+    with (
+        pytest.raises(Unwritable) as told,
+        writing(tmp_path),
+        writing(tmp_path / "inner", needs="9 MB are needed"),
+    ):
+        raise refused
+    assert str(told.value).startswith(
+        f"{tmp_path / 'inner'} cannot be written: No space left on device; 9 MB are needed."
+    )
+    assert "Free some space there, or give another place with data_root=" in str(told.value)
+    assert told.value.__cause__ is refused
+    with (
+        pytest.raises(Unwritable, match="Make it writable, or give another place"),
+        writing(tmp_path),
+    ):
+        raise PermissionError(errno.EACCES, "Permission denied")
+    with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path):
+        raise ValueError("no fault of the disk")
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def full(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_synchronised_is_no_fault(tmp_path, monkeypatch):
+    inner = os.open
+
+    def unable(path, *args, **kwargs):
+        if path == tmp_path:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return inner(path, *args, **kwargs)
+
+    monkeypatch.setattr(os, "open", unable)
+    write_atomic(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "new"
