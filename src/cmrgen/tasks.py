@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cmrdata import scale
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
@@ -268,13 +269,13 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         render_sweep(cohort, generator, folder / "sweep", **how)
     except BaseException:
         print(
-            f"{folder}: {len(synthetic.index)} images, finished, but for {FIGURES}: the same "
+            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: the same "
             "command draws only them"
         )
         raise
     runs.finish(folder, **facts)
     run.board("groups", counts[["group", "images"]])
-    print(f"{folder}: {len(synthetic.index)} images")
+    print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
 
 
 def check_generator(cfg: DictConfig) -> None:

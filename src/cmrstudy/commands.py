@@ -241,7 +241,7 @@ def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
         group = (
             place.partition("/")[0] if "/" in place and not place.startswith("experiment/") else ""
         )
-        value = "..." if found[1].startswith(("$", "{")) else found[1]
+        value = "..." if found[1].startswith(("$", "{", "???")) else found[1]
         yield f"  {f'{group}.{key}'.lstrip('.') + '=' + value:28s} {found[2] or ''}".rstrip()
 
 
