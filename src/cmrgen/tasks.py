@@ -30,6 +30,7 @@ from cmrgen.training.controlnet import start_from
 from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy import by_base, paths, runs
+from cmrstudy.announce import COMPILES
 from cmrstudy.experiment import Experiment
 from cmrstudy.inputs import kind_at, seed_at, weights_hash
 from cmrstudy.processes import Launched
@@ -226,6 +227,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
         generator.compile()
+        print(COMPILES, flush=True)
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)

@@ -11,6 +11,8 @@ from typing import Any
 
 from cmrdata.counting import number_of
 
+COMPILES = "torch.compile: the first batch takes minutes, those after it less than without"
+
 
 def intention(cfg: Mapping[str, Any], *, rests_on: str = "") -> str:
     """A sentence about a composed config: task, cohort, networks, length, folder and the room on
