@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cmrdata import scale
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
@@ -29,6 +30,7 @@ from cmrgen.training.controlnet import start_from
 from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy import by_base, paths, runs
+from cmrstudy.announce import COMPILES
 from cmrstudy.checks import learn_axes
 from cmrstudy.experiment import Experiment
 from cmrstudy.inputs import kind_at, seed_at, weights_hash
@@ -227,6 +229,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
         generator.compile()
+        print(COMPILES, flush=True)
     if launched.first:
         runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
         mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
@@ -270,13 +273,13 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         render_sweep(cohort, generator, folder / "sweep", **how)
     except BaseException:
         print(
-            f"{folder}: {len(synthetic.index)} images, finished, but for {FIGURES}: the same "
+            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: the same "
             "command draws only them"
         )
         raise
     runs.finish(folder, **facts)
     run.board("groups", counts[["group", "images"]])
-    print(f"{folder}: {len(synthetic.index)} images")
+    print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
 
 
 def check_generator(cfg: DictConfig) -> None:

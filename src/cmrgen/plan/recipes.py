@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.axes import AXES, DIAGNOSES, added
+from cmrdata.counting import number_of
 from cmrgen.plan.groups import (
     attributes_of,
     attributes_within,
@@ -86,7 +87,7 @@ def balanced(
     absent = sorted(possible - set(present))
     if absent and missing == "error":
         raise ValueError(
-            f"no training subject belongs to {len(absent)} groups: {', '.join(absent)}. Set plan.missing=skip to "
+            f"no training subject belongs to {number_of(len(absent), 'groups')}: {', '.join(absent)}. Set plan.missing=skip to "
             "leave them out or plan.missing=borrow to use the nearest groups' masks, or use a cohort that has them"
         )
     rng = np.random.default_rng([seed, 1])
