@@ -82,17 +82,8 @@ def balanced(
         raise ValueError(
             "no training subject has all attributes that others have; there is no group to plan from"
         )
-    present = sorted(set(train.group))
-    absent = sorted(possible - set(present))
-    if absent and missing == "error":
-        raise ValueError(
-            f"no training subject belongs to {len(absent)} groups: {', '.join(absent)}. Set plan.missing=skip to "
-            "leave them out or plan.missing=borrow to use the nearest groups' masks, or use a cohort that has them"
-        )
+    lenders = _lenders(set(train.group), possible, missing=missing)
     rng = np.random.default_rng([seed, 1])
-    lenders = {group: group for group in present}
-    if missing == "borrow":
-        lenders |= {group: nearest_group(group, present) for group in absent}
     turns = {group: _turns(train.subject[train.group == of], rng) for group, of in lenders.items()}
     taken = _round_robin(
         train, turns, lenders, count=count, per_person=per_person, thin=thin, rng=rng
@@ -106,8 +97,23 @@ def balanced(
         move=taken.beyond,
         **drawing,
     )
-    missing_groups = [group for group in absent if group not in lenders]
-    return Plan(rows, missing=missing_groups, thin=sorted(taken.thin))
+    return Plan(rows, missing=sorted(possible - set(lenders)), thin=sorted(taken.thin))
+
+
+def _lenders(present: set[str], possible: set[str], *, missing: str) -> dict[str, str]:
+    """Whose masks a group's images are drawn from: its own, or where nobody belongs to it and
+    `missing` is "borrow", the nearest group's."""
+    absent = sorted(possible - present)
+    if absent and missing == "error":
+        raise ValueError(
+            f"no training subject belongs to {len(absent)} groups: {', '.join(absent)}. Set "
+            "plan.missing=skip to leave them out or plan.missing=borrow to use the nearest groups' "
+            "masks, or use a cohort that has them"
+        )
+    lenders = {group: group for group in sorted(present)}
+    if missing == "borrow":
+        lenders |= {group: nearest_group(group, sorted(present)) for group in absent}
+    return lenders
 
 
 def own_distribution(
