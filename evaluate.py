@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,11 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }
-    stores = {cfg.fold: cohort}
 
+    @cache
     def store_of(fold: int | None) -> Any:
-        if fold not in stores:
-            stores[fold] = prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
-        return stores[fold]
+        same = fold == cfg.fold
+        return cohort if same else prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
 
     kept, left_out = comparable(
         found, cohort=lambda fold: store_of(fold).fingerprint, fold=cfg.fold

@@ -100,6 +100,7 @@ def test_what_follows_takes_the_size_from_its_inputs(home):
 def test_an_evaluation_without_a_set_takes_the_size_that_all_its_classifiers_have(home):
     for seed in range(2):
         record(home / f"runs/classifier/synthetic-0-sd21-ukbb/{seed}", pixels=128, fov_mm=230.4)
+        assert frame("evaluate", "cohort=ukbb") == (128, 230.4)  # of one alone, too
     record(home / "runs/classifier/synthetic-0/0", pixels=64, fov_mm=165.0, cohort="phantom")
     assert frame("evaluate", "cohort=ukbb") == (128, 230.4)
     record(home / "runs/classifier/synthetic-0-ukbb/0", pixels=64, fov_mm=165.0)
