@@ -148,22 +148,22 @@ def sources_not_found(asked: Sequence[str], look: Sequence[str]) -> list[dict[st
 def array_gaps(fields: Fields) -> list[dict[str, object]]:
     """Rows for columns of the hospitals' arrays that lack their partner, or are missing between
     others."""
-    there = {
+    indices = {
         field: {column.key[2] for part in fields.cells.get(field, ()) for column in part.columns}
         for field in (CODES, CODE_DATES)
     }
-    if len(there[CODES]) < 2 and len(there[CODE_DATES]) < 2:
+    if len(indices[CODES]) < 2 and len(indices[CODE_DATES]) < 2:
         return []
     rows = []
-    apart = len(there[CODES]) > 1 and len(there[CODE_DATES]) > 1
+    apart = len(indices[CODES]) > 1 and len(indices[CODE_DATES]) > 1
     for field, other, what in (
         (CODES, CODE_DATES, "such a date makes its participant unknown"),
         (CODE_DATES, CODES, "such a diagnosis has no date"),
     ):
-        if apart and (lacking := there[other] - there[field]):
-            note = f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
+        if apart and (lacking := indices[other] - indices[field]):
+            note = f"field {field} lacks {len(lacking)} of the {len(indices[other])} columns that field {other} has: {what}"
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
-        if inside := set(range(max(there[field], default=0))) - there[field]:
+        if inside := set(range(max(indices[field], default=0))) - indices[field]:
             note = f"field {field} lacks {len(inside)} columns before its last one, the first with array index {min(inside)}"
             rows.append(missing_row(f"{field}-0.{min(inside)}", USES[field], note))
     return rows
@@ -179,18 +179,18 @@ def known_of_nobody(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
+def source_notes(evidence_of: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
     """Cases by source and by combination of sources; participants whose diagnoses are unclear, by
     reason."""
     notes = []
-    if len(said) > 1:
+    if len(evidence_of) > 1:
         alone = {
             name: int(
                 table.case_sources.map(
                     lambda text, name=name: name in (text or "").split(";")
                 ).sum()
             )
-            for name in said
+            for name in evidence_of
         }
         notes.append(
             "cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items())
@@ -200,7 +200,7 @@ def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]
             "cases by combination: "
             + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
         )
-    for name, of in said.items():
+    for name, of in evidence_of.items():
         for why, who in of.reasons.items():
             if count := int(who.sum()):
                 notes.append(f"{name}: {count} participant{'s' * (count > 1)} unclear ({why})")
@@ -217,7 +217,7 @@ def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]
 
 def stop_reason(
     table: pd.DataFrame,
-    said: Mapping[str, Evidence],
+    evidence_of: Mapping[str, Evidence],
     fields: Fields,
     *,
     instance: int,
@@ -228,14 +228,14 @@ def stop_reason(
     if not count:
         return ""
     state = table.state.to_numpy()
-    unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (
+    unclear = (np.bitwise_or.reduce([of.unclear for of in evidence_of.values()]) & 1 == 1) & (
         state == "unknown"
     )
     limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
     if unclear.sum() > tolerated * count:
         why = {
             f"{name}: {reason}": int((who & unclear).sum())
-            for name, of in said.items()
+            for name, of in evidence_of.items()
             for reason, who in of.reasons.items()
         }
         reasons = "; ".join(
@@ -256,14 +256,14 @@ def stop_reason(
                 f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} of {count} participants, "
                 f"between tables, lines or columns; keep one. Titles that two fields share are told apart by exporting field codes instead"
             )
-    marked = np.concatenate([of.person[of.mark & 1 == 1] for of in said.values()])
+    marked = np.concatenate([of.person[of.mark & 1 == 1] for of in evidence_of.values()])
     if len(marked) and instance not in fields.instances(VISIT):
         return (
             f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, so that none of "
             f"{len(np.unique(marked))} participants with heart failure is known to have had it at the visit; add "
             f"{VISIT}-{instance}.0 or choose another cohort.instance"
         )
-    return _empty_or_cut(said, fields, count)
+    return _empty_or_cut(evidence_of, fields, count)
 
 
 def _examples(fields: Fields, wanted: Collection[str]) -> str:
@@ -279,10 +279,10 @@ def _examples(fields: Fields, wanted: Collection[str]) -> str:
     return f", e.g. {worst['example']} in column {str(worst['column']).strip()!r} ({worst['note']})"
 
 
-def _empty_or_cut(said: Mapping[str, Evidence], fields: Fields, count: int) -> str:
+def _empty_or_cut(evidence_of: Mapping[str, Evidence], fields: Fields, count: int) -> str:
     parts = fields.cells.get(CODES, ())
     if (
-        list(said) == ["hospital"]
+        list(evidence_of) == ["hospital"]
         and count >= MANY_PARTICIPANTS
         and not any(len(part.text) for part in parts)
     ):

@@ -42,7 +42,7 @@ class Records(NamedTuple):
 
 
 def record_column(name: str) -> Any:
-    """What a column of records holds: ID, or (key of COLUMNS, place of the name among those of the
+    """What a column of records holds: ID, or (key of RECORD_COLUMNS, place of the name among those of the
     key); None for others."""
     if parse_column(name) == ID:
         return ID
@@ -123,7 +123,7 @@ class _Events(NamedTuple):
     someone: list[str]  # some ids of the file
 
     def first(self, what: str) -> _Column:
-        """The column of COLUMNS that is preferred; an empty one where there is none."""
+        """The column of RECORD_COLUMNS that is preferred; an empty one where there is none."""
         key = min((key for key in self.columns if key[0] == what), default=None)
         return self.columns[key] if key else _Column(np.zeros(len(self.person), int), [""])
 
