@@ -12,8 +12,10 @@ import hydra
 from omegaconf import DictConfig
 
 from cmrcls.fairness.options import Options
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrstudy import commands, evaluations, overrides, paths, runs
+from cmrstudy.announce import intention
 from cmrstudy.experiment import Experiment
 
 USAGE = """python evaluate.py [key=value ...]
@@ -44,6 +46,7 @@ def main(cfg: DictConfig) -> None:
     experiment = Experiment(cfg, folder, build=instantiate)
     with runs.held(folder):
         if evaluations.claim_evaluation(request, inputs):
+            print(intention(cfg, rests_on=number_of(len(finished), "finished runs")), flush=True)
             with runs.attempt(folder):
                 sentences = evaluate(experiment, found)
                 made = {"study": sentences, "command": paths.shareable(sys.argv)}

@@ -9,6 +9,7 @@ the bytes are equal.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
@@ -40,6 +41,9 @@ def seconds(source: cohort.Phantom, *, workers: int, block: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     source = cohort.Phantom(subjects=SUBJECTS, pixels=64)
     images = SUBJECTS * len(cohort.OFFSETS)
     arms = {

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import origin, progress, scale
+from cmrdata.counting import number_of
 from cmrdata.disk import (
     alone,
     check_room,
@@ -325,7 +326,7 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
     hint = _unmasked(rejected) and f". {expected(cohort, rejected)}"
     raise ValueError(
-        f"cohort {cohort.name}: {len(rejected)} subjects rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
+        f"cohort {cohort.name}: {number_of(len(rejected), 'subjects')} rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
         f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
         f"cohort.max_rejected={hint}\n{reasons(rejected)}"
     )

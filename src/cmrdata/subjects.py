@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.axes import AXES, BMI, CONDITIONS, DIAGNOSES, Axis, added, axes_in
+from cmrdata.counting import number_of
 
 # every cohort gives these, and whatever further axes need
 SUBJECT_COLUMNS = ("subject", "source", "sex", "age", "bmi", "diagnosis")
@@ -96,7 +97,7 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     repeated = table.subject[table.subject.duplicated()]
     _require(
         repeated.empty,
-        f"{len(repeated)} subjects occur twice, first {repeated.head(1).tolist()}; keep one visit each",
+        f"{number_of(len(repeated), 'subjects', 'occur')} twice, first {repeated.head(1).tolist()}; keep one visit each",
     )
     for column, allowed in takes.items():
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from cmrdata.counting import number_of
 from cmrdata.plan_columns import PROVENANCE
 from cmrdata.store import Store
-from cmrdata.words import number_of
 
 
 def open_synthetic(folder: str | Path, cohort: Store) -> Store:
@@ -86,5 +86,5 @@ def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
         )
     raise ValueError(
         f"masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of {len(rows)} rows, of "
-        f"{number_of(rows.subject[worst].nunique(), 'subject')}, first at {at}); synthetic data must derive from train. Rebuild the plan."
+        f"{number_of(rows.subject[worst].nunique(), 'subjects')}, first at {at}); synthetic data must derive from train. Rebuild the plan."
     )

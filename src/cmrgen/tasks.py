@@ -11,6 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from cmrdata import scale
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Cohort
@@ -37,6 +38,7 @@ from cmrgen.training.controlnet import start_from
 from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy import by_base, paths, runs
+from cmrstudy.announce import COMPILES
 from cmrstudy.checks import learn_axes
 from cmrstudy.experiment import Experiment
 from cmrstudy.inputs import kind_at, seed_at, weights_hash
@@ -249,6 +251,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
         generator.compile()
+        print(COMPILES, flush=True)
     if launched.first:
         record_inputs(run, cohort, generator)
     recipe = run.build(cfg.plan, _partial_=True)
@@ -289,13 +292,13 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         render_sweep(cohort, generator, folder / "sweep", **how)
     except BaseException:
         print(
-            f"{folder}: {len(synthetic.index)} images, finished, but for {FIGURES}: the same "
+            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: the same "
             "command draws only them"
         )
         raise
     runs.finish(folder, **facts)
     run.board("groups", counts[["group", "images"]])
-    print(f"{folder}: {len(synthetic.index)} images")
+    print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
 
 
 def record_inputs(run: Experiment, cohort: Store, generator: Generator) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,23 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
     ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     check_yaml([conf / "local", *paths.config_folders(given)])
-    sys.excepthook = _ends
+    sys.excepthook = partial(_ends, sweeps=bool(set(given) & set(paths.MULTIRUN)))
     paths.start()
 
 
-def _ends(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Ctrl-C is no fault of the program: whoever was at work has told how it goes on."""
+def _ends(
+    kind: type[BaseException], error: BaseException, trace: Any, *, sweeps: bool = False
+) -> None:
+    """Ctrl-C is no fault of the program: a sentence says how it goes on, unless whoever was at work
+    has told it."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
+    elif sweeps:
+        from cmrstudy.jobs import GO_ON
+
+        print(f"The sweep ends here. {GO_ON}", file=sys.stderr, flush=True)
+    elif not error.args:
+        print("\ninterrupted; the same command continues", file=sys.stderr, flush=True)
 
 
 def check_yaml(folders: Iterable[Path]) -> None:
@@ -241,7 +251,7 @@ def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
         group = (
             place.partition("/")[0] if "/" in place and not place.startswith("experiment/") else ""
         )
-        value = "..." if found[1].startswith(("$", "{")) else found[1]
+        value = "..." if found[1].startswith(("$", "{", "???")) else found[1]
         yield f"  {f'{group}.{key}'.lstrip('.') + '=' + value:28s} {found[2] or ''}".rstrip()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint
 from cmrstudy import runs
 from cmrstudy.identity import differing
@@ -54,7 +55,7 @@ def claim_evaluation(request: runs.Request, now: Mapping[str, str]) -> bool:
                 f"{folder} holds an evaluation of something else: {runs.few(other)}. "
                 "overwrite=true replaces it, another name= keeps both"
             )
-        new = [f"{len(now) - len(before)} more runs"] * (len(now) > len(before))
+        new = [number_of(len(now) - len(before), "more runs")] * (len(now) > len(before))
         new += differing(earlier.settings, request.settings)
         code = earlier.facts["code"], runs.code_version()
         new += [f"code {code[0]} -> {code[1]}"] * (code[0] != code[1])

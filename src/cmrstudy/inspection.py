@@ -17,6 +17,7 @@ from rich.table import Table
 
 from cmrdata import origin, progress, scale
 from cmrdata.axes import AXES, known_axes
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.flags import FLAGS, count_flags, joined
 from cmrdata.origin import look
@@ -77,7 +78,7 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
             continue
         if many := len(look(files, known)[1]):
             sentences.append(
-                f"{path.parent} was made of other files ({many} subjects differ); refresh=true with the next command "
+                f"{path.parent} was made of other files ({number_of(many, 'subjects', 'differ')}); refresh=true with the next command "
                 "makes it anew"
             )
     return sentences

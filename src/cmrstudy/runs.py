@@ -499,8 +499,9 @@ def attempt(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the disk may be what failed
             write_atomic(folder / "failed.json", json.dumps(record, indent=1))
         raise
-    except KeyboardInterrupt:
-        print(f"\n{folder}: interrupted; the same command continues it", flush=True)
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{folder}: interrupted; the same command continues it",)
+        print(f"\n{stop}", flush=True)
         raise
 
 

@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from cmrdata.disk import write_atomic
 from cmrstudy import dashboards, memory
+from cmrstudy.announce import COMPILES
 from cmrstudy.attempts import Attempt
 from cmrstudy.checkpoints import (
     OURS,
@@ -114,7 +115,8 @@ def fit(
     check_watched(module, [*callbacks, *given], options)
     start = beginning(module, latest, ckpt_path=ckpt_path, weights=weights, dry=dry)
     tell = LambdaCallback(
-        on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {}))
+        on_fit_start=lambda fitter, _: dashboards.describe(fitter.loggers, dict(settings or {})),
+        on_train_start=tell_compiling,
     )
     lines = epoch_lines([*callbacks, *given], bars=options.get("enable_progress_bar"))
     with plainly():
@@ -158,6 +160,12 @@ def fit(
     return fitter, outcome(fitter, latest, folder) | {
         f"best_{keeper.monitor}": score(keeper) for keeper in best
     }
+
+
+def tell_compiling(fitter: L.Trainer, module: L.LightningModule) -> None:
+    """Say why the first step is silent, where a network is compiled in it."""
+    if fitter.is_global_zero and any(part._compiled_call_impl for part in module.modules()):
+        print(COMPILES, flush=True)
 
 
 class Start(NamedTuple):

@@ -24,6 +24,7 @@ from cmrcls.fairness.factors import (
 )
 from cmrcls.fairness.levels import UNKNOWN_GENERATOR
 from cmrcls.fairness.study import Arm
+from cmrdata.counting import number_of
 
 EXPECTED_COLUMNS = ("arm", "folder", "fold", "seed", "state", "error", "run")
 RUN_STATES = ("finished", "unfinished", "failed", "absent")
@@ -259,10 +260,14 @@ def progress_sentences(expected: pd.DataFrame) -> list[str]:
     """What a reader of the study's tables must know: how many of the `expected_runs` are finished,
     which are missing, the remedy."""
     if not (lacking := missing(expected)):
-        return [f"All {len(expected)} runs of the study are finished."] if len(expected) else []
+        return (
+            [f"All {number_of(len(expected), 'runs')} of the study are finished."]
+            if len(expected)
+            else []
+        )
     done = int((expected.state == "finished").sum())
     return [
-        f"{done} of {len(expected)} runs of the study are finished.",
+        f"{done} of {number_of(len(expected), 'runs')} of the study are finished.",
         f"missing: {'; '.join(lacking)}",
         "The sweep's command with resume=true runs only these.",
     ]

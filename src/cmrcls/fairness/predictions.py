@@ -21,11 +21,11 @@ from cmrcls.fairness import grid
 from cmrcls.fairness.classifier_runs import Run
 from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study, Tuned
 from cmrdata.axes import AXES, axes_in
+from cmrdata.counting import number_of
 from cmrdata.progress import each
 from cmrdata.store import Store
 from cmrdata.subjects import MOST_VALUES, further_columns
 from cmrdata.synthetic import named_by_rows
-from cmrdata.words import number_of
 
 Array = npt.NDArray[Any]
 PREDICTION_COLUMNS = (
@@ -200,7 +200,7 @@ class Gathered:
             theirs, ours = (_plain(of) for of in (test[column].iloc[order], facts[column]))
             if len(at := np.flatnonzero(theirs != ours)):
                 raise ValueError(
-                    f"{column} of {number_of(len(at), 'test subject')} differs between runs (the first: {theirs[at[0]]} in "
+                    f"{column} of {number_of(len(at), 'test subjects')} differs between runs (the first: {theirs[at[0]]} in "
                     f"{table.run}, {ours[at[0]]} in {first.run}); rerun both from the same cohort"
                 )
         return order
@@ -232,7 +232,7 @@ class Gathered:
         )
         if (twice := subjects.subject.duplicated()).any():
             raise ValueError(
-                f"{number_of(int(twice.sum()), 'subject')} predicted twice, in two folds; rerun one with the other's cohort "
+                f"{number_of(int(twice.sum()), 'subjects')} predicted twice, in two folds; rerun one with the other's cohort "
                 "settings and seed"
             )
         if subjects.label.nunique() < 2:
@@ -353,7 +353,7 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
             else ("decision", odd.predicted)
         )
         return (
-            f"{what} of the subject in row {odd.row} is {value} ({number_of(int((~usable).sum()), 'such row')}); "
+            f"{what} of the subject in row {odd.row} is {value} ({number_of(int((~usable).sum()), 'such rows')}); "
             "rerun that run, it diverged or its table is damaged"
         )
     if known is not None and (strange := ~test.subject.isin(known)).any():
@@ -368,11 +368,11 @@ def _once(test: pd.DataFrame, table: RunTable) -> None:
     """Raise ValueError where a subject is predicted twice, or has no label."""
     if (twice := test.subject.duplicated()).any():
         raise ValueError(
-            f"{table.run}: {number_of(int(twice.sum()), 'subject')} predicted twice; give each run's table once"
+            f"{table.run}: {number_of(int(twice.sum()), 'subjects')} predicted twice; give each run's table once"
         )
     if not (odd := test[~test.label.isin((0, 1))]).empty:
         raise ValueError(
-            f"{table.run}: {number_of(len(odd), 'test subject')} with a label that is neither 0 nor 1 (the first: "
+            f"{table.run}: {number_of(len(odd), 'test subjects')} with a label that is neither 0 nor 1 (the first: "
             f"{odd.label.iloc[0]}); train that run again"
         )
 
@@ -394,8 +394,8 @@ def _same_split(tables: Sequence[RunTable]) -> None:
         if len(splits) > 1:
             *_, usual, odd = sorted(splits.values(), key=len, reverse=True)
             raise ValueError(
-                f"{len(splits)} different splits: {odd[0]} ({number_of(len(odd), 'such run')}) was split otherwise than {usual[0]} "
-                f"({number_of(len(usual), 'such run')}); rerun one with the other's cohort settings and split seed"
+                f"{len(splits)} different splits: {odd[0]} ({number_of(len(odd), 'such runs')}) was split otherwise than {usual[0]} "
+                f"({number_of(len(usual), 'such runs')}); rerun one with the other's cohort settings and split seed"
             )
 
 

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from cmrdata import progress
 from cmrdata.axes import learnable_axes, with_diagnosis
 from cmrdata.caches import cache_folder
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.selection import Images, Selection, everything, row_slices
 from cmrdata.store import Store
@@ -143,7 +144,7 @@ def provenance(evaluation: Evaluation) -> dict[str, Any]:
     synthetic_set = evaluation.synthetic_set
     index, settings = synthetic_set.index, synthetic_set.meta["settings"]
     return {
-        "synthetic set": f"{synthetic_set.folder} ({len(index):,} images, {index.group.nunique()} groups)",
+        "synthetic set": f"{synthetic_set.folder} ({number_of(len(index), 'images')}, {number_of(index.group.nunique(), 'groups')})",
         "synthetic fingerprint": synthetic_set.fingerprint,
         "generator": settings["generator"],
         "sampler": f"{settings['sampler']}, {settings['steps']} steps",

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata.axes import AXES, DIAGNOSES, added
+from cmrdata.counting import number_of
 from cmrgen.plan.groups import (
     attributes_of,
     attributes_within,
@@ -106,7 +107,7 @@ def _lenders(present: set[str], possible: set[str], *, missing: str) -> dict[str
     absent = sorted(possible - present)
     if absent and missing == "error":
         raise ValueError(
-            f"no training subject belongs to {len(absent)} groups: {', '.join(absent)}. Set "
+            f"no training subject belongs to {number_of(len(absent), 'groups')}: {', '.join(absent)}. Set "
             "plan.missing=skip to leave them out or plan.missing=borrow to use the nearest groups' "
             "masks, or use a cohort that has them"
         )

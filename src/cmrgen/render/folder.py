@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cmrdata import disk
+from cmrdata.counting import number_of
 from cmrdata.disk import DISK_FULL, Unwritable, alone, differences, plain, write_atomic
 from cmrdata.store import Store, Writer, read_settings
 from cmrgen.plan.rows import Plan
@@ -118,7 +119,7 @@ def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
     if len(lost):
         write_atomic(writer.folder / "failed.csv", lost.to_csv(index=False))
         print(
-            f"{writer.folder}: {len(lost)} images could not be drawn and are left out; failed.csv lists their rows of "
+            f"{writer.folder}: {number_of(len(lost), 'images')} could not be drawn and {'is' if len(lost) == 1 else 'are'} left out; failed.csv lists their rows of "
             "the plan",
             flush=True,
         )

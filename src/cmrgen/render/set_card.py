@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cmrdata.counting import number_of
 from cmrdata.store import Store
 from cmrgen.plan.repeats import per_person
 from cmrgen.plan.rows import is_moved, summary
@@ -25,7 +26,7 @@ from cmrstudy.runs import code_version
 CARD = """---
 {header}---
 
-# Synthetic cardiac MRI: {images:,} ED/ES slice pairs in {groups} groups
+# Synthetic cardiac MRI: {images:,} ED/ES slice pairs in {groups}
 
 Short-axis cine slices at end-diastole (ED) and end-systole (ES), {pixels} x {pixels} pixels{spacing}, drawn by a ControlNet on a
 latent diffusion model from a segmentation mask and a prompt such as "{prompt}". Every image is synthetic; none is a
@@ -123,7 +124,7 @@ def card_of_set(synthetic: Store, *, kind: str = "store", audit: str | None = No
     return CARD.format(
         header=yaml.safe_dump(header, sort_keys=False),
         images=len(rows),
-        groups=rows.group.nunique(),
+        groups=number_of(rows.group.nunique(), "groups"),
         pixels=pixels,
         spacing=f" of {fov / pixels:.3g} mm" if fov else "",
         prompt=rows.prompt.mode().iloc[0],

@@ -28,6 +28,7 @@ from cmrdata.cohorts.ukbb.columns import (
 from cmrdata.cohorts.ukbb.diagnoses import Evidence
 from cmrdata.cohorts.ukbb.people import Fields
 from cmrdata.cohorts.ukbb.sources import SOURCES
+from cmrdata.counting import number_of
 
 # participants of whom some have a diagnosis, in any table that holds diagnoses
 MANY_PARTICIPANTS = 100
@@ -74,12 +75,12 @@ def file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> l
     notes = [f"{table.path.name} {note}" for table in tables for note in table.notes]
     if people.repeated:
         notes.append(
-            f"{people.repeated} rows repeat a participant of the same table; what they say alike is used"
+            f"{number_of(people.repeated, 'rows', 'repeat')} a participant of the same table; what they say alike is used"
         )
     for field, count in fields.differing.items():
         if count:
             notes.append(
-                f"field {field} ({field_title(field)}): {count} participants have cells that disagree; left out"
+                f"field {field} ({field_title(field)}): {number_of(count, 'participants', 'have')} cells that disagree; left out"
             )
     return notes
 
@@ -130,7 +131,7 @@ def not_used(tables: Sequence[TableFile], sought: Collection[str]) -> list[dict[
     rows = []
     for field in sorted(sought):
         if alike := [name for name in unknown if names_field(name, field)]:
-            note = f"{len(alike)} columns that look like field {field} are not used, e.g. {shown_name(alike[0])!r}"
+            note = f"{number_of(len(alike), 'columns')} spelled like field {field}, not used, e.g. {shown_name(alike[0])!r}"
             rows.append(missing_row(f"{field}-0.0", USES[field], note))
     return rows
 
@@ -164,7 +165,7 @@ def array_gaps(fields: Fields) -> list[dict[str, object]]:
             note = f"field {field} lacks {len(lacking)} of the {len(indices[other])} columns that field {other} has: {what}"
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
         if inside := set(range(max(indices[field], default=0))) - indices[field]:
-            note = f"field {field} lacks {len(inside)} columns before its last one, the first with array index {min(inside)}"
+            note = f"field {field} lacks {number_of(len(inside), 'columns')} before its last one, the first with array index {min(inside)}"
             rows.append(missing_row(f"{field}-0.{min(inside)}", USES[field], note))
     return rows
 

@@ -143,9 +143,9 @@ def _look_into(path: str, *, labels: str) -> Folder:
     listed: list[str] = []
     try:
         with os.scandir(path) as entries:
-            candidates = list(entries)
-        listed = [entry.name for entry in candidates]
-        there = {entry.name for entry in candidates if entry.name in FILES and entry.is_file()}
+            inside = list(entries)
+        listed = [entry.name for entry in inside]
+        there = {entry.name for entry in inside if entry.name in FILES and entry.is_file()}
         # where a file is there packed and plain, packed
         names = {FILES[name]: name for name in sorted(there)}
         return Folder(

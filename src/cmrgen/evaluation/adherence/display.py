@@ -134,6 +134,7 @@ def agreement_cells(scores: Scores) -> Shown:
                 "mask": number(row["mask"], form=".1f"),
                 "segmented": number(row["segmented"], form=".1f"),
                 **{title: _interval(row, column, form=".1f") for column, title in columns.items()},
+                "slope": _interval(row, "slope", form=".2f"),
             }
             for row in scores.table.to_dict("records")
         ]

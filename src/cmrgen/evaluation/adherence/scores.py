@@ -17,6 +17,7 @@ import pandas as pd
 
 from cmrdata.axes import DIAGNOSIS, Axis, as_in_table2, learnable_axes, values_in, with_diagnosis
 from cmrdata.batch import LABELS, PHASES
+from cmrdata.counting import number_of
 from cmrgen.evaluation.adherence.areas import Areas
 from cmrstudy import intervals
 from cmrstudy.intervals import MIN_COUNT, Estimate
@@ -132,7 +133,7 @@ def _adherence_warnings(real: JudgedImages, synthetic: JudgedImages) -> list[str
     warnings = []
     if alone := set(real.table.group) ^ set(synthetic.table.group):
         warnings.append(
-            f"{len(alone)} groups occur on one side only; the accuracies leave them out: {_listed(alone)}."
+            f"{number_of(len(alone), 'groups', 'occur')} on one side only; the accuracies leave them out: {_listed(alone)}."
         )
     if small := [
         f"{name} ({count})"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrdata.counting import number_of
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence import contraction, display, diversity, scores
 from cmrgen.evaluation.adherence.scores import JudgedImages
@@ -34,7 +35,8 @@ CONTRACTION = (
     "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at ES. "
     "It follows the ejection fraction, which a single slice cannot give. Bias: segmented image minus "
     "mask. 95 % of images lie between the limits of agreement (bias ∓ 1.96 sd) if differences are "
-    "normally distributed. Real images show what the segmenter itself adds."
+    "normally distributed. Slope: points of area change seen per point that the mask asks for; below "
+    "1 hearts contract more alike than their masks. Real images show what the segmenter itself adds."
 )
 DISTANCE = (
     "Distance: squared differences of the attribute network's layers, each scaled to unit length "
@@ -65,7 +67,7 @@ def adherence_sections(
     count = len(evaluation.synthetic_set.index)
     if count < 2:
         warning = (
-            f"{evaluation.synthetic_set.folder} holds {count} images; adherence, contraction and "
+            f"{evaluation.synthetic_set.folder} holds {number_of(count, 'images')}; adherence, contraction and "
             "diversity need 2."
         )
         return [Section(HEADING, warnings=[warning])]
@@ -120,10 +122,7 @@ def adherence_section(evaluation: Evaluation, sides: Sides, *, missing: Sequence
         ("Adherence per band; line: 95 % interval", "fig_adherence_bands", bands),
         (seen, "fig_attributes", display.confusion_figure(counts)),
     ]
-    left_out = (
-        f"{len(missing)} groups have no training subject and no synthetic image: "
-        f"{', '.join(missing)}."
-    )
+    left_out = f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: {', '.join(missing)}."
     return Section(
         HEADING,
         [*COMPARED, f"In this set, {per_person(evaluation.synthetic_set.index)}."],
@@ -288,7 +287,17 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
         for hearts, row in rows.drop("all").iterrows()
         if row.n
     ]
-    return [f"Left ventricles contract {'; '.join(clauses)}."]
+    slopes = {
+        images: 10 * agreement.set_index(["images", "hearts"]).slope[images, "all"]
+        for images in ("synthetic", "real")
+    }
+    follow = (
+        f" Where a mask asks for 10 points more, the image shows {slopes['synthetic']:.1f} more (real images "
+        f"{slopes['real']:.1f})."
+    )
+    return [
+        f"Left ventricles contract {'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
+    ]
 
 
 def _diversity_answers(differences: pd.DataFrame) -> list[str]:

@@ -16,6 +16,7 @@ from cmrdata.axes import (
     values_in,
     with_diagnosis,
 )
+from cmrdata.counting import number_of
 from cmrgen.evaluation.fidelity.distances import METRICS, check_finite
 from cmrgen.evaluation.fidelity.equal_samples import (
     Cells,
@@ -326,7 +327,7 @@ def _warnings(cells: Cells) -> list[str]:
         warnings.append(f"n too small, n/a: fewer than {MIN_COUNT} images a side in {listed}.")
     if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Only {cells.n} images a side, all that the smallest group has: unreliable distances."
+            f"Only {number_of(cells.n, 'images')} a side, all that the smallest group has: unreliable distances."
         )
     return [*warnings, *_widened(cells.table)]
 

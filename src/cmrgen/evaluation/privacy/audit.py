@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrdata.selection import Selection, everything, row_slices
 from cmrdata.store import Store
@@ -352,7 +353,7 @@ def _notes(groups: pd.DataFrame, tests: pd.DataFrame, synthetic: Selection) -> l
     if left_out := int(tests.left_out.max()):
         missing = ", ".join(of_sight.group[of_sight.held_out == 0])
         notes.append(
-            f"{left_out:,} images are in no test of the whole set, since no held-out person has their group: {missing}."
+            f"{number_of(left_out, 'images', 'are')} in no test of the whole set, since no held-out person has their group: {missing}."
         )
     blocks = (synthetic[rows] for rows in row_slices(synthetic))
     if constant := sum(
