@@ -97,7 +97,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     repeated = table.subject[table.subject.duplicated()]
     _require(
         repeated.empty,
-        f"{number_of(len(repeated), 'subjects', 'occur')} twice, first {repeated.head(1).tolist()}; keep one visit each",
+        f"{number_of(len(repeated), 'subjects', 'occur')} twice, first "
+        f"{repeated.head(1).tolist()}; keep one visit each",
     )
     for column, allowed in takes.items():
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
@@ -110,7 +111,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     )
     _require(
         not odd,
-        f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;",
+        f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, "
+        "joined by ;",
     )
     for column, (low, high) in numbers_in(table).items():
         table[column] = pd.to_numeric(table[column]).astype(float)
@@ -119,8 +121,9 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
         ]
         _require(
             bad.empty,
-            f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} {bad[column].iloc[0] if len(bad) else ''} "
-            f"is outside {low}..{high}; set it to missing or correct it",
+            f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} "
+            f"{bad[column].iloc[0] if len(bad) else ''} is outside {low}..{high}; set it to "
+            "missing or correct it",
         )
     table = with_bands(table)
     table["label"] = table.diagnosis.map(DIAGNOSES).astype("Int64")
@@ -249,7 +252,8 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
     number = isinstance(max_repeats, int | float) and not isinstance(max_repeats, bool)
     if max_repeats is not None and not (number and max_repeats >= 1):
         raise ValueError(
-            f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
+            f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null "
+            "for no cap"
         )
     groups, full = table.group, whole(table).to_numpy()
     weights: np.ndarray = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)

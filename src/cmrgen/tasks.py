@@ -292,8 +292,8 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         render_sweep(cohort, generator, folder / "sweep", **how)
     except BaseException:
         print(
-            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: the same "
-            "command draws only them"
+            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: "
+            "the same command draws only them"
         )
         raise
     runs.finish(folder, **facts)

@@ -160,7 +160,8 @@ def seconds(max_time: str | Mapping[str, float] | timedelta | None) -> float | N
         days, hours, minutes, rest = map(int, parts.groups())  # type: ignore[union-attr]
     except (TypeError, AttributeError):
         raise ValueError(
-            f"trainer.max_time={max_time}: give days, hours, minutes and seconds as 00:03:30:00, or as {{hours: 3.5}}"
+            f"trainer.max_time={max_time}: give days, hours, minutes and seconds as 00:03:30:00, "
+            f"or as {{hours: 3.5}}"
         ) from None
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
 

@@ -100,7 +100,10 @@ def several(*names: str) -> Takes:
 
 def whole_numbers(*, count: int | None = None, low: int = 1) -> Takes:
     """A list of whole numbers."""
-    words = f"{count or 'some'} whole numbers of at least {low} as a list, such as [{', '.join(['16', '32', '48'][:count])}]"
+    words = (
+        f"{count or 'some'} whole numbers of at least {low} as a list, such as "
+        f"[{', '.join(['16', '32', '48'][:count])}]"
+    )
     return Takes(
         lambda v: (
             isinstance(v, list)

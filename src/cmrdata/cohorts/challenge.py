@@ -98,7 +98,8 @@ class Challenge(Cohort):
             raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
         if not 0 < ef_below <= ef_above < 100:
             raise ValueError(
-                f"cohort.ef_below is {ef_below:g} and ef_above {ef_above:g}; give per cent, 0 < below <= above < 100"
+                f"cohort.ef_below is {ef_below:g} and ef_above {ef_above:g}; give per cent, 0 < "
+                "below <= above < 100"
             )
         self.root, self.label, self.ef_below, self.ef_above = (
             Path(root) if root else None,

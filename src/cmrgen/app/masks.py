@@ -100,7 +100,8 @@ def check_heart(mask: Mask) -> None:
         except ValueError as error:
             reason = str(error).removesuffix("; check the label map")
             raise ValueError(
-                f"{phase}: {reason}. Paint an LV that is closed in by a ring of MYO, or choose another mask"
+                f"{phase}: {reason}. Paint an LV that is closed in by a ring of MYO, or choose "
+                "another mask"
             ) from None
     full, rest = ((labels == LV).sum() for labels in mask)
     if rest > full:

@@ -469,12 +469,16 @@ def _heading(studio: Studio, run: str, *, local: bool) -> str:
     privacy = (
         ""
         if studio.phantom
-        else " Their masks and images stay on this machine, and this page writes nothing to its disk."
+        else (
+            " Their masks and images stay on this machine, and this page writes nothing to its "
+            "disk."
+        )
     )
     return (
         f'<h1>Draw a heart <span class="place{"" if local else " open"}">{place}</span></h1>'
-        f"<p>A mask and a few words in, a cine MRI slice at end-diastole and end-systole out. Generator "
-        f"<b>{escape(run)}</b>, trained on {cohort}, {studio.pixels} px.{privacy} For research, not for diagnosis.</p>"
+        "<p>A mask and a few words in, a cine MRI slice at end-diastole and end-systole out. "
+        f"Generator <b>{escape(run)}</b>, trained on {cohort}, {studio.pixels} px.{privacy} For "
+        "research, not for diagnosis.</p>"
     )
 
 
@@ -517,7 +521,10 @@ def _told(error: Exception) -> str:
     if text := plain_errors.paragraph(error):
         return _PLAN.sub(r"\1", text)
     traceback.print_exception(error)
-    return f"this should not happen ({type(error).__name__}); the terminal where the page was started tells more"
+    return (
+        f"this should not happen ({type(error).__name__}); the terminal where the page was "
+        "started tells more"
+    )
 
 
 def _safely(function: Callable[..., Any], outputs: Sequence[Any]) -> Callable[..., Any]:

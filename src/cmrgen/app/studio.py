@@ -350,7 +350,8 @@ class Studio:
         rows = rows.drop_duplicates("subject").sort_index()
         if rows.empty:
             raise ValueError(
-                f"{self.cohort.folder.name} has nobody held out, so nothing tells what a judge is worth"
+                f"{self.cohort.folder.name} has nobody held out, so nothing tells what a judge is "
+                "worth"
             )
         places = np.random.default_rng(0).permutation(len(rows))[:COMPARED]
         return np.sort(rows.index.to_numpy()[places])

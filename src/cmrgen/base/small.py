@@ -27,8 +27,9 @@ def folder_of(weights: str) -> Path:
     folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
-            f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
-            "(runs/base/0/base) or leave the default, the phantom base in assets/"
+            f"base.weights={weights}: no base.json there; give a folder written by `python "
+            "train.py experiment=base` (runs/base/0/base) or leave the default, the phantom base "
+            "in assets/"
         )
     return folder
 

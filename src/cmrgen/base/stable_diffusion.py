@@ -79,7 +79,8 @@ def load_sd(
     """
     if kind not in KINDS:
         raise ValueError(
-            f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by experiment=base)"
+            f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by "
+            "experiment=base)"
         )
     of, source = KINDS[kind], located(str(weights), kind)
     found = (
@@ -273,7 +274,8 @@ class _Uninitialised(TorchFunctionMode):
 def _check_complete(part: str, present: int, wanted: int) -> None:
     if present < wanted:
         raise ValueError(
-            f"base.weights: {present} of the {wanted} tensors of the {part} are there: damaged or another model"
+            f"base.weights: {present} of the {wanted} tensors of the {part} are there: damaged or "
+            "another model"
         )
 
 

@@ -81,7 +81,8 @@ def balanced(
     train = train[train.group.isin(possible)]
     if train.empty:
         raise ValueError(
-            "no training subject has all attributes that others have; there is no group to plan from"
+            "no training subject has all attributes that others have; there is no group to plan "
+            "from"
         )
     lenders = _lenders(set(train.group), possible, missing=missing)
     rng = np.random.default_rng([seed, 1])
@@ -107,9 +108,9 @@ def _lenders(present: set[str], possible: set[str], *, missing: str) -> dict[str
     absent = sorted(possible - present)
     if absent and missing == "error":
         raise ValueError(
-            f"no training subject belongs to {number_of(len(absent), 'groups')}: {', '.join(absent)}. Set "
-            "plan.missing=skip to leave them out or plan.missing=borrow to use the nearest groups' "
-            "masks, or use a cohort that has them"
+            f"no training subject belongs to {number_of(len(absent), 'groups')}: "
+            f"{', '.join(absent)}. Set plan.missing=skip to leave them out or plan.missing=borrow "
+            "to use the nearest groups' masks, or use a cohort that has them"
         )
     lenders = {group: group for group in sorted(present)}
     if missing == "borrow":
@@ -297,8 +298,9 @@ def _too_many(count: int, per_person: int | None, pool: pd.DataFrame) -> str:
     people = pool.subject.nunique()
     of = f" of diagnosis {pool.diagnosis.iloc[0]}" if pool.diagnosis.nunique() == 1 else ""
     return (
-        f"plan.count={count}: the {people} training subjects{of} may give {people * (per_person or 0)} images at "
-        f"plan.per_person={per_person}; ask for fewer images, raise plan.per_person, or lift it with plan.per_person=null"
+        f"plan.count={count}: the {people} training subjects{of} may give "
+        f"{people * (per_person or 0)} images at plan.per_person={per_person}; ask for fewer "
+        "images, raise plan.per_person, or lift it with plan.per_person=null"
     )
 
 

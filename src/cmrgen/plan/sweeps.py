@@ -127,7 +127,8 @@ def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -
         takes = f"numbers from {low:g} to {high:g}"
     if unfit or not len(values):
         raise ValueError(
-            f"plan.values={list(values)}: {attribute} takes {takes}; correct {unfit or 'the empty list'}"
+            f"plan.values={list(values)}: {attribute} takes {takes}; correct "
+            f"{unfit or 'the empty list'}"
         )
     return [float(v) if attribute in ranges else v for v in values]
 

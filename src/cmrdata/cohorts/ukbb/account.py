@@ -75,12 +75,14 @@ def file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> l
     notes = [f"{table.path.name} {note}" for table in tables for note in table.notes]
     if people.repeated:
         notes.append(
-            f"{number_of(people.repeated, 'rows', 'repeat')} a participant of the same table; what they say alike is used"
+            f"{number_of(people.repeated, 'rows', 'repeat')} a participant of the same table; "
+            "what they say alike is used"
         )
     for field, count in fields.differing.items():
         if count:
             notes.append(
-                f"field {field} ({field_title(field)}): {number_of(count, 'participants', 'have')} cells that disagree; left out"
+                f"field {field} ({field_title(field)}): "
+                f"{number_of(count, 'participants', 'have')} cells that disagree; left out"
             )
     return notes
 
@@ -118,7 +120,8 @@ def not_found(
             words.append(f"only of visit {', '.join(map(str, elsewhere))} (cohort.instance)")
         elif name := similar(field, unknown):
             words.append(
-                f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}"
+                f"did you mean the column {shown_name(name)!r}? Then name it "
+                f"{field_name((field, at, 0))}"
             )
         rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
     return rows
@@ -131,7 +134,10 @@ def not_used(tables: Sequence[TableFile], sought: Collection[str]) -> list[dict[
     rows = []
     for field in sorted(sought):
         if alike := [name for name in unknown if names_field(name, field)]:
-            note = f"{number_of(len(alike), 'columns')} spelled like field {field}, not used, e.g. {shown_name(alike[0])!r}"
+            note = (
+                f"{number_of(len(alike), 'columns')} spelled like field {field}, not used, e.g. "
+                f"{shown_name(alike[0])!r}"
+            )
             rows.append(missing_row(f"{field}-0.0", USES[field], note))
     return rows
 
@@ -162,10 +168,16 @@ def array_gaps(fields: Fields) -> list[dict[str, object]]:
         (CODE_DATES, CODES, "such a diagnosis has no date"),
     ):
         if apart and (lacking := indices[other] - indices[field]):
-            note = f"field {field} lacks {len(lacking)} of the {len(indices[other])} columns that field {other} has: {what}"
+            note = (
+                f"field {field} lacks {len(lacking)} of the {len(indices[other])} columns that "
+                f"field {other} has: {what}"
+            )
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
         if inside := set(range(max(indices[field], default=0))) - indices[field]:
-            note = f"field {field} lacks {number_of(len(inside), 'columns')} before its last one, the first with array index {min(inside)}"
+            note = (
+                f"field {field} lacks {number_of(len(inside), 'columns')} before its last one, "
+                f"the first with array index {min(inside)}"
+            )
             rows.append(missing_row(f"{field}-0.{min(inside)}", USES[field], note))
     return rows
 
@@ -232,7 +244,10 @@ def stop_reason(
     unclear = (np.bitwise_or.reduce([of.unclear for of in evidence_of.values()]) & 1 == 1) & (
         state == "unknown"
     )
-    limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
+    limit = (
+        f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of "
+        "experiment=inspect tell which"
+    )
     if unclear.sum() > tolerated * count:
         why = {
             f"{name}: {reason}": int((who & unclear).sum())
@@ -243,26 +258,31 @@ def stop_reason(
             f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n
         )
         examples = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
-        return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({reasons}){examples}, {limit}"
+        return (
+            f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not "
+            f"understood whole ({reasons}){examples}, {limit}"
+        )
     for field in ("31", VISIT):
         if (odd := int(fields.unclear.get(field, np.zeros(0, bool)).sum())) > tolerated * count:
             examples = _examples(fields, (field,))
             return (
-                f"cohort.table: field {field} ({field_title(field)}) is not understood, or not the same everywhere, of "
-                f"{odd} of {count} participants{examples}, {limit}"
+                f"cohort.table: field {field} ({field_title(field)}) is not understood, or not "
+                f"the same everywhere, of {odd} of {count} participants{examples}, {limit}"
             )
     for field, odd in fields.differing.items():
         if odd > tolerated * count:
             return (
-                f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} of {count} participants, "
-                f"between tables, lines or columns; keep one. Titles that two fields share are told apart by exporting field codes instead"
+                f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} "
+                f"of {count} participants, between tables, lines or columns; keep one. Titles "
+                "that two fields share are told apart by exporting field codes instead"
             )
     marked = np.concatenate([of.person[of.mark & 1 == 1] for of in evidence_of.values()])
     if len(marked) and instance not in fields.instances(VISIT):
         return (
-            f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, so that none of "
-            f"{len(np.unique(marked))} participants with heart failure is known to have had it at the visit; add "
-            f"{VISIT}-{instance}.0 or choose another cohort.instance"
+            f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, "
+            f"so that none of {len(np.unique(marked))} participants with heart failure is known "
+            f"to have had it at the visit; add {VISIT}-{instance}.0 or choose another "
+            "cohort.instance"
         )
     return _empty_or_cut(evidence_of, fields, count)
 
@@ -287,7 +307,10 @@ def _empty_or_cut(evidence_of: Mapping[str, Evidence], fields: Fields, count: in
         and count >= MANY_PARTICIPANTS
         and not any(len(part.text) for part in parts)
     ):
-        return f"cohort.table: field {CODES} ({field_title(CODES)}) is empty for all {count} participants; export it again"
+        return (
+            f"cohort.table: field {CODES} ({field_title(CODES)}) is empty for all {count} "
+            "participants; export it again"
+        )
     for part in parts:
         last = max(range(len(part.columns)), key=lambda place: part.columns[place].key[2])
         filled = int((part.column == last).sum())
@@ -297,7 +320,7 @@ def _empty_or_cut(evidence_of: Mapping[str, Evidence], fields: Fields, count: in
             and filled > LAST_COLUMN_FULL * count
         ):
             return (
-                f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill its last column, "
-                f"{part.columns[last].name.strip()!r}; export every array index"
+                f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill "
+                f"its last column, {part.columns[last].name.strip()!r}; export every array index"
             )
     return ""

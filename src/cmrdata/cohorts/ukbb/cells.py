@@ -185,8 +185,9 @@ class _Ids:
             raise ValueError(f"{where}: has a header and no participants; give the whole table")
         if self.ambiguous:
             raise ValueError(
-                f"{where}: {len(self.ambiguous)} participants' ids stand there with leading zeros and without "
-                f"({id_pattern(min(self.ambiguous))}), and may be two people's; write all ids alike"
+                f"{where}: {len(self.ambiguous)} participants' ids stand there with leading zeros "
+                f"and without ({id_pattern(min(self.ambiguous))}), and may be two people's; write "
+                "all ids alike"
             )
 
 

@@ -84,8 +84,8 @@ def list_folders(
             passed_over["image folder# of another visit"] += 1
     if twice := sum(len(words) > 1 for words in spelled.values()):
         raise ValueError(
-            f"cohort.root={root}: {twice} participants' ids stand there with leading zeros and without, and may be two "
-            "people's; name all folders alike"
+            f"cohort.root={root}: {twice} participants' ids stand there with leading zeros and "
+            "without, and may be two people's; name all folders alike"
         )
     if instance == REPEAT and stated:
         passed_over["image folder# of another visit"] += len(plain)

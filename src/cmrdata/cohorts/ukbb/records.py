@@ -139,9 +139,9 @@ def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
     for what, example in wanted.items():
         if not any(what in kind for kind in kinds):
             raise ValueError(
-                f"cohort.diagnoses={', '.join(str(table.path) for table in tables)}: no column {example}; a row is an event "
-                "with eid, diag_icd10 and epistart or admidate (or eid, code, date), the date maybe in a second file with "
-                "eid and ins_index"
+                f"cohort.diagnoses={', '.join(str(table.path) for table in tables)}: no column "
+                f"{example}; a row is an event with eid, diag_icd10 and epistart or admidate (or "
+                "eid, code, date), the date maybe in a second file with eid and ins_index"
             )
     for table, kind in zip(tables, kinds, strict=True):
         if (
@@ -150,7 +150,8 @@ def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
             and not ("spell" in kind and any("spell" in other for other in dated))
         ):
             raise ValueError(
-                f"cohort.diagnoses={table.path}: codes without dates; give hesin.csv too, both with eid and ins_index"
+                f"cohort.diagnoses={table.path}: codes without dates; give hesin.csv too, both "
+                "with eid and ins_index"
             )
         if "code" in kind and level != "all" and "level" not in kind:
             raise ValueError(
@@ -213,8 +214,9 @@ class _Ids:
     def check(self) -> None:
         if self.ambiguous:
             raise ValueError(
-                f"{self.table.setting}={self.table.path}: {len(self.ambiguous)} participants' ids stand there with leading "
-                "zeros and without, and may be two people's; write all ids alike"
+                f"{self.table.setting}={self.table.path}: {len(self.ambiguous)} participants' ids "
+                "stand there with leading zeros and without, and may be two people's; write all "
+                "ids alike"
             )
 
 
@@ -224,9 +226,10 @@ def _require_match(
     for table, of in zip(tables, events, strict=True):
         if of.rows and names and not len(of.person):
             raise ValueError(
-                f"cohort.diagnoses={table.path}: none of its {of.rows:,} rows is about any of the {len(names):,} "
-                f"participants: ids are {id_patterns(of.someone)} there, {id_patterns(names)} in the images and the table. "
-                "Give records of the same application, with its ids"
+                f"cohort.diagnoses={table.path}: none of its {of.rows:,} rows is about any of the "
+                f"{len(names):,} participants: ids are {id_patterns(of.someone)} there, "
+                f"{id_patterns(names)} in the images and the table. Give records of the same "
+                "application, with its ids"
             )
 
 

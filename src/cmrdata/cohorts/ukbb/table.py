@@ -210,21 +210,23 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
             place, width, rows = later[0], len(rows[0][2]), rows[1:]
         elif len(heading) > 1 and not heading[0]:
             raise ValueError(
-                f"cohort.exclude={path}: its first column has no name, as row numbers have none; name the ids eid"
+                f"cohort.exclude={path}: its first column has no name, as row numbers have none; "
+                "name the ids eid"
             )
     identifiers = set()
     for number, line, row in rows:
         if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
             raise ValueError(
-                f"cohort.exclude={path}: an id has thousands separators; write ids as they are in the table"
+                f"cohort.exclude={path}: an id has thousands separators; write ids as they are in "
+                "the table"
             )
         cell = row[place] if len(row) > place else ""
         identifiers.add(name := _withdrawn_id(cell, where=f"cohort.exclude={path}", number=number))
         others = row[max(width, place + 1) :]
         if name and any(id_pattern(other) == id_pattern(name) for other in others):
             raise ValueError(
-                f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; write one id in each "
-                "line, or a header that names the ids eid"
+                f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; "
+                "write one id in each line, or a header that names the ids eid"
             )
     return frozenset(identifiers) - {""}
 
@@ -257,8 +259,8 @@ def _withdrawn_id(cell: str, *, where: str, number: int) -> str:
         raise ValueError(f"{where}: an id {error}") from None
     if name and not re.fullmatch(r"-?[^\W_]+", name):
         raise ValueError(
-            f"{where}: line {number} is no id alone ({id_pattern(name)[:80]}); write one id in each line, and what else is "
-            "known of it behind a comma"
+            f"{where}: line {number} is no id alone ({id_pattern(name)[:80]}); write one id in "
+            "each line, and what else is known of it behind a comma"
         )
     return name
 
@@ -276,12 +278,13 @@ def _sources(
     hf, narrow = prefixes(codes), prefixes("narrow")
     if chosen == ["first_occurrence"] and not records and hf != narrow:
         raise ValueError(
-            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give codes=narrow or further "
-            "sources, as in source=[hospital,first_occurrence]"
+            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give "
+            "codes=narrow or further sources, as in source=[hospital,first_occurrence]"
         )
     if "first_occurrence" in chosen and not set(narrow) <= set(hf):
         raise ValueError(
-            f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} without I50; leave out either"
+            f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} "
+            "without I50; leave out either"
         )
     return chosen
 
@@ -308,9 +311,10 @@ def _looked_into(
     for field in sorted(needed - fields_there):
         named = similar(field, unknown_names(tables))
         raise ValueError(
-            f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
-            f"({field_title(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
-            f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {field_title(field)!r}"
+            f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field "
+            f"{field} ({field_title(field)}), which diagnoses need. Add it, with every array "
+            f"index it has, as f.{field}.0.0, {field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 "
+            f"or {field_title(field)!r}"
             + (f"; is it the column {shown_name(named)!r}, then rename that" if named else "")
         )
     return (

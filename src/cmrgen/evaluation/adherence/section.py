@@ -23,32 +23,33 @@ from cmrstudy.report import Section, number, write_table
 HEADING = "Do the images show what they were asked to?"
 COMPARED = (
     "Dice compares the mask an image was drawn from with what a segmenter finds in the image; the "
-    "accuracies compare its prompt with what an attribute network sees. Every group counts equally, "
-    "in real images too. Shuffled: the same images compared with other images' masks and prompts, "
-    "which is what chance gives.",
+    "accuracies compare its prompt with what an attribute network sees. Every group counts "
+    "equally, in real images too. Shuffled: the same images compared with other images' masks and "
+    "prompts, which is what chance gives.",
     "The Dice of a band counts images; its accuracies give every full group that both kinds of "
-    "images have equal weight. Intervals take images of one subject together: synthetic images that "
-    "share a subject's mask are no independent evidence. A synthetic accuracy above the real one "
-    "means that synthetic images show the attribute more plainly than people do.",
+    "images have equal weight. Intervals take images of one subject together: synthetic images "
+    "that share a subject's mask are no independent evidence. A synthetic accuracy above the real "
+    "one means that synthetic images show the attribute more plainly than people do.",
 )
 CONTRACTION = (
-    "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at ES. "
-    "It follows the ejection fraction, which a single slice cannot give. Bias: segmented image minus "
-    "mask. 95 % of images lie between the limits of agreement (bias ∓ 1.96 sd) if differences are "
-    "normally distributed. Slope: points of area change seen per point that the mask asks for; below "
-    "1 hearts contract more alike than their masks. Real images show what the segmenter itself adds."
+    "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at "
+    "ES. It follows the ejection fraction, which a single slice cannot give. Bias: segmented "
+    "image minus mask. 95 % of images lie between the limits of agreement (bias ∓ 1.96 sd) if "
+    "differences are normally distributed. Slope: points of area change seen per point that the "
+    "mask asks for; below 1 hearts contract more alike than their masks. Real images show what "
+    "the segmenter itself adds."
 )
 DISTANCE = (
     "Distance: squared differences of the attribute network's layers, each scaled to unit length "
     "over channels, mean over positions, summed over layers. This is LPIPS (Zhang et al. 2018) on "
-    "the domain backbone without learned weights, so it can be compared between rows of this table "
-    "only. Pixel sd: standard deviation of grey values (0 to 255). Images are compared within "
-    "bundles: all seeds of one mask and prompt; two images of a subject from other slices or frames; "
-    f"two subjects of a group. At most {diversity.MAX_BUNDLES} bundles of a kind are measured; real "
-    "ones are of the training split.",
-    "Seeds that make no difference (a distance near 0) mean that more images add nothing. Synthetic "
-    "subjects that differ less than real ones mean that the generator knows fewer hearts than the "
-    "cohort has.",
+    "the domain backbone without learned weights, so it can be compared between rows of this "
+    "table only. Pixel sd: standard deviation of grey values (0 to 255). Images are compared "
+    "within bundles: all seeds of one mask and prompt; two images of a subject from other slices "
+    f"or frames; two subjects of a group. At most {diversity.MAX_BUNDLES} bundles of a kind are "
+    "measured; real ones are of the training split.",
+    "Seeds that make no difference (a distance near 0) mean that more images add nothing. "
+    "Synthetic subjects that differ less than real ones mean that the generator knows fewer "
+    "hearts than the cohort has.",
 )
 ACROSS = 3  # images in a line of Fig. 4
 Sides = tuple[JudgedImages, JudgedImages]  # held-out real images, and the set's
@@ -67,8 +68,8 @@ def adherence_sections(
     count = len(evaluation.synthetic_set.index)
     if count < 2:
         warning = (
-            f"{evaluation.synthetic_set.folder} holds {number_of(count, 'images')}; adherence, contraction and "
-            "diversity need 2."
+            f"{evaluation.synthetic_set.folder} holds {number_of(count, 'images')}; adherence, "
+            "contraction and diversity need 2."
         )
         return [Section(HEADING, warnings=[warning])]
     sides = judged_sides(evaluation)
@@ -122,7 +123,10 @@ def adherence_section(evaluation: Evaluation, sides: Sides, *, missing: Sequence
         ("Adherence per band; line: 95 % interval", "fig_adherence_bands", bands),
         (seen, "fig_attributes", display.confusion_figure(counts)),
     ]
-    left_out = f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: {', '.join(missing)}."
+    left_out = (
+        f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: "
+        f"{', '.join(missing)}."
+    )
     return Section(
         HEADING,
         [*COMPARED, f"In this set, {per_person(evaluation.synthetic_set.index)}."],
@@ -282,8 +286,8 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
     if np.isnan(rows.bias["all"]):
         return []
     clauses = [
-        f"by {row.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(row.n):,}), "
-        f"their masks by {row['mask']:.0f} %"
+        f"by {row.segmented:.0f} % of their area in {hearts} synthetic images (n = "
+        f"{int(row.n):,}), their masks by {row['mask']:.0f} %"
         for hearts, row in rows.drop("all").iterrows()
         if row.n
     ]
@@ -292,11 +296,12 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
         for images in ("synthetic", "real")
     }
     follow = (
-        f" Where a mask asks for 10 points more, the image shows {slopes['synthetic']:.1f} more (real images "
-        f"{slopes['real']:.1f})."
+        f" Where a mask asks for 10 points more, the image shows {slopes['synthetic']:.1f} more "
+        f"(real images {slopes['real']:.1f})."
     )
     return [
-        f"Left ventricles contract {'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
+        "Left ventricles contract "
+        f"{'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
     ]
 
 

@@ -92,8 +92,8 @@ def fidelity_section(
     )
     write_table(shown_people, evaluation.folder, "table1_subgroups")
     no_groups = [
-        f"None of {len(result.by_group.frame)} full groups has {MIN_COUNT} images on both sides, so "
-        "there is no table of them."
+        f"None of {len(result.by_group.frame)} full groups has {MIN_COUNT} images on both sides, "
+        "so there is no table of them."
         for result in results
         if not result.groups_compared
     ]
@@ -180,7 +180,8 @@ def printed_table1() -> Shown:
 def _pools_sentence(people: pd.DataFrame) -> str:
     """Which real images the axes are compared with, in a sentence or two."""
     pools = "; ".join(
-        f"{pool}: {', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
+        f"{pool}: "
+        f"{', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
         for pool, axes in people.groupby("pool", sort=True).axis
     )
     return (

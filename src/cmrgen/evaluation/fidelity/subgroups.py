@@ -226,11 +226,13 @@ def _prepared(
     ):
         if not len(index):
             raise ValueError(
-                f"the {name} set holds no image, so there is nothing to compare; render or prepare it first"
+                f"the {name} set holds no image, so there is nothing to compare; render or "
+                "prepare it first"
             )
         if len(values) != len(index_rows):
             raise ValueError(
-                f"{name}: {len(values)} rows of features for {len(index_rows)} images; compute them again"
+                f"{name}: {len(values)} rows of features for {len(index_rows)} images; compute "
+                "them again"
             )
         check_finite(values, f"of the {name} images")
     groups, refused = _compared_groups(*indexes)
@@ -327,7 +329,8 @@ def _warnings(cells: Cells) -> list[str]:
         warnings.append(f"n too small, n/a: fewer than {MIN_COUNT} images a side in {listed}.")
     if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Only {number_of(cells.n, 'images')} a side, all that the smallest group has: unreliable distances."
+            f"Only {number_of(cells.n, 'images')} a side, all that the smallest group has: "
+            "unreliable distances."
         )
     return [*warnings, *_widened(cells.table)]
 
@@ -338,13 +341,15 @@ def _widened(table: pd.DataFrame) -> list[str]:
     warnings = []
     if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
         warnings.append(
-            f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real images of train "
-            "and held-out people are compared, also those that generator and judges were trained on."
+            f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real "
+            "images of train and held-out people are compared, also those that generator and "
+            "judges were trained on."
         )
     if count := wide[wide.axis == "group"].cell.nunique():
         warnings.append(
-            f"{count} of {groups.cell.nunique()} groups: a half of the held-out images is smaller than {MIN_COUNT}, so "
-            "real images of train and held-out people are compared (column pool)."
+            f"{count} of {groups.cell.nunique()} groups: a half of the held-out images is smaller "
+            f"than {MIN_COUNT}, so real images of train and held-out people are compared (column "
+            "pool)."
         )
     return warnings
 
