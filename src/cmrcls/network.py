@@ -59,8 +59,8 @@ def build_network(
     an Origin.
 
     Args:
-        backbone: one of LAST_LAYERS or for videos of VIDEO, as torchvision has them, or any other model
-            of timm.
+        backbone: one of LAST_LAYERS or for videos of VIDEO, as torchvision has them, or any other
+            model of timm.
         weights: "imagenet", for videos "kinetics" (Kinetics-400), starts from published weights
             (paper 2.3), downloaded on first use; without a network it warns and starts from random
             ones, as None does. A file, .safetensors or one of torch's: its tensors, whose last

@@ -83,7 +83,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control);
     optionally conditions (codes of CONDITIONS in that order, joined by ";"; empty when there are
     none or nothing is known); the columns of added axes. `group` joins what is known, e.g.
-    "F/60-70/obese/hf"; with nothing missing there are 36. Raises ValueError naming the column, the value and the remedy.
+    "F/60-70/obese/hf"; with nothing missing there are 36. Raises ValueError naming the column, the
+    value and the remedy.
     """
     _require(
         not (absent := [c for c in SUBJECT_COLUMNS if c not in subjects]),
@@ -174,17 +175,17 @@ def split(
     Args:
         table: rows with diagnosis and group.
         seed: of the order within a group.
-        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all folds
-            every subject is tested once.
+        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all
+            folds every subject is tested once.
         test: share of all who are tested.
         validation: share of the rest who validate.
 
     Returns:
-        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control, they
-        may teach the base and nothing else.
+        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control,
+        they may teach the base and nothing else.
 
-    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
-    loses its share within one subject and the total is exact.
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each
+    group loses its share within one subject and the total is exact.
     """
     _require(
         fold is None or fold in range(FOLDS),

@@ -30,7 +30,8 @@ class Ended(BaseException):
 
 
 class Attempt:
-    """Within it signals end the attempt, as `plain_errors.AttemptEnded`, instead of killing the process.
+    """Within it signals end the attempt, as `plain_errors.AttemptEnded`, instead of killing the
+    process.
 
     Before and after training they do so at once. While training is `patient`, a signal is only
     noted as `received`: whoever trains writes a checkpoint and calls `obey`. A second Ctrl-C ends

@@ -245,7 +245,8 @@ def _groups(command: str, conf: Path, own: Sequence[Path]) -> Iterator[tuple[str
 
 
 def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
-    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file has."""
+    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file
+    has."""
     for name in settings:
         place, _, key = name.partition(":")
         found = re.search(

@@ -1,5 +1,5 @@
-"""Which errors are a user's business and become one paragraph with a remedy; any other is a fault of
-ours, and keeps its traceback. Imports nothing heavy."""
+"""Which errors are a user's business and become one paragraph with a remedy; any other is a fault
+of ours, and keeps its traceback. Imports nothing heavy."""
 
 from __future__ import annotations
 

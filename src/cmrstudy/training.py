@@ -106,7 +106,8 @@ def fit(
         ValueError: for settings that Lightning refuses or that a run can't have, and where nothing
             is trained.
         cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as
-        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into plain_errors.AttemptEnded.
+        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into
+        plain_errors.AttemptEnded.
     """
     attempt.standing = "before the first step"
     asked = getattr(data, "batch_size", 1)

@@ -1,5 +1,5 @@
-"""The questions that the report answers for the classifiers of a disease: every table written as CSV,
-Markdown and LaTeX, every figure drawn."""
+"""The questions that the report answers for the classifiers of a disease: every table written as
+CSV, Markdown and LaTeX, every figure drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What the report says of fairness in sentences: answers, and what readers must know of the runs."""
+"""What the report says of fairness in sentences: answers, and what readers must know of the
+runs."""
 
 from __future__ import annotations
 

@@ -64,8 +64,8 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
 def interval(
     draws: Array, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """The percentile interval of CONFIDENCE from draws (R,), of a number that rests on so many subjects;
-    NaN if there is none.
+    """The percentile interval of CONFIDENCE from draws (R,), of a number that rests on so many
+    subjects; NaN if there is none.
 
     A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t;
     the percentiles lie further out to make up for both (Hesterberg 2015, "expanded"). When all

@@ -143,7 +143,8 @@ class Challenge(Cohort):
 
     @abstractmethod
     def columns(self) -> pd.DataFrame:
-        """What was understood of each column of the source's table; see `column_report.columns_table`."""
+        """What was understood of each column of the source's table; see
+        `column_report.columns_table`."""
 
     def known_pathology(self, text: str) -> Reading:
         """A reader of the source's own words."""
@@ -310,7 +311,8 @@ def around(ed: int, es: int, cycle: int | None, *, cine: int | None = None) -> s
         cine: frames of a heartbeat that an image holds; None for ED and ES.
 
     Returns:
-        ED and ES with the frames before and after them, modulo the cycle; or with those of the cine.
+        ED and ES with the frames before and after them, modulo the cycle; or with those of the
+        cine.
     """
     if cycle and cine:
         return {ed, es, *cine_frames(ed, es, cycle, count=cine)}
@@ -348,7 +350,8 @@ def assembled(
         labels: the same of canonical labels.
         ed: frame, counted from 0.
         es: frame.
-        cycle: frames of the heart cycle, whose last neighbours the first; None: no neighbours in time.
+        cycle: frames of the heart cycle, whose last neighbours the first; None: no neighbours in
+            time.
         flags: what the reader had to decide.
 
     Returns:

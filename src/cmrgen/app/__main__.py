@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
 
 
 def read(arguments: list[str]) -> Settings:
-    """The settings of a command line of key=value. Raises ValueError naming what is wrong with it."""
+    """The settings of a command line of key=value. Raises ValueError naming what is wrong with
+    it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -201,7 +202,8 @@ def is_local(host: str) -> bool:
 
 
 def free_port(host: str, first: int) -> int:
-    """The first port from `first` on that can be listened to. Raises ValueError where there is none."""
+    """The first port from `first` on that can be listened to. Raises ValueError where there is
+    none."""
     fault = ""
     for port in range(first, min(first + PORTS, 65536)):
         with socket.socket() as tried:

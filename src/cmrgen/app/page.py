@@ -355,7 +355,8 @@ def _offered(studio: Studio, *, private: bool) -> list[tuple[str, str]]:
 
 
 def _comparable(studio: Studio) -> list[tuple[str, str]]:
-    """What can be varied: attributes that the prompt names, and whatever changes mask or drawing."""
+    """What can be varied: attributes that the prompt names, and whatever changes mask or
+    drawing."""
     unread = {"sex", "age", "bmi", "diagnosis"} - set(studio.fields)
     names = [name for name in COMPARISONS if name not in unread]
     return [(NOTHING, ""), *(("BMI" if name == "bmi" else name, name) for name in names)]
@@ -386,7 +387,8 @@ def _sliders(mask: Mask) -> list[Any]:
 
 
 def _person(studio: Studio, begin: Chosen) -> dict[str, Any]:
-    """The attributes a prompt can name, each a control; what this generator never reads is hidden."""
+    """The attributes a prompt can name, each a control; what this generator never reads is
+    hidden."""
     usual: dict[str, Any] = {
         "sex": None,
         "age": None,

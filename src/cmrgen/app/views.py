@@ -1,5 +1,5 @@
-"""What the page shows of an image and of what was seen in it: HTML from arrays and numbers, pictures
-inside it, so that no file is written."""
+"""What the page shows of an image and of what was seen in it: HTML from arrays and numbers,
+pictures inside it, so that no file is written."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A base folder of our own, written by experiment=base and read again.
 
-It is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an open_clip text tower) and base.json.
+It is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an open_clip text tower) and
+base.json.
 """
 
 from __future__ import annotations

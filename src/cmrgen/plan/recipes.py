@@ -1,8 +1,8 @@
 """Which subject, mask, prompt and seed each synthetic image gets: a table, written before any
 image.
 
-Its columns are those of cmrgen.plan.rows. The same index and settings give the same table. cmrgen.plan.sweeps
-and cmrgen.plan.from_table hold the other plans.
+Its columns are those of cmrgen.plan.rows. The same index and settings give the same table.
+cmrgen.plan.sweeps and cmrgen.plan.from_table hold the other plans.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def balanced(
         count: images.
         seed: of the order, the images' noise and the moves.
         missing: what to do with groups no training subject belongs to: "skip" (they are named in
-            the plan's `missing`), "error", or "borrow": they are drawn from the masks of the nearest
-            group that has some, which column `borrowed` names, with the attributes and prompt of
-            their own.
+            the plan's `missing`), "error", or "borrow": they are drawn from the masks of the
+            nearest group that has some, which column `borrowed` names, with the attributes and
+            prompt of their own.
         per_person: most images of one subject, in all groups together; None for no limit.
         per_mask: of `planned`: images of a mask as it is, before further ones move it.
         thin: what to do with a group whose subjects have given that many (they are named in
-            the plan's `thin`): "less": it gets no more images; "borrow": the next ones have masks of
-            the nearest group of that diagnosis whose subjects may still give some, while there is
-            one; "move": its subjects give more, each with a moved mask.
+            the plan's `thin`): "less": it gets no more images; "borrow": the next ones have masks
+            of the nearest group of that diagnosis whose subjects may still give some, while there
+            is one; "move": its subjects give more, each with a moved mask.
         drawing: how each image is drawn.
 
     Raises:

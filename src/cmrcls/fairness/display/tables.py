@@ -1,7 +1,7 @@
 """Tables as readers see them: a number and its interval in one cell, names in words.
 
-Measured tables hold arms and axes as they are; here, and where a CSV file is written (`plain`), they
-become text.
+Measured tables hold arms and axes as they are; here, and where a CSV file is written (`plain`),
+they become text.
 """
 
 from __future__ import annotations

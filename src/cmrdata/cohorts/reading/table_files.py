@@ -58,14 +58,15 @@ def open_table(
     identifier: Hashable,
     id_names: str,
 ) -> TableFile:
-    """The table in a file, with its header read: one row, or two (titles and field codes, in either order).
+    """The table in a file, with its header read: one row, or two (titles and field codes, in either
+    order).
 
     Args:
         path: of the file.
         setting: that gave it, for messages.
         known: a column's name -> its key, None for a column that is of no use.
-        identifier: the key of the column of ids; the header is the row in which it is found, and the
-            delimiter the one by which most columns are.
+        identifier: the key of the column of ids; the header is the row in which it is found, and
+            the delimiter the one by which most columns are.
         id_names: how that column may be named, for messages.
 
     Raises:

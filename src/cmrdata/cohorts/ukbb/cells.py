@@ -95,8 +95,8 @@ def read_cells(
         Whose rows there are, and cells by field and file.
 
     Raises:
-        ValueError: naming the file and line, and no participant, where a row has no id or an unclear
-            one, or where ids that differ by leading zeros alone may be two people.
+        ValueError: naming the file and line, and no participant, where a row has no id or an
+            unclear one, or where ids that differ by leading zeros alone may be two people.
     """
     numbers: dict[str, int] = {}
     wanted_ids = None if ids is None else set(ids)

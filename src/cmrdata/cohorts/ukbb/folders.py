@@ -55,14 +55,14 @@ def list_folders(
         Id -> folder, in the order of ids; and what was left out, counted.
 
     Raises:
-        ValueError: when `root` cannot be listed, or where ids that differ by leading zeros alone may be
-            two people.
+        ValueError: when `root` cannot be listed, or where ids that differ by leading zeros alone
+            may be two people.
 
-    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the repeat,
-    <id>_retest. A plain name counts as the wanted visit, unless the same id also has a folder that says
-    so, or the repeat is wanted and other folders say that they are the repeat: then plain names are the
-    first visit. Of several arrays the first complete one counts. Hidden and foreign folders (logs,
-    scripts, derivatives) and names of another kind are passed over.
+    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the
+    repeat, <id>_retest. A plain name counts as the wanted visit, unless the same id also has a
+    folder that says so, or the repeat is wanted and other folders say that they are the repeat:
+    then plain names are the first visit. Of several arrays the first complete one counts. Hidden
+    and foreign folders (logs, scripts, derivatives) and names of another kind are passed over.
     """
     spelled: dict[str, set[str]] = defaultdict(set)
     stated: dict[str, list[tuple[int, str]]] = defaultdict(list)

@@ -42,8 +42,8 @@ class Records(NamedTuple):
 
 
 def record_column(name: str) -> Any:
-    """What a column of records holds: ID, or (key of RECORD_COLUMNS, place of the name among those of the
-    key); None for others."""
+    """What a column of records holds: ID, or (key of RECORD_COLUMNS, place of the name among those
+    of the key); None for others."""
     if parse_column(name) == ID:
         return ID
     plain = re.sub(r"^(hesin_diag|hesin|record)[._]", "", clean(clean(name).strip(QUOTES)).lower())
@@ -66,13 +66,13 @@ def read_records(
     """The ICD-10 diagnoses of participants in record-level files.
 
     Args:
-        given: path, list of paths or pattern of the files. Each row is an event: eid, diag_icd10 (or
-            code), and a date: epistart, where that is empty admidate (or date). The date may be in
-            another file that shares eid and ins_index (hesin beside hesin_diag).
+        given: path, list of paths or pattern of the files. Each row is an event: eid, diag_icd10
+            (or code), and a date: epistart, where that is empty admidate (or date). The date may be
+            in another file that shares eid and ins_index (hesin beside hesin_diag).
         names: canonical ids of the participants.
         prefixes_of: group of codes -> beginnings of the codes in it.
-        level: "all"; with "main" or "secondary" only such diagnoses count, and whoever has another one
-            that would have counted is unclear.
+        level: "all"; with "main" or "secondary" only such diagnoses count, and whoever has another
+            one that would have counted is unclear.
 
     Returns:
         What the records say. Rows without any code but an ICD-9 one are another coding's.

@@ -1,5 +1,5 @@
-"""How adherence, contraction and diversity look: tables with a value and its interval in a cell, and
-figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
+"""How adherence, contraction and diversity look: tables with a value and its interval in a cell,
+and figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
 
 from __future__ import annotations
 

@@ -217,7 +217,8 @@ def _prepared(
     synthetic_index: pd.DataFrame,
     rows: Rows | None,
 ) -> tuple[ComparedImages, dict[str, list[Group]], list[str]]:
-    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left out."""
+    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left
+    out."""
     indexes = [table.reset_index(drop=True) for table in (real_index, synthetic_index)]
     rows = rows or (np.arange(len(real_index)), np.arange(len(synthetic_index)))
     features = (real_features, synthetic_features)
@@ -278,7 +279,8 @@ def _pooled(
     """The groups of an axis, given all their real images and the synthetic ones, in the first pool
     that suffices all.
 
-    Where no group has MIN_COUNT synthetic images nothing is to be compared, and no other pool is asked.
+    Where no group has MIN_COUNT synthetic images nothing is to be compared, and no other pool is
+    asked.
     """
     compared = any(len(synthetic) >= MIN_COUNT for _, synthetic in parts.values())
     groups: list[Group] = []

@@ -43,8 +43,8 @@ class TooFewPeople(ValueError):
 
 
 class Audit(NamedTuple):
-    """What `memorisation_audit` measured. Real subjects and rows occur in `pairs` alone, which stays
-    in a private folder."""
+    """What `memorisation_audit` measured. Real subjects and rows occur in `pairs` alone, which
+    stays in a private folder."""
 
     tests: pd.DataFrame  # a row per measure and test of the whole set
     groups: pd.DataFrame  # a row per measure and group, "all" first
