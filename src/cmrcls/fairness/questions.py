@@ -147,7 +147,10 @@ def gaps(of: Asked) -> Section:
         figures=[("Gaps between subgroups per arm", place.draw(figure, "fig_gaps"))],
         warnings=[]
         if baseline is not None
-        else ["No arm to compare with (synthetic=0, or baseline=): no change can be told."],
+        else [
+            "There is no arm to compare with (synthetic=0, or the one that baseline= names), so no "
+            "change is reported."
+        ],
         answers=gap_answers(single[own]),
     )
 
@@ -181,13 +184,13 @@ def _on_gaps(of: Asked) -> list[str]:
     """What a reader must know of gaps and fairness measures."""
     baseline = of.study.baseline
     paragraphs = [
-        "Gap: the highest minus the lowest subgroup. Of subgroups that are all alike one is "
-        "highest by chance, so an observed gap is too large, the more so the more and the smaller "
-        "the subgroups, and the worst subgroup looks too bad. Beside each stands what equal "
-        "subgroups of these sizes would give (subgroups permuted among subjects of the same "
+        "Gap: the highest subgroup minus the lowest. Even if all subgroups were alike, one would "
+        "be the highest by chance. An observed gap is therefore too large, more so with many or "
+        "small subgroups, and the worst subgroup looks too bad. Beside each number stands what "
+        "equal subgroups of these sizes would give (subgroups permuted among subjects of the same "
         "label: mean and 95th percentile; p: how often they give at least what was observed; one "
         "test, not corrected for the number of axes). The gap itself is given less that bias; its "
-        "interval holds whichever pair is extreme.",
+        "interval is valid whichever pair of subgroups is extreme.",
         "Fairness measures are fairlearn's, of rates averaged over runs: demographic parity "
         "compares selection rates, equal opportunity sensitivities, equalised odds the worse of "
         "sensitivities and false positive rates. How often these intervals hold the truth, with 2 "

@@ -78,7 +78,7 @@ def what_varied(study: Study) -> list[str]:
     if min(counts["seeds"] for counts in counted.values()) < PAPER_SEEDS:
         counts = ", ".join(f"{arm} {counts['seeds']}" for arm, counts in counted.items())
         warnings.append(
-            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it."
+            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are wider for it."
         )
     if lone := [arm for arm in study.arms if not held[arm]]:
         warnings.append(

@@ -159,7 +159,10 @@ def _thin(thin: Sequence[str], groups: pd.DataFrame, settings: dict[str, Any]) -
         ),
         "move": "are filled with more moved masks of their own people (plan.thin=move)",
     }[settings.get("thin", "less")]
-    return f"{number_of(len(thin), 'groups')} whose people have given all they may {does}: {named}"
+    return (
+        f"{number_of(len(thin), 'groups')}, whose people have given as many images as they may, "
+        f"{does}: {named}"
+    )
 
 
 def _diagnoses(table: pd.DataFrame, max_repeats: float | None) -> str:

@@ -328,11 +328,11 @@ def _warnings(cells: Cells) -> list[str]:
     warnings = []
     if small := cells.small:
         listed = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
-        warnings.append(f"n too small, n/a: fewer than {MIN_COUNT} images a side in {listed}.")
+        warnings.append(f"Too few images, n/a: fewer than {MIN_COUNT} on one side in {listed}.")
     if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Only {number_of(cells.n, 'images')} a side, all that the smallest group has: "
-            "unreliable distances."
+            f"Distances are unreliable: {number_of(cells.n, 'images')} on either side, which is all "
+            "that the smallest group has."
         )
     return [*warnings, *_widened(cells.table)]
 
@@ -343,15 +343,15 @@ def _widened(table: pd.DataFrame) -> list[str]:
     warnings = []
     if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
         warnings.append(
-            f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real "
-            "images of train and held-out people are compared, also those that generator and "
-            "judges were trained on."
+            f"{', '.join(names)}: half of the held-out images are fewer than {ENOUGH}, so real "
+            "images of training and held-out people are compared, including those that the "
+            "generator and the judges were trained on."
         )
     if count := wide[wide.axis == "group"].cell.nunique():
         warnings.append(
-            f"{count} of {groups.cell.nunique()} groups: a half of the held-out images is smaller "
-            f"than {MIN_COUNT}, so real images of train and held-out people are compared (column "
-            "pool)."
+            f"{count} of {groups.cell.nunique()} groups: half of the held-out images are fewer "
+            f"than {MIN_COUNT}, so real images of training and held-out people are compared "
+            "(column pool)."
         )
     return warnings
 
