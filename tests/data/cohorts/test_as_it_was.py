@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -68,12 +70,17 @@ def recorded(layout: str, folder: Path) -> dict[str, Any]:
     subjects, rejected = inspection.inspect(made, folder / "kept", workers=1)
     stacks = made.stacks(subjects)
     columns, notes = made.columns(), made.notes()
+    console = Console(file=StringIO(), width=180)
+    tables = [inspection.column_table(columns), *inspection.summary(subjects, rejected)]
+    inspection.print_tables(console, *tables, notes=inspection.not_found(columns))
+    pixels = inspection.pixel_notes(made, subjects)
     images = np.asarray(stacks.images).astype(float)
     said = {
         "subjects": records.table(subjects, digits=3),
         "rejected": records.table(rejected),
         "columns": records.table(columns),
-        "notes": notes,
+        "notes": [*notes, *pixels],
+        "printed": [line.rstrip() for line in console.file.getvalue().splitlines()],
         "index": records.table(stacks.index, digits=3),
         "images": [
             " ".join(f"{v:.1f}" for v in row) for row in images.mean(3).reshape(len(images), -1)
