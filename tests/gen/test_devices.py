@@ -54,7 +54,8 @@ def base() -> Iterator[Base]:
         "unet": lambda: UNet2DConditionModel.from_config(config["unet"]),
         "text": lambda: TextTransformer(**read("base.json")["text"]),
     }
-    with FakeTensorMode():
+    pinned = patch.object(torch.Tensor, "pin_memory", lambda self: self)  # CUDA's own memory
+    with FakeTensorMode(), pinned:
         yield Placed(
             parts={name: partial(on_gpu, make) for name, make in makers.items()},
             schedule=read("scheduler/scheduler_config.json"),
