@@ -15,8 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
-from cmrstudy import checks, overrides, runs
+from cmrstudy import checks, overrides, plain_errors
 from cmrstudy.identity import settings
 from cmrstudy.program import as_typed
 
@@ -50,17 +51,17 @@ class Jobs:
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         error = job_return._return_value if job_return.status.name == "FAILED" else None
-        message = as_typed(runs.paragraph(error) or "") if error else None
+        message = as_typed(plain_errors.paragraph(error) or "") if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
-            if isinstance(error, runs.AttemptEnded):
+            if isinstance(error, plain_errors.AttemptEnded):
                 print(message, file=sys.stderr, flush=True)
                 sys.exit(_status(error))
             if error and not in_full:
                 sys.exit(f"error: {message}")
             return
         self._restore()
-        ended = error if isinstance(error, runs.AttemptEnded) else None
+        ended = error if isinstance(error, plain_errors.AttemptEnded) else None
         if error:
             if in_full:
                 traceback.print_exception(error)
@@ -110,13 +111,13 @@ class Jobs:
             for state in ("failed", "unfinished")
         }
         missing = [
-            f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
+            f"{len(of)} of {number_of(len(outcomes), 'runs')} {state}:{''.join(of)}"
             for state, of in lines.items()
             if of
         ]
         if missing:
             sys.exit("\n".join([*missing, f"{GO_ON} {folder}"]))
-        print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
+        print(f"{len(outcomes)} of {number_of(len(outcomes), 'runs')} finished: {folder}")
 
     def _restore(self) -> None:
         before, sys.argv, sys.modules["__main__"].__spec__ = self.before
@@ -187,7 +188,7 @@ def apart(config: Any, trial: Any) -> None:
         trial.suggest_categorical("name", [TRIAL])
 
 
-def _status(ended: runs.AttemptEnded) -> int:
+def _status(ended: plain_errors.AttemptEnded) -> int:
     """The exit status of a command that has not finished: a shell's own after Ctrl-C or a
     signal."""
     return INTERRUPTED if isinstance(ended.__cause__, KeyboardInterrupt) else UNFINISHED

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -28,12 +27,10 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from cmrdata.disk import REFUSALS, Unwritable, taken, write_atomic
+from cmrdata.disk import Unwritable, taken, write_atomic
 from cmrstudy.identity import differing
 from cmrstudy.inputs import Inputs, changed
-from cmrstudy.memory import OutOfMemory
-
-LOST = re.compile(r"Error (?:locating|loading) target '([^']+)'")  # as Hydra says it
+from cmrstudy.plain_errors import AttemptEnded, paragraph
 
 MADE_BY = "cmr-debias"
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
@@ -134,27 +131,6 @@ NAMED = (  # those that are removed even where a folder on the way is a link
     "autoencoder/checkpoints/last.ckpt",
     "unet/checkpoints/last.ckpt",
 )
-# -> their extra
-MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}
-TIME_OVER = (
-    "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
-    "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
-)
-
-
-class AttemptEnded(Exception):
-    """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same
-    command continues it."""
-
-
-PLAIN = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    FloatingPointError,
-    Unwritable,
-    OutOfMemory,
-)
 
 
 class Request(NamedTuple):
@@ -214,11 +190,13 @@ def begin(
     state, verb = ("finished", "reuse") if done else ("unfinished", "continue")
     if resume is False or (done and resume != True):  # noqa: E712 ("auto" is true, too)
         raise FileExistsError(
-            f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace it, or another name="
+            f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace "
+            "it, or another name="
         )
     if lines := differing(record["settings"], asked.settings):
         raise ValueError(
-            f"{folder} holds a {state} run with other settings: {few(lines)}. Give it another name= or overwrite=true"
+            f"{folder} holds a {state} run with other settings: {few(lines)}. Give it another "
+            "name= or overwrite=true"
         )
     _check_inputs(record, asked, state, stale=stale)
     if done:
@@ -279,7 +257,8 @@ def _refuse_foreign(folder: Path) -> None:
     ]:
         shown = ", ".join(seen[:3]) + (f" and {len(seen) - 3} more" if len(seen) > 3 else "")
         raise FileExistsError(
-            f"{folder} holds files that are no run's ({shown}); nothing there is touched. Give another run_dir= or name="
+            f"{folder} holds files that are no run's ({shown}); nothing there is touched. Give "
+            "another run_dir= or name="
         )
 
 
@@ -313,8 +292,8 @@ def _check_inputs(record: dict[str, Any], asked: Request, state: str, *, stale: 
     other, unknown = changed(record["inputs"], asked.places)
     if other and stale != "keep":
         raise ValueError(
-            f"{asked.folder} holds a {state} run made from other inputs than there are now: {few(other)}. "
-            "overwrite=true makes it anew from these, stale=keep uses it as it is"
+            f"{asked.folder} holds a {state} run made from other inputs than there are now: "
+            f"{few(other)}. overwrite=true makes it anew from these, stale=keep uses it as it is"
         )
     if other:
         print(f"{asked.folder}: kept although inputs have changed: {few(other)}", flush=True)
@@ -336,7 +315,8 @@ def claim(asked: Request) -> Path | None:
         )
         if not same:
             raise FileExistsError(
-                f"{asked.folder}: job {other} of this sweep works there; give each job its own name="
+                f"{asked.folder}: job {other} of this sweep works there; give each job its own "
+                "name="
             )
         print(f"{asked.folder}: the same run as job {other} of this sweep, reused")
         return None
@@ -409,8 +389,8 @@ def uses(folder: Path, key: str, *, fingerprint: str, at: str | Path | None, **k
     earlier = record["inputs"].get(key)
     if earlier and earlier["fingerprint"] != fingerprint and record.get("stale") != "keep":
         raise ValueError(
-            f"{folder}: {key} has changed since this run began ({earlier['fingerprint']} -> {fingerprint}); "
-            "overwrite=true begins anew with it, stale=keep goes on"
+            f"{folder}: {key} has changed since this run began ({earlier['fingerprint']} -> "
+            f"{fingerprint}); overwrite=true begins anew with it, stale=keep goes on"
         )
     record["inputs"][key] = {
         "fingerprint": fingerprint,
@@ -436,8 +416,8 @@ def held(folder: Path) -> Iterator[None]:
         taken(lock, folder)
     except Timeout:
         raise FileExistsError(
-            f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: squeue, scancel) and "
-            "give the same command again, or another name="
+            f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: "
+            "squeue, scancel) and give the same command again, or another name="
         ) from None
     except OSError:
         pass  # nothing can be written: the run's own first write tells
@@ -523,50 +503,10 @@ def attempt(folder: Path) -> Iterator[None]:
         with suppress(OSError):  # the disk may be what failed
             write_atomic(folder / "failed.json", json.dumps(record, indent=1))
         raise
-    except KeyboardInterrupt:
-        print(f"\n{folder}: interrupted; the same command continues it", flush=True)
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{folder}: interrupted; the same command continues it",)
+        print(f"\n{stop}", flush=True)
         raise
-
-
-def paragraph(error: BaseException) -> str | None:
-    """The paragraph a user needs when the input, the settings or the disk are at fault; None for
-    any other error."""
-    # what a config's _target_ raised, Hydra wraps
-    if type(error).__name__ == "InstantiationException":
-        if lost := LOST.match(str(error)):
-            return (
-                f"_target_ {lost[1]} can't be imported; is its name right, and its folder in "
-                "PYTHONPATH?"
-            )
-        error = error.__cause__ or error
-    if type(error).__name__ == "MissingMandatoryValue":  # OmegaConf's: ??? in a file of settings
-        lacking = str(error).partition("\n")[0].rpartition(" ")[2]
-        return f"{lacking} has no value (???); give {lacking}=..."
-    if type(error).__name__ == "UncompletedJobError":  # submitit's, in the job itself
-        return TIME_OVER
-    if isinstance(error, OSError) and error.errno in REFUSALS:
-        return f"{error}; free some space, or write elsewhere with run_dir="
-    return str(error) if isinstance(error, (*PLAIN, AttemptEnded)) else _foreign(error)
-
-
-def _foreign(error: BaseException) -> str | None:
-    """A paragraph for what other libraries say of a user's choice; None for anything else."""
-    name, text = type(error).__name__, str(error).strip()
-    package = type(error).__module__.partition(".")[0]
-    if name == "MisconfigurationException":
-        gpu = (
-            "; trainer=auto takes whatever there is" if "backend" in text or "CUDA" in text else ""
-        )
-        return f"{' '.join(text.split()).rstrip('!.')}{gpu}"
-    if isinstance(error, ModuleNotFoundError):
-        for module, extra in MODULES.items():
-            if module in text.lower():
-                return f"{' '.join(text.split())} It comes with the extra {extra}: pip install -e '.[{extra}]'"
-    if package == "wandb":
-        return f"W&B: {' '.join(text.split())} Run `wandb login`, set WANDB_API_KEY, or keep the run here with WANDB_MODE=offline"
-    if "EADDRINUSE" in text or "address already in use" in text.lower():
-        return "the port by which processes would find each other is in use; set another MASTER_PORT, or none"
-    return None
 
 
 @cache

@@ -1,6 +1,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import lightning as L
@@ -19,6 +20,7 @@ from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
 from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
+from cmrstudy.training import tell_compiling
 from support.fake_cohort import FakeCohort, fake_set
 
 QUIET = {
@@ -353,6 +355,13 @@ def test_layout_in_memory_changes_the_speed_only():
     )
 
 
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_network_that_is_compiled_in_its_first_step_is_told(compiles, capsys):
+    model = Classifier(width=8, pixels=32, compile=compiles)
+    tell_compiling(SimpleNamespace(is_global_zero=True), model)
+    assert ("torch.compile: the first batch takes minutes" in capsys.readouterr().out) == compiles
+
+
 @pytest.mark.slow
 def test_a_compiled_network_predicts_the_same_and_is_refitted(root, store):
     plain, compiled = (Classifier(width=8, pixels=32, compile=value) for value in (False, True))
@@ -627,7 +636,9 @@ def test_one_class_arms_are_told(tmp_path):
         arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "val", "test"], len(listed))
     listed.loc[0, "diagnosis"] = None
-    with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
+    with pytest.raises(
+        ValueError, match="1 subject of the train split without a diagnosis, first in row 0"
+    ):
         arm(next(roots), cohort=cohort)
 
 

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.grid import arrange, expected_runs
-from cmrstudy import jobs, runs
+from cmrstudy import jobs, plain_errors, runs
 from support import ROOT
 
 CONF = ROOT / "conf"
@@ -200,7 +200,9 @@ def job(
 def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
     monkeypatch, tmp_path, capsys
 ):
-    ended = runs.AttemptEnded("trainer.max_time is over; the same command continues runs/a/0")
+    ended = plain_errors.AttemptEnded(
+        "trainer.max_time is over; the same command continues runs/a/0"
+    )
     config, returned = job(error=ended)
     with pytest.raises(SystemExit) as left:
         jobs.Jobs().on_job_end(config=config, job_return=returned)
@@ -211,7 +213,7 @@ def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
     callback.on_job_end(config=config, job_return=returned)
     assert jobs.read_records(tmp_path)[0]["state"] == "unfinished"
     with pytest.raises(
-        SystemExit, match="1 of 1 runs are unfinished:\n  runs/a/0: trainer.max_time is over"
+        SystemExit, match="1 of 1 run unfinished:\n  runs/a/0: trainer.max_time is over"
     ):
         callback.on_multirun_end(config=config)
 
@@ -273,7 +275,7 @@ def test_a_job_of_a_sweep_looks_like_a_single_run_and_leaves_the_process_as_it_w
     assert jobs.read_records(tmp_path) == [
         {"run": "runs/a/0", "state": "failed", "told": "PermissionError"}
     ]
-    with pytest.raises(SystemExit, match="(?s)1 of 1 runs failed:.*runs/a/0: PermissionError"):
+    with pytest.raises(SystemExit, match="(?s)1 of 1 run failed:.*runs/a/0: PermissionError"):
         callback.on_multirun_end(config=config)
 
 

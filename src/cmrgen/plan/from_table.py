@@ -20,7 +20,7 @@ from cmrgen.plan.rows import Drawing, Plan, planned, usable
 def read_plan(
     index: pd.DataFrame,
     *,
-    path: str | Path = "",
+    path: str | Path,
     seed: int = 0,
     per_mask: int | None = None,
     **drawing: Unpack[Drawing],
@@ -37,8 +37,6 @@ def read_plan(
     follows raises ValueError naming column, rows (counted from 0) and remedy, a missing file
     FileNotFoundError; cmrgen.plan.checking checks the plan.
     """
-    if not str(path):
-        raise ValueError("plan=custom draws your own table: plan.path=<a CSV or Parquet file>")
     table = _read(Path(path))
     try:
         given = _converted(table)
@@ -154,8 +152,9 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     """The store row of each row's mask."""
     if {"subject", "source_row"} <= set(given) and not given.subject.isin(index.subject).any():
         raise ValueError(
-            "none of its subjects is in the cohort's store: it was written where they have other names (another "
-            "data_root). Leave the column subject out; source_row says whose mask is meant"
+            "none of its subjects is in the cohort's store: it was written where they have other "
+            "names (another data_root). Leave the column subject out; source_row says whose mask "
+            "is meant"
         )
     if "source_row" in given:
         there = given.source_row.isin(index.index)
@@ -168,7 +167,8 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
         return [int(row) for row in given.source_row]
     if "subject" not in given:
         raise ValueError(
-            "it has neither a column subject nor source_row, so no mask to draw from; add one of them"
+            "it has neither a column subject nor source_row, so no mask to draw from; add one of "
+            "them"
         )
     refuse(
         given,
@@ -179,7 +179,10 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     rows = usable(index)
     first = rows.sort_values("central", ascending=False, kind="stable").drop_duplicates("subject")
     row_of = pd.Series(first.index, first.subject)
-    remedy = "not a labelled training subject with a whole mask; images derive from train only, take another"
+    remedy = (
+        "not a labelled training subject with a whole mask; images derive from train only, take "
+        "another"
+    )
     refuse(given, "subject", ~given.subject.isin(row_of.index), remedy)
     return [int(row) for row in given.subject.map(row_of)]
 

@@ -145,7 +145,8 @@ class Latents(L.LightningDataModule):
         val = np.flatnonzero(store.index.split == "val")[: self.val_images]
         if not len(train):
             raise ValueError(
-                f"cohort {store.folder.name}: no image in the splits {self.splits}; give it more subjects"
+                f"cohort {store.folder.name}: no image in the splits {self.splits}; give it more "
+                "subjects"
             )
         rows = np.concatenate([np.tile(train, self.copies), val])
         table = store.index.iloc[rows].reset_index(drop=True)

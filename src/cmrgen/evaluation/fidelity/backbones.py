@@ -168,12 +168,14 @@ def extractor(name: str, weights: str | Path, *, device: torch.device | str = "c
     """
     if name not in BACKBONES:
         raise ValueError(
-            f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without weights"
+            f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without "
+            "weights"
         )
     of, path = BACKBONES[name], Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no {of.title} weights here; give the published {of.file}, or null to leave it out"
+            f"{path}: no {of.title} weights here; give the published {of.file}, or null to leave "
+            "it out"
         )
     state = _state(path, of)
     try:
@@ -186,8 +188,8 @@ def extractor(name: str, weights: str | Path, *, device: torch.device | str = "c
         )
         lines = ", ".join(" ".join(told.split()).split(", ")[:4])
         raise ValueError(
-            f"{path.name} holds other weights than {of.title}'s ({of.file}): {lines[:300]} ... It has {len(state)} tensors, "
-            f"the first is {next(iter(state), 'none')!r}"
+            f"{path.name} holds other weights than {of.title}'s ({of.file}): {lines[:300]} ... It "
+            f"has {len(state)} tensors, the first is {next(iter(state), 'none')!r}"
         ) from error
     with torch.inference_mode():
         width = network(torch.zeros(1, 3, of.side, of.side, device=device)).shape[1]
@@ -204,8 +206,8 @@ def _state(path: Path, of: Backbone) -> State:
         )
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path.name} cannot be read as {of.title} weights: damaged, or more than tensors, which might run code; "
-            "download it again, or save its state dict alone"
+            f"{path.name} cannot be read as {of.title} weights: damaged, or more than tensors, "
+            "which might run code; download it again, or save its state dict alone"
         ) from error
     while isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]

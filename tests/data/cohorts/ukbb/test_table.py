@@ -747,7 +747,7 @@ def test_tables_that_say_the_same_are_joined_and_others_never_silently(tmp_path)
     )
     table = read_people([first, other])
     assert table.people.sex.tolist() == [None, "M", "M"]
-    assert "field 31 (Sex): 1 participants have cells that disagree; left out" in table.notes
+    assert "field 31 (Sex): 1 participant has cells that disagree; left out" in table.notes
     assert (
         "field 31 (Sex) is not understood, or not the same everywhere, of 1 of 3 participants"
         in table.stop
@@ -808,7 +808,7 @@ def test_lines_that_repeat_a_participant_agree_or_are_told(tmp_path):
     ]
     assert pd.isna(odd.people.bmi["SYN0000"]) and (odd.people.state == "none").sum() == 29
     assert {
-        "field 31 (Sex): 1 participants have cells that disagree; left out",
+        "field 31 (Sex): 1 participant has cells that disagree; left out",
         "hospital: 1 participant unclear (files or lines disagree about a code)",
     } <= set(odd.notes)
     long = header + "".join(
@@ -918,7 +918,7 @@ def test_codes_without_a_column_of_dates_name_what_may_be_it(tmp_path):
 def test_columns_of_diagnoses_in_an_unknown_spelling_are_told(tmp_path):
     names = ["eid", "53-2.0", "41270-0.0", "41280-0.0", "41270-0.1_x", "41270-0.2_x", "n_codes"]
     told = cells(tmp_path, names, ["SYN0001", VISIT, "I10", BEFORE, "I500", "", "2"]).columns.note
-    assert "2 columns that look like field 41270 are not used, e.g. '41270-0.1_x'" in told.tolist()
+    assert "2 columns spelled like field 41270, not used, e.g. '41270-0.1_x'" in told.tolist()
 
 
 def test_without_the_date_of_the_visit_no_study_is_made(tmp_path):
