@@ -74,7 +74,7 @@ def batch(rows: int = 3) -> dict[str, torch.Tensor]:
 
 
 def test_two_devices_in_one_operation_are_seen():
-    with FakeTensorMode(), pytest.raises(RuntimeError, match="two devices"):
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="devices"):
         torch.zeros(2, device=GPU) + torch.zeros(2)
 
 
