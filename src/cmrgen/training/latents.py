@@ -114,12 +114,17 @@ class Latents(L.LightningDataModule):
             drop_last=True,
             num_workers=self.workers,
             collate_fn=as_fetched,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader:
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
         return DataLoader(
-            subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=as_fetched
+            subset,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=as_fetched,
+            pin_memory=torch.cuda.is_available(),
         )
 
     @property
