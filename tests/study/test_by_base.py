@@ -78,6 +78,14 @@ def test_a_small_base_gives_its_own_pixels_and_is_not_asked_for_the_next_base(ho
     assert frame("train", "experiment=base", *given) == (64, 165.0)
 
 
+def test_a_base_is_trained_at_the_pixels_of_its_preset(home):
+    given = ("preset=acdc_gpu", "cohort=acdc")
+    assert frame("train", "experiment=base", *given) == (128, 192.0)
+    base = composed("train", "experiment=base", *given)
+    assert list(base.model.unet.channels) == [96, 192, 288] and base.data.batch_size == 32
+    assert base.run_dir + "/base" == base.preset.base  # where the next command looks for it
+
+
 def test_what_follows_takes_the_size_from_its_inputs(home):
     generator, made = home / "runs/controlnet-sd21-ukbb/0", home / "runs/synthetic-sd21-ukbb/0"
     record(generator, pixels=128, fov_mm=230.4, drawing={})

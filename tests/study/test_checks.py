@@ -234,9 +234,9 @@ def test_the_usual_values_of_every_experiment_and_preset_are_right(
     task: str, usual: dict[str, str]
 ) -> None:
     checks.check(OmegaConf.create(usual[task]))
-    for preset in ("demo", "smoke", "acdc"):
+    for preset in ("demo", "smoke", "acdc", "acdc_gpu"):
         given = [f"experiment={task}"] if task in TRAINED else []
-        cohort = ["cohort=acdc"] if preset == "acdc" else []
+        cohort = ["cohort=acdc"] if preset.startswith("acdc") else []
         checks.check(
             composed("train" if task in TRAINED else task, f"preset={preset}", *given, *cohort)
         )

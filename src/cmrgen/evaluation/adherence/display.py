@@ -276,6 +276,7 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
                 counts = (
                     part.pivot(index="asked", columns="seen", values="count")
                     .loc[asked, seen]
+                    .fillna(0)  # nothing is seen in flat images alone, where there are any
                     .to_numpy(float)
                 )
                 matrix(
