@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 
+import numpy as np
 import pytest
 
+from cmrdata.cohorts.ukbb.diagnoses import at_visit, day_of_year, marked
 from support.ukbb_exports import (
     BEFORE,
     LATER,
@@ -214,3 +217,38 @@ def test_arrays_have_any_length(tmp_path):
         assert {
             one(tmp_path, row, export=export).state for export in ("r.tab", "rap_short.tsv")
         } == {"prevalent"}
+
+
+def days(*texts: str) -> np.ndarray:
+    return np.array(texts, "datetime64[D]")
+
+
+def test_a_state_is_told_by_the_first_date_and_the_visit():
+    visit = days("2016-05-20", "2016-05-20", "2016-05-20", "2016-05-20", "NaT", "NaT", "2016-05-20")
+    rows = np.array([0, 0, 1, 2, 2, 4])
+    dates = days("2017-01-01", "2016-05-20", "2016-05-21", "2017-01-01", "NaT", "2015-01-01")
+    unclear = np.array([True, False, False, False, False, False, True])
+    state, first = at_visit(rows, dates, visit, unclear)
+    assert state.tolist() == [
+        "prevalent",  # on the day itself, whatever else is unclear
+        "incident",
+        "unknown",  # of one diagnosis nobody knows when
+        "none",
+        "unknown",  # no visit
+        "none",
+        "unknown",
+    ]
+    assert first[:3].tolist() == days("2016-05-20", "2016-05-21", "2017-01-01").tolist()
+    assert np.isnat(first[3]) and at_visit(rows, dates, visit)[0][6] == "none"
+
+
+def test_codes_count_by_their_beginning_and_are_cut_where_they_are_shorter():
+    mark, cut = marked(["I500", "I50", "I5", "I10", ""], {"hf": ("I50",), "mi": (), "any": ("I",)})
+    assert mark.tolist() == [0b101, 0b101, 0b100, 0b100, 0, 0, 0]
+    assert cut.tolist() == [0, 0, 0b001, 0, 0, 0, 0]
+
+
+def test_a_day_of_a_year_by_its_share():
+    assert day_of_year(2005.5) == date(2005, 7, 2) and day_of_year(2005.0) == date(2005, 1, 1)
+    assert day_of_year(2004.5) == date(2004, 7, 2)  # of 366 days
+    assert day_of_year(2005.999) == date(2005, 12, 31)
