@@ -331,8 +331,8 @@ def _warnings(cells: Cells) -> list[str]:
         warnings.append(f"Too few images, n/a: fewer than {MIN_COUNT} on one side in {listed}.")
     if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Distances are unreliable: {number_of(cells.n, 'images')} on either side, which is all "
-            "that the smallest group has."
+            f"Distances are unreliable: {number_of(cells.n, 'images')} on either side, which is "
+            "all that the smallest group has."
         )
     return [*warnings, *_widened(cells.table)]
 
