@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from cmrstudy import commands, dashboards, lineage, overrides, processes, runs
 from cmrstudy.announce import intention
 from cmrstudy.experiment import Experiment
+from cmrstudy.plain_errors import AttemptEnded
 
 USAGE = """python train.py experiment=<name> [key=value ...]
 
@@ -82,8 +83,8 @@ def rehearse(cfg: DictConfig) -> None:
     with tempfile.TemporaryDirectory(prefix="dry-run-") as place:
         try:
             done(cfg, Path(place))
-        except runs.AttemptEnded as ended:
-            raise runs.AttemptEnded("the dry run was ended; nothing is kept") from ended.__cause__
+        except AttemptEnded as ended:
+            raise AttemptEnded("the dry run was ended; nothing is kept") from ended.__cause__
         for report in sorted(Path(place).glob("*-profile.txt")):
             print(report.read_text())
     if not processes.follows(cfg.trainer):

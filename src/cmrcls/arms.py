@@ -21,6 +21,7 @@ from cmrcls.mitigation.groups import Group, describe_groups
 from cmrcls.mitigation.sampling import Uniform
 from cmrdata.axes import BUILT_IN, CONDITIONS
 from cmrdata.batch import LabelledBatch, as_fetched
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint
 from cmrdata.harmonise import SAMPLE, Match, match
 from cmrdata.mix import equal_mix
@@ -306,8 +307,8 @@ class Arms(L.LightningDataModule):
         if not (unlabelled := self.index[self.index.label.isna()]).empty:
             first = unlabelled.iloc[0]
             raise ValueError(
-                f"{where}: subject {first.subject} of the {first.split} split has no diagnosis "
-                f"({len(unlabelled)} such rows); give it one, or the split 'extra'"
+                f"{where}: {number_of(unlabelled.subject.nunique(), 'subjects')} of the {first.split} split "
+                f"without a diagnosis, first in row {unlabelled.index[0]}; give each one, or the split 'extra'"
             )
         for split in ("train", "val", "test"):
             if not (self.index.split == split).any():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from cmrdata.counting import number_of
 from cmrdata.plan_columns import PROVENANCE
 from cmrdata.store import Store
 
@@ -84,6 +85,6 @@ def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
             f"{worst.sum()} of {len(rows)} rows name subjects that this cohort does not have, first at {at}. Rebuild the plan."
         )
     raise ValueError(
-        f"subject {rows.subject[worst].iloc[0]}: masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of "
-        f"{len(rows)} rows, first at {at}); synthetic data must derive from train. Rebuild the plan."
+        f"masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of {len(rows)} rows, of "
+        f"{number_of(rows.subject[worst].nunique(), 'subjects')}, first at {at}); synthetic data must derive from train. Rebuild the plan."
     )

@@ -31,6 +31,7 @@ from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from cmrstudy import by_base, paths, runs
 from cmrstudy.announce import COMPILES
+from cmrstudy.checks import learn_axes
 from cmrstudy.experiment import Experiment
 from cmrstudy.inputs import kind_at, seed_at, weights_hash
 from cmrstudy.processes import Launched
@@ -198,6 +199,7 @@ def export_generator(run: Experiment) -> dict[str, Any]:
 def share_set(run: Experiment) -> dict[str, Any]:
     """Write a synthetic set in formats that others read, with its card."""
     cfg = run.cfg
+    learn_axes(cfg)  # whose bands leave with the set
     synthetic = Store.open(cfg.synthetic_set)
     run.uses("synthetic_set", fingerprint=synthetic.fingerprint, at=cfg.synthetic_set)
     written = publish_set(synthetic, run.folder, formats=list(cfg.formats), audit=cfg.audit)

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from cmrstudy import runs
+from cmrstudy import plain_errors
 
 # Ctrl-C, scancel and `kill`, a closed terminal, SLURM's warning before the limit, submitit's
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
@@ -30,7 +30,7 @@ class Ended(BaseException):
 
 
 class Attempt:
-    """Within it signals end the attempt, as `runs.AttemptEnded`, instead of killing the process.
+    """Within it signals end the attempt, as `plain_errors.AttemptEnded`, instead of killing the process.
 
     Before and after training they do so at once. While training is `patient`, a signal is only
     noted as `received`: whoever trains writes a checkpoint and calls `obey`. A second Ctrl-C ends
@@ -80,7 +80,7 @@ class Attempt:
             signal.signal(number, before)
         self._before = {}
         if isinstance(error, Ended):
-            raise runs.AttemptEnded(str(error)) from error.__cause__
+            raise plain_errors.AttemptEnded(str(error)) from error.__cause__
 
     def hold(self) -> None:
         """Install the handlers, also over those that Lightning puts in their place."""
@@ -117,7 +117,7 @@ class Attempt:
             except Exception as error:
                 if type(error).__name__ != "UncompletedJobError":  # submitit's: not queued again
                     raise
-                self.end(f"{runs.TIME_OVER}. It stands", remedy=AGAIN, cause=error)
+                self.end(f"{plain_errors.TIME_OVER}. It stands", remedy=AGAIN, cause=error)
             return
         queued = number.name == "SIGUSR1" and requeued()
         self.end(

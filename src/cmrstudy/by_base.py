@@ -37,7 +37,10 @@ def _frame(what: str, native_mm: Any = None, *, _root_: Any, _parent_: Any) -> A
     for record in _records(_root_, _select(_parent_, "name")):
         if record.get(what) is not None:
             return record[what]
-    frame = {} if _select(_root_, "task") == "base" else _select(_root_, "base.frame") or {}
+    if _select(_root_, "task") == "base":  # it is trained from nothing, at what its preset says
+        frame = {"pixels": _select(_root_, "preset.base_pixels")}
+    else:
+        frame = _select(_root_, "base.frame") or {}
     pixels = frame.get("pixels") or PIXELS
     if what == "pixels":
         return pixels

@@ -194,11 +194,12 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     if command == "train":
         parts.append(experiments(conf, *paths.config_folders(sys.argv[1:])))
     groups = "\n".join(
-        f"  {name + '=':13s} {', '.join(options)}" for name, options in _groups(command, conf)
+        f"  {name + '=':13s} {', '.join(options)}"
+        for name, options in _groups(command, conf, paths.config_folders(sys.argv[1:]))
     )
     settings = "\n".join(_lines(SETTINGS[command], conf))
     parts += [
-        f"Choices (a file each in conf/<group>/):\n{groups}",
+        f"Choices (a file each in conf/<group>/, or in the folder of --config-dir):\n{groups}",
         f"Settings people change (all others: --cfg job):\n{settings}",
         "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the config and does nothing,\n"
         "  --info defaults shows where it comes from, --shell-completion installs completion.\n"
@@ -220,8 +221,9 @@ def _comment(lines: Sequence[str]) -> str:
     return next(told, "")
 
 
-def _groups(command: str, conf: Path) -> Iterator[tuple[str, list[str]]]:
-    """Groups that the command's defaults list names, with their options."""
+def _groups(command: str, conf: Path, own: Sequence[Path]) -> Iterator[tuple[str, list[str]]]:
+    """Groups that the command's defaults list names, with their options, a user's own among
+    them."""
     texts = [(conf / f"{command}.yaml").read_text()]
     if command == "train":
         texts += [path.read_text() for path in sorted((conf / "experiment").glob("*.yaml"))]
@@ -232,12 +234,10 @@ def _groups(command: str, conf: Path) -> Iterator[tuple[str, list[str]]]:
     }
     for folder in sorted(path for path in conf.iterdir() if path.is_dir()):
         if folder.name in named and folder.name not in HIDDEN:
-            yield (
-                folder.name,
-                sorted(
-                    path.stem for path in folder.glob("*.yaml") if not path.stem.startswith("_")
-                ),
+            files = (
+                path for place in (conf, *own) for path in (place / folder.name).glob("*.yaml")
             )
+            yield folder.name, sorted({f.stem for f in files if not f.stem.startswith("_")})
 
 
 def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
-from cmrstudy import checks, overrides, runs
+from cmrstudy import checks, overrides, plain_errors
 from cmrstudy.identity import settings
 from cmrstudy.program import as_typed
 
@@ -51,17 +51,17 @@ class Jobs:
 
     def on_job_end(self, config: Any, job_return: Any, **_: Any) -> None:
         error = job_return._return_value if job_return.status.name == "FAILED" else None
-        message = as_typed(runs.paragraph(error) or "") if error else None
+        message = as_typed(plain_errors.paragraph(error) or "") if error else None
         in_full = os.environ.get("HYDRA_FULL_ERROR") == "1" or not message
         if not _sweeps(config):
-            if isinstance(error, runs.AttemptEnded):
+            if isinstance(error, plain_errors.AttemptEnded):
                 print(message, file=sys.stderr, flush=True)
                 sys.exit(_status(error))
             if error and not in_full:
                 sys.exit(f"error: {message}")
             return
         self._restore()
-        ended = error if isinstance(error, runs.AttemptEnded) else None
+        ended = error if isinstance(error, plain_errors.AttemptEnded) else None
         if error:
             if in_full:
                 traceback.print_exception(error)
@@ -195,7 +195,7 @@ def apart(config: Any, trial: Any) -> None:
         trial.suggest_categorical("name", [TRIAL])
 
 
-def _status(ended: runs.AttemptEnded) -> int:
+def _status(ended: plain_errors.AttemptEnded) -> int:
     """The exit status of a command that has not finished: a shell's own after Ctrl-C or a
     signal."""
     return INTERRUPTED if isinstance(ended.__cause__, KeyboardInterrupt) else UNFINISHED

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cmrstudy import runs
+from cmrstudy import plain_errors
 
 RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
 
@@ -61,14 +61,14 @@ def agreed(fabric: Any, claimed: Callable[[], Path | None]) -> Path | None:
     """What `claimed` gives or raises in the first of a Fabric's processes, in all of them, so that
     none is left waiting.
 
-    An error that is none of runs.PLAIN the first raises as it is, the others as RuntimeError.
+    An error that is none of plain_errors.PLAIN the first raises as it is, the others as RuntimeError.
     """
     outcome: Path | Exception | None = None
     own: Exception | None = None
     if fabric.is_global_zero:
         try:
             outcome = claimed()
-        except runs.PLAIN as error:
+        except plain_errors.PLAIN as error:
             outcome = error
         except Exception as error:
             own, outcome = (

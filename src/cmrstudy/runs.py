@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -28,12 +27,10 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from filelock import FileLock, Timeout
 
-from cmrdata.disk import REFUSALS, Unwritable, taken, write_atomic
+from cmrdata.disk import Unwritable, taken, write_atomic
 from cmrstudy.identity import differing
 from cmrstudy.inputs import Inputs, changed
-from cmrstudy.memory import OutOfMemory
-
-LOST = re.compile(r"Error (?:locating|loading) target '([^']+)'")  # as Hydra says it
+from cmrstudy.plain_errors import AttemptEnded, paragraph
 
 MADE_BY = "cmr-debias"
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
@@ -133,27 +130,6 @@ NAMED = (  # those that are removed even where a folder on the way is a link
     "checkpoints/last.ckpt",
     "autoencoder/checkpoints/last.ckpt",
     "unet/checkpoints/last.ckpt",
-)
-# -> their extra
-MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}
-TIME_OVER = (
-    "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
-    "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
-)
-
-
-class AttemptEnded(Exception):
-    """This attempt's time is over (max_time, a signal, SLURM's limit) and the run is not: the same
-    command continues it."""
-
-
-PLAIN = (
-    ValueError,
-    FileNotFoundError,
-    FileExistsError,
-    FloatingPointError,
-    Unwritable,
-    OutOfMemory,
 )
 
 
@@ -527,47 +503,6 @@ def attempt(folder: Path) -> Iterator[None]:
         stop.args = (f"{folder}: interrupted; the same command continues it",)
         print(f"\n{stop}", flush=True)
         raise
-
-
-def paragraph(error: BaseException) -> str | None:
-    """The paragraph a user needs when the input, the settings or the disk are at fault; None for
-    any other error."""
-    # what a config's _target_ raised, Hydra wraps
-    if type(error).__name__ == "InstantiationException":
-        if lost := LOST.match(str(error)):
-            return (
-                f"_target_ {lost[1]} can't be imported; is its name right, and its folder in "
-                "PYTHONPATH?"
-            )
-        error = error.__cause__ or error
-    if type(error).__name__ == "MissingMandatoryValue":  # OmegaConf's: ??? in a file of settings
-        lacking = str(error).partition("\n")[0].rpartition(" ")[2]
-        return f"{lacking} has no value (???); give {lacking}=..."
-    if type(error).__name__ == "UncompletedJobError":  # submitit's, in the job itself
-        return TIME_OVER
-    if isinstance(error, OSError) and error.errno in REFUSALS:
-        return f"{error}; free some space, or write elsewhere with run_dir="
-    return str(error) if isinstance(error, (*PLAIN, AttemptEnded)) else _foreign(error)
-
-
-def _foreign(error: BaseException) -> str | None:
-    """A paragraph for what other libraries say of a user's choice; None for anything else."""
-    name, text = type(error).__name__, str(error).strip()
-    package = type(error).__module__.partition(".")[0]
-    if name == "MisconfigurationException":
-        gpu = (
-            "; trainer=auto takes whatever there is" if "backend" in text or "CUDA" in text else ""
-        )
-        return f"{' '.join(text.split()).rstrip('!.')}{gpu}"
-    if isinstance(error, ModuleNotFoundError):
-        for module, extra in MODULES.items():
-            if module in text.lower():
-                return f"{' '.join(text.split())} It comes with the extra {extra}: pip install -e '.[{extra}]'"
-    if package == "wandb":
-        return f"W&B: {' '.join(text.split())} Run `wandb login`, set WANDB_API_KEY, or keep the run here with WANDB_MODE=offline"
-    if "EADDRINUSE" in text or "address already in use" in text.lower():
-        return "the port by which processes would find each other is in use; set another MASTER_PORT, or none"
-    return None
 
 
 @cache

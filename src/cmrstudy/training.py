@@ -99,7 +99,7 @@ def fit(
         ValueError: for settings that Lightning refuses or that a run can't have, and where nothing
             is trained.
         cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as
-        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into runs.AttemptEnded.
+        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into plain_errors.AttemptEnded.
     """
     attempt.standing = "before the first step"
     asked = getattr(data, "batch_size", 1)
@@ -267,6 +267,12 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
         if options.get(name) == 0:
             raise ValueError(f"trainer.{name}=0: nothing would be trained; give more, or null")
     dry = options.get("fast_dev_run")
+    for unit in ("epochs", "steps"):
+        least, most = options.get(f"min_{unit}") or 0, options.get(f"max_{unit}") or -1
+        if most > 0 and least > most:
+            raise ValueError(
+                f"trainer.min_{unit}={least}: more than trainer.max_{unit}={most}; give at most that"
+            )
     if not _all(options.get("limit_predict_batches")) and not dry:
         raise ValueError(
             f"trainer.limit_predict_batches={options['limit_predict_batches']}: predictions of some subjects would pass "

@@ -636,7 +636,9 @@ def test_one_class_arms_are_told(tmp_path):
         arm(next(roots), cohort=cohort)
     listed["split"] = np.resize(["train", "val", "test"], len(listed))
     listed.loc[0, "diagnosis"] = None
-    with pytest.raises(ValueError, match="subject SYN0000 of the train split has no diagnosis"):
+    with pytest.raises(
+        ValueError, match="1 subject of the train split without a diagnosis, first in row 0"
+    ):
         arm(next(roots), cohort=cohort)
 
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from omegaconf import OmegaConf
 
-from cmrstudy import commands, paths, processes, runs
+from cmrstudy import commands, paths, plain_errors, processes
 from support import ROOT
 
 CONF = ROOT / "conf"
@@ -69,11 +69,20 @@ def test_help_tells_groups_and_settings_from_the_config_itself(command):
 
 def test_every_choice_of_the_help_is_a_choice_of_the_command():
     for command in ("train", "generate", "evaluate"):
-        for group, options in commands._groups(command, CONF):
+        for group, options in commands._groups(command, CONF, []):
             assert options == sorted(path.stem for path in (CONF / group).glob("*.yaml")), (
                 command,
                 group,
             )
+
+
+def test_the_help_lists_the_choices_of_a_folder_of_ones_own(tmp_path, monkeypatch):
+    (tmp_path / "mitigation").mkdir()
+    (tmp_path / "mitigation" / "mine.yaml").write_text("a: 1\n")
+    monkeypatch.setattr("sys.argv", ["train.py", "--help", "--config-dir", str(tmp_path)])
+    text = commands.help_text("train", conf=CONF, about="USAGE")
+    (line,) = [line for line in text.splitlines() if line.startswith("  mitigation=")]
+    assert "mine" in line and "groupdro" in line
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
@@ -163,21 +172,22 @@ def of(module: str, name: str, text: str) -> Exception:
             "wandb login.*WANDB_API_KEY.*WANDB_MODE=offline",
         ),
         (
-            RuntimeError("... EADDRINUSE, message: address already in use"),
+            RuntimeError("... EADDRINUSE, message: ..."),
             "port .* is in use; set another MASTER_PORT",
         ),
+        (RuntimeError("Address already in use"), "port .* is in use; set another MASTER_PORT"),
     ],
 )
 def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
     import re
 
-    told = runs.paragraph(error)
+    told = plain_errors.paragraph(error)
     assert told and re.search(words, told) and "\n" not in told
 
 
 def test_a_bug_stays_a_traceback():
-    assert runs.paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
-    assert runs.paragraph(RuntimeError("shapes differ")) is None
+    assert plain_errors.paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
+    assert plain_errors.paragraph(RuntimeError("shapes differ")) is None
 
 
 def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypatch):

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf, open_dict
 from torch import nn
 
 import train
-from cmrstudy import runs, training
+from cmrstudy import plain_errors, runs, training
 from cmrstudy.checkpoints import check_fits, fingerprint_of
 from cmrstudy.experiment import Experiment
 from cmrstudy.memory import OutOfMemory
@@ -63,7 +63,7 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
     ) as caught:
         run(tmp_path)
     assert "model.width=8 halves it; trainer.precision=bf16-mixed" in str(caught.value)
-    assert runs.paragraph(caught.value) == str(caught.value)
+    assert plain_errors.paragraph(caught.value) == str(caught.value)
     run(tmp_path)
     assert len(rows(tmp_path)) > 9  # goes on from the first epoch's checkpoint
 
@@ -74,6 +74,11 @@ def test_a_step_that_is_too_large_for_the_memory_is_a_paragraph_with_its_remedie
         ({"limit_train_batches": 0}, "trainer.limit_train_batches=0: nothing would be trained"),
         ({"max_epochs": 0}, "trainer.max_epochs=0: nothing would be trained"),
         ({"max_steps": 0}, "trainer.max_steps=0: nothing would be trained"),
+        (
+            {"max_epochs": 2, "min_epochs": 3},
+            "trainer.min_epochs=3: more than trainer.max_epochs=2",
+        ),
+        ({"max_steps": 4, "min_steps": 5}, "trainer.min_steps=5: more than trainer.max_steps=4"),
         (
             {"limit_predict_batches": 1},
             "trainer.limit_predict_batches=1: predictions of some subjects would pass",

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 
 from cmrcls.fairness.classifier_runs import runs_below
 from cmrcls.fairness.grid import arrange, expected_runs
-from cmrstudy import jobs, runs
+from cmrstudy import jobs, plain_errors, runs
 from support import ROOT
 
 CONF = ROOT / "conf"
@@ -202,7 +202,9 @@ def job(
 def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
     monkeypatch, tmp_path, capsys
 ):
-    ended = runs.AttemptEnded("trainer.max_time is over; the same command continues runs/a/0")
+    ended = plain_errors.AttemptEnded(
+        "trainer.max_time is over; the same command continues runs/a/0"
+    )
     config, returned = job(error=ended)
     with pytest.raises(SystemExit) as left:
         jobs.Jobs().on_job_end(config=config, job_return=returned)

@@ -60,6 +60,7 @@ def studies(
     """The table's runs `gathered`: of one disease, one set each and without folds, unless it says
     otherwise."""
     usual = {"disease": "hf", "fold": np.nan, "generator": "", "set": ""}
+    usual["row"] = pd.to_numeric(table.subject.str.extract(r"(\d+)$", expand=False))
     table = table.assign(**{name: value for name, value in usual.items() if name not in table})
     if "predicted" not in table:
         table = table.assign(predicted=(table.probability > 0.5).astype(float))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from cmrcls.fairness import grid
 from cmrcls.fairness.classifier_runs import Run
 from cmrcls.fairness.study import RUN_COLUMNS, Arm, Study, Tuned
 from cmrdata.axes import AXES, axes_in
+from cmrdata.counting import number_of
 from cmrdata.progress import each
 from cmrdata.store import Store
 from cmrdata.subjects import MOST_VALUES, further_columns
@@ -99,9 +101,16 @@ def read(
 def _tables(of: grid.Grid, stores: Callable[[int | None], Store]) -> Iterator[RunTable]:
     """The tables of the finished runs, to be read one at a time."""
     names = grid.replicate_names(of)
+    places: dict[tuple[RunName, int | None], Path] = {}
     for arm, run in of.finished():
+        name = RunName(arm, *names[run.folder], str(run.seed))
+        if (other := places.setdefault((name, run.fold), run.folder)) != run.folder:
+            raise ValueError(
+                f"{other} and {run.folder} are both {name}{_of_fold(run.fold)}, and nothing that differs between "
+                "them makes them two; move one away, or give evaluate.py one of them by arms= or classifiers="
+            )
         yield RunTable(
-            RunName(arm, *names[run.folder], str(run.seed)),
+            name,
             run.fold,
             str(run.record.facts.get("split_fingerprint") or ""),
             partial(_rows_of, run, stores),
@@ -117,6 +126,10 @@ def _rows_of(run: Run, stores: Callable[[int | None], Store]) -> pd.DataFrame:
         )
     names = run.record.facts.get("names")
     return named_by_rows(table, stores(run.fold), names=names, what=str(run.folder), column="row")
+
+
+def _of_fold(fold: int | None) -> str:
+    return "" if fold is None else f" fold {fold}"
 
 
 class Predictions(NamedTuple):
@@ -160,7 +173,7 @@ class Gathered:
         own = self.rows.setdefault(table.run, {})
         if table.fold in own:
             raise ValueError(
-                f"{table.run}: subject {test.subject[0]} is predicted twice; give each run's table once"
+                f"{table.run}{_of_fold(table.fold)} is there twice; give each run's table once"
             )
         probability, decision = (
             test.probability.to_numpy(float)[order],
@@ -181,14 +194,14 @@ class Gathered:
             differing = pd.Index(facts.subject).symmetric_difference(pd.Index(test.subject))
             raise ValueError(
                 f"{table.run} and {first.run} have different test splits: {len(differing)} subjects are in one "
-                f"only, first {differing[0]}; rerun one with the other's cohort settings and seed"
+                "only; rerun one with the other's cohort settings and seed"
             )
         for column in columns:
             theirs, ours = (_plain(of) for of in (test[column].iloc[order], facts[column]))
             if len(at := np.flatnonzero(theirs != ours)):
                 raise ValueError(
-                    f"subject {facts.subject[at[0]]}: {column} is {theirs[at[0]]} in {table.run} but {ours[at[0]]} in "
-                    f"{first.run}; rerun both from the same cohort"
+                    f"{column} of {number_of(len(at), 'test subjects')} differs between runs (the first: {theirs[at[0]]} in "
+                    f"{table.run}, {ours[at[0]]} in {first.run}); rerun both from the same cohort"
                 )
         return order
 
@@ -219,8 +232,8 @@ class Gathered:
         )
         if (twice := subjects.subject.duplicated()).any():
             raise ValueError(
-                f"subject {subjects.subject[twice].iloc[0]} is predicted twice, in two folds; rerun one with the other's "
-                "cohort settings and seed"
+                f"{number_of(int(twice.sum()), 'subjects')} predicted twice, in two folds; rerun one with the other's cohort "
+                "settings and seed"
             )
         if subjects.label.nunique() < 2:
             raise ValueError(
@@ -340,7 +353,7 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
             else ("decision", odd.predicted)
         )
         return (
-            f"{what} of subject {odd.subject} is {value} ({int((~usable).sum())} such rows); "
+            f"{what} of the subject in row {odd.row} is {value} ({number_of(int((~usable).sum()), 'such rows')}); "
             "rerun that run, it diverged or its table is damaged"
         )
     if known is not None and (strange := ~test.subject.isin(known)).any():
@@ -355,11 +368,12 @@ def _once(test: pd.DataFrame, table: RunTable) -> None:
     """Raise ValueError where a subject is predicted twice, or has no label."""
     if (twice := test.subject.duplicated()).any():
         raise ValueError(
-            f"{table.run}: subject {test.subject[twice].iloc[0]} is predicted twice; give each run's table once"
+            f"{table.run}: {number_of(int(twice.sum()), 'subjects')} predicted twice; give each run's table once"
         )
     if not (odd := test[~test.label.isin((0, 1))]).empty:
         raise ValueError(
-            f"subject {odd.subject.iloc[0]}: label is {odd.label.iloc[0]}; a test subject has 0 or 1"
+            f"{table.run}: {number_of(len(odd), 'test subjects')} with a label that is neither 0 nor 1 (the first: "
+            f"{odd.label.iloc[0]}); train that run again"
         )
 
 
@@ -373,15 +387,15 @@ def _same_split(tables: Sequence[RunTable]) -> None:
     """Raise ValueError when the runs of a fold were not all trained on one split."""
     folds: dict[int | None, dict[str, list[str]]] = {}
     for table in tables:
-        run = str(table.run) + (f" fold {table.fold}" if table.fold is not None else "")
+        run = f"{table.run}{_of_fold(table.fold)}"
         if table.split:
             folds.setdefault(table.fold, {}).setdefault(table.split, []).append(run)
     for splits in folds.values():
         if len(splits) > 1:
             *_, usual, odd = sorted(splits.values(), key=len, reverse=True)
             raise ValueError(
-                f"{len(splits)} different splits: {odd[0]} ({len(odd)} such runs) was split otherwise than {usual[0]} "
-                f"({len(usual)} such runs); rerun one with the other's cohort settings and split seed"
+                f"{len(splits)} different splits: {odd[0]} ({number_of(len(odd), 'such runs')}) was split otherwise than {usual[0]} "
+                f"({number_of(len(usual), 'such runs')}); rerun one with the other's cohort settings and split seed"
             )
 
 

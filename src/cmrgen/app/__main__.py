@@ -51,14 +51,14 @@ def main(arguments: list[str]) -> int:
     if set(arguments) & {"-h", "--help"}:
         print(USAGE)
         return 0
-    from cmrstudy import runs
+    from cmrstudy import plain_errors
 
     try:
         serve(read(arguments))
     except KeyboardInterrupt:
         print("\nthe page is closed", flush=True)
     except Exception as error:
-        if (text := runs.paragraph(error)) is None:
+        if (text := plain_errors.paragraph(error)) is None:
             raise
         print(f"error: {text}", file=sys.stderr)
         return 1

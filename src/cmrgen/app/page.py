@@ -30,7 +30,7 @@ from cmrgen.app.studio import (
     words_of,
 )
 from cmrgen.render.sampler import GUIDES
-from cmrstudy import runs
+from cmrstudy import plain_errors
 
 HERE = Path(__file__).parent
 PLAIN_HEART = "nobody: a plain heart"
@@ -514,7 +514,7 @@ def _stop(stops: dict[str, threading.Event], request: gr.Request) -> None:
 
 def _told(error: Exception) -> str:
     """What a visitor reads of an error; what nobody foresaw goes to the terminal in full."""
-    if text := runs.paragraph(error):
+    if text := plain_errors.paragraph(error):
         return _PLAN.sub(r"\1", text)
     traceback.print_exception(error)
     return f"this should not happen ({type(error).__name__}); the terminal where the page was started tells more"

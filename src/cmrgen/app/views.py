@@ -140,7 +140,7 @@ def outlined(labels: Mask) -> npt.NDArray[np.uint8]:
     rgba = np.zeros((*fine.shape, 4), np.uint8)
     for label, colour in STRUCTURES.items():
         inside = fine == label
-        border = inside & ~ndimage.binary_erosion(inside, iterations=max(1, len(fine) // 130))
+        border = inside & ~ndimage.binary_erosion(inside, iterations=len(fine) // 130)
         rgba[inside] = (*colour, FILLED)
         rgba[border] = (*colour, LINED)
     return rgba

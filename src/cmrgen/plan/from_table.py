@@ -20,7 +20,7 @@ from cmrgen.plan.rows import Drawing, Plan, planned, usable
 def read_plan(
     index: pd.DataFrame,
     *,
-    path: str | Path = "",
+    path: str | Path,
     seed: int = 0,
     per_mask: int | None = None,
     **drawing: Unpack[Drawing],
@@ -37,8 +37,6 @@ def read_plan(
     follows raises ValueError naming column, rows (counted from 0) and remedy, a missing file
     FileNotFoundError; cmrgen.plan.checking checks the plan.
     """
-    if not str(path):
-        raise ValueError("plan=custom draws your own table: plan.path=<a CSV or Parquet file>")
     table = _read(Path(path))
     try:
         given = _converted(table)

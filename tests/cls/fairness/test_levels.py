@@ -57,6 +57,11 @@ def arm(
             "subjects, seeds (4), folds (5)",
             "one division into 5 folds, one generator, one set",
         ),
+        (
+            {"seeds": 4, "folds": 3},
+            "subjects, seeds (4), folds (3)",
+            "one division into 3 folds, one generator, one set",
+        ),
         ({"seeds": 4, "folds": 2}, "subjects, seeds (4)", "these 2 folds, one generator, one set"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -31,28 +33,28 @@ from support.fake_runs import (
         (lambda t: t[t.split == "val"], "none of the 1440 predictions is of the test split"),
         (
             edited("probability", 3.0, subject="SYN0003"),
-            r"no run is left.*probability of subject SYN0003 is 3.0 \(1 such rows\); rerun.*\(and 11 more\)",
+            r"no run is left.*probability of the subject in row 3 is 3.0 \(1 such row\); rerun.*\(and 11 more\)",
         ),
         (
             edited("label", 1, subject="SYN0000", arm="Synthetic", seed=2),
-            "subject SYN0000: label is 1 in arm 'Synthetic' seed 2 but 0 in arm 'Real' seed 0",
+            r"label of 1 test subject differs between runs \(the first: 1 in arm 'Synthetic' seed 2, 0 in arm 'Real' seed 0\)",
         ),
         (
             edited("sex", "X", subject="SYN0000", seed=2),
-            "subject SYN0000: sex is X in arm 'Real' seed 2 but",
+            "sex of 1 test subject differs between runs .the first: X in arm 'Real' seed 2, ",
         ),
         (
             edited("subject", "SYN9999", subject="SYN0007", seed=2),
             "different test splits: 2 subjects are in one only",
         ),
-        (lambda t: pd.concat([t, t.tail(121)]), "is predicted twice; give each run's table once"),
+        (lambda t: pd.concat([t, t.tail(121)]), "predicted twice; give each run's table once"),
         (
             edited("label", 0),
             "all 120 test subjects have label 0: balanced accuracy is undefined; choose",
         ),
         (
             edited("label", np.nan, subject="SYN0004"),
-            "subject SYN0004: label is nan; a test subject has 0 or 1",
+            r"test subjects? with a label that is neither 0 nor 1 \(the first: nan\)",
         ),
     ],
 )
@@ -68,7 +70,7 @@ def test_a_damaged_run_is_left_out_by_name():
     without = runs()[lambda t: (t.arm != "Real") | (t.seed != 1)]
     pd.testing.assert_frame_equal(result.rows, table2(one_study(without)).rows)
     assert result.warnings == [
-        "Left out: arm 'Real' seed 1: probability of subject SYN0003 is nan (1 such rows); rerun that run, it diverged or "
+        "Left out: arm 'Real' seed 1: probability of the subject in row 3 is nan (1 such row); rerun that run, it diverged or "
         "its table is damaged.",
         "Arm 'Real' has no run of seed 1, which other arms have.",
     ]
@@ -95,7 +97,7 @@ def test_different_splits_are_refused_by_name():
     same = {("Real", "0"): "aa", ("Synthetic", "0"): "aa"}
     one_study(runs(), splits=same)
     with pytest.raises(
-        ValueError, match=r"2 different splits: arm 'Synthetic' seed 2 \(1 such runs\) was split"
+        ValueError, match=r"2 different splits: arm 'Synthetic' seed 2 \(1 such run\) was split"
     ):
         one_study(runs(), splits=same | {("Synthetic", "2"): "bb"})
 
@@ -119,6 +121,13 @@ def test_predictions_are_read_once_with_arm_seed_fold_and_split(tmp_path):
     )
     assert one.subjects.subject.tolist() == [f"HERE{k}" for k in range(8)]  # by rows, not by names
     assert set(one.subjects.fold) == {3} and one.probability.shape == (8, 2)
+    copy = tmp_path / "a-copy" / "1"
+    shutil.copytree(tmp_path / "synthetic-0-fold-3" / "1", copy)
+    with pytest.raises(
+        ValueError, match=r"(a-copy|synthetic-0)\S*/1 and \S+/1 are both arm 'Real' seed 1 fold 3"
+    ):
+        read(arrange(runs_below(tmp_path)), stores)
+    shutil.rmtree(copy.parent)
     with pytest.raises(ValueError, match="no finished classifier runs"):
         read(arrange(runs_below(tmp_path / "nowhere")), stores)
 

@@ -237,8 +237,3 @@ def test_a_table_as_a_spreadsheet_writes_it_is_read(index, train, tmp_path):
         and plan.seed.tolist() == [2**61 + 1]
         and plan.age.tolist() == [66.0]
     )
-
-
-def test_a_plan_of_no_table_asks_for_one(index):
-    with pytest.raises(ValueError, match="plan.path=<a CSV or Parquet file>"):
-        from_table.read_plan(index)  # conf/plan/custom.yaml has no path of its own

@@ -291,12 +291,6 @@ def test_a_mask_serves_as_it_is_a_few_times_and_is_moved_afterwards(
     pd.testing.assert_frame_equal(plan[same], still[same])
 
 
-def test_one_mask_in_three_frames_is_one_mask(index):
-    reused = index.assign(flags=np.where(index.frame != 0, "mask_reused", ""))
-    rows = reused.index[reused.subject == reused.subject[reused.split == "train"].iloc[0]]
-    assert mask_numbers(reused, rows).nunique() == 3 and mask_numbers(index, rows).nunique() == 9
-
-
 @pytest.mark.parametrize(
     ("plan_of", "options", "words"),
     [

@@ -18,7 +18,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.phantom.cohort import FRAMES, SLICE_GAP, Phantom, paint, rician, volume_curve
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.painting import FRAMES, SLICE_GAP, paint, rician, volume_curve
 from cmrdata.disk import write_atomic
 
 WHITE = 4095  # 12 bits

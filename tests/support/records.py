@@ -1,0 +1,70 @@
+"""What a part of the program says and writes, kept beside its test as JSON: a change that nobody meant
+is noticed, and of one that was meant the record's difference in git shows what it does.
+
+A test file that keeps a record calls `check` in its test, and `write` when it is run by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
+
+
+def check(file: Path, name: str, now: Any, *, within: float = 2e-5) -> None:
+    """The record `name` of a file holds the same words, and numbers but for their last digit."""
+    same(json.loads(json.dumps(now)), json.loads(file.read_text())[name], name, within=within)
+
+
+def same(now: Any, then: Any, at: str, *, within: float) -> None:
+    """`now` is `then`, and its numbers nearly so."""
+    if isinstance(then, dict):
+        assert list(now) == list(then), at
+        for key in then:
+            same(now[key], then[key], f"{at}/{key}", within=within)
+    elif isinstance(then, list):
+        assert len(now) == len(then), at
+        for k, (one, other) in enumerate(zip(now, then, strict=True)):
+            same(one, other, f"{at}[{k}]", within=within)
+    elif isinstance(then, str):
+        assert NUMBER.sub("#", now) == NUMBER.sub("#", then), at
+        # the last digit that is written may differ by one
+        for one, other in zip(NUMBER.findall(now), NUMBER.findall(then), strict=True):
+            last = 0 if "e" in other else 1.01 * 10.0 ** -len(other.partition(".")[2])
+            wanted = pytest.approx(float(other), rel=1e-4, abs=max(within, last))
+            assert float(one) == wanted, f"{at}: {now}"
+    elif isinstance(then, float):
+        assert now == pytest.approx(then, rel=1e-4, abs=within, nan_ok=True), at
+    else:
+        assert now == then, at
+
+
+def table(frame: pd.DataFrame, *, digits: int = 5) -> list[str]:
+    """A table of measured numbers as the lines of a CSV file."""
+    lines: list[str] = frame.to_csv(index=False, float_format=f"%.{digits}f").splitlines()
+    return lines
+
+
+def columns(frame: pd.DataFrame) -> dict[str, str]:
+    """A table of what was drawn or decided, by its columns: the first values and a mark of them
+    all."""
+    said = {}
+    for column in map(str, frame):
+        values = [str(value) for value in frame[column]]
+        mark = sha256("\n".join(values).encode()).hexdigest()[:8]
+        said[column] = f"{mark}: {' '.join(values[:3])}"
+    return said
+
+
+def write(file: Path, records: dict[str, Any]) -> None:
+    """Write a file of records anew."""
+    file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
+    sys.stdout.write(f"{file}: {file.stat().st_size / 1000:.0f} kB\n")
