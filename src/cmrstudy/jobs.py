@@ -99,6 +99,13 @@ class Jobs:
         except OSError as error:
             where = f"{config.hydra.sweep.dir} can't be made: {error.strerror}"
             sys.exit(f"error: {where}; give another preset.runs= or hydra.sweep.dir=")
+        if jobs:  # a sweeper that chooses as it goes has none yet
+            first, last = jobs[0].folder, jobs[-1].folder
+            print(
+                f"sweep: {number_of(len(jobs), 'runs')}, {first} to {last}, told in "
+                f"{config.hydra.sweep.dir}",
+                flush=True,
+            )
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         outcomes = read_records(folder := Path(config.hydra.sweep.dir))

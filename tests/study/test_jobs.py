@@ -146,6 +146,8 @@ def test_a_failed_job_is_told_and_counted_and_a_rerun_runs_only_what_is_missing(
         again.stdout.count("finished before, reused") == 2
         and "4 of 4 runs finished" in again.stdout
     )
+    first = again.stdout.splitlines()[0]  # before anything is done
+    assert first.startswith("sweep: 4 runs, ") and "synthetic-0/3, told in " in first
     assert "Traceback" not in again.stderr
     assert set(states(tmp_path).values()) == {"finished"} and not list(
         tmp_path.rglob("failed.json")
