@@ -13,7 +13,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python train.py experiment=controlnet preset=demo resume=true
 	$(BIN)/python generate.py preset=demo resume=true
-	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(2)' resume=true
+	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(4)' resume=true
 	$(BIN)/python evaluate.py preset=demo
 	@echo; echo "What next?"
 	@echo "  are there copies of training images in it?  $(BIN)/python evaluate.py preset=demo audit=true"

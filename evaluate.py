@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import hydra
 from omegaconf import DictConfig
 
 from cmrcls.fairness.options import Options
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrstudy import commands, evaluations, overrides, paths, runs
+from cmrstudy.announce import intention
 from cmrstudy.experiment import Experiment
 
 USAGE = """python evaluate.py [key=value ...]
@@ -31,18 +34,13 @@ def main(cfg: DictConfig) -> None:
     measuring(cfg).check()
     found = runs_below(Path(cfg.classifiers), input_name=cfg.input.name)
     finished = {run.folder: run.record for run in found if run.record.state == "finished"}
-    if not finished and not has_set(cfg):
-        raise FileNotFoundError(
-            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
-            f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
-        )
-    if "classifiers" in overrides.parts(cfg) and not Path(cfg.classifiers).is_dir():
-        raise FileNotFoundError(f"classifiers={cfg.classifiers}: there is no such folder")
+    evaluations.check_something(finished, cfg, typed=overrides.parts(cfg))
     request, inputs = overrides.request(cfg), evaluations.rests_on(finished, cfg.synthetic_set)
     folder = request.folder
     experiment = Experiment(cfg, folder, build=instantiate)
     with runs.held(folder):
         if evaluations.claim_evaluation(request, inputs):
+            print(intention(cfg, rests_on=number_of(len(finished), "finished runs")), flush=True)
             with runs.attempt(folder):
                 sentences = evaluate(experiment, found)
                 made = {"study": sentences, "command": paths.shareable(sys.argv)}
@@ -78,12 +76,11 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
         "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
         "cohort fingerprint": cohort.fingerprint,
     }
-    stores = {cfg.fold: cohort}
 
+    @cache
     def store_of(fold: int | None) -> Any:
-        if fold not in stores:
-            stores[fold] = prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
-        return stores[fold]
+        same = fold == cfg.fold
+        return cohort if same else prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
 
     kept, left_out = comparable(
         found, cohort=lambda fold: store_of(fold).fingerprint, fold=cfg.fold
@@ -115,7 +112,7 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
     else:
         reason = f"No finished classifier below {cfg.classifiers}: no Table 2."
         sections.append(Section("Fairness", warnings=[reason]))
-    if cfg.input.name == "stack" and has_set(cfg):
+    if cfg.input.name == "stack" and evaluations.has_set(cfg):
         report = image_report(run, cohort, study)
         examples, *further = report.sections
         sections, facts = [examples, *sections, *further], facts | report.provenance
@@ -128,11 +125,6 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
     page = report_html(sections, title=title, facts=facts, summary=sentences)
     write_atomic(folder / "report.html", page)
     return sentences
-
-
-def has_set(cfg: DictConfig) -> bool:
-    """Whether the synthetic set is there, whole."""
-    return (Path(cfg.synthetic_set) / "finished.json").exists()
 
 
 def measuring(cfg: DictConfig) -> Options:

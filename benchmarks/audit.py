@@ -14,7 +14,7 @@ a Wilson interval of the share beyond tau with tau taken as known, is shown besi
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from typing import NamedTuple
 
@@ -40,6 +40,7 @@ from cmrgen.evaluation.privacy.scores import (
 SIZES = (36, 108, 216, 720, 2000)
 HELD_OUT, SHARE = 400, 0.1  # people, and the share of them that is diseased
 PLANTED = (5, 0.05)  # copies in a set: so many, or this share
+PARTS = ("harmless", "few", "planted", "membership")
 SCARCE = 3  # source subjects of each diseased group where sources are few
 
 
@@ -58,10 +59,19 @@ class Searched(NamedTuple):
     diseased: np.ndarray  # whether of these
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("repeats", nargs="?", type=int, default=600)
+    parser.add_argument("asked", nargs="*", choices=[*PARTS, []], metavar="|".join(PARTS))
+    return parser.parse_args()
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 600
-    asked = sys.argv[2:] or ["harmless", "few", "planted", "membership"]
+    options = arguments()
+    repeats, asked = options.repeats, options.asked or PARTS
     begun = time.perf_counter()
     if "membership" in asked:
         print(f"\nmembership, {repeats} attacks a row")

@@ -184,17 +184,28 @@ def training(root: str, *, size: str, runs: list[tuple[str, int]]) -> None:
             images_per_epoch=wanted["images"],
             workers=count,
         )
-        print(f"| {option} | {count} | {shares(data, size=size, option=option)} |", flush=True)
+        told = shares(data, wanted=wanted, option=option, accelerator="cpu")
+        print(f"| {option} | {count} | {told} |", flush=True)
     print()
 
 
-def shares(data: Arms, *, size: str, option: str) -> str:
-    """The second of two epochs: in the first, caches fill, workers start and code is compiled."""
-    given, wanted = dict(OPTIONS[option]), SIZES[size]
+def shares(data: Arms, *, wanted: dict[str, int], option: str, accelerator: str) -> str:
+    """images/s and the shares of waiting, preparing and stepping, in the second of two epochs: in
+    the first, caches fill, workers start and code is compiled.
+
+    Args:
+        data: with its loaders.
+        wanted: pixels, width and images, as SIZES has them.
+        option: of OPTIONS.
+        accelerator: Lightning's word. Every step waits for its loss, so the clock is right on a GPU
+            too.
+    """
+    given = dict(OPTIONS[option])
     L.seed_everything(0, verbose=False)
     loader, profile = Waited(data.train_dataloader()), SimpleProfiler()
     trainer = L.Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
+        devices=1,
         precision=given.pop("precision", "32-true"),
         max_epochs=2,
         limit_val_batches=1,

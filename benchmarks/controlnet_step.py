@@ -4,7 +4,7 @@ against the standard recipe, which encodes images and prompts in every step (con
     python benchmarks/controlnet_step.py                       # the small base at 64 px
     python benchmarks/controlnet_step.py --base sd21-random --device cuda --precision bf16 --batch 1
     8 --memory half fast
-    python benchmarks/controlnet_step.py --full > docs/results/gpu.md              # all of it, on a GPU, as Markdown
+    python benchmarks/controlnet_step.py --full > step.md     # all of it, on a GPU, as Markdown
 
 Same networks, images, prompts, batch and precision; the arms take turns, each for `--steps`
 optimiser steps after some that do not count; medians over `--repeats` turns, of the ratio too.
@@ -184,24 +184,31 @@ def measured(
     return arms
 
 
+HEAD = (
+    "| batch | arm | images/s (range) | x recipe | GFLOP an image | TFLOP/s | % of matmul | peak GiB |",
+    "|---|---|---|---|---|---|---|---|",
+)
+
+
+def row(arm: Arm, peer: Arm | None, *, steps: int, rate: float) -> str:
+    """An arm's line of the table: `peer` is the recipe at its batch size, `rate` FLOP/s of matrix
+    products."""
+    images, middle = arm.batch * steps, statistics.median(arm.seconds)
+    ratio = "-"
+    if peer is not None:
+        pairs = zip(peer.seconds, arm.seconds, strict=True)
+        ratio = f"{statistics.median(theirs / own for theirs, own in pairs):.2f}"
+    achieved = arm.flops * images / middle
+    return (
+        f"| {arm.batch} | {arm.name} | {images / middle:.3g} ({images / max(arm.seconds):.3g} to "
+        f"{images / min(arm.seconds):.3g}) | {ratio} | "
+        f"{arm.flops / 1e9:,.3g} | {achieved / 1e12:.3g} | {100 * achieved / rate:.0f} | {arm.peak:.2f} |"
+    )
+
+
 def table(arms: list[Arm], *, steps: int, rate: float) -> str:
-    lines = [
-        "| batch | arm | images/s (range) | x recipe | GFLOP an image | TFLOP/s | % of matmul | peak GiB |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for arm in arms:
-        peer = next(other for other in arms if (other.name, other.batch) == ("recipe", arm.batch))
-        images, middle = arm.batch * steps, statistics.median(arm.seconds)
-        ratio = statistics.median(
-            theirs / own for theirs, own in zip(peer.seconds, arm.seconds, strict=True)
-        )
-        achieved = arm.flops * images / middle
-        lines.append(
-            f"| {arm.batch} | {arm.name} | {images / middle:.3g} ({images / max(arm.seconds):.3g} to "
-            f"{images / min(arm.seconds):.3g}) | {ratio:.2f} | "
-            f"{arm.flops / 1e9:,.3g} | {achieved / 1e12:.3g} | {100 * achieved / rate:.0f} | {arm.peak:.2f} |"
-        )
-    return "\n".join(lines)
+    peers = {arm.batch: arm for arm in arms if arm.name == "recipe"}
+    return "\n".join([*HEAD, *(row(arm, peers[arm.batch], steps=steps, rate=rate) for arm in arms)])
 
 
 def arguments() -> argparse.Namespace:

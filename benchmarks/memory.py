@@ -12,6 +12,7 @@ is counted as fused (flash or memory-efficient), as PyTorch chooses by itself on
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import weakref
@@ -348,5 +349,8 @@ def report() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     for line in report():
         print(line, flush=True)

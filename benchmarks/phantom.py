@@ -9,13 +9,14 @@ the bytes are equal.
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from cmrdata.cohorts.phantom import cohort
+from cmrdata.cohorts.phantom import cohort, painting
 from cmrdata.protocol import ordered
 
 SUBJECTS, CHUNK, REPEATS = 64, 16, 5
@@ -25,7 +26,7 @@ def seconds(source: cohort.Phantom, *, workers: int, block: int) -> float:
     """Wall time of nine stacks of each subject, `block` pixels painted together."""
     table = source.people.assign(split="train")
     chunks = [table.iloc[k : k + CHUNK] for k in range(0, len(table), CHUNK)]
-    kept, cohort.BLOCK = cohort.BLOCK, block
+    kept, painting.BLOCK = painting.BLOCK, block
     try:
         begun = time.perf_counter()
         if workers == 1:
@@ -36,16 +37,19 @@ def seconds(source: cohort.Phantom, *, workers: int, block: int) -> float:
                 pass
         return time.perf_counter() - begun
     finally:
-        cohort.BLOCK = kept
+        painting.BLOCK = kept
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     source = cohort.Phantom(subjects=SUBJECTS, pixels=64)
     images = SUBJECTS * len(cohort.OFFSETS)
     arms = {
         "one at a time": (1, 1),
-        "one thread": (1, cohort.BLOCK),
-        "two threads": (2, cohort.BLOCK),
+        "one thread": (1, painting.BLOCK),
+        "two threads": (2, painting.BLOCK),
     }
     source.stacks(source.people.assign(split="test"))  # warm up
     times: dict[str, list[float]] = {name: [] for name in arms}

@@ -6,6 +6,7 @@ python benchmarks/scale.py
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +21,9 @@ from cmrgen.plan.recipes import balanced
 
 
 def main() -> None:
+    argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_names(Phantom().people, Path(folder))
         clock = [time.perf_counter()]

@@ -32,10 +32,10 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     }
     for part in parts.values():
         part_class(part)  # one that is not there is told before any data are prepared
-    after = run.build(cfg.mitigation.after)
     model = cfg.model
     check_network(model.backbone, weights=model.weights, width=model.width, pixels=model.pixels)
     data = run.build(cfg.data)
+    after = run.build(cfg.mitigation.after)  # behind the cohort, whose file may add axes
     best = folder / "checkpoints" / "best.ckpt"
     with run.attempt() as limits:
         data.setup()

@@ -40,7 +40,7 @@ class Column(NamedTuple):
     where: Literal["plan", "option", "set"] = "plan"
 
 
-# of the person an image is asked to show; an attribute that is not listed takes the default below:
+# of the person an image is asked to show; another attribute of every cohort takes the default below:
 # it may be unknown, and it is not published before someone says here that it may be
 _ATTRIBUTE_COLUMNS = {
     column.name: column
@@ -87,8 +87,10 @@ EMPTY_TEXT = tuple(column.name for column in PLAN_COLUMNS if column.empty == "no
 
 
 def known_columns() -> dict[str, Column]:
-    """COLUMN, and the columns of axes that were added: what they say of a person may be unknown,
-    and is not published."""
+    """COLUMN, and the columns of axes that were added: what they say of a person may be unknown.
+
+    As of age and BMI, bands may leave with a set, as a group's name has them, and numbers may not.
+    """
     columns = dict(COLUMN)
     for axis in (axis for axis in AXES.values() if axis.column not in BUILT_IN):
         if axis.measure:
@@ -96,5 +98,7 @@ def known_columns() -> dict[str, Column]:
                 axis.measure, "number", limits=axis.bounds, empty="unknown", where="option"
             )
         values = () if axis.measure else axis.values
-        columns[axis.column] = Column(axis.column, values=values, empty="unknown", where="option")
+        columns[axis.column] = Column(
+            axis.column, values=values, empty="unknown", public=True, where="option"
+        )
     return columns

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, TypeVar
 
+from cmrdata.counting import number_of
 from cmrdata.disk import in_words
 
 COLOUR = "#6206E0"  # of Lightning's bars
@@ -124,14 +125,15 @@ class Lines:
             self.last, self.tenth = now, tenth
             left = (now - self.begun) / max(1, self.done - self.first) * (self.total - self.done)
             self.write(
-                f"{self.what}: {_count(self.done, self.unit)} of {_count(self.total, self.unit)} {_named(self.unit)}, "
-                f"{spell(now - self.begun)}, about {spell(left)} left".replace("  ", " ")
+                f"{self.what}: {_count(self.done, self.unit)} of "
+                f"{_of_unit(self.total, self.unit)}, {spell(now - self.begun)}, about "
+                f"{spell(left)} left"
             )
 
     def end(self) -> None:
         """The work is over, all of it or as much as there was."""
         there = f", {_count(self.first, self.unit)} of them there before" if self.first else ""
-        line = f"{self.what}: {_count(self.done, self.unit)} {_named(self.unit)}".rstrip()
+        line = f"{self.what}: {_of_unit(self.done, self.unit)}"
         self.write(f"{line} in {spell(self.clock() - self.begun)}{there}")
 
 
@@ -142,8 +144,8 @@ def spell(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
 
 
-def _named(unit: str) -> str:
-    return "" if unit == "B" else unit
+def _of_unit(number: int, unit: str) -> str:
+    return in_words(number) if unit == "B" else number_of(number, unit)
 
 
 def _count(number: int, unit: str) -> str:
@@ -166,10 +168,8 @@ def _drawn(
 
     class Done(ProgressColumn):
         def render(self, task: Task) -> Text:
-            of, named = task.fields["unit"], _named(task.fields["unit"])
-            return Text(
-                f"{_count(int(task.completed), of)}/{_count(int(task.total or 0), of)} {named}".rstrip()
-            )
+            of = task.fields["unit"]
+            return Text(f"{_count(int(task.completed), of)}/{_of_unit(int(task.total or 0), of)}")
 
     class Times(ProgressColumn):
         def render(self, task: Task) -> Text:

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from cmrdata import origin
+from cmrdata.counting import number_of
 from cmrdata.disk import alone, fingerprint, plain, write_atomic
 from cmrdata.store import PIXEL_FILES, Store
 from cmrdata.tables import typed
@@ -176,8 +177,11 @@ def _purge_plan(path: Path, gone: set[str]) -> list[Trace]:
         return []
     count, drawn = plan.subject[hit].nunique(), (path.parent / "parts").exists()
     if drawn:
-        todo = f"{int(hit.sum())} of {len(plan)} images come from their masks; draw a new set, from a generator trained again"
+        todo = (
+            f"{int(hit.sum())} of {number_of(len(plan), 'images')} come from their masks; draw a "
+            "new set, from a generator trained again"
+        )
         return [Trace("set", str(path.parent), count, todo)]
     kept = plan[~hit]
     write_atomic(path, kept.assign(row=range(len(kept))).to_csv(index=False))
-    return [Trace("plan", str(path), count, f"{int(hit.sum())} rows removed")]
+    return [Trace("plan", str(path), count, f"{number_of(int(hit.sum()), 'rows')} removed")]

@@ -96,7 +96,7 @@ def guided(
 
     Args:
         predict: a function of (x, t, context, rows, steered) of n inputs: rows (n,) says which of
-            the B each is, steered (n,) bool which of them see their mask, None for all.
+            the B each is, steered (m,) which of the n see their mask, None for all.
         context: (B, tokens, width), the prompts' embeddings.
         empty: of what the images shall not show, as `context` or (1, tokens, width).
         scale: (B,).
@@ -109,7 +109,8 @@ def guided(
         return lambda x, t: predict(x, t, context, every, None)
     rows = torch.cat([pushed, every])
     contexts = torch.cat([empty.expand_as(context)[pushed], context])
-    steered = torch.arange(len(rows), device=rows.device) >= len(pushed) if bare else None
+    # places, not a boolean mask: a GPU would wait in every step until it has counted one
+    steered = torch.arange(len(pushed), len(rows), device=rows.device) if bare else None
     weight = scale[pushed].view(-1, 1, 1, 1)
 
     def combined(x: Tensor, t: Tensor) -> Tensor:
@@ -171,8 +172,8 @@ def denoise(
         control: (m, 3, P, P), the masks as the ControlNet's input; None: the U-Net alone, which is
             strength 0.
         strength: of the ControlNet, for all or (m,).
-        steered: (B,) bool, the m rows that `control` and `strength` are of, in order, if not all;
-            the others cost no ControlNet.
+        steered: (m,) the rows that `control` and `strength` are of, in order, if not all; the
+            others cost no ControlNet.
     """
     if control is None:
         down, middle = [], None
@@ -188,7 +189,8 @@ def denoise(
             return_dict=False,
         )
         if steered is not None:
-            down, middle = [_among(d, steered) for d in down], _among(middle, steered)
+            down = [_among(d, steered, rows=len(x)) for d in down]
+            middle = _among(middle, steered, rows=len(x))
     residuals = {
         "down_block_additional_residuals": down or None,
         "mid_block_additional_residual": middle,
@@ -205,9 +207,9 @@ def denoise(
         return output.sample.to(x.dtype)
 
 
-def _among(residual: Tensor, steered: Tensor) -> Tensor:
-    """(m, ...) of the steered rows, zeros for the others: (B, ...)."""
-    every = residual.new_zeros(len(steered), *residual.shape[1:])
+def _among(residual: Tensor, steered: Tensor, *, rows: int) -> Tensor:
+    """(m, ...) of the steered rows, zeros for the others: (rows, ...)."""
+    every = residual.new_zeros(rows, *residual.shape[1:])
     every[steered] = residual
     return every
 

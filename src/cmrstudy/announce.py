@@ -9,6 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cmrdata.counting import number_of
+
+COMPILES = "torch.compile: the first batch takes minutes, those after it less than without"
+
 
 def intention(cfg: Mapping[str, Any], *, rests_on: str = "") -> str:
     """A sentence about a composed config: task, cohort, networks, length, folder and the room on
@@ -49,7 +53,10 @@ def _what(cfg: Mapping[str, Any]) -> Iterator[str]:
         )
     if task == "generate":
         yield f"generator {cfg['generator']}"
-        yield f"{cfg['sampler']['name']} in {cfg['sampler']['steps']} steps, guidance {cfg['sampler']['guidance']:g}"
+        yield (
+            f"{cfg['sampler']['name']} in {number_of(cfg['sampler']['steps'], 'steps')}, guidance "
+            f"{cfg['sampler']['guidance']:g}"
+        )
     if task == "inspect":
         yield "tables and every scan" if cfg["volumes"] else "tables and file names"
     if task == "export":
@@ -79,11 +86,17 @@ def _length(cfg: Mapping[str, Any]) -> Iterator[str]:
         epochs, images = trainer.get("max_epochs"), data.get("images_per_epoch")
         together = data["batch_size"] * (trainer.get("accumulate_grad_batches") or 1)
         if epochs and epochs > 0:
-            passes = f"{epochs} epoch{'s' * (epochs > 1)}"
-            steps = f": {epochs * math.ceil(images / together):,} steps" if images else ""
-            yield f"{passes} of {f'{images:,}' if images else 'all'} images, {together} a step{steps}"
+            passes = f"{number_of(epochs, 'epochs')}"
+            steps = (
+                f": {number_of(epochs * math.ceil(images / together), 'steps')}" if images else ""
+            )
+            yield (
+                f"{passes} of {f'{images:,}' if images else 'all'} images, {together} a step{steps}"
+            )
         yield f"at most {trainer['max_time']}" if trainer.get("max_time") else ""
-        yield f"{trainer.get('precision')} on {trainer.get('devices')} x {trainer.get('accelerator')}"
+        yield (
+            f"{trainer.get('precision')} on {trainer.get('devices')} x {trainer.get('accelerator')}"
+        )
 
 
 def _room(folder: Path) -> str:

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from importlib import import_module
 from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cmrdata.axes import AXES, BUILT_IN
 from cmrstudy.identity import ALIAS
 
 SEEDS = 2**32 - 1  # the largest that numpy takes
 # settings that take one of a few words; a test compares them with those of the code that uses them
 CHOICES = {
     "budget": ("epochs", "steps"),
-    "mitigation.after.attribute": ("sex", "age_band", "bmi_band"),
     "mitigation.after.constraint": (
         "equalized_odds",
         "demographic_parity",
@@ -98,7 +100,10 @@ def several(*names: str) -> Takes:
 
 def whole_numbers(*, count: int | None = None, low: int = 1) -> Takes:
     """A list of whole numbers."""
-    words = f"{count or 'some'} whole numbers of at least {low} as a list, such as [{', '.join(['16', '32', '48'][:count])}]"
+    words = (
+        f"{count or 'some'} whole numbers of at least {low} as a list, such as "
+        f"[{', '.join(['16', '32', '48'][:count])}]"
+    )
     return Takes(
         lambda v: (
             isinstance(v, list)
@@ -159,6 +164,10 @@ PART = Takes(
     lambda v: isinstance(v, dict) and "_target_" in v,
     "a class as _target_, with its settings, as the files of conf/mitigation name it; choose a "
     "whole one by mitigation=",
+)
+AXIS = Takes(
+    lambda v: isinstance(v, str) and v in AXES,
+    f"{' or '.join(BUILT_IN)}, or an axis that the cohort's own file adds (docs/cohorts.md)",
 )
 DIAGNOSES, FIELDS = ("hf", "mi", "ihd", "af"), ("sex", "age", "bmi", "diagnosis")
 ORIENT = choice("masks", "header", "none")
@@ -240,6 +249,7 @@ TAKES: dict[str, Takes] = {
     "mitigation.heads": PART,
     "mitigation.after": PART,
     "mitigation.loss.eta": a_number(above=0),
+    "mitigation.after.attribute": AXIS,
     "model.channels_last": FLAG,
     "model.compile": FLAG,
     **{key: choice(*CHOICES[key]) for key in CHOICES if key.startswith("mitigation.")},
@@ -352,8 +362,8 @@ OURS = ("cmrdata.", "cmrstudy.", "cmrgen.", "cmrcls.", "lightning.")
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming it,
-    the value and what it takes.
+    """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming
+    it, the value and what it takes.
 
     Settings of parts that the experiment calls `unused` are not looked at, nor those of a
     `_target_` from outside; of an interpolated one the message names the setting that it stands
@@ -363,6 +373,8 @@ def check(cfg: DictConfig) -> None:
     for key in sorted(map(str, OmegaConf.missing_keys(cfg))):
         if key.split(".")[0] not in (*unused, "hydra") and key not in FILLED:
             raise ValueError(f"{key} has no value yet; give {key}=<value>{NEEDED.get(key, '')}")
+    if OmegaConf.select(cfg, "mitigation.after.attribute", default=None) not in (None, *AXES):
+        learn_axes(cfg)
     for key, node, name in leaves(cfg):
         if (takes := rule(key)) is None or key.split(".")[0] in unused or _foreign(node):
             continue
@@ -380,7 +392,20 @@ def check(cfg: DictConfig) -> None:
             raise ValueError(f"{source}={_shown(value)}: {where} {takes.words}")
 
 
-def _foreign(node: DictConfig) -> bool:
+def learn_axes(cfg: DictConfig) -> None:
+    """Import the cohort's file, and those of a pool, where they are somebody else's: such a file
+    may add axes of comparison (cmrdata.axes.add).
+
+    One that can't be imported is told by whoever makes the cohort.
+    """
+    cohort = OmegaConf.select(cfg, "cohort", default=None) or {}
+    for node in (cohort, *(cohort.get("cohorts") or {}).values()):
+        if _foreign(node):
+            with suppress(ImportError):
+                import_module(node["_target_"].rpartition(".")[0])
+
+
+def _foreign(node: Mapping[str, Any] | DictConfig) -> bool:
     """Whether these are settings of a function or class that is neither ours nor Lightning's."""
     target = node.get("_target_")
     return isinstance(target, str) and not target.startswith(OURS)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
         sys.exit(as_typed(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more."))
     if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
         sys.exit(
-            "error: --cfg and --info show the config of one run; leave -m out, and give each setting one value"
+            "error: --cfg and --info show the config of one run; leave -m out, and give each "
+            "setting one value"
         )
     for text in given:
         key, _, option = text.partition("=")
@@ -130,7 +132,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
         ):
             sys.exit(
                 as_typed(
-                    f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'"
+                    f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e "
+                    f"'.[{EXTRAS[option][1]}]'"
                 )
             )
         if option == "null" and (conf / key).is_dir() and "/" not in key:
@@ -138,7 +141,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
                 path.stem for path in (conf / key).glob("*.yaml") if not path.stem.startswith("_")
             )
             sys.exit(
-                f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give {key}=[]"
+                f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give "
+                f"{key}=[]"
             )
         if command in FROM and key.lstrip("+") == "base":
             sys.exit(
@@ -151,14 +155,23 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
     ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     check_yaml([conf / "local", *paths.config_folders(given)])
-    sys.excepthook = _ends
+    sys.excepthook = partial(_ends, sweeps=bool(set(given) & set(paths.MULTIRUN)))
     paths.start()
 
 
-def _ends(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    """Ctrl-C is no fault of the program: whoever was at work has told how it goes on."""
+def _ends(
+    kind: type[BaseException], error: BaseException, trace: Any, *, sweeps: bool = False
+) -> None:
+    """Ctrl-C is no fault of the program: a sentence says how it goes on, unless whoever was at work
+    has told it."""
     if not issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, trace)
+    elif sweeps:
+        from cmrstudy.jobs import GO_ON
+
+        print(f"The sweep ends here. {GO_ON}", file=sys.stderr, flush=True)
+    elif not error.args:
+        print("\ninterrupted; the same command continues", file=sys.stderr, flush=True)
 
 
 def check_yaml(folders: Iterable[Path]) -> None:
@@ -191,9 +204,10 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     parts += [
         f"Choices (a file each in conf/<group>/, or in the folder of --config-dir):\n{groups}",
         f"Settings people change (all others: --cfg job):\n{settings}",
-        "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the config and does nothing,\n"
-        "  --info defaults shows where it comes from, --shell-completion installs completion.\n"
-        "Docs: README.md, docs/howto.md, docs/options.md. Paths with odd characters are taken as they are: docs/paths.md.",
+        "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the "
+        "config and does nothing,\n  --info defaults shows where it comes from, "
+        "--shell-completion installs completion.\nDocs: README.md, docs/howto.md, "
+        "docs/options.md. Paths with odd characters are taken as they are: docs/paths.md.",
     ]
     return "\n\n".join(parts)
 
@@ -231,7 +245,8 @@ def _groups(command: str, conf: Path, own: Sequence[Path]) -> Iterator[tuple[str
 
 
 def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
-    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file has."""
+    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file
+    has."""
     for name in settings:
         place, _, key = name.partition(":")
         found = re.search(
@@ -241,7 +256,7 @@ def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
         group = (
             place.partition("/")[0] if "/" in place and not place.startswith("experiment/") else ""
         )
-        value = "..." if found[1].startswith(("$", "{")) else found[1]
+        value = "..." if found[1].startswith(("$", "{", "???")) else found[1]
         yield f"  {f'{group}.{key}'.lstrip('.') + '=' + value:28s} {found[2] or ''}".rstrip()
 
 

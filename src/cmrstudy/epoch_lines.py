@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.pytorch.callbacks import ProgressBar
 
+from cmrdata.counting import number_of
 from cmrdata.progress import OFTEN, Lines, on_terminal, spell
 
 
@@ -72,7 +73,8 @@ class EpochLines(ProgressBar):
         self.write(
             ", ".join(
                 [
-                    f"{self._epoch(trainer)}: {steps:,} steps in {spell(self.clock() - self.begun)}",
+                    f"{self._epoch(trainer)}: {number_of(steps, 'steps')} in "
+                    f"{spell(self.clock() - self.begun)}",
                     *told,
                 ]
             )

@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint
 from cmrstudy import runs
 from cmrstudy.identity import differing
 from cmrstudy.inputs import fingerprint_at
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 ADDING = ("audit", "backbones")  # settings that add to a report and change nothing in it
+
+
+def has_set(cfg: DictConfig) -> bool:
+    """Whether the synthetic set is there, whole."""
+    return (Path(cfg.synthetic_set) / "finished.json").exists()
+
+
+def check_something(finished: Collection[Path], cfg: DictConfig, *, typed: Collection[str]) -> None:
+    """Raise FileNotFoundError where there is nothing to evaluate.
+
+    Args:
+        finished: folders of finished classifier runs.
+        cfg: of the evaluation.
+        typed: settings that the command line has.
+    """
+    if not finished and not has_set(cfg):
+        raise FileNotFoundError(
+            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no "
+            f"synthetic set in {cfg.synthetic_set}. Run `python train.py -m experiment=classifier "
+            "...` or `python generate.py` first"
+        )
+    if "classifiers" in typed and not Path(cfg.classifiers).is_dir():
+        raise FileNotFoundError(f"classifiers={cfg.classifiers}: there is no such folder")
 
 
 def rests_on(finished: Mapping[Path, runs.Record], synthetic_set: str | Path) -> dict[str, str]:
@@ -54,7 +82,7 @@ def claim_evaluation(request: runs.Request, now: Mapping[str, str]) -> bool:
                 f"{folder} holds an evaluation of something else: {runs.few(other)}. "
                 "overwrite=true replaces it, another name= keeps both"
             )
-        new = [f"{len(now) - len(before)} more runs"] * (len(now) > len(before))
+        new = [number_of(len(now) - len(before), "more runs")] * (len(now) > len(before))
         new += differing(earlier.settings, request.settings)
         code = earlier.facts["code"], runs.code_version()
         new += [f"code {code[0]} -> {code[1]}"] * (code[0] != code[1])

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrstudy import checks, overrides, plain_errors
 from cmrstudy.identity import settings
@@ -98,6 +99,13 @@ class Jobs:
         except OSError as error:
             where = f"{config.hydra.sweep.dir} can't be made: {error.strerror}"
             sys.exit(f"error: {where}; give another preset.runs= or hydra.sweep.dir=")
+        if jobs:  # a sweeper that chooses as it goes has none yet
+            first, last = jobs[0].folder, jobs[-1].folder
+            print(
+                f"sweep: {number_of(len(jobs), 'runs')}, {first} to {last}, told in "
+                f"{config.hydra.sweep.dir}",
+                flush=True,
+            )
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         outcomes = read_records(folder := Path(config.hydra.sweep.dir))
@@ -110,13 +118,13 @@ class Jobs:
             for state in ("failed", "unfinished")
         }
         missing = [
-            f"{len(of)} of {len(outcomes)} runs {'failed' if state == 'failed' else 'are unfinished'}:{''.join(of)}"
+            f"{len(of)} of {number_of(len(outcomes), 'runs')} {state}:{''.join(of)}"
             for state, of in lines.items()
             if of
         ]
         if missing:
             sys.exit("\n".join([*missing, f"{GO_ON} {folder}"]))
-        print(f"{len(outcomes)} of {len(outcomes)} runs finished: {folder}")
+        print(f"{len(outcomes)} of {number_of(len(outcomes), 'runs')} finished: {folder}")
 
     def _restore(self) -> None:
         before, sys.argv, sys.modules["__main__"].__spec__ = self.before

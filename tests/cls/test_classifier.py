@@ -1,6 +1,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import lightning as L
@@ -19,6 +20,7 @@ from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
 from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
+from cmrstudy.training import tell_compiling
 from support.fake_cohort import FakeCohort, fake_set
 
 QUIET = {
@@ -351,6 +353,13 @@ def test_layout_in_memory_changes_the_speed_only():
     assert torch.allclose(
         last(seen), plain(plain.on_after_batch_transfer(batch, 0)["image"]), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("compiles", [False, True])
+def test_a_network_that_is_compiled_in_its_first_step_is_told(compiles, capsys):
+    model = Classifier(width=8, pixels=32, compile=compiles)
+    tell_compiling(SimpleNamespace(is_global_zero=True), model)
+    assert ("torch.compile: the first batch takes minutes" in capsys.readouterr().out) == compiles
 
 
 @pytest.mark.slow

@@ -32,6 +32,25 @@ def ended(
     )
 
 
+@pytest.mark.parametrize(
+    ("told", "sweeps", "words"),
+    [
+        ("", False, "the same command continues"),
+        ("runs/a/0: interrupted; the same command continues it", False, ""),
+        ("runs/a/0: interrupted; the same command continues it", True, "with resume=true"),
+    ],
+)
+def test_ctrl_c_is_told_once_and_a_sweep_how_it_goes_on(told, sweeps, words, capsys):
+    error = KeyboardInterrupt(told) if told else KeyboardInterrupt()
+    commands._ends(KeyboardInterrupt, error, None, sweeps=sweeps)
+    out = capsys.readouterr().err
+    assert words in out and bool(out) == bool(words) and "Traceback" not in out
+
+
+def test_max_epochs_has_no_question_marks_in_the_help():
+    assert "???" not in commands.help_text("train", conf=CONF, about="")
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "evaluate"])
 def test_help_tells_groups_and_settings_from_the_config_itself(command):
     text = commands.help_text(command, conf=CONF, about="USAGE")
@@ -153,9 +172,10 @@ def of(module: str, name: str, text: str) -> Exception:
             "wandb login.*WANDB_API_KEY.*WANDB_MODE=offline",
         ),
         (
-            RuntimeError("... EADDRINUSE, message: address already in use"),
+            RuntimeError("... EADDRINUSE, message: ..."),
             "port .* is in use; set another MASTER_PORT",
         ),
+        (RuntimeError("Address already in use"), "port .* is in use; set another MASTER_PORT"),
     ],
 )
 def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):

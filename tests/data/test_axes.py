@@ -20,29 +20,9 @@ from cmrgen.plan.recipes import balanced, random_prompt
 from cmrgen.plan.sweeps import one_mask
 from cmrstudy.figures import demographics
 from cmrstudy.inspection import groups
+from support.added_axes import ETHNICITY, WAIST
 from support.fake_index import fake_index, fake_people
 from support.fake_runs import one_study, runs
-
-ETHNICITY = Axis(
-    "ethnicity",
-    "Ethnicity",
-    "ethnic background",
-    {
-        "asian": Band("Asian", "Asian"),
-        "black": Band("Black", "Black"),
-        "white": Band("White", "White"),
-    },
-)
-WAIST = Axis(  # cut from centimetres
-    "waist_band",
-    "Waist",
-    "waist band",
-    {"slim": Band("Slim waist", "Slim", 80.0), "wide": Band("Wide waist", "Wide", 110.0)},
-    measure="waist",
-    edges=(95,),
-    bounds=(40, 200),
-    unit="cm",
-)
 
 
 @pytest.fixture(params=[ETHNICITY, WAIST], ids=lambda axis: axis.column)

@@ -181,7 +181,7 @@ def test_an_inspection_says_that_a_store_was_made_of_other_files(source, tmp_pat
     labels(source).write_bytes(labels(source).read_bytes()[:-9])
     (told,) = changes(cohort(source, tmp_path / "data"), tmp_path / "data")
     assert told.startswith(
-        f"{first.folder} was made of other files (1 subjects differ); refresh=true"
+        f"{first.folder} was made of other files (1 subject differs); refresh=true"
     )
 
 

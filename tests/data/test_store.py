@@ -17,8 +17,7 @@ from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks, ordered
 from cmrdata.store import Store, Writer
-from cmrdata.synthetic import check_sources, open_synthetic
-from support.fake_cohort import FakeCohort, fake_set
+from support.fake_cohort import FakeCohort
 
 SMALL = 24  # subjects, in chunks of 5
 NOBODY = pd.DataFrame({"subject": [], "reason": []}, dtype=object)
@@ -529,36 +528,3 @@ def test_results_come_in_order_and_few_wait():
     assert next(results) == 0
     assert len(started) <= 6
     assert list(results) == list(range(1, 100))
-
-
-@pytest.mark.parametrize("place", ["val", "test"])
-def test_synthetic_data_from_held_out_subjects_are_refused(tmp_path, place):
-    subjects = prepare(FakeCohort(SMALL), tmp_path).subjects
-    train, held_out = (subjects[subjects.split == name] for name in ("train", place))
-    check_sources(train, subjects)
-    rows = pd.concat([train, held_out]).reset_index(drop=True)
-    with pytest.raises(
-        ValueError,
-        match=f"masks come from the {place} split .*Rebuild the plan",
-    ):
-        check_sources(rows, subjects)
-
-
-def test_synthetic_data_from_strangers_are_refused(tmp_path):
-    store = prepare(FakeCohort(SMALL), tmp_path)
-    with pytest.raises(
-        ValueError, match="1 of 1 rows name subjects that this cohort does not have"
-    ):
-        check_sources(pd.DataFrame({"subject": ["SYN9999"]}), store.subjects)
-
-
-def test_a_synthetic_set_opens_with_its_own_cohort_only(tmp_path):
-    mine, other = prepare(FakeCohort(SMALL), tmp_path), prepare(FakeCohort(SMALL + 12), tmp_path)
-    folder = fake_set(tmp_path / "set", mine, count=20).folder
-    assert len(open_synthetic(folder, mine).index) == 20
-    with pytest.raises(
-        ValueError, match=f"another cohort .*{mine.fingerprint}.*{other.fingerprint}"
-    ):
-        open_synthetic(folder, other)
-    with pytest.raises(FileNotFoundError, match=r"generate\.py"):
-        open_synthetic(tmp_path / "nowhere", mine)

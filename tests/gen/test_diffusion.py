@@ -225,11 +225,12 @@ def test_bare_guidance_starts_from_what_sees_neither_prompt_nor_mask():
     )
 
     def predict(x, t, context, rows, steered):
-        assert steered.tolist() == [False, False, True, True, True]
+        assert steered.tolist() == [2, 3, 4] and rows.tolist() == [0, 2, 0, 1, 2]
+        sees = torch.zeros(5).index_fill(0, steered, 1)
         return (
             x
             + context.mean((1, 2)).view(-1, 1, 1, 1)
-            + 10 * steered.view(-1, 1, 1, 1) * (rows + 1).view(-1, 1, 1, 1)
+            + 10 * sees.view(-1, 1, 1, 1) * (rows + 1).view(-1, 1, 1, 1)
         )
 
     got = guided(predict, context=words, empty=empty, scale=s, bare=True)(x, torch.tensor(7))

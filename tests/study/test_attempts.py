@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -218,7 +219,7 @@ def test_a_checkpoint_of_lightnings_own_callback_continues_with_the_next_epochs_
     ],
 )
 def test_a_signal_ends_the_attempt_and_loses_nothing(
-    tmp_path, whole, monkeypatch, name, hook, at, options, where
+    tmp_path, whole, monkeypatch, capsys, name, hook, at, options, where
 ):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     number = getattr(signal, name)
@@ -231,8 +232,12 @@ def test_a_signal_ends_the_attempt_and_loses_nothing(
     # the process, not only the run, was told to end
     assert isinstance(ended.value.__cause__, KeyboardInterrupt)
     assert signal.getsignal(number) is before
+    capsys.readouterr()
     trainer, module, metrics = run(tmp_path, **options)
     check_equal(tmp_path, whole, options, metrics)
+    step, epoch = re.search(r"at step (\d+).*, in epoch (\d+)", where).groups()
+    told = f"{tmp_path}: goes on at step {step}, in epoch {epoch}" in capsys.readouterr().out
+    assert told == (step != "0")
     if "accumulate_grad_batches" not in options:
         # nothing is trained twice
         assert f"at step {trainer.global_step - len(module.seen)}" in str(ended.value)

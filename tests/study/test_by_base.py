@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
-from cmrdata import scale
 from cmrstudy import by_base, commands
 from cmrstudy.paths import shareable
 from support.composing import composed
@@ -80,6 +78,15 @@ def test_a_small_base_gives_its_own_pixels_and_is_not_asked_for_the_next_base(ho
     assert frame("train", "experiment=base", *given) == (64, 165.0)
 
 
+def test_a_base_is_trained_at_the_pixels_of_its_preset(home):
+    given = ("preset=acdc_gpu", "cohort=acdc")
+    for command in ("experiment=base", "experiment=inspect", "experiment=controlnet"):
+        assert frame("train", command, *given) == (128, 165.0)  # before there is a base, too
+    base = composed("train", "experiment=base", *given)
+    assert list(base.model.unet.channels) == [96, 192, 288] and base.data.batch_size == 32
+    assert base.run_dir + "/base" == base.preset.base  # where the next command looks for it
+
+
 def test_what_follows_takes_the_size_from_its_inputs(home):
     generator, made = home / "runs/controlnet-sd21-ukbb/0", home / "runs/synthetic-sd21-ukbb/0"
     record(generator, pixels=128, fov_mm=230.4, drawing={})
@@ -102,6 +109,7 @@ def test_what_follows_takes_the_size_from_its_inputs(home):
 def test_an_evaluation_without_a_set_takes_the_size_that_all_its_classifiers_have(home):
     for seed in range(2):
         record(home / f"runs/classifier/synthetic-0-sd21-ukbb/{seed}", pixels=128, fov_mm=230.4)
+        assert frame("evaluate", "cohort=ukbb") == (128, 230.4)  # of one alone, too
     record(home / "runs/classifier/synthetic-0/0", pixels=64, fov_mm=165.0, cohort="phantom")
     assert frame("evaluate", "cohort=ukbb") == (128, 230.4)
     record(home / "runs/classifier/synthetic-0-ukbb/0", pixels=64, fov_mm=165.0)
@@ -188,39 +196,6 @@ def test_a_base_typed_where_none_is_taken_is_answered(given, monkeypatch, home):
         commands.start_command(
             "generate", conf=Path(commands.__file__).parents[2] / "conf", about=""
         )
-
-
-# what is enlarged
-
-
-def test_what_is_enlarged_is_told_once(capsys):
-    assert scale.for_a_base(64, 64, own=64) is None and scale.for_a_classifier(224, 224) is None
-    assert (
-        scale.for_a_base(128, 512, own=128)
-        == "pictures of 128 px are enlarged 4 times to the 512 px of the base"
-    )
-    assert "by itself it takes cohort.pixels=128" in scale.for_a_base(64, 512, own=128)
-    assert "synthetic images will be enlarged 2 times and lack detail" in scale.for_a_base(
-        128, 64, own=64
-    )
-    for _ in range(2):
-        scale.tell(scale.for_a_classifier(64, 224))
-    assert capsys.readouterr().out.count("enlarged 3.5 times to model.pixels=224") == 1
-
-
-def test_the_scans_own_pixels_are_compared_with_the_pictures():
-    mm = pd.Series([1.5, 1.8, 1.8, 2.0, None])
-    assert scale.of_scans(pd.Series([None, None], dtype=float), pixels=64, fov_mm=165.0) is None
-    assert scale.of_scans(mm, pixels=64, fov_mm=165.0).endswith(
-        "2.58 mm (64 px of 165 mm): none is enlarged"
-    )
-    told = scale.of_scans(mm, pixels=128, fov_mm=230.4)
-    assert (
-        "1.80 mm a pixel (1.50 to 2.00)" in told
-        and "1 of 4 subjects are enlarged, up to 1.1 times" in told
-    )
-    fewer = int(told.split("cohort.pixels=")[1].split()[0])
-    assert scale.of_scans(mm, pixels=fewer, fov_mm=230.4).endswith("none is enlarged")
 
 
 # command lines that others may see

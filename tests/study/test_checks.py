@@ -4,15 +4,18 @@ anything begins."""
 from __future__ import annotations
 
 import re
+import sys
 from fnmatch import fnmatchcase
+from unittest.mock import patch
 
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from cmrdata.axes import AXES
 from cmrstudy import checks, commands, jobs
 from support import ROOT
 
@@ -231,9 +234,9 @@ def test_the_usual_values_of_every_experiment_and_preset_are_right(
     task: str, usual: dict[str, str]
 ) -> None:
     checks.check(OmegaConf.create(usual[task]))
-    for preset in ("demo", "smoke", "acdc"):
+    for preset in ("demo", "smoke", "acdc", "acdc_gpu"):
         given = [f"experiment={task}"] if task in TRAINED else []
-        cohort = ["cohort=acdc"] if preset == "acdc" else []
+        cohort = ["cohort=acdc"] if preset.startswith("acdc") else []
         checks.check(
             composed("train" if task in TRAINED else task, f"preset={preset}", *given, *cohort)
         )
@@ -312,7 +315,6 @@ def test_each_cohort_of_a_pool_is_checked() -> None:
 def test_the_choices_are_those_of_the_code() -> None:
     from cmrcls import arms
     from cmrcls.mitigation.thresholds import CONSTRAINTS
-    from cmrdata.axes import AXES
     from cmrgen import prompts
     from cmrgen.base import phases
     from cmrgen.plan import recipes
@@ -320,7 +322,6 @@ def test_the_choices_are_those_of_the_code() -> None:
 
     theirs = {
         "budget": arms.BUDGETS,
-        "mitigation.after.attribute": tuple(AXES),
         "mitigation.after.constraint": CONSTRAINTS,
         "plan.missing": recipes.MISSING,
         "plan.thin": recipes.THIN,
@@ -331,6 +332,40 @@ def test_the_choices_are_those_of_the_code() -> None:
     for key, names in theirs.items():
         assert set(checks.CHOICES[key]) == set(names), key
     assert checks.FIELDS == prompts.FIELDS and checks.DIAGNOSES == arms.DISEASES
+
+
+def test_an_axis_that_the_cohorts_own_file_adds_is_taken(tmp_path, monkeypatch):
+    """Its file is imported for it, and only then."""
+    name = "a_cohort_with_an_axis"
+    (tmp_path / f"{name}.py").write_text(
+        "from cmrdata.axes import Axis, Band, add\n"
+        "add(Axis('hand', 'Hand', 'hand', {'left': Band('Left', 'L'), 'right': Band('Right', 'R')}))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def config(attribute: str, cohort: dict) -> DictConfig:
+        return OmegaConf.create(
+            {"cohort": cohort, "mitigation": {"after": {"attribute": attribute}}}
+        )
+
+    own = {"_target_": f"{name}.MyCohort"}
+    with patch.dict(AXES):
+        checks.check(config("age_band", own))
+        assert name not in sys.modules
+        for wrong in ("hand", "sex_band", 3):
+            with pytest.raises(
+                ValueError,
+                match=f"mitigation.after.attribute={wrong}: it takes sex or age_band or bmi_band, or an",
+            ):
+                checks.check(config(wrong, {"_target_": "cmrdata.cohorts.acdc.ACDC"}))
+        with pytest.raises(ValueError, match="attribute=hand: it takes"):
+            checks.check(config("hand", {"_target_": "nowhere_at_all.MyCohort"}))
+        checks.check(
+            config("hand", {"_target_": "cmrdata.cohorts.pooled.Pooled", "cohorts": {"a": own}})
+        )
+        assert "hand" in AXES
+        checks.check(config("hand", own))
+    sys.modules.pop(name, None)
 
 
 # sweeps

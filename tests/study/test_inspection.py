@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from cmrdata.axes import AXES
-from cmrdata.cohorts.phantom.cohort import ES_FRAME, Phantom
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.painting import ES_FRAME
 from cmrdata.cohorts.pooled import Pooled
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks

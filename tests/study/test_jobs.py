@@ -146,6 +146,8 @@ def test_a_failed_job_is_told_and_counted_and_a_rerun_runs_only_what_is_missing(
         again.stdout.count("finished before, reused") == 2
         and "4 of 4 runs finished" in again.stdout
     )
+    first = again.stdout.splitlines()[0]  # before anything is done
+    assert first.startswith("sweep: 4 runs, ") and "synthetic-0/3, told in " in first
     assert "Traceback" not in again.stderr
     assert set(states(tmp_path).values()) == {"finished"} and not list(
         tmp_path.rglob("failed.json")
@@ -213,7 +215,7 @@ def test_an_attempt_that_ends_is_no_failure_and_has_an_exit_status_of_its_own(
     callback.on_job_end(config=config, job_return=returned)
     assert jobs.read_records(tmp_path)[0]["state"] == "unfinished"
     with pytest.raises(
-        SystemExit, match="1 of 1 runs are unfinished:\n  runs/a/0: trainer.max_time is over"
+        SystemExit, match="1 of 1 run unfinished:\n  runs/a/0: trainer.max_time is over"
     ):
         callback.on_multirun_end(config=config)
 
@@ -275,7 +277,7 @@ def test_a_job_of_a_sweep_looks_like_a_single_run_and_leaves_the_process_as_it_w
     assert jobs.read_records(tmp_path) == [
         {"run": "runs/a/0", "state": "failed", "told": "PermissionError"}
     ]
-    with pytest.raises(SystemExit, match="(?s)1 of 1 runs failed:.*runs/a/0: PermissionError"):
+    with pytest.raises(SystemExit, match="(?s)1 of 1 run failed:.*runs/a/0: PermissionError"):
         callback.on_multirun_end(config=config)
 
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from cmrstudy import overrides
-from cmrstudy.identity import differing, settings
+from cmrstudy.identity import settings
 from support.composing import CONF, composed
 
 
@@ -173,66 +172,6 @@ def told(command: str, *given: str) -> dict:
     return settings(composed(command, *given))
 
 
-HOW = [
-    "data_root=/other",
-    "trainer.enable_model_summary=true",
-    "trainer.accelerator=cpu",
-    "model.compile=true",
-    "cohort.root=/moved",
-    "logger=tensorboard",
-    "overwrite=true",
-    "resume=false",
-    "stale=keep",
-    "trainer.log_every_n_steps=1",
-]
-
-
-def test_how_and_where_a_run_is_made_decides_nothing():
-    plain = told("train", "experiment=classifier", "cohort=acdc")
-    assert told("train", "experiment=classifier", "cohort=acdc", *HOW) == plain
-    assert not any("/" in str(value) for value in plain.values())
-
-
-@pytest.mark.parametrize(
-    "given",
-    [
-        "model.lr=1",
-        "budget=steps",
-        "mitigation=groupdro",
-        "cohort.pixels=32",
-        "trainer.precision=bf16-mixed",
-        "seed=1",
-        "trainer=gpu",
-        "preset=demo",
-        "fold=1",
-        "input=cine",
-        "labels=[mi]",
-        "model.flips=0",
-    ],
-)
-def test_what_decides_a_number_is_a_setting_told_once(given):
-    plain = told("train", "experiment=classifier")
-    lines = differing(plain, told("train", "experiment=classifier", given))
-    key = given.lstrip("+").split("=")[0]
-    assert lines and (key in ("trainer", "preset", "mitigation", "input") or lines == [lines[0]])
-    assert all(line.split()[0].split(".")[0] not in ("preset", "data_root") for line in lines)
-
-
-def test_settings_of_parts_that_an_experiment_does_not_use_decide_nothing():
-    for task, given in (
-        ("classifier", "sampler.steps=3"),
-        ("controlnet", "sampler.steps=3"),
-        ("export", "cohort.seed=3"),
-    ):
-        assert told("train", f"experiment={task}") == told("train", f"experiment={task}", given)
-    assert told("generate") != told("generate", "sampler.steps=3")
-    assert told("generate") == told("generate", "trainer.devices=3")
-
-
-def test_true_is_not_one_in_a_comparison():
-    assert differing({"a": True, "b": 1}, {"a": 1, "b": 1.0}) == ["a True -> 1"]
-
-
 def test_what_a_command_asks_of_its_folder_is_read_from_what_was_typed():
     cfg = composed(
         "train",
@@ -378,10 +317,3 @@ def test_no_two_groups_have_an_option_of_one_name():
     assert not alike - {"none", "ddp", "gpu"}, (
         "a folder named by a choice would not say of which group"
     )
-
-
-def test_interpolated_copies_of_a_setting_are_left_out():
-    cfg = OmegaConf.create(
-        {"a": {"x": 1}, "b": {"y": "${a.x}", "z": "${a}", "w": "is ${a.x}"}, "unused": None}
-    )
-    assert settings(cfg) == {"a.x": 1, "b.w": "is 1"}

@@ -4,14 +4,12 @@ import errno
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-import yaml
 
 from cmrdata import disk
-from cmrdata.disk import Unwritable, differences, write_atomic, writing
-from cmrstudy import plain_errors, processes, runs
+from cmrdata.disk import Unwritable
+from cmrstudy import plain_errors, runs
 from cmrstudy.runs import attempt, begin, facts, finish
 
 CONFIG = {
@@ -375,31 +373,6 @@ def test_what_slurm_starts_again_continues_what_it_began(tmp_path, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    ("claimed", "first", "other"),
-    [
-        (FileExistsError("is there"), FileExistsError, FileExistsError),
-        (KeyError("bug"), KeyError, RuntimeError),
-    ],
-)
-def test_what_the_first_process_learns_all_of_them_learn(claimed, first, other):
-    sent = []
-
-    def claim():
-        if isinstance(claimed, Exception):
-            raise claimed
-
-    zero = SimpleNamespace(is_global_zero=True, broadcast=lambda value: sent.append(value) or value)
-    one = SimpleNamespace(is_global_zero=False, broadcast=lambda value: sent[-1])
-    with pytest.raises(first):
-        processes.agreed(zero, claim)
-    with pytest.raises(other):
-        processes.agreed(one, lambda: pytest.fail("only the first claims"))
-    assert (
-        processes.agreed(zero, lambda: Path("here")) == processes.agreed(one, claim) == Path("here")
-    )
-
-
 def test_a_run_is_held_against_other_processes_until_it_ends(tmp_path, monkeypatch):
     folder = tmp_path / "classifier" / "0"
     with runs.held(folder):
@@ -455,88 +428,3 @@ def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
         and facts(tmp_path)["cohort"] == "phantom"
         and facts(tmp_path)["finished"]
     )
-
-
-def test_differences_are_leaves_by_their_dotted_name():
-    old, new = (
-        {"a": {"b": 1, "c": [1, 2]}, "gone": 1},
-        {"a": {"b": 1, "c": [1, 3]}, "come": {"x": 1}},
-    )
-    assert differences(old, new) == [
-        "a.c [1, 2] -> [1, 3]",
-        "come None -> {'x': 1}",
-        "gone 1 -> None",
-    ]
-    assert differences(old, yaml.safe_load(yaml.safe_dump(old))) == []
-
-
-def test_what_a_disk_refuses_names_the_folder_the_need_and_the_remedy_once(tmp_path):
-    refused = OSError(errno.ENOSPC, "No space left on device", "images.u8")
-    with (
-        pytest.raises(Unwritable) as told,
-        writing(tmp_path),
-        writing(tmp_path / "inner", needs="9 MB are needed"),
-    ):
-        raise refused
-    assert str(told.value).startswith(
-        f"{tmp_path / 'inner'} cannot be written: No space left on device; 9 MB are needed."
-    )
-    assert "Free some space there, or give another place with data_root=" in str(told.value)
-    assert told.value.__cause__ is refused
-    with (
-        pytest.raises(Unwritable, match="Make it writable, or give another place"),
-        writing(tmp_path),
-    ):
-        raise PermissionError(errno.EACCES, "Permission denied")
-    with pytest.raises(ValueError, match="no fault of the disk"), writing(tmp_path):
-        raise ValueError("no fault of the disk")
-
-
-def test_a_write_replaces_the_whole_file(tmp_path):
-    path = tmp_path / "a.json"
-    write_atomic(path, "old, and longer than the new")
-    write_atomic(path, "ümlaut")
-    assert path.read_text(encoding="utf-8") == "ümlaut"
-    write_atomic(path, b"\x00\x01")
-    assert path.read_bytes() == b"\x00\x01"
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-@pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_a_failing_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step):
-    path = tmp_path / "a.json"
-    path.write_text("old")
-
-    def full(*_):
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(os, step, full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomic(path, "new")
-    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_a_write_is_on_the_disk_before_its_name_is_and_the_name_before_it_returns(
-    tmp_path, monkeypatch
-):
-    steps = []
-    for step in ("fsync", "replace"):
-        inner = getattr(os, step)
-        monkeypatch.setattr(
-            os, step, lambda *a, inner=inner, step=step: (steps.append(step), inner(*a))
-        )
-    write_atomic(tmp_path / "a.json", "new")
-    assert steps == ["fsync", "replace", "fsync"]
-
-
-def test_a_folder_that_cannot_be_synchronised_is_no_fault(tmp_path, monkeypatch):
-    inner = os.open
-
-    def unable(path, *args, **kwargs):
-        if path == tmp_path:
-            raise OSError(errno.EINVAL, "Invalid argument")
-        return inner(path, *args, **kwargs)
-
-    monkeypatch.setattr(os, "open", unable)
-    write_atomic(tmp_path / "a.json", "new")
-    assert (tmp_path / "a.json").read_text() == "new"

@@ -24,6 +24,7 @@ from cmrcls.fairness.factors import (
 )
 from cmrcls.fairness.levels import UNKNOWN_GENERATOR
 from cmrcls.fairness.study import Arm
+from cmrdata.counting import number_of
 
 EXPECTED_COLUMNS = ("arm", "folder", "fold", "seed", "state", "error", "run")
 RUN_STATES = ("finished", "unfinished", "failed", "absent")
@@ -198,8 +199,8 @@ def expected_runs(of: Grid) -> pd.DataFrame:
 
     Expected is every arm, and set of it where it has several, in every fold with every seed that
     occurs, runs over folds and runs without apart: what no arm has begun can't be known. `arm` is
-    an Arm, `folder` the name of its folder, `fold` Int64, `state` one of RUN_STATES, `error` that of
-    a failed run, else empty, `run` the run's folder, empty for an absent one.
+    an Arm, `folder` the name of its folder, `fold` Int64, `state` one of RUN_STATES, `error` that
+    of a failed run, else empty, `run` the run's folder, empty for an absent one.
     """
     rows: list[tuple[Any, ...]] = []
     for folded in (False, True):
@@ -238,8 +239,8 @@ def _by_set(arm: ArmRuns) -> list[list[Run]]:
 
 
 def missing(expected: pd.DataFrame) -> list[str]:
-    """A phrase per folder of `expected_runs` that is not complete: "synthetic-2000 seeds 3, 7 (never
-    begun), 1 (failed: ...)"."""
+    """A phrase per folder of `expected_runs` that is not complete: "synthetic-2000 seeds 3, 7
+    (never begun), 1 (failed: ...)"."""
     phrases = []
     for (folder, fold), own in expected.groupby(["folder", "fold"], sort=False, dropna=False):
         reasons: dict[str, list[str]] = {}
@@ -259,10 +260,14 @@ def progress_sentences(expected: pd.DataFrame) -> list[str]:
     """What a reader of the study's tables must know: how many of the `expected_runs` are finished,
     which are missing, the remedy."""
     if not (lacking := missing(expected)):
-        return [f"All {len(expected)} runs of the study are finished."] if len(expected) else []
+        return (
+            [f"All {number_of(len(expected), 'runs')} of the study are finished."]
+            if len(expected)
+            else []
+        )
     done = int((expected.state == "finished").sum())
     return [
-        f"{done} of {len(expected)} runs of the study are finished.",
+        f"{done} of {number_of(len(expected), 'runs')} of the study are finished.",
         f"missing: {'; '.join(lacking)}",
         "The sweep's command with resume=true runs only these.",
     ]

@@ -18,6 +18,7 @@ from cmrcls.fairness.levels import MIN_FOLDS, Level, chance_given, chance_held, 
 from cmrcls.fairness.metrics import Metric, scored
 from cmrcls.fairness.statistics import interval, moves, resample
 from cmrcls.fairness.study import Arm, Study, replicate_counts
+from cmrdata.counting import number_of
 
 Array = npt.NDArray[Any]
 # subjects a rate must rest on for an interval; below, benchmarks/coverage.py finds less than 93 %
@@ -223,5 +224,5 @@ def interval_cells(
 
 def no_interval(rests_on: int) -> dict[str, Any]:
     """The cells of a number that too few subjects decide."""
-    note = f"rests on {rests_on} subjects, fewer than {MIN_SUBJECTS_FOR_INTERVAL}"
+    note = f"rests on {number_of(rests_on, 'subjects')}, fewer than {MIN_SUBJECTS_FOR_INTERVAL}"
     return {"low": np.nan, "high": np.nan, "note": note}

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from cmrdata import progress
 from cmrdata.axes import learnable_axes, with_diagnosis
 from cmrdata.caches import cache_folder
+from cmrdata.counting import number_of
 from cmrdata.disk import fingerprint, write_atomic
 from cmrdata.selection import Images, Selection, everything, row_slices
 from cmrdata.store import Store
@@ -143,7 +144,10 @@ def provenance(evaluation: Evaluation) -> dict[str, Any]:
     synthetic_set = evaluation.synthetic_set
     index, settings = synthetic_set.index, synthetic_set.meta["settings"]
     return {
-        "synthetic set": f"{synthetic_set.folder} ({len(index):,} images, {index.group.nunique()} groups)",
+        "synthetic set": (
+            f"{synthetic_set.folder} ({number_of(len(index), 'images')}, "
+            f"{number_of(index.group.nunique(), 'groups')})"
+        ),
         "synthetic fingerprint": synthetic_set.fingerprint,
         "generator": settings["generator"],
         "sampler": f"{settings['sampler']}, {settings['steps']} steps",
@@ -185,11 +189,13 @@ def trained_judges(
     train = store.index[store.index.split == "train"]
     if train.empty:
         raise ValueError(
-            f"{store.folder}: no row of the train split; judges learn from real training images only"
+            f"{store.folder}: no row of the train split; judges learn from real training images "
+            "only"
         )
     if not (axes := learnable_axes(train)):
         raise ValueError(
-            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training rows; add subjects"
+            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training "
+            "rows; add subjects"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

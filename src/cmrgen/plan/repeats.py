@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from cmrdata.counting import number_of
 from cmrdata.subjects import balancing_weights, whole
 from cmrgen.plan.rows import Plan, is_moved
 
@@ -59,13 +60,14 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
     first, limit = groups.iloc[0], "null" if max_repeats is None else f"{max_repeats:g}"
     if bound.empty:
         return (
-            f"draws: {len(others)} groups equally often; an image of {first.group} ({_people(first.subjects)}) "
-            f"{first.draws:.1f} times in a pass of {len(table):,} draws, no other more often (data.max_repeats={limit})"
+            f"draws: {number_of(len(others), 'groups')} equally often; an image of {first.group} "
+            f"({_people(first.subjects)}) {first.draws:.1f} times in a pass of {len(table):,} "
+            f"draws, no other more often (data.max_repeats={limit})"
         )
     lines = bound.astype(object).to_dict("records")
     if len(others):
         lines.append(
-            {"group": f"{len(others)} other group{'s' * (len(others) > 1)}"}
+            {"group": number_of(len(others), "other groups")}
             | {name: _range(others[name]) for name in others.columns[1:]}
         )
     lines += groups[groups.group == LACKING].astype(object).to_dict("records")
@@ -82,8 +84,9 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
     text = shown.to_string(index=False)
     diagnoses = _diagnoses(table, max_repeats)
     return (
-        f"draws of one image in a pass of {len(table):,} draws, at most {limit} (data.max_repeats; null: every group "
-        f"equally often, as in column uncapped)\n{text}\n{diagnoses}"
+        f"draws of one image in a pass of {len(table):,} draws, at most {limit} "
+        "(data.max_repeats; null: every group equally often, as in column "
+        f"uncapped)\n{text}\n{diagnoses}"
     )
 
 
@@ -102,12 +105,13 @@ def plan_text(groups: pd.DataFrame, plan: Plan, settings: dict[str, Any]) -> str
     if not groups.borrowed.any():
         shown = shown.drop(columns="borrowed")
     lines = [
-        f"plan: {len(plan.rows):,} images over {len(groups)} groups",
+        f"plan: {number_of(len(plan.rows), 'images')} over {number_of(len(groups), 'groups')}",
         shown.to_string(index=False),
     ]
     shares = plan.rows.diagnosis.value_counts(normalize=True).sort_index()
     lines.append(
-        f"of all images: {', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
+        "of all images: "
+        f"{', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
     )
     limits = [
         f"plan.{key}={_null(settings[key])}"
@@ -117,14 +121,16 @@ def plan_text(groups: pd.DataFrame, plan: Plan, settings: dict[str, Any]) -> str
     lines.append(per_person(plan.rows) + (f" ({', '.join(limits)})" if limits else ""))
     if plan.missing:
         lines.append(
-            f"left out, no training subject in {len(plan.missing)} groups: {', '.join(plan.missing)}"
+            f"left out, no training subject in {number_of(len(plan.missing), 'groups')}: "
+            f"{', '.join(plan.missing)}"
         )
     if plan.thin:
         lines.append(_thin(plan.thin, groups, settings))
     if groups.borrowed.any():
         lent = groups[groups.borrowed > 0]
         lines.append(
-            f"{lent.borrowed.sum()} images in {len(lent)} groups have masks of other groups (column borrowed)"
+            f"{number_of(lent.borrowed.sum(), 'images')} in {number_of(len(lent), 'groups')} with "
+            "masks of other groups (column borrowed)"
         )
     return "\n".join(lines)
 
@@ -142,13 +148,21 @@ def _thin(thin: Sequence[str], groups: pd.DataFrame, settings: dict[str, Any]) -
     images = groups.set_index("group").images
     named = ", ".join(f"{group} ({images.get(group, 0)})" for group in thin)
     does = {
-        "less": f"have fewer images than the {images.max()} of the others; plan.thin=borrow fills them with the nearest "
-        "groups' masks, plan.thin=move with more moved masks of their own people",
-        "borrow": "are filled with the nearest groups' masks, while those of the same diagnosis have people who may give "
-        "some (plan.thin=borrow)",
+        "less": (
+            f"have fewer images than the {images.max()} of the others; plan.thin=borrow fills "
+            "them with the nearest groups' masks, plan.thin=move with more moved masks of their "
+            "own people"
+        ),
+        "borrow": (
+            "are filled with the nearest groups' masks, while those of the same diagnosis have "
+            "people who may give some (plan.thin=borrow)"
+        ),
         "move": "are filled with more moved masks of their own people (plan.thin=move)",
     }[settings.get("thin", "less")]
-    return f"{len(thin)} groups whose people have given all they may {does}: {named}"
+    return (
+        f"{number_of(len(thin), 'groups')}, whose people have given as many images as they may, "
+        f"{does}: {named}"
+    )
 
 
 def _diagnoses(table: pd.DataFrame, max_repeats: float | None) -> str:

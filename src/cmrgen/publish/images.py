@@ -22,17 +22,13 @@ from PIL import Image
 from cmrdata import progress
 from cmrdata.batch import LABELS, PHASES, ed_es_ed
 from cmrdata.disk import sync_entries, write_atomic
-from cmrdata.plan_columns import PLAN_COLUMNS
+from cmrdata.plan_columns import COLUMN, known_columns
 from cmrdata.store import Store
 from cmrgen.render.set_card import card_of_set
 from cmrstudy.figures import STRUCTURES
 
 # what is told of each image; its participant, exact age and BMI, and source row are not
 FIRST_COLUMNS = ("row", "source", "group")
-PUBLIC_COLUMNS = (
-    *FIRST_COLUMNS,
-    *(c.name for c in PLAN_COLUMNS if c.public and c.name not in FIRST_COLUMNS),
-)
 # a palette PNG's
 COLOURS = [channel for label in range(256) for channel in STRUCTURES.get(label, (0, 0, 0))]
 Files = Iterator[tuple[str, bytes]]
@@ -79,13 +75,24 @@ def publish_set(
     return done
 
 
+def public_columns(index: pd.DataFrame) -> list[str]:
+    """The columns that a set's table has for others: those that may leave with every set, and the
+    bands of added axes that this one knows."""
+    further = [
+        column.name
+        for column in known_columns().values()
+        if column.public and (column.name in COLUMN or column.name in index)
+    ]
+    return list(dict.fromkeys([*FIRST_COLUMNS, *further]))
+
+
 def public_table(index: pd.DataFrame) -> pd.DataFrame:
-    """The set's index as others may see it: the columns PUBLIC_COLUMNS, its sources renamed source-0001 ...
-    in order of appearance."""
+    """The set's index as others may see it: its `public_columns`, its sources renamed source-0001
+    ... in order of appearance."""
     number = pd.factorize(index.subject)[0] + 1
     return (
         index.assign(source=[f"source-{k:04d}" for k in number])
-        .reindex(columns=list(PUBLIC_COLUMNS))
+        .reindex(columns=public_columns(index))
         .reset_index(drop=True)
     )
 
@@ -145,7 +152,8 @@ def _affine(synthetic: Store) -> np.ndarray:
     the back."""
     if not (fov := synthetic.meta.get("fov_mm")):
         raise ValueError(
-            f"{synthetic.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form"
+            f"{synthetic.folder}: its pixel size is unknown (no fov_mm in store.json), so it has "
+            "no NIfTI form"
         )
     pixel = fov / synthetic.meta["pixels"]
     return np.diag([-pixel, -pixel, 1.0, 1.0])

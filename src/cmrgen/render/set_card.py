@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cmrdata.counting import number_of
 from cmrdata.store import Store
 from cmrgen.plan.repeats import per_person
 from cmrgen.plan.rows import is_moved, summary
@@ -25,7 +26,7 @@ from cmrstudy.runs import code_version
 CARD = """---
 {header}---
 
-# Synthetic cardiac MRI: {images:,} ED/ES slice pairs in {groups} groups
+# Synthetic cardiac MRI: {images:,} ED/ES slice pairs in {groups}
 
 Short-axis cine slices at end-diastole (ED) and end-systole (ES), {pixels} x {pixels} pixels{spacing}, drawn by a ControlNet on a
 latent diffusion model from a segmentation mask and a prompt such as "{prompt}". Every image is synthetic; none is a
@@ -112,7 +113,10 @@ def card_of_set(synthetic: Store, *, kind: str = "store", audit: str | None = No
         "cohort": settings["cohort"].rsplit("-", 1)[0],
         "cohort fingerprint": settings["cohort_fingerprint"],
         "generator": settings["generator"],
-        "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}{towards}",
+        "sampler": (
+            f"{settings['sampler']}, {settings['steps']} steps, guidance "
+            f"{_range(rows.guidance)}{towards}"
+        ),
         "plan": settings["plan"],
         "masks": per_person(rows).replace("one person", "one participant"),
         "set": synthetic.fingerprint,
@@ -123,7 +127,7 @@ def card_of_set(synthetic: Store, *, kind: str = "store", audit: str | None = No
     return CARD.format(
         header=yaml.safe_dump(header, sort_keys=False),
         images=len(rows),
-        groups=rows.group.nunique(),
+        groups=number_of(rows.group.nunique(), "groups"),
         pixels=pixels,
         spacing=f" of {fov / pixels:.3g} mm" if fov else "",
         prompt=rows.prompt.mode().iloc[0],
@@ -152,7 +156,10 @@ def _groups(rows: pd.DataFrame) -> str:
 
 def _audit(folder: str | None, synthetic: Store) -> str:
     if folder is None:
-        return "Whether an image is a near copy of a training image was not examined for this card (`evaluate.py audit=true`)."
+        return (
+            "Whether an image is a near copy of a training image was not examined for this card "
+            "(`evaluate.py audit=true`)."
+        )
     path = Path(folder) / "audit.json"
     if not path.exists():
         raise FileNotFoundError(
@@ -161,7 +168,8 @@ def _audit(folder: str | None, synthetic: Store) -> str:
     verdict = json.loads(path.read_text())
     if verdict["set"] != synthetic.fingerprint:
         raise ValueError(
-            f"{path} is an audit of set {verdict['set']}, not of {synthetic.fingerprint}; run it on this set"
+            f"{path} is an audit of set {verdict['set']}, not of {synthetic.fingerprint}; run it "
+            "on this set"
         )
     return " ".join([f"Audit of {verdict['date']}:", *verdict["verdicts"]])
 

@@ -225,7 +225,7 @@ def test_every_set_of_an_arm_has_cells_of_its_own(tmp_path):
 def test_a_complete_study_is_told_in_a_sentence_and_an_empty_one_in_none(tmp_path):
     assert progress_sentences(table(tmp_path / "nowhere")) == []
     write(tmp_path, 0, 0)
-    assert progress_sentences(table(tmp_path)) == ["All 1 runs of the study are finished."]
+    assert progress_sentences(table(tmp_path)) == ["All 1 run of the study are finished."]
 
 
 def test_an_arm_is_the_values_of_what_was_swept(tmp_path):

@@ -55,6 +55,14 @@ def test_the_flow_adds_up(tmp_path):
     assert used.real_images == 9 * used.participants and used.diseased <= used.participants
 
 
+def test_without_surplus_nobody_is_left_out_of_training(tmp_path):
+    store = cohort(tmp_path)
+    store.subjects["balanced"] = (store.subjects.split == "train") & store.subjects.label.notna()
+    told = flow_table(store, None, rejected=rejected([]))
+    assert not told.reason.astype(str).str.contains("surplus").any()
+    assert "training, balanced" in set(told.part)
+
+
 def test_whoever_was_rejected_once_and_read_later_is_counted_once(tmp_path):
     store = cohort(tmp_path)
     twice = pd.DataFrame({"subject": ["SYN0000", "BAD", "BAD"], "reason": ["x", "y", "y"]})

@@ -231,7 +231,7 @@ def test_case_14_31_no_patient_is_named_in_a_store(tmp_path):
         patient(tmp_path / "acdc", number)
     truncate(tmp_path / "acdc" / "patient102")
     with pytest.raises(
-        ValueError, match="(?s)1 subjects rejected, more than 5%.*1  ES image: file is truncated"
+        ValueError, match="(?s)1 subject rejected, more than 5%.*1  ES image: file is truncated"
     ) as error:
         prepare(cohort(tmp_path / "acdc"), tmp_path / "data")
     store = prepare(cohort(tmp_path / "acdc", max_rejected=0.4), tmp_path / "data")

@@ -34,7 +34,8 @@ from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.mnms import MnMs
 from cmrdata.cohorts.mnms2 import MnMs2
 from cmrdata.cohorts.phantom.challenge_trees import write_acdc, write_mnms, write_mnms2
-from cmrdata.cohorts.phantom.cohort import ES_FRAME, FRAMES, Phantom
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.painting import ES_FRAME, FRAMES
 from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 from cmrdata.cohorts.pooled import Pooled
 from cmrdata.cohorts.ukbb.cohort import UKBB

@@ -10,35 +10,11 @@ from cmrgen.base import portions
 from cmrgen.base.frozen import Base
 from cmrgen.base.load import load_base
 from cmrgen.base.portions import DRAWN, Portions, drawing_budget, together
-from cmrstudy.memory import OutOfMemory, exhausted, explained, of_training
+from cmrstudy.memory import OutOfMemory
 from cmrstudy.runs import paragraph
+from support.no_memory import GPU_ERROR, real_error
 
 CPU = torch.device("cpu")
-GPU_ERROR = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 18.00 GiB.")
-
-
-def real_error() -> BaseException:
-    """What torch's CPU allocator says of 2^55 bytes."""
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**55, dtype=torch.uint8)
-    return caught.value
-
-
-@pytest.mark.parametrize(
-    ("error", "is_memory"),
-    [
-        (GPU_ERROR, True),
-        (real_error, True),
-        (MemoryError(), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDA error: out of memory"), True),
-        (RuntimeError("CUDA error: device-side assert triggered"), False),
-        (ValueError("out of memory"), False),
-        (OutOfMemory("told already"), False),
-    ],
-)
-def test_out_of_memory_is_known_by_its_kind_or_its_words(error, is_memory):
-    assert exhausted(error() if error is real_error else error) is is_memory
 
 
 def test_a_portion_is_the_budget_in_pixels_and_at_least_an_image():
@@ -165,37 +141,6 @@ def test_decoding_stays_in_the_vaes_precision_under_autocast(base):
         assert torch.equal(base.images(latents), base.images(latents.clone()))
         under = base.images(latents)
     assert torch.equal(under, base.images(latents))
-
-
-@pytest.mark.parametrize(
-    ("batch", "accumulated", "says"),
-    [
-        (
-            8,
-            2,
-            "data.batch_size=4 trainer.accumulate_grad_batches=4 takes about half, for as many images a step",
-        ),
-        (3, 1, "data.batch_size=1 takes about half;"),
-        (1, 2, r"bf16-mixed\. memory.checkpointing=true keeps less"),
-    ],
-)
-def test_a_training_step_that_does_not_fit_names_what_takes_less(batch, accumulated, says):
-    how = {
-        "setting": "data.batch_size",
-        "batch_size": batch,
-        "accumulated": accumulated,
-        "precision": "bf16-mixed",
-    }
-    with (
-        pytest.raises(OutOfMemory, match=says) as caught,
-        explained(
-            lambda: of_training("runs/x", **how, lighter="memory.checkpointing=true keeps less")
-        ),
-    ):
-        raise GPU_ERROR
-    assert caught.value.__cause__ is GPU_ERROR and "32-true" not in str(caught.value)
-    with pytest.raises(KeyError), explained(lambda: ""):
-        raise KeyError
 
 
 def test_budgets_are_what_the_table_was_computed_for():

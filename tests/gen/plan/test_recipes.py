@@ -12,13 +12,11 @@ from hydra.utils import get_object
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.axes import AGE, AXES, BMI
-from cmrdata.batch import LV
+from cmrdata.axes import AGE, AXES
 from cmrdata.plan_columns import PLAN
 from cmrdata.subjects import ATTRIBUTES, balancing_weights, cut, group_names
 from cmrgen.plan import recipes
 from cmrgen.plan.groups import attributes_of, nearest_group, possible_groups, typical
-from cmrgen.plan.mask_moves import LIMITS, STILL, moved
 from cmrgen.plan.rows import Drawing, summary
 from cmrgen.prompts import prompt
 from support import ROOT
@@ -28,7 +26,6 @@ from support.fake_index import (
     balanced,
     check,
     copy,
-    figures,
     random_prompt,
     sweep,
 )
@@ -197,39 +194,6 @@ def test_a_borrower_of_another_diagnosis_has_none_of_the_lenders_conditions(inde
     assert not plan.prompt[plan.diagnosis == "hf"].str.contains("infarction").any()
 
 
-@pytest.mark.parametrize(
-    ("group", "others", "nearest"),
-    [
-        # the diagnosis last of all
-        ("F/<60/obese/hf", ["F/<60/obese/healthy", "M/70+/normal/hf"], "M/70+/normal/hf"),
-        (
-            "F/<60/obese/hf",
-            ["F/<60/obese/healthy", "M/70+/normal/reduced_ef"],
-            "M/70+/normal/reduced_ef",
-        ),
-        # fewest attributes first
-        ("F/<60/obese/hf", ["F/60-70/normal/hf", "F/70+/obese/hf"], "F/70+/obese/hf"),
-        # then the nearer band
-        ("F/<60/obese/hf", ["F/70+/obese/hf", "F/60-70/obese/hf"], "F/60-70/obese/hf"),
-        ("F/60-70/normal/hf", ["M/60-70/normal/hf", "F/70+/normal/hf"], "F/70+/normal/hf"),
-        (
-            "F/60-70/normal/hf",
-            ["F/70+/normal/hf", "F/60-70/overweight/hf"],
-            "F/60-70/overweight/hf",
-        ),
-        ("normal/hf", ["obese/hf", "normal/healthy"], "obese/hf"),
-    ],
-)
-def test_the_nearest_group(group, others, nearest):
-    assert nearest_group(group, others) == nearest_group(group, others[::-1]) == nearest
-
-
-@pytest.mark.parametrize("name", ["F/old/obese/hf", "hf/F", "F/M/hf", "F//hf", "F/<60/obese/HF"])
-def test_what_is_no_group_is_refused_with_the_words_there_are(name):
-    with pytest.raises(ValueError, match=f"{name}.*sex \\(F M\\), age_band"):
-        attributes_of(name)
-
-
 def test_a_cohort_without_sex_and_age_has_the_groups_it_knows(index):
     table = index.assign(sex=None, age=np.nan, age_band=None, conditions="")
     table["group"] = table.bmi_band + "/" + table.diagnosis
@@ -294,119 +258,6 @@ def test_no_training_subject_no_plan(index):
         balanced(index[index.split != "train"], count=5)
 
 
-def test_fig_3_varies_bmi_and_fig_4_the_seed_and_nothing_else(index, subjects):
-    rows = figures(index, seeds=5)
-    check(rows, subjects, index)
-    assert rows.row.tolist() == list(range(len(rows)))
-    three, four = rows[rows.figure == 3], rows[rows.figure == 4]
-    assert three.source_row.nunique() == 2 and len(three) == 6 and len(four) == 5
-    for _, part in three.groupby("source_row"):
-        varied = {column for column in part if part[column].astype(str).nunique() > 1}
-        assert varied == {"row", "bmi", "bmi_band", "prompt", "group", "borrowed"}
-        assert (
-            part.bmi_band.tolist()
-            == cut(BMI, part.bmi).tolist()
-            == ["normal", "overweight", "obese"]
-        )
-        assert part.prompt.tolist() == [prompt(row) for _, row in part.iterrows()]
-        assert [g.split("/")[2] for g in part.group] == part.bmi_band.tolist()
-    assert {column for column in four if four[column].astype(str).nunique() > 1} == {"row", "seed"}
-    assert four.seed.is_unique and set(four.label) == {1} and set(four.sex) == {"M"}
-    assert [
-        (p.sex.iloc[0], p.age_band.iloc[0]) for _, p in three.groupby("source_row", sort=False)
-    ] == [("F", "60-70"), ("M", "70+")]
-
-
-@pytest.mark.parametrize("where", ["test", "val", "extra"])
-def test_a_plan_with_a_subject_of_another_split_is_refused(index, subjects, where):
-    plan = balanced(index, count=20)
-    stray = index[index.split == where].iloc[0]
-    plan.loc[7, ["subject", "source_row"]] = [stray.subject, stray.name]
-    with pytest.raises(
-        ValueError, match=f"masks come from the {where} split .1 of .*of 1 subject, first at 7"
-    ):
-        check(plan, subjects, index)
-
-
-def test_a_plan_without_a_column_or_with_a_stranger_is_refused(index, subjects):
-    plan = balanced(index, count=5)
-    with pytest.raises(ValueError, match=r"lacks the columns \['prompt', 'seed'\].*plan=custom"):
-        check(plan.drop(columns=["prompt", "seed"]), subjects, index)
-    with pytest.raises(
-        ValueError, match="'gudance' .for 'guidance'.*, 'z'; a plan has row, subject"
-    ):
-        check(plan.assign(gudance=1, z=2), subjects, index)
-    with pytest.raises(ValueError, match="no rows"):
-        check(plan.head(0), subjects, index)
-    with pytest.raises(ValueError):
-        check(plan.assign(subject="SYN999999"), subjects, index)
-
-
-def test_a_mask_that_is_not_the_named_training_subjects_is_refused(index, subjects):
-    plan = balanced(index, count=20)
-    others = {
-        split: index.index[index.split == split][0] for split in ("train", "val", "test", "extra")
-    }
-    for stray in others.values():
-        plan.loc[[7, 9], "source_row"] = stray
-        with pytest.raises(
-            ValueError,
-            match=f"'source_row' is {stray} in rows 7, 9: that mask is another subject's",
-        ):
-            check(plan, subjects, index)
-    moved_over = index.assign(split=index.split.where(index.index != others["train"], "test"))
-    plan.loc[[7, 9], ["subject", "source_row"]] = [index.subject[others["train"]], others["train"]]
-    with pytest.raises(ValueError, match="in rows 7, 9: that mask is not a training subject's"):
-        check(plan, subjects, moved_over)
-    plan.loc[[7, 9], "source_row"] = 10**6
-    with pytest.raises(ValueError, match="in rows 7, 9: the cohort's store has rows 0 to 1891"):
-        check(plan, subjects, index)
-
-
-@pytest.mark.parametrize(
-    ("column", "value", "words"),
-    [
-        ("row", 5, "is 5 in rows 2, 4: rows count from 0"),
-        ("sex", "X", "is 'X' in rows 2, 4: it takes F, M"),
-        ("diagnosis", "flu", "is 'flu' in rows 2, 4: it takes healthy, hf, reduced_ef"),
-        ("diagnosis", None, "is empty in rows 2, 4: an image must show a diagnosis"),
-        ("conditions", "af;mi", "is 'af;mi' in rows 2, 4: it takes mi, ihd, af, joined by ;"),
-        ("age", 300.0, "is .*300.0.* in rows 2, 4: it takes numbers from 0 to 120, or nothing"),
-        ("bmi", 5.0, "in rows 2, 4: it takes numbers from 12 to 70"),
-        (
-            "age_band",
-            "old",
-            "is 'old' in rows .*2.*: the row's other columns say .*it takes <60, 60-70, 70.",
-        ),
-        ("label", 7, "is 7 in rows 2, 4: the row's other columns say [01]"),
-        (
-            "group",
-            "X/60-70/obese/hf",
-            "is 'X/60-70/obese/hf' in rows 2, 4: the row's other columns say '[FM]/",
-        ),
-        ("borrowed", "F/60-70/obese/hf", "in rows 2, 4: the row's other columns say ''"),
-        ("prompt", None, "is empty in rows 2, 4: it takes text"),
-        ("negative", float("nan"), "is empty in rows 2, 4: it takes text"),
-        ("guidance", float("nan"), "is empty in rows 2, 4: it takes numbers of at least 0"),
-        ("strength", float("inf"), "is .*inf.* in rows 2, 4: it takes numbers of at least 0"),
-        ("seed", -1, "is .*-1.* in rows 2, 4: it takes whole numbers of at least 0"),
-        ("steps", 0, "is .*0.* in rows 2, 4: it takes whole numbers from 1 to 1000"),
-        ("angle", 11.0, "in rows 2, 4: it takes numbers from -10 to 10 .anatomical limits"),
-        ("zoom", 1.2, "in rows 2, 4: it takes numbers from 0.95 to 1.05 .anatomical limits"),
-        ("dx", -0.1, "in rows 2, 4: it takes numbers from -0.03 to 0.03 .anatomical limits"),
-    ],
-)
-def test_a_row_that_cannot_be_drawn_is_refused_by_column_and_row(
-    index, subjects, column, value, words
-):
-    plan = balanced(index, count=6).assign(steps=8)
-    check(plan, subjects, index)
-    plan[column] = plan[column].astype(object)
-    plan.loc[[2, 4], column] = value
-    with pytest.raises(ValueError, match=f"plan column '{column}' (?=.*{words})"):
-        check(plan, subjects, index)
-
-
 @pytest.mark.parametrize("seed", [0, 1])
 def test_random_prompts_are_independent_of_the_mask_but_for_the_diagnosis(index, subjects, seed):
     plan = random_prompt(index, count=2000, seed=seed)
@@ -452,148 +303,6 @@ def test_random_prompts_say_nothing_a_cohort_does_not_know(index):
     young["age_band"] = cut(AGE, young.age)
     young["group"] = group_names(young)
     assert set(random_prompt(young, count=60).age) <= {5.0, 15.0, 25.0, 35.0, 45.0}
-
-
-@pytest.mark.parametrize(
-    ("attribute", "values", "shown"),
-    [
-        ("sex", None, ["F", "M"]),
-        ("age", [50, 61.5, 88], [50.0, 61.5, 88.0]),
-        ("age", None, [55.0, 65.0, 75.0]),
-        ("bmi", None, [22.0, 27.5, 34.0]),
-        ("diagnosis", None, ["healthy", "hf"]),
-    ],
-)
-def test_a_sweep_varies_one_attribute_of_one_mask_and_seed(
-    index, subjects, attribute, values, shown
-):
-    plan = sweep(index, like="F/60-70/obese/hf", attribute=attribute, values=values)
-    check(plan, subjects, index)
-    assert (
-        plan[attribute].tolist() == shown and plan.source_row.nunique() == plan.seed.nunique() == 1
-    )
-    follows = {"age": {"age_band"}, "bmi": {"bmi_band"}, "diagnosis": {"label", "conditions"}}.get(
-        attribute, set()
-    )
-    varied = {column for column in plan if plan[column].astype(str).nunique() > 1}
-    assert (
-        varied <= {"row", attribute, "group", "prompt", "borrowed"} | follows
-        and {"prompt", "group"} <= varied
-    )
-    own = index.loc[plan.source_row[0]]
-    assert own.central and own.group == "F/60-70/obese/hf"
-
-
-def test_a_sweep_crosses_values_seeds_guidance_and_steps(index, subjects):
-    row = int(index.index[index.split == "train"][50])
-    plan = sweep(
-        index,
-        source_row=row,
-        attribute="sex",
-        seeds=3,
-        guidance=[1, 4],
-        steps=[4, 8, 20],
-        negative="blur",
-    )
-    check(plan, subjects, index)
-    assert (
-        len(plan) == 2 * 3 * 2 * 3
-        and set(plan.source_row) == {row}
-        and set(plan.negative) == {"blur"}
-    )
-    assert not plan.duplicated(["sex", "seed", "guidance", "steps"]).any()
-    assert (
-        set(plan.guidance) == {1.0, 4.0}
-        and set(plan.steps) == {4, 8, 20}
-        and plan.seed.nunique() == 3
-    )
-    seeds = sweep(index, seeds=4)
-    assert "steps" not in seeds and {c for c in seeds if seeds[c].astype(str).nunique() > 1} == {
-        "row",
-        "seed",
-    }
-    assert (
-        sweep(index, seeds=2, seed=3).seed.tolist()
-        == sweep(index, seeds=4, seed=3).seed.tolist()[:2]
-    )
-
-
-@pytest.mark.parametrize("name", ["balanced", "borrow", "copy", "random_prompt"])
-def test_augmenting_moves_masks_within_limits_and_nothing_else(index, subjects, name):
-    still, plan = PLANS[name](index, per_mask=None), PLANS[name](index, per_mask=0)
-    assert (still[list(STILL)] == pd.Series(STILL)).all(axis=None)
-    check(plan, subjects, index)
-    for column, (low, high) in LIMITS.items():
-        assert plan[column].between(low, high).all() and plan[column].nunique() > 20
-        assert plan[column].max() - plan[column].min() > 0.7 * (high - low)
-    same = [column for column in plan if column not in STILL]
-    pd.testing.assert_frame_equal(plan[same], still[same])
-
-
-def test_negative_guidance_and_strength_are_every_rows(index):
-    plan = balanced(index, count=4, negative="noise", guidance=3, strength=0.5)
-    assert (
-        set(plan.negative) == {"noise"}
-        and set(plan.guidance) == {3.0}
-        and set(plan.strength) == {0.5}
-    )
-
-
-def pose(**changed: float) -> pd.DataFrame:
-    return pd.DataFrame([{**STILL, **changed}])
-
-
-@pytest.fixture(scope="module")
-def disc() -> np.ndarray:
-    """(1, 2, 101, 101): ED a disc of radius 20 with a dot far to its right, ES a smaller disc."""
-    y, x = np.mgrid[:101, :101] - 50
-    ed, es = (LV * (y**2 + x**2 <= radius**2) for radius in (20, 12))
-    ed[48:53, 88:93] = 3
-    return np.stack([ed, es])[None].astype(np.uint8)
-
-
-def centre(mask: np.ndarray, label: int) -> tuple[float, float]:
-    y, x = np.nonzero(mask == label)
-    return y.mean() - 50, x.mean() - 50
-
-
-def test_a_mask_that_is_not_moved_keeps_its_bytes(disc):
-    for pixels in (100, 101):
-        masks = np.random.default_rng(0).integers(0, 4, (3, 2, pixels, pixels), dtype=np.uint8)
-        rows = pd.concat([pose(), pose(angle=5), pose()])
-        done = moved(masks, rows)
-        assert done.dtype == np.uint8 and not np.shares_memory(done, masks)
-        assert (done[[0, 2]] == masks[[0, 2]]).all() and (done[1] != masks[1]).any()
-
-
-def test_a_mask_turns_scales_and_shifts_as_its_row_says(disc):
-    turned = moved(disc, pose(angle=10))[0]
-    y, x = centre(turned[0], 3)
-    # up: y is down
-    assert abs(y + 40 * np.sin(np.radians(10))) < 0.5 and abs(x - 40 * np.cos(np.radians(10))) < 0.5
-    assert (turned[1] == LV).sum() == pytest.approx((disc[0, 1] == LV).sum(), rel=0.02)
-    for zoom in (0.95, 1.05):
-        grown = moved(disc, pose(zoom=zoom))[0]
-        assert (grown[0] == LV).sum() == pytest.approx(zoom**2 * (disc[0, 0] == LV).sum(), rel=0.02)
-        assert np.allclose(centre(grown[1], LV), 0, atol=0.2)
-    shifted = moved(disc, pose(dy=0.03, dx=-0.02))[0]
-    for phase in (0, 1):
-        assert np.allclose(centre(shifted[phase], LV), (3, -2), atol=0.2)
-    edge = np.full((1, 2, 64, 64), LV, np.uint8)
-    assert (moved(edge, pose(dy=0.03))[0, :, 0] == 0).all() and (
-        moved(edge, pose(dy=0.03))[0, :, -1] == LV
-    ).all()
-
-
-def test_the_summary_counts_masks_once_however_often_frames_reuse_them(index):
-    reused = index.assign(flags=np.where(index.frame != 0, "mask_reused", ""))
-    plan = copy(reused, count=3000)
-    plain, true = summary(plan).set_index("group"), summary(plan, reused).set_index("group")
-    own = reused.loc[plan.source_row]
-    expected = own.assign(key=own.subject + own["slice"].astype(str)).groupby("group").key.nunique()
-    assert true.masks.to_dict() == expected.to_dict() and (true.masks < plain.masks).any()
-    assert true.images.sum() == 3000 and (true.borrowed == 0).all()
-    pd.testing.assert_frame_equal(summary(plan), summary(plan, index))
 
 
 @pytest.mark.parametrize("name", ["balanced", "copy", "random_prompt", "sweep", "custom"])

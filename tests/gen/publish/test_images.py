@@ -4,6 +4,7 @@ hash."""
 import json
 import shutil
 from pathlib import Path
+from unittest.mock import patch
 
 import nibabel as nib
 import numpy as np
@@ -11,11 +12,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cmrdata import axes
+from cmrdata.axes import AXES
+from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
-from cmrgen.publish.images import PUBLIC_COLUMNS, public_table, publish_set
+from cmrgen.publish.images import FIRST_COLUMNS, public_table, publish_set
 from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
+from support.added_axes import ETHNICITY, WAIST
 from support.fake_cohort import FakeCohort, fake_set
 
 
@@ -84,13 +89,25 @@ def test_nothing_that_leaves_tells_a_participant(made, shared):
         for text in ("metadata.csv", "README.md"):
             assert not [name for name in known if name in (path / text).read_text()]
     table = public_table(made.index)
-    assert {"subject", "age", "bmi", "source_row"}.isdisjoint(table) and set(PUBLIC_COLUMNS) == set(
-        table
-    )
+    assert {"subject", "age", "bmi", "source_row"}.isdisjoint(table)
+    public = [column.name for column in PLAN_COLUMNS if column.public]
+    assert list(table)[:3] == list(FIRST_COLUMNS) and set(table) == {*FIRST_COLUMNS, *public}
     both = pd.DataFrame({"a": made.index.subject.to_numpy(), "b": table.source})
     assert (both.groupby("a").b.nunique() == 1).all() and (
         both.groupby("b").a.nunique() == 1
     ).all()  # still who with whom
+
+
+@pytest.mark.parametrize("axis", [ETHNICITY, WAIST], ids=lambda axis: axis.column)
+def test_the_bands_of_an_added_axis_leave_with_a_set_and_its_numbers_do_not(made, axis):
+    index = made.index.assign(**{axis.column: axis.values[0]}, waist=80.0)
+    plain = public_table(index)
+    assert list(plain) == list(public_table(made.index))  # nobody knows the axis
+    with patch.dict(AXES):
+        axes.add(axis)
+        table = public_table(index)
+        assert list(table) == [*plain, axis.column] and set(table[axis.column]) == {axis.values[0]}
+        assert list(public_table(made.index)) == list(plain)  # a set that has no such column
 
 
 def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -20,8 +19,6 @@ from torch.utils.data import DataLoader
 import cmrgen.training.controlnet
 from cmrdata.batch import as_fetched
 from cmrdata.cohorts.phantom.cohort import Phantom
-from cmrdata.disk import Unwritable
-from cmrdata.row_cache import RowFile, filled
 from cmrgen.base.frozen import Base
 from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise
@@ -148,63 +145,6 @@ def cached(data: Latents) -> dict[str, bytes]:
     }
 
 
-def counting(
-    starts: list[int], *, fail_at: int | None = None
-) -> Callable[[slice], list[np.ndarray]]:
-    def make(some: slice) -> list[np.ndarray]:
-        if some.start == fail_at:
-            raise KeyboardInterrupt
-        starts.append(some.start)
-        rows = np.arange(some.start, some.stop)
-        return [rows.astype(np.uint8)[:, None], np.stack([rows, -rows], 1)]
-
-    return make
-
-
-def two_files(folder: Path) -> list[RowFile]:
-    return [
-        RowFile(folder / "a.masks", np.uint8, (1,)),
-        RowFile(folder / "a.f16", np.float16, (2,)),
-    ]
-
-
-@pytest.mark.parametrize("torn", [(0, 0), (3, 1), (0, 9)], ids=str)
-def test_an_interrupted_cache_repeats_one_batch_at_most_and_ends_in_the_same_bytes(tmp_path, torn):
-    how = {"count": 23, "batch": 5, "what": "moments"}
-    whole, part = tmp_path / "whole", tmp_path / "part"
-    filled(two_files(whole), make=counting([]), **how)
-    with pytest.raises(KeyboardInterrupt):
-        filled(two_files(part), make=counting([], fail_at=15), **how)
-    # as a kill amid writing leaves them
-    for file, bytes_more in zip(two_files(part), torn, strict=True):
-        with file.begun.open("ab") as out:
-            out.write(b"\xff" * bytes_more)
-    assert not any(file.path.exists() for file in two_files(part))
-    starts: list[int] = []
-    masks, values = filled(two_files(part), make=counting(starts), **how)
-    assert starts == [15, 20]
-    assert (
-        values.shape == (23, 2)
-        and values[22].tolist() == [22, -22]
-        and masks[:, 0].tolist() == list(range(23))
-    )
-    for a, b in zip(two_files(whole), two_files(part), strict=True):
-        assert a.path.read_bytes() == b.path.read_bytes() and not b.begun.exists()
-
-
-def test_a_cache_whose_shorter_file_was_torn_goes_back_to_a_whole_batch(tmp_path):
-    how = {"count": 23, "batch": 5, "what": "moments"}
-    with pytest.raises(KeyboardInterrupt):
-        filled(two_files(tmp_path), make=counting([], fail_at=15), **how)
-    with two_files(tmp_path)[1].begun.open("ab") as out:
-        out.truncate(12 * 4 + 1)
-    starts: list[int] = []
-    masks, values = filled(two_files(tmp_path), make=counting(starts), **how)
-    assert starts == [10, 15, 20] and masks[:, 0].tolist() == values[:, 0].tolist() == list(
-        range(23)
-    )
-
-
 def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
     monkeypatch.setattr("cmrgen.training.latents.ENCODED_IMAGES", 16)
     encode, calls = Base.moments, []
@@ -230,20 +170,6 @@ def test_moved_copies_continue_to_the_same_bytes(latents, monkeypatch):
     monkeypatch.setattr(Base, "moments", encode)
     data.prepare_data()
     assert cached(data) == resumed
-
-
-def test_the_size_is_told_beforehand_and_refused_where_it_does_not_fit(
-    tmp_path, monkeypatch, capsys
-):
-    sd21 = [RowFile(tmp_path / "moments.f16", np.float16, (8, 64, 64))]
-    disk = SimpleNamespace(total=10**12, free=9 * 10**9)
-    monkeypatch.setattr("cmrdata.disk.shutil.disk_usage", lambda _: disk)
-    never = lambda _: pytest.fail("encoded nevertheless")  # noqa: E731
-    with pytest.raises(
-        Unwritable, match=r"9\.6 GB are still missing, 9\.0 GB are free.*data_root=<folder>"
-    ):
-        filled(sd21, count=146_763, batch=4, what="moments", make=never)
-    assert capsys.readouterr().out == f"moments of 146,763 images: 9.6 GB in {tmp_path}\n"
 
 
 def test_another_base_gets_its_own_caches(latents, tiny_base):

@@ -18,7 +18,8 @@ import nibabel
 import numpy as np
 import pandas as pd
 
-from cmrdata.cohorts.phantom.cohort import FRAMES, SLICE_GAP, Phantom, paint, rician, volume_curve
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.painting import FRAMES, SLICE_GAP, paint, rician, volume_curve
 from cmrdata.disk import write_atomic
 
 WHITE = 4095  # 12 bits
@@ -124,8 +125,8 @@ def scanned(
         )
     if min(columns, rows) < 8 or slices < 1 or frames < 2 or mm <= 0:
         raise ValueError(
-            f"a cine of {columns} x {rows} pixels of {mm} mm, {slices} slices and {frames} frames cannot be drawn; "
-            "give at least 8 pixels above 0 mm, 1 slice and 2 frames"
+            f"a cine of {columns} x {rows} pixels of {mm} mm, {slices} slices and {frames} frames "
+            "cannot be drawn; give at least 8 pixels above 0 mm, 1 slice and 2 frames"
         )
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; give a new folder or delete it")

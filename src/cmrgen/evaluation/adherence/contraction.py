@@ -50,11 +50,13 @@ def agreement(real: pd.DataFrame, synthetic: pd.DataFrame) -> Scores:
     area, segmented - mask.
 
     Columns: images, hearts, n, subjects, mask and segmented (means), bias, lower, upper (limits of
-    agreement, bias -+ 1.96 sd over images) each with its 95 % interval _low, _high, undefined
-    (images without LV at ED in mask or segmentation, left out), growing (segmented cavities larger
-    at ES). Intervals take subjects as independent, by the delta method; with normal differences and
-    one image a subject they are Bland and Altman's (1999): an error of sd/sqrt(n) for the bias and
-    about sd sqrt(3/n) for a limit. NaN below two images, and intervals for fewer than two subjects.
+    agreement, bias -+ 1.96 sd over images), slope (of segmented on mask by least squares: 1 where
+    the heart follows its mask, 0 where it contracts the same whatever the mask says) each with its
+    95 % interval _low, _high, undefined (images without LV at ED in mask or segmentation, left
+    out), growing (segmented cavities larger at ES). Intervals take subjects as independent, by the
+    delta method; with normal differences and one image a subject they are Bland and Altman's
+    (1999): an error of sd/sqrt(n) for the bias and about sd sqrt(3/n) for a limit. NaN below two
+    images, and intervals for fewer than two subjects.
     """
     rows = [
         {"images": name, "hearts": hearts, **_agreement_row(table[table.label.isin(labels)])}
@@ -71,12 +73,13 @@ def _agreement_warnings(table: pd.DataFrame) -> list[str]:
         n, undefined, growing = (int(rows[c].iloc[0]) for c in ("n", "undefined", "growing"))
         if undefined:
             warnings.append(
-                f"{undefined} of {undefined + n} {name} images have no LV cavity at ED in mask or segmentation: "
-                "no area change."
+                f"{undefined} of {undefined + n} {name} images have no LV cavity at ED in mask or "
+                "segmentation: no area change."
             )
         if growing:
             warnings.append(
-                f"In {growing} of {n} {name} images the segmented cavity is larger at ES than at ED."
+                f"In {growing} of {n} {name} images the segmented cavity is larger at ES than at "
+                "ED."
             )
     small = table[table.subjects < MIN_COUNT]
     if few := [
@@ -84,7 +87,8 @@ def _agreement_warnings(table: pd.DataFrame) -> list[str]:
         for name, hearts, n in zip(small.images, small.hearts, small.subjects, strict=True)
     ]:
         warnings.append(
-            f"Fewer than {MIN_COUNT} subjects: {', '.join(few)}; limits of agreement are only a hint there."
+            f"Fewer than {MIN_COUNT} subjects: {', '.join(few)}; limits of agreement are only a "
+            "hint there."
         )
     return warnings
 
@@ -112,4 +116,15 @@ def _agreement_row(table: pd.DataFrame) -> dict[str, Any]:
                 residual + sign * LIMIT * (residual**2 - sd**2) / (2 * sd), subjects
             )
         row |= {name: value, f"{name}_low": value - half, f"{name}_high": value + half}
+    slope, half = _slope(known["mask"].to_numpy(float), known.segmented.to_numpy(float), subjects)
+    row |= {"slope": slope, "slope_low": slope - half, "slope_high": slope + half}
     return row | {"undefined": len(table) - len(known), "growing": int((known.segmented < 0).sum())}
+
+
+def _slope(mask: np.ndarray, segmented: np.ndarray, subjects: np.ndarray) -> tuple[float, float]:
+    """Slope of (n,) segmented on mask, and half its interval; NaN where all masks are alike."""
+    if len(mask) < 2 or not (spread := mask.var()):
+        return np.nan, np.nan
+    asked, seen = mask - mask.mean(), segmented - segmented.mean()
+    slope = float((asked * seen).mean() / spread)
+    return slope, intervals.influence(asked * (seen - slope * asked) / spread, subjects)

@@ -1,5 +1,5 @@
-"""How adherence, contraction and diversity look: tables with a value and its interval in a cell, and
-figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
+"""How adherence, contraction and diversity look: tables with a value and its interval in a cell,
+and figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def adherence_cells(scores: Scores, groups: pd.DataFrame) -> Shown:
     frame["n"], frame["n real"] = table.n.to_numpy(), whole.real_n.fillna(0).astype(int).to_numpy()
     return Shown(
         frame,
-        "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]",
+        "Adherence: what judges trained on real images see in held-out real and in synthetic "
+        "images [95 % interval]",
         scores.warnings,
     )
 
@@ -134,13 +135,15 @@ def agreement_cells(scores: Scores) -> Shown:
                 "mask": number(row["mask"], form=".1f"),
                 "segmented": number(row["segmented"], form=".1f"),
                 **{title: _interval(row, column, form=".1f") for column, title in columns.items()},
+                "slope": _interval(row, "slope", form=".2f"),
             }
             for row in scores.table.to_dict("records")
         ]
     )
     return Shown(
         frame,
-        "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]",
+        "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 "
+        "% interval]",
         scores.warnings,
     )
 
@@ -162,7 +165,8 @@ def diversity_cells(scores: Scores) -> Shown:
     )
     return Shown(
         frame,
-        "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]",
+        "Differences between images, by what they share: distance in the domain backbone and sd "
+        "of a pixel [95 % interval]",
         scores.warnings,
     )
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cmrdata import progress
+from cmrdata.counting import number_of
 from cmrdata.mix import equal_mix
 from cmrgen.evaluation.judges import Evaluation
 from cmrgen.evaluation.networks import signed
@@ -126,7 +127,10 @@ def matched_images(evaluation: Evaluation, *, seed: int) -> MatchedImages:
                     for side in (left, right)
                 )
             if len(left) > len(best.real):
-                sentence = f"{len(left):,} images a side, equally many {words}; synthetic images of {slices}."
+                sentence = (
+                    f"{number_of(len(left), 'images')} a side, equally many {words}; synthetic "
+                    f"images of {slices}."
+                )
                 best = MatchedImages(evaluation.held_out[left], chosen[right], sentence)
             if len(best.real) >= ENOUGH:
                 return best

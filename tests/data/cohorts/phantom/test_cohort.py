@@ -10,17 +10,10 @@ import pytest
 from scipy import ndimage
 
 from cmrdata.batch import LABELS, LV, MYO, RV
-from cmrdata.cohorts.phantom import cohort as module
-from cmrdata.cohorts.phantom.cohort import (
-    ES_FRAME,
-    FRAMES,
-    PREVALENCE,
-    Phantom,
-    draw_people,
-    heart_size,
-    paint,
-    volume_curve,
-)
+from cmrdata.cohorts.phantom import painting
+from cmrdata.cohorts.phantom.cohort import Phantom
+from cmrdata.cohorts.phantom.painting import ES_FRAME, FRAMES, heart_size, paint, volume_curve
+from cmrdata.cohorts.phantom.people import PREVALENCE, draw_people
 from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
 from cmrdata.labels import check_labels, check_topology
 from cmrdata.slices import Scan, stacks
@@ -76,7 +69,7 @@ def test_bytes_depend_on_the_seed_alone(monkeypatch):
         part.masks, whole.masks[rows]
     )
     assert part.index.equals(whole.index.iloc[rows].reset_index(drop=True))
-    monkeypatch.setattr(module, "BLOCK", 1)  # one image at a time
+    monkeypatch.setattr(painting, "BLOCK", 1)  # one image at a time
     alone = phantom.stacks(table)
     assert np.array_equal(alone.images, whole.images) and np.array_equal(alone.masks, whole.masks)
 

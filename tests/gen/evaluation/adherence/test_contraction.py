@@ -53,5 +53,18 @@ def test_agreement_is_bland_and_altmans_for_independent_images() -> None:
         and "larger at ES" in told
         and "synthetic healthy (14)" in told
     )
+    assert row.slope_low < 1 < row.slope_high and row.slope_high - row.slope_low < 0.1
     nothing = contraction.agreement(table[:0], table[:1]).table
     assert np.isnan(nothing.bias).all() and (nothing.n == 0).all()
+
+
+def test_the_slope_says_how_much_of_what_a_mask_asks_for_is_seen() -> None:
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"subject": np.arange(600), "label": 0, "mask": rng.normal(45, 10, 600)})
+    table["segmented"] = 30 + 0.4 * table["mask"] + rng.normal(0, 3, 600)
+    row = contraction.agreement(table, table).table.iloc[0]
+    assert row.slope == pytest.approx(np.polyfit(table["mask"], table.segmented, 1)[0])
+    error = 3 / np.sqrt(600) / table["mask"].std()
+    assert row.slope_high - row.slope == pytest.approx(1.96 * error, rel=0.1)
+    alike = contraction.agreement(table.assign(mask=40.0), table).table.iloc[0]
+    assert np.isnan(alike.slope) and not np.isnan(alike.bias)

@@ -34,7 +34,7 @@ def test_sections_of_a_sound_set(store: Store, networks: judges.Judges, tmp_path
     found = judges.evaluation_of(store, made, networks, tmp_path / "out", seed=0)
     parts = adherence_sections(found, missing=["F/<60/obese/hf"], seed=0)
     assert (
-        "1 groups have no training subject" in parts[0].warnings[0]
+        "1 group has no training subject" in parts[0].warnings[0]
         and "no sweep folder" in parts[2].warnings[0]
     )
     assert all(
@@ -106,4 +106,4 @@ def test_a_set_of_one_image_is_told_not_measured(
     [section] = adherence_sections(
         judges.evaluation_of(store, made, networks, tmp_path, seed=0), missing=[], seed=0
     )
-    assert "holds 1 images" in section.warnings[0] and not section.tables
+    assert "holds 1 image;" in section.warnings[0] and not section.tables
