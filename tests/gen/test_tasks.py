@@ -188,6 +188,10 @@ def test_a_trained_base_says_what_it_was_made_of(tmp_path, index, monkeypatch):
     run.cfg.data.copies = 1
     assert tasks.train_base(run) == {} and not list(run.folder.iterdir())
     assert told["augment"] is False
+    # of a small cohort every image, as before
+    store.images = store.images[:600]
+    tasks.train_base(run)
+    assert told["assembled"][3] == (600, 2, 1, 1)
 
 
 def test_a_shared_set_says_what_was_written(tmp_path, index, monkeypatch):
@@ -199,12 +203,14 @@ def test_a_shared_set_says_what_was_written(tmp_path, index, monkeypatch):
 
     monkeypatch.setattr(tasks.Store, "open", lambda folder: store_of(index[:5]))
     monkeypatch.setattr(tasks, "publish_set", publish)
+    learnt: list[Any] = []
+    monkeypatch.setattr(tasks, "learn_axes", learnt.append)
     run: Any = Run(tmp_path, {"synthetic_set": "set", "formats": ["png", "nifti"], "audit": "a"})
     assert tasks.share_set(run) == {
         **{"set": "c0ffee", "images": 5},
         "folders": [str(tmp_path / "png"), str(tmp_path / "nifti")],
     }
-    assert given == {"formats": ["png", "nifti"], "audit": "a"}
+    assert given == {"formats": ["png", "nifti"], "audit": "a"} and learnt == [run.cfg]
     assert run.used == [("synthetic_set", {"fingerprint": "c0ffee", "at": "set"})]
 
 
@@ -220,7 +226,8 @@ class Drawing:
             **{"cohort": {"name": "cohort"}, "base": {"weights": "w"}, "plan": {"name": "plan"}},
         }
 
-        def plan(**_: Any) -> Any:
+        def plan(**how: Any) -> Any:
+            assert how == {"_partial_": True}
             return lambda index, fields: Plan(balanced(index, count=12), ["gone"], ["thin"])
 
         self.run: Any = Run(

@@ -29,6 +29,7 @@ from cmrgen.render import generator as drawing
 from cmrgen.render.drawing import as_stored, draw_plan, render_sweep, steps_of
 from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler
+from cmrgen.render.set_card import card_of_set
 from cmrgen.render.shards import merge, render_shards
 from cmrstudy import runs
 from cmrstudy.memory import OutOfMemory
@@ -114,6 +115,7 @@ def test_a_set_carries_its_provenance_and_is_accepted(cohort, rendered):
     )
     assert made.meta["missing_groups"] == missing
     assert open_synthetic(made.folder, cohort).fingerprint == made.fingerprint
+    assert (made.folder / "README.md").read_text() == card_of_set(made)
     kept = pd.read_csv(made.folder / "plan.csv").fillna(
         {"conditions": "", "borrowed": "", "negative": ""}
     )
@@ -403,7 +405,7 @@ def test_an_image_that_is_not_finite_is_drawn_once_more(
     )
 
 
-@pytest.mark.parametrize("bad", [[0, 1], [1, 4]])
+@pytest.mark.parametrize("bad", [[3], [0, 1], [1, 4]])
 def test_what_stays_not_finite_is_left_out_and_listed(
     cohort, generator, rendered, tmp_path, spoil, capsys, bad
 ):
@@ -416,7 +418,12 @@ def test_what_stays_not_finite_is_left_out_and_listed(
     assert np.array_equal(made.masks, whole.masks[good])
     failed = pd.read_csv(made.folder / "failed.csv")
     assert failed.row.tolist() == bad and set(failed.reason) == {"not finite, twice"}
-    assert f"{len(bad)} images could not be drawn" in capsys.readouterr().out
+    said = (
+        "1 image could not be drawn and is"
+        if len(bad) == 1
+        else "2 images could not be drawn and are"
+    )
+    assert f"{said} left out; failed.csv lists" in capsys.readouterr().out
     for k in range(2):
         render_shards(plan, folder=tmp_path / "two", shard=f"{k}/2", **how)
     joined = contents(tmp_path / "two")

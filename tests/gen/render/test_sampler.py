@@ -101,3 +101,19 @@ def test_a_preview_is_drawn_with_the_whole_setting(tmp_path, monkeypatch):
     assert asked and all(
         how["sampler"] is sampler and set(how["guidance"]) == {5.0} for how in asked
     )
+
+
+def test_a_sampler_travels_as_it_was_checked():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Sampler().steps = 0  # type: ignore[misc]
+    assert Sampler(interval=[0.2, 0.2]).interval == (0.2, 0.2)
+    assert Sampler(steps=1, reuse=1, interval=[0, 1]).interval == (0.0, 1.0)
+    with pytest.raises(ValueError, match="give two shares"):
+        Sampler(interval=[-0.1, 1])
+    with pytest.raises(ValueError, match="give two shares"):
+        Sampler(interval=[0, 1.1])
+
+
+def test_a_scheduler_has_the_bases_schedule_without_its_class():
+    scheduler = Sampler("ddim").scheduler({"_class_name": "DDPMScheduler", "beta_start": 0.002})
+    assert type(scheduler).__name__ == "DDIMScheduler" and scheduler.config.beta_start == 0.002
