@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -200,3 +201,50 @@ def test_a_mask_of_one_phase_teaches_nobody(latents, monkeypatch):
     vars(data.store)["index"] = half
     assert row not in data.training.index
     assert len(data.training) == (half.split == "train").sum() - 1
+
+
+class Drawn:
+    """A generator of numbers that were chosen: angle, log size, shift, log gamma."""
+
+    def __init__(self, *values: float | tuple[float, float]) -> None:
+        self.values, self.asked = list(values), []
+
+    def normal(self, mean: float, sd: float, shape: Any) -> np.ndarray:
+        self.asked.append((mean, sd))
+        return np.broadcast_to(self.values.pop(0), shape).copy()
+
+
+def jittered(*values: float | tuple[float, float]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    rng: Any = Drawn(*values)
+    return *jitter(PICTURES, LABELS, rng), rng
+
+
+PICTURES = torch.randint(
+    0, 256, (2, 2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+)
+LABELS = PICTURES // 64
+
+
+def test_a_jitter_by_nothing_keeps_the_bytes():
+    images, masks, rng = jittered(0.0, 0.0, 0.0, 0.0)
+    assert torch.equal(images, PICTURES) and torch.equal(masks, LABELS)
+    assert rng.asked == [(0, np.deg2rad(8)), (0, 0.05), (0, 0.04), (0, 0.12)]
+
+
+def test_a_jitter_turns_zooms_moves_and_darkens_as_it_says():
+    images, masks, _ = jittered(np.pi / 2, 0.0, 0.0, 0.0)
+    assert torch.equal(images, PICTURES.rot90(1, (2, 3)))
+    assert torch.equal(masks, LABELS.rot90(1, (2, 3)))
+    # a quarter turn of twice the field: every other pixel's place, half of it outside
+    turned, labels, _ = jittered(np.pi / 2, np.log(2.0), 0.0, 0.0)
+    middle = PICTURES.float().rot90(1, (2, 3))
+    pooled = torch.nn.functional.avg_pool2d(middle, 2)
+    assert (turned[..., 4:12, 4:12].float() - pooled).abs().max() <= 0.51
+    assert not labels[..., :4, :].any() and not labels[..., -4:].any()
+    # a shift by two pixels of sixteen to the left and one up
+    moved, labels, _ = jittered(0.0, 0.0, (0.25, 0.125), 0.0)
+    assert torch.equal(moved[..., :15, :14], PICTURES[..., 1:, 2:])
+    assert torch.equal(labels[..., :15, :14], LABELS[..., 1:, 2:])
+    darker, same, _ = jittered(0.0, 0.0, 0.0, np.log(2.0))
+    wanted = (255 * (PICTURES.float() / 255) ** 2).round()
+    assert (darker.float() - wanted).abs().max() <= 1 and torch.equal(same, LABELS)
