@@ -45,15 +45,15 @@ class Part(NamedTuple):
 
 # in the order of their worth
 PARTS = {
-    "exactness": Part("It runs: grey levels against the CPU's", 40),
+    "exactness": Part("It runs: grey levels against the CPU's", 35),
     "commands": Part("It runs: the commands, and a training resumed", 80),
-    "training": Part("Training: diffusers' recipe and ours", 110),
+    "training": Part("Training: diffusers' recipe and ours", 120),
     "presets": Part("Training: memory of the presets", 60),
     "compiled": Part("Training: torch.compile", 75),
     "drawing": Part("Drawing: the stock pipeline and ours", 90),
     "too_small": Part("Drawing: memory that is too small", 30),
-    "classifier": Part("Classifier: an epoch at 224 px", 60),
-    "table1": Part("Table 1 at 4,000 images", 45),
+    "classifier": Part("Classifier: an epoch at 224 px", 55),
+    "table1": Part("Table 1 at 4,000 images", 55),
     "hearts": Part("Real hearts: ACDC at 128 px", 300),
 }
 

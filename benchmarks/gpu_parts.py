@@ -10,8 +10,9 @@ on any machine.
 from __future__ import annotations
 
 import argparse
-import copy
+import gc
 import logging
+import re
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partialmethod
 from importlib.util import find_spec
@@ -76,9 +77,11 @@ class Setting:
 
         torch.manual_seed(1)
         base.contexts.setdefault("", torch.randn(base.tokenizer.context_length, _width(base)))
-        controlnet = ControlNetModel.from_unet(
-            base.unet, conditioning_embedding_out_channels=CONDITIONING_CHANNELS[base.factor]
-        )
+        # the small one on the CPU, for the same draws everywhere; the large one where that is quick
+        with torch.device("cpu") if self.tiny else self.device:
+            controlnet = ControlNetModel.from_unet(
+                base.unet, conditioning_embedding_out_channels=CONDITIONING_CHANNELS[base.factor]
+            )
         for layer in (controlnet.controlnet_mid_block, *controlnet.controlnet_down_blocks):
             torch.nn.init.normal_(layer.weight, std=0.02)
         return Generator(base=base, controlnet=controlnet.eval(), facts={}).to(self.device)
@@ -270,12 +273,21 @@ def compiled(at: Setting) -> Lines:
     """The same with torch.compile, which takes a minute or more before its first step: the largest
     batch first, so that something is there when time runs out."""
     arms = {"ours, memory=fast": {"frozen": "bfloat16", "channels_last": True, "compile": True}}
-    with ExitStack() as stack:
-        if not at.gpu:  # minutes of a C++ compiler, and nothing learnt about a card
-            traced = partialmethod(torch.nn.Module.compile, backend="eager")
-            stack.enter_context(patch.object(torch.nn.Module, "compile", traced))
-            yield "Rehearsed: traced, not compiled.\n"
+    with compiling(at) as told:
+        yield told
         yield from _steps(at, arms=arms, recipe=False, batches=(8, 1))
+
+
+@contextmanager
+def compiling(at: Setting) -> Iterator[str]:
+    """torch.compile as it is on a GPU. A rehearsal traces only: it would take a C++ compiler
+    minutes, and tell nothing about a card. Yields a paragraph that says so."""
+    if at.gpu:
+        yield ""
+        return
+    traced = partialmethod(torch.nn.Module.compile, backend="eager")
+    with patch.object(torch.nn.Module, "compile", traced):
+        yield "Rehearsed: traced, not compiled.\n"
 
 
 def _steps(
@@ -314,14 +326,16 @@ def _steps(
             )
         yield from step.HEAD
         flops, peers = dict[str, float](), dict[int, Any]()
+        alike = {name: _operations(memory) for name, memory in arms.items()}
         for batch in batches:
             for name, (run, count) in kinds.items():
                 try:
-                    if name not in flops:
-                        flops[name] = count()
+                    same = alike.get(name, name)
+                    if same not in flops:
+                        flops[same] = count()
                     emptied(at)
                     begun = now(at.device)
-                    arm = step.Arm(name, batch, run, flops[name])
+                    arm = step.Arm(name, batch, run, flops[same])
                     arm.turn()
                     whole = now(at.device) - begun
                 except Exception as error:
@@ -336,6 +350,11 @@ def _steps(
                     yield row(
                         batch, f"{name}: until its clock started", f"{start:.0f} s", *[""] * 5
                     )
+
+
+def _operations(memory: dict[str, Any]) -> str:
+    """The same for settings that need the same operations, whatever they make of them."""
+    return f"checkpointing {memory.get('checkpointing', False)}"
 
 
 class Clock(L.Callback):
@@ -405,7 +424,7 @@ def presets(at: Setting) -> Lines:
     for name, of in computed.presets().items():
         warm, steps = 3, 2 if at.tiny else 8
         clock = Clock(at.device, warm=warm, steps=steps)
-        told = "-" if at.tiny else f"{computed.training(of)[0].peak:.2f}"
+        told = "-" if at.tiny else _told_peak(name)
         try:
             with peak_memory(at.device) as peak:
                 trained(
@@ -427,12 +446,20 @@ def presets(at: Setting) -> Lines:
         emptied(at)
 
 
+def _told_peak(name: str) -> str:
+    """The computed peak of a preset's step, from the page: computing takes a minute."""
+    page = (HOUSE / "docs" / "results" / "memory.md").read_text()
+    found = re.search(rf"^\| `trainer={name}`,.*\*\*([\d.]+)\*\*", page, re.MULTILINE)
+    return found[1] if found else "-"
+
+
 # --------------------------------------------------------------------------------- drawing
 
 
 def stock_way(generator: Any, *, dtype: torch.dtype) -> Any:
-    """diffusers' own pipeline on copies of the generator's networks, all in `dtype`; the prompt goes
-    through the text tower for every image, as there. rows, masks -> images."""
+    """diffusers' own pipeline of the generator's networks, which become `dtype` and are then no
+    longer the generator's; the prompt goes through the text tower for every image, as there.
+    rows, masks -> images."""
     from diffusers import StableDiffusionControlNetPipeline
     from render import DDIM, by_pipeline
 
@@ -442,9 +469,10 @@ def stock_way(generator: Any, *, dtype: torch.dtype) -> Any:
     base = generator.base
     networks = {
         "vae": folded(base.vae, shift=base.shift, scale=base.scale),
-        "unet": copy.deepcopy(base.unet),
-        "controlnet": copy.deepcopy(generator.controlnet),
+        "unet": base.unet,
+        "controlnet": generator.controlnet,
     }
+    base.release("vae")
     pipe = StableDiffusionControlNetPipeline(
         **{name: torch.nn.Module.to(network, dtype=dtype) for name, network in networks.items()},
         text_encoder=None,
@@ -454,11 +482,12 @@ def stock_way(generator: Any, *, dtype: torch.dtype) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+    base.to(base.device, text=dtype)
 
     def says(prompt: str) -> dict[str, Any]:
         base.contexts.clear()
-        prompt, negative = (base.embed([text]).to(dtype) for text in (prompt, ""))
-        return {"prompt_embeds": prompt, "negative_prompt_embeds": negative}
+        embedded = {"prompt_embeds": prompt, "negative_prompt_embeds": ""}
+        return {name: base.embed([text]) for name, text in embedded.items()}
 
     return by_pipeline(pipe, base, says)
 
@@ -470,34 +499,27 @@ def drawing(at: Setting) -> Lines:
 
     from cmrgen.base.portions import DRAWN
 
-    base = at.base()
-    generator, steps = at.generator(base), 20
-    empty = dict(base.contexts)
     yield from table(
         "drawing, DDIM 20, guidance 4",
-        "images together",
-        "precision",
-        "images/s",
-        "x stock",
-        "peak GiB",
+        *("images together", "precision", "images/s", "x stock", "peak GiB"),
     )
-    stock = 0.0
-    for name, dtype in (("float32", torch.float32), ("bfloat16", BF16)):
-        with ExitStack() as stack:
-            way = stock_way(generator, dtype=dtype)
-            stack.callback(emptied, at)
-            count = 1 if dtype == torch.float32 else 3
-            rows = pd.DataFrame({"prompt": [""] * count, "seed": range(count)})
-            way(rows[:1], masks(1, base.pixels))
-            with peak_memory(at.device) as peak:
-                begun = now(at.device)
-                way(rows, masks(count, base.pixels))
-                took = now(at.device) - begun
-            del way
+    stock, steps = 0.0, 20
+    for name, dtype, count in (("float32", torch.float32, 1), ("bfloat16", BF16, 3)):
+        base = at.base()
+        way = stock_way(at.generator(base), dtype=dtype)
+        rows = pd.DataFrame({"prompt": [""] * count, "seed": range(count)})
+        way(rows[:1], masks(1, base.pixels))
+        with peak_memory(at.device) as peak:
+            begun = now(at.device)
+            way(rows, masks(count, base.pixels))
+            took = now(at.device) - begun
         stock = count / took
         yield row("stock pipeline", 1, name, f"{stock:.3g}", "", f"{peak.gib:.2f}")
-    base.release("text")
-    base.contexts |= empty
+        del way, base
+        gc.collect()
+        emptied(at)
+    base = at.base()
+    generator = at.generator(base)
     ways: list[tuple[str, str, torch.dtype, int, str, int | None]] = [
         ("ours", "bf16-mixed", BF16, 1, "prompt", None),
         ("ours", "bf16-mixed", BF16, 8, "prompt", None),
@@ -594,7 +616,7 @@ def classifier(at: Setting) -> Lines:
             )
             name = "bf16, channels_last, compile" if option == "compiled" else option
             try:
-                with peak_memory(at.device) as peak:
+                with peak_memory(at.device) as peak, compiling(at):
                     told = epoch.shares(
                         data, wanted=wanted, option=option, accelerator=at.device.type
                     )

@@ -111,16 +111,18 @@ class Arms(L.LightningDataModule):
             )
         if synthetic != 0 and self.synthetic_set is None:
             raise ValueError(
-                f"synthetic={synthetic}: synthetic_set is missing; give the folder that generate.py wrote"
+                f"synthetic={synthetic}: synthetic_set is missing; give the folder that "
+                "generate.py wrote"
             )
         if synthetic != 0 and (cine := self.cohort.cine):
             raise ValueError(
-                f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED and ES; "
-                "choose synthetic=0, or input=stack"
+                f"synthetic={synthetic} with cohort.cine={cine}: synthetic images are pairs of ED "
+                "and ES; choose synthetic=0, or input=stack"
             )
         if images_per_epoch is not None and images_per_epoch < 1:
             raise ValueError(
-                f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over the arm"
+                f"images_per_epoch={images_per_epoch}: give at least 1, or null for one pass over "
+                "the arm"
             )
         if self.budget not in BUDGETS:
             raise ValueError(
@@ -280,8 +282,9 @@ class Arms(L.LightningDataModule):
         prefix is balanced."""
         if store.meta["pixels"] != self.store.meta["pixels"]:
             raise ValueError(
-                f"{store.folder}: its images have {store.meta['pixels']} pixels, those of cohort {self.cohort.name} "
-                f"{self.store.meta['pixels']}; generate the set from a model trained at the cohort's size"
+                f"{store.folder}: its images have {store.meta['pixels']} pixels, those of cohort "
+                f"{self.cohort.name} {self.store.meta['pixels']}; generate the set from a model "
+                "trained at the cohort's size"
             )
         rows = store.index.sort_values("row", kind="stable").assign(
             split="train", source="synthetic"
@@ -291,13 +294,14 @@ class Arms(L.LightningDataModule):
         lacking = int(self.synthetic) - len(rows)
         if 0 < lacking <= min(store.meta.get("planned", 0) - len(rows), LOST * int(self.synthetic)):
             print(
-                f"synthetic={self.synthetic}: {lacking} images of the set {store.folder} could not be drawn (its failed.csv "
-                f"names them), so this arm has {len(rows)}"
+                f"synthetic={self.synthetic}: {lacking} images of the set {store.folder} could "
+                f"not be drawn (its failed.csv names them), so this arm has {len(rows)}"
             )
         elif lacking > 0:
             raise ValueError(
                 f"synthetic={self.synthetic}: the set {store.folder} holds {len(rows)} images; "
-                f"ask for at most that many, or generate a larger set with plan.count={self.synthetic}"
+                "ask for at most that many, or generate a larger set with "
+                f"plan.count={self.synthetic}"
             )
         return rows.head(int(self.synthetic))
 
@@ -307,13 +311,15 @@ class Arms(L.LightningDataModule):
         if not (unlabelled := self.index[self.index.label.isna()]).empty:
             first = unlabelled.iloc[0]
             raise ValueError(
-                f"{where}: {number_of(unlabelled.subject.nunique(), 'subjects')} of the {first.split} split "
-                f"without a diagnosis, first in row {unlabelled.index[0]}; give each one, or the split 'extra'"
+                f"{where}: {number_of(unlabelled.subject.nunique(), 'subjects')} of the "
+                f"{first.split} split without a diagnosis, first in row {unlabelled.index[0]}; "
+                "give each one, or the split 'extra'"
             )
         for split in ("train", "val", "test"):
             if not (self.index.split == split).any():
                 raise ValueError(
-                    f"{where}: the {split} split is empty; give the cohort more subjects or other splits"
+                    f"{where}: the {split} split is empty; give the cohort more subjects or other "
+                    "splits"
                 )
         for disease in self.labels:
             self._check_classes(disease, where)
@@ -324,19 +330,21 @@ class Arms(L.LightningDataModule):
         train, val = (label[(self.index.split == split).to_numpy()] for split in ("train", "val"))
         if len(set(train)) == 1 and disease != DISEASES[0]:
             raise ValueError(
-                f"{where}: {'every' if train[0] else 'no'}body in the training split has {disease}; leave it out of "
-                "labels=, or choose a cohort that knows it (UK Biobank: cohort.conditions)"
+                f"{where}: {'every' if train[0] else 'no'}body in the training split has "
+                f"{disease}; leave it out of labels=, or choose a cohort that knows it (UK "
+                "Biobank: cohort.conditions)"
             )
         if len(set(train)) == 1:
             raise ValueError(
-                f"{where}: all {len(train)} training images have label {train[0]}; "
-                "training needs cases and controls, so give the cohort more subjects or another cohort.seed"
+                f"{where}: all {len(train)} training images have label {train[0]}; training needs "
+                "cases and controls, so give the cohort more subjects or another cohort.seed"
             )
         if len(set(val)) == 1:
             alone = len(self.labels) == 1
             warnings.warn(
-                f"{where}: all {len(val)} validation subjects have label {val[0]}{'' if alone else f' for {disease}'}; "
-                f"val_balanced_accuracy {'is NaN and cannot choose a checkpoint' if alone else 'leaves it out'}",
+                f"{where}: all {len(val)} validation subjects have label "
+                f"{val[0]}{'' if alone else f' for {disease}'}; val_balanced_accuracy "
+                f"{'is NaN and cannot choose a checkpoint' if alone else 'leaves it out'}",
                 stacklevel=2,
             )
 

@@ -21,7 +21,10 @@ def own_width(backbone: str, weights: str | None, *, width: int) -> str | None:
         return f"preset.classifier_width={width} is a ResNet-18's; {backbone} has its own width"
     if weights:
         start = "published weights from a file" if names_file(weights) else f"{weights}'s weights"
-        return f"preset.classifier_width={width} is for training from scratch; {start} have width {WIDTH}, which is taken"
+        return (
+            f"preset.classifier_width={width} is for training from scratch; {start} have width "
+            f"{WIDTH}, which is taken"
+        )
     return None
 
 

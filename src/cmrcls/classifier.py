@@ -85,8 +85,8 @@ def normalised_by(normalisation: str | Sequence[Any], network: Any) -> tuple[Ten
     Raises ValueError for anything else.
     """
     refusal = ValueError(
-        f"model.normalisation={normalisation}: give auto, or [mean, sd] of images in [0, 1], such as [0.5, 0.25] or "
-        "[[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]"
+        f"model.normalisation={normalisation}: give auto, or [mean, sd] of images in [0, 1], such "
+        "as [0.5, 0.25] or [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]"
     )
     if normalisation == "auto":
         return torch.tensor(network.origin.mean), torch.tensor(network.origin.std)
@@ -112,13 +112,13 @@ def check_input(backbone: str, *, frames: int) -> None:
     of a heartbeat."""
     if backbone in VIDEO and frames == 2:
         raise ValueError(
-            f"backbone {backbone} sees videos, but the images are pairs of ED and ES; choose input=cine (cohort.cine=16), or "
-            "another backbone such as resnet18"
+            f"backbone {backbone} sees videos, but the images are pairs of ED and ES; choose "
+            "input=cine (cohort.cine=16), or another backbone such as resnet18"
         )
     if backbone not in VIDEO and frames != 2:
         raise ValueError(
-            f"backbone {backbone} sees ED and ES, but the images have {frames} frames (cohort.cine={frames}); choose one of "
-            f"{', '.join(VIDEO)}, or input=stack"
+            f"backbone {backbone} sees ED and ES, but the images have {frames} frames "
+            f"(cohort.cine={frames}); choose one of {', '.join(VIDEO)}, or input=stack"
         )
 
 

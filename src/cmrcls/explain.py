@@ -91,7 +91,8 @@ def explain(module: Classifier, arms: Arms, *, cells: int = CELLS) -> Explained:
     """
     if module.backbone in VIDEO:
         raise ValueError(
-            f"backbone {module.backbone} sees videos, whose maps have a time too; explain a run of ED and ES"
+            f"backbone {module.backbone} sees videos, whose maps have a time too; explain a run "
+            "of ED and ES"
         )
     arms.setup()
     rows = np.flatnonzero(arms.index.split == "test")
@@ -180,8 +181,8 @@ def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
             else "has no feature map"
         )
         raise ValueError(
-            f"{type(network).__name__} {ends} of channels by rows by columns, which Grad-CAM needs; "
-            "explain a run of resnet18, densenet121 or another convolutional network"
+            f"{type(network).__name__} {ends} of channels by rows by columns, which Grad-CAM "
+            "needs; explain a run of resnet18, densenet121 or another convolutional network"
         )
     names = [name for name, _ in outputs]
     fine = [
@@ -192,8 +193,8 @@ def last_map(network: nn.Module, *, pixels: int, cells: int = CELLS) -> str:
     if not fine:
         most = max(shape[1] for _, shape in outputs if _is_map(shape))
         raise ValueError(
-            f"{type(network).__name__}: the feature maps of an image of {pixels} pixels have at most "
-            f"{most} x {most} cells; lower cells={cells}, or train at more model.pixels"
+            f"{type(network).__name__}: the feature maps of an image of {pixels} pixels have at "
+            f"most {most} x {most} cells; lower cells={cells}, or train at more model.pixels"
         )
     return fine[-1]
 

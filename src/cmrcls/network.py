@@ -59,8 +59,8 @@ def build_network(
     an Origin.
 
     Args:
-        backbone: one of LAST_LAYERS or for videos of VIDEO, as torchvision has them, or any other model
-            of timm.
+        backbone: one of LAST_LAYERS or for videos of VIDEO, as torchvision has them, or any other
+            model of timm.
         weights: "imagenet", for videos "kinetics" (Kinetics-400), starts from published weights
             (paper 2.3), downloaded on first use; without a network it warns and starts from random
             ones, as None does. A file, .safetensors or one of torch's: its tensors, whose last
@@ -144,19 +144,19 @@ def check_names(backbone: str, *, weights: str | None, width: int) -> None:
         near = get_close_matches(str(backbone), [*TORCHVISION, *timm.list_models()], n=4)
         raise ValueError(
             f"model.backbone: backbone {backbone!r} is unknown; choose one of "
-            f"{', '.join([*LAST_LAYERS, *(n for n in near if n not in LAST_LAYERS)])} or another model of timm, for videos "
-            f"(input=cine) {', '.join(VIDEO)}"
+            f"{', '.join([*LAST_LAYERS, *(n for n in near if n not in LAST_LAYERS)])} or another "
+            f"model of timm, for videos (input=cine) {', '.join(VIDEO)}"
         )
     known = _known(backbone)
     if weights not in (None, known) and not names_file(weights):
         raise ValueError(
-            f"model.weights: weights {weights!r} are unknown for {backbone}; choose {known!r}, a file of weights "
-            "(.safetensors, .pth), or null to train from scratch"
+            f"model.weights: weights {weights!r} are unknown for {backbone}; choose {known!r}, a "
+            "file of weights (.safetensors, .pth), or null to train from scratch"
         )
     if width != WIDTH and (backbone != "resnet18" or weights):
         raise ValueError(
-            f"model.width={width} goes with model.backbone=resnet18 and model.weights=null, not with {backbone} and "
-            f"{weights or 'null'}; leave it out, or give {WIDTH}"
+            f"model.width={width} goes with model.backbone=resnet18 and model.weights=null, not "
+            f"with {backbone} and {weights or 'null'}; leave it out, or give {WIDTH}"
         )
 
 
@@ -188,8 +188,8 @@ def _check_patches(network: nn.Module, backbone: str, pixels: int) -> None:
         below = pixels // side * side
         near = [str(size) for size in (below, below + side) if size > 0]
         raise ValueError(
-            f"model.pixels={pixels}: {backbone} sees patches of {side} pixels; give a multiple of it, such as "
-            f"{' or '.join(near)}"
+            f"model.pixels={pixels}: {backbone} sees patches of {side} pixels; give a multiple of "
+            f"it, such as {' or '.join(near)}"
         )
 
 
@@ -203,8 +203,8 @@ def _other_size(backbone: str, pixels: int, error: Exception) -> ValueError:
     own = published.input_size[-1] if published else 112 if backbone in VIDEO else 224
     why = " ".join(str(error).split())
     return ValueError(
-        f"model.pixels={pixels}: {backbone} can't see images of this side ({why[:160]}); give its own, "
-        f"model.pixels={own}, or choose another model.backbone"
+        f"model.pixels={pixels}: {backbone} can't see images of this side ({why[:160]}); give its "
+        f"own, model.pixels={own}, or choose another model.backbone"
     )
 
 
@@ -285,8 +285,8 @@ def load_published(network: nn.Module, file: Path, *, backbone: str) -> tuple[st
             *([f"{_some(differ, several=2)}"] * bool(differ)),
         ]
         raise ValueError(
-            f"{source}: its tensors are not those of {backbone}: {'; '.join(faults)}. Give the model.backbone that they "
-            "belong to, or other weights"
+            f"{source}: its tensors are not those of {backbone}: {'; '.join(faults)}. Give the "
+            "model.backbone that they belong to, or other weights"
         )
     if not any(value.is_meta for value in own.values()):
         network.load_state_dict(state, strict=False)
@@ -360,9 +360,9 @@ def _created(
         ) from None
     except OSError as error:  # urllib's errors, and those of the hub that timm asks
         warnings.warn(
-            f"{backbone}: published weights can't be downloaded ({' '.join(str(error).split())}); training starts from "
-            "random weights. Put the file into the cache of torch or Hugging Face, give it as model.weights=<file>, or "
-            "set weights=null to silence this",
+            f"{backbone}: published weights can't be downloaded ({' '.join(str(error).split())}); "
+            "training starts from random weights. Put the file into the cache of torch or Hugging "
+            "Face, give it as model.weights=<file>, or set weights=null to silence this",
             stacklevel=4,
         )
         return create(False), False
@@ -376,6 +376,6 @@ def _sizeable(backbone: str, create: Callable[[bool], nn.Module]) -> nn.Module:
             raise
         own = timm.get_pretrained_cfg(backbone).input_size[-1]
         raise ValueError(
-            f"model.pixels: {backbone} sees images of {own} pixels alone; give model.pixels={own}, or choose another "
-            "model.backbone"
+            f"model.pixels: {backbone} sees images of {own} pixels alone; give "
+            f"model.pixels={own}, or choose another model.backbone"
         ) from None

@@ -50,8 +50,8 @@ def classifier_boards(loggers: Sequence[Any], predictions: pd.DataFrame, *, step
 
 
 def scores(predictions: pd.DataFrame) -> pd.DataFrame:
-    """A row per disease and split: n, positives and the metrics of cmrcls.fairness.metrics; NaN where a
-    class is absent."""
+    """A row per disease and split: n, positives and the metrics of cmrcls.fairness.metrics; NaN
+    where a class is absent."""
     table = []
     for disease, split, rows in _splits(predictions):
         columns = (rows[name].to_numpy()[:, None] for name in ("predicted", "probability"))

@@ -54,7 +54,8 @@ def ed_es_ed(x: Array) -> Array:
     """
     if x.shape[-3] != len(PHASES):
         raise ValueError(
-            f"images have {x.shape[-3]} channels, not ED and ES alone; prepare the cohort with cohort.cine=null"
+            f"images have {x.shape[-3]} channels, not ED and ES alone; prepare the cohort with "
+            "cohort.cine=null"
         )
     return x[..., [0, 1, 0], :, :]
 

@@ -70,8 +70,9 @@ def writing(folder: Path, *, needs: str = "") -> Iterator[None]:
     except OSError as error:
         remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
-            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. {remedy}, or give another "
-            "place with data_root=<folder>; what is finished there is kept and continued"
+            f"{folder} cannot be written: {error.strerror or error}{needs and '; '}{needs}. "
+            f"{remedy}, or give another place with data_root=<folder>; what is finished there is "
+            "kept and continued"
         ) from error
 
 
@@ -120,8 +121,8 @@ def taken(lock: FileLock, folder: Path) -> bool:
     else:
         return True
     print(
-        f"{folder}: this disk has no locks, so nothing keeps two processes apart there; run one at a time, or have locks "
-        "mounted (NFS: lockd)",
+        f"{folder}: this disk has no locks, so nothing keeps two processes apart there; run one "
+        "at a time, or have locks mounted (NFS: lockd)",
         flush=True,
     )
     return False
@@ -171,7 +172,8 @@ def check_room(
         return None
     if disk.free < bytes_needed:
         raise Unwritable(
-            f"{needs}, {in_words(disk.free)} are free; free some space there or give another place with {instead}"
+            f"{needs}, {in_words(disk.free)} are free; free some space there or give another "
+            f"place with {instead}"
         )
     return disk.free
 

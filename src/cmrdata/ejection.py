@@ -46,8 +46,8 @@ def fractions(
     Args:
         files: subject -> the files that decide its fraction.
         masks: reads a subject's canonical (ED, ES) labels; may raise ValueError.
-        cache: a JSON file of what was read before, with the size and content of the files; nothing but
-            hashed subjects says whose it is.
+        cache: a JSON file of what was read before, with the size and content of the files; nothing
+            but hashed subjects says whose it is.
         workers: threads; by default one per core, at most 8.
 
     Returns:

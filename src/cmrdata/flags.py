@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 FLAGS = {
     # which way the heart lies
     "mirrored": "the heart was a mirror image, and the header did not say so: mirrored back",
-    "handedness_assumed": "neither masks nor header tell whether the file is a mirror image: taken as it is",
+    "handedness_assumed": (
+        "neither masks nor header tell whether the file is a mirror image: taken as it is"
+    ),
     "header_contradicted": "the header places the heart as no heart lies: the masks were followed",
     "rv_missing": "no slice shows where the RV lies from the LV: turned by the header alone",
     "rv_right": "not turned by its masks (cohort.orient), and the RV lies right of the LV",
@@ -19,8 +21,12 @@ FLAGS = {
     "slices_dropped": "neighbouring slices outside the stack or without labels",
     "neighbours_empty": "neighbouring slices or frames without a picture were left out",
     "neighbours_lost": "frames beside ED and ES cannot be read or do not fit: none in time",
-    "mask_reused": "a neighbouring frame carries the annotated frame's mask, having no labels of its own",
-    "ed_unlabelled": "ED has no labels: for the classifier alone, never to teach or draw synthetic images",
+    "mask_reused": (
+        "a neighbouring frame carries the annotated frame's mask, having no labels of its own"
+    ),
+    "ed_unlabelled": (
+        "ED has no labels: for the classifier alone, never to teach or draw synthetic images"
+    ),
     "es_guarded": "the frame of smallest LV volume was implausible and another was taken",
     "frames_clipped": "only sa_ED and sa_ES, whose intensities are clipped; no neighbours in time",
     "frames_from_labels": "the table's frames hold no labels: ED and ES are those that do",
@@ -28,9 +34,16 @@ FLAGS = {
     "es_unplaced": "ES's place in the cine is not known",
     "frames_repeated": "cohort.cine asks for more frames than the cycle has",
     # headers and voxels
-    "affine_mismatch": "headers of labels and image disagree: voxels are trusted, and the picture agrees",
-    "labels_moved": "headers of labels and image disagree: world coordinates are followed, and the picture agrees",
-    "spacing_disputed": "sform and pixdim give different spacings: sform counts where it is possible",
+    "affine_mismatch": (
+        "headers of labels and image disagree: voxels are trusted, and the picture agrees"
+    ),
+    "labels_moved": (
+        "headers of labels and image disagree: world coordinates are followed, and the picture "
+        "agrees"
+    ),
+    "spacing_disputed": (
+        "sform and pixdim give different spacings: sform counts where it is possible"
+    ),
     "nonfinite": "NaN or infinite voxels were set to 0",
     # the table
     "age_whole_years": "age in whole years: no month of birth",

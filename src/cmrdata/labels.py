@@ -23,8 +23,8 @@ MARGIN = 0.2  # by how much that share must exceed the RV's
 def check_labels(labels: np.ndarray, *, mapping: Mapping[int, int]) -> np.ndarray:
     """Source labels of any dtype to canonical uint8; `mapping` is source label -> canonical label.
 
-    Floats count as integers within LABEL_TOLERANCE. Raises ValueError naming non-integers and values that
-    `mapping` lacks.
+    Floats count as integers within LABEL_TOLERANCE. Raises ValueError naming non-integers and
+    values that `mapping` lacks.
     """
     table = np.full(256, UNKNOWN, np.uint8)
     for source, label in mapping.items():

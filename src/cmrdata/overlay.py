@@ -81,18 +81,19 @@ def check_fit(ed: np.ndarray, es: np.ndarray, *, labels: Sequence[np.ndarray]) -
                 (there := _fit(frame, planes, axes)) > max(here + BETTER, FITS)
             ):
                 raise ValueError(
-                    f"labels: they fit the picture better with their {what} reversed at {phase} (blood brighter than "
-                    f"muscle in {there:.0%} of pixel pairs instead of {here:.0%})"
+                    f"labels: they fit the picture better with their {what} reversed at {phase} "
+                    f"(blood brighter than muscle in {there:.0%} of pixel pairs instead of "
+                    f"{here:.0%})"
                 )
         if here < DARK:
             raise ValueError(
-                f"image: blood is darker than muscle in {1 - here:.0%} of pixel pairs at {phase}; it is inverted, or no "
-                "bright-blood cine"
+                f"image: blood is darker than muscle in {1 - here:.0%} of pixel pairs at {phase}; "
+                "it is inverted, or no bright-blood cine"
             )
         if here < UNLIKE:
             raise ValueError(
-                f"{phase} image: it shows no heart where its labels are (blood brighter than muscle in {here:.0%} of "
-                "pixel pairs; 50% is chance)"
+                f"{phase} image: it shows no heart where its labels are (blood brighter than "
+                f"muscle in {here:.0%} of pixel pairs; 50% is chance)"
             )
 
 
@@ -199,8 +200,9 @@ def overlay(
     best = int(fits[1] >= fits[0] if order_only(moves) else fits[1] > fits[0])
     if fits[best] < FITS:
         raise ValueError(
-            f"labels: their header places them apart from the image, and they fit it neither so (blood brighter than "
-            f"muscle in {fits[1]:.0%} of pixel pairs) nor voxel by voxel ({fits[0]:.0%})"
+            "labels: their header places them apart from the image, and they fit it neither so "
+            f"(blood brighter than muscle in {fits[1]:.0%} of pixel pairs) nor voxel by voxel "
+            f"({fits[0]:.0%})"
         )
     move, flag = places[best]
     return move, (flag,)

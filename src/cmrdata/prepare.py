@@ -159,12 +159,14 @@ def opened(cohort: Cohort, root: Path) -> Store | None:
     if len(current) > 1:
         choices = "; ".join(f"{folder.name} from {_from(origins[folder])}" for folder in current)
         raise ValueError(
-            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {choices}. Name one by its root="
+            f"cohort {cohort.name}: {len(current)} stores below {root} fit: {choices}. Name one "
+            "by its root="
         )
     of = origins[current[0]]
     missing = ", ".join(f"cohort.{key}={place or 'null'}" for key, place in places.items())
     print(
-        f"{current[0]}: opened as made{f' on {of.made}' if of else ''}; its source is not there ({missing})",
+        f"{current[0]}: opened as made{f' on {of.made}' if of else ''}; its source is not there "
+        f"({missing})",
         flush=True,
     )
     return Store.open(current[0])
@@ -240,7 +242,8 @@ def _known_again(folder: Path, came_from: Origin, root: Path) -> Store:
             ):
                 origin.write(path.parent, other._replace(renewed_as=folder.name))
                 print(
-                    f"{path.parent}: its source has changed, {folder.name} takes its place; it can be deleted",
+                    f"{path.parent}: its source has changed, {folder.name} takes its place; it "
+                    "can be deleted",
                     flush=True,
                 )
     return store
@@ -326,8 +329,9 @@ def _check_rejected(rejected: pd.DataFrame, cohort: Cohort, everybody: int, fold
         write_atomic(folder / "rejected.csv", rejected.to_csv(index=False))
     hint = _unmasked(rejected) and f". {expected(cohort, rejected)}"
     raise ValueError(
-        f"cohort {cohort.name}: {number_of(len(rejected), 'subjects')} rejected, more than {cohort.max_rejected:.0%} of {everybody}; "
-        f"see {folder / 'rejected.csv'}. Mend the data and delete that folder, or go on without them with a higher "
+        f"cohort {cohort.name}: {number_of(len(rejected), 'subjects')} rejected, more than "
+        f"{cohort.max_rejected:.0%} of {everybody}; see {folder / 'rejected.csv'}. Mend the data "
+        "and delete that folder, or go on without them with a higher "
         f"cohort.max_rejected={hint}\n{reasons(rejected)}"
     )
 
@@ -389,7 +393,10 @@ def _say_what_changed(folder: Path, settings: dict[str, Any]) -> None:
 def nobody(cohort: Cohort, rejected: pd.DataFrame) -> str:
     """What to say of a cohort of which nobody can be used: the reasons counted, and what is
     expected."""
-    return f"cohort {cohort.name}: no usable subject\n{reasons(rejected)}\n{expected(cohort, rejected)}".rstrip()
+    return (
+        f"cohort {cohort.name}: no usable "
+        f"subject\n{reasons(rejected)}\n{expected(cohort, rejected)}"
+    ).rstrip()
 
 
 def expected(cohort: Cohort, rejected: pd.DataFrame) -> str:
@@ -405,8 +412,8 @@ def _unmasked(rejected: pd.DataFrame) -> str:
     if rejected.empty or not lacking.all():
         return ""
     return (
-        "Images are there and masks are not: LV, myocardium and RV must be segmented at ED and ES first, by hand or by a "
-        "network such as that of github.com/baiwenjia/ukbb_cardiac. "
+        "Images are there and masks are not: LV, myocardium and RV must be segmented at ED and ES "
+        "first, by hand or by a network such as that of github.com/baiwenjia/ukbb_cardiac. "
     )
 
 

@@ -125,8 +125,9 @@ class Lines:
             self.last, self.tenth = now, tenth
             left = (now - self.begun) / max(1, self.done - self.first) * (self.total - self.done)
             self.write(
-                f"{self.what}: {_count(self.done, self.unit)} of {_of_unit(self.total, self.unit)}, "
-                f"{spell(now - self.begun)}, about {spell(left)} left"
+                f"{self.what}: {_count(self.done, self.unit)} of "
+                f"{_of_unit(self.total, self.unit)}, {spell(now - self.begun)}, about "
+                f"{spell(left)} left"
             )
 
     def end(self) -> None:

@@ -94,7 +94,8 @@ class Cohort(ABC):
     def withdrawn(self) -> set[str]:
         """Pseudonyms of those on the cohort's list of withdrawn participants."""
         raise ValueError(
-            f"cohort {self.name} has no list of withdrawn participants; choose one with cohort.exclude"
+            f"cohort {self.name} has no list of withdrawn participants; choose one with "
+            "cohort.exclude"
         )
 
     def notes(self) -> list[str]:

@@ -30,8 +30,8 @@ def renamed(identifiers: Sequence[str], folder: Path) -> dict[str, str]:
     names = {identifier: hashed(identifier, salt) for identifier in identifiers}
     if clash := len(names) - len(set(names.values())):
         raise ValueError(
-            f"{clash} participants would share another's name by the salt in {folder / 'salt'}; move that file away and "
-            "the stores made with it: a new salt gives new names"
+            f"{clash} participants would share another's name by the salt in {folder / 'salt'}; "
+            "move that file away and the stores made with it: a new salt gives new names"
         )
     return names
 
@@ -84,6 +84,7 @@ def read_salt(folder: Path) -> str:
         ) from None
     if not salt:
         raise ValueError(
-            f"{path} is empty; restore it, or delete it: participants then get new names and new stores"
+            f"{path} is empty; restore it, or delete it: participants then get new names and new "
+            "stores"
         )
     return salt

@@ -48,9 +48,9 @@ def filled(
         count: of rows.
         batch: of rows that are made together.
         what: the rows are, for the message and the bar.
-        make: gives the rows of a slice, an array per file. It is asked for the same slices of `batch`
-            rows every time, so that a making that was killed loses one batch at most and continues to
-            the same bytes.
+        make: gives the rows of a slice, an array per file. It is asked for the same slices of
+            `batch` rows every time, so that a making that was killed loses one batch at most and
+            continues to the same bytes.
 
     Returns:
         An array (count, *shape) per file. Processes take turns at making them.

@@ -39,8 +39,9 @@ def of_scans(mm: pd.Series, *, pixels: int, fov_mm: float) -> str | None:
     if coarse.empty:
         return f"{scans}, {pictures}: none is enlarged"
     return (
-        f"{scans}, {pictures}: {len(coarse)} of {len(mm)} subjects are enlarged, up to {mm.max() / own:.1f} times; "
-        f"with cohort.pixels={int(MM_TOLERANCE * fov_mm / mm.max())} nobody is"
+        f"{scans}, {pictures}: {len(coarse)} of {len(mm)} subjects are enlarged, up to "
+        f"{mm.max() / own:.1f} times; with cohort.pixels={int(MM_TOLERANCE * fov_mm / mm.max())} "
+        "nobody is"
     )
 
 
@@ -49,12 +50,15 @@ def for_a_base(pixels: int, base: int, *, own: int) -> str | None:
     takes by default."""
     if pixels < base:
         more = f"; by itself it takes cohort.pixels={own}" if pixels < own else ""
-        return f"pictures of {pixels} px are enlarged {base / pixels:.3g} times to the {base} px of the base{more}"
+        return (
+            f"pictures of {pixels} px are enlarged {base / pixels:.3g} times to the {base} px of "
+            f"the base{more}"
+        )
     if pixels > base:
         return (
-            f"the base draws {base} px and the cohort's pictures have {pixels}: synthetic images will be enlarged "
-            f"{pixels / base:.3g} times and lack detail that real ones have, which a classifier can learn from; "
-            f"cohort.pixels={base}, or another base"
+            f"the base draws {base} px and the cohort's pictures have {pixels}: synthetic images "
+            f"will be enlarged {pixels / base:.3g} times and lack detail that real ones have, "
+            f"which a classifier can learn from; cohort.pixels={base}, or another base"
         )
     return None
 
@@ -64,6 +68,6 @@ def for_a_classifier(pixels: int, network: int) -> str | None:
     if pixels >= network:
         return None
     return (
-        f"pictures of {pixels} px are enlarged {network / pixels:.3g} times to model.pixels={network}: "
-        "what they show is decided by cohort.pixels"
+        f"pictures of {pixels} px are enlarged {network / pixels:.3g} times to "
+        f"model.pixels={network}: what they show is decided by cohort.pixels"
     )

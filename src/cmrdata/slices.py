@@ -67,7 +67,8 @@ class Scan:
                 or (self.cycle is not None and frame >= self.cycle)
             ):
                 raise ValueError(
-                    f"{phase} is frame {frame} (counted from 0), but there are {self.cycle or len(self.frames)} frames"
+                    f"{phase} is frame {frame} (counted from 0), but there are "
+                    f"{self.cycle or len(self.frames)} frames"
                 )
             if frame not in self.labels:
                 raise ValueError(f"{phase} has no labels")
@@ -212,7 +213,8 @@ def _taken(scan: Scan, annotated: list[np.ndarray], *, expand: bool, reach: int)
     across = {k: _across(union[centre + k], spacing=scan.spacing) for k in offsets}
     if across[0] > WIDEST_MM:
         raise ValueError(
-            f"labels: they reach over {across[0]:.0f} mm, as no heart does: some lie far from it, or pixels are smaller than the header says"
+            f"labels: they reach over {across[0]:.0f} mm, as no heart does: some lie far from it, "
+            "or pixels are smaller than the header says"
         )
     offsets = [k for k in offsets if across[k] <= WIDEST_MM]
     return _Taken(
@@ -436,7 +438,8 @@ def _faults(
 def _frames(scan: Scan, *, neighbours: bool, cine: int | None) -> _Frames:
     if cine and not scan.cycle:
         raise ValueError(
-            "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown (input=stack needs none)"
+            "no cine: the images are of ED and ES alone, or ES's place in the cine is unknown "
+            "(input=stack needs none)"
         )
     steps = np.array((-1, 0, 1) if neighbours and scan.cycle and not cine else (0,))
     cycle = scan.cycle or 1 + max(scan.ed, scan.es)

@@ -45,7 +45,8 @@ class Store:
         store = cls(Path(folder))
         if not store.complete:
             raise FileNotFoundError(
-                f"{folder}: no finished set here (store.json is missing); make it, or resume its making"
+                f"{folder}: no finished set here (store.json is missing); make it, or resume its "
+                "making"
             )
         if fault := store._fault():
             raise ValueError(f"{folder}: {fault}; delete this folder, the next run makes it anew")
@@ -132,7 +133,8 @@ class Writer:
             if changed := differences(read_settings(folder), plain(self.settings)):
                 names = ", ".join(sorted({line.split()[0].partition(".")[0] for line in changed}))
                 raise ValueError(
-                    f"{folder}: begun with other settings ({names}); choose another folder or delete it"
+                    f"{folder}: begun with other settings ({names}); choose another folder or "
+                    "delete it"
                 )
         else:
             write_atomic(begun, json.dumps(plain(self.settings), indent=1))

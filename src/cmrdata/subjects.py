@@ -83,7 +83,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     diagnosis (a code of DIAGNOSES, or missing for subjects that are neither case nor control);
     optionally conditions (codes of CONDITIONS in that order, joined by ";"; empty when there are
     none or nothing is known); the columns of added axes. `group` joins what is known, e.g.
-    "F/60-70/obese/hf"; with nothing missing there are 36. Raises ValueError naming the column, the value and the remedy.
+    "F/60-70/obese/hf"; with nothing missing there are 36. Raises ValueError naming the column, the
+    value and the remedy.
     """
     _require(
         not (absent := [c for c in SUBJECT_COLUMNS if c not in subjects]),
@@ -97,7 +98,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     repeated = table.subject[table.subject.duplicated()]
     _require(
         repeated.empty,
-        f"{number_of(len(repeated), 'subjects', 'occur')} twice, first {repeated.head(1).tolist()}; keep one visit each",
+        f"{number_of(len(repeated), 'subjects', 'occur')} twice, first "
+        f"{repeated.head(1).tolist()}; keep one visit each",
     )
     for column, allowed in takes.items():
         odd = sorted({str(v) for v in table[column].dropna()} - set(allowed))
@@ -110,7 +112,8 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
     )
     _require(
         not odd,
-        f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, joined by ;",
+        f"column 'conditions' holds {odd[:5]}; it takes {', '.join(CONDITIONS)} in this order, "
+        "joined by ;",
     )
     for column, (low, high) in numbers_in(table).items():
         table[column] = pd.to_numeric(table[column]).astype(float)
@@ -119,8 +122,9 @@ def with_groups(subjects: pd.DataFrame) -> pd.DataFrame:
         ]
         _require(
             bad.empty,
-            f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} {bad[column].iloc[0] if len(bad) else ''} "
-            f"is outside {low}..{high}; set it to missing or correct it",
+            f"subject {bad.subject.iloc[0] if len(bad) else ''}: {column} "
+            f"{bad[column].iloc[0] if len(bad) else ''} is outside {low}..{high}; set it to "
+            "missing or correct it",
         )
     table = with_bands(table)
     table["label"] = table.diagnosis.map(DIAGNOSES).astype("Int64")
@@ -171,17 +175,17 @@ def split(
     Args:
         table: rows with diagnosis and group.
         seed: of the order within a group.
-        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all folds
-            every subject is tested once.
+        fold: 0 to FOLDS - 1: the test split is that part of a cross-validation, so that over all
+            folds every subject is tested once.
         test: share of all who are tested.
         validation: share of the rest who validate.
 
     Returns:
-        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control, they
-        may teach the base and nothing else.
+        "train", "val", "test", or "extra" for rows without a diagnosis: neither case nor control,
+        they may teach the base and nothing else.
 
-    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each group
-    loses its share within one subject and the total is exact.
+    Subjects are lined up group by group in random order and every 1/fraction-th is taken, so each
+    group loses its share within one subject and the total is exact.
     """
     _require(
         fold is None or fold in range(FOLDS),
@@ -249,7 +253,8 @@ def balancing_weights(table: pd.DataFrame, *, max_repeats: float | None = None) 
     number = isinstance(max_repeats, int | float) and not isinstance(max_repeats, bool)
     if max_repeats is not None and not (number and max_repeats >= 1):
         raise ValueError(
-            f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null for no cap"
+            f"max_repeats={max_repeats}: give a number of at least 1 (1: everyone alike), or null "
+            "for no cap"
         )
     groups, full = table.group, whole(table).to_numpy()
     weights: np.ndarray = 1.0 / groups.map(groups[full].value_counts()).to_numpy(float)

@@ -27,12 +27,14 @@ def open_synthetic(folder: str | Path, cohort: Store) -> Store:
     made_from = synthetic.meta["settings"].get("cohort_fingerprint")
     if made_from != cohort.fingerprint:
         raise ValueError(
-            f"{folder}: made from another cohort (fingerprint {made_from}, this run's cohort {cohort.folder.name} has "
-            f"{cohort.fingerprint}); generate a set from this cohort or give the cohort settings it was made with"
+            f"{folder}: made from another cohort (fingerprint {made_from}, this run's cohort "
+            f"{cohort.folder.name} has {cohort.fingerprint}); generate a set from this cohort or "
+            "give the cohort settings it was made with"
         )
     if absent := [column for column in PROVENANCE if column not in synthetic.index]:
         raise ValueError(
-            f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make it anew"
+            f"{folder}: index lacks the columns {absent}; it was not written by generate.py, make "
+            "it anew"
         )
     vars(synthetic)["index"] = named_by_rows(
         synthetic.index, cohort, names=synthetic.meta.get("names"), what=str(folder)
@@ -62,12 +64,14 @@ def named_by_rows(
     at = rows[column].to_numpy()
     if len(at) and not ((at >= 0) & (at < len(cohort.index))).all():
         raise ValueError(
-            f"{what}: it names rows that the cohort's store does not have ({len(cohort.index)} rows); make it anew"
+            f"{what}: it names rows that the cohort's store does not have ({len(cohort.index)} "
+            "rows); make it anew"
         )
     own = cohort.index.subject.to_numpy()[at]
     if names == cohort.meta.get("names") and (odd := own != rows.subject.to_numpy()).any():
         raise ValueError(
-            f"{what}: {int(odd.sum())} rows name another subject than the cohort's store has there; make it anew"
+            f"{what}: {int(odd.sum())} rows name another subject than the cohort's store has "
+            "there; make it anew"
         )
     return rows.assign(subject=own)
 
@@ -82,9 +86,11 @@ def check_sources(rows: pd.DataFrame, subjects: pd.DataFrame) -> None:
     at = ", ".join(map(str, rows.index[worst][:5])) + (" ..." if worst.sum() > 5 else "")
     if not known.all():
         raise ValueError(
-            f"{worst.sum()} of {len(rows)} rows name subjects that this cohort does not have, first at {at}. Rebuild the plan."
+            f"{worst.sum()} of {len(rows)} rows name subjects that this cohort does not have, "
+            f"first at {at}. Rebuild the plan."
         )
     raise ValueError(
-        f"masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of {len(rows)} rows, of "
-        f"{number_of(rows.subject[worst].nunique(), 'subjects')}, first at {at}); synthetic data must derive from train. Rebuild the plan."
+        f"masks come from the {splits[worst].iloc[0]} split ({worst.sum()} of {len(rows)} rows, "
+        f"of {number_of(rows.subject[worst].nunique(), 'subjects')}, first at {at}); synthetic "
+        "data must derive from train. Rebuild the plan."
     )

@@ -143,8 +143,8 @@ def open_volume(
     x, y, z = (n for k, n in enumerate(shape) if k != axis)
     if z > SLICES or z >= min(x, y):
         raise ValueError(
-            f"which axis is what? shape {_times(shape)}, expected columns x rows x slices (at most {SLICES})"
-            f"{' x frames' if len(shape) == 4 else ''}"
+            f"which axis is what? shape {_times(shape)}, expected columns x rows x slices (at "
+            f"most {SLICES}){' x frames' if len(shape) == 4 else ''}"
         )
     frame = x * y * z * dtype.itemsize
     _check_length(path, packed=packed, promised=offset + count * frame, frame=frame)
@@ -303,7 +303,8 @@ def _spacing(
             else f" (the header counts in {'metres' if unit > 1 else 'micrometres'})"
         )
         raise ValueError(
-            f"in-plane spacing {dy:g} x {dx:g} mm{counted} {wrong}; give a default spacing if it is known"
+            f"in-plane spacing {dy:g} x {dx:g} mm{counted} {wrong}; give a default spacing if it "
+            "is known"
         )
     return default, False
 

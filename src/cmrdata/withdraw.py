@@ -177,7 +177,10 @@ def _purge_plan(path: Path, gone: set[str]) -> list[Trace]:
         return []
     count, drawn = plan.subject[hit].nunique(), (path.parent / "parts").exists()
     if drawn:
-        todo = f"{int(hit.sum())} of {number_of(len(plan), 'images')} come from their masks; draw a new set, from a generator trained again"
+        todo = (
+            f"{int(hit.sum())} of {number_of(len(plan), 'images')} come from their masks; draw a "
+            "new set, from a generator trained again"
+        )
         return [Trace("set", str(path.parent), count, todo)]
     kept = plan[~hit]
     write_atomic(path, kept.assign(row=range(len(kept))).to_csv(index=False))

@@ -14,7 +14,9 @@ from cmrdata import scale
 from cmrdata.counting import number_of
 from cmrdata.disk import write_atomic
 from cmrdata.prepare import prepare
+from cmrdata.protocol import Cohort
 from cmrdata.store import Store
+from cmrgen.base.frozen import Base
 from cmrgen.base.load import check_base
 from cmrgen.base.small import save_base
 from cmrgen.plan.checking import make_plan
@@ -23,7 +25,13 @@ from cmrgen.plan.rows import summary
 from cmrgen.publish.diffusers_folder import export
 from cmrgen.publish.images import publish_set
 from cmrgen.render.drawing import render_sweep
-from cmrgen.render.generator import check_cohort, facts_of, load_generator, save_generator
+from cmrgen.render.generator import (
+    Generator,
+    check_cohort,
+    facts_of,
+    load_generator,
+    save_generator,
+)
 from cmrgen.render.shards import finished_all, merge, render_shards
 from cmrgen.training import small_base
 from cmrgen.training.controlnet import start_from
@@ -53,18 +61,9 @@ def train_base(run: Experiment) -> dict[str, Any]:
         run.uses("cohort", fingerprint=store.fingerprint, at=store.folder)
         tell_draws(run, store.index[store.index.split.isin(list(data.splits))])
         first = run.build(cfg.model.autoencoder, augment=data.copies > 1)
-        images = small_base.StoreImages(
-            store,
-            splits=list(data.splits),
-            steps=first.hparams.steps,
-            batch_size=data.autoencoder_batch_size,
-            seed=cfg.seed,
-            max_repeats=data.max_repeats,
-            workers=data.workers,
-        )
-        begun, stage = run.fit(
-            first, images, limits, folder=folder / "autoencoder", most=first.hparams.steps
-        )
+        steps = first.hparams.steps
+        images = images_to_encode(cfg, store, steps=steps)
+        begun, stage = run.fit(first, images, limits, folder=folder / "autoencoder", most=steps)
         torch.manual_seed(cfg.seed)
         sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
         second = run.build(cfg.model.unet, latent=cohort.pixels // 4)
@@ -77,21 +76,12 @@ def train_base(run: Experiment) -> dict[str, Any]:
             channels=cfg.channels,
         )
         second.setup_base(frozen)
-        latents = Latents(
-            cohort=cohort,
-            root=cfg.data_root,
-            base=frozen,
-            batch_size=data.batch_size,
-            splits=data.splits,
-            fields=data.fields,
-            copies=data.copies,
-            max_repeats=data.max_repeats,
-            seed=cfg.seed,
-            workers=data.workers,
-            val_images=data.val_images,
-        )
         ended, second_stage = run.fit(
-            second, latents, limits, folder=folder / "unet", most=second.hparams.steps
+            second,
+            latents_to_learn(cfg, cohort, frozen),
+            limits,
+            folder=folder / "unet",
+            most=second.hparams.steps,
         )
     if not run.leads:
         return {}
@@ -112,6 +102,38 @@ def train_base(run: Experiment) -> dict[str, Any]:
         folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts
     )
     return facts
+
+
+def images_to_encode(cfg: DictConfig, store: Store, *, steps: int) -> small_base.StoreImages:
+    """What the autoencoder of a base learns from."""
+    data = cfg.data
+    return small_base.StoreImages(
+        store,
+        splits=list(data.splits),
+        steps=steps,
+        batch_size=data.autoencoder_batch_size,
+        seed=cfg.seed,
+        max_repeats=data.max_repeats,
+        workers=data.workers,
+    )
+
+
+def latents_to_learn(cfg: DictConfig, cohort: Cohort, base: Base) -> Latents:
+    """What the U-Net of a base learns from: the images as its autoencoder sees them."""
+    data = cfg.data
+    return Latents(
+        cohort=cohort,
+        root=cfg.data_root,
+        base=base,
+        batch_size=data.batch_size,
+        splits=data.splits,
+        fields=data.fields,
+        copies=data.copies,
+        max_repeats=data.max_repeats,
+        seed=cfg.seed,
+        workers=data.workers,
+        val_images=data.val_images,
+    )
 
 
 def train_controlnet(run: Experiment) -> dict[str, Any]:
@@ -231,10 +253,7 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         generator.compile()
         print(COMPILES, flush=True)
     if launched.first:
-        runs.uses(folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
-        mark, kind = generator.facts["fingerprint"], kind_at(cfg.generator)
-        seed = seed_at(cfg.generator)
-        runs.uses(folder, "generator", fingerprint=mark, at=cfg.generator, kind=kind, seed=seed)
+        record_inputs(run, cohort, generator)
     recipe = run.build(cfg.plan, _partial_=True)
     plan = make_plan(recipe, cohort, fields=generator.facts["fields"])
     counts = summary(plan.rows, cohort.index)
@@ -273,13 +292,21 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         render_sweep(cohort, generator, folder / "sweep", **how)
     except BaseException:
         print(
-            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: the same "
-            "command draws only them"
+            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: "
+            "the same command draws only them"
         )
         raise
     runs.finish(folder, **facts)
     run.board("groups", counts[["group", "images"]])
     print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
+
+
+def record_inputs(run: Experiment, cohort: Store, generator: Generator) -> None:
+    """Record the cohort and the generator that a set is drawn from."""
+    at = run.cfg.generator
+    runs.uses(run.folder, "cohort", fingerprint=cohort.fingerprint, at=cohort.folder)
+    mark, kind, seed = generator.facts["fingerprint"], kind_at(at), seed_at(at)
+    runs.uses(run.folder, "generator", fingerprint=mark, at=at, kind=kind, seed=seed)
 
 
 def check_generator(cfg: DictConfig) -> None:

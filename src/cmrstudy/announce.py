@@ -53,7 +53,10 @@ def _what(cfg: Mapping[str, Any]) -> Iterator[str]:
         )
     if task == "generate":
         yield f"generator {cfg['generator']}"
-        yield f"{cfg['sampler']['name']} in {number_of(cfg['sampler']['steps'], 'steps')}, guidance {cfg['sampler']['guidance']:g}"
+        yield (
+            f"{cfg['sampler']['name']} in {number_of(cfg['sampler']['steps'], 'steps')}, guidance "
+            f"{cfg['sampler']['guidance']:g}"
+        )
     if task == "inspect":
         yield "tables and every scan" if cfg["volumes"] else "tables and file names"
     if task == "export":
@@ -87,9 +90,13 @@ def _length(cfg: Mapping[str, Any]) -> Iterator[str]:
             steps = (
                 f": {number_of(epochs * math.ceil(images / together), 'steps')}" if images else ""
             )
-            yield f"{passes} of {f'{images:,}' if images else 'all'} images, {together} a step{steps}"
+            yield (
+                f"{passes} of {f'{images:,}' if images else 'all'} images, {together} a step{steps}"
+            )
         yield f"at most {trainer['max_time']}" if trainer.get("max_time") else ""
-        yield f"{trainer.get('precision')} on {trainer.get('devices')} x {trainer.get('accelerator')}"
+        yield (
+            f"{trainer.get('precision')} on {trainer.get('devices')} x {trainer.get('accelerator')}"
+        )
 
 
 def _room(folder: Path) -> str:

@@ -30,7 +30,8 @@ class Ended(BaseException):
 
 
 class Attempt:
-    """Within it signals end the attempt, as `plain_errors.AttemptEnded`, instead of killing the process.
+    """Within it signals end the attempt, as `plain_errors.AttemptEnded`, instead of killing the
+    process.
 
     Before and after training they do so at once. While training is `patient`, a signal is only
     noted as `received`: whoever trains writes a checkpoint and calls `obey`. A second Ctrl-C ends
@@ -160,7 +161,8 @@ def seconds(max_time: str | Mapping[str, float] | timedelta | None) -> float | N
         days, hours, minutes, rest = map(int, parts.groups())  # type: ignore[union-attr]
     except (TypeError, AttributeError):
         raise ValueError(
-            f"trainer.max_time={max_time}: give days, hours, minutes and seconds as 00:03:30:00, or as {{hours: 3.5}}"
+            f"trainer.max_time={max_time}: give days, hours, minutes and seconds as 00:03:30:00, "
+            f"or as {{hours: 3.5}}"
         ) from None
     return timedelta(days=days, hours=hours, minutes=minutes, seconds=rest).total_seconds()
 

@@ -38,7 +38,7 @@ def _frame(what: str, native_mm: Any = None, *, _root_: Any, _parent_: Any) -> A
         if record.get(what) is not None:
             return record[what]
     if _select(_root_, "task") == "base":  # it is trained from nothing, at what its preset says
-        frame = {"pixels": _select(_root_, "preset.base_pixels")}
+        frame = {"pixels": _select(_root_, "preset.base_pixels"), "fov_mm": FOV_MM}
     else:
         frame = _select(_root_, "base.frame") or {}
     pixels = frame.get("pixels") or PIXELS
@@ -61,9 +61,11 @@ def _drawn(what: str, usual: Any, *, _root_: Any) -> Any:
     return usual if value is None else value
 
 
-def base_pixels(weights: Any) -> int:
-    """The side of a small base's own images; PIXELS where there is none yet."""
-    return int(_json(shipped(plain(str(weights))) / "base.json").get("pixels", PIXELS))
+def base_pixels(weights: Any, *, _root_: Any = None) -> int:
+    """The side of a small base's own images; where there is none yet, of those that the preset
+    would train it on."""
+    own = _json(shipped(plain(str(weights))) / "base.json").get("pixels")
+    return int(own or _select(_root_, "preset.base_pixels") or PIXELS)
 
 
 def recorded(place: str | Path) -> dict[str, Any]:

@@ -55,7 +55,8 @@ class Latest(Checkpoint):
         for name, value in (("minutes", minutes), ("steps", steps)):
             if value is not None and (not isinstance(value, int | float) or value <= 0):
                 raise ValueError(
-                    f"checkpoint.{name}={value}: give a number above 0, or null for no such checkpoints"
+                    f"checkpoint.{name}={value}: give a number above 0, or null for no such "
+                    "checkpoints"
                 )
         self.path, self.attempt, self.seed = path, attempt, seed
         self.minutes, self.steps = minutes, steps
@@ -301,8 +302,8 @@ def read_checkpoint(path: Path, *, source: str) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{source}: it holds more than tensors and plain values, and reading those could run any code; "
-            "give a .safetensors file, or a checkpoint of this program"
+            f"{source}: it holds more than tensors and plain values, and reading those could run "
+            "any code; give a .safetensors file, or a checkpoint of this program"
         ) from None
     except Exception as error:  # torch and safetensors have many
         raise ValueError(
@@ -319,7 +320,8 @@ def resumable(path: Path, module: nn.Module, *, source: str) -> dict[str, Any]:
     checkpoint = read_checkpoint(path, source=source)
     if not {"loops", "optimizer_states", "lr_schedulers", "callbacks"} <= checkpoint.keys():
         raise ValueError(
-            f"{source}: it holds weights, but no state of a training to continue; weights={path} starts from them"
+            f"{source}: it holds weights, but no state of a training to continue; weights={path} "
+            "starts from them"
         )
     check_fits(module, checkpoint["state_dict"], source=source)
     return checkpoint

@@ -100,7 +100,10 @@ def several(*names: str) -> Takes:
 
 def whole_numbers(*, count: int | None = None, low: int = 1) -> Takes:
     """A list of whole numbers."""
-    words = f"{count or 'some'} whole numbers of at least {low} as a list, such as [{', '.join(['16', '32', '48'][:count])}]"
+    words = (
+        f"{count or 'some'} whole numbers of at least {low} as a list, such as "
+        f"[{', '.join(['16', '32', '48'][:count])}]"
+    )
     return Takes(
         lambda v: (
             isinstance(v, list)
@@ -359,8 +362,8 @@ OURS = ("cmrdata.", "cmrstudy.", "cmrgen.", "cmrcls.", "lightning.")
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming it,
-    the value and what it takes.
+    """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming
+    it, the value and what it takes.
 
     Settings of parts that the experiment calls `unused` are not looked at, nor those of a
     `_target_` from outside; of an interpolated one the message names the setting that it stands
@@ -390,8 +393,8 @@ def check(cfg: DictConfig) -> None:
 
 
 def learn_axes(cfg: DictConfig) -> None:
-    """Import the cohort's file, and those of a pool, where they are somebody else's: such a file may
-    add axes of comparison (cmrdata.axes.add).
+    """Import the cohort's file, and those of a pool, where they are somebody else's: such a file
+    may add axes of comparison (cmrdata.axes.add).
 
     One that can't be imported is told by whoever makes the cohort.
     """

@@ -120,7 +120,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
         sys.exit(as_typed(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more."))
     if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
         sys.exit(
-            "error: --cfg and --info show the config of one run; leave -m out, and give each setting one value"
+            "error: --cfg and --info show the config of one run; leave -m out, and give each "
+            "setting one value"
         )
     for text in given:
         key, _, option = text.partition("=")
@@ -131,7 +132,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
         ):
             sys.exit(
                 as_typed(
-                    f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e '.[{EXTRAS[option][1]}]'"
+                    f"error: {text} needs the extra {EXTRAS[option][1]}: pip install -e "
+                    f"'.[{EXTRAS[option][1]}]'"
                 )
             )
         if option == "null" and (conf / key).is_dir() and "/" not in key:
@@ -139,7 +141,8 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
                 path.stem for path in (conf / key).glob("*.yaml") if not path.stem.startswith("_")
             )
             sys.exit(
-                f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give {key}=[]"
+                f"error: {text}: {key} takes {', '.join(options)}; for none leave it out, or give "
+                f"{key}=[]"
             )
         if command in FROM and key.lstrip("+") == "base":
             sys.exit(
@@ -201,9 +204,10 @@ def help_text(command: str, *, conf: Path, about: str) -> str:
     parts += [
         f"Choices (a file each in conf/<group>/, or in the folder of --config-dir):\n{groups}",
         f"Settings people change (all others: --cfg job):\n{settings}",
-        "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the config and does nothing,\n"
-        "  --info defaults shows where it comes from, --shell-completion installs completion.\n"
-        "Docs: README.md, docs/howto.md, docs/options.md. Paths with odd characters are taken as they are: docs/paths.md.",
+        "  key=value sets, +key=value adds, -m key=a,b sweeps, --cfg job --resolve shows the "
+        "config and does nothing,\n  --info defaults shows where it comes from, "
+        "--shell-completion installs completion.\nDocs: README.md, docs/howto.md, "
+        "docs/options.md. Paths with odd characters are taken as they are: docs/paths.md.",
     ]
     return "\n\n".join(parts)
 
@@ -241,7 +245,8 @@ def _groups(command: str, conf: Path, own: Sequence[Path]) -> Iterator[tuple[str
 
 
 def _lines(settings: Sequence[str], conf: Path) -> Iterator[str]:
-    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file has."""
+    """ "  seed=0           ..." for each of SETTINGS, with the value and the comment that its file
+    has."""
     for name in settings:
         place, _, key = name.partition(":")
         found = re.search(

@@ -73,7 +73,8 @@ class EpochLines(ProgressBar):
         self.write(
             ", ".join(
                 [
-                    f"{self._epoch(trainer)}: {number_of(steps, 'steps')} in {spell(self.clock() - self.begun)}",
+                    f"{self._epoch(trainer)}: {number_of(steps, 'steps')} in "
+                    f"{spell(self.clock() - self.begun)}",
                     *told,
                 ]
             )

@@ -33,8 +33,9 @@ def check_something(finished: Collection[Path], cfg: DictConfig, *, typed: Colle
     """
     if not finished and not has_set(cfg):
         raise FileNotFoundError(
-            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no synthetic set in "
-            f"{cfg.synthetic_set}. Run `python train.py -m experiment=classifier ...` or `python generate.py` first"
+            f"nothing to evaluate: no finished classifier below {cfg.classifiers} and no "
+            f"synthetic set in {cfg.synthetic_set}. Run `python train.py -m experiment=classifier "
+            "...` or `python generate.py` first"
         )
     if "classifiers" in typed and not Path(cfg.classifiers).is_dir():
         raise FileNotFoundError(f"classifiers={cfg.classifiers}: there is no such folder")

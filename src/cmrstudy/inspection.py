@@ -78,7 +78,8 @@ def changes(cohort: Cohort, root: Path) -> list[str]:
             continue
         if many := len(look(files, known)[1]):
             sentences.append(
-                f"{path.parent} was made of other files ({number_of(many, 'subjects', 'differ')}); refresh=true with the next command "
+                f"{path.parent} was made of other files "
+                f"({number_of(many, 'subjects', 'differ')}); refresh=true with the next command "
                 "makes it anew"
             )
     return sentences
@@ -271,7 +272,8 @@ def _appended(notes: Path) -> TextIO:
         file = notes.open("a")
     except OSError as error:
         print(
-            f"{notes.parent} can't be written ({error.strerror}): the next inspection reads everybody again",
+            f"{notes.parent} can't be written ({error.strerror}): the next inspection reads "
+            "everybody again",
             flush=True,
         )
         return open(os.devnull, "w")

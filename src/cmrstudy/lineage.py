@@ -119,8 +119,8 @@ def _tell(
 
 
 def publish(name: str, kind: str, files: Sequence[Path]) -> None:
-    """Give the W&B run of this process, where there is one, files as an artifact, of which W&B keeps
-    every version that differs."""
+    """Give the W&B run of this process, where there is one, files as an artifact, of which W&B
+    keeps every version that differs."""
     if (run := _current()) is None:
         return
     import wandb

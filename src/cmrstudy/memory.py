@@ -61,8 +61,8 @@ def of_training(
     ways = []
     if batch_size > 1 and batch_size % 2 == 0:
         ways.append(
-            f"{setting}={batch_size // 2} trainer.accumulate_grad_batches={2 * accumulated} takes about half, for as many "
-            "images a step"
+            f"{setting}={batch_size // 2} trainer.accumulate_grad_batches={2 * accumulated} takes "
+            "about half, for as many images a step"
         )
     elif batch_size > 1:
         ways.append(f"{setting}={batch_size // 2} takes about half")
@@ -73,6 +73,7 @@ def of_training(
     ways.append("another program may hold a part of the memory (nvidia-smi shows it)")
     return (
         f"{stage}: out of memory in a training step, with {setting}={batch_size}, "
-        f"trainer.accumulate_grad_batches={accumulated} and trainer.precision={precision}. {'; '.join(ways)}. "
-        "What changes the numbers makes another run: give it another name=, or overwrite=true"
+        f"trainer.accumulate_grad_batches={accumulated} and trainer.precision={precision}. "
+        f"{'; '.join(ways)}. What changes the numbers makes another run: give it another name=, "
+        "or overwrite=true"
     )

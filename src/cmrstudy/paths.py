@@ -104,7 +104,8 @@ def start() -> None:
         os.chdir(folder)
     except OSError as error:
         sys.exit(
-            f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be written"
+            f"error: CMR_HOME={folder} can't be used: {error.strerror}; give a folder that may be "
+            "written"
         )
     sys.argv[1:] = _with_own_conf(sys.argv[1:], folder)
 
@@ -163,9 +164,9 @@ def _override(text: str, *, several: bool, began: Path) -> str:
     if value_of(text) is UNREADABLE:
         quoted = f"{key}={_quoted(value)}"
         sys.exit(
-            f"error: Hydra can't read {text!r}, because a character in it means something in its grammar. Type\n"
-            f"  {_for_the_shell(quoted)}\n"
-            "(the outer quotes are the shell's, the inner ones Hydra's)"
+            f"error: Hydra can't read {text!r}, because a character in it means something in its "
+            f"grammar. Type\n  {_for_the_shell(quoted)}\n(the outer quotes are the shell's, the "
+            "inner ones Hydra's)"
         )
     return text
 

@@ -1,5 +1,5 @@
-"""Which errors are a user's business and become one paragraph with a remedy; any other is a fault of
-ours, and keeps its traceback. Imports nothing heavy."""
+"""Which errors are a user's business and become one paragraph with a remedy; any other is a fault
+of ours, and keeps its traceback. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword arg
 # -> their extra
 MODULES = {"tensorboard": "loggers", "mlflow": "loggers", "optuna": "cluster", "gradio": "app"}
 TIME_OVER = (
-    "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s seconds); give it more, "
-    "or hydra.launcher.max_num_timeout=<n> to have it queued again, and continued, up to n times"
+    "its time on SLURM was over (hydra.launcher.timeout_min, less hydra.launcher.signal_delay_s "
+    "seconds); give it more, or hydra.launcher.max_num_timeout=<n> to have it queued again, and "
+    "continued, up to n times"
 )
 
 
@@ -93,9 +94,18 @@ def _foreign(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError):
         for module, extra in MODULES.items():
             if module in text.lower():
-                return f"{' '.join(text.split())} It comes with the extra {extra}: pip install -e '.[{extra}]'"
+                return (
+                    f"{' '.join(text.split())} It comes with the extra {extra}: pip install -e "
+                    f"'.[{extra}]'"
+                )
     if package == "wandb":
-        return f"W&B: {' '.join(text.split())} Run `wandb login`, set WANDB_API_KEY, or keep the run here with WANDB_MODE=offline"
+        return (
+            f"W&B: {' '.join(text.split())} Run `wandb login`, set WANDB_API_KEY, or keep the run "
+            "here with WANDB_MODE=offline"
+        )
     if "EADDRINUSE" in text or "address already in use" in text.lower():
-        return "the port by which processes would find each other is in use; set another MASTER_PORT, or none"
+        return (
+            "the port by which processes would find each other is in use; set another "
+            "MASTER_PORT, or none"
+        )
     return None

@@ -61,7 +61,8 @@ def agreed(fabric: Any, claimed: Callable[[], Path | None]) -> Path | None:
     """What `claimed` gives or raises in the first of a Fabric's processes, in all of them, so that
     none is left waiting.
 
-    An error that is none of plain_errors.PLAIN the first raises as it is, the others as RuntimeError.
+    An error that is none of plain_errors.PLAIN the first raises as it is, the others as
+    RuntimeError.
     """
     outcome: Path | Exception | None = None
     own: Exception | None = None

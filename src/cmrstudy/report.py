@@ -205,7 +205,8 @@ def data_uri(path: Path) -> str:
         )
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: this figure of the report is not there; draw it with cmrstudy.figures.save first"
+            f"{path}: this figure of the report is not there; draw it with cmrstudy.figures.save "
+            "first"
         )
     return f"data:{PICTURES[path.suffix]};base64,{base64.b64encode(path.read_bytes()).decode()}"
 

@@ -190,11 +190,13 @@ def begin(
     state, verb = ("finished", "reuse") if done else ("unfinished", "continue")
     if resume is False or (done and resume != True):  # noqa: E712 ("auto" is true, too)
         raise FileExistsError(
-            f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace it, or another name="
+            f"{folder} holds a {state} run; resume=true to {verb} it, overwrite=true to replace "
+            "it, or another name="
         )
     if lines := differing(record["settings"], asked.settings):
         raise ValueError(
-            f"{folder} holds a {state} run with other settings: {few(lines)}. Give it another name= or overwrite=true"
+            f"{folder} holds a {state} run with other settings: {few(lines)}. Give it another "
+            "name= or overwrite=true"
         )
     _check_inputs(record, asked, state, stale=stale)
     if done:
@@ -255,7 +257,8 @@ def _refuse_foreign(folder: Path) -> None:
     ]:
         shown = ", ".join(seen[:3]) + (f" and {len(seen) - 3} more" if len(seen) > 3 else "")
         raise FileExistsError(
-            f"{folder} holds files that are no run's ({shown}); nothing there is touched. Give another run_dir= or name="
+            f"{folder} holds files that are no run's ({shown}); nothing there is touched. Give "
+            "another run_dir= or name="
         )
 
 
@@ -289,8 +292,8 @@ def _check_inputs(record: dict[str, Any], asked: Request, state: str, *, stale: 
     other, unknown = changed(record["inputs"], asked.places)
     if other and stale != "keep":
         raise ValueError(
-            f"{asked.folder} holds a {state} run made from other inputs than there are now: {few(other)}. "
-            "overwrite=true makes it anew from these, stale=keep uses it as it is"
+            f"{asked.folder} holds a {state} run made from other inputs than there are now: "
+            f"{few(other)}. overwrite=true makes it anew from these, stale=keep uses it as it is"
         )
     if other:
         print(f"{asked.folder}: kept although inputs have changed: {few(other)}", flush=True)
@@ -312,7 +315,8 @@ def claim(asked: Request) -> Path | None:
         )
         if not same:
             raise FileExistsError(
-                f"{asked.folder}: job {other} of this sweep works there; give each job its own name="
+                f"{asked.folder}: job {other} of this sweep works there; give each job its own "
+                "name="
             )
         print(f"{asked.folder}: the same run as job {other} of this sweep, reused")
         return None
@@ -385,8 +389,8 @@ def uses(folder: Path, key: str, *, fingerprint: str, at: str | Path | None, **k
     earlier = record["inputs"].get(key)
     if earlier and earlier["fingerprint"] != fingerprint and record.get("stale") != "keep":
         raise ValueError(
-            f"{folder}: {key} has changed since this run began ({earlier['fingerprint']} -> {fingerprint}); "
-            "overwrite=true begins anew with it, stale=keep goes on"
+            f"{folder}: {key} has changed since this run began ({earlier['fingerprint']} -> "
+            f"{fingerprint}); overwrite=true begins anew with it, stale=keep goes on"
         )
     record["inputs"][key] = {
         "fingerprint": fingerprint,
@@ -412,8 +416,8 @@ def held(folder: Path) -> Iterator[None]:
         taken(lock, folder)
     except Timeout:
         raise FileExistsError(
-            f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: squeue, scancel) and "
-            "give the same command again, or another name="
+            f"{folder}: another process is at work on this run; wait for it, or end it (on SLURM: "
+            "squeue, scancel) and give the same command again, or another name="
         ) from None
     except OSError:
         pass  # nothing can be written: the run's own first write tells

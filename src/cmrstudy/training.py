@@ -43,10 +43,17 @@ OWN = {  # keys of Lightning's Trainer that the run decides
     "default_root_dir": "it is run_dir",
 }
 REFUSED = {  # callbacks by name, and why
-    "Timer": "it ends a training as if it were finished; trainer.max_time=00:03:00:00 ends the attempt",
-    "StochasticWeightAveraging": "its weights are put in place after the last checkpoint, so nothing would use them",
+    "Timer": (
+        "it ends a training as if it were finished; trainer.max_time=00:03:00:00 ends the attempt"
+    ),
+    "StochasticWeightAveraging": (
+        "its weights are put in place after the last checkpoint, so nothing would use them"
+    ),
     "BatchSizeFinder": "it changes the settings of a run while it runs; give data.batch_size",
-    "LearningRateFinder": "it changes the settings of a run while it runs; give model.lr, or search with hydra/sweeper=tune",
+    "LearningRateFinder": (
+        "it changes the settings of a run while it runs; give model.lr, or search with "
+        "hydra/sweeper=tune"
+    ),
 }
 
 
@@ -99,7 +106,8 @@ def fit(
         ValueError: for settings that Lightning refuses or that a run can't have, and where nothing
             is trained.
         cmrstudy.memory.OutOfMemory: with what takes less; a module may name more of it as
-        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into plain_errors.AttemptEnded.
+        `module.lighter`. cmrstudy.attempts.Ended: which the attempt turns into
+        plain_errors.AttemptEnded.
     """
     attempt.standing = "before the first step"
     asked = getattr(data, "batch_size", 1)
@@ -154,8 +162,8 @@ def fit(
         fitter.fit(module, datamodule=data, ckpt_path=start and start.path, weights_only=True)
     if not fitter.global_step:
         raise ValueError(
-            f"{folder}: nothing was trained, since an epoch holds no whole batch; give a smaller data.batch_size, "
-            "more images, or a larger trainer.limit_train_batches"
+            f"{folder}: nothing was trained, since an epoch holds no whole batch; give a smaller "
+            "data.batch_size, more images, or a larger trainer.limit_train_batches"
         )
     return fitter, outcome(fitter, latest, folder) | {
         f"best_{keeper.monitor}": score(keeper) for keeper in best
@@ -193,7 +201,8 @@ def beginning(
     """
     if ckpt_path and weights:
         raise ValueError(
-            "ckpt_path and weights: give the one to continue a training, or the other to start a new one"
+            "ckpt_path and weights: give the one to continue a training, or the other to start a "
+            "new one"
         )
     if latest.path.exists() and not dry:
         path = latest.path
@@ -216,8 +225,9 @@ def check_unfinished(fitter: L.Trainer, start: Start) -> None:
     """Raise ValueError if the checkpoint of another run is already where this one shall end."""
     if 0 <= (fitter.max_epochs or -1) <= start.place.epoch or 0 <= fitter.max_steps <= start.step:
         raise ValueError(
-            f"ckpt_path={start.path}: it stands after {start.place.epoch} epochs, {start.step} steps, which leaves nothing "
-            f"to train; give more than trainer.max_epochs={fitter.max_epochs}, trainer.max_steps={fitter.max_steps}"
+            f"ckpt_path={start.path}: it stands after {start.place.epoch} epochs, {start.step} "
+            "steps, which leaves nothing to train; give more than "
+            f"trainer.max_epochs={fitter.max_epochs}, trainer.max_steps={fitter.max_steps}"
         )
 
 
@@ -261,7 +271,8 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
             raise ValueError(f"trainer.{name}: a run has its own; {instead}")
     if options.get("enable_checkpointing") is False or options.get("barebones"):
         raise ValueError(
-            "trainer.enable_checkpointing=false, trainer.barebones=true: a run can't do without checkpoints"
+            "trainer.enable_checkpointing=false, trainer.barebones=true: a run can't do without "
+            "checkpoints"
         )
     for name in ("max_epochs", "max_steps", "limit_train_batches"):
         if options.get(name) == 0:
@@ -271,12 +282,14 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
         least, most = options.get(f"min_{unit}") or 0, options.get(f"max_{unit}") or -1
         if most > 0 and least > most:
             raise ValueError(
-                f"trainer.min_{unit}={least}: more than trainer.max_{unit}={most}; give at most that"
+                f"trainer.min_{unit}={least}: more than trainer.max_{unit}={most}; give at most "
+                "that"
             )
     if not _all(options.get("limit_predict_batches")) and not dry:
         raise ValueError(
-            f"trainer.limit_predict_batches={options['limit_predict_batches']}: predictions of some subjects would pass "
-            "for those of all; trainer.fast_dev_run=true predicts a batch of each split and keeps nothing"
+            f"trainer.limit_predict_batches={options['limit_predict_batches']}: predictions of "
+            "some subjects would pass for those of all; trainer.fast_dev_run=true predicts a "
+            "batch of each split and keeps nothing"
         )
     if str(options.get("precision")) not in PRECISIONS:
         raise ValueError(
@@ -289,7 +302,8 @@ def checked(trainer: Mapping[str, Any]) -> tuple[dict[str, Any], list[Callback]]
         )
     if not _all(options.get("limit_test_batches")):
         print(
-            "trainer.limit_test_batches changes nothing: test subjects are predicted, and a run predicts all of them"
+            "trainer.limit_test_batches changes nothing: test subjects are predicted, and a run "
+            "predicts all of them"
         )
     plugins = options.get("plugins") or []
     options["plugins"] = [
@@ -340,7 +354,8 @@ def check_watched(
             )
         if metric.startswith("val") and options.get("limit_val_batches") == 0:
             raise ValueError(
-                f"callbacks: {kind} watches {metric}, but trainer.limit_val_batches=0 leaves no validation"
+                f"callbacks: {kind} watches {metric}, but trainer.limit_val_batches=0 leaves no "
+                "validation"
             )
 
 
@@ -351,7 +366,8 @@ def profiled(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(profiler, str):
         if profiler not in PROFILERS:
             raise ValueError(
-                f"trainer.profiler={profiler}: give one of {', '.join(PROFILERS)}, or a class by _target_"
+                f"trainer.profiler={profiler}: give one of {', '.join(PROFILERS)}, or a class by "
+                "_target_"
             )
         profiler = PROFILERS[profiler]()
     if isinstance(profiler, Profiler):
@@ -384,8 +400,8 @@ def batch_share(batch_size: int, *, processes: int) -> int:
     processes."""
     if batch_size % processes:
         raise ValueError(
-            f"data.batch_size={batch_size} can't be divided among {processes} processes; give a multiple of "
-            f"{processes}, or another trainer.devices"
+            f"data.batch_size={batch_size} can't be divided among {processes} processes; give a "
+            f"multiple of {processes}, or another trainer.devices"
         )
     return batch_size // processes
 
@@ -399,4 +415,7 @@ def stopped(fitter: L.Trainer) -> str | None:
     reason = next(filter(None, reasons), "a callback asked for it")
     if epochs > 0:
         return f"stopped early, after {fitter.current_epoch} of {epochs} epochs: {reason}"
-    return f"stopped early, after {fitter.global_step} {f'of {steps} ' if steps > 0 else ''}steps: {reason}"
+    return (
+        f"stopped early, after {fitter.global_step} {f'of {steps} ' if steps > 0 else ''}steps: "
+        f"{reason}"
+    )

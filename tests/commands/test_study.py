@@ -66,7 +66,18 @@ def test_the_controlnet_run_leaves_a_generator_previews_and_a_small_checkpoint(s
     assert (pd.read_csv(run / "draws.csv").draws <= 20 * (1 + 1e-9)).all() and runs.facts(run)[
         "max_repeats"
     ] == 20
-    groups = pd.DataFrame(runs.facts(study / "runs" / f"synthetic{SCOPE}" / "0")["groups"])
+    made = study / "runs" / f"synthetic{SCOPE}" / "0"
+    trained = study / "runs" / "classifier" / f"synthetic-36{SCOPE}" / "0"
+    used = {
+        run: {"cohort", "base.weights"},
+        made: {"cohort", "generator"},
+        trained: {"cohort", "model.weights", "synthetic_set"},
+    }
+    for folder, inputs in used.items():  # a change of any of them is noticed
+        record = runs.record(folder)
+        assert record and set(record.inputs) == inputs
+        assert all(of["fingerprint"] for of in record.inputs.values())
+    groups = pd.DataFrame(runs.facts(made)["groups"])
     assert groups.images.sum() == 36 and groups.most.between(1, 24).all()
     keys = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert {key.split(".")[0] for key in keys} == {"controlnet", "average"}

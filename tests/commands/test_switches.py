@@ -319,6 +319,12 @@ def test_a_checkpoint_of_weights_alone_is_no_training_to_continue(tmp_path):
         run(tmp_path / "b", ckpt_path=tmp_path / "weights.ckpt")
     with pytest.raises(FileNotFoundError, match="ckpt_path=.*nowhere.ckpt"):
         run(tmp_path / "b", ckpt_path=tmp_path / "nowhere.ckpt")
+    trainer.save_checkpoint(tmp_path / "other.ckpt")
+    other = torch.load(tmp_path / "other.ckpt", weights_only=True)
+    other["state_dict"] = {"another": torch.zeros(2)}
+    torch.save(other, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="ckpt_path=.*other.ckpt: it holds another kind of net"):
+        run(tmp_path / "b", ckpt_path=tmp_path / "other.ckpt")
 
 
 def test_reading_runs_no_code(tmp_path):

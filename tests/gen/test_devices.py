@@ -54,7 +54,8 @@ def base() -> Iterator[Base]:
         "unet": lambda: UNet2DConditionModel.from_config(config["unet"]),
         "text": lambda: TextTransformer(**read("base.json")["text"]),
     }
-    with FakeTensorMode():
+    pinned = patch.object(torch.Tensor, "pin_memory", lambda self: self)  # CUDA's own memory
+    with FakeTensorMode(), pinned:
         yield Placed(
             parts={name: partial(on_gpu, make) for name, make in makers.items()},
             schedule=read("scheduler/scheduler_config.json"),
@@ -73,7 +74,7 @@ def batch(rows: int = 3) -> dict[str, torch.Tensor]:
 
 
 def test_two_devices_in_one_operation_are_seen():
-    with FakeTensorMode(), pytest.raises(RuntimeError, match="two devices"):
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="devices"):
         torch.zeros(2, device=GPU) + torch.zeros(2)
 
 

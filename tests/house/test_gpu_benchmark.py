@@ -54,7 +54,7 @@ def alive(number: int) -> bool:
 def test_a_part_that_takes_too_long_leaves_its_lines_and_nothing_that_runs(gpu, tmp_path):
     out = tmp_path / "gpu.md"
     ill = gpu.record(
-        out, "# head\n", parts=["training", "table1"], options=["--tiny"], slack=2 / 110
+        out, "# head\n", parts=["training", "table1"], options=["--tiny"], slack=2 / 120
     )
     text = out.read_text()
     assert ill == ["training"]
@@ -95,6 +95,7 @@ def test_every_part_is_worked_and_the_limits_fit_ten_minutes(gpu):
     assert gpu.PARTS["hearts"].seconds <= 300 and list(gpu.PARTS)[-1] == "hearts"
 
 
-def test_the_page_names_every_part(gpu):
+def test_the_page_names_every_part_and_its_limit(gpu):
     page = (ROOT / "docs" / "results" / "gpu.md").read_text()
-    assert all(f"`{name}`" in page for name in gpu.PARTS)
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page, re.MULTILINE)
+    assert rows == [(name, str(part.seconds)) for name, part in gpu.PARTS.items()]

@@ -80,7 +80,8 @@ def test_a_small_base_gives_its_own_pixels_and_is_not_asked_for_the_next_base(ho
 
 def test_a_base_is_trained_at_the_pixels_of_its_preset(home):
     given = ("preset=acdc_gpu", "cohort=acdc")
-    assert frame("train", "experiment=base", *given) == (128, 192.0)
+    for command in ("experiment=base", "experiment=inspect", "experiment=controlnet"):
+        assert frame("train", command, *given) == (128, 165.0)  # before there is a base, too
     base = composed("train", "experiment=base", *given)
     assert list(base.model.unet.channels) == [96, 192, 288] and base.data.batch_size == 32
     assert base.run_dir + "/base" == base.preset.base  # where the next command looks for it

@@ -21,11 +21,10 @@ from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
-from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+from sklearn.metrics import balanced_accuracy_score
 from torch.utils.data import DataLoader
 
 import cmrgen.training.preview
-from cmrcls import run_summary as outcomes
 from cmrcls.run_summary import classifier_boards
 from cmrgen.render.sampler import Sampler
 from cmrgen.training.latents import Latents
@@ -33,6 +32,7 @@ from cmrgen.training.preview import PreviewGrid
 from cmrstudy import dashboards, figures
 from cmrstudy.report import Shown, write_table
 from support import ROOT
+from support.one_run import predictions
 from support.wandb_files import records
 
 CONF = ROOT / "conf"
@@ -67,28 +67,6 @@ def composed(command: str, *overrides: str) -> dict:
     plain = OmegaConf.to_container(cfg, resolve=False)
     env = plain.pop("hydra")["job"]["env_set"]
     return {**OmegaConf.to_container(DictConfig(plain), resolve=True), "env": env}
-
-
-def predictions(subjects: int = 400) -> pd.DataFrame:
-    """One run's predictions with ids of both shapes."""
-    draws = np.random.default_rng(0)
-    label = (draws.random(subjects) < 0.3).astype(int)
-    probability = np.clip(0.3 * label + draws.random(subjects) * 0.7, 0, 1)
-    return pd.DataFrame(
-        {
-            "disease": "hf",
-            "predicted": (probability > 0.5).astype(int),
-            "subject": [f"SYN{k:04d}" if k % 2 else f"S{k:016x}" for k in range(subjects)],
-            "source": "phantom",
-            "split": np.where(np.arange(subjects) % 2, "val", "test"),
-            "label": label,
-            "probability": probability,
-            "sex": draws.choice(["F", "M"], subjects),
-            "age_band": draws.choice(["<60", "60-70", "70+"], subjects),
-            "bmi_band": draws.choice(["normal", "overweight", "obese"], subjects),
-            "group": "x",
-        }
-    )
 
 
 def results(folder: Path) -> pd.DataFrame:
@@ -463,36 +441,6 @@ def test_a_run_ends_as_failed_when_the_job_does(monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(run=None))
     with dashboards.one_run():
         pass
-
-
-def test_confusion_and_calibration_count_everyone():
-    given = predictions()
-    table, curve = outcomes.confusion(given), outcomes.calibration(given)
-    for split, part in given.groupby("split"):
-        counts = (
-            table[table.split == split]
-            .pivot(index="label", columns="predicted", values="n")
-            .to_numpy()
-        )
-        assert (counts == confusion_matrix(part.label, part.probability > 0.5)).all()
-        assert curve[curve.split == split].n.sum() == len(part)
-    few = curve.n < outcomes.FEWEST
-    assert few.any() and curve[few][["probability", "positives"]].isna().all(axis=None)
-    assert curve[~few].notna().all(axis=None)
-
-
-def test_decisions_that_a_run_made_itself_are_kept():
-    given = predictions().assign(predicted=1)
-    assert outcomes.headline(given)["test_balanced_accuracy"] == 0.5
-
-
-def test_several_diseases_are_told_apart_and_an_absent_class_is_nan():
-    both = pd.concat(
-        [predictions().assign(disease="hf"), predictions().assign(disease="mi", label=0)]
-    )
-    found = outcomes.headline(both)
-    assert np.isnan(found["mi_test_balanced_accuracy"]) and found["hf_test_balanced_accuracy"] > 0.5
-    assert np.isnan(outcomes.scores(both).set_index("disease").auroc["mi"]).all()
 
 
 def test_a_preview_gives_loggers_nothing_but_what_was_drawn(tmp_path, monkeypatch):

@@ -13,8 +13,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 
 NUMBER = re.compile(r"-?\d+\.\d+(?:e-?\d+)?")
 
@@ -68,3 +74,59 @@ def write(file: Path, records: dict[str, Any]) -> None:
     """Write a file of records anew."""
     file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n")
     sys.stdout.write(f"{file}: {file.stat().st_size / 1000:.0f} kB\n")
+
+
+def averages(frame: pd.DataFrame) -> dict[str, str]:
+    """A table of measured numbers by its columns: how many, their mean and their mean by place; of
+    words, how often each occurs."""
+    place = np.arange(1, len(frame) + 1) / max(1, len(frame))
+    said = {}
+    for column in frame:
+        values = frame[column]
+        if pd.api.types.is_numeric_dtype(values) and values.dtype != bool:
+            known, means = values.notna(), (values.mean(), (values * place).mean())
+            said[str(column)] = f"{known.sum()} {means[0]:.5f} {means[1]:.5f}"
+        else:
+            counts = values.astype(str).value_counts().sort_index()
+            said[str(column)] = ", ".join(f"{word}: {n}" for word, n in counts.head(12).items())
+    return said
+
+
+def figure(drawn: Figure) -> dict[str, Any]:
+    """What a figure says and shows: its words, and per panel its limits and what lies where."""
+    words = [text.get_text() for text in drawn.findobj(Text)]
+    return {
+        "words": list(dict.fromkeys(word for word in words if word)),
+        "panels": [_panel(axes) for axes in drawn.axes],
+    }
+
+
+def _panel(axes: Axes) -> str:
+    lines = [line.get_xydata() for line in axes.lines]
+    marks = [part.get_offsets() for part in axes.collections]
+    segments = [
+        points
+        for part in axes.collections
+        if isinstance(part, LineCollection)
+        for points in part.get_segments()
+    ]
+    boxes = [box.get_bbox().get_points() for box in axes.patches if isinstance(box, Rectangle)]
+    images = [image.get_array() for image in axes.images]
+    said = [f"x {axes.get_xlim()[0]:.4f} {axes.get_xlim()[1]:.4f}"]
+    said += [f"y {axes.get_ylim()[0]:.4f} {axes.get_ylim()[1]:.4f}"]
+    parts = {
+        "lines": lines,
+        "marks": marks,
+        "segments": segments,
+        "boxes": boxes,
+        "images": images,
+        "texts": [np.array(text.get_position(), float) for text in axes.texts],
+    }
+    for name, arrays in parts.items():
+        if arrays:
+            flat = np.concatenate([np.asarray(a, float).reshape(-1) for a in arrays])
+            place = np.arange(1, len(flat) + 1) / max(1, len(flat))
+            said.append(
+                f"{len(arrays)} {name} {np.nanmean(flat):.4f} {np.nanmean(flat * place):.4f}"
+            )
+    return "; ".join(said)

@@ -220,6 +220,18 @@ def raw(folder: Path, text: str | bytes, name: str = "raw.csv") -> Path:
     return path
 
 
+def table_of(folder: Path, names: list[str], *rows: list[str], name: str = "raw.csv") -> Path:
+    """A CSV of these columns and rows."""
+    file = io.StringIO()
+    csv.writer(file).writerows([names, *rows])
+    return raw(folder, file.getvalue(), name)
+
+
+def said_by(folder: Path, names: list[str], *rows: list[str], **options) -> Table:
+    """What a CSV of these columns and rows says; of few people much may be not understood."""
+    return read_people(table_of(folder, names, *rows), **{"tolerated": 1, **options})
+
+
 def check_valid(table: pd.DataFrame) -> None:
     """What every table that comes out keeps."""
     assert list(table) == COLUMNS and table.index.is_unique and table.index.name == "id"

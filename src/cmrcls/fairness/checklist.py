@@ -238,8 +238,8 @@ def checklist_section(folder: Path) -> Section:
 
 
 def checklist_table(folder: Path) -> pd.DataFrame:
-    """CHECKLIST_COLUMNS, a row per item: `there` is yes, no (a file of the report is absent), elsewhere or
-    authors.
+    """CHECKLIST_COLUMNS, a row per item: `there` is yes, no (a file of the report is absent),
+    elsewhere or authors.
 
     Args:
         folder: of the report's tables.

@@ -92,8 +92,8 @@ def comparable(
                 now[place] = fingerprint_at(place) or ""
             if now[place] and now[place] != used["fingerprint"]:
                 reasons[run.folder] = (
-                    f"trained on an earlier set in {place} ({used['fingerprint']}, there now {now[place]}); train again "
-                    "with overwrite=true"
+                    f"trained on an earlier set in {place} ({used['fingerprint']}, there now "
+                    f"{now[place]}); train again with overwrite=true"
                 )
     usable = [
         run for run in classifiers if run.record.state == "finished" and run.folder not in reasons
@@ -124,8 +124,10 @@ def _without_weights(classifiers: Sequence[Run]) -> dict[Path, str]:
         starts = {run.fingerprint("model.weights") for run in repeats}
         if len(starts) > 1:
             reasons |= {
-                run.folder: "began from random weights, others of its arm from published ones; train it again "
-                "where these can be loaded"
+                run.folder: (
+                    "began from random weights, others of its arm from published ones; train it "
+                    "again where these can be loaded"
+                )
                 for run in repeats
                 if run.fingerprint("model.weights") == "random"
             }

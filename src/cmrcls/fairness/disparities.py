@@ -162,7 +162,8 @@ def measure(
     for name, kind in MEASURES.items():
         if unknown := sorted(set(kind.rates) - set(RATES)):
             raise ValueError(
-                f"MEASURES[{name!r}]: {unknown[0]} is no rate that gaps are made of; these are {', '.join(RATES)}"
+                f"MEASURES[{name!r}]: {unknown[0]} is no rate that gaps are made of; these are "
+                f"{', '.join(RATES)}"
             )
     rng = np.random.default_rng(seed)
     boot = bootstrap(study, resamples=resamples, seed=seed, rng=rng)

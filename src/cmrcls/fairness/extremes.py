@@ -157,8 +157,8 @@ def _shuffled_alike(
     permutations: int,
     rng: np.random.Generator,
 ) -> dict[Crossing, dict[str, Rates]]:
-    """`shuffled` of axes along which the same subjects are known, permuted together within label and
-    the strata `within` (n,)."""
+    """`shuffled` of axes along which the same subjects are known, permuted together within label
+    and the strata `within` (n,)."""
     known = divided[0].codes >= 0
     decided, sick, within = decided[known], sick[known], within[known]
     codes = np.stack([division.codes[known] for division in divided], axis=1)

@@ -199,8 +199,8 @@ def expected_runs(of: Grid) -> pd.DataFrame:
 
     Expected is every arm, and set of it where it has several, in every fold with every seed that
     occurs, runs over folds and runs without apart: what no arm has begun can't be known. `arm` is
-    an Arm, `folder` the name of its folder, `fold` Int64, `state` one of RUN_STATES, `error` that of
-    a failed run, else empty, `run` the run's folder, empty for an absent one.
+    an Arm, `folder` the name of its folder, `fold` Int64, `state` one of RUN_STATES, `error` that
+    of a failed run, else empty, `run` the run's folder, empty for an absent one.
     """
     rows: list[tuple[Any, ...]] = []
     for folded in (False, True):
@@ -239,8 +239,8 @@ def _by_set(arm: ArmRuns) -> list[list[Run]]:
 
 
 def missing(expected: pd.DataFrame) -> list[str]:
-    """A phrase per folder of `expected_runs` that is not complete: "synthetic-2000 seeds 3, 7 (never
-    begun), 1 (failed: ...)"."""
+    """A phrase per folder of `expected_runs` that is not complete: "synthetic-2000 seeds 3, 7
+    (never begun), 1 (failed: ...)"."""
     phrases = []
     for (folder, fold), own in expected.groupby(["folder", "fold"], sort=False, dropna=False):
         reasons: dict[str, list[str]] = {}

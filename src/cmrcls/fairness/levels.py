@@ -113,7 +113,7 @@ def chance_given(study: Study, arm: Arm) -> str:
     if counts["sets"] and "generator" not in held:
         unknown = (runs.generator == UNKNOWN_GENERATOR).any()
         conditions.append(
-            "generators that can't be told"
+            "generators that are not known"
             if unknown
             else _these(counts["generators"], "generator")
         )

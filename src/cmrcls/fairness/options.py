@@ -19,7 +19,8 @@ class Options(NamedTuple):
     seed: int = 0  # of all draws
 
     def check(self) -> None:
-        """Raise ValueError naming the first setting that no interval or threshold can be made of."""
+        """Raise ValueError naming the first setting that no interval or threshold can be made
+        of."""
         check_specificity(self.specificity)
         check_draws(resamples=self.resamples, permutations=self.permutations)
 

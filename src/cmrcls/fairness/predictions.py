@@ -90,7 +90,8 @@ def read(
     tables = list(_tables(of, stores))
     if not tables:
         raise ValueError(
-            "no finished classifier runs to read; run `python train.py -m experiment=classifier ...` first"
+            "no finished classifier runs to read; run `python train.py -m experiment=classifier "
+            "...` first"
         )
     arms = [arm for arm in of.arms if arm.finished]
     return gathered(
@@ -106,8 +107,9 @@ def _tables(of: grid.Grid, stores: Callable[[int | None], Store]) -> Iterator[Ru
         name = RunName(arm, *names[run.folder], str(run.seed))
         if (other := places.setdefault((name, run.fold), run.folder)) != run.folder:
             raise ValueError(
-                f"{other} and {run.folder} are both {name}{_of_fold(run.fold)}, and nothing that differs between "
-                "them makes them two; move one away, or give evaluate.py one of them by arms= or classifiers="
+                f"{other} and {run.folder} are both {name}{_of_fold(run.fold)}, and nothing that "
+                "differs between them makes them two; move one away, or give evaluate.py one of "
+                "them by arms= or classifiers="
             )
         yield RunTable(
             name,
@@ -193,15 +195,16 @@ class Gathered:
         if len(test) != len(facts) or (order < 0).any():
             differing = pd.Index(facts.subject).symmetric_difference(pd.Index(test.subject))
             raise ValueError(
-                f"{table.run} and {first.run} have different test splits: {len(differing)} subjects are in one "
-                "only; rerun one with the other's cohort settings and seed"
+                f"{table.run} and {first.run} have different test splits: {len(differing)} "
+                "subjects are in one only; rerun one with the other's cohort settings and seed"
             )
         for column in columns:
             theirs, ours = (_plain(of) for of in (test[column].iloc[order], facts[column]))
             if len(at := np.flatnonzero(theirs != ours)):
                 raise ValueError(
-                    f"{column} of {number_of(len(at), 'test subjects')} differs between runs (the first: {theirs[at[0]]} in "
-                    f"{table.run}, {ours[at[0]]} in {first.run}); rerun both from the same cohort"
+                    f"{column} of {number_of(len(at), 'test subjects')} differs between runs (the "
+                    f"first: {theirs[at[0]]} in {table.run}, {ours[at[0]]} in {first.run}); rerun "
+                    "both from the same cohort"
                 )
         return order
 
@@ -213,7 +216,8 @@ class Gathered:
         """
         if not self.facts and not self.reasons:
             raise ValueError(
-                f"none of the {self.predictions} predictions is of the test split; run predict on it first"
+                f"none of the {self.predictions} predictions is of the test split; run predict on "
+                "it first"
             )
         folds = sorted(fold for fold in self.facts if fold is not None)
         self._check_folds(folds)
@@ -232,13 +236,14 @@ class Gathered:
         )
         if (twice := subjects.subject.duplicated()).any():
             raise ValueError(
-                f"{number_of(int(twice.sum()), 'subjects')} predicted twice, in two folds; rerun one with the other's cohort "
-                "settings and seed"
+                f"{number_of(int(twice.sum()), 'subjects')} predicted twice, in two folds; rerun "
+                "one with the other's cohort settings and seed"
             )
         if subjects.label.nunique() < 2:
             raise ValueError(
-                f"all {len(subjects)} test subjects have label {int(subjects.label.iloc[0])}: balanced accuracy is "
-                "undefined; choose a cohort or a split with cases and controls in the test set"
+                f"all {len(subjects)} test subjects have label {int(subjects.label.iloc[0])}: "
+                "balanced accuracy is undefined; choose a cohort or a split with cases and "
+                "controls in the test set"
             )
         whole = [[self.rows[run][fold] for fold in order] for run in kept]
         runs = pd.DataFrame(kept, columns=RUN_COLUMNS)
@@ -258,8 +263,9 @@ class Gathered:
         """Raise ValueError where some runs are of a fold and others of none."""
         if folds and None in self.facts:
             raise ValueError(
-                f"{self.first[None].run} and {self.first[folds[0]].run} have different test splits: one is of a "
-                "fold and the other of none; give evaluate.py only one kind by arms= or classifiers="
+                f"{self.first[None].run} and {self.first[folds[0]].run} have different test "
+                "splits: one is of a fold and the other of none; give evaluate.py only one kind "
+                "by arms= or classifiers="
             )
 
 
@@ -338,7 +344,8 @@ def _check_axes(rows: pd.DataFrame, axes: Sequence[str]) -> None:
         )
     if many := [axis for axis in axes if rows[axis].nunique() > MOST_VALUES]:
         raise ValueError(
-            f"axes: {many[0]} has {rows[many[0]].nunique()} different values; subgroups are compared up to {MOST_VALUES}"
+            f"axes: {many[0]} has {rows[many[0]].nunique()} different values; subgroups are "
+            f"compared up to {MOST_VALUES}"
         )
 
 
@@ -353,13 +360,14 @@ def _damage(test: pd.DataFrame, known: pd.Index | None) -> str:
             else ("decision", odd.predicted)
         )
         return (
-            f"{what} of the subject in row {odd.row} is {value} ({number_of(int((~usable).sum()), 'such rows')}); "
-            "rerun that run, it diverged or its table is damaged"
+            f"{what} of the subject in row {odd.row} is {value} "
+            f"({number_of(int((~usable).sum()), 'such rows')}); rerun that run, it diverged or "
+            "its table is damaged"
         )
     if known is not None and (strange := ~test.subject.isin(known)).any():
         return (
-            f"{test.subject[strange].nunique()} of its {test.subject.nunique()} test subjects are not in the cohort; "
-            "rerun it on this cohort"
+            f"{test.subject[strange].nunique()} of its {test.subject.nunique()} test subjects are "
+            "not in the cohort; rerun it on this cohort"
         )
     return ""
 
@@ -368,12 +376,13 @@ def _once(test: pd.DataFrame, table: RunTable) -> None:
     """Raise ValueError where a subject is predicted twice, or has no label."""
     if (twice := test.subject.duplicated()).any():
         raise ValueError(
-            f"{table.run}: {number_of(int(twice.sum()), 'subjects')} predicted twice; give each run's table once"
+            f"{table.run}: {number_of(int(twice.sum()), 'subjects')} predicted twice; give each "
+            "run's table once"
         )
     if not (odd := test[~test.label.isin((0, 1))]).empty:
         raise ValueError(
-            f"{table.run}: {number_of(len(odd), 'test subjects')} with a label that is neither 0 nor 1 (the first: "
-            f"{odd.label.iloc[0]}); train that run again"
+            f"{table.run}: {number_of(len(odd), 'test subjects')} with a label that is neither 0 "
+            f"nor 1 (the first: {odd.label.iloc[0]}); train that run again"
         )
 
 
@@ -394,8 +403,9 @@ def _same_split(tables: Sequence[RunTable]) -> None:
         if len(splits) > 1:
             *_, usual, odd = sorted(splits.values(), key=len, reverse=True)
             raise ValueError(
-                f"{len(splits)} different splits: {odd[0]} ({number_of(len(odd), 'such runs')}) was split otherwise than {usual[0]} "
-                f"({number_of(len(usual), 'such runs')}); rerun one with the other's cohort settings and split seed"
+                f"{len(splits)} different splits: {odd[0]} ({number_of(len(odd), 'such runs')}) "
+                f"was split otherwise than {usual[0]} ({number_of(len(usual), 'such runs')}); "
+                "rerun one with the other's cohort settings and split seed"
             )
 
 
@@ -413,6 +423,7 @@ def _absent(runs: pd.DataFrame) -> list[str]:
             if lacking := [seed for seed in every if seed not in own]:
                 which = f" with set {name} of generator {generator}" if len(sets) > 1 else ""
                 sentences.append(
-                    f"Arm {arm.name!r}{which} has no run of seed {', '.join(sorted(lacking))}, which other arms have."
+                    f"Arm {arm.name!r}{which} has no run of seed {', '.join(sorted(lacking))}, "
+                    "which other arms have."
                 )
     return sentences

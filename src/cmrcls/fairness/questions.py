@@ -1,5 +1,5 @@
-"""The questions that the report answers for the classifiers of a disease: every table written as CSV,
-Markdown and LaTeX, every figure drawn."""
+"""The questions that the report answers for the classifiers of a disease: every table written as
+CSV, Markdown and LaTeX, every figure drawn."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def accuracy(of: Asked) -> Section:
     table2_of = table2(study, axes=of.options.axes)
     table, known = table2_of.rows, conditions_in_words(study)
     caption = (
-        "Table 2: balanced accuracy per subgroup and training set, mean ± sd over runs; test subjects at natural "
-        f"prevalence; {known}"
+        "Table 2: balanced accuracy per subgroup and training set, mean ± sd over runs; test "
+        f"subjects at natural prevalence; {known}"
     )
     shown = place.write(
         tables.table2_shown(table2_of, caption, beside_paper=of.beside_paper), "table2", table
@@ -92,7 +92,8 @@ def accuracy(of: Asked) -> Section:
     if len(few := facts[(facts.positives < MIN_SUBJECTS_FOR_INTERVAL) & (facts.positives > 0)]):
         names = ", ".join(f"{row.subgroup} ({row.positives})" for row in few.itertuples())
         warnings.append(
-            f"Fewer than {MIN_SUBJECTS_FOR_INTERVAL} positives in {names}: these rows move by chance and have no interval."
+            f"Fewer than {MIN_SUBJECTS_FOR_INTERVAL} positives in {names}: these rows move by "
+            "chance and have no interval."
         )
     if len(none := facts[(facts.positives == 0) | (facts.positives == facts.n)]):
         warnings.append(
@@ -101,13 +102,15 @@ def accuracy(of: Asked) -> Section:
     return Section(
         f"Is the classifier fairer{place.heading}?",
         [
-            f"Arms: {', '.join(map(str, study.arms))}. Every run predicts the same {int(table.n.iloc[0]):,} test subjects, "
-            f"{int(table.positives.iloc[0]):,} of them diseased.",
-            "Intervals: 95 %, of an arm's mean; ± is the sd of single runs. They rest on a bootstrap of subjects, all "
-            "predictions of a subject together, and on Student's t over the replicates of the highest level that was "
-            f"repeated often enough ({', '.join(PLURAL[name] for name in LEVELS)}; {MIN_FREEDOM + 1} or more). Generators of "
-            "an arm count alike, so do sets of a generator and seeds of a set. Whatever was not repeated is given: "
-            f"{known}.",
+            f"Arms: {', '.join(map(str, study.arms))}. Every run predicts the same "
+            f"{int(table.n.iloc[0]):,} test subjects, {int(table.positives.iloc[0]):,} of them "
+            "diseased.",
+            "Intervals: 95 %, of an arm's mean; ± is the sd of single runs. They rest on a "
+            "bootstrap of subjects, all predictions of a subject together, and on Student's t "
+            "over the replicates of the highest level that was repeated often enough "
+            f"({', '.join(PLURAL[name] for name in LEVELS)}; {MIN_FREEDOM + 1} or more). "
+            "Generators of an arm count alike, so do sets of a generator and seeds of a set. "
+            f"Whatever was not repeated is given: {known}.",
         ],
         tables=[shown],
         figures=[
@@ -130,8 +133,8 @@ def gaps(of: Asked) -> Section:
     single, known = table[table.crossed < 2], conditions_in_words(of.study)
     own, parity = single.measure == "balanced_accuracy", tables.parity_cells
     caption = (
-        "Fairness measures: difference and ratio, less the bias of picking extremes [95 % interval of the difference]; "
-        f"{known}"
+        "Fairness measures: difference and ratio, less the bias of picking extremes [95 % "
+        f"interval of the difference]; {known}"
     )
     measures = table[table.measure != "balanced_accuracy"]
     place.write(Shown(parity(measures), caption), "fairness", measures)
@@ -144,7 +147,10 @@ def gaps(of: Asked) -> Section:
         figures=[("Gaps between subgroups per arm", place.draw(figure, "fig_gaps"))],
         warnings=[]
         if baseline is not None
-        else ["No arm to compare with (synthetic=0, or baseline=): no change can be told."],
+        else [
+            "There is no arm to compare with (synthetic=0, or the one that baseline= names), so no "
+            "change is reported."
+        ],
         answers=gap_answers(single[own]),
     )
 
@@ -178,23 +184,28 @@ def _on_gaps(of: Asked) -> list[str]:
     """What a reader must know of gaps and fairness measures."""
     baseline = of.study.baseline
     paragraphs = [
-        "Gap: the highest minus the lowest subgroup. Of subgroups that are all alike one is highest by chance, so an observed "
-        "gap is too large, the more so the more and the smaller the subgroups, and the worst subgroup looks too bad. Beside "
-        "each stands what equal subgroups of these sizes would give (subgroups permuted among subjects of the same label: "
-        "mean and 95th percentile; p: how often they give at least what was observed; one test, not corrected for the "
-        "number of axes). The gap itself is given less that bias; its interval holds whichever pair is extreme.",
-        "Fairness measures are fairlearn's, of rates averaged over runs: demographic parity compares selection rates, equal "
-        "opportunity sensitivities, equalised odds the worse of sensitivities and false positive rates. How often these "
-        "intervals hold the truth, with 2 to 18 subgroups: docs/results/coverage.md.",
+        "Gap: the highest subgroup minus the lowest. Even if all subgroups were alike, one would "
+        "be the highest by chance. An observed gap is therefore too large, more so with many or "
+        "small subgroups, and the worst subgroup looks too bad. Beside each number stands what "
+        "equal subgroups of these sizes would give (subgroups permuted among subjects of the same "
+        "label: mean and 95th percentile; p: how often they give at least what was observed; one "
+        "test, not corrected for the number of axes). The gap itself is given less that bias; its "
+        "interval is valid whichever pair of subgroups is extreme.",
+        "Fairness measures are fairlearn's, of rates averaged over runs: demographic parity "
+        "compares selection rates, equal opportunity sensitivities, equalised odds the worse of "
+        "sensitivities and false positive rates. How often these intervals hold the truth, with 2 "
+        "to 18 subgroups: docs/results/coverage.md.",
     ]
     if baseline is not None:
         paragraphs.append(
-            f"Change and reduction are against {baseline}, both of corrected gaps; a reduction is reported only where "
-            f"{baseline}'s gap surely is not 0 (gaps{of.place.suffix}.csv has every one)."
+            f"Change and reduction are against {baseline}, both of corrected gaps; a reduction is "
+            f"reported only where {baseline}'s gap surely is not 0 (gaps{of.place.suffix}.csv has "
+            "every one)."
         )
     if of.beside_paper:
         paragraphs.append(
-            f"The paper reports a reduction of {paper.GAP_REDUCTION:.0%} between sexes for Real + 4000, of observed gaps."
+            f"The paper reports a reduction of {paper.GAP_REDUCTION:.0%} between sexes for Real + "
+            "4000, of observed gaps."
         )
     return paragraphs
 
@@ -209,8 +220,8 @@ def usefulness(of: Asked) -> Section:
     benefit = place.write(
         Shown(
             tables.plain(clinical.useful_thresholds(curve)),
-            "Decision curve: thresholds at which acting on the classifier has a larger net benefit than acting on everybody or "
-            f"nobody; {known}",
+            "Decision curve: thresholds at which acting on the classifier has a larger net "
+            f"benefit than acting on everybody or nobody; {known}",
         ),
         "decision_curve",
         curve,
@@ -220,13 +231,14 @@ def usefulness(of: Asked) -> Section:
     return Section(
         heading,
         [
-            f"Each run's threshold is the lowest that keeps a specificity of {specificity:g} among the validation subjects of "
-            f"its own fold; the test subjects, {prevalence:.1%} of them diseased, only judge it. PPV and NPV hold for that "
-            "prevalence and no other.",
-            "Net benefit: true positives less false ones weighed by the threshold's odds, per subject (Vickers & Elkin). "
-            "Training sees as many diseased as healthy subjects, so probabilities are recalibrated on validation first; "
-            f"decision_curve{place.suffix}.csv also has the curve of raw ones. Thresholds reach from a quarter of the "
-            "prevalence to one half.",
+            f"Each run's threshold is the lowest that keeps a specificity of {specificity:g} "
+            f"among the validation subjects of its own fold; the test subjects, {prevalence:.1%} "
+            "of them diseased, only judge it. PPV and NPV hold for that prevalence and no other.",
+            "Net benefit: true positives less false ones weighed by the threshold's odds, per "
+            "subject (Vickers & Elkin). Training sees as many diseased as healthy subjects, so "
+            "probabilities are recalibrated on validation first; "
+            f"decision_curve{place.suffix}.csv also has the curve of raw ones. Thresholds reach "
+            "from a quarter of the prevalence to one half.",
         ],
         tables=[*points, benefit],
         figures=[
@@ -251,8 +263,8 @@ def _operating_point(of: Asked, known: str) -> Shown:
         seed=options.seed,
     )
     caption = (
-        f"Sensitivity at a specificity of {specificity:g}, thresholds chosen on validation, and predictive values at "
-        f"the cohort's prevalence [95 % interval]; {known}"
+        f"Sensitivity at a specificity of {specificity:g}, thresholds chosen on validation, and "
+        f"predictive values at the cohort's prevalence [95 % interval]; {known}"
     )
     of.place.write(
         Shown(
@@ -295,10 +307,12 @@ def all_metrics(of: Asked) -> Section:
     return Section(
         f"Other measures{place.heading}",
         [
-            f"{probabilities} are of probabilities; the others of decisions. Training sees as many diseased as healthy subjects, the "
-            "test set its natural prevalence, so probabilities are too high by design and ECE shows it; ECE is also biased "
-            "upwards in small groups. AUPRC, PPV and NPV depend on prevalence: compare arms, not subgroups. metrics"
-            f"{place.suffix}.csv also has the crossed subgroups and the change from the arm that others are compared with.",
+            f"{probabilities} are of probabilities; the others of decisions. Training sees as "
+            "many diseased as healthy subjects, the test set its natural prevalence, so "
+            "probabilities are too high by design and ECE shows it; ECE is also biased upwards in "
+            "small groups. AUPRC, PPV and NPV depend on prevalence: compare arms, not subgroups. "
+            f"metrics{place.suffix}.csv also has the crossed subgroups and the change from the "
+            "arm that others are compared with.",
         ],
         tables=[shown, confusion],
         figures=[
@@ -333,8 +347,8 @@ def tests_between_arms(of: Asked) -> Section:
         )
     unit = overall.unit.drop_duplicates()
     caption = (
-        f"Arms compared, Holm-corrected within each measure; unit of the overall tests: {', '.join(unit)}; "
-        f"{conditions_in_words(study)}"
+        "Arms compared, Holm-corrected within each measure; unit of the overall tests: "
+        f"{', '.join(unit)}; {conditions_in_words(study)}"
     )
     place.write(
         Shown(tables.comparison_cells(tests), caption), "tests", tables.comparisons_plain(tests)
@@ -344,18 +358,19 @@ def tests_between_arms(of: Asked) -> Section:
     ranks = place.write(
         Shown(
             tables.rank_cells(ranking),
-            "Mean rank per arm (1 = best), Friedman's test over classifier seeds, Nemenyi's critical difference (5 %); given "
-            "the generators and sets",
+            "Mean rank per arm (1 = best), Friedman's test over classifier seeds, Nemenyi's "
+            "critical difference (5 %); given the generators and sets",
         ),
         "ranks",
     )
     return Section(
         heading,
         [
-            "The overall tests ask whether training again would give the same order on these test subjects: over seeds, "
-            "Wilcoxon's signed-rank test, exact and two-sided, runs of one seed being a pair; where generators or sets were "
-            "repeated often enough, a t test over these. Tests of gaps and worst subgroups (tests"
-            f"{place.suffix}.csv) compare corrected values by the bootstrap; the intervals above also ask about other test "
+            "The overall tests ask whether training again would give the same order on these test "
+            "subjects: over seeds, Wilcoxon's signed-rank test, exact and two-sided, runs of one "
+            "seed being a pair; where generators or sets were repeated often enough, a t test "
+            f"over these. Tests of gaps and worst subgroups (tests{place.suffix}.csv) compare "
+            "corrected values by the bootstrap; the intervals above also ask about other test "
             "subjects."
         ],
         tables=[Shown(tables.comparison_cells(overall), caption), ranks],
@@ -370,8 +385,8 @@ def _ranks_drawn(ranking: Ranking, place: Place) -> list[tuple[str, Path]]:
         return []
     figure = figures.ranks_figure(ranking.ranks.rename(index=str), ranking.critical_difference)
     title = (
-        f"Critical differences: mean rank in overall balanced accuracy, {ranking.blocks} seeds; a bar joins arms "
-        "that are not told apart"
+        f"Critical differences: mean rank in overall balanced accuracy, {ranking.blocks} seeds; a "
+        "bar joins arms that are not told apart"
     )
     return [(title, place.draw(figure, "fig_critical_difference"))]
 

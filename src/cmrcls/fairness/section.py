@@ -53,15 +53,17 @@ def participants_section(
         ),
         "baseline": Shown(
             baseline_cells(people),
-            f"Participants by split and diagnosis{of}: count (share of those of whom it is known) or mean (sd); SMD: standardised "
-            f"mean difference, diseased - healthy and test - training. Counts of fewer than {MIN_COUNT} are hidden",
+            f"Participants by split and diagnosis{of}: count (share of those of whom it is known) "
+            "or mean (sd); SMD: standardised mean difference, diseased - healthy and test - "
+            f"training. Counts of fewer than {MIN_COUNT} are hidden",
         ),
     }
     for (name, table), data in zip(shown.items(), (moving, people), strict=True):
         write_table(table, folder, name, data=data)
     paragraphs = [
         split_sentence(cohort.subjects),
-        "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, however often an epoch draws them.",
+        "Diseased: heart failure, as the cohort's labels say. Images of an arm are counted once, "
+        "however often an epoch draws them.",
     ]
     return Section(
         "Who is in the study",

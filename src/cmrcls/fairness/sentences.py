@@ -1,4 +1,5 @@
-"""What the report says of fairness in sentences: answers, and what readers must know of the runs."""
+"""What the report says of fairness in sentences: answers, and what readers must know of the
+runs."""
 
 from __future__ import annotations
 
@@ -16,7 +17,10 @@ PAPER_SEEDS = 8
 def factors_sentence(of: Grid) -> str:
     """What was varied, and how an arm's name says it."""
     varied = "; ".join(f"{title} ({', '.join(values)})" for title, values in of.factors.items())
-    return f"What the runs differ in: {varied}. An arm is named by what differs from the experiment's own values."
+    return (
+        f"What the runs differ in: {varied}. An arm is named by what differs from the "
+        "experiment's own values."
+    )
 
 
 def accuracy_answers(rows: pd.DataFrame, *, baseline: Arm | None) -> list[str]:
@@ -33,7 +37,8 @@ def accuracy_answers(rows: pd.DataFrame, *, baseline: Arm | None) -> list[str]:
             surely = "more than" if row.change_low > 0 or row.change_high < 0 else "within"
             change = number(row.change, row.change_low, row.change_high, form="+.3f")
             answers.append(
-                f"{row.arm} against {baseline}: {change}, {surely} the chance of {row.holds}, given {row.given}."
+                f"{row.arm} against {baseline}: {change}, {surely} the chance of {row.holds}, "
+                f"given {row.given}."
             )
     return answers
 
@@ -73,23 +78,24 @@ def what_varied(study: Study) -> list[str]:
     if min(counts["seeds"] for counts in counted.values()) < PAPER_SEEDS:
         counts = ", ".join(f"{arm} {counts['seeds']}" for arm, counts in counted.items())
         warnings.append(
-            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are the wider for it."
+            f"Few seeds (the paper has {PAPER_SEEDS}): {counts}. Intervals are wider for it."
         )
     if lone := [arm for arm in study.arms if not held[arm]]:
         warnings.append(
-            f"Fewer than {MIN_FREEDOM + 1} seeds in {', '.join(map(str, lone))}: intervals hold the chance of who is in the test set, not "
-            "that of training."
+            f"Fewer than {MIN_FREEDOM + 1} seeds in {', '.join(map(str, lone))}: intervals hold "
+            "the chance of who is in the test set, not that of training."
         )
     if seeds := [arm for arm in study.arms if held[arm] == {"seed"} and counted[arm]["sets"]]:
         known = "; ".join(dict.fromkeys(chance_given(study, arm) for arm in seeds))
         warnings.append(
-            f"Only classifier seeds vary in {', '.join(map(str, seeds))}: intervals and tests are conditional on {known}. Another "
-            "generator may move these arms by more than the intervals say. With three generators (or three sets of one) "
-            "that chance is in the intervals: docs/statistics.md."
+            f"Only classifier seeds vary in {', '.join(map(str, seeds))}: intervals and tests are "
+            f"conditional on {known}. Another generator may move these arms by more than the "
+            "intervals say. With three generators (or three sets of one) that chance is in the "
+            "intervals: docs/statistics.md."
         )
     if study.folds is None or study.folds.max() + 1 < MIN_FOLDS:
         warnings.append(
-            "One split: what another division into training and test subjects would give is not in any "
-            "interval; fold=0,1,2,3,4 with -m has it."
+            "One split: what another division into training and test subjects would give is not "
+            "in any interval; fold=0,1,2,3,4 with -m has it."
         )
     return warnings

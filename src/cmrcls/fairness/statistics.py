@@ -64,8 +64,8 @@ def moves(study: Study, *, resamples: int, rng: np.random.Generator) -> Array:
 def interval(
     draws: Array, *, rests_on: int, limits: tuple[float, float] = (-np.inf, np.inf)
 ) -> tuple[float, float]:
-    """The percentile interval of CONFIDENCE from draws (R,), of a number that rests on so many subjects;
-    NaN if there is none.
+    """The percentile interval of CONFIDENCE from draws (R,), of a number that rests on so many
+    subjects; NaN if there is none.
 
     A bootstrap of m subjects is too narrow, by sqrt(1 - 1/m) and as a normal beside Student's t;
     the percentiles lie further out to make up for both (Hesterberg 2015, "expanded"). When all
@@ -260,11 +260,13 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
     warnings = []
     if n < len(scores):
         warnings.append(
-            f"{len(scores) - n} of {len(scores)} seeds are not in every arm and are left out of the ranking."
+            f"{len(scores) - n} of {len(scores)} seeds are not in every arm and are left out of "
+            "the ranking."
         )
     if n < 2 or k < 3:
         warnings.append(
-            f"Friedman's test needs 3 arms and 2 seeds that all have; there are {k} arms and {n} seeds."
+            f"Friedman's test needs 3 arms and 2 seeds that all have; there are {k} arms and {n} "
+            "seeds."
         )
         return Ranking(ranks, n, np.nan, np.nan, np.nan, warnings)
     tied = bool((whole.nunique(axis=1) == 1).all())
@@ -276,8 +278,8 @@ def friedman(scores: pd.DataFrame, *, higher_is_better: bool = True) -> Ranking:
     )
     if critical >= k - 1:
         warnings.append(
-            f"Underpowered: with {n} seeds mean ranks must differ by {critical:.2f}, but {k} arms can differ by no more "
-            f"than {k - 1}."
+            f"Underpowered: with {n} seeds mean ranks must differ by {critical:.2f}, but {k} arms "
+            f"can differ by no more than {k - 1}."
         )
     return Ranking(ranks, n, float(statistic), float(p), float(critical), warnings)
 
@@ -289,5 +291,8 @@ def _power(row: dict[str, Any], tests: int) -> str:
     if np.isnan(row["p"]):
         return "too few replicates in one of the arms" if row["test"] == "t" else "too few subjects"
     if row["smallest_p"] > ALPHA:
-        return f"underpowered: {row['pairs']} pairs in {tests} comparisons give no p below {row['smallest_p']:.3g}"
+        return (
+            f"underpowered: {row['pairs']} pairs in {tests} comparisons give no p below "
+            f"{row['smallest_p']:.3g}"
+        )
     return ""

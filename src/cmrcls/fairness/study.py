@@ -174,7 +174,10 @@ def table2(study: Study, *, axes: Sequence[str] = ()) -> Table2:
 def _refusal(subjects: pd.DataFrame, axis: str) -> str:
     """Why subgroups of an axis can't be compared."""
     if axis in subjects and len(values := subjects[axis].dropna()):
-        return f"{axis}: all test subjects whose {axis} is known are {values.iloc[0]!r}: nothing to compare."
+        return (
+            f"{axis}: all test subjects whose {axis} is known are {values.iloc[0]!r}: nothing to "
+            "compare."
+        )
     return f"{axis}: unknown for all {len(subjects)} test subjects, so it has no rows."
 
 

@@ -1,6 +1,7 @@
 """How the losses of a batch's images become the one that is minimised.
 
-A loss is a module that is made with the `groups` of the arm. Its buffers are kept in the checkpoint.
+A loss is a module that is made with the `groups` of the arm. Its buffers are kept in the
+checkpoint.
 """
 
 from __future__ import annotations

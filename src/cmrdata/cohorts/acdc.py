@@ -73,9 +73,11 @@ class ACDC(Challenge):
     }
 
     expected = (
-        "Expected is the challenge's layout, training/patientNNN and testing/patientNNN or patientNNN directly, each with "
-        "Info.cfg, patientNNN_frameFF.nii.gz and patientNNN_frameFF_gt.nii.gz of ED and ES. Download it from "
-        "https://www.creatis.insa-lyon.fr/Challenge/acdc and give cohort.root=<folder> or set CMR_ACDC_ROOT."
+        "Expected is the challenge's layout, training/patientNNN and testing/patientNNN or "
+        "patientNNN directly, each with Info.cfg, patientNNN_frameFF.nii.gz and "
+        "patientNNN_frameFF_gt.nii.gz of ED and ES. Download it from "
+        "https://www.creatis.insa-lyon.fr/Challenge/acdc and give cohort.root=<folder> or set "
+        "CMR_ACDC_ROOT."
     )
 
     def find(self) -> dict[str, Path]:

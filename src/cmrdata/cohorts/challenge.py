@@ -98,7 +98,8 @@ class Challenge(Cohort):
             raise ValueError(f"cohort.label is {label!r}; it takes {' or '.join(LABELLINGS)}")
         if not 0 < ef_below <= ef_above < 100:
             raise ValueError(
-                f"cohort.ef_below is {ef_below:g} and ef_above {ef_above:g}; give per cent, 0 < below <= above < 100"
+                f"cohort.ef_below is {ef_below:g} and ef_above {ef_above:g}; give per cent, 0 < "
+                "below <= above < 100"
             )
         self.root, self.label, self.ef_below, self.ef_above = (
             Path(root) if root else None,
@@ -142,7 +143,8 @@ class Challenge(Cohort):
 
     @abstractmethod
     def columns(self) -> pd.DataFrame:
-        """What was understood of each column of the source's table; see `column_report.columns_table`."""
+        """What was understood of each column of the source's table; see
+        `column_report.columns_table`."""
 
     def known_pathology(self, text: str) -> Reading:
         """A reader of the source's own words."""
@@ -309,7 +311,8 @@ def around(ed: int, es: int, cycle: int | None, *, cine: int | None = None) -> s
         cine: frames of a heartbeat that an image holds; None for ED and ES.
 
     Returns:
-        ED and ES with the frames before and after them, modulo the cycle; or with those of the cine.
+        ED and ES with the frames before and after them, modulo the cycle; or with those of the
+        cine.
     """
     if cycle and cine:
         return {ed, es, *cine_frames(ed, es, cycle, count=cine)}
@@ -347,7 +350,8 @@ def assembled(
         labels: the same of canonical labels.
         ed: frame, counted from 0.
         es: frame.
-        cycle: frames of the heart cycle, whose last neighbours the first; None: no neighbours in time.
+        cycle: frames of the heart cycle, whose last neighbours the first; None: no neighbours in
+            time.
         flags: what the reader had to decide.
 
     Returns:

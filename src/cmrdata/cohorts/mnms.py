@@ -107,9 +107,10 @@ class MnMs(Challenge):
         "Other": None,
     }
     expected = (
-        "Expected is the folder OpenDataset with Training/Labeled/<code>, Validation/<code> and Testing/<code>, each with "
-        "<code>_sa.nii.gz and <code>_sa_gt.nii.gz, and the table beside them. Download it from https://www.ub.edu/mnms "
-        "and give cohort.root=<folder> or set CMR_MNMS_ROOT."
+        "Expected is the folder OpenDataset with Training/Labeled/<code>, Validation/<code> and "
+        "Testing/<code>, each with <code>_sa.nii.gz and <code>_sa_gt.nii.gz, and the table beside "
+        "them. Download it from https://www.ub.edu/mnms and give cohort.root=<folder> or set "
+        "CMR_MNMS_ROOT."
     )
 
     def find(self) -> dict[str, Patient]:
@@ -124,7 +125,8 @@ class MnMs(Challenge):
         images, tables, passed = self._walked
         if not self.root or not images or not tables:
             raise FileNotFoundError(
-                f"cohort {self.name}: no {'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
+                f"cohort {self.name}: no "
+                f"{'table ' + TABLE if images else 'images <code>_sa.nii.gz'} in "
                 f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
                 f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )
@@ -170,8 +172,8 @@ class MnMs(Challenge):
         )
         if self.label == "pathology" and not any(row["pathology"] for row in table.rows):
             raise ValueError(
-                f"{table.path}: no column Pathology; use the table of release 211230, or cohort.label=ef for a diagnosis by "
-                "ejection fraction"
+                f"{table.path}: no column Pathology; use the table of release 211230, or "
+                "cohort.label=ef for a diagnosis by ejection fraction"
             )
         return table
 
@@ -271,7 +273,8 @@ def _marked(volume: Volume, ed: float, es: float) -> tuple[dict[int, np.ndarray]
     raw = {frame: labels.copy() for frame, labels in enumerate(volume.stream()) if labels.any()}
     if len(raw) not in (0, 2):
         raise ValueError(
-            f"{len(raw)} frames hold any, expected ED and ES alone where the table does not name them"
+            f"{len(raw)} frames hold any, expected ED and ES alone where the table does not name "
+            "them"
         )
     by_size = sorted(raw, key=lambda frame: -np.count_nonzero(np.rint(raw[frame]) == LV))
     return {frame: raw[frame] for frame in by_size}, ("frames_from_labels",) if raw else ()

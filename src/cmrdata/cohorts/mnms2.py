@@ -83,9 +83,9 @@ class MnMs2(Challenge):
         "TRI": None,
     }
     expected = (
-        "Expected is the folder MnM2 with dataset_information.csv and dataset/NNN, each with NNN_SA_ED.nii.gz, "
-        "NNN_SA_ED_gt.nii.gz, the same of ES, and NNN_SA_CINE.nii.gz. Download it from https://www.ub.edu/mnms-2 and "
-        "give cohort.root=<folder> or set CMR_MNMS2_ROOT."
+        "Expected is the folder MnM2 with dataset_information.csv and dataset/NNN, each with "
+        "NNN_SA_ED.nii.gz, NNN_SA_ED_gt.nii.gz, the same of ES, and NNN_SA_CINE.nii.gz. Download "
+        "it from https://www.ub.edu/mnms-2 and give cohort.root=<folder> or set CMR_MNMS2_ROOT."
     )
 
     def find(self) -> dict[str, Patient]:
@@ -100,7 +100,8 @@ class MnMs2(Challenge):
         images, tables, passed = self._walked
         if not self.root or not images or not tables:
             raise FileNotFoundError(
-                f"cohort {self.name}: no {'table ' + TABLE if images else 'images NNN_SA_ED.nii.gz'} in "
+                f"cohort {self.name}: no "
+                f"{'table ' + TABLE if images else 'images NNN_SA_ED.nii.gz'} in "
                 f"{nothing_in(self.root) if not images else f'cohort.root={self.root}'}."
                 f"{somewhere_else(self.root, _holds_table)} {self.expected}"
             )

@@ -44,11 +44,13 @@ class Pooled(Cohort):
         self.members = {cohorts[member].name: cohorts[member] for member in of}
         if len(self.members) < len(of):
             raise ValueError(
-                f"the cohorts {', '.join(of)} share a name; give each its own, so that sources can be told apart"
+                f"the cohorts {', '.join(of)} share a name; give each its own, so that sources "
+                "can be told apart"
             )
         if odd := [member for member, cohort in self.members.items() if cohort.pixels != pixels]:
             raise ValueError(
-                f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; give all the same"
+                f"cohort {odd[0]} has {self.members[odd[0]].pixels} pixels, the pool {pixels}; "
+                "give all the same"
             )
         for member, cohort in self.members.items():
             turned = orient if cohort.orient is None else cohort.orient

@@ -66,7 +66,8 @@ def main(arguments: list[str]) -> int:
 
 
 def read(arguments: list[str]) -> Settings:
-    """The settings of a command line of key=value. Raises ValueError naming what is wrong with it."""
+    """The settings of a command line of key=value. Raises ValueError naming what is wrong with
+    it."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
@@ -74,7 +75,8 @@ def read(arguments: list[str]) -> Settings:
         key = text.partition("=")[0]
         if "=" not in text or key not in Settings._fields:
             raise ValueError(
-                f"{text}: give key=value, with a key of {', '.join(Settings._fields)}; --help explains them"
+                f"{text}: give key=value, with a key of {', '.join(Settings._fields)}; --help "
+                "explains them"
             )
     try:
         given: Any = OmegaConf.to_container(OmegaConf.from_dotlist(arguments))
@@ -109,16 +111,17 @@ def serve(settings: Settings) -> None:
     name = socket.gethostname() if settings.host == "0.0.0.0" else settings.host
     address = f"http://{name}:{port}"
     print(
-        f"app: generator {settings.generator}, cohort {facts['cohort']}, {facts['pixels']} px, device {settings.device}; "
+        f"app: generator {settings.generator}, cohort {facts['cohort']}, {facts['pixels']} px, "
+        f"device {settings.device}; "
         f"{'for this machine alone' if local else f'for everyone who reaches {settings.host}'}"
-        f"{' and has the password' * bool(password)}\n"
-        f"app: the page will be at {address} (loading takes half a minute; Ctrl-C ends it)",
+        f"{' and has the password' * bool(password)}\napp: the page will be at {address} (loading "
+        "takes half a minute; Ctrl-C ends it)",
         flush=True,
     )
     if not local:
         print(
-            "app: this is plain HTTP: whoever listens on the network can read the password. Better is host=127.0.0.1 and "
-            f"`ssh -L {port}:127.0.0.1:{port} <this machine>`",
+            "app: this is plain HTTP: whoever listens on the network can read the password. "
+            f"Better is host=127.0.0.1 and `ssh -L {port}:127.0.0.1:{port} <this machine>`",
             flush=True,
         )
     began = time.monotonic()
@@ -199,7 +202,8 @@ def is_local(host: str) -> bool:
 
 
 def free_port(host: str, first: int) -> int:
-    """The first port from `first` on that can be listened to. Raises ValueError where there is none."""
+    """The first port from `first` on that can be listened to. Raises ValueError where there is
+    none."""
     fault = ""
     for port in range(first, min(first + PORTS, 65536)):
         with socket.socket() as tried:
@@ -211,8 +215,8 @@ def free_port(host: str, first: int) -> int:
                 continue
             return port
     raise ValueError(
-        f"host={host}, port={first}: none of {PORTS} ports from there on can be listened to ({fault}); give another port= "
-        "or host="
+        f"host={host}, port={first}: none of {PORTS} ports from there on can be listened to "
+        f"({fault}); give another port= or host="
     )
 
 
@@ -225,8 +229,9 @@ def _password(*, needed: bool) -> str | None:
     if len(password) < LEAST:
         what = f"has {len(password)} characters" if password else "is not set"
         raise ValueError(
-            f"host: a page that is open to a network takes a password of at least {LEAST} characters, and {PASSWORD} {what}. "
-            "Set it in the environment, or leave host=127.0.0.1 and come through `ssh -L 7860:127.0.0.1:7860 <this machine>`"
+            f"host: a page that is open to a network takes a password of at least {LEAST} "
+            f"characters, and {PASSWORD} {what}. Set it in the environment, or leave "
+            "host=127.0.0.1 and come through `ssh -L 7860:127.0.0.1:7860 <this machine>`"
             if needed
             else f"{PASSWORD} {what}; give at least {LEAST}, or leave it out"
         )
@@ -244,19 +249,21 @@ def _facts(run: Path, data_root: Path) -> dict[str, Any]:
     told = run / "controlnet" / "generator.json"
     if not told.exists():
         raise FileNotFoundError(
-            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
+            f"generator={run}: no ControlNet there; give the folder of a `train.py "
+            "experiment=controlnet` run"
         )
     try:
         facts: dict[str, Any] = json.loads(told.read_text())
         store = data_root / facts["cohort"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
-            f"generator={run}: generator.json is damaged; copy the run again from where it was trained"
+            f"generator={run}: generator.json is damaged; copy the run again from where it was "
+            "trained"
         ) from None
     if not (store / "store.json").exists():
         raise FileNotFoundError(
-            f"{store}: the store of the cohort that taught this generator is not there; give its folder with data_root=, or "
-            "run generate.py once, which prepares it"
+            f"{store}: the store of the cohort that taught this generator is not there; give its "
+            "folder with data_root=, or run generate.py once, which prepares it"
         )
     return facts
 

@@ -1,7 +1,7 @@
 """Masks that a page's sliders deform and its brush paints: whole hearts in, whole hearts out.
 
-A slice has no volume. What its slider calls ejection fraction is the share of the LV's end-diastolic
-area that is gone at end-systole (FAC), the ejection fraction of this slice.
+A slice has no volume. What its slider calls ejection fraction is the share of the LV's
+end-diastolic area that is gone at end-systole (FAC), the ejection fraction of this slice.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ USUAL_EF = 0.55
 
 
 class Measures(NamedTuple):
-    """What a cardiologist reads from a mask; lengths in mm and areas in cm2, None without a scale."""
+    """What a cardiologist reads from a mask; lengths in mm and areas in cm2, None without a
+    scale."""
 
     ef: float | None  # 0..1, of the slice; None where there is none
     cavity: list[float] | None  # cm2 of the LV at ED and ES
@@ -57,8 +58,8 @@ def deformed(mask: Mask, *, ef: float | None = None, wall: float = 1.0, size: fl
         wall: factor on the mean thickness at ED.
         size: factor on all lengths, about the heart's centre.
 
-    Raises ValueError for values outside EF_RANGE, WALL_RANGE, SIZE_RANGE, for a mask without a heart
-    to deform, and where the heart would leave the picture.
+    Raises ValueError for values outside EF_RANGE, WALL_RANGE, SIZE_RANGE, for a mask without a
+    heart to deform, and where the heart would leave the picture.
     """
     if ef is None and wall == 1 and size == 1:
         return mask.copy()
@@ -100,7 +101,8 @@ def check_heart(mask: Mask) -> None:
         except ValueError as error:
             reason = str(error).removesuffix("; check the label map")
             raise ValueError(
-                f"{phase}: {reason}. Paint an LV that is closed in by a ring of MYO, or choose another mask"
+                f"{phase}: {reason}. Paint an LV that is closed in by a ring of MYO, or choose "
+                "another mask"
             ) from None
     full, rest = ((labels == LV).sum() for labels in mask)
     if rest > full:
@@ -183,7 +185,8 @@ def _radius(area: float) -> float:
 
 
 def _scaled(mask: Mask, factor: float) -> Mask:
-    """All lengths times `factor` about the heart's centre; borders are those of interpolated labels."""
+    """All lengths times `factor` about the heart's centre; borders are those of interpolated
+    labels."""
     where = np.argwhere(mask.any(0))
     centre = (where.min(0) + where.max(0)) / 2
     shares = [

@@ -355,7 +355,8 @@ def _offered(studio: Studio, *, private: bool) -> list[tuple[str, str]]:
 
 
 def _comparable(studio: Studio) -> list[tuple[str, str]]:
-    """What can be varied: attributes that the prompt names, and whatever changes mask or drawing."""
+    """What can be varied: attributes that the prompt names, and whatever changes mask or
+    drawing."""
     unread = {"sex", "age", "bmi", "diagnosis"} - set(studio.fields)
     names = [name for name in COMPARISONS if name not in unread]
     return [(NOTHING, ""), *(("BMI" if name == "bmi" else name, name) for name in names)]
@@ -386,7 +387,8 @@ def _sliders(mask: Mask) -> list[Any]:
 
 
 def _person(studio: Studio, begin: Chosen) -> dict[str, Any]:
-    """The attributes a prompt can name, each a control; what this generator never reads is hidden."""
+    """The attributes a prompt can name, each a control; what this generator never reads is
+    hidden."""
     usual: dict[str, Any] = {
         "sex": None,
         "age": None,
@@ -469,12 +471,16 @@ def _heading(studio: Studio, run: str, *, local: bool) -> str:
     privacy = (
         ""
         if studio.phantom
-        else " Their masks and images stay on this machine, and this page writes nothing to its disk."
+        else (
+            " Their masks and images stay on this machine, and this page writes nothing to its "
+            "disk."
+        )
     )
     return (
         f'<h1>Draw a heart <span class="place{"" if local else " open"}">{place}</span></h1>'
-        f"<p>A mask and a few words in, a cine MRI slice at end-diastole and end-systole out. Generator "
-        f"<b>{escape(run)}</b>, trained on {cohort}, {studio.pixels} px.{privacy} For research, not for diagnosis.</p>"
+        "<p>A mask and a few words in, a cine MRI slice at end-diastole and end-systole out. "
+        f"Generator <b>{escape(run)}</b>, trained on {cohort}, {studio.pixels} px.{privacy} For "
+        "research, not for diagnosis.</p>"
     )
 
 
@@ -517,7 +523,10 @@ def _told(error: Exception) -> str:
     if text := plain_errors.paragraph(error):
         return _PLAN.sub(r"\1", text)
     traceback.print_exception(error)
-    return f"this should not happen ({type(error).__name__}); the terminal where the page was started tells more"
+    return (
+        f"this should not happen ({type(error).__name__}); the terminal where the page was "
+        "started tells more"
+    )
 
 
 def _safely(function: Callable[..., Any], outputs: Sequence[Any]) -> Callable[..., Any]:

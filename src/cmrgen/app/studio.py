@@ -61,7 +61,8 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True)
 class Wish:
-    """What an image shall show beside its mask, and how it is drawn; None: the prompt doesn't say."""
+    """What an image shall show beside its mask, and how it is drawn; None: the prompt doesn't
+    say."""
 
     sex: str | None = None
     age: float | None = None  # years
@@ -239,7 +240,8 @@ class Studio:
         source: int | None = None,
         step: Callable[[int], None] = lambda number: None,
     ) -> Image:
-        """(2, P, P) uint8 picture of a mask, the one that generate.py draws of such a row of a plan.
+        """(2, P, P) uint8 picture of a mask, the one that generate.py draws of such a row of a
+        plan.
 
         Args:
             mask: (2, P, P) labels.
@@ -350,13 +352,15 @@ class Studio:
         rows = rows.drop_duplicates("subject").sort_index()
         if rows.empty:
             raise ValueError(
-                f"{self.cohort.folder.name} has nobody held out, so nothing tells what a judge is worth"
+                f"{self.cohort.folder.name} has nobody held out, so nothing tells what a judge is "
+                "worth"
             )
         places = np.random.default_rng(0).permutation(len(rows))[:COMPARED]
         return np.sort(rows.index.to_numpy()[places])
 
     def _judges(self, scratch: Path) -> Judges:
-        """Those of the last evaluation of this cohort, else of JUDGE_STEPS, trained in `scratch`."""
+        """Those of the last evaluation of this cohort, else of JUDGE_STEPS, trained in
+        `scratch`."""
         kept, copy = self.cohort.folder / "judges", scratch / "judges"
         steps = JUDGE_STEPS
         if kept.is_dir():
@@ -396,7 +400,8 @@ def open_studio(
 
 @contextmanager
 def counted(network: torch.nn.Module, step: Callable[[int], None]) -> Iterator[None]:
-    """Inside this block `step` is called with 1, 2, ... whenever the network first sees a new time."""
+    """Inside this block `step` is called with 1, 2, ... whenever the network first sees a new
+    time."""
     times: list[float] = []
 
     def before(module: torch.nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -463,7 +468,8 @@ def spoken(group: str) -> str:
 
 
 def _steps_of(folder: Path) -> tuple[int, int] | None:
-    """The steps of training of the judges kept in a folder, the newest; None where one is missing."""
+    """The steps of training of the judges kept in a folder, the newest; None where one is
+    missing."""
     steps = []
     for name in ("segmenter", "attributes"):
         cards = sorted(folder.glob(f"{name}-*.json"), key=lambda card: card.stat().st_mtime)

@@ -1,5 +1,5 @@
-"""What the page shows of an image and of what was seen in it: HTML from arrays and numbers, pictures
-inside it, so that no file is written."""
+"""What the page shows of an image and of what was seen in it: HTML from arrays and numbers,
+pictures inside it, so that no file is written."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def result(drawn: Sequence[Drawn]) -> str:
         for name, label in LABELS.items()
     )
     return (
-        f'<div class="result{"" if len(drawn) == 1 else " several"}">'
-        f'<div class="bar"><label><input type="checkbox" class="toggle" checked> outlines of the mask</label>'
-        f'<span class="legend">{legend}</span></div>{cards}</div>'
+        f'<div class="result{"" if len(drawn) == 1 else " several"}"><div '
+        'class="bar"><label><input type="checkbox" class="toggle" checked> outlines of the '
+        f'mask</label><span class="legend">{legend}</span></div>{cards}</div>'
     )
 
 
@@ -96,9 +96,11 @@ def comparison(
         else waiting
     )
     return (
-        f'<div class="seen"><section class="wide"><h3>What the judges see</h3><div class="scroll"><table class="many">'
+        '<div class="seen"><section class="wide"><h3>What the judges see</h3><div '
+        'class="scroll"><table class="many">'
         f"<tr>{''.join(f'<th>{head}</th>' for head in heads)}</tr>{''.join(rows)}</table></div>"
-        f'<p class="small">Dice is the mean of LV, MYO and RV at ED and ES. {escape(told)}</p></section></div>'
+        '<p class="small">Dice is the mean of LV, MYO and RV at ED and ES. '
+        f"{escape(told)}</p></section></div>"
     )
 
 
@@ -151,18 +153,23 @@ def _card(of: Drawn, *, alone: bool) -> str:
     outlines = [picture(outlined(labels)) for labels in of.mask]
     tiles = "".join(
         f'<figure><div class="tile"><img src="{frames[p]}" alt="{phase} of {escape(of.title)}">'
-        f'<img class="outline" src="{outlines[p]}" alt=""></div><figcaption>{name}</figcaption></figure>'
+        f'<img class="outline" src="{outlines[p]}" '
+        f'alt=""></div><figcaption>{name}</figcaption></figure>'
         for p, (phase, name) in enumerate(
             zip(PHASES, ("ED, end-diastole", "ES, end-systole") if alone else PHASES, strict=True)
         )
     )
     beating = (
-        f'<figure><div class="tile beating"><img src="{frames[0]}" alt="beating heart">'
-        f'<img class="second" src="{frames[1]}" alt=""></div><figcaption>{"beating, two frames" if alone else "beating"}'
+        f'<figure><div class="tile beating"><img src="{frames[0]}" alt="beating heart"><img '
+        f'class="second" src="{frames[1]}" '
+        f'alt=""></div><figcaption>{"beating, two frames" if alone else "beating"}'
         "</figcaption></figure>"
     )
     told = f'<p class="prompt">“{escape(of.prompt)}”</p>' if alone else ""
-    return f'<article><h3>{escape(of.title)}</h3>{told}<div class="tiles">{tiles}{beating}</div></article>'
+    return (
+        f"<article><h3>{escape(of.title)}</h3>{told}<div "
+        f'class="tiles">{tiles}{beating}</div></article>'
+    )
 
 
 def _dice(value: float) -> str:
@@ -206,7 +213,10 @@ def _similarity(of: Nearness | None) -> str:
     if of is None:
         return "…"
     beyond = of.similarity > of.tau
-    return f'<span class="{"no" if beyond else "yes"}">{of.similarity:.3f}{" > τ" if beyond else ""}</span>'
+    return (
+        "<span "
+        f'class="{"no" if beyond else "yes"}">{of.similarity:.3f}{" > τ" if beyond else ""}</span>'
+    )
 
 
 def _nearness(of: Nearness | None, waiting: str) -> str:
@@ -216,8 +226,9 @@ def _nearness(of: Nearness | None, waiting: str) -> str:
     places = [100 * (value - low) / (1 - low) for value in (of.similarity, of.tau)]
     beyond = of.similarity > of.tau
     words = (
-        "It lies <b>nearer to a training image than 95 % of unseen people do</b>: a candidate copy, though one unseen person "
-        "in 20 lies there, too. Look at other seeds, and audit a set before you share it."
+        "It lies <b>nearer to a training image than 95 % of unseen people do</b>: a candidate "
+        "copy, though one unseen person in 20 lies there, too. Look at other seeds, and audit a "
+        "set before you share it."
         if beyond
         else "It lies no nearer to a training image than unseen people do."
     )

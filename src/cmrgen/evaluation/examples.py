@@ -32,8 +32,8 @@ def examples_section(evaluation: Evaluation) -> Section:
     named = [_named(synthetic.index.iloc[k]) for k in chosen]
     (picture, *_) = save(image_grid(rows, named, titles), evaluation.figures / "fig2_examples")
     sentence = (
-        "Each image is drawn from the mask of a training subject and a prompt. Masks show the left ventricle's cavity, its wall "
-        "and the right ventricle's cavity."
+        "Each image is drawn from the mask of a training subject and a prompt. Masks show the "
+        "left ventricle's cavity, its wall and the right ventricle's cavity."
     )
     real = (
         "The real image is of the subject whose mask it is."
@@ -45,7 +45,8 @@ def examples_section(evaluation: Evaluation) -> Section:
         [f"{sentence} {real}"],
         figures=[
             (
-                f"Fig. 2: {', '.join(kinds)}, for {len(chosen)} groups, at end-diastole and end-systole",
+                f"Fig. 2: {', '.join(kinds)}, for {len(chosen)} groups, at end-diastole and "
+                "end-systole",
                 picture,
             )
         ],

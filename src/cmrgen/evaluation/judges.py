@@ -144,7 +144,10 @@ def provenance(evaluation: Evaluation) -> dict[str, Any]:
     synthetic_set = evaluation.synthetic_set
     index, settings = synthetic_set.index, synthetic_set.meta["settings"]
     return {
-        "synthetic set": f"{synthetic_set.folder} ({number_of(len(index), 'images')}, {number_of(index.group.nunique(), 'groups')})",
+        "synthetic set": (
+            f"{synthetic_set.folder} ({number_of(len(index), 'images')}, "
+            f"{number_of(index.group.nunique(), 'groups')})"
+        ),
         "synthetic fingerprint": synthetic_set.fingerprint,
         "generator": settings["generator"],
         "sampler": f"{settings['sampler']}, {settings['steps']} steps",
@@ -186,11 +189,13 @@ def trained_judges(
     train = store.index[store.index.split == "train"]
     if train.empty:
         raise ValueError(
-            f"{store.folder}: no row of the train split; judges learn from real training images only"
+            f"{store.folder}: no row of the train split; judges learn from real training images "
+            "only"
         )
     if not (axes := learnable_axes(train)):
         raise ValueError(
-            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training rows; add subjects"
+            f"{store.folder}: none of {', '.join(with_diagnosis())} varies among the training "
+            "rows; add subjects"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

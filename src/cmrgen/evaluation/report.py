@@ -134,7 +134,8 @@ def _stale(synthetic_set: Store) -> list[str]:
     if not record or not (inputs := changed(record.inputs, {})[0]):
         return []
     return [
-        f"The set in {synthetic_set.folder} was drawn by what has changed since: {runs.few(inputs)}."
+        f"The set in {synthetic_set.folder} was drawn by what has changed since: "
+        f"{runs.few(inputs)}."
     ]
 
 
@@ -146,8 +147,8 @@ def _trained_elsewhere(
     if not (others := [arm for arm, sets in trained_on.items() if sets - own]):
         return []
     return [
-        f"This and Table 1 are of the set in {synthetic_set.folder}; in Table 2 {', '.join(others)} were trained on "
-        "another one, or on several."
+        f"This and Table 1 are of the set in {synthetic_set.folder}; in Table 2 "
+        f"{', '.join(others)} were trained on another one, or on several."
     ]
 
 
@@ -161,8 +162,8 @@ def no_images_section(synthetic_set: Path, *, input_name: str) -> Section:
     reason = f"No synthetic set in {synthetic_set}: no Table 1, no adherence."
     if (synthetic_set / "finished.json").exists():
         reason = (
-            f"The set in {synthetic_set} holds pairs of ED and ES; runs with input={input_name} see whole "
-            "heartbeats and real images alone, so Table 1 and adherence are left out. evaluate.py without "
-            "input= has them."
+            f"The set in {synthetic_set} holds pairs of ED and ES; runs with input={input_name} "
+            "see whole heartbeats and real images alone, so Table 1 and adherence are left out. "
+            "evaluate.py without input= has them."
         )
     return Section("Synthetic images", warnings=[reason])

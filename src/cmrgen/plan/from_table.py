@@ -152,8 +152,9 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     """The store row of each row's mask."""
     if {"subject", "source_row"} <= set(given) and not given.subject.isin(index.subject).any():
         raise ValueError(
-            "none of its subjects is in the cohort's store: it was written where they have other names (another "
-            "data_root). Leave the column subject out; source_row says whose mask is meant"
+            "none of its subjects is in the cohort's store: it was written where they have other "
+            "names (another data_root). Leave the column subject out; source_row says whose mask "
+            "is meant"
         )
     if "source_row" in given:
         there = given.source_row.isin(index.index)
@@ -166,7 +167,8 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
         return [int(row) for row in given.source_row]
     if "subject" not in given:
         raise ValueError(
-            "it has neither a column subject nor source_row, so no mask to draw from; add one of them"
+            "it has neither a column subject nor source_row, so no mask to draw from; add one of "
+            "them"
         )
     refuse(
         given,
@@ -177,7 +179,10 @@ def _sources(given: pd.DataFrame, index: pd.DataFrame) -> list[int]:
     rows = usable(index)
     first = rows.sort_values("central", ascending=False, kind="stable").drop_duplicates("subject")
     row_of = pd.Series(first.index, first.subject)
-    remedy = "not a labelled training subject with a whole mask; images derive from train only, take another"
+    remedy = (
+        "not a labelled training subject with a whole mask; images derive from train only, take "
+        "another"
+    )
     refuse(given, "subject", ~given.subject.isin(row_of.index), remedy)
     return [int(row) for row in given.subject.map(row_of)]
 

@@ -1,8 +1,8 @@
 """Which subject, mask, prompt and seed each synthetic image gets: a table, written before any
 image.
 
-Its columns are those of cmrgen.plan.rows. The same index and settings give the same table. cmrgen.plan.sweeps
-and cmrgen.plan.from_table hold the other plans.
+Its columns are those of cmrgen.plan.rows. The same index and settings give the same table.
+cmrgen.plan.sweeps and cmrgen.plan.from_table hold the other plans.
 """
 
 from __future__ import annotations
@@ -58,15 +58,15 @@ def balanced(
         count: images.
         seed: of the order, the images' noise and the moves.
         missing: what to do with groups no training subject belongs to: "skip" (they are named in
-            the plan's `missing`), "error", or "borrow": they are drawn from the masks of the nearest
-            group that has some, which column `borrowed` names, with the attributes and prompt of
-            their own.
+            the plan's `missing`), "error", or "borrow": they are drawn from the masks of the
+            nearest group that has some, which column `borrowed` names, with the attributes and
+            prompt of their own.
         per_person: most images of one subject, in all groups together; None for no limit.
         per_mask: of `planned`: images of a mask as it is, before further ones move it.
         thin: what to do with a group whose subjects have given that many (they are named in
-            the plan's `thin`): "less": it gets no more images; "borrow": the next ones have masks of
-            the nearest group of that diagnosis whose subjects may still give some, while there is
-            one; "move": its subjects give more, each with a moved mask.
+            the plan's `thin`): "less": it gets no more images; "borrow": the next ones have masks
+            of the nearest group of that diagnosis whose subjects may still give some, while there
+            is one; "move": its subjects give more, each with a moved mask.
         drawing: how each image is drawn.
 
     Raises:
@@ -81,19 +81,11 @@ def balanced(
     train = train[train.group.isin(possible)]
     if train.empty:
         raise ValueError(
-            "no training subject has all attributes that others have; there is no group to plan from"
+            "no training subject has all attributes that others have; there is no group to plan "
+            "from"
         )
-    present = sorted(set(train.group))
-    absent = sorted(possible - set(present))
-    if absent and missing == "error":
-        raise ValueError(
-            f"no training subject belongs to {number_of(len(absent), 'groups')}: {', '.join(absent)}. Set plan.missing=skip to "
-            "leave them out or plan.missing=borrow to use the nearest groups' masks, or use a cohort that has them"
-        )
+    lenders = _lenders(set(train.group), possible, missing=missing)
     rng = np.random.default_rng([seed, 1])
-    lenders = {group: group for group in present}
-    if missing == "borrow":
-        lenders |= {group: nearest_group(group, present) for group in absent}
     turns = {group: _turns(train.subject[train.group == of], rng) for group, of in lenders.items()}
     taken = _round_robin(
         train, turns, lenders, count=count, per_person=per_person, thin=thin, rng=rng
@@ -107,8 +99,23 @@ def balanced(
         move=taken.beyond,
         **drawing,
     )
-    missing_groups = [group for group in absent if group not in lenders]
-    return Plan(rows, missing=missing_groups, thin=sorted(taken.thin))
+    return Plan(rows, missing=sorted(possible - set(lenders)), thin=sorted(taken.thin))
+
+
+def _lenders(present: set[str], possible: set[str], *, missing: str) -> dict[str, str]:
+    """Whose masks a group's images are drawn from: its own, or where nobody belongs to it and
+    `missing` is "borrow", the nearest group's."""
+    absent = sorted(possible - present)
+    if absent and missing == "error":
+        raise ValueError(
+            f"no training subject belongs to {number_of(len(absent), 'groups')}: "
+            f"{', '.join(absent)}. Set plan.missing=skip to leave them out or plan.missing=borrow "
+            "to use the nearest groups' masks, or use a cohort that has them"
+        )
+    lenders = {group: group for group in sorted(present)}
+    if missing == "borrow":
+        lenders |= {group: nearest_group(group, sorted(present)) for group in absent}
+    return lenders
 
 
 def own_distribution(
@@ -291,8 +298,9 @@ def _too_many(count: int, per_person: int | None, pool: pd.DataFrame) -> str:
     people = pool.subject.nunique()
     of = f" of diagnosis {pool.diagnosis.iloc[0]}" if pool.diagnosis.nunique() == 1 else ""
     return (
-        f"plan.count={count}: the {people} training subjects{of} may give {people * (per_person or 0)} images at "
-        f"plan.per_person={per_person}; ask for fewer images, raise plan.per_person, or lift it with plan.per_person=null"
+        f"plan.count={count}: the {people} training subjects{of} may give "
+        f"{people * (per_person or 0)} images at plan.per_person={per_person}; ask for fewer "
+        "images, raise plan.per_person, or lift it with plan.per_person=null"
     )
 
 

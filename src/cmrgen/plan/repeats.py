@@ -60,8 +60,9 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
     first, limit = groups.iloc[0], "null" if max_repeats is None else f"{max_repeats:g}"
     if bound.empty:
         return (
-            f"draws: {number_of(len(others), 'groups')} equally often; an image of {first.group} ({_people(first.subjects)}) "
-            f"{first.draws:.1f} times in a pass of {len(table):,} draws, no other more often (data.max_repeats={limit})"
+            f"draws: {number_of(len(others), 'groups')} equally often; an image of {first.group} "
+            f"({_people(first.subjects)}) {first.draws:.1f} times in a pass of {len(table):,} "
+            f"draws, no other more often (data.max_repeats={limit})"
         )
     lines = bound.astype(object).to_dict("records")
     if len(others):
@@ -83,8 +84,9 @@ def draws_text(table: pd.DataFrame, *, max_repeats: float | None) -> str:
     text = shown.to_string(index=False)
     diagnoses = _diagnoses(table, max_repeats)
     return (
-        f"draws of one image in a pass of {len(table):,} draws, at most {limit} (data.max_repeats; null: every group "
-        f"equally often, as in column uncapped)\n{text}\n{diagnoses}"
+        f"draws of one image in a pass of {len(table):,} draws, at most {limit} "
+        "(data.max_repeats; null: every group equally often, as in column "
+        f"uncapped)\n{text}\n{diagnoses}"
     )
 
 
@@ -108,7 +110,8 @@ def plan_text(groups: pd.DataFrame, plan: Plan, settings: dict[str, Any]) -> str
     ]
     shares = plan.rows.diagnosis.value_counts(normalize=True).sort_index()
     lines.append(
-        f"of all images: {', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
+        "of all images: "
+        f"{', '.join(f'{name} {100 * share:.0f} %' for name, share in shares.items())}"
     )
     limits = [
         f"plan.{key}={_null(settings[key])}"
@@ -118,14 +121,16 @@ def plan_text(groups: pd.DataFrame, plan: Plan, settings: dict[str, Any]) -> str
     lines.append(per_person(plan.rows) + (f" ({', '.join(limits)})" if limits else ""))
     if plan.missing:
         lines.append(
-            f"left out, no training subject in {number_of(len(plan.missing), 'groups')}: {', '.join(plan.missing)}"
+            f"left out, no training subject in {number_of(len(plan.missing), 'groups')}: "
+            f"{', '.join(plan.missing)}"
         )
     if plan.thin:
         lines.append(_thin(plan.thin, groups, settings))
     if groups.borrowed.any():
         lent = groups[groups.borrowed > 0]
         lines.append(
-            f"{number_of(lent.borrowed.sum(), 'images')} in {number_of(len(lent), 'groups')} with masks of other groups (column borrowed)"
+            f"{number_of(lent.borrowed.sum(), 'images')} in {number_of(len(lent), 'groups')} with "
+            "masks of other groups (column borrowed)"
         )
     return "\n".join(lines)
 
@@ -143,13 +148,21 @@ def _thin(thin: Sequence[str], groups: pd.DataFrame, settings: dict[str, Any]) -
     images = groups.set_index("group").images
     named = ", ".join(f"{group} ({images.get(group, 0)})" for group in thin)
     does = {
-        "less": f"have fewer images than the {images.max()} of the others; plan.thin=borrow fills them with the nearest "
-        "groups' masks, plan.thin=move with more moved masks of their own people",
-        "borrow": "are filled with the nearest groups' masks, while those of the same diagnosis have people who may give "
-        "some (plan.thin=borrow)",
+        "less": (
+            f"have fewer images than the {images.max()} of the others; plan.thin=borrow fills "
+            "them with the nearest groups' masks, plan.thin=move with more moved masks of their "
+            "own people"
+        ),
+        "borrow": (
+            "are filled with the nearest groups' masks, while those of the same diagnosis have "
+            "people who may give some (plan.thin=borrow)"
+        ),
         "move": "are filled with more moved masks of their own people (plan.thin=move)",
     }[settings.get("thin", "less")]
-    return f"{number_of(len(thin), 'groups')} whose people have given all they may {does}: {named}"
+    return (
+        f"{number_of(len(thin), 'groups')}, whose people have given as many images as they may, "
+        f"{does}: {named}"
+    )
 
 
 def _diagnoses(table: pd.DataFrame, max_repeats: float | None) -> str:

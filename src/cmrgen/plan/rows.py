@@ -52,7 +52,8 @@ def usable(index: pd.DataFrame) -> pd.DataFrame:
     rows = index[(index.split == "train") & index.diagnosis.notna() & ~half]
     if rows.empty:
         raise ValueError(
-            "the cohort has no labelled training subject, so there is nothing to plan from; check its split"
+            "the cohort has no labelled training subject, so there is nothing to plan from; check "
+            "its split"
         )
     return rows
 
@@ -82,7 +83,8 @@ def planned(
         isinstance(per_mask, bool) or not isinstance(per_mask, int) or per_mask < 0
     ):
         raise ValueError(
-            f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move none"
+            f"plan.per_mask={per_mask}: give a whole number (0: move every mask), or null to move "
+            "none"
         )
     own = index.loc[list(sources)].reset_index(names="source_row")
     rows = own[["subject", "source_row", "source", *attribute_columns(own)]].copy()

@@ -53,18 +53,11 @@ def one_mask(
     """
     if source_row is None:
         source_row = _most_like(index, like)
-    if attribute is not None and attribute not in varied_values():
-        raise ValueError(
-            f"plan.attribute={attribute}: a sweep varies one of {', '.join(varied_values())}, or null for none"
-        )
-    if values is not None and attribute is None:
-        raise ValueError(
-            f"plan.values={list(values)} without plan.attribute; name the one of {', '.join(varied_values())}"
-        )
+    _check_attribute(attribute, values)
     if seeds < 1 or source_row not in index.index:
         raise ValueError(
-            f"plan.seeds={seeds}, plan.source_row={source_row}: give at least one seed, and a row of the cohort's store "
-            f"({index.index.min()} to {index.index.max()})"
+            f"plan.seeds={seeds}, plan.source_row={source_row}: give at least one seed, and a row "
+            f"of the cohort's store ({index.index.min()} to {index.index.max()})"
         )
     shown = _values(index, attribute, values) if attribute else [None]
     numbers = np.random.default_rng([seed, 2]).integers(0, 2**62, seeds)
@@ -84,6 +77,19 @@ def one_mask(
     )
     plan = plan.assign(seed=rows.seed, guidance=rows.guidance.astype(float))
     return Plan(plan if steps is None else plan.assign(steps=rows.steps))
+
+
+def _check_attribute(attribute: str | None, values: Sequence[Any] | None) -> None:
+    """Raise ValueError unless a sweep can vary this attribute, and has one where it has values."""
+    varied = ", ".join(varied_values())
+    if attribute is not None and attribute not in varied_values():
+        raise ValueError(
+            f"plan.attribute={attribute}: a sweep varies one of {varied}, or null for none"
+        )
+    if values is not None and attribute is None:
+        raise ValueError(
+            f"plan.values={list(values)} without plan.attribute; name the one of {varied}"
+        )
 
 
 def paper_figures(
@@ -121,7 +127,8 @@ def _values(index: pd.DataFrame, attribute: str, values: Sequence[Any] | None) -
         takes = f"numbers from {low:g} to {high:g}"
     if unfit or not len(values):
         raise ValueError(
-            f"plan.values={list(values)}: {attribute} takes {takes}; correct {unfit or 'the empty list'}"
+            f"plan.values={list(values)}: {attribute} takes {takes}; correct "
+            f"{unfit or 'the empty list'}"
         )
     return [float(v) if attribute in ranges else v for v in values]
 

@@ -64,14 +64,7 @@ def export(
         FileExistsError: when the folder holds something.
         ValueError: for parts that cannot be used alone.
     """
-    kind = generator.facts.get("base", {}).get("kind", "folder")
-    parts = parts or ("controlnet" if kind in LICENCES else "pipeline")
-    if parts not in ("controlnet", "pipeline"):
-        raise ValueError(f"parts is {parts!r}; it takes controlnet, pipeline")
-    if parts == "controlnet" and kind not in LICENCES:
-        raise ValueError(
-            "parts=controlnet needs a base that others can get, and this one is not published; use pipeline"
-        )
+    chosen = _exported_parts(generator, parts)
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} is not empty; remove it or export to another folder")
@@ -80,13 +73,13 @@ def export(
     beside.mkdir(parents=True)
     try:
         _write_controlnet(generator, beside, sampler=sampler)
-        if parts == "pipeline":
+        if chosen == "pipeline":
             _write_base(generator.base, beside, sampler=sampler)
         text = card_of_generator(
             generator.facts,
             pixels=generator.base.pixels,
             channels=generator.base.channels,
-            whole=parts == "pipeline",
+            whole=chosen == "pipeline",
             sampler=sampler,
             command=command,
             metrics=metrics or {},
@@ -99,6 +92,21 @@ def export(
         shutil.rmtree(beside, ignore_errors=True)
     sync_entries(folder.parent)
     return folder
+
+
+def _exported_parts(generator: Generator, parts: str | None) -> str:
+    """ "controlnet" or "pipeline": what is asked for, or else what the base calls for. Raises
+    ValueError."""
+    kind = generator.facts.get("base", {}).get("kind", "folder")
+    parts = parts or ("controlnet" if kind in LICENCES else "pipeline")
+    if parts not in ("controlnet", "pipeline"):
+        raise ValueError(f"parts is {parts!r}; it takes controlnet or pipeline")
+    if parts == "controlnet" and kind not in LICENCES:
+        raise ValueError(
+            "parts=controlnet needs a base that others can get, and this one is not published; "
+            "use parts=pipeline"
+        )
+    return parts
 
 
 def _write_controlnet(generator: Generator, folder: Path, *, sampler: Sampler) -> None:

@@ -152,7 +152,8 @@ def _affine(synthetic: Store) -> np.ndarray:
     the back."""
     if not (fov := synthetic.meta.get("fov_mm")):
         raise ValueError(
-            f"{synthetic.folder}: its pixel size is unknown (no fov_mm in store.json), so it has no NIfTI form"
+            f"{synthetic.folder}: its pixel size is unknown (no fov_mm in store.json), so it has "
+            "no NIfTI form"
         )
     pixel = fov / synthetic.meta["pixels"]
     return np.diag([-pixel, -pixel, 1.0, 1.0])

@@ -135,7 +135,8 @@ READ = {  # how the image's channels are ED and ES, in words and in the example
         "ed_image, es_image = (image[..., 0] + image[..., 2]) / 2, image[..., 1]",
     ),
     EVEN: (
-        "Channels ED, ES and the mean of both: what the third adds to the mean of the first two goes to each by a third.",
+        "Channels ED, ES and the mean of both: what the third adds to the mean of the first two "
+        "goes to each by a third.",
         """red, green, blue = np.moveaxis(image, -1, 0)
 ed_image, es_image = (x + (blue - (red + green) / 2) / 3 for x in (red, green))""",
     ),

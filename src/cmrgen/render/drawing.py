@@ -145,8 +145,9 @@ def _write(
             lost += int((~good).sum())
             if not writer.rows and not good.any() and lost >= min(total, HOPELESS):
                 raise ValueError(
-                    f"{writer.folder}: none of the first {lost} images is finite, so the weights of generator "
-                    f"{writer.settings['generator']} or its base are broken; check them, or train it again"
+                    f"{writer.folder}: none of the first {lost} images is finite, so the weights "
+                    f"of generator {writer.settings['generator']} or its base are broken; check "
+                    "them, or train it again"
                 )
             bad = pd.DataFrame({"row": rows.row[~good], "reason": "not finite, twice"})
             pictures = as_stored(images[torch.from_numpy(good)], writer.pixels)

@@ -32,7 +32,8 @@ def shard_of(text: str, *, batches: int | None = None) -> tuple[int, int]:
         )
     if batches is not None and int(of) > batches:
         raise ValueError(
-            f"shard={text}, but the plan is {batches} batches; take fewer shards, or a smaller batch_size"
+            f"shard={text}, but the plan is {batches} batches; take fewer shards, or a smaller "
+            "batch_size"
         )
     return int(number), int(of)
 
@@ -85,8 +86,8 @@ def written_alone(folder: Path, *, rows: int, pixels: int) -> Iterator[None]:
     except OSError as error:
         remedy = "Free some space there" if error.errno in DISK_FULL else "Make it writable"
         raise Unwritable(
-            f"{folder} cannot be written: {error.strerror or error}; {needed(rows, pixels)}. {remedy} and continue with "
-            "resume=true, or give another place with run_dir=<folder>"
+            f"{folder} cannot be written: {error.strerror or error}; {needed(rows, pixels)}. "
+            f"{remedy} and continue with resume=true, or give another place with run_dir=<folder>"
         ) from error
 
 
@@ -119,8 +120,9 @@ def close(writer: Writer, plan: Plan, **facts: Any) -> Store:
     if len(lost):
         write_atomic(writer.folder / "failed.csv", lost.to_csv(index=False))
         print(
-            f"{writer.folder}: {number_of(len(lost), 'images')} could not be drawn and {'is' if len(lost) == 1 else 'are'} left out; failed.csv lists their rows of "
-            "the plan",
+            f"{writer.folder}: {number_of(len(lost), 'images')} could not be drawn and "
+            f"{'is' if len(lost) == 1 else 'are'} left out; failed.csv lists their rows of the "
+            "plan",
             flush=True,
         )
     synthetic = writer.finish(

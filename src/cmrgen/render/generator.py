@@ -238,8 +238,8 @@ def load_generator(
     facts, folder = facts_of(run), Path(run) / "controlnet"
     if (mark := weights_hash(folder)) != facts["fingerprint"]:
         raise ValueError(
-            f"generator={run}: its ControlNet's weights are truncated or not those of this run ({facts['fingerprint']} -> "
-            f"{mark}); {RESTORE}"
+            f"generator={run}: its ControlNet's weights are truncated or not those of this run "
+            f"({facts['fingerprint']} -> {mark}); {RESTORE}"
         )
     base = _its_base(facts, run, moved_to=base_weights)
     controlnet = ControlNetModel.from_pretrained(folder, low_cpu_mem_usage=False)
@@ -253,7 +253,8 @@ def facts_of(run: str | Path) -> dict[str, Any]:
     path = Path(run) / "controlnet" / "generator.json"
     if not path.exists():
         raise FileNotFoundError(
-            f"generator={run}: no ControlNet there; give the folder of a `train.py experiment=controlnet` run"
+            f"generator={run}: no ControlNet there; give the folder of a `train.py "
+            "experiment=controlnet` run"
         )
     try:
         facts: dict[str, Any] = json.loads(path.read_text())
@@ -267,8 +268,9 @@ def check_cohort(facts: dict[str, Any], cohort: Store, *, named: str) -> None:
     generator=runs/controlnet/0."""
     if cohort.fingerprint != (trained := facts["cohort_fingerprint"]):
         raise ValueError(
-            f"{named} was trained on {facts['cohort']} ({trained}), but this run's cohort is {cohort.folder.name} "
-            f"({cohort.fingerprint}); give the cohort settings it was trained with"
+            f"{named} was trained on {facts['cohort']} ({trained}), but this run's cohort is "
+            f"{cohort.folder.name} ({cohort.fingerprint}); give the cohort settings it was "
+            "trained with"
         )
 
 
@@ -291,8 +293,8 @@ def _its_base(facts: dict[str, Any], run: str | Path, *, moved_to: str | None) -
             continue
         faults.append(f"{place} has changed since, or is another ({wanted} -> {base.fingerprint})")
     raise FileNotFoundError(
-        f"generator={run}: its base is not there: {'; '.join(faults)}. Give the place where it lies now with "
-        "base.weights=<folder, file or hub id>, or train the ControlNet again"
+        f"generator={run}: its base is not there: {'; '.join(faults)}. Give the place where it "
+        "lies now with base.weights=<folder, file or hub id>, or train the ControlNet again"
     )
 
 

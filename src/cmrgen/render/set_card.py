@@ -113,7 +113,10 @@ def card_of_set(synthetic: Store, *, kind: str = "store", audit: str | None = No
         "cohort": settings["cohort"].rsplit("-", 1)[0],
         "cohort fingerprint": settings["cohort_fingerprint"],
         "generator": settings["generator"],
-        "sampler": f"{settings['sampler']}, {settings['steps']} steps, guidance {_range(rows.guidance)}{towards}",
+        "sampler": (
+            f"{settings['sampler']}, {settings['steps']} steps, guidance "
+            f"{_range(rows.guidance)}{towards}"
+        ),
         "plan": settings["plan"],
         "masks": per_person(rows).replace("one person", "one participant"),
         "set": synthetic.fingerprint,
@@ -153,7 +156,10 @@ def _groups(rows: pd.DataFrame) -> str:
 
 def _audit(folder: str | None, synthetic: Store) -> str:
     if folder is None:
-        return "Whether an image is a near copy of a training image was not examined for this card (`evaluate.py audit=true`)."
+        return (
+            "Whether an image is a near copy of a training image was not examined for this card "
+            "(`evaluate.py audit=true`)."
+        )
     path = Path(folder) / "audit.json"
     if not path.exists():
         raise FileNotFoundError(
@@ -162,7 +168,8 @@ def _audit(folder: str | None, synthetic: Store) -> str:
     verdict = json.loads(path.read_text())
     if verdict["set"] != synthetic.fingerprint:
         raise ValueError(
-            f"{path} is an audit of set {verdict['set']}, not of {synthetic.fingerprint}; run it on this set"
+            f"{path} is an audit of set {verdict['set']}, not of {synthetic.fingerprint}; run it "
+            "on this set"
         )
     return " ".join([f"Audit of {verdict['date']}:", *verdict["verdicts"]])
 

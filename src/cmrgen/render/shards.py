@@ -4,7 +4,7 @@ bytes that one would write."""
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,39 +45,23 @@ def merge(folder: Path, n: int) -> Store:
 
     Raises ValueError naming shards that are missing, unfinished, or of another plan or settings.
     """
-    folder, names = Path(folder), [shard_name(k, n) for k in range(n)]
-    if lacking := [name for name in names if not (folder / name / "store.json").exists()]:
-        states = [f"{name} ({_state(folder / name)})" for name in lacking]
-        remedy = (
-            f"render them with shard={'|'.join(f'{names.index(name)}/{n}' for name in lacking)}"
-        )
-        raise ValueError(
-            f"{folder}: {len(lacking)} of {n} shards are missing: {', '.join(states)}; {remedy}"
-        )
-    shards = [Store.open(folder / name) for name in names]
-    settings = [
-        {k: v for k, v in s.meta["settings"].items() if k not in ("shard", "format")}
-        for s in shards
-    ]
-    for name, other in zip(names[1:], settings[1:], strict=True):
-        if changed := differences(settings[0], other):
-            raise ValueError(
-                f"{folder}: {name} differs from {names[0]} in {', '.join(changed)}; delete the wrong one and render it anew"
-            )
+    folder = Path(folder)
+    shards, settings = _alike(folder, [shard_name(k, n) for k in range(n)])
     written, pixels = (shards[0].folder / "plan.csv").read_text(), shards[0].meta["pixels"]
     plan = Plan(pd.read_csv(io.StringIO(written)), missing=shards[0].meta["missing_groups"])
     parts = [list(_parts(shard)) for shard in shards]
-    count = -(-len(plan.rows) // settings[0]["batch_size"])
+    count = -(-len(plan.rows) // settings["batch_size"])
     if sum(map(len, parts)) != count:
         raise ValueError(
-            f"{folder}: the shards hold {sum(map(len, parts))} of {count} batches; delete and render them anew"
+            f"{folder}: the shards hold {sum(map(len, parts))} of {count} batches; delete them and "
+            "draw them again"
         )
-    if (done := finished(folder, settings[0], written)) is not None:
+    if (done := finished(folder, settings, written)) is not None:
         return done
     with written_alone(folder, rows=len(plan.rows), pixels=pixels):
-        if (done := finished(folder, settings[0], written)) is not None:
+        if (done := finished(folder, settings, written)) is not None:
             return done
-        writer = Writer(folder, pixels=pixels, settings=settings[0])
+        writer = Writer(folder, pixels=pixels, settings=settings)
         check_room(folder, rows=len(plan.rows) - writer.rows, pixels=pixels)
         write_atomic(folder / "plan.csv", written)
         for k in range(len(writer.parts), count):
@@ -89,6 +73,30 @@ def merge(folder: Path, n: int) -> Store:
         return close(
             writer, plan, fov_mm=shards[0].meta.get("fov_mm"), names=shards[0].meta.get("names")
         )
+
+
+def _alike(folder: Path, names: Sequence[str]) -> tuple[list[Store], dict[str, Any]]:
+    """The shards of these names and the settings that they share; ValueError where one is not
+    finished or has others."""
+    if lacking := [name for name in names if not (folder / name / "store.json").exists()]:
+        states = [f"{name} ({_state(folder / name)})" for name in lacking]
+        shards = "|".join(f"{names.index(name)}/{len(names)}" for name in lacking)
+        raise ValueError(
+            f"{folder}: {len(lacking)} of {len(names)} shards are missing: {', '.join(states)}; "
+            f"draw them with shard={shards}"
+        )
+    stores = [Store.open(folder / name) for name in names]
+    settings = [
+        {k: v for k, v in store.meta["settings"].items() if k not in ("shard", "format")}
+        for store in stores
+    ]
+    for name, other in zip(names[1:], settings[1:], strict=True):
+        if changed := differences(settings[0], other):
+            raise ValueError(
+                f"{folder}: {name} differs from {names[0]} in {', '.join(changed)}; delete the "
+                "wrong one and draw it again"
+            )
+    return stores, settings[0]
 
 
 def _parts(shard: Store) -> Iterator[tuple[slice, pd.DataFrame, pd.DataFrame | None]]:

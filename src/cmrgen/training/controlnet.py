@@ -57,8 +57,8 @@ class Memory:
                 raise ValueError(f"memory.{name} is {value!r}; it takes {' or '.join(known)}")
         if self.optimizer == "adamw8bit" and not find_spec("bitsandbytes"):
             raise ValueError(
-                "memory.optimizer=adamw8bit needs the package bitsandbytes, which is not installed: "
-                "pip install bitsandbytes, or take memory.optimizer=adamw"
+                "memory.optimizer=adamw8bit needs the package bitsandbytes, which is not "
+                "installed: pip install bitsandbytes, or take memory.optimizer=adamw"
             )
 
     @property
@@ -67,7 +67,8 @@ class Memory:
         ways = [
             ("memory.frozen=bfloat16 halves the frozen U-Net", self.frozen == "float32"),
             (
-                "memory.checkpointing=true computes activations twice instead of keeping them, for the same numbers",
+                "memory.checkpointing=true computes activations twice instead of keeping them, "
+                "for the same numbers",
                 not self.checkpointing,
             ),
             (

@@ -114,12 +114,17 @@ class Latents(L.LightningDataModule):
             drop_last=True,
             num_workers=self.workers,
             collate_fn=as_fetched,
+            pin_memory=torch.cuda.is_available(),
         )
 
     def val_dataloader(self) -> DataLoader:
         subset = torch.utils.data.Subset(self.dataset, self.val_rows.tolist())
         return DataLoader(
-            subset, batch_size=self.batch_size, num_workers=self.workers, collate_fn=as_fetched
+            subset,
+            batch_size=self.batch_size,
+            num_workers=self.workers,
+            collate_fn=as_fetched,
+            pin_memory=torch.cuda.is_available(),
         )
 
     @property
@@ -140,7 +145,8 @@ class Latents(L.LightningDataModule):
         val = np.flatnonzero(store.index.split == "val")[: self.val_images]
         if not len(train):
             raise ValueError(
-                f"cohort {store.folder.name}: no image in the splits {self.splits}; give it more subjects"
+                f"cohort {store.folder.name}: no image in the splits {self.splits}; give it more "
+                "subjects"
             )
         rows = np.concatenate([np.tile(train, self.copies), val])
         table = store.index.iloc[rows].reset_index(drop=True)

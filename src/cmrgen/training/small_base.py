@@ -52,8 +52,14 @@ SCHEDULE = {
 class AutoencoderModule(L.LightningModule):
     """AutoencoderKL with a factor of 4: L1 + 2 MSE + kl x KL divergence (sizes found on two cores).
 
-    `augment`: training images are moved and re-windowed a little. `steps`: of the optimiser.
-    `order`: how ED and ES become three channels, see cmrgen.base.phases.
+    Args:
+        channels: of each level.
+        lr: learning rate at the peak of the cycle.
+        kl: weight of the divergence.
+        steps: of the optimiser.
+        augment: whether training images are moved and re-windowed a little.
+        order: how ED and ES become three channels, see cmrgen.base.phases.
+        seed: of the augmentation and of the posterior's samples.
     """
 
     logs = ("train_loss", "psnr", "val_psnr")
@@ -111,7 +117,19 @@ class AutoencoderModule(L.LightningModule):
 
 class UnetModule(L.LightningModule):
     """A small text-conditioned U-Net on standardised latents; v-prediction, zero terminal SNR,
-    min-SNR weights, EMA."""
+    min-SNR weights, EMA.
+
+    Args:
+        channels: of each level.
+        latent: side of the latents.
+        layers: per level.
+        lr: learning rate at the peak of the cycle.
+        gamma: of min-SNR.
+        ema: decay of the average, at most.
+        prompt_dropout: proportion of prompts that are replaced by the empty one in training.
+        steps: of the optimiser.
+        seed: of noise, timesteps and dropped prompts.
+    """
 
     logs = ("train_loss", "val_loss")
 
@@ -145,7 +163,8 @@ class UnetModule(L.LightningModule):
         self.average = copy.deepcopy(self.unet).requires_grad_(False)
 
     def setup_base(self, base: Base) -> None:
-        """Gives the frozen parts; not a submodule, so neither trained nor saved with this one."""
+        """Take the frozen parts; they are no submodule, so they are neither trained nor saved with
+        this one."""
         self.base, self.empty = base, base.embed([""]).float()
 
     def training_step(self, batch: LatentBatch, batch_idx: int) -> Tensor:
@@ -194,9 +213,16 @@ class StoreImages(L.LightningDataModule):
     """uint8 images (B, 2, P, P) of a store, drawn evenly over groups: one epoch is `steps` steps of
     the optimiser.
 
-    Every process takes `batch_size` images for each of the batches that a step accumulates.
-    `max_repeats`: most draws of an image in a pass of as many draws as there are images; None for
-    no cap.
+    Args:
+        store: the cohort's.
+        splits: whose images are drawn in training.
+        steps: of an epoch.
+        batch_size: images that every process takes for each of the batches that a step
+            accumulates.
+        seed: of the draws.
+        max_repeats: most draws of an image in a pass of as many draws as there are images; None
+            for no cap.
+        workers: processes that read batches ahead.
     """
 
     begin = Place()  # of the training draws; cmrstudy.training.fit sets it
@@ -250,6 +276,7 @@ class StoreImages(L.LightningDataModule):
 
 
 def text_tower(seed: int) -> TextTransformer:
+    """The text tower of TEXT's sizes, its random weights drawn from `seed`."""
     torch.manual_seed(seed)
     return TextTransformer(**TEXT)
 
@@ -263,8 +290,16 @@ def assemble(
     images: Tensor,
     channels: str = EVEN,
 ) -> Base:
-    """A base whose latents are standardised per channel on `images` (B, 2, P, P) uint8; `channels`:
-    cmrgen.base.phases."""
+    """Put a base together and standardise its latents.
+
+    Args:
+        vae: the trained autoencoder.
+        unet: the U-Net, trained or not.
+        text: the text tower.
+        pixels: the side of the base's images.
+        images: (B, 2, P, P) uint8, on which each latent channel gets mean 0 and sd 1.
+        channels: how ED and ES become three channels, see cmrgen.base.phases.
+    """
     networks: dict[str, torch.nn.Module] = {"vae": vae, "unet": unet, "text": text}
     base = Base(
         parts={name: partial(dict.get, networks, name) for name in networks},

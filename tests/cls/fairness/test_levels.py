@@ -92,7 +92,7 @@ def test_generators_that_cannot_be_told_are_named_so():
     one = study_of(
         np.zeros((20, 3), int), [("x", "unknown", "0", str(k)) for k in range(3)], label=label
     )
-    assert chance_given(one, one.arms[0]) == "one split, generators that can't be told, one set"
+    assert chance_given(one, one.arms[0]) == "one split, generators that are not known, one set"
 
 
 def test_generators_count_alike_and_so_do_sets_of_one():

@@ -113,7 +113,7 @@ def test_sections_of_a_cohort_that_cannot_be_divided(tmp_path):
     assert lone[1].warnings == ["No axis has two subgroups to compare."]
     table.loc[(table.sex == "F") & (table.split == "test"), "label"] = 0
     parts = disease_sections(studies(table), folder=tmp_path, options=FEW_DRAWS)
-    assert "No arm to compare with" in parts[1].warnings[0]
+    assert "no arm to compare with" in parts[1].warnings[0]
     assert parts[1].tables[0].notes == [
         "No interval: Sex: fewer than two subgroups where it is defined."
     ]

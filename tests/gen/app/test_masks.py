@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from math import pi, sqrt
 
 import numpy as np
 import pytest
@@ -180,3 +181,87 @@ def test_measures_of_circles():
     )
     assert measures(np.zeros((2, 8, 8), np.uint8), mm=1.0).ef is None
     assert measures(mask, mm=None).cavity is None
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("ef", 0.05, 0.85), ("wall", 0.5, 2.0), ("size", 0.7, 1.4)]
+)
+def test_the_ends_of_a_slider_are_taken_and_what_lies_beyond_is_not(name, low, high):
+    mask = usual_heart(96, mm=2.2)
+    for value in (low, high):
+        check_heart(deformed(mask, **{name: value}))
+    for value in (low - 0.01, high + 0.01):
+        with pytest.raises(ValueError, match=f"give {100 * low:.0f} to {100 * high:.0f} %"):
+            deformed(mask, **{name: value})
+
+
+def test_the_plain_heart_is_circles_of_usual_size_in_the_middle():
+    mask, mm = usual_heart(330, mm=None), 0.5  # 165 mm wide
+    assert np.array_equal(mask, usual_heart(330, mm=mm))
+    muscle = pi * (33**2 - 24**2)
+    cavity = [pi * 24**2, 0.45 * pi * 24**2]
+    for labels, area in zip(mask, cavity, strict=True):
+        assert (labels == LV).sum() * mm**2 == pytest.approx(area, rel=2e-3)
+        assert (labels == MYO).sum() * mm**2 == pytest.approx(muscle, rel=4e-3)
+        y, x = np.nonzero(labels == LV)
+        # 9 mm to the right, so that LV and RV together lie in the middle
+        assert (y.mean() - 164.5) * mm == pytest.approx(0, abs=0.01)
+        assert (x.mean() - 164.5) * mm == pytest.approx(9, abs=0.01)
+    for labels, radius, left, above in zip(mask, (28, 24), (27, 23), (9, 8), strict=True):
+        y, x = np.nonzero(labels == RV)
+        assert x.min() == pytest.approx(164.5 + (9 - left - radius) / mm, abs=1)
+        assert y.min() == pytest.approx(164.5 + (-above - radius) / mm, abs=1)
+
+
+def test_measures_are_those_of_the_circles():
+    of = measures(usual_heart(330, mm=0.5), mm=0.5)
+    assert of.ef == pytest.approx(0.55, abs=1e-3)
+    assert of.cavity == pytest.approx([pi * 5.76, 0.45 * pi * 5.76], rel=2e-3)
+    outer = sqrt(0.45 * 24**2 + 33**2 - 24**2)
+    assert of.wall == pytest.approx([9, outer - sqrt(0.45) * 24], abs=0.02)
+    mask = np.zeros((2, 10, 10), np.uint8)
+    mask[0, :5], mask[1, 0, :3] = RV, RV
+    assert measures(mask, mm=2.0).rv == [2.0, 0.12]  # 50 and 3 pixels of 4 mm2
+
+
+def test_a_heart_may_touch_the_edge_if_it_did_before():
+    mask = usual_heart(64, mm=3.0)
+    mask[0, 0, 30] = RV
+    assert deformed(mask, wall=1.1)[0, 0, 30] == RV
+
+
+def test_the_edge_is_named_by_phase_on_all_four_sides():
+    mask = np.zeros((2, 8, 8), np.uint8)
+    assert masks._at_the_edge(mask) == ""
+    for place in ((0, 3), (7, 3), (3, 0), (3, 7)):
+        for phase, name in ((0, "ED"), (1, "ES")):
+            one = mask.copy()
+            one[(phase, *place)] = LV
+            assert masks._at_the_edge(one) == name
+    mask[:, 0] = LV
+    assert masks._at_the_edge(mask) == "ED and ES"
+
+
+def test_an_lv_that_does_not_shrink_is_a_heart():
+    mask = usual_heart(64, mm=3.0)
+    check_heart(np.stack([mask[0], mask[0]]))  # as large at ES as at ED
+
+
+def test_a_resting_cavity_has_a_pixel_at_least():
+    mask = np.zeros((2, 20, 20), np.uint8)
+    for labels in mask:
+        labels[6:13, 6:13] = MYO
+        labels[8:11, 8:11] = LV
+    made = deformed(mask, ef=0.85)
+    assert areas(made, LV) == [9, 1]
+
+
+@pytest.mark.parametrize("label", [3, 4])
+def test_labels_up_to_that_of_the_rv_are_taken(label):
+    text = encoded(np.full((2, 8, 8), label, np.uint8))
+    if label == 3:
+        made = decoded(text, pixels=8)
+        assert (made == 3).all() and made.flags.writeable
+    else:
+        with pytest.raises(ValueError, match="has a label 4; it takes 0 to 3"):
+            decoded(text, pixels=8)

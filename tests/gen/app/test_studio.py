@@ -3,11 +3,16 @@ see it, and the cohort's folder stays as it is."""
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 from cmrdata.batch import MYO
 from cmrdata.store import Store
@@ -224,11 +229,10 @@ def test_a_copy_of_a_training_image_lies_beyond_tau_and_another_does_not(critica
 
 def test_tau_is_what_unseen_people_reach(critical, cohort):
     held = critical.critics.table.index
-    beyond = [
-        critical.nearness(np.array(cohort.images[row]), None).similarity > critical.critics.tau
-        for row in held
-    ]
-    assert np.mean(beyond) <= module.BEYOND
+    near = [critical.nearness(np.array(cohort.images[row]), None) for row in held]
+    assert {of.people for of in near} == {len(held)} and not any(of.own for of in near)
+    apart = np.array([of.similarity - critical.critics.tau for of in near])
+    assert (apart > 1e-5).mean() <= module.BEYOND < (apart > -1e-5).mean()  # one of them is tau
     assert critical.critics.table.split.isin(("val", "test")).all()
     assert critical.critics.table.subject.is_unique
 
@@ -252,3 +256,183 @@ def test_a_generator_of_another_cohort_and_a_missing_store_are_refused(run, coho
         open_studio(run, data_root=tmp_path)
     with pytest.raises(ValueError, match="device=nowhere"):
         open_studio(run, data_root=cohort.folder.parent, device="nowhere")
+
+
+def stand_in(index: pd.DataFrame, *, settings: dict | None = None, fields=("sex", "age")) -> Studio:
+    """A studio without networks: what it offers follows from the index alone."""
+    cohort = SimpleNamespace(
+        index=index,
+        meta={"pixels": 32, "settings": settings or {}},
+        folder=Path("fake-1"),
+        masks=np.zeros((len(index), 2, 32, 32), np.uint8),
+    )
+    generator = SimpleNamespace(facts={"fields": fields})
+    return Studio(generator, cohort, None)  # type: ignore[arg-type]
+
+
+def index_of(rows: list[tuple]) -> pd.DataFrame:
+    """An index of (subject, split, group, diagnosis, central) rows."""
+    columns = ["subject", "split", "group", "diagnosis", "central"]
+    return pd.DataFrame(rows, columns=columns).assign(
+        flags="", source="phantom", sex="F", age=61.0, bmi=np.nan
+    )
+
+
+def test_what_is_offered_follows_from_the_cohort():
+    rows = [
+        ("a", "train", "F/hf", "hf", False),
+        ("a", "train", "F/hf", "hf", True),
+        ("b", "train", "F/healthy", "healthy", True),
+        ("c", "train", "F/hf", "hf", True),
+        ("d", "test", "F/hf", "hf", True),
+    ]
+    studio = stand_in(index_of(rows))
+    assert studio.rows.index.tolist() == [2, 1, 3]  # by group, the central slice of each
+    assert studio.groups() == ["F/healthy", "F/hf"]
+    assert studio.diagnoses == ["healthy", "hf"] and studio.fields == ["sex", "age"]
+    assert studio.heart("F/hf", 2) == (
+        (3, 2, 2, "F/hf", {"sex": "F", "age": 61.0, "bmi": None, "diagnosis": "hf"})
+    )
+    assert studio.heart("F/hf", 0).row == 3 and studio.heart("F/hf", 3).row == 1
+    none_central = stand_in(index_of([(*row[:4], False) for row in rows]))
+    assert none_central.rows.index.tolist() == [2, 0, 3]
+    assert studio.phantom
+    studio.cohort.index.loc[0, "source"] = "ukbb"
+    assert not studio.phantom
+
+
+def test_the_side_of_a_pixel_is_known_where_the_cohort_says_it():
+    rows = [("a", "train", "F/hf", "hf", True)]
+    assert stand_in(index_of(rows), settings={"fov_mm": 160.0}).mm == 5.0
+    assert stand_in(index_of(rows)).mm is None and stand_in(index_of(rows)).pixels == 32
+
+
+def test_held_out_people_have_a_row_each_the_central_one_and_are_not_too_many(monkeypatch):
+    rows = [("a", "train", "g", "hf", True)]
+    for k in range(6):
+        split = "val" if k % 2 else "test"
+        rows += [(f"p{k}", split, "g", "hf", False), (f"p{k}", split, "g", "hf", True)]
+    studio = stand_in(index_of(rows))
+    assert studio._held_out().tolist() == [2, 4, 6, 8, 10, 12]
+    monkeypatch.setattr(module, "COMPARED", 4)
+    some = studio._held_out()
+    assert len(some) == 4 and set(some) < {2, 4, 6, 8, 10, 12} and (np.diff(some) > 0).all()
+    assert studio._held_out().tolist() == some.tolist()
+    with pytest.raises(ValueError, match="fake-1 has nobody held out"):
+        stand_in(index_of(rows[:1]))._held_out()
+
+
+@pytest.mark.parametrize(("steps", "seed"), [(1, 0), (module.MOST_STEPS, 2**63 - 1)])
+def test_the_ends_of_steps_and_seeds_can_be_drawn(studio, steps, seed):
+    row = studio.plan_row(replace(WISH, steps=steps, seed=seed), first(studio)).iloc[0]
+    assert (row.steps, row.seed, row.guidance) == (steps, seed, 2.0)
+    assert row.source_row == first(studio) and (row.sex, row.age, row.bmi) == ("F", 64.0, 27.0)
+    assert studio.plan_row(WISH).source_row.tolist() == [int(studio.rows.index[0])]
+
+
+def test_a_picture_of_one_grey_value_is_no_image(studio, monkeypatch):
+    def flat(*_: object, **__: object) -> torch.Tensor:
+        return torch.full((1, 2, 32, 32), 7.0)
+
+    monkeypatch.setattr(module, "draw_rows", flat)
+    with pytest.raises(FloatingPointError, match="not finite, or of one grey value"):
+        studio.image(studio.mask(first(studio)), WISH)
+
+
+def test_every_image_of_a_comparison_is_named_by_what_differs():
+    mask = usual_heart(96, mm=2.2)
+    titles = {
+        what: [of.title for of in varied(what, WISH, mask, diagnoses=["healthy", "hf"])]
+        for what in module.COMPARISONS
+    }
+    assert titles == {
+        "sex": ["female", "male"],
+        "age": ["age 55", "age 65", "age 75"],
+        "bmi": ["BMI 22", "BMI 27.5", "BMI 34"],
+        "diagnosis": ["healthy", "heart failure"],
+        "ejection fraction": ["EF 20 %", "EF 35 %", "EF 50 %", "EF 65 %"],
+        "wall thickness": ["wall 70 %", "wall 100 %", "wall 130 %", "wall 160 %"],
+        "size": ["size 85 %", "size 100 %", "size 115 %"],
+        "seed": ["seed 5", "seed 6", "seed 7", "seed 8"],
+        "guidance": ["guidance 1", "guidance 2", "guidance 4", "guidance 8"],
+    }
+    seeds = varied("seed", WISH, mask, diagnoses=[])
+    assert [of.wish.seed for of in seeds] == [5, 6, 7, 8]
+    [only] = varied(None, WISH, mask, diagnoses=[])
+    assert only == ("Synthetic", WISH, mask)
+
+
+@pytest.mark.parametrize(
+    ("axis", "value", "words"),
+    [
+        ("age_band", "60-70", "60-70 years"),
+        ("sex", "M", "male"),
+        ("diagnosis", "hf", "heart failure"),
+        ("diagnosis", "1", "diseased"),
+        ("bmi_band", "obese", "obese"),
+    ],
+)
+def test_values_are_said_as_people_say_them(axis, value, words):
+    assert module.words_of(axis, value) == words
+
+
+def test_a_step_is_counted_when_its_time_is_new():
+    network, told = torch.nn.Linear(2, 2), []
+    x = torch.zeros(1, 2)
+    timed = Timed(network)
+    with module.counted(timed, told.append):
+        for time in (900.0, 900.0, 500.0, 100.0, 100.0):
+            timed(x, torch.tensor([time, time]))
+    timed(x, torch.tensor([1.0]))
+    assert told == [1, 2, 3]
+
+
+class Timed(torch.nn.Module):
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.network(x)
+
+
+def test_the_newest_judges_say_how_long_they_were_trained(tmp_path):
+    assert module._steps_of(tmp_path) is None
+    for k, (name, steps) in enumerate(
+        (("segmenter-b", 7), ("segmenter-a", 9), ("attributes-a", 11), ("attributes-b", 13))
+    ):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"steps": steps}))
+        os.utime(tmp_path / f"{name}.json", (1000 + k, 1000 + k))
+        if k < 2:
+            assert module._steps_of(tmp_path) is None
+    assert module._steps_of(tmp_path) == (9, 13)
+
+
+def test_where_nothing_is_asked_the_device_is_a_gpu_if_there_is_one(run, cohort, monkeypatch):
+    moved = []
+
+    class There:
+        def __init__(self, generator):
+            self.facts = generator.facts
+
+        def to(self, device):
+            moved.append(device)
+
+    real = module.load_generator
+    monkeypatch.setattr(module, "load_generator", lambda *of, **how: There(real(*of, **how)))
+    for there in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        open_studio(run, data_root=cohort.folder.parent)
+    assert moved == ["cpu", "cuda"]
+
+
+def test_what_the_judges_say_is_beside_what_real_images_give(critical, cohort):
+    row = first(critical)
+    image, mask = np.array(cohort.images[row]), critical.mask(row)
+    of = critical.judged(image, mask, WISH)
+    critics = critical.critics
+    assert np.allclose(of.dice_real, np.nanmean(critics.real.areas.dice, 0))
+    for attribute in of.attributes:
+        column = "label" if attribute.axis == "diagnosis" else attribute.axis
+        right = critics.real.predicted[attribute.axis] == critics.table[column].to_numpy()
+        assert attribute.right == pytest.approx(right.mean())

@@ -342,7 +342,10 @@ def test_the_plan_is_told_group_by_group(index):
         assert told in lines and row.most <= 5
     assert "at most 5" in text and "(plan.per_person=5, plan.per_mask=1)" in text
     thin = plan.thin
-    assert f"{len(thin)} groups whose people have given all they may have fewer images" in text
+    assert (
+        f"{len(thin)} groups, whose people have given as many images as they may, have fewer"
+        in text
+    )
     assert all(f"{group} ({counts.set_index('group').images[group]})" in text for group in thin)
     assert "plan.thin=borrow" in text and "plan.thin=move" in text
     for thin in ("borrow", "move"):

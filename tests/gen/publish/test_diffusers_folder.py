@@ -436,7 +436,7 @@ def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(
     ("asked", "told"),
     [
         ({"parts": "unet"}, "parts is 'unet'; it takes"),
-        ({"parts": "controlnet"}, "is not published; use pipeline"),
+        ({"parts": "controlnet"}, "is not published; use parts=pipeline"),
     ],
 )
 def test_what_cannot_be_exported_is_named(generator, tmp_path, asked, told):

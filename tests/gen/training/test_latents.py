@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from cmrgen.base.frozen import Base, as_control, as_rgb
 from cmrgen.base.load import load_base
 from cmrgen.prompts import prompts
 from cmrgen.training import small_base
-from cmrgen.training.latents import jitter
+from cmrgen.training.latents import Encoded, jitter, pictured_rows
 from support.tiny_controlnet import latents_in
 
 
@@ -156,3 +157,46 @@ def test_repeats_are_capped_in_both_trainings(latents):
     images.trainer = SimpleNamespace(accumulate_grad_batches=1, world_size=1)
     weights = images.train_dataloader().sampler.weights
     assert float(weights.max()) * len(weights) == pytest.approx(1.5)
+
+
+def kinds(*counts: tuple[object, object, int]) -> pd.DataFrame:
+    """Rows of (label, sex), so many of each."""
+    rows = [(label, sex) for label, sex, count in counts for _ in range(count)]
+    return pd.DataFrame(rows, columns=["label", "sex"])
+
+
+def test_a_preview_pictures_each_kind_in_turn_and_spreads_over_it():
+    index = kinds((0, "F", 5), (0, "M", 9), (1, "F", 1), (1, "M", 3))
+    chosen = pictured_rows(index, 6)
+    assert sorted(chosen.index) == [0, 4, 5, 13, 14, 15]
+    assert chosen[["label", "sex"]].drop_duplicates().shape[0] == 4
+    assert chosen.label.is_monotonic_increasing
+    assert sorted(pictured_rows(index, 4).index) == [0, 5, 14, 15]
+    assert len(pictured_rows(index, 18)) == 18 == len(pictured_rows(index, 99))
+    # where kinds run out, others fill up
+    few = pictured_rows(kinds((0, "F", 1), (1, "F", 6)), 6)
+    assert len(few) == 6 and (few.label == 0).sum() == 1
+    unknown = pictured_rows(kinds((None, None, 3)), 2)
+    assert len(unknown) == 2 and pictured_rows(index[:0], 3).empty
+
+
+def test_what_is_encoded_is_gathered_by_its_own_mask_and_prompt():
+    moments = np.arange(3 * 2, dtype=np.float16).reshape(3, 2, 1, 1)
+    masks = np.arange(3, dtype=np.uint8).repeat(2 * 4 * 4).reshape(3, 2, 4, 4)
+    context = torch.arange(2.0).reshape(2, 1, 1)
+    data = Encoded(moments, masks, np.array([2, 0, 1]), context, np.array([1, 0, 1]), 4)
+    batch = data.__getitems__([2, 0])
+    assert len(data) == 3 and batch["moments"].dtype == torch.float32
+    assert batch["moments"][:, 0, 0, 0].tolist() == [4, 0]
+    assert (batch["control"] * 3).amax((1, 2, 3)).tolist() == pytest.approx([1, 2])
+    assert batch["context"].flatten().tolist() == [1, 1]
+
+
+def test_a_mask_of_one_phase_teaches_nobody(latents, monkeypatch):
+    data = latents()
+    half = data.store.index.assign(flags="")
+    row = int(np.flatnonzero(half.split == "train")[0])
+    half.loc[row, "flags"] = "nonfinite;ed_unlabelled"
+    vars(data.store)["index"] = half
+    assert row not in data.training.index
+    assert len(data.training) == (half.split == "train").sum() - 1

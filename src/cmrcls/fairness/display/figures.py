@@ -160,8 +160,8 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
             for tick in panel.get_yticklabels():
                 tick.set(rotation=90, va="center")
             panel.set_title(_broken(row.arm), fontsize=10)
-        figure.supxlabel("decided", fontsize=11)
-        figure.supylabel("is", fontsize=11)
+        figure.supxlabel("predicted", fontsize=11)
+        figure.supylabel("true", fontsize=11)
     return figure
 
 

@@ -32,8 +32,8 @@ def _whole(value: float) -> str:
 
 
 def baseline_cells(baseline: pd.DataFrame) -> pd.DataFrame:
-    """`baseline_table` for readers: a row per variable and level, a column per split and label, and two
-    differences."""
+    """`baseline_table` for readers: a row per variable and level, a column per split and label, and
+    two differences."""
     smd = differences(baseline).pivot(index=["variable", "level"], columns="compared", values="smd")
     columns = [(split, label) for split in SPLITS for label in CLASSES]
     sizes = baseline.drop_duplicates(["split", "label"]).set_index(["split", "label"]).n

@@ -1,7 +1,7 @@
 """Tables as readers see them: a number and its interval in one cell, names in words.
 
-Measured tables hold arms and axes as they are; here, and where a CSV file is written (`plain`), they
-become text.
+Measured tables hold arms and axes as they are; here, and where a CSV file is written (`plain`),
+they become text.
 """
 
 from __future__ import annotations
@@ -85,7 +85,10 @@ def _spread(row: Any) -> str:
     if not pd.isna(row.balanced_accuracy):
         spread = f" ± {row.sd:.3f}" if not pd.isna(row.sd) else " (1 run)"
         return f"{row.balanced_accuracy:.3f}{spread}"
-    return f"n/a (no {'subjects' if row.n == 0 else 'positives' if row.positives == 0 else 'negatives'})"
+    return (
+        "n/a (no "
+        f"{'subjects' if row.n == 0 else 'positives' if row.positives == 0 else 'negatives'})"
+    )
 
 
 def gap_cells(gaps: pd.DataFrame, *, baseline: Arm | None) -> pd.DataFrame:

@@ -60,15 +60,18 @@ class Phantom(Cohort):
             raise ValueError(f"cohort.design is {design!r}; it takes natural or uniform")
         if subjects < 1 or test_subjects < 0:
             raise ValueError(
-                f"a phantom of {subjects} + {test_subjects} subjects cannot be drawn; give at least 1 + 0"
+                f"a phantom of {subjects} + {test_subjects} subjects cannot be drawn; give at "
+                "least 1 + 0"
             )
         if hf_scale <= 0 or (hf_share is not None and not 0 <= hf_share <= 1):
             raise ValueError(
-                f"hf_scale is {hf_scale} and hf_share {hf_share}; give a scale above 0, and a share in 0..1 or none"
+                f"hf_scale is {hf_scale} and hf_share {hf_share}; give a scale above 0, and a "
+                "share in 0..1 or none"
             )
         if fold is not None and test_subjects:
             raise ValueError(
-                f"cohort.test_subjects={test_subjects} with fold={fold}: every fold would test them; give 0"
+                f"cohort.test_subjects={test_subjects} with fold={fold}: every fold would test "
+                "them; give 0"
             )
         self.name, self.pixels, self.fov_mm, self.seed, self.fold = name, pixels, fov_mm, seed, fold
         self.controls_per_case, self.cine = controls_per_case, cine

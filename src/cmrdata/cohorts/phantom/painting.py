@@ -59,9 +59,9 @@ def render(
         cine: frames of a heartbeat that an image holds; None for ED and ES.
 
     Returns:
-        Images (n, 2, P, P) uint8, or (n, cine, P, P), the frames `cine_frames` of which ED and ES are
-        the stack's; and masks (n, 2, P, P) uint8. Intensities are mapped like a scan's: 0.5 and 99.5 %
-        of both phases jointly become 0 and 255.
+        Images (n, 2, P, P) uint8, or (n, cine, P, P), the frames `cine_frames` of which ED and ES
+        are the stack's; and masks (n, 2, P, P) uint8. Intensities are mapped like a scan's: 0.5 and
+        99.5 % of both phases jointly become 0 and 255.
     """
     size: dict[str, Any] = {"slices": slices, "frames": frames, "pixels": pixels, "fov_mm": fov_mm}
     signal, masks = _scan(anatomy, PHASE_FRAMES, seeds=seeds, **size)
@@ -127,8 +127,8 @@ def paint(
     frame each.
 
     Layers of soft-edged shapes from far to near: lung, chest wall, liver, aorta, fat, RV,
-    myocardium, LV; all in one place, since each covers those before it. x to the right, y down; the RV lies to the left, the chest wall up, liver below,
-    aorta below right.
+    myocardium, LV; all in one place, since each covers those before it. x to the right, y down; the
+    RV lies to the left, the chest wall up, liver below, aorta below right.
     """
     a = {str(name): anatomy[name].to_numpy()[:, None, None] for name in anatomy}
     slices, frames = (

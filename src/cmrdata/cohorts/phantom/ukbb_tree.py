@@ -125,8 +125,8 @@ def scanned(
         )
     if min(columns, rows) < 8 or slices < 1 or frames < 2 or mm <= 0:
         raise ValueError(
-            f"a cine of {columns} x {rows} pixels of {mm} mm, {slices} slices and {frames} frames cannot be drawn; "
-            "give at least 8 pixels above 0 mm, 1 slice and 2 frames"
+            f"a cine of {columns} x {rows} pixels of {mm} mm, {slices} slices and {frames} frames "
+            "cannot be drawn; give at least 8 pixels above 0 mm, 1 slice and 2 frames"
         )
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; give a new folder or delete it")

@@ -121,14 +121,15 @@ def quantity(
     whole: bool = False,
     metres: bool = False,
 ) -> Reader:
-    """A reader of numbers: 26.4, 26,4, 2.64e1; a comma is a decimal comma, never a thousands separator.
+    """A reader of numbers: 26.4, 26,4, 2.64e1; a comma is a decimal comma, never a thousands
+    separator.
 
     Args:
         low: least possible; what lies outside is missing.
         high: largest possible.
         units: unit -> factor, which may follow the number.
-        signed: negative numbers are numbers; otherwise whole negative ones are codes of those who did
-            not answer (-1, -3, -818).
+        signed: negative numbers are numbers; otherwise whole negative ones are codes of those who
+            did not answer (-1, -3, -818).
         whole: 26.4 is not understood.
         metres: numbers below 3 without a unit are metres, given as centimetres.
     """
@@ -221,10 +222,11 @@ def date_reader(*, day_first: bool | None = None, years: tuple[int, int] = YEARS
     """A reader of days: 2015-01-31, 2015/01/31, 20150131, 31.01.2015, 31jan2015, 31 January 2015,
     January 31, 2015.
 
-    31/01/2015 and 01/31/2015 are understood where `day_first` (`cmrdata.cohorts.reading.cells.day_first` of
-    all texts of the file) tells which it is; 03/03/2015 is the same either way. A time of day may
-    follow; one that isn't midnight may not be in UTC, since the day at the place is then unknown.
-    PLACEHOLDERS, ZEROS and days outside `years` are missing.
+    31/01/2015 and 01/31/2015 are understood where `day_first`
+    (`cmrdata.cohorts.reading.cells.day_first` of all texts of the file) tells which it is;
+    03/03/2015 is the same either way. A time of day may follow; one that isn't midnight may not be
+    in UTC, since the day at the place is then unknown. PLACEHOLDERS, ZEROS and days outside `years`
+    are missing.
     """
 
     def read(text: str) -> Reading:

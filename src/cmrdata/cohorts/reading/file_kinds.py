@@ -111,8 +111,8 @@ def table_paths(given: object, *, setting: str) -> list[Path]:
                 else ""
             )
             raise FileNotFoundError(
-                f"{setting}={text}: there is no such file;{folder or ' give the path of a table'} ({READABLE_KINDS}), several as a "
-                "list or with *"
+                f"{setting}={text}: there is no such file;{folder or ' give the path of a table'} "
+                f"({READABLE_KINDS}), several as a list or with *"
             )
         paths += [path for path in found if path not in paths]
     return paths
@@ -135,8 +135,8 @@ def refused_by_name(path: Path, *, setting: str) -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         raise ValueError(
-            f"{setting}={path}: cannot be read to its end ({type(error).__name__}); it is damaged, cut short or "
-            "protected. Copy it again or set its permissions"
+            f"{setting}={path}: cannot be read to its end ({type(error).__name__}); it is "
+            "damaged, cut short or protected. Copy it again or set its permissions"
         ) from None
 
 
@@ -180,7 +180,8 @@ def identified(path: Path, *, setting: str) -> tuple[str, bytes]:
                 )
         if len(names) != 1:
             raise ValueError(
-                f"{setting}={path}: is an archive of {len(names)} files; unpack it and give the tables"
+                f"{setting}={path}: is an archive of {len(names)} files; unpack it and give the "
+                "tables"
             )
     if packing:
         with unpacked(path, packing=packing) as stream:

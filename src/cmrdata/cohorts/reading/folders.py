@@ -17,7 +17,10 @@ FOREIGN_FOLDERS = {"__macosx", "derivatives", "logs", "log", "scripts", "code", 
 DEPTH = 8  # levels below a root: ACDC, M&Ms and M&Ms-2 need 4
 LOOKS = 2000  # folders looked into to say where else data may be
 PACKED = (".zip", ".tar", ".tgz", ".tar.gz", ".7z", ".rar")
-CONVERT = "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, others with dcm2niix"
+CONVERT = (
+    "convert them to NIfTI first, those of UK Biobank with github.com/baiwenjia/ukbb_cardiac, "
+    "others with dcm2niix"
+)
 
 
 @dataclass
@@ -170,7 +173,10 @@ def _holding(root: Path) -> str:
     if dicom:
         return f"holds DICOM files; {CONVERT}"
     if packed:
-        return f"holds {packed} archives (.zip or the like); unpack them and, if they are DICOM, {CONVERT}"
+        return (
+            f"holds {packed} archives (.zip or the like); unpack them and, if they are DICOM, "
+            f"{CONVERT}"
+        )
     return "holds nothing of the kind" if folders else "holds no folder"
 
 

@@ -49,8 +49,8 @@ def spelled_id(text: object) -> str:
         if decimals < power:
             digits = f"{decimals + 1} {'is' if decimals == 0 else 'are'} written"
             raise UnclearId(
-                f"is a number of {power + 1} digits of which {digits}, maybe rounded; export ids as text (in R: "
-                "options(scipen = 99))"
+                f"is a number of {power + 1} digits of which {digits}, maybe rounded; export ids "
+                "as text (in R: options(scipen = 99))"
             )
         number = Decimal(word)
         if number != number.to_integral_value():

@@ -69,8 +69,9 @@ def require_match(table: Path, images: Collection[str], rows: Collection[str]) -
     """Raise ValueError, with the patterns of codes, where nobody with images has a row."""
     if images and not set(images) & set(rows):
         raise ValueError(
-            f"{table}: none of the {len(images)} patients with images has a row: codes are {id_patterns(images)} in the "
-            f"images' names, {id_patterns(rows)} in the table. Give images and table of one release"
+            f"{table}: none of the {len(images)} patients with images has a row: codes are "
+            f"{id_patterns(images)} in the images' names, {id_patterns(rows)} in the table. Give "
+            "images and table of one release"
         )
 
 

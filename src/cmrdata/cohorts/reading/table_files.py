@@ -58,14 +58,15 @@ def open_table(
     identifier: Hashable,
     id_names: str,
 ) -> TableFile:
-    """The table in a file, with its header read: one row, or two (titles and field codes, in either order).
+    """The table in a file, with its header read: one row, or two (titles and field codes, in either
+    order).
 
     Args:
         path: of the file.
         setting: that gave it, for messages.
         known: a column's name -> its key, None for a column that is of no use.
-        identifier: the key of the column of ids; the header is the row in which it is found, and the
-            delimiter the one by which most columns are.
+        identifier: the key of the column of ids; the header is the row in which it is found, and
+            the delimiter the one by which most columns are.
         id_names: how that column may be named, for messages.
 
     Raises:
@@ -87,8 +88,8 @@ def open_table(
             header, widest = _header(lines, known=known, identifier=identifier)
     if not header:
         raise ValueError(
-            f"{setting}={path}: none of its {widest} columns is the participants' id. Name it {id_names}, and separate "
-            "columns by commas, semicolons or tabs"
+            f"{setting}={path}: none of its {widest} columns is the participants' id. Name it "
+            f"{id_names}, and separate columns by commas, semicolons or tabs"
         )
     table = TableFile(
         path,
@@ -268,8 +269,9 @@ def _fault(error: str, table: TableFile, done: int) -> str:
     row."""
     if match := re.search(r"Row #(\d+): Expected \d+ columns, got (\d+)", error):
         return (
-            f"line {table.lines + int(match[1])} has {match[2]} cells, the header {len(table.names)}; correct or remove "
-            "the line (a stray quote or delimiter, or a column of row names without a header)"
+            f"line {table.lines + int(match[1])} has {match[2]} cells, the header "
+            f"{len(table.names)}; correct or remove the line (a stray quote or delimiter, or a "
+            "column of row names without a header)"
         )
     after = f"behind line {table.lines + done}"
     return f"{after} it cannot be parsed as a table; look for a quote that is not closed"
@@ -290,7 +292,8 @@ def _open_parquet(
         schema = pq.read_schema(path)
     except pa.ArrowException:
         raise ValueError(
-            f"{setting}={path}: is a Parquet file that cannot be opened; it is damaged or encrypted. Copy it again"
+            f"{setting}={path}: is a Parquet file that cannot be opened; it is damaged or "
+            "encrypted. Copy it again"
         ) from None
     names = list(schema.names)
     keys = [known(name) for name in names]
@@ -302,8 +305,8 @@ def _open_parquet(
         )
     if identifier not in keys:
         raise ValueError(
-            f"{setting}={path}: none of its {len(names)} columns is the participants' id. Name it {id_names}; an index "
-            "of pandas is a column only after reset_index()"
+            f"{setting}={path}: none of its {len(names)} columns is the participants' id. Name it "
+            f"{id_names}; an index of pandas is a column only after reset_index()"
         )
     return _checked(TableFile(path, setting, names, keys, []), identifier)
 
@@ -340,7 +343,8 @@ def _parquet_blocks(table: TableFile, places: Sequence[int]) -> Iterator[pa.Reco
                 yield pa.RecordBatch.from_arrays(columns, names)
     except pa.ArrowException as error:
         raise ValueError(
-            f"{table.setting}={table.path}: cannot be read to its end ({type(error).__name__}); copy it again"
+            f"{table.setting}={table.path}: cannot be read to its end ({type(error).__name__}); "
+            "copy it again"
         ) from None
 
 
@@ -361,8 +365,8 @@ def _as_text(column: pa.Array, table: TableFile, place: int) -> pa.Array:
         or pa.types.is_time(kind)
     ):
         raise ValueError(
-            f"{table.setting}={table.path}: column {clean(table.names[place])!r} is of type {kind}; write it as text, "
-            "number, date or list of texts"
+            f"{table.setting}={table.path}: column {clean(table.names[place])!r} is of type "
+            f"{kind}; write it as text, number, date or list of texts"
         )
     text = column if pa.types.is_string(kind) else pc.cast(column, pa.string())
     return pc.if_else(pc.is_in(text, pa.array(NA)), pa.scalar(None, pa.string()), text)

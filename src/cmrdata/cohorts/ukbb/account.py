@@ -75,12 +75,14 @@ def file_notes(tables: Sequence[TableFile], people: People, fields: Fields) -> l
     notes = [f"{table.path.name} {note}" for table in tables for note in table.notes]
     if people.repeated:
         notes.append(
-            f"{number_of(people.repeated, 'rows', 'repeat')} a participant of the same table; what they say alike is used"
+            f"{number_of(people.repeated, 'rows', 'repeat')} a participant of the same table; "
+            "what they say alike is used"
         )
     for field, count in fields.differing.items():
         if count:
             notes.append(
-                f"field {field} ({field_title(field)}): {number_of(count, 'participants', 'have')} cells that disagree; left out"
+                f"field {field} ({field_title(field)}): "
+                f"{number_of(count, 'participants', 'have')} cells that disagree; left out"
             )
     return notes
 
@@ -118,7 +120,8 @@ def not_found(
             words.append(f"only of visit {', '.join(map(str, elsewhere))} (cohort.instance)")
         elif name := similar(field, unknown):
             words.append(
-                f"did you mean the column {shown_name(name)!r}? Then name it {field_name((field, at, 0))}"
+                f"did you mean the column {shown_name(name)!r}? Then name it "
+                f"{field_name((field, at, 0))}"
             )
         rows.append(missing_row(field_name((field, at, 0)), use, "; ".join(words)))
     return rows
@@ -131,7 +134,10 @@ def not_used(tables: Sequence[TableFile], sought: Collection[str]) -> list[dict[
     rows = []
     for field in sorted(sought):
         if alike := [name for name in unknown if names_field(name, field)]:
-            note = f"{number_of(len(alike), 'columns')} spelled like field {field}, not used, e.g. {shown_name(alike[0])!r}"
+            note = (
+                f"{number_of(len(alike), 'columns')} spelled like field {field}, not used, e.g. "
+                f"{shown_name(alike[0])!r}"
+            )
             rows.append(missing_row(f"{field}-0.0", USES[field], note))
     return rows
 
@@ -149,23 +155,29 @@ def sources_not_found(asked: Sequence[str], look: Sequence[str]) -> list[dict[st
 def array_gaps(fields: Fields) -> list[dict[str, object]]:
     """Rows for columns of the hospitals' arrays that lack their partner, or are missing between
     others."""
-    there = {
+    indices = {
         field: {column.key[2] for part in fields.cells.get(field, ()) for column in part.columns}
         for field in (CODES, CODE_DATES)
     }
-    if len(there[CODES]) < 2 and len(there[CODE_DATES]) < 2:
+    if len(indices[CODES]) < 2 and len(indices[CODE_DATES]) < 2:
         return []
     rows = []
-    apart = len(there[CODES]) > 1 and len(there[CODE_DATES]) > 1
+    apart = len(indices[CODES]) > 1 and len(indices[CODE_DATES]) > 1
     for field, other, what in (
         (CODES, CODE_DATES, "such a date makes its participant unknown"),
         (CODE_DATES, CODES, "such a diagnosis has no date"),
     ):
-        if apart and (lacking := there[other] - there[field]):
-            note = f"field {field} lacks {len(lacking)} of the {len(there[other])} columns that field {other} has: {what}"
+        if apart and (lacking := indices[other] - indices[field]):
+            note = (
+                f"field {field} lacks {len(lacking)} of the {len(indices[other])} columns that "
+                f"field {other} has: {what}"
+            )
             rows.append(missing_row(f"{field}-0.{min(lacking)}", USES[field], note))
-        if inside := set(range(max(there[field], default=0))) - there[field]:
-            note = f"field {field} lacks {number_of(len(inside), 'columns')} before its last one, the first with array index {min(inside)}"
+        if inside := set(range(max(indices[field], default=0))) - indices[field]:
+            note = (
+                f"field {field} lacks {number_of(len(inside), 'columns')} before its last one, "
+                f"the first with array index {min(inside)}"
+            )
             rows.append(missing_row(f"{field}-0.{min(inside)}", USES[field], note))
     return rows
 
@@ -180,18 +192,18 @@ def known_of_nobody(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
+def source_notes(evidence_of: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]:
     """Cases by source and by combination of sources; participants whose diagnoses are unclear, by
     reason."""
     notes = []
-    if len(said) > 1:
+    if len(evidence_of) > 1:
         alone = {
             name: int(
                 table.case_sources.map(
                     lambda text, name=name: name in (text or "").split(";")
                 ).sum()
             )
-            for name in said
+            for name in evidence_of
         }
         notes.append(
             "cases by source: " + ", ".join(f"{name} {count}" for name, count in alone.items())
@@ -201,7 +213,7 @@ def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]
             "cases by combination: "
             + ", ".join(f"{name.replace(';', ' + ')} {n}" for name, n in together.items())
         )
-    for name, of in said.items():
+    for name, of in evidence_of.items():
         for why, who in of.reasons.items():
             if count := int(who.sum()):
                 notes.append(f"{name}: {count} participant{'s' * (count > 1)} unclear ({why})")
@@ -218,7 +230,7 @@ def source_notes(said: Mapping[str, Evidence], table: pd.DataFrame) -> list[str]
 
 def stop_reason(
     table: pd.DataFrame,
-    said: Mapping[str, Evidence],
+    evidence_of: Mapping[str, Evidence],
     fields: Fields,
     *,
     instance: int,
@@ -229,42 +241,50 @@ def stop_reason(
     if not count:
         return ""
     state = table.state.to_numpy()
-    unclear = (np.bitwise_or.reduce([of.unclear for of in said.values()]) & 1 == 1) & (
+    unclear = (np.bitwise_or.reduce([of.unclear for of in evidence_of.values()]) & 1 == 1) & (
         state == "unknown"
     )
-    limit = f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of experiment=inspect tell which"
+    limit = (
+        f"more than cohort.max_rejected={tolerated:g}; columns.csv and the notes of "
+        "experiment=inspect tell which"
+    )
     if unclear.sum() > tolerated * count:
         why = {
             f"{name}: {reason}": int((who & unclear).sum())
-            for name, of in said.items()
+            for name, of in evidence_of.items()
             for reason, who in of.reasons.items()
         }
         reasons = "; ".join(
             f"{n} {reason}" for reason, n in sorted(why.items(), key=lambda item: -item[1]) if n
         )
         examples = _examples(fields, ("41270", "20002", "40001", "40002", "131354"))
-        return f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not understood whole ({reasons}){examples}, {limit}"
+        return (
+            f"cohort.table: the diagnoses of {unclear.sum()} of {count} participants are not "
+            f"understood whole ({reasons}){examples}, {limit}"
+        )
     for field in ("31", VISIT):
         if (odd := int(fields.unclear.get(field, np.zeros(0, bool)).sum())) > tolerated * count:
             examples = _examples(fields, (field,))
             return (
-                f"cohort.table: field {field} ({field_title(field)}) is not understood, or not the same everywhere, of "
-                f"{odd} of {count} participants{examples}, {limit}"
+                f"cohort.table: field {field} ({field_title(field)}) is not understood, or not "
+                f"the same everywhere, of {odd} of {count} participants{examples}, {limit}"
             )
     for field, odd in fields.differing.items():
         if odd > tolerated * count:
             return (
-                f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} of {count} participants, "
-                f"between tables, lines or columns; keep one. Titles that two fields share are told apart by exporting field codes instead"
+                f"cohort.table: cells of field {field} ({field_title(field)}) disagree for {odd} "
+                f"of {count} participants, between tables, lines or columns; keep one. Titles "
+                "that two fields share are told apart by exporting field codes instead"
             )
-    marked = np.concatenate([of.person[of.mark & 1 == 1] for of in said.values()])
+    marked = np.concatenate([of.person[of.mark & 1 == 1] for of in evidence_of.values()])
     if len(marked) and instance not in fields.instances(VISIT):
         return (
-            f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, so that none of "
-            f"{len(np.unique(marked))} participants with heart failure is known to have had it at the visit; add "
-            f"{VISIT}-{instance}.0 or choose another cohort.instance"
+            f"cohort.table: field {VISIT} ({field_title(VISIT)}) of visit {instance} not found, "
+            f"so that none of {len(np.unique(marked))} participants with heart failure is known "
+            f"to have had it at the visit; add {VISIT}-{instance}.0 or choose another "
+            "cohort.instance"
         )
-    return _empty_or_cut(said, fields, count)
+    return _empty_or_cut(evidence_of, fields, count)
 
 
 def _examples(fields: Fields, wanted: Collection[str]) -> str:
@@ -280,14 +300,17 @@ def _examples(fields: Fields, wanted: Collection[str]) -> str:
     return f", e.g. {worst['example']} in column {str(worst['column']).strip()!r} ({worst['note']})"
 
 
-def _empty_or_cut(said: Mapping[str, Evidence], fields: Fields, count: int) -> str:
+def _empty_or_cut(evidence_of: Mapping[str, Evidence], fields: Fields, count: int) -> str:
     parts = fields.cells.get(CODES, ())
     if (
-        list(said) == ["hospital"]
+        list(evidence_of) == ["hospital"]
         and count >= MANY_PARTICIPANTS
         and not any(len(part.text) for part in parts)
     ):
-        return f"cohort.table: field {CODES} ({field_title(CODES)}) is empty for all {count} participants; export it again"
+        return (
+            f"cohort.table: field {CODES} ({field_title(CODES)}) is empty for all {count} "
+            "participants; export it again"
+        )
     for part in parts:
         last = max(range(len(part.columns)), key=lambda place: part.columns[place].key[2])
         filled = int((part.column == last).sum())
@@ -297,7 +320,7 @@ def _empty_or_cut(said: Mapping[str, Evidence], fields: Fields, count: int) -> s
             and filled > LAST_COLUMN_FULL * count
         ):
             return (
-                f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill its last column, "
-                f"{part.columns[last].name.strip()!r}; export every array index"
+                f"cohort.table: field {CODES} seems cut: {filled} of {count} participants fill "
+                f"its last column, {part.columns[last].name.strip()!r}; export every array index"
             )
     return ""

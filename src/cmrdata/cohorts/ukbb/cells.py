@@ -95,18 +95,18 @@ def read_cells(
         Whose rows there are, and cells by field and file.
 
     Raises:
-        ValueError: naming the file and line, and no participant, where a row has no id or an unclear
-            one, or where ids that differ by leading zeros alone may be two people.
+        ValueError: naming the file and line, and no participant, where a row has no id or an
+            unclear one, or where ids that differ by leading zeros alone may be two people.
     """
     numbers: dict[str, int] = {}
-    asked = None if ids is None else set(ids)
+    wanted_ids = None if ids is None else set(ids)
     everyone: set[str] = set()
     members: list[np.ndarray] = []
     rows_of: list[int] = []
     cells: dict[str, list[Cells]] = {}
     repeated = 0
     for number, table in enumerate(tables):
-        own = _Ids(table, asked=asked, numbers=numbers)
+        own = _Ids(table, wanted_ids=wanted_ids, numbers=numbers)
         groups: dict[str, _Growing] = {}
         places: dict[str, list[int]] = {}
         for place, key in enumerate(table.keys):
@@ -143,9 +143,9 @@ class _Ids:
     """The ids of a file: numbered where wanted, checked for those that may be two people's."""
 
     def __init__(
-        self, table: TableFile, *, asked: set[str] | None, numbers: dict[str, int]
+        self, table: TableFile, *, wanted_ids: set[str] | None, numbers: dict[str, int]
     ) -> None:
-        self.table, self.asked, self.numbers = table, asked, numbers
+        self.table, self.wanted_ids, self.numbers = table, wanted_ids, numbers
         self.everyone: set[str] = set()
         self.wanted: list[int] = []
         self.repeated = self.rows = 0
@@ -162,7 +162,7 @@ class _Ids:
             if name in self.everyone:
                 self.repeated += 1
             self.everyone.add(name)
-            if self.asked is None or name in self.asked:
+            if self.wanted_ids is None or name in self.wanted_ids:
                 numbers[row] = self.numbers.setdefault(name, len(self.numbers))
                 if self.spelled.setdefault(name, word) != word:
                     self.ambiguous.add(name)
@@ -185,13 +185,14 @@ class _Ids:
             raise ValueError(f"{where}: has a header and no participants; give the whole table")
         if self.ambiguous:
             raise ValueError(
-                f"{where}: {len(self.ambiguous)} participants' ids stand there with leading zeros and without "
-                f"({id_pattern(min(self.ambiguous))}), and may be two people's; write all ids alike"
+                f"{where}: {len(self.ambiguous)} participants' ids stand there with leading zeros "
+                f"and without ({id_pattern(min(self.ambiguous))}), and may be two people's; write "
+                "all ids alike"
             )
 
 
 def _rounds(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches, joined to about TOGETHER rows."""
+    """The batches, joined to about ROWS_TOGETHER rows."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -329,10 +330,10 @@ def scalar(
     who, _, kept = settled(person, np.zeros(len(person), int), value)
     differs = np.zeros(people, bool)
     differs[who[kept == ODD]] = True
-    found = np.full(people, None, dtype)
+    value_of = np.full(people, None, dtype)
     certain = kept != ODD
     if certain.any():
         known = np.empty(len(numbers), dtype)
         known[:] = list(numbers)
-        found[who[certain]] = known[kept[certain]]
-    return Scalar(found, odd, differs & ~odd)
+        value_of[who[certain]] = known[kept[certain]]
+    return Scalar(value_of, odd, differs & ~odd)

@@ -78,7 +78,8 @@ def prefixes(codes: str | Sequence[str], *, setting: str = "codes") -> tuple[str
     if not plain or not all(re.fullmatch("[A-Z][0-9][0-9A-Z]*", code) for code in plain):
         given = repr(codes) if isinstance(codes, str) else list(codes)
         raise ValueError(
-            f"{setting} is {given}; give {', '.join(PRESETS)} or a list of ICD-10 codes, or beginnings of them, like [I50, I110]"
+            f"{setting} is {given}; give {', '.join(PRESETS)} or a list of ICD-10 codes, or "
+            "beginnings of them, like [I50, I110]"
         )
     return tuple(plain)
 

@@ -47,11 +47,19 @@ DEPRIVATION = np.array(["low", "middle", "high"], object)
 # fewer
 LEAST_MATCHED = 0.5
 EXPECTED = {
-    "root": "a folder per participant as github.com/baiwenjia/ukbb_cardiac writes it, <id>, <id>_2_0, <id>_20209_2_0 or "
-    "<id>_retest, each with sa.nii.gz and seg_sa.nii.gz, or label_sa_ED.nii.gz, label_sa_ES.nii.gz and sa_ES.nii.gz",
-    "table": "a CSV, TSV or Parquet of participants with UK Biobank's fields as columns, such as eid, 31-0.0, 53-2.0, or "
-    "several as a list or with *, joined by id",
-    "diagnoses": "a CSV, TSV or Parquet with a row per event, such as eid, diag_icd10, epistart, or hesin_diag and hesin",
+    "root": (
+        "a folder per participant as github.com/baiwenjia/ukbb_cardiac writes it, <id>, <id>_2_0, "
+        "<id>_20209_2_0 or <id>_retest, each with sa.nii.gz and seg_sa.nii.gz, or "
+        "label_sa_ED.nii.gz, label_sa_ES.nii.gz and sa_ES.nii.gz"
+    ),
+    "table": (
+        "a CSV, TSV or Parquet of participants with UK Biobank's fields as columns, such as eid, "
+        "31-0.0, 53-2.0, or several as a list or with *, joined by id"
+    ),
+    "diagnoses": (
+        "a CSV, TSV or Parquet with a row per event, such as eid, diag_icd10, epistart, or "
+        "hesin_diag and hesin"
+    ),
     "exclude": "a file with the id of one withdrawn participant in each line",
 }
 
@@ -323,9 +331,10 @@ class UKBB(Cohort):
         ):
             return
         raise ValueError(
-            f"cohort {self.name}: {rows or 'none'} of the {folders} image folders have a row in cohort.table: ids are "
-            f"{id_patterns(self._folders)} in cohort.root, {id_patterns(self._table.everyone)} in the table. Give the table "
-            "and the images of one application, with the same ids (or a higher cohort.max_rejected, if you know why)"
+            f"cohort {self.name}: {rows or 'none'} of the {folders} image folders have a row in "
+            f"cohort.table: ids are {id_patterns(self._folders)} in cohort.root, "
+            f"{id_patterns(self._table.everyone)} in the table. Give the table and the images of "
+            "one application, with the same ids (or a higher cohort.max_rejected, if you know why)"
         )
 
     def _require_labels(self, subjects: pd.DataFrame) -> None:
@@ -339,8 +348,9 @@ class UKBB(Cohort):
         told = ", ".join(f"{state} {count}" for state, count in states.items())
         if subjects.diagnosis.isna().all():
             raise ValueError(
-                f"cohort {self.name}: nobody is case or control (heart failure: {told}); look at columns.csv of "
-                "experiment=inspect, and at cohort.codes, cohort.source and cohort.without"
+                f"cohort {self.name}: nobody is case or control (heart failure: {told}); look at "
+                "columns.csv of experiment=inspect, and at cohort.codes, cohort.source and "
+                "cohort.without"
             )
         if (
             states.get("unknown", 0)
@@ -348,8 +358,8 @@ class UKBB(Cohort):
             and not states.get("incident", 0)
         ):
             raise ValueError(
-                f"cohort {self.name}: of nobody with heart failure it is known whether before the visit "
-                f"({told}); look at columns.csv of experiment=inspect: fields 53 and 41280"
+                f"cohort {self.name}: of nobody with heart failure it is known whether before the "
+                f"visit ({told}); look at columns.csv of experiment=inspect: fields 53 and 41280"
             )
 
     def _matching_nobody(self, withdrawn: frozenset[str], folders: Mapping[str, Folder]) -> str:
@@ -361,8 +371,9 @@ class UKBB(Cohort):
             and not {*map(id_pattern, withdrawn)} & {*map(id_pattern, folders)}
         ):
             raise ValueError(
-                f"cohort {self.name}: cohort.exclude={self.exclude} can't be these participants': ids are "
-                f"{id_patterns(withdrawn)} there, {id_patterns(folders)} in cohort.root. Give the list of this application"
+                f"cohort {self.name}: cohort.exclude={self.exclude} can't be these participants': "
+                f"ids are {id_patterns(withdrawn)} there, {id_patterns(folders)} in cohort.root. "
+                "Give the list of this application"
             )
         return f"none of the {len(withdrawn)} ids in cohort.exclude has an image folder"
 
@@ -391,8 +402,9 @@ class UKBB(Cohort):
             return Path(path)
         variable = f" or set CMR_UKBB_{setting.upper()}" if setting in ("root", "table") else ""
         raise FileNotFoundError(
-            f"cohort {self.name}: cohort.{setting} is {f'{path}, which is not there' if path else 'not set'}. "
-            f"Expected is {EXPECTED[setting]}. Give cohort.{setting}=<path>{variable}."
+            f"cohort {self.name}: cohort.{setting} is "
+            f"{f'{path}, which is not there' if path else 'not set'}. Expected is "
+            f"{EXPECTED[setting]}. Give cohort.{setting}=<path>{variable}."
         )
 
 

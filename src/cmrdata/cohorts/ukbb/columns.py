@@ -130,7 +130,9 @@ WITHOUT = {  # use: what follows where none of its fields is there
     "site": "nobody has a site",
     "ethnicity": "nobody has an ethnicity",
     "deprivation": "nobody has a deprivation index",
-    "date of the visit": "nobody's diagnoses can be placed before or after the visit: whoever has one is unknown",
+    "date of the visit": (
+        "nobody's diagnoses can be placed before or after the visit: whoever has one is unknown"
+    ),
 }
 LONGEST_NAME = 300  # characters; more is no name
 VISIT_YEARS = (2006, 2100)  # of which assessment centres know

@@ -55,25 +55,25 @@ def list_folders(
         Id -> folder, in the order of ids; and what was left out, counted.
 
     Raises:
-        ValueError: when `root` cannot be listed, or where ids that differ by leading zeros alone may be
-            two people.
+        ValueError: when `root` cannot be listed, or where ids that differ by leading zeros alone
+            may be two people.
 
-    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the repeat,
-    <id>_retest. A plain name counts as the wanted visit, unless the same id also has a folder that says
-    so, or the repeat is wanted and other folders say that they are the repeat: then plain names are the
-    first visit. Of several arrays the first complete one counts. Hidden and foreign folders (logs,
-    scripts, derivatives) and names of another kind are passed over.
+    A folder is named <id>, <id>_<instance>_<array>, <id>_20209_<instance>_<array> or, for the
+    repeat, <id>_retest. A plain name counts as the wanted visit, unless the same id also has a
+    folder that says so, or the repeat is wanted and other folders say that they are the repeat:
+    then plain names are the first visit. Of several arrays the first complete one counts. Hidden
+    and foreign folders (logs, scripts, derivatives) and names of another kind are passed over.
     """
     spelled: dict[str, set[str]] = defaultdict(set)
     stated: dict[str, list[tuple[int, str]]] = defaultdict(list)
     plain: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    passed: Counter[str] = Counter()
+    passed_over: Counter[str] = Counter()
     for path in _subfolders(root):
         if is_foreign(os.path.basename(path)):
-            passed["foreign folder# passed over (hidden, logs, derivatives ...)"] += 1
+            passed_over["foreign folder# passed over (hidden, logs, derivatives ...)"] += 1
             continue
         if not (name := FOLDER_NAME.fullmatch(os.path.basename(path).strip())):
-            passed["folder# not named as a participant's"] += 1
+            passed_over["folder# not named as a participant's"] += 1
             continue
         spelled[canonical_id(name["id"])].add(spelled_id(name["id"]))
         if not (name["instance"] or name["retest"]):
@@ -81,26 +81,26 @@ def list_folders(
         elif int(name["instance"] or REPEAT) == instance:
             stated[canonical_id(name["id"])].append((int(name["array"] or 0), path))
         else:
-            passed["image folder# of another visit"] += 1
+            passed_over["image folder# of another visit"] += 1
     if twice := sum(len(words) > 1 for words in spelled.values()):
         raise ValueError(
-            f"cohort.root={root}: {twice} participants' ids stand there with leading zeros and without, and may be two "
-            "people's; name all folders alike"
+            f"cohort.root={root}: {twice} participants' ids stand there with leading zeros and "
+            "without, and may be two people's; name all folders alike"
         )
     if instance == REPEAT and stated:
-        passed["image folder# of another visit"] += len(plain)
+        passed_over["image folder# of another visit"] += len(plain)
         plain.clear()
-    found = {**plain, **stated}
-    gone = found.keys() & set(withdrawn)
-    passed["participant# withdrawn (cohort.exclude)"] = len(gone)
-    passed["participant# with several folders of one visit, the first complete one used"] = sum(
-        len(found[key]) > 1 for key in found.keys() - gone
+    candidates = {**plain, **stated}
+    gone = candidates.keys() & set(withdrawn)
+    passed_over["participant# withdrawn (cohort.exclude)"] = len(gone)
+    passed_over["participant# with several folders of one visit, the first complete one used"] = (
+        sum(len(candidates[key]) > 1 for key in candidates.keys() - gone)
     )
     folders = {
-        key: _first_complete(sorted(found[key]), labels=labels)
-        for key in sorted(found.keys() - gone)
+        key: _first_complete(sorted(candidates[key]), labels=labels)
+        for key in sorted(candidates.keys() - gone)
     }
-    return folders, counted(passed)
+    return folders, counted(passed_over)
 
 
 def _subfolders(root: Path) -> list[str]:
@@ -143,9 +143,9 @@ def _look_into(path: str, *, labels: str) -> Folder:
     listed: list[str] = []
     try:
         with os.scandir(path) as entries:
-            found = list(entries)
-        listed = [entry.name for entry in found]
-        there = {entry.name for entry in found if entry.name in FILES and entry.is_file()}
+            inside = list(entries)
+        listed = [entry.name for entry in inside]
+        there = {entry.name for entry in inside if entry.name in FILES and entry.is_file()}
         # where a file is there packed and plain, packed
         names = {FILES[name]: name for name in sorted(there)}
         return Folder(

@@ -42,8 +42,8 @@ class Records(NamedTuple):
 
 
 def record_column(name: str) -> Any:
-    """What a column of records holds: ID, or (key of COLUMNS, place of the name among those of the
-    key); None for others."""
+    """What a column of records holds: ID, or (key of RECORD_COLUMNS, place of the name among those
+    of the key); None for others."""
     if parse_column(name) == ID:
         return ID
     plain = re.sub(r"^(hesin_diag|hesin|record)[._]", "", clean(clean(name).strip(QUOTES)).lower())
@@ -66,13 +66,13 @@ def read_records(
     """The ICD-10 diagnoses of participants in record-level files.
 
     Args:
-        given: path, list of paths or pattern of the files. Each row is an event: eid, diag_icd10 (or
-            code), and a date: epistart, where that is empty admidate (or date). The date may be in
-            another file that shares eid and ins_index (hesin beside hesin_diag).
+        given: path, list of paths or pattern of the files. Each row is an event: eid, diag_icd10
+            (or code), and a date: epistart, where that is empty admidate (or date). The date may be
+            in another file that shares eid and ins_index (hesin beside hesin_diag).
         names: canonical ids of the participants.
         prefixes_of: group of codes -> beginnings of the codes in it.
-        level: "all"; with "main" or "secondary" only such diagnoses count, and whoever has another one
-            that would have counted is unclear.
+        level: "all"; with "main" or "secondary" only such diagnoses count, and whoever has another
+            one that would have counted is unclear.
 
     Returns:
         What the records say. Rows without any code but an ICD-9 one are another coding's.
@@ -123,7 +123,7 @@ class _Events(NamedTuple):
     someone: list[str]  # some ids of the file
 
     def first(self, what: str) -> _Column:
-        """The column of COLUMNS that is preferred; an empty one where there is none."""
+        """The column of RECORD_COLUMNS that is preferred; an empty one where there is none."""
         key = min((key for key in self.columns if key[0] == what), default=None)
         return self.columns[key] if key else _Column(np.zeros(len(self.person), int), [""])
 
@@ -139,9 +139,9 @@ def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
     for what, example in wanted.items():
         if not any(what in kind for kind in kinds):
             raise ValueError(
-                f"cohort.diagnoses={', '.join(str(table.path) for table in tables)}: no column {example}; a row is an event "
-                "with eid, diag_icd10 and epistart or admidate (or eid, code, date), the date maybe in a second file with "
-                "eid and ins_index"
+                f"cohort.diagnoses={', '.join(str(table.path) for table in tables)}: no column "
+                f"{example}; a row is an event with eid, diag_icd10 and epistart or admidate (or "
+                "eid, code, date), the date maybe in a second file with eid and ins_index"
             )
     for table, kind in zip(tables, kinds, strict=True):
         if (
@@ -150,7 +150,8 @@ def _require_columns(tables: Sequence[TableFile], *, level: str) -> None:
             and not ("spell" in kind and any("spell" in other for other in dated))
         ):
             raise ValueError(
-                f"cohort.diagnoses={table.path}: codes without dates; give hesin.csv too, both with eid and ins_index"
+                f"cohort.diagnoses={table.path}: codes without dates; give hesin.csv too, both "
+                "with eid and ins_index"
             )
         if "code" in kind and level != "all" and "level" not in kind:
             raise ValueError(
@@ -213,8 +214,9 @@ class _Ids:
     def check(self) -> None:
         if self.ambiguous:
             raise ValueError(
-                f"{self.table.setting}={self.table.path}: {len(self.ambiguous)} participants' ids stand there with leading "
-                "zeros and without, and may be two people's; write all ids alike"
+                f"{self.table.setting}={self.table.path}: {len(self.ambiguous)} participants' ids "
+                "stand there with leading zeros and without, and may be two people's; write all "
+                "ids alike"
             )
 
 
@@ -224,9 +226,10 @@ def _require_match(
     for table, of in zip(tables, events, strict=True):
         if of.rows and names and not len(of.person):
             raise ValueError(
-                f"cohort.diagnoses={table.path}: none of its {of.rows:,} rows is about any of the {len(names):,} "
-                f"participants: ids are {id_patterns(of.someone)} there, {id_patterns(names)} in the images and the table. "
-                "Give records of the same application, with its ids"
+                f"cohort.diagnoses={table.path}: none of its {of.rows:,} rows is about any of the "
+                f"{len(names):,} participants: ids are {id_patterns(of.someone)} there, "
+                f"{id_patterns(names)} in the images and the table. Give records of the same "
+                "application, with its ids"
             )
 
 

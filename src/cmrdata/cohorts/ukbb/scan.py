@@ -83,8 +83,8 @@ def read_scan(
         paths: role (of `choose_files`) -> file.
         mapping: source label -> canonical label.
         expand: whether to add the neighbours in time of ED and ES, or the frames of a `cine`.
-        manual: the labels of all frames were drawn by hand, so a frame counts where LV, myocardium and
-            RV all occur, and ES is the counted frame with the smallest LV; otherwise they are a
+        manual: the labels of all frames were drawn by hand, so a frame counts where LV, myocardium
+            and RV all occur, and ES is the counted frame with the smallest LV; otherwise they are a
             network's and ES is `end_systole`. ED is frame 0.
         frames: of the cine, where known.
         default_spacing: mm, for a header without a usable one.
@@ -93,7 +93,8 @@ def read_scan(
     Returns:
         The scan with flags: es_guarded (see `end_systole`), frames_clipped (pictures of sa_ED and
         sa_ES, whose intensities are clipped), es_unplaced (the number of their ES is unknown, it is
-        called 1), neighbours_lost (frames beside ED and ES cannot be read), and those of `assembled`.
+        called 1), neighbours_lost (frames beside ED and ES cannot be read), and those of
+        `assembled`.
 
     Raises:
         ValueError: naming the role and the reason, no path.

@@ -117,8 +117,8 @@ def read_people(
         codes: ICD-10 of heart failure, a preset's name or a list of beginnings of codes.
         without: ICD-10 that make somebody neither case nor control.
         source: one or several of SOURCES; a case has a date on or before the visit in any of them.
-        conditions: further diseases to look for, of `ukbb_codes.CONDITION_CODES`.
-        diagnoses: record-level files (`ukbb_records`), a further source.
+        conditions: further diseases to look for, of codes.CONDITION_CODES.
+        diagnoses: record-level files, as records.read_records reads them: a further source.
         level: of the records: all, main or secondary.
         tolerated: share of the participants of whom something may be not understood.
 
@@ -144,23 +144,27 @@ def read_people(
         )
         for path in table_paths(given, setting="cohort.table")
     ]
-    look = _looked_into(chosen, tables, records=diagnoses is not None, others=len(wanted) > 1)
-    sought = {field for name in look for field in (*SOURCES[name], *FURTHER_FIELDS.get(name, ()))}
+    used_sources = _looked_into(
+        chosen, tables, records=diagnoses is not None, others=len(wanted) > 1
+    )
+    sought = {
+        field for name in used_sources for field in (*SOURCES[name], *FURTHER_FIELDS.get(name, ()))
+    }
     people, cells = read_cells(
         tables, lambda key: _is_used(key, sought, instance), identifier=ID, ids=ids
     )
     fields = Fields(people, cells, instance=instance)
     facts = person(fields)
-    said = {}
-    for name in look:
+    evidence_of = {}
+    for name in used_sources:
         prefixes_of = {**wanted, HF: wanted[HF] if name in chosen else ()}
-        said[name] = evidence(name, fields, prefixes_of, visit=facts["visit"])
+        evidence_of[name] = evidence(name, fields, prefixes_of, visit=facts["visit"])
     rows, notes = [*id_rows(tables, people), *fields.report], file_notes(tables, people, fields)
     if diagnoses is not None:
         records = read_records(diagnoses, names=people.names, prefixes_of=wanted, level=level)
-        said[RECORDS], rows = records.evidence, [*rows, *records.report]
+        evidence_of[RECORDS], rows = records.evidence, [*rows, *records.report]
         notes += records.notes
-    columns = {**facts, **_illness(list(wanted), said, facts)}
+    columns = {**facts, **_illness(list(wanted), evidence_of, facts)}
     table = pd.DataFrame(
         {
             name: pd.Series(columns[name], dtype=object if columns[name].dtype == object else None)
@@ -169,12 +173,12 @@ def read_people(
     ).set_axis(pd.Index(people.names, name="id", dtype=object))
     missing = [
         *not_found(tables, fields, instance),
-        *sources_not_found(chosen, look),
+        *sources_not_found(chosen, used_sources),
         *not_used(tables, sought & fields.cells.keys()),
         *array_gaps(fields),
     ]
-    notes += [*known_of_nobody(table), *source_notes(said, table)]
-    stop = stop_reason(table, said, fields, instance=instance, tolerated=tolerated)
+    notes += [*known_of_nobody(table), *source_notes(evidence_of, table)]
+    stop = stop_reason(table, evidence_of, fields, instance=instance, tolerated=tolerated)
     return Table(table, columns_table([*rows, *missing]), notes, frozenset(people.everyone), stop)
 
 
@@ -206,21 +210,23 @@ def read_exclusions(path: str | Path) -> frozenset[str]:
             place, width, rows = later[0], len(rows[0][2]), rows[1:]
         elif len(heading) > 1 and not heading[0]:
             raise ValueError(
-                f"cohort.exclude={path}: its first column has no name, as row numbers have none; name the ids eid"
+                f"cohort.exclude={path}: its first column has no name, as row numbers have none; "
+                "name the ids eid"
             )
     identifiers = set()
     for number, line, row in rows:
         if re.fullmatch(r"\d{1,3}(,\d{3})+", line.strip().strip("\"'")):
             raise ValueError(
-                f"cohort.exclude={path}: an id has thousands separators; write ids as they are in the table"
+                f"cohort.exclude={path}: an id has thousands separators; write ids as they are in "
+                "the table"
             )
         cell = row[place] if len(row) > place else ""
         identifiers.add(name := _withdrawn_id(cell, where=f"cohort.exclude={path}", number=number))
         others = row[max(width, place + 1) :]
         if name and any(id_pattern(other) == id_pattern(name) for other in others):
             raise ValueError(
-                f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; write one id in each "
-                "line, or a header that names the ids eid"
+                f"cohort.exclude={path}: line {number} holds several cells of {id_pattern(name)}; "
+                "write one id in each line, or a header that names the ids eid"
             )
     return frozenset(identifiers) - {""}
 
@@ -253,8 +259,8 @@ def _withdrawn_id(cell: str, *, where: str, number: int) -> str:
         raise ValueError(f"{where}: an id {error}") from None
     if name and not re.fullmatch(r"-?[^\W_]+", name):
         raise ValueError(
-            f"{where}: line {number} is no id alone ({id_pattern(name)[:80]}); write one id in each line, and what else is "
-            "known of it behind a comma"
+            f"{where}: line {number} is no id alone ({id_pattern(name)[:80]}); write one id in "
+            "each line, and what else is known of it behind a comma"
         )
     return name
 
@@ -272,12 +278,13 @@ def _sources(
     hf, narrow = prefixes(codes), prefixes("narrow")
     if chosen == ["first_occurrence"] and not records and hf != narrow:
         raise ValueError(
-            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give codes=narrow or further "
-            "sources, as in source=[hospital,first_occurrence]"
+            f"source is first_occurrence, which knows I50 alone, and codes is {codes!r}; give "
+            "codes=narrow or further sources, as in source=[hospital,first_occurrence]"
         )
     if "first_occurrence" in chosen and not set(narrow) <= set(hf):
         raise ValueError(
-            f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} without I50; leave out either"
+            f"source names first_occurrence, which knows I50 alone, and codes is {codes!r} "
+            "without I50; leave out either"
         )
     return chosen
 
@@ -292,21 +299,22 @@ def _looked_into(
     """
     every = {field for name in SOURCES for field in (*SOURCES[name], *FURTHER_FIELDS.get(name, ()))}
     keys = [key for table in tables for key in table.keys if key]
-    there = {key[0] for key in keys if _is_used(key, every, instance=0)}  # type: ignore[arg-type, index]
-    complete = [name for name in asked if set(SOURCES[name]) <= there]
+    fields_there = {key[0] for key in keys if _is_used(key, every, instance=0)}  # type: ignore[arg-type, index]
+    complete = [name for name in asked if set(SOURCES[name]) <= fields_there]
     needed: set[str] = set()
     if others and not records:
         needed |= set(SOURCES["hospital"])
     if not complete and not records:
         needed |= set(SOURCES[asked[0]])
-    if "hospital" in asked and there & set(SOURCES["hospital"]):
+    if "hospital" in asked and fields_there & set(SOURCES["hospital"]):
         needed |= set(SOURCES["hospital"])
-    for field in sorted(needed - there):
+    for field in sorted(needed - fields_there):
         named = similar(field, unknown_names(tables))
         raise ValueError(
-            f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field {field} "
-            f"({field_title(field)}), which diagnoses need. Add it, with every array index it has, as f.{field}.0.0, "
-            f"{field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 or {field_title(field)!r}"
+            f"cohort.table={', '.join(str(table.path) for table in tables)}: no column of field "
+            f"{field} ({field_title(field)}), which diagnoses need. Add it, with every array "
+            f"index it has, as f.{field}.0.0, {field}-0.0, X{field}.0.0, p{field}, s_{field}_0_0 "
+            f"or {field_title(field)!r}"
             + (f"; is it the column {shown_name(named)!r}, then rename that" if named else "")
         )
     return (
@@ -328,12 +336,12 @@ def _is_used(key: Key, sought: Collection[str], instance: int) -> bool:
 
 
 def _illness(
-    names: Sequence[str], said: Mapping[str, Evidence], facts: Mapping[str, np.ndarray]
+    names: Sequence[str], evidence_of: Mapping[str, Evidence], facts: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """What the sources say of people at their visit, for each group of codes."""
     visit = facts["visit"]
-    row, mark, when = (np.concatenate([of[k] for of in said.values()]) for k in range(3))
-    unclear = np.bitwise_or.reduce([of.unclear for of in said.values()])
+    row, mark, when = (np.concatenate([of[k] for of in evidence_of.values()]) for k in range(3))
+    unclear = np.bitwise_or.reduce([of.unclear for of in evidence_of.values()])
 
     def of_group(bit: int) -> tuple[np.ndarray, np.ndarray]:
         mine = mark >> bit & 1 == 1
@@ -345,13 +353,13 @@ def _illness(
         bit = names.index(EXCLUDING)
         diagnosis[row[mark >> bit & 1 == 1]] = None
         diagnosis[unclear >> bit & 1 == 1] = None
-    had, flags = [], [facts["table_flags"]]
+    present_of, flags = [], [facts["table_flags"]]
     for name in (name for name in CONDITIONS if name in names):
         states, _ = of_group(names.index(name))
-        had.append(np.where(states == "prevalent", name, ""))
+        present_of.append(np.where(states == "prevalent", name, ""))
         flags.append(np.where(states == "unknown", f"{name}_unclear", ""))
     by = []
-    for name, of in said.items():
+    for name, of in evidence_of.items():
         early = (of.mark & 1 == 1) & (of.when <= visit[of.person])
         by.append(
             np.where(
@@ -366,7 +374,7 @@ def _illness(
         "state": state,
         "diagnosis": diagnosis,
         "first": first,
-        "conditions": joined_words(had, len(visit)),
+        "conditions": joined_words(present_of, len(visit)),
         "case_sources": sources,
         "table_flags": joined_words(flags, len(visit)),
     }

@@ -73,12 +73,13 @@ def _agreement_warnings(table: pd.DataFrame) -> list[str]:
         n, undefined, growing = (int(rows[c].iloc[0]) for c in ("n", "undefined", "growing"))
         if undefined:
             warnings.append(
-                f"{undefined} of {undefined + n} {name} images have no LV cavity at ED in mask or segmentation: "
-                "no area change."
+                f"{undefined} of {undefined + n} {name} images have no LV cavity at ED in mask or "
+                "segmentation: no area change."
             )
         if growing:
             warnings.append(
-                f"In {growing} of {n} {name} images the segmented cavity is larger at ES than at ED."
+                f"In {growing} of {n} {name} images the segmented cavity is larger at ES than at "
+                "ED."
             )
     small = table[table.subjects < MIN_COUNT]
     if few := [
@@ -86,7 +87,8 @@ def _agreement_warnings(table: pd.DataFrame) -> list[str]:
         for name, hearts, n in zip(small.images, small.hearts, small.subjects, strict=True)
     ]:
         warnings.append(
-            f"Fewer than {MIN_COUNT} subjects: {', '.join(few)}; limits of agreement are only a hint there."
+            f"Fewer than {MIN_COUNT} subjects: {', '.join(few)}; limits of agreement are only a "
+            "hint there."
         )
     return warnings
 

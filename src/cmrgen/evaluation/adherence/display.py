@@ -1,5 +1,5 @@
-"""How adherence, contraction and diversity look: tables with a value and its interval in a cell, and
-figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
+"""How adherence, contraction and diversity look: tables with a value and its interval in a cell,
+and figures. Pure functions of tables, in the colours and words of cmrstudy.figures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,8 @@ def adherence_cells(scores: Scores, groups: pd.DataFrame) -> Shown:
     frame["n"], frame["n real"] = table.n.to_numpy(), whole.real_n.fillna(0).astype(int).to_numpy()
     return Shown(
         frame,
-        "Adherence: what judges trained on real images see in held-out real and in synthetic images [95 % interval]",
+        "Adherence: what judges trained on real images see in held-out real and in synthetic "
+        "images [95 % interval]",
         scores.warnings,
     )
 
@@ -141,7 +142,8 @@ def agreement_cells(scores: Scores) -> Shown:
     )
     return Shown(
         frame,
-        "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 % interval]",
+        "LV area change in per cent of the ED area: segmented image minus mask (Bland-Altman) [95 "
+        "% interval]",
         scores.warnings,
     )
 
@@ -163,7 +165,8 @@ def diversity_cells(scores: Scores) -> Shown:
     )
     return Shown(
         frame,
-        "Differences between images, by what they share: distance in the domain backbone and sd of a pixel [95 % interval]",
+        "Differences between images, by what they share: distance in the domain backbone and sd "
+        "of a pixel [95 % interval]",
         scores.warnings,
     )
 
@@ -273,6 +276,7 @@ def confusion_figure(table: pd.DataFrame) -> Figure:
                 counts = (
                     part.pivot(index="asked", columns="seen", values="count")
                     .loc[asked, seen]
+                    .fillna(0)  # nothing is seen in flat images alone, where there are any
                     .to_numpy(float)
                 )
                 matrix(

@@ -133,7 +133,8 @@ def _adherence_warnings(real: JudgedImages, synthetic: JudgedImages) -> list[str
     warnings = []
     if alone := set(real.table.group) ^ set(synthetic.table.group):
         warnings.append(
-            f"{number_of(len(alone), 'groups', 'occur')} on one side only; the accuracies leave them out: {_listed(alone)}."
+            f"{number_of(len(alone), 'groups', 'occur')} on one side only; the accuracies leave "
+            f"them out: {_listed(alone)}."
         )
     if small := [
         f"{name} ({count})"
@@ -259,13 +260,14 @@ def faults(real: JudgedImages, synthetic: JudgedImages) -> list[str]:
         n, empty = len(side.table), ~(side.areas.segmented > 0).any((1, 2))
         if side.flat is not None and side.flat.any():
             sentences.append(
-                f"{int(side.flat.any(1).sum())} of {n} {name} images are flat, of one grey value at ED or ES: such "
-                "a picture shows no structure, and an image flat at both counts as wrong in every accuracy."
+                f"{int(side.flat.any(1).sum())} of {n} {name} images are flat, of one grey value "
+                "at ED or ES: such a picture shows no structure, and an image flat at both counts "
+                "as wrong in every accuracy."
             )
         if empty.any():
             sentences.append(
-                f"The segmenter finds no heart in {int(empty.sum())} of {n} {name} images: their Dice is 0, which "
-                "the means include."
+                f"The segmenter finds no heart in {int(empty.sum())} of {n} {name} images: their "
+                "Dice is 0, which the means include."
             )
         absent = {
             f"{structure} at {phase}": int((side.areas.mask[:, p, s] == 0).sum())
@@ -276,8 +278,9 @@ def faults(real: JudgedImages, synthetic: JudgedImages) -> list[str]:
             listed = ", ".join(f"{where} {count}" for where, count in absent.items())
             undefined = int(np.isnan(side.structures).sum())
             sentences.append(
-                f"Masks of {name} images without a structure (of {n}): {listed}. Where the segmenter sees none "
-                f"either, Dice is undefined and left out ({undefined} times); where it sees one, Dice is 0."
+                f"Masks of {name} images without a structure (of {n}): {listed}. Where the "
+                f"segmenter sees none either, Dice is undefined and left out ({undefined} times); "
+                "where it sees one, Dice is 0."
             )
     return sentences
 

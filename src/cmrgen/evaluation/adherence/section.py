@@ -21,6 +21,36 @@ from cmrstudy import figures
 from cmrstudy.report import Section, number, write_table
 
 HEADING = "Do the images show what they were asked to?"
+COMPARED = (
+    "Dice compares the mask an image was drawn from with what a segmenter finds in the image; the "
+    "accuracies compare its prompt with what an attribute network sees. Every group counts "
+    "equally, in real images too. Shuffled: the same images compared with other images' masks and "
+    "prompts, which is what chance gives.",
+    "The Dice of a band counts images; its accuracies give every full group that both kinds of "
+    "images have equal weight. Intervals take images of one subject together: synthetic images "
+    "that share a subject's mask are no independent evidence. A synthetic accuracy above the real "
+    "one means that synthetic images show the attribute more plainly than people do.",
+)
+CONTRACTION = (
+    "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at "
+    "ES. It follows the ejection fraction, which a single slice cannot give. Bias: segmented "
+    "image minus mask. 95 % of images lie between the limits of agreement (bias ∓ 1.96 sd) if "
+    "differences are normally distributed. Slope: points of area change seen per point that the "
+    "mask asks for; below 1 hearts contract more alike than their masks. Real images show what "
+    "the segmenter itself adds."
+)
+DISTANCE = (
+    "Distance: squared differences of the attribute network's layers, each scaled to unit length "
+    "over channels, mean over positions, summed over layers. This is LPIPS (Zhang et al. 2018) on "
+    "the domain backbone without learned weights, so it can be compared between rows of this "
+    "table only. Pixel sd: standard deviation of grey values (0 to 255). Images are compared "
+    "within bundles: all seeds of one mask and prompt; two images of a subject from other slices "
+    f"or frames; two subjects of a group. At most {diversity.MAX_BUNDLES} bundles of a kind are "
+    "measured; real ones are of the training split.",
+    "Seeds that make no difference (a distance near 0) mean that more images add nothing. "
+    "Synthetic subjects that differ less than real ones mean that the generator knows fewer "
+    "hearts than the cohort has.",
+)
 ACROSS = 3  # images in a line of Fig. 4
 Sides = tuple[JudgedImages, JudgedImages]  # held-out real images, and the set's
 
@@ -38,8 +68,8 @@ def adherence_sections(
     count = len(evaluation.synthetic_set.index)
     if count < 2:
         warning = (
-            f"{evaluation.synthetic_set.folder} holds {number_of(count, 'images')}; adherence, contraction and "
-            "diversity need 2."
+            f"{evaluation.synthetic_set.folder} holds {number_of(count, 'images')}; adherence, "
+            "contraction and diversity need 2."
         )
         return [Section(HEADING, warnings=[warning])]
     sides = judged_sides(evaluation)
@@ -86,36 +116,20 @@ def adherence_section(evaluation: Evaluation, sides: Sides, *, missing: Sequence
     ):
         write_table(shown, evaluation.folder, name, data=data)
         tables.append(shown)
+    bars, bands = display.adherence_bars(adherence.table, groups), display.band_figure(groups)
+    seen = "Attributes that are seen, by those that were asked for: share of the row (images)"
     drawings = [
-        (
-            "Adherence beside its references",
-            "fig_adherence",
-            display.adherence_bars(adherence.table, groups),
-        ),
-        (
-            "Adherence per band; line: 95 % interval",
-            "fig_adherence_bands",
-            display.band_figure(groups),
-        ),
-        (
-            "Attributes seen where they were asked for: share of the row (images)",
-            "fig_attributes",
-            display.confusion_figure(counts),
-        ),
+        ("Adherence beside its references", "fig_adherence", bars),
+        ("Adherence per band; line: 95 % interval", "fig_adherence_bands", bands),
+        (seen, "fig_attributes", display.confusion_figure(counts)),
     ]
-    left_out = f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: {', '.join(missing)}."
+    left_out = (
+        f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: "
+        f"{', '.join(missing)}."
+    )
     return Section(
         HEADING,
-        [
-            "Dice compares the mask an image was drawn from with what a segmenter finds in it; the accuracies "
-            "compare its prompt with what an attribute network sees. Every group counts equally, in real images too. "
-            "Shuffled: the same images against other images' masks and prompts, so what chance gives.",
-            "A band's Dice counts images, its accuracies give every full group that both kinds of images hold equal weight. "
-            "Intervals take images of one subject together: synthetic images that share a subject's mask are no "
-            "independent evidence. A synthetic accuracy above the real one means that images show the attribute more "
-            "plainly than people do.",
-            f"In this set, {per_person(evaluation.synthetic_set.index)}.",
-        ],
+        [*COMPARED, f"In this set, {per_person(evaluation.synthetic_set.index)}."],
         tables=[*tables, display.group_cells(groups)],
         figures=[
             (title, figures.save(figure, evaluation.figures / name)[0])
@@ -138,18 +152,12 @@ def contraction_section(evaluation: Evaluation, sides: Sides) -> Section:
     )
     return Section(
         "Do the hearts contract as they were asked to?",
-        [
-            "Fractional area change: the share of the left ventricle's cavity area at ED that is gone at ES. It follows the "
-            "ejection fraction, which a single slice cannot give. Bias: segmented image minus mask. 95 % of images lie "
-            "between the limits of agreement (bias ∓ 1.96 sd) if differences are normal. Slope: points of area change seen per "
-            "point that the mask asks for; below 1 hearts contract more alike than their masks. Real images show what the "
-            "segmenter itself adds.",
-        ],
+        [CONTRACTION],
         tables=[shown],
         figures=[
             (
-                "Bland-Altman: area change in the segmented image against that of the mask; solid: bias, dashed: limits of "
-                "agreement, shaded: 95 % intervals",
+                "Bland-Altman: area change in the segmented image against that of the mask; solid: "
+                "bias, dashed: limits of agreement, shaded: 95 % intervals",
                 figures.save(figure, evaluation.figures / "fig_area_change")[0],
             )
         ],
@@ -173,25 +181,17 @@ def diversity_section(evaluation: Evaluation, *, seed: int) -> Section:
     figure = display.diversity_figure(differences.table, spreads)
     pictures = [
         (
-            "Differences between images: mean and 95 % interval; a dot is a bundle of images",
+            "Differences between images: mean and 95 % interval; each dot is a bundle of images",
             figures.save(figure, evaluation.figures / "fig_diversity")[0],
         )
     ]
     without_sweep = (
-        "There is no sweep folder beside the set, so no Fig. 3 and 4: generate.py leaves it there, "
-        "keep it with the set."
+        "There is no sweep folder in the set's folder, so there are no Fig. 3 and 4; generate.py "
+        "writes it there, and it belongs to the set."
     )
     return Section(
         "How different are the images?",
-        [
-            "Distance: squared differences of the attribute network's layers, each scaled to unit length over channels, mean "
-            "over positions, summed over layers: LPIPS (Zhang et al. 2018) on the domain backbone, without learned weights, so "
-            "it compares rows of this table only. Pixel sd: grey values (0 to 255). Images are compared within bundles: all "
-            "seeds of one mask and prompt; two images of a subject from other slices or frames; two subjects of a group. "
-            f"At most {diversity.MAX_BUNDLES} bundles of a kind are measured; real ones are of the train split.",
-            "Seeds that make no difference (a distance near 0) mean that more images add nothing; synthetic subjects that "
-            "differ less than real ones mean that the generator knows fewer hearts than the cohort has.",
-        ],
+        DISTANCE,
         tables=[shown],
         figures=pictures + (sweep_pictures(sweep, evaluation.figures) if sweep else []),
         warnings=[] if sweep else [without_sweep],
@@ -247,8 +247,10 @@ def _sources(evaluation: Evaluation) -> dict[str, Any]:
     synthetic_set, cohort = evaluation.synthetic_set, evaluation.cohort
     held_out = cohort.index.iloc[evaluation.held_out]
     return {
-        "synthetic set": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, n = {len(synthetic_set.index):,}",
-        "real": f"val and test of cohort {cohort.fingerprint}, n = {len(held_out):,} ({held_out.subject.nunique():,} subjects)",
+        "synthetic set": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, "
+        f"n = {len(synthetic_set.index):,}",
+        "real": f"validation and test of cohort {cohort.fingerprint}, n = {len(held_out):,} "
+        f"({held_out.subject.nunique():,} subjects)",
         "judges": ", ".join(
             f"{name} ({card['steps']} steps)" for name, card in evaluation.networks.card.items()
         ),
@@ -259,15 +261,17 @@ def _adherence_answers(adherence: pd.DataFrame, groups: pd.DataFrame) -> list[st
     whole = groups[groups.axis == "all"].set_index("metric")
     rows: list[Any] = list(whole.itertuples())
     cells = {
-        row.Index: f"{number(row.synthetic, row.synthetic_low, row.synthetic_high, form='.2f')} (real {row.real:.2f})"
+        row.Index: number(row.synthetic, row.synthetic_low, row.synthetic_high, form=".2f")
+        + f" (real {row.real:.2f})"
         for row in rows
         if row.synthetic == row.synthetic
     }
     answers = []
     if "dice" in cells:
         answers.append(
-            f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, {adherence.shuffled[0]:.2f} with another's "
-            f"mask; n = {int(whole.synthetic_n['dice']):,}."
+            f"Synthetic images show their mask with a Dice of {cells.pop('dice')}, "
+            f"{adherence.shuffled[0]:.2f} with another's mask; "
+            f"n = {int(whole.synthetic_n['dice']):,}."
         )
     if cells:
         listed = ", ".join(
@@ -282,8 +286,8 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
     if np.isnan(rows.bias["all"]):
         return []
     clauses = [
-        f"by {row.segmented:.0f} % of their area in {hearts} synthetic images (n = {int(row.n):,}), "
-        f"their masks by {row['mask']:.0f} %"
+        f"by {row.segmented:.0f} % of their area in {hearts} synthetic images (n = "
+        f"{int(row.n):,}), their masks by {row['mask']:.0f} %"
         for hearts, row in rows.drop("all").iterrows()
         if row.n
     ]
@@ -292,11 +296,12 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
         for images in ("synthetic", "real")
     }
     follow = (
-        f" Where a mask asks for 10 points more, the image shows {slopes['synthetic']:.1f} more (real images "
-        f"{slopes['real']:.1f})."
+        f" Where a mask asks for 10 points more, the image shows {slopes['synthetic']:.1f} more "
+        f"(real images {slopes['real']:.1f})."
     )
     return [
-        f"Left ventricles contract {'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
+        "Left ventricles contract "
+        f"{'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
     ]
 
 
@@ -306,6 +311,7 @@ def _diversity_answers(differences: pd.DataFrame) -> list[str]:
     if np.isnan(synthetic) or np.isnan(real):
         return []
     return [
-        f"Synthetic images of different subjects of a group differ {100 * synthetic / real:.0f} % as much as real ones "
-        f"do (distance {synthetic:.2f} against {real:.2f} in the domain backbone)."
+        "Synthetic images of different subjects of a group differ "
+        f"{100 * synthetic / real:.0f} % as much as real ones do (distance {synthetic:.2f} against "
+        f"{real:.2f} in the domain backbone)."
     ]

@@ -160,34 +160,43 @@ BACKBONES = {
 
 
 def extractor(name: str, weights: str | Path, *, device: torch.device | str = "cpu") -> Extractor:
-    """The backbone `name` of BACKBONES with the weights of a local file: safetensors, or a torch
-    state dict (also one below "state_dict"), read without running code. `device`: where it runs.
+    """A published network with the weights of a local file, ready for images.
 
-    Raises FileNotFoundError; ValueError for an unknown name, a damaged file, or weights of another
-    network, naming what is missing.
+    Args:
+        name: of BACKBONES.
+        weights: safetensors, or a torch state dict (also one below "state_dict"), which is read
+            without running code.
+        device: where the network runs.
+
+    Raises:
+        FileNotFoundError: for a file that is not there.
+        ValueError: for an unknown name, a damaged file, or weights of another network, naming what
+            is missing.
     """
     if name not in BACKBONES:
         raise ValueError(
-            f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without weights"
+            f"backbone {name!r} is unknown; there is {', '.join(BACKBONES)}, and domain without "
+            "weights"
         )
     of, path = BACKBONES[name], Path(weights).expanduser()
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no {of.title} weights here; give the published {of.file}, or null to leave it out"
+            f"{path}: no {of.title} weights here; give the published {of.file}, or null to leave "
+            "it out"
         )
     state = _state(path, of)
     try:
         network = of.build(state).eval().requires_grad_(False).to(device)
     except (KeyError, RuntimeError) as error:
-        told = (
+        reason = (
             str(error)
             if isinstance(error, RuntimeError)
             else f"Missing key(s) in state_dict: {error}"
         )
-        lines = ", ".join(" ".join(told.split()).split(", ")[:4])
+        lines = ", ".join(" ".join(reason.split()).split(", ")[:4])
         raise ValueError(
-            f"{path.name} holds other weights than {of.title}'s ({of.file}): {lines[:300]} ... It has {len(state)} tensors, "
-            f"the first is {next(iter(state), 'none')!r}"
+            f"{path.name} holds other weights than {of.title}'s ({of.file}): {lines[:300]} ... It "
+            f"has {len(state)} tensors, the first is {next(iter(state), 'none')!r}"
         ) from error
     with torch.inference_mode():
         width = network(torch.zeros(1, 3, of.side, of.side, device=device)).shape[1]
@@ -197,25 +206,25 @@ def extractor(name: str, weights: str | Path, *, device: torch.device | str = "c
 
 def _state(path: Path, of: Backbone) -> State:
     try:
-        found = (
+        content = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, "cpu", weights_only=True)
         )
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError) as error:
         raise ValueError(
-            f"{path.name} cannot be read as {of.title} weights: damaged, or more than tensors, which might run code; "
-            "download it again, or save its state dict alone"
+            f"{path.name} cannot be read as {of.title} weights: damaged, or more than tensors, "
+            "which might run code; download it again, or save its state dict alone"
         ) from error
-    while isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
-        found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(
-        isinstance(value, Tensor) for value in found.values()
+    while isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not all(
+        isinstance(value, Tensor) for value in content.values()
     ):
         raise ValueError(
             f"{path.name} is not a state dict of tensors; save {of.title}'s state dict alone"
         )
-    return dict(found)
+    return dict(content)
 
 
 def network_input(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> Tensor:
@@ -230,15 +239,15 @@ def network_input(images: np.ndarray, of: Backbone, *, device: str = "cpu") -> T
 def extracted_features(by: Extractor, images: np.ndarray) -> np.ndarray:
     """(n, width) float32 features of (n, 2, P, P) uint8 images."""
     device = str(next(by.network.parameters()).device)
-    made = np.empty((len(images), by.width), np.float32)
+    features = np.empty((len(images), by.width), np.float32)
     with torch.inference_mode():
         for k in range(0, len(images), BATCH):
-            made[k : k + BATCH] = (
+            features[k : k + BATCH] = (
                 by.network(network_input(np.array(images[k : k + BATCH]), by.of, device=device))
                 .cpu()
                 .numpy()
             )
-    return made
+    return features
 
 
 def kept_features(

@@ -19,8 +19,9 @@ from cmrstudy.figures import COLOURS, GREY, STYLE, WIDTH, no_panel
 from cmrstudy.report import Shown, number
 
 OVERVIEW = (
-    "{name} features: synthetic against real images of the same group, in brackets real against real; n = {n} images a "
-    "side, mean over draws; precision and recall with k = 3, density and coverage with k = 5 neighbours"
+    "{name} features: synthetic against real images of the same group, in brackets real against "
+    "real; n = {n} images a side, mean over draws; precision and recall with k = 3, density and "
+    "coverage with k = 5 neighbours"
 )
 TEST_WORDS = {
     NETWORK: "whatever a small network learns",
@@ -36,8 +37,8 @@ TEST_WORDS = {
 def table1_cells(distances: Distances, *, title: str) -> Shown:
     """Table 1 in the features of the backbone `title`, with its notes."""
     caption = (
-        f"Table 1: Fréchet distance between subgroups, {title} features, n = {distances.n} images a side, "
-        "mean (sd) over draws"
+        f"Table 1: Fréchet distance between subgroups, {title} features, n = {distances.n} images "
+        "a side, mean (sd) over draws"
     )
     return Shown(table1_wide(distances.table), caption, distances.notes)
 
@@ -155,8 +156,8 @@ def two_sample_cells(synthetic: pd.DataFrame, floor: pd.DataFrame) -> Shown:
         }
     )
     caption = (
-        "Two-sample tests: chance that a synthetic image scores higher than a held-out real one (AUC) [95 % interval]; "
-        "0.5: they can't be told apart"
+        "Two-sample tests: chance that a synthetic image scores higher than a held-out real one "
+        "(AUC) [95 % interval]; 0.5: they can't be told apart"
     )
     few = f"Fewer than {MIN_SUBJECTS} subjects on a side: nothing is measured."
     return Shown(frame, caption, [few] if synthetic.auc.isna().all() else [])
@@ -183,7 +184,8 @@ def two_sample_figure(synthetic: pd.DataFrame, floor: pd.DataFrame) -> Figure:
         panel.set_ylim(len(synthetic) - 0.5, -0.5)
         panel.set_xlim(-0.02, 1.02)
         panel.set_xlabel(
-            f"AUC against held-out real images, n = {synthetic.n.iloc[0]:,} a side; line: 95 % interval"
+            f"AUC against held-out real images, n = {synthetic.n.iloc[0]:,} a side; line: 95 % "
+            "interval"
         )
         panel.tick_params(left=False)
         figure.legend(loc="outside upper left", ncols=2, frameon=False)

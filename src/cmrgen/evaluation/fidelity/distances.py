@@ -130,8 +130,8 @@ def frechet(a: FeatureSample, b: FeatureSample) -> float:
 
 
 def frechet_distance(x: np.ndarray, y: np.ndarray) -> float:
-    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `feature_sample` and `frechet`
-    do."""
+    """`frechet` of features x (n, d) and y (m, d). Raises ValueError as `feature_sample` and
+    `frechet` do."""
     return frechet(feature_sample(x, "x"), feature_sample(y, "y"))
 
 

@@ -27,6 +27,16 @@ from cmrstudy import figures, paper
 from cmrstudy.intervals import MIN_COUNT
 from cmrstudy.report import Section, Shown, write_table
 
+HEADING = "How far are synthetic from real images?"
+DISTANCES = (
+    "Domain features are those of the cohort's own attribute network. Distances can be compared "
+    "within a table, never between backbones. Real - Real within a group is the floor: two halves "
+    "of the real images that share no subject. Every cell has as many images on either side, since "
+    "a Fréchet distance falls with their number; a group that has too few is n/a instead of being "
+    "filled up. KID has no such bias and can be negative; its interval leaves out one subject at a "
+    "time."
+)
+
 
 class BackboneFeatures(NamedTuple):
     """The features of the compared images by one backbone."""
@@ -48,6 +58,12 @@ class BackboneResults(NamedTuple):
     figures: list[tuple[str, Path]]
     answers: list[str]
 
+    @property
+    def shown(self) -> list[Shown]:
+        """Its tables in the report."""
+        tables = [self.table1, self.overview]
+        return [*tables, self.by_group] if self.groups_compared else tables
+
 
 def fidelity_section(
     evaluation: Evaluation, *, backbones: Mapping[str, str | None], n: int, seed: int
@@ -64,18 +80,9 @@ def fidelity_section(
     """
     cohort, synthetic_set = evaluation.cohort, evaluation.synthetic_set
     rows = subgroups.used_rows(cohort.index, synthetic_set.index, n=n, seed=seed)
-    drawn = cohort.index.iloc[rows[0]]
     features = _features(evaluation, rows, backbones)
     results = [_measured(evaluation, of, rows, n=n, seed=seed) for of in features]
-    tables = [
-        table
-        for result in results
-        for table in (
-            result.table1,
-            result.overview,
-            *([result.by_group] if result.groups_compared else []),
-        )
-    ]
+    tables = [table for result in results for table in result.shown]
     if cohort.meta["settings"]["cohort"] == "ukbb":
         tables.append(printed_table1())
     people = subgroups.compared_subgroups(cohort.index, synthetic_set.index)
@@ -85,37 +92,39 @@ def fidelity_section(
     )
     write_table(shown_people, evaluation.folder, "table1_subgroups")
     no_groups = [
-        f"None of {len(result.by_group.frame)} full groups has {MIN_COUNT} images on both sides: no table of them."
+        f"None of {len(result.by_group.frame)} full groups has {MIN_COUNT} images on both sides, "
+        "so there is no table of them."
         for result in results
         if not result.groups_compared
     ]
+    meanings = [metric.meaning for metric in METRICS.values() if metric.meaning]
     return Section(
-        "How far are synthetic from real images?",
+        HEADING,
         [
-            "Domain features are those of the cohort's own attribute network; distances compare within a table, never "
-            "between backbones. Real - Real within a group is the floor: two halves without a common subject. Every "
-            "cell has as many images a side, for a Fréchet distance falls with n; a group that has too few is n/a "
-            "instead of being filled up. KID has no such bias and can be negative; its interval leaves out one subject "
-            "at a time.",
-            " ".join(
-                [
-                    *(metric.meaning for metric in METRICS.values() if metric.meaning),
-                    "Compare each with its value in brackets.",
-                ]
-            ),
+            DISTANCES,
+            " ".join([*meanings, "Compare each with its value in brackets."]),
             _pools_sentence(people),
         ],
         tables=[tables[0], shown_people, *tables[1:]],
         figures=[figure for result in results for figure in result.figures],
         warnings=no_groups[:1],
-        sources={
-            **{f"{of.title} features": of.source for of in features},
-            "real": f"cohort {cohort.fingerprint}, the {len(drawn):,} images ({drawn.subject.nunique():,} subjects) that are drawn",
-            "synthetic": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, n = {len(synthetic_set.index):,}, "
-            f"{len(rows[1]):,} of them drawn",
-        },
+        sources=_sources(evaluation, features, rows),
         answers=[answer for result in results for answer in result.answers],
     )
+
+
+def _sources(
+    evaluation: Evaluation, features: list[BackboneFeatures], rows: subgroups.Rows
+) -> dict[str, str]:
+    cohort, synthetic_set = evaluation.cohort, evaluation.synthetic_set
+    drawn = cohort.index.iloc[rows[0]]
+    return {
+        **{f"{of.title} features": of.source for of in features},
+        "real": f"cohort {cohort.fingerprint}, the {len(drawn):,} images "
+        f"({drawn.subject.nunique():,} subjects) that are drawn",
+        "synthetic": f"{synthetic_set.folder}, fingerprint {synthetic_set.fingerprint}, "
+        f"n = {len(synthetic_set.index):,}, {len(rows[1]):,} of them drawn",
+    }
 
 
 def _measured(
@@ -163,19 +172,22 @@ def printed_table1() -> Shown:
     features."""
     return Shown(
         display.table1_wide(paper.table1()),
-        "Table 1 as the paper prints it: Inception features, 500 images a side, Stable Diffusion 2.1",
+        "Table 1 as the paper prints it: Inception features, 500 images on either side, Stable "
+        "Diffusion 2.1",
     )
 
 
 def _pools_sentence(people: pd.DataFrame) -> str:
     """Which real images the axes are compared with, in a sentence or two."""
     pools = "; ".join(
-        f"{pool}: {', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
+        f"{pool}: "
+        f"{', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
         for pool, axes in people.groupby("pool", sort=True).axis
     )
     return (
-        "Real images are those of held-out people (validation and test) where either half of both groups of an axis has "
-        f"{subgroups.ENOUGH}; else that axis alone is compared with train and held-out people together. Here {pools}."
+        "Real images are those of held-out people (validation and test) where each half of both "
+        f"groups of an axis has {subgroups.ENOUGH}; otherwise that axis alone is compared with "
+        f"training and held-out people together. Here {pools}."
     )
 
 
@@ -232,8 +244,8 @@ def _fidelity_answers(table: pd.DataFrame, title: str) -> list[str]:
     if np.isnan(across["value"]):
         return []
     return [
-        f"Fréchet distance of synthetic to real images: {across['value']:.2f}; of real to real images: {floor['value']:.2f} "
-        f"({title} features, {across['n']} images a side)."
+        f"Fréchet distance of synthetic to real images: {across['value']:.2f}; of real to real "
+        f"images: {floor['value']:.2f} ({title} features, {across['n']} images a side)."
     ]
 
 
@@ -260,13 +272,16 @@ def two_sample_section(evaluation: Evaluation, *, seed: int, steps: int = STEPS)
         "Can synthetic images be told from real ones?",
         [
             matched.sentence,
-            "The network is trained on half of the subjects and asked about the others, and the other way round; an image "
-            "and those drawn from the same subject's mask are always on one side. An AUC below 0.5 tells the two apart as well "
-            "as one above: then real images have more of it. Floor: the real training images whose masks were drawn from, "
-            "in the place of the synthetic ones; what tells those from held-out people is who and which slices are shown, "
-            "not how. Intervals resample subjects, and the network's takes the trained networks as given.",
-            "Whatever tells the source of an image is a shortcut for a classifier that is trained on both. "
-            "`harmonise=true` trains an arm with the set's grey levels and sharpness matched to real training images.",
+            "A network is trained on half of the subjects and scores the images of the others, and "
+            "the other way round; an image and those drawn from the same subject's mask are always "
+            "in one half. An AUC below 0.5 tells the two kinds apart as well as one above: real "
+            "images then have more of what is measured. The floor are the real training images "
+            "whose masks the set was drawn from, in place of the synthetic ones: they differ from "
+            "held-out images by who and which slices are shown, not by how. Intervals resample "
+            "subjects; the network's takes the trained networks as given.",
+            "Whatever tells the source of an image is a shortcut for a classifier that is trained "
+            "on both. `harmonise=true` trains an arm with the set's grey levels and sharpness "
+            "matched to real training images.",
         ],
         tables=[shown],
         figures=pictures,
@@ -291,7 +306,8 @@ def _shortcuts(synthetic: pd.DataFrame, floor: pd.DataFrame) -> list[str]:
     if not worse:
         return []
     return [
-        f"Told from real images by a single number, further than real images are from each other: {', '.join(worse)}."
+        "A single number tells synthetic from real images better than it tells real images from "
+        f"each other: {', '.join(worse)}."
     ]
 
 
@@ -300,6 +316,7 @@ def _two_sample_answers(synthetic: pd.DataFrame, floor: pd.DataFrame) -> list[st
     if np.isnan(row.auc):
         return []
     return [
-        f"A small network tells synthetic from held-out real images with an AUC of {row.auc:.2f} [{row.low:.2f}, "
-        f"{row.high:.2f}], real training images from them with {own.auc:.2f} (0.5: not at all)."
+        f"A small network tells synthetic from held-out real images with an AUC of {row.auc:.2f} "
+        f"[{row.low:.2f}, {row.high:.2f}], real training images from them with {own.auc:.2f} "
+        "(0.5: not at all)."
     ]

@@ -217,7 +217,8 @@ def _prepared(
     synthetic_index: pd.DataFrame,
     rows: Rows | None,
 ) -> tuple[ComparedImages, dict[str, list[Group]], list[str]]:
-    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left out."""
+    """Checked input, the groups of each axis, "all" and "group", and a sentence per axis left
+    out."""
     indexes = [table.reset_index(drop=True) for table in (real_index, synthetic_index)]
     rows = rows or (np.arange(len(real_index)), np.arange(len(synthetic_index)))
     features = (real_features, synthetic_features)
@@ -226,11 +227,13 @@ def _prepared(
     ):
         if not len(index):
             raise ValueError(
-                f"the {name} set holds no image, so there is nothing to compare; render or prepare it first"
+                f"the {name} set holds no image, so there is nothing to compare; render or "
+                "prepare it first"
             )
         if len(values) != len(index_rows):
             raise ValueError(
-                f"{name}: {len(values)} rows of features for {len(index_rows)} images; compute them again"
+                f"{name}: {len(values)} rows of features for {len(index_rows)} images; compute "
+                "them again"
             )
         check_finite(values, f"of the {name} images")
     groups, refused = _compared_groups(*indexes)
@@ -276,7 +279,8 @@ def _pooled(
     """The groups of an axis, given all their real images and the synthetic ones, in the first pool
     that suffices all.
 
-    Where no group has MIN_COUNT synthetic images nothing is to be compared, and no other pool is asked.
+    Where no group has MIN_COUNT synthetic images nothing is to be compared, and no other pool is
+    asked.
     """
     compared = any(len(synthetic) >= MIN_COUNT for _, synthetic in parts.values())
     groups: list[Group] = []
@@ -324,10 +328,11 @@ def _warnings(cells: Cells) -> list[str]:
     warnings = []
     if small := cells.small:
         listed = ", ".join(small[:8]) + (f" and {len(small) - 8} more" if len(small) > 8 else "")
-        warnings.append(f"n too small, n/a: fewer than {MIN_COUNT} images a side in {listed}.")
+        warnings.append(f"Too few images, n/a: fewer than {MIN_COUNT} on one side in {listed}.")
     if 0 < cells.n < ENOUGH:
         warnings.append(
-            f"Only {number_of(cells.n, 'images')} a side, all that the smallest group has: unreliable distances."
+            f"Distances are unreliable: {number_of(cells.n, 'images')} on either side, which is "
+            "all that the smallest group has."
         )
     return [*warnings, *_widened(cells.table)]
 
@@ -338,13 +343,15 @@ def _widened(table: pd.DataFrame) -> list[str]:
     warnings = []
     if names := [title_of(axis) for axis in wide.axis.unique() if axis != "group"]:
         warnings.append(
-            f"{', '.join(names)}: a half of the held-out images is smaller than {ENOUGH}, so real images of train "
-            "and held-out people are compared, also those that generator and judges were trained on."
+            f"{', '.join(names)}: half of the held-out images are fewer than {ENOUGH}, so real "
+            "images of training and held-out people are compared, including those that the "
+            "generator and the judges were trained on."
         )
     if count := wide[wide.axis == "group"].cell.nunique():
         warnings.append(
-            f"{count} of {groups.cell.nunique()} groups: a half of the held-out images is smaller than {MIN_COUNT}, so "
-            "real images of train and held-out people are compared (column pool)."
+            f"{count} of {groups.cell.nunique()} groups: half of the held-out images are fewer "
+            f"than {MIN_COUNT}, so real images of training and held-out people are compared "
+            "(column pool)."
         )
     return warnings
 

@@ -127,7 +127,10 @@ def matched_images(evaluation: Evaluation, *, seed: int) -> MatchedImages:
                     for side in (left, right)
                 )
             if len(left) > len(best.real):
-                sentence = f"{number_of(len(left), 'images')} a side, equally many {words}; synthetic images of {slices}."
+                sentence = (
+                    f"{number_of(len(left), 'images')} a side, equally many {words}; synthetic "
+                    f"images of {slices}."
+                )
                 best = MatchedImages(evaluation.held_out[left], chosen[right], sentence)
             if len(best.real) >= ENOUGH:
                 return best

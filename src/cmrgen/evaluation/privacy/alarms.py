@@ -76,9 +76,9 @@ def nearest_test(
 ) -> Closest:
     """Are more of the nearest images the first kind's than its share of each group makes likely?
 
-    The nearest are NEAREST_SHARE of all images that are compared. Given how many of them each group has,
-    the first kind's are hypergeometric in each group if group members are exchangeable; p is the
-    exact upper tail of their sum.
+    The nearest are NEAREST_SHARE of all images that are compared. Given how many of them each group
+    has, the first kind's are hypergeometric in each group if group members are exchangeable; p is
+    the exact upper tail of their sum.
 
     Args:
         first: images under suspicion, all in groups that `second` has (`in_common_groups`).

@@ -43,8 +43,8 @@ class TooFewPeople(ValueError):
 
 
 class Audit(NamedTuple):
-    """What `memorisation_audit` measured. Real subjects and rows occur in `pairs` alone, which stays
-    in a private folder."""
+    """What `memorisation_audit` measured. Real subjects and rows occur in `pairs` alone, which
+    stays in a private folder."""
 
     tests: pd.DataFrame  # a row per measure and test of the whole set
     groups: pd.DataFrame  # a row per measure and group, "all" first
@@ -322,8 +322,8 @@ def _check(cohort: Store, synthetic_set: Store, training: np.ndarray, held_out: 
         )
     if len(held_out) < MIN_COUNT:
         raise TooFewPeople(
-            f"{cohort.folder}: {len(held_out)} held-out subjects (val and test); tau, the 95th percentile of "
-            f"their similarities, needs at least {MIN_COUNT}"
+            f"{cohort.folder}: {len(held_out)} held-out subjects (val and test); tau, the 95th "
+            f"percentile of their similarities, needs at least {MIN_COUNT}"
         )
     if not len(synthetic_set.index):
         raise ValueError(
@@ -337,8 +337,8 @@ def _sources_in(index: pd.DataFrame, training: np.ndarray) -> tuple[np.ndarray, 
     places = pd.Index(training).get_indexer(index.source_row)
     if (places < 0).any():
         raise ValueError(
-            f"{(places < 0).sum()} of {len(places)} source rows are no training images; audit a set against the "
-            "cohort it was made from"
+            f"{(places < 0).sum()} of {len(places)} source rows are no training images; audit a "
+            "set against the cohort it was made from"
         )
     used, used_of = np.unique(places, return_inverse=True)
     return used, used_of
@@ -348,18 +348,21 @@ def _notes(groups: pd.DataFrame, tests: pd.DataFrame, synthetic: Selection) -> l
     notes, of_sight = [], groups[(groups.measure == "sight") & (groups.group != "all")]
     if few := int(of_sight.few.sum()):
         notes.append(
-            f"{few} of {len(of_sight)} groups have fewer than {MIN_COUNT} images: their rows are only a hint."
+            f"{few} of {len(of_sight)} groups have fewer than {MIN_COUNT} images: their rows are "
+            "only a hint."
         )
     if left_out := int(tests.left_out.max()):
         missing = ", ".join(of_sight.group[of_sight.held_out == 0])
         notes.append(
-            f"{number_of(left_out, 'images', 'are')} in no test of the whole set, since no held-out person has their group: {missing}."
+            f"{number_of(left_out, 'images', 'are')} in no test of the whole set, since no "
+            f"held-out person has their group: {missing}."
         )
     blocks = (synthetic[rows] for rows in row_slices(synthetic))
     if constant := sum(
         int((pixels.max((1, 2, 3)) == pixels.min((1, 2, 3))).sum()) for pixels in blocks
     ):
         notes.append(
-            f"{constant} synthetic images are constant; they resemble nothing and count as no copies."
+            f"{constant} synthetic images are constant; they resemble nothing and count as no "
+            "copies."
         )
     return notes

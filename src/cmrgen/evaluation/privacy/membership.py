@@ -65,8 +65,8 @@ def loss_attack(
     for name, losses in (("training", x), ("held-out", y)):
         if losses.ndim != 1 or len(losses) < 2 or not np.isfinite(losses).all():
             raise ValueError(
-                f"{name} losses of shape {losses.shape}, {np.isfinite(losses).sum()} of them finite; "
-                "an attack needs at least 2 on each side, one per image, all finite"
+                f"{name} losses of shape {losses.shape}, {np.isfinite(losses).sum()} of them "
+                "finite; an attack needs at least 2 on each side, one per image, all finite"
             )
     rng = np.random.default_rng(seed)
     samples = _auc_and_tpr(rng.choice(x, (draws, len(x))), rng.choice(y, (draws, len(y))))

@@ -90,13 +90,13 @@ def by_sight(
         size = int(np.clip(BLOCK // (len(FLIPS) * (REACH + 1) ** 2 * len(codes)), 1, 64))
         for k in range(0, len(queries), size):
             block = queries[k : k + size]
-            mine = torch.from_numpy(own[k : k + size]).to(device)[:, None] == codes
+            is_own = torch.from_numpy(own[k : k + size]).to(device)[:, None] == codes
             rough, flip = _rough(_sized(block, FINE // 2, device), filters, projected)
             pictures = _sized(block, FINE, device)
-            near = rough.masked_fill(mine, -2).topk(min(OTHERS, len(codes))).indices
+            near = rough.masked_fill(is_own, -2).topk(min(OTHERS, len(codes))).indices
             for j, picture in enumerate(pictures):
-                others = near[j][~mine[j, near[j]]]
-                same = mine[j].nonzero()[:, 0]
+                others = near[j][~is_own[j, near[j]]]
+                same = is_own[j].nonzero()[:, 0]
                 if len(same) > OWN:
                     same = same[rough[j, same].topk(OWN).indices]
                 rows = torch.cat([others, same])
@@ -129,9 +129,9 @@ def by_features(features: np.ndarray, people: np.ndarray) -> Search:
         best, size = [], max(1, BLOCK // len(pool))
         for k in range(0, len(queries), size):
             similar = directions(queries[k : k + size]) @ pool.T
-            mine, at = own[k : k + size, None] == codes, np.arange(len(similar))
-            others, same = np.where(mine, -np.inf, similar), np.where(mine, similar, -np.inf)
-            rows, has = (others.argmax(1), same.argmax(1)), mine.any(1)
+            is_own, at = own[k : k + size, None] == codes, np.arange(len(similar))
+            others, same = np.where(is_own, -np.inf, similar), np.where(is_own, similar, -np.inf)
+            rows, has = (others.argmax(1), same.argmax(1)), is_own.any(1)
             best.append(
                 (
                     others[at, rows[0]],

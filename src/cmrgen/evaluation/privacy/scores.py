@@ -88,7 +88,10 @@ def single_copies(excess: np.ndarray, unseen: np.ndarray) -> Called:
     mean only so well), so that a lone copy can be told from the nearest of thousands.
     """
     if len(unseen) < MIN_TAIL:
-        note = f"only {len(unseen)} real images to compare with, single copies are not called (that needs {MIN_TAIL})."
+        note = (
+            f"only {len(unseen)} real images to compare with, single copies are not called (that "
+            f"needs {MIN_TAIL})."
+        )
         return Called(None, float("nan"), len(unseen), note)
     edge = np.quantile(unseen, 1 - EXPECTED)
     beyond = unseen[unseen > edge] - edge

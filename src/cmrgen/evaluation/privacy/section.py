@@ -70,10 +70,12 @@ def audit_section(
         TITLE,
         [
             *verdicts,
-            "Tests compare the set with held-out people group by group, one image of each source subject at a time; each "
-            "raises a false alarm in at most 5 % of harmless sets (docs/results/audit.md, which also says how many copies "
-            "they find). No alarm is no proof of safety.",
-            "The nearest pairs, which show real images, are in the private folder beside this report.",
+            "Tests compare the set with held-out people group by group, with one image of each "
+            "source subject at a time. Each raises a false alarm in at most 5 % of harmless sets "
+            "(docs/results/audit.md, which also says how many copies they find). No alarm is no "
+            "proof of safety.",
+            "The nearest pairs show real images, so they are in the private folder beside this "
+            "report and not in it.",
         ],
         tables=tables,
         warnings=audit.notes,

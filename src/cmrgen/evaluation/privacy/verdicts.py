@@ -72,9 +72,9 @@ def _nearer(rows: pd.DataFrame, groups: pd.DataFrame) -> str:
     numbers = (
         f"of the {100 * NEAREST_SHARE:.0f} % of images that lie nearest to a training image, "
         f"{near.value:.1f} are synthetic, {near.by_chance:.1f} would be by chance at an equal mix "
-        f"of groups, {near.alarm_from:.0f} or more raise an alarm, {_p(near.p)}; C_T {ct.value:.2f}, "
-        f"by chance 0 ± 1, {_p(ct.p)}; one image of each of {_people(near.sources)} source "
-        f"subjects, {near.held_out:,} held-out people"
+        f"of groups, {near.alarm_from:.0f} or more raise an alarm, {_p(near.p)}; C_T "
+        f"{ct.value:.2f}, by chance 0 ± 1, {_p(ct.p)}; one image of each of "
+        f"{_people(near.sources)} source subjects, {near.held_out:,} held-out people"
     )
     if not (near.alarm or ct.alarm):
         return (
@@ -97,7 +97,10 @@ def _nearer(rows: pd.DataFrame, groups: pd.DataFrame) -> str:
 
 
 def _copies(row: pd.Series) -> str:
-    compared = f"each of {row.images:,} compared with {row.held_out:,} real images of unseen or other people"
+    compared = (
+        f"each of {row.images:,} compared with {row.held_out:,} real images of unseen or other "
+        "people"
+    )
     if row.value != row.value:
         return f"single copies were not looked for ({row.held_out:,} real images to compare with)."
     if not row.value:

@@ -15,7 +15,7 @@ from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame as truth
 from cmrdata.cohorts.phantom.ukbb_tree import write_ukbb
 from cmrdata.cohorts.ukbb.cohort import UKBB
-from cmrdata.cohorts.ukbb.scan import choose_files, end_systole, matching_frame, read_scan
+from cmrdata.cohorts.ukbb.scan import choose_files, matching_frame, read_scan
 from cmrdata.prepare import prepare
 from cmrdata.pseudonyms import hashed, read_salt
 from cmrdata.slices import Scan, stacks
@@ -173,30 +173,6 @@ def test_a_failed_frame_does_not_win(own):
     assert index["flags"].eq("es_guarded").to_dict() == {
         name: name == subject for name in index.index
     }
-
-
-@pytest.mark.parametrize(
-    ("counts", "frame"),
-    [
-        ([90, 50, 40, 60, 80, 85], 2),
-        ([90, 0, 40, 60, 80, 85], 2),
-        ([90, 15, 40, 60, 80, 85], 2),
-        ([90, 18, 40, 60, 80, 85], 1),
-        ([90, 40, 40, 40, 80, 40], 2),
-        ([90, 40, 60, 70, 80, 40], 1),
-        ([90, 80, 80, 80, 80, 30], 5),
-        ([30, 80, 70, 80, 80, 80], 2),
-        ([90, 60], 1),
-    ],
-)
-def test_es_is_the_smallest_plausible_cavity_behind_ed(counts, frame):
-    assert end_systole(np.array(counts)) == frame
-
-
-@pytest.mark.parametrize("counts", [[90], [90, 0, 0], [90, 17, 17], [0, 0]])
-def test_without_a_plausible_cavity_there_is_no_es(counts):
-    with pytest.raises(ValueError, match="no frame but ED"):
-        end_systole(np.array(counts))
 
 
 def test_case_04_es_may_be_the_last_frame(own):

@@ -11,7 +11,6 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.nn import functional as F
 from torchvision.models import Inception3, resnet50
 
 from cmrdata.prepare import prepare
@@ -24,7 +23,6 @@ from cmrgen.evaluation.fidelity.backbones import (
     kept_features,
     network_input,
 )
-from cmrgen.evaluation.fidelity.inception import published_pools
 from support.fake_cohort import FakeCohort
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 2, 16, 16)).astype(np.uint8)
@@ -195,24 +193,3 @@ def test_an_interrupted_making_is_continued(
     found = kept_features(store, rows, ended)
     assert begun.network.calls == 2 and ended.network.calls == 2  # of the four batches
     assert np.allclose(found, real(by_means(), store.images[rows]))
-
-
-def test_published_inception_pools() -> None:
-    """Average pools do not count the padding; the last block's pool is a maximum of the block's
-    input."""
-    network = Inception3(num_classes=10, aux_logits=False, init_weights=False).eval()
-    published_pools(network)
-    given: dict[str, torch.Tensor] = {}
-    for name in ("Mixed_5b", "Mixed_7c"):
-        block = getattr(network, name)
-        block.branch_pool.conv.register_forward_pre_hook(
-            lambda _, x, name=name: given.update({name: x[0]})
-        )
-        x = torch.randn(1, {"Mixed_5b": 192, "Mixed_7c": 2048}[name], 5, 5)
-        block(x)
-        pooled = (
-            F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
-            if name == "Mixed_5b"
-            else F.max_pool2d(x, 3, 1, 1)
-        )
-        assert torch.allclose(given[name], pooled, atol=1e-5)

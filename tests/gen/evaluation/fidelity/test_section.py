@@ -70,7 +70,7 @@ def test_section_has_the_same_tables_for_every_backbone(
     )
     assert len(section.answers) == 2 and "40 images a side" in section.answers[0]
     assert section.warnings == [
-        "None of 36 full groups has 20 images on both sides: no table of them."
+        "None of 36 full groups has 20 images on both sides, so there is no table of them."
     ]
     assert len(section.figures) == 2 and all(Path(path).exists() for _, path in section.figures)
     page = report_html([section], title="t", facts={})

@@ -89,7 +89,7 @@ def test_table1_falls_back_to_train_and_held_out_and_warns() -> None:
     table = distances.table
     assert set(table.pool) == {"train + held-out"} and len(distances.warnings) == 2
     assert distances.warnings[1].startswith(
-        "Sex, Age, BMI, Diagnosis: a half of the held-out images is smaller"
+        "Sex, Age, BMI, Diagnosis: half of the held-out images are fewer"
     )
     few = table1(features(846, 4, 0), real, features(36, 4, 1), people(36), draws=2, seed=0).table
     # 12 synthetic images: nothing to compare
@@ -148,7 +148,7 @@ def test_each_group_has_a_pool_of_its_own() -> None:
     long = distances.table
     pools = long.drop_duplicates("cell").set_index("cell").pool
     assert pools[pools != "held-out"].to_dict() == {"F/<60/obese/hf": "train + held-out"}
-    assert any(text.startswith("1 of 36 groups: a half") for text in distances.warnings)
+    assert any(text.startswith("1 of 36 groups: half") for text in distances.warnings)
     assert overview(long).set_index("Group").pool["F/<60/obese/hf"] == "train + held-out"
 
 
@@ -224,7 +224,7 @@ def test_nothing_large_enough_gives_a_table_of_nothing() -> None:
         features(36, 4, 0), people(36), features(36, 4, 1), people(36), draws=2, seed=0
     )
     assert len(nothing.table) == 24 and nothing.table.fid.isna().all() and nothing.n == 0
-    assert "n too small" in nothing.warnings[0]
+    assert "Too few images" in nothing.warnings[0]
 
 
 def test_bad_sets_are_named() -> None:

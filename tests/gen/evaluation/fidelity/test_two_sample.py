@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from cmrdata.prepare import prepare
+from cmrgen.evaluation.fidelity import two_sample
+from cmrgen.evaluation.fidelity.equal_samples import half_size, halves
 from cmrgen.evaluation.fidelity.section import two_sample_section
 from cmrgen.evaluation.fidelity.two_sample import (
     MIN_SUBJECTS,
@@ -142,3 +147,239 @@ def test_the_report_tests_the_set_and_the_real_images_of_its_masks(study, tmp_pa
         section.paragraphs
     )
     assert len(section.answers) == 1 and "AUC" in section.answers[0]
+
+
+def picture(ed: list[list[int]], es: list[list[int]]) -> np.ndarray:
+    return np.array([[ed, es]], np.uint8)
+
+
+def test_single_numbers_of_a_picture_by_hand():
+    x = picture([[0, 255], [100, 50]], [[0, 0], [0, 40]])
+    scores = {name: float(of(x)[0]) for name, of in two_sample.TRIVIAL.items()}
+    values = np.array([0, 255, 100, 50, 0, 0, 0, 40])
+    assert scores["clipping"] == 5 / 8
+    # down the columns and along the rows, means of both
+    down, along = [100, 205, 0, 40], [255, 50, 0, 40]
+    assert scores["gradient"] == pytest.approx(np.mean(down) + np.mean(along))
+    assert scores["mean grey value"] == pytest.approx(values.mean())
+    assert scores["sd of grey values"] == pytest.approx(values.std())
+
+
+def test_fine_detail_is_what_smoothing_takes_away():
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 256, (2, 2, 6, 5)).astype(np.uint8)
+    kernel = np.array([1, 2, 1]) / 4
+    detail = np.empty(x.shape)
+    for n, c in np.ndindex(2, 2):
+        wide = np.pad(x[n, c].astype(float), 1, mode="edge")
+        rows = np.apply_along_axis(np.convolve, 0, wide, kernel, "valid")
+        detail[n, c] = x[n, c] - np.apply_along_axis(np.convolve, 1, rows, kernel, "valid")
+    energy = (detail**2).mean((2, 3))
+    assert two_sample.fine_detail(x) == pytest.approx(np.sqrt(energy.mean(1)), rel=1e-5)
+    ratio = np.log(np.sqrt(energy[:, 0] / energy[:, 1]))
+    assert two_sample.detail_ratio(x) == pytest.approx(ratio, rel=1e-4)
+    flat = np.zeros((1, 2, 4, 4), np.uint8)
+    assert two_sample.detail_ratio(flat) == 0 and two_sample.fine_detail(flat) == 0
+
+
+def test_an_auc_is_the_librarys_and_images_of_a_subject_stay_together():
+    rng = np.random.default_rng(1)
+    scores, synthetic = rng.integers(0, 6, 80).astype(float), np.arange(80) >= 50
+    subjects = np.array([f"SYN{k // 2:04d}" for k in range(80)])
+    one = np.zeros(80, int)
+    value = two_sample.auc(scores, synthetic, subjects, parts=one, seed=3)
+    assert value.value == pytest.approx(roc_auc_score(synthetic, scores))
+    assert value == two_sample.auc(scores, synthetic, subjects, parts=one, seed=3)
+    assert value.low < value.value < value.high
+    # of two parts the mean of both, however large they are
+    parts = (np.arange(80) % 5 == 0).astype(int)
+    mean = np.mean([roc_auc_score(synthetic[parts == k], scores[parts == k]) for k in (0, 1)])
+    assert two_sample.auc(scores, synthetic, subjects, parts=parts, seed=3).value == (
+        pytest.approx(mean)
+    )
+    alone = two_sample.auc(scores, synthetic, np.arange(80), parts=one, seed=3)
+    # DeLong's interval takes images as independent
+    pairs = (scores[synthetic][:, None] > scores[~synthetic]) + 0.5 * (
+        scores[synthetic][:, None] == scores[~synthetic]
+    )
+    sd = np.sqrt(pairs.mean(1).var(ddof=1) / 30 + pairs.mean(0).var(ddof=1) / 50)
+    assert alone.high - alone.low == pytest.approx(2 * 1.96 * sd, rel=0.1)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_where_every_pair_is_told_the_interval_is_that_of_a_share_of_all(sign):
+    scores = sign * np.r_[np.zeros(12), np.ones(30)]
+    synthetic, subjects = np.arange(42) >= 12, np.arange(42) // 2
+    value = two_sample.auc(scores, synthetic, subjects, parts=np.zeros(42, int), seed=0)
+    exact = stats.beta.ppf(0.025, 6, 1)  # Clopper and Pearson of 6 of 6: the smaller side's people
+    if sign == 1:
+        assert value == pytest.approx((1, exact, 1))
+    else:
+        assert value == pytest.approx((0, 0, 1 - exact))
+
+
+def test_a_side_without_weight_has_no_auc():
+    level, synthetic = np.array([0, 1, 2]), np.array([False, True, True])
+    assert np.isnan(two_sample._weighted(level, synthetic, np.array([0.0, 1, 1])))
+    assert two_sample._weighted(level, synthetic, np.array([2.0, 1, 0])) == 1
+
+
+def test_either_kinds_subjects_are_halved_and_nobody_is_in_both_halves():
+    subjects = np.array(list("abcdefgh" + "aabxyzwv"))
+    synthetic = np.arange(16) >= 8
+    half = two_sample.subject_halves(subjects, synthetic, seed=0)
+    by_subject = pd.Series(half).groupby(subjects)
+    assert (by_subject.nunique() == 1).all()
+    of = by_subject.first()
+    assert of[list("abcdefgh")].sum() == 4 and of[list("xyzwv")].sum() in (2, 3)
+    assert not np.array_equal(half, two_sample.subject_halves(subjects, synthetic, seed=1))
+
+
+def images(level: int, count: int = 20, *, pixels: int = 16) -> ImagesOfPeople:
+    rng = np.random.default_rng(level)
+    pictures = rng.integers(level, level + 30, (count, 2, pixels, pixels)).astype(np.uint8)
+    return ImagesOfPeople(pictures, np.array([f"SYN{level}{k:03d}" for k in range(count)]))
+
+
+def test_each_half_is_scored_by_the_network_of_the_other_one(monkeypatch):
+    real, synthetic = images(10), images(100, 12)
+    half = np.r_[np.arange(20) % 2, np.arange(12) % 2]
+    trained: list[Any] = []
+
+    def train(one: np.ndarray, other: np.ndarray, *, steps: int, seed: int, device: Any) -> int:
+        trained.append((one, other, steps, seed))
+        return seed
+
+    def score(network: int, shown: np.ndarray) -> np.ndarray:
+        return shown[:, 0, 0, 0] + 1000.0 * network
+
+    monkeypatch.setattr(two_sample, "trained_detector", train)
+    monkeypatch.setattr(two_sample, "detector_scores", score)
+    scores = two_sample.crossed_scores(real, synthetic, half, steps=7, seed=5, device="cpu")
+    every = np.concatenate([real.images, synthetic.images])[:, 0, 0, 0]
+    assert scores.tolist() == (every + 1000.0 * (5 + half)).tolist()
+    for part, (one, other, steps, seed) in enumerate(trained):
+        assert np.array_equal(one, real.images[half[:20] != part])
+        assert np.array_equal(other, synthetic.images[half[20:] != part])
+        assert (steps, seed) == (7, 5 + part)
+
+
+def test_the_network_tells_bright_images_from_dark_ones_and_repeats_itself():
+    real, synthetic = images(10).images, images(100).images
+    state = torch.get_rng_state()
+    networks = [
+        two_sample.trained_detector(real, synthetic, steps=12, seed=seed, device="cpu")
+        for seed in (0, 0, 1)
+    ]
+    assert torch.equal(torch.get_rng_state(), state)
+    scores = [two_sample.detector_scores(of, np.concatenate([real, synthetic])) for of in networks]
+    assert scores[0].shape == (40,) and scores[0][:20].max() < scores[0][20:].min()
+    assert np.allclose(scores[0], scores[1], atol=1e-5) and not np.allclose(scores[0], scores[2])
+    assert not networks[0].training
+    assert not any(weight.requires_grad for weight in networks[0].parameters())
+    assert two_sample.detector_scores(networks[0], real[:0]).shape == (0,)
+
+
+def test_scores_do_not_depend_on_how_many_go_through_together(monkeypatch):
+    torch.manual_seed(0)
+    network = two_sample.Detector(4).eval()
+    shown = images(50, 5).images
+    whole = two_sample.detector_scores(network, shown)
+    monkeypatch.setattr(two_sample, "TOGETHER_PIXELS", 2 * 16**2)
+    assert np.allclose(two_sample.detector_scores(network, shown), whole, atol=1e-6)
+    monkeypatch.setattr(two_sample, "TOGETHER_PIXELS", 1)
+    assert np.allclose(two_sample.detector_scores(network, shown), whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("pixels", "shown"), [(16, 16), (64, 64), (70, 64)])
+def test_half_of_a_batch_is_real_and_large_images_are_shown_in_parts(pixels, shown):
+    real, synthetic = images(10, 4, pixels=pixels).images, images(100, 4, pixels=pixels).images
+    places = set()
+    batches = two_sample._batches(real, synthetic, np.random.default_rng(0))
+    for _ in range(60 if pixels > 64 else 2):
+        batch, labels = next(batches)
+        assert batch.shape == (32, 2, shown, shown)
+        assert labels.tolist() == [0.0] * 16 + [1.0] * 16
+        assert batch[:16].max() < 100 <= batch[16:].min()
+        [found] = [
+            (y, x)
+            for y in range(pixels - shown + 1)
+            for x in range(pixels - shown + 1)
+            if any(np.array_equal(batch[0], r[:, y : y + shown, x : x + shown]) for r in real)
+        ]
+        places.add(found)
+    if pixels > 64:
+        assert {y for y, _ in places} == {x for _, x in places} == set(range(pixels - 64 + 1))
+
+
+def test_the_detectors_first_layer_sees_single_pixels():
+    layers = [layer[0] for layer in list(two_sample.Detector().layers)[:3]]
+    assert [(layer.in_channels, layer.out_channels) for layer in layers] == [
+        (2, 16),
+        (16, 32),
+        (32, 64),
+    ]
+    assert [layer.stride for layer in layers] == [(1, 1), (2, 2), (2, 2)]
+    assert two_sample.Detector(4)(torch.zeros(3, 2, 16, 16)).shape == (3,)
+
+
+def test_nine_subjects_a_side_are_too_few_and_ten_are_not(monkeypatch):
+    monkeypatch.setattr(two_sample, "REPLICATES", 20)
+    monkeypatch.setattr(two_sample, "crossed_scores", lambda *_, **__: np.arange(40.0))
+    real, synthetic = images(10), images(100)
+    for count in (9, 10):
+        names = np.array([f"SYN{k % count:04d}" for k in range(20)])
+        few = two_sample.two_sample_tests(real, synthetic._replace(subjects=names), seed=0)
+        assert few.auc.isna().all() == (count == 9) and few.n.tolist() == [20] * 7
+        assert few.test.tolist() == ["network", *two_sample.TRIVIAL]
+
+
+def compared(central: list[bool], groups: list[str], held: list[str]) -> Any:
+    """An evaluation of which only the index is looked at: a training image for each of the set's,
+    then the held-out ones."""
+    count = len(central)
+    cohort = pd.DataFrame({"central": [*central, *[True] * len(held)], "group": [*groups, *held]})
+    cohort["label"] = cohort.group.str.endswith("hf").astype(int)
+    synthetic = cohort.iloc[:count].assign(source_row=range(count))
+    return SimpleNamespace(
+        cohort=SimpleNamespace(index=cohort),
+        synthetic_set=SimpleNamespace(index=synthetic),
+        held_out=np.arange(count, count + len(held)),
+    )
+
+
+def test_central_slices_and_full_groups_are_compared_where_they_are_enough(monkeypatch):
+    monkeypatch.setattr(two_sample, "ENOUGH", 4)
+    groups = ["F/hf", "F/healthy"] * 4
+    of = compared([True] * 4 + [False] * 4, groups, ["F/hf", "F/healthy"] * 3)
+    found = two_sample.matched_images(of, seed=0)
+    assert found.sentence == "4 images a side, equally many of each group; synthetic images of " + (
+        "central slices only."
+    )
+    assert sorted(found.synthetic) == [0, 1, 2, 3] and set(found.real) <= set(range(8, 14))
+    monkeypatch.setattr(two_sample, "ENOUGH", 5)
+    found = two_sample.matched_images(of, seed=0)
+    assert "6 images a side" in found.sentence and "all slices" in found.sentence
+    # where groups do not match, diagnoses do
+    other = compared([True] * 8, groups, ["M/hf", "M/healthy"] * 3)
+    found = two_sample.matched_images(other, seed=0)
+    assert found.sentence.startswith("6 images a side, equally many with and without the disease")
+    monkeypatch.setattr(two_sample, "MAX_IMAGES", 3)
+    found = two_sample.matched_images(of, seed=0)
+    assert len(found.real) == len(found.synthetic) == 3
+    assert (np.diff(found.real) > 0).all()
+    nothing = compared([True] * 2, ["F/hf"] * 2, ["F/healthy"])
+    assert two_sample.matched_images(nothing, seed=0).sentence == ""
+
+
+@pytest.mark.parametrize(
+    ("subjects", "size"), [("", 0), ("a", 0), ("ab", 1), ("aab", 1), ("aabbc", 2), ("abcdefg", 3)]
+)
+def test_a_half_surely_has_what_is_left_without_the_largest_subject(subjects, size):
+    assert half_size(pd.Series(list(subjects), dtype=object)) == size
+    for seed in range(6):
+        if subjects:
+            rows = np.arange(len(subjects))
+            parts = halves(rows, pd.Series(list(subjects)), np.random.default_rng(seed))
+            assert min(map(len, parts)) >= size
+            assert sorted(np.concatenate(parts)) == rows.tolist()
