@@ -1,4 +1,4 @@
-# make demo   the whole study on the phantom, 2 cores, about ten minutes
+# make demo   the whole study on the phantom, 2 cores, ten to thirteen minutes
 # make test   the tests; SLOW=1 adds the long ones
 # make lint   ruff and mypy
 # make docs   the documentation as a site, in site/; SERVE=1 shows it at http://127.0.0.1:8000

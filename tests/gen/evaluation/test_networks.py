@@ -191,6 +191,34 @@ def test_a_structure_that_is_nowhere_costs_nothing_undefined():
     assert networks.segmenter_loss(Answers(logits), empty, empty, pd.DataFrame()).item() == 1
 
 
+def test_the_attributes_loss_is_the_mean_over_known_rows_summed_over_axes():
+    table = people(6)
+    table.loc[4, "sex"] = None
+    logits = {
+        "sex": torch.tensor([[0.0, 1.0]] * 3 + [[2.0, 0.0]] * 3),
+        "diagnosis": torch.tensor([[0.0, 3.0]] * 6),
+    }
+    images = np.zeros((6, 2, 16, 16), np.uint8)
+    loss = networks.attributes_loss(Answers(logits), images, images, table)
+    known = [0, 1, 2, 3, 5]
+    sex = F.cross_entropy(
+        logits["sex"][known], torch.tensor([{"F": 0, "M": 1}[table.sex[k]] for k in known])
+    )
+    ill = F.cross_entropy(logits["diagnosis"], torch.tensor(table.label.astype(int).tolist()))
+    assert loss.item() == pytest.approx((sex + ill).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "side"), [(8, 16), (16, 16), (31, 16), (32, 32), (100, 96), (128, 128), (224, 128)]
+)
+def test_images_are_judged_at_a_multiple_of_16_px_and_128_at_most(pixels, side):
+    x = torch.rand(1, 2, pixels, pixels)
+    assert networks.resized(x).shape[-1] == side
+    assert (networks.resized(x) is x) is (pixels == side)
+    segmenter = networks.Segmenter(4).eval()
+    assert segmenter(x[:, :1]).shape == (1, 4, pixels, pixels)
+
+
 def test_the_widths_are_what_kept_weights_have():
     segmenter, attributes = networks.Segmenter(16), networks.AttributeNet(["sex", "age_band"], 16)
     assert [level[0][0].out_channels for level in segmenter.down] == [16, 32, 64, 64]
@@ -206,6 +234,11 @@ def test_the_widths_are_what_kept_weights_have():
     assert {layer.stride for layer in trunk} == {(2, 2)}
     assert attributes.heads["age_band"].out_features == 3
     assert attributes(torch.zeros(2, 2, 16, 16))["sex"].shape == (2, 2)
+
+
+def test_grey_values_are_signed():
+    x = networks.signed(np.array([0, 255, 51], np.uint8).reshape(1, 1, 1, 3), "cpu")
+    assert x.flatten().tolist() == pytest.approx([-1, 1, -0.6])
 
 
 def store_of(pixels: int, *, count: int = 8) -> Any:
@@ -254,6 +287,12 @@ def test_small_pictures_move_by_a_pixel():
         not np.array_equal(mask, store.masks[k])
         for mask, k in zip(masks, chosen.index, strict=True)
     )
+
+
+def test_every_group_is_drawn_equally_often():
+    rows = people(8).assign(group=["rare"] + ["frequent"] * 7)
+    _, _, chosen = next(networks.augmented_batches(store_of(16), rows, size=2000, seed=0))
+    assert (chosen.group == "rare").mean() == pytest.approx(0.5, abs=0.05)
 
 
 def test_a_network_is_fitted_in_its_steps_by_a_rate_that_rises_and_falls():

@@ -80,6 +80,32 @@ def test_each_bands_number_lies_in_it():
         assert list(numbers) == cut(axis, pd.Series(list(numbers.values()))).tolist()
 
 
+@pytest.mark.parametrize(
+    ("ages", "wanted"),
+    [
+        ([45, 95], [50, 60, 70, 80, 90]),
+        ([50, 90], [50, 60, 70, 80, 90]),
+        ([59, 61], [50, 60]),
+        ([62, 69], [60]),
+        ([20, 49], [20, 30, 40]),  # none of the usual ones: all there are
+        ([100, 105], [100]),
+    ],
+)
+def test_decades_are_the_50s_to_the_90s_as_far_as_ages_go(ages, wanted):
+    assert decades(pd.Series(ages, dtype=float)).tolist() == wanted
+
+
+def test_a_band_that_everybody_has_is_no_level_to_plan_others_for():
+    index = pd.DataFrame(
+        {"sex": ["F", "F", None], "age_band": ["70+", "<60", None], "diagnosis": ["hf", None, "hf"]}
+    )
+    assert known_levels(index) == {
+        "sex": ("F",),
+        "age_band": ("<60", "60-70", "70+"),
+        "diagnosis": ("hf",),
+    }
+
+
 def test_among_diseases_the_same_one_is_nearer_than_the_same_person():
     others = ["F/<60/obese/reduced_ef", "M/70+/normal/hf"]
     assert nearest_group("F/<60/obese/hf", others) == others[1]

@@ -301,7 +301,7 @@ def _contraction_answers(agreement: pd.DataFrame) -> list[str]:
     )
     return [
         "Left ventricles contract "
-        f"{'; '.join(clauses)}.{'' if np.isnan(slopes['synthetic']) else follow}"
+        f"{'; '.join(clauses)}.{'' if np.isnan(sum(slopes.values())) else follow}"
     ]
 
 

@@ -94,6 +94,8 @@ def test_an_intervals_width_follows_the_subjects_not_the_images():
     assert many.value == pytest.approx(once.value) and many.high - many.low > 0.9 * (
         once.high - once.low
     )
+    from sklearn.metrics import roc_auc_score
+
     assert once.value == pytest.approx(roc_auc_score(kind, scores))
     right = auc(kind.astype(float), kind, subjects, parts=parts, seed=0)
     assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and REPLICATES >= 1000
