@@ -251,7 +251,8 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
     if cfg.compile:
         generator.compile()
-        print(COMPILES, flush=True)
+        if launched.first:
+            print(COMPILES, flush=True)
     if launched.first:
         record_inputs(run, cohort, generator)
     recipe = run.build(cfg.plan, _partial_=True)

@@ -71,7 +71,7 @@ def test_a_name_says_what_differs_from_the_experiments_own(given, wanted):
 
 
 def test_a_presets_own_values_name_nothing_and_others_do():
-    assert classifier("preset=demo", "model.lr=1e-3") == "synthetic-0"  # what the preset has anyway
+    assert classifier("preset=demo", "model.lr=5e-4") == "synthetic-0"  # what the preset has anyway
     assert classifier("preset=study", "model.lr=1e-3") == "synthetic-0-model.lr-0.001"
     assert (
         classifier("preset=demo", "preset.classifier_epochs=9")
