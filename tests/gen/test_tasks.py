@@ -308,7 +308,7 @@ def test_the_other_processes_of_a_set_say_and_finish_nothing(tmp_path, index, mo
     assert drawing.asked["compiled"] and drawing.asked["shard"] == "1/2"
     assert not drawing.finished and not drawing.recorded
     assert not capsys.readouterr().out
-    drawing.draw(processes=2)
+    drawing.draw()
     assert f"{tasks.COMPILES}\n" in capsys.readouterr().out
 
 
