@@ -14,6 +14,14 @@ import pandas as pd
 from cmrdata.counting import number_of
 from cmrdata.store import Store
 from cmrgen.evaluation.adherence import contraction, display, diversity, scores
+from cmrgen.evaluation.adherence.figures import (
+    adherence_bars,
+    band_figure,
+    bland_altman,
+    confusion_figure,
+    diversity_figure,
+    seed_spread,
+)
 from cmrgen.evaluation.adherence.scores import JudgedImages
 from cmrgen.evaluation.judges import Evaluation, perceptual_layers
 from cmrgen.plan.repeats import per_person
@@ -116,12 +124,12 @@ def adherence_section(evaluation: Evaluation, sides: Sides, *, missing: Sequence
     ):
         write_table(shown, evaluation.folder, name, data=data)
         tables.append(shown)
-    bars, bands = display.adherence_bars(adherence.table, groups), display.band_figure(groups)
+    bars, bands = adherence_bars(adherence.table, groups), band_figure(groups)
     seen = "Attributes that are seen, by those that were asked for: share of the row (images)"
     drawings = [
         ("Adherence beside its references", "fig_adherence", bars),
         ("Adherence per band; line: 95 % interval", "fig_adherence_bands", bands),
-        (seen, "fig_attributes", display.confusion_figure(counts)),
+        (seen, "fig_attributes", confusion_figure(counts)),
     ]
     left_out = (
         f"{number_of(len(missing), 'groups', 'have')} no training subject and no synthetic image: "
@@ -147,7 +155,7 @@ def contraction_section(evaluation: Evaluation, sides: Sides) -> Section:
     agreement = contraction.agreement(real, synthetic)
     shown = display.agreement_cells(agreement)
     write_table(shown, evaluation.folder, "area_change", data=agreement.table)
-    figure = display.bland_altman(
+    figure = bland_altman(
         {"real": real, "synthetic": synthetic}, agreement.table, unit="% of the area"
     )
     return Section(
@@ -178,7 +186,7 @@ def diversity_section(evaluation: Evaluation, *, seed: int) -> Section:
     differences = diversity.diversity_table(spreads)
     shown = display.diversity_cells(differences)
     write_table(shown, evaluation.folder, "diversity", data=differences.table)
-    figure = display.diversity_figure(differences.table, spreads)
+    figure = diversity_figure(differences.table, spreads)
     pictures = [
         (
             "Differences between images: mean and 95 % interval; each dot is a bundle of images",
@@ -232,7 +240,7 @@ def sweep_pictures(sweep: Store, folder: Path) -> list[tuple[str, Path]]:
         pictures.append((title, figures.save(figure, folder / "fig4_seeds")[0]))
     if seeds and len(seeds[0]) > 1:
         rows = seeds[0].index
-        figure = display.seed_spread(sweep.images[rows], sweep.masks[rows[0]])
+        figure = seed_spread(sweep.images[rows], sweep.masks[rows[0]])
         title = "What the seed changes: mean and sd of the pixels of Fig. 4"
         pictures.append((title, figures.save(figure, folder / "fig_seed_spread")[0]))
     return pictures

@@ -16,6 +16,7 @@ from cmrgen.evaluation.fidelity import display, subgroups
 from cmrgen.evaluation.fidelity.backbones import Featuring, extractor, kept_features
 from cmrgen.evaluation.fidelity.distances import METRICS
 from cmrgen.evaluation.fidelity.equal_samples import ACROSS
+from cmrgen.evaluation.fidelity.figures import fid_heatmap, two_sample_figure
 from cmrgen.evaluation.fidelity.two_sample import (
     NETWORK,
     STEPS,
@@ -154,7 +155,7 @@ def _measured(
     pictures = []
     if table1.table.fid.notna().any():
         path = evaluation.figures / f"fig_fid{suffix}"
-        picture = figures.save(display.fid_heatmap(table1.table), path)[0]
+        picture = figures.save(fid_heatmap(table1.table), path)[0]
         pictures.append((f"Table 1 as heat maps, {title} features", picture))
     across = by_group.table[by_group.table.kind == ACROSS]
     return BackboneResults(
@@ -265,7 +266,7 @@ def two_sample_section(evaluation: Evaluation, *, seed: int, steps: int = STEPS)
     write_table(Shown(floor, caption), evaluation.folder, "two_sample_real")
     pictures = []
     if synthetic.auc.notna().any():
-        figure = display.two_sample_figure(synthetic, floor)
+        figure = two_sample_figure(synthetic, floor)
         path = figures.save(figure, evaluation.figures / "fig_two_sample")[0]
         pictures = [("Two-sample tests of synthetic images, and of real ones as the floor", path)]
     return Section(

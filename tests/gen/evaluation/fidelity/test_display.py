@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from cmrgen.evaluation.fidelity import display
+from cmrgen.evaluation.fidelity import display, figures
 from cmrgen.evaluation.fidelity.subgroups import Distances
 
 
@@ -30,11 +30,11 @@ def words(figure: Figure) -> list[str]:
 def test_heat_maps_show_every_cell_and_the_images_behind_it() -> None:
     table = table1()
     table.loc[0, ["fid", "sd"]] = np.nan
-    texts = words(display.fid_heatmap(table))
+    texts = words(figures.fid_heatmap(table))
     assert texts.count("24.00 (0.50)") == 4 and texts.count("n/a") == 1
     assert {"Sex", "Diagnosis", "sex A - B", "Real - Synthetic"} <= set(texts)
     assert any("draws of 120 images a side" in text for text in texts)
-    assert "no axis could be compared" in words(display.fid_heatmap(table[:0]))
+    assert "no axis could be compared" in words(figures.fid_heatmap(table[:0]))
 
 
 def test_a_table_for_readers_says_what_was_left_out() -> None:
@@ -56,7 +56,7 @@ def test_two_sample_tests_without_enough_subjects_say_so() -> None:
         50,
     ]
     assert shown.notes == [] and "n = 50 a side" in " ".join(
-        words(display.two_sample_figure(table, table))
+        words(figures.two_sample_figure(table, table))
     )
     nothing = table.assign(auc=np.nan, low=np.nan, high=np.nan)
     assert "nothing is measured" in display.two_sample_cells(nothing, nothing).notes[0]

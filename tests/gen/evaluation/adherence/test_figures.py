@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.text import Text
 
 from cmrgen.evaluation.adherence import contraction, diversity, scores
-from cmrgen.evaluation.adherence import display as pictures
+from cmrgen.evaluation.adherence import figures as pictures
 from support.judged_images import judged, people
 
 
