@@ -1,4 +1,4 @@
-# make demo   the whole study on the phantom, 2 cores, ten to thirteen minutes
+# make demo   the whole study on the phantom, 2 cores, about ten minutes
 # make test   the tests; SLOW=1 adds the long ones
 # make lint   ruff and mypy
 # make docs   the documentation as a site, in site/; SERVE=1 shows it at http://127.0.0.1:8000
@@ -13,7 +13,7 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/python train.py experiment=controlnet preset=demo resume=true
 	$(BIN)/python generate.py preset=demo resume=true
-	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(4)' resume=true
+	$(BIN)/python train.py -m experiment=classifier preset=demo synthetic=0,108,216,only 'seed=range(4)' hydra/launcher=processes resume=true
 	$(BIN)/python evaluate.py preset=demo
 	@echo; echo "What next?"
 	@echo "  are there copies of training images in it?  $(BIN)/python evaluate.py preset=demo audit=true"
