@@ -90,6 +90,24 @@ def test_everything_that_the_commands_leave_is_known_as_theirs(study):
         assert not others, [path.relative_to(study).as_posix() for path in others]
 
 
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        (("train", "experiment=controlnet", "overwrite=true"), f"runs/controlnet{SCOPE}/0"),
+        (("generate", "overwrite=true"), f"runs/synthetic{SCOPE}/0"),
+        (("evaluate", "name=tiny", "overwrite=true"), "results/tiny"),
+    ],
+)
+def test_a_run_that_another_process_is_at_work_on_is_left_alone(command, study, given, folder):
+    before = sorted((study / folder).rglob("*"))
+    with (
+        runs.held(study / folder),
+        pytest.raises(SystemExit, match="another process is at work on this run; wait for it"),
+    ):
+        command(*given)
+    assert before and sorted((study / folder).rglob("*")) == before
+
+
 def test_every_arm_and_seed_predicts_the_same_subjects(study):
     tables = {
         p.parent: pd.read_csv(p)
