@@ -46,6 +46,10 @@ CASES = {
     "placeholder": person(f31_0="0", f21003_2="66", f21001_2="27", f131354_0="1901-01-01"),
     "died": person(f31_0="0", f21003_2="66", f21001_2="27", f40001_0="I500", f40000_0=LATER),
     "told": person(f31_0="0", f21003_2="66", f21001_2="27", f20002_2="1076"),
+    "at an age": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20009_2="50.5"),
+    "in a year": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20008_2="2001.7"),
+    "at no age": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20009_2="-1"),
+    "far off": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20009_2="160"),
 }
 PEOPLE = {f"SYN{k:04d}": row for k, row in enumerate(CASES.values())}
 OPTIONS: dict[str, dict[str, Any]] = {
