@@ -50,6 +50,7 @@ CASES = {
     "in a year": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20008_2="2001.7"),
     "at no age": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20009_2="-1"),
     "far off": person(f34_0=BORN, f52_0="3", f31_0="0", f20002_2="1076", f20009_2="160"),
+    "second": {**person(f31_0="0", f21003_2="66", f20002_2="1065"), ("20002", 2, 1): "1076"},
 }
 PEOPLE = {f"SYN{k:04d}": row for k, row in enumerate(CASES.values())}
 OPTIONS: dict[str, dict[str, Any]] = {
