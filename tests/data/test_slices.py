@@ -490,3 +490,19 @@ def test_labels_far_from_the_heart_neither_move_the_crop_nor_pass_unseen():
     made.labels[0][4, -3:, :3] = LV
     with pytest.raises(ValueError, match="labels: they reach over [0-9]+ mm, as no heart does"):
         stacks(made, pixels=32, fov_mm=128.0, expand=True)
+
+
+def test_a_masks_diagonal_is_that_of_its_box_in_mm():
+    mask = np.zeros((9, 9), np.uint8)
+    mask[2:5, 3:7] = 1
+    assert slices._across(mask, spacing=(2.0, 1.5)) == pytest.approx(np.hypot(3 * 2.0, 4 * 1.5))
+    mask[:] = 0
+    mask[4, 4] = 2
+    assert slices._across(mask, spacing=(2.0, 1.5)) == pytest.approx(2.5)
+
+
+@pytest.mark.parametrize(("count", "basal", "apical"), [(1, 0, 0), (2, 1, 0), (7, 3, 3), (8, 4, 3)])
+def test_the_middle_slice_is_one_slice_whichever_end_is_first(count, basal, apical):
+    assert slices._middle(count, basal_first=True) == basal
+    assert slices._middle(count, basal_first=False) == apical
+    assert count - 1 - apical == basal

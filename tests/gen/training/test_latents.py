@@ -248,3 +248,9 @@ def test_a_jitter_turns_zooms_moves_and_darkens_as_it_says():
     darker, same, _ = jittered(0.0, 0.0, 0.0, np.log(2.0))
     wanted = (255 * (PICTURES.float() / 255) ** 2).round()
     assert (darker.float() - wanted).abs().max() <= 1 and torch.equal(same, LABELS)
+
+
+def test_an_epoch_has_whole_batches_alone_and_validation_leaves_nobody_out(latents):
+    data = latents(images_per_epoch=11, val_images=6)
+    assert [len(batch["context"]) for batch in data.train_dataloader()] == [4, 4]
+    assert [len(batch["context"]) for batch in data.val_dataloader()] == [4, 2]

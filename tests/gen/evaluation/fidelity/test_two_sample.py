@@ -275,6 +275,10 @@ def test_the_network_tells_bright_images_from_dark_ones_and_repeats_itself():
     scores = [two_sample.detector_scores(of, np.concatenate([real, synthetic])) for of in networks]
     assert scores[0].shape == (40,) and scores[0][:20].max() < scores[0][20:].min()
     assert np.allclose(scores[0], scores[1], atol=1e-5) and not np.allclose(scores[0], scores[2])
+    # what the other way round is called synthetic scores higher there, so it is learnt
+    turned = two_sample.trained_detector(synthetic, real, steps=12, seed=0, device="cpu")
+    scores = two_sample.detector_scores(turned, np.concatenate([real, synthetic]))
+    assert scores[:20].min() > scores[20:].max()
     assert not networks[0].training
     assert not any(weight.requires_grad for weight in networks[0].parameters())
     assert two_sample.detector_scores(networks[0], real[:0]).shape == (0,)
