@@ -99,5 +99,5 @@ def test_thresholds_need_an_attribute_that_differs_in_validation():
 def test_the_validation_split_alone_decides_whether_there_are_groups():
     index = pd.DataFrame({"split": ["train"] * 2 + ["val"] * 2, "sex": ["F", "M", "F", "F"]})
     with pytest.raises(ValueError, match="sex is F for everybody in the validation split"):
-        Thresholds("sex").check(index, cohort="fake")
-    Thresholds("sex").check(index.assign(sex=["F", "F", "F", "M"]), cohort="fake")
+        Thresholds(attribute="sex").check(index, cohort="fake")
+    Thresholds(attribute="sex").check(index.assign(sex=["F", "F", "F", "M"]), cohort="fake")
