@@ -17,7 +17,7 @@ def pytest_collection_finish() -> None:
     """Half a million objects of imported modules are not looked through again at every collection
     of garbage, which takes a tenth of the suite's time."""
     gc.freeze()
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(200_000, 20, 50)
     gc.enable()
 
 
