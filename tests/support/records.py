@@ -70,6 +70,15 @@ def columns(frame: pd.DataFrame) -> dict[str, str]:
     return said
 
 
+def without_place(node: Any, folder: Path) -> Any:
+    """A record with `<folder>` wherever a text names the folder it was made in."""
+    if isinstance(node, dict):
+        return {key: without_place(value, folder) for key, value in node.items()}
+    if isinstance(node, list):
+        return [without_place(value, folder) for value in node]
+    return node.replace(str(folder), "<folder>") if isinstance(node, str) else node
+
+
 def write(file: Path, records: dict[str, Any]) -> None:
     """Write a file of records anew."""
     file.write_text(json.dumps(records, indent=1, ensure_ascii=False) + "\n")

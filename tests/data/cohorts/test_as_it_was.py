@@ -89,15 +89,7 @@ def recorded(layout: str, folder: Path) -> dict[str, Any]:
             " ".join(map(str, np.bincount(mask.ravel(), minlength=4))) for mask in stacks.masks
         ],
     }
-    return without_place(said, str(folder))
-
-
-def without_place(node: Any, folder: str) -> Any:
-    if isinstance(node, dict):
-        return {key: without_place(value, folder) for key, value in node.items()}
-    if isinstance(node, list):
-        return [without_place(value, folder) for value in node]
-    return node.replace(folder, "<folder>") if isinstance(node, str) else node
+    return records.without_place(said, folder)
 
 
 @pytest.mark.parametrize("layout", list(WRITERS))

@@ -85,22 +85,14 @@ def recorded(name: str, folder: Path) -> dict[str, Any]:
         return {"refused": str(error).replace(str(folder), "<folder>")}
 
 
-def without_place(node: Any, folder: Path) -> Any:
-    if isinstance(node, dict):
-        return {key: without_place(value, folder) for key, value in node.items()}
-    if isinstance(node, list):
-        return [without_place(value, folder) for value in node]
-    return node.replace(str(folder), "<folder>") if isinstance(node, str) else node
-
-
 @pytest.mark.parametrize("name", list(OPTIONS))
 def test_what_is_understood_is_as_it_was(name, tmp_path):
-    records.check(FILE, name, without_place(recorded(name, tmp_path), tmp_path))
+    records.check(FILE, name, records.without_place(recorded(name, tmp_path), tmp_path))
 
 
 if __name__ == "__main__":
     whole = {}
     for name in OPTIONS:
         with tempfile.TemporaryDirectory() as place:
-            whole[name] = without_place(recorded(name, Path(place)), Path(place))
+            whole[name] = records.without_place(recorded(name, Path(place)), Path(place))
     records.write(FILE, whole)
