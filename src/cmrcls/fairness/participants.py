@@ -290,7 +290,7 @@ def differences(table: pd.DataFrame) -> pd.DataFrame:
 
 def _smd(a: pd.Series, b: pd.Series) -> float:
     """Of two rows of `baseline_table`."""
-    if not pd.isna(a["mean"]) and not pd.isna(b["mean"]):
+    if not pd.isna(a["mean"]):
         apart, variance = a["mean"] - b["mean"], (a["sd"] ** 2 + b["sd"] ** 2) / 2
     else:
         apart, variance = (

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cmrcls.fairness.display.participants import baseline_cells, flow_cells
 from cmrcls.fairness.grid import ArmRuns
 from cmrcls.fairness.participants import (
     MIN_COUNT,
@@ -119,16 +118,6 @@ def test_reasons_are_told_without_what_is_one_participants_own():
     assert in_general("neither ED nor ES") == "neither ED nor ES"
 
 
-def test_small_counts_of_reasons_are_not_shown(tmp_path):
-    shown = flow_cells(
-        flow_table(cohort(tmp_path), rejected=rejected(["odd"] * 3 + ["common"] * 40))
-    )
-    told = shown.set_index("").participants
-    assert (
-        told["not usable: odd"] == f"fewer than {MIN_COUNT}" and told["not usable: common"] == "40"
-    )
-
-
 def test_the_baseline_table_equals_a_count_and_hides_small_ones():
     people = fake_people()
     table = baseline_table(people)
@@ -162,14 +151,6 @@ def test_differences_are_standardised():
     ill, well = (train[train.label == kind].age for kind in (1, 0))
     expected = (ill.mean() - well.mean()) / np.sqrt((ill.var() + well.var()) / 2)
     assert apart["Age (years)", "diseased - healthy, training"] == pytest.approx(expected)
-
-
-def test_a_cohort_without_attributes_has_a_table_too(tmp_path):
-    store = cohort(tmp_path)
-    for column in ("sex", "age", "age_band", "bmi", "bmi_band"):
-        store.subjects[column] = None
-    shown = baseline_cells(baseline_table(store.subjects))
-    assert shown[""].tolist()[0] == "n" and not any("Age" in name for name in shown[""])
 
 
 def test_the_section_writes_its_tables(tmp_path):

@@ -51,7 +51,7 @@ def baseline_cells(baseline: pd.DataFrame) -> pd.DataFrame:
         rows.append(
             {
                 "": f"{variable}: {level}" if level else f"{variable}, mean (sd)",
-                **{_head(*of): _baseline_cell(at.loc[of]) for of in columns if of in at.index},
+                **{_head(*of): _baseline_cell(at.loc[of]) for of in columns},
                 "SMD by diagnosis (test)": _signed(apart["diseased - healthy, test"]),
                 "SMD test - training (healthy)": _signed(apart["test - training, healthy"]),
             }
