@@ -50,6 +50,7 @@ def test_a_bin_of_exactly_the_fewest_subjects_is_given() -> None:
         ]
     ).assign(split="test", disease="hf")
     curve = outcomes.calibration(table).set_index("bin")
+    assert curve.index.tolist() == pytest.approx([k / 10 for k in range(10)])
     given = curve[curve.probability.notna()]
     assert given.n.tolist() == [outcomes.FEWEST] and given.positives.tolist() == [0]
     assert given.probability.tolist() == pytest.approx([0.05])

@@ -51,9 +51,16 @@ class Run:
 
     def __init__(self, folder: Path, **cfg: Any) -> None:
         model = {"backbone": "resnet18", "weights": None, "width": 64, "pixels": 224}
-        part = {"loss": MEAN, "heads": ONE_HEAD, "after": {"name": "after"}, "name": "none"}
+        mean = {"_target_": "cmrcls.mitigation.losses.${kind}"}  # as a YAML file may
+        part = {"loss": mean, "heads": ONE_HEAD, "after": {"name": "after"}, "name": "none"}
         usual = {"mitigation": part, "model": {"name": "model", **model}, "data": {"name": "data"}}
-        usual |= {"weights": None, "ckpt_path": None, "seed": 3, "synthetic_set": "nowhere/0"}
+        usual |= {
+            "kind": "Mean",
+            "weights": None,
+            "ckpt_path": None,
+            "seed": 3,
+            "synthetic_set": "nowhere/0",
+        }
         self.cfg = OmegaConf.create(usual | cfg)
         self.folder, self.leads, self.rehearses = folder, True, False
         self.used: dict[str, Any] = {}
@@ -71,11 +78,14 @@ class Run:
         )
         self.model, self.best, self.step, self.saved = Model(), 1.0, 40, []
         checkpoints = SimpleNamespace(save_checkpoint=self._save)
+
+        def anywhere(one: bool, *, all: bool) -> bool:
+            assert all is False  # one process that lacks it is enough
+            return one
+
         self.trainer: Any = SimpleNamespace(
             **{"is_global_zero": True, "global_step": self.step, "loggers": [], "current_epoch": 9},
-            strategy=SimpleNamespace(
-                checkpoint_io=checkpoints, reduce_boolean_decision=lambda one, all: one
-            ),
+            strategy=SimpleNamespace(checkpoint_io=checkpoints, reduce_boolean_decision=anywhere),
             predict=lambda module, datamodule: (module, datamodule),
         )
 

@@ -78,7 +78,7 @@ def bootstrap(
     rng = rng or np.random.default_rng(seed)
     counts = resample(len(study.subjects), resamples=resamples, rng=rng)
     folds = study.folds
-    freedom = max(1, 0 if folds is None else int(folds.max()))
+    freedom = 1 if folds is None else max(1, int(folds.max()))
     return Bootstrap(
         study,
         [_measured_arm(study, arm) for arm in study.arms],

@@ -24,7 +24,11 @@ from cmrcls.fairness.statistics import interval
 from cmrcls.fairness.study import Arm, Study
 from support.fake_runs import study_of
 
-ROWS = [*[("Real", "", "", str(k)) for k in range(3)], ("Synthetic", "0", "0", "0")]
+ROWS = [
+    *[("Real", "", "", str(k)) for k in range(3)],
+    *[("Synthetic", str(k), "0", str(j)) for k in range(3) for j in range(3)],
+    ("Other", "0", "0", "0"),
+]
 
 
 def made_study(*, n: int = 24, folds: int = 0) -> Study:
@@ -46,15 +50,16 @@ def test_a_bootstrap_draws_subjects_then_replicates_then_folds() -> None:
     assert boot.base == 0 and boot.seed == 5
     again = bootstrap(study, resamples=40, seed=9, rng=np.random.default_rng(5))
     assert np.array_equal(again.folded, boot.folded) and again.seed == 9
-    real, synthetic = boot.arms
-    assert real.own.tolist() == [0, 1, 2] and synthetic.own.tolist() == [3]
+    real, synthetic, other = boot.arms
+    assert real.own.tolist() == [0, 1, 2] and synthetic.own.tolist() == list(range(3, 12))
     assert real.facts == {
         "sets": 0,
         "seeds": 3,
         "holds": "subjects, seeds (3), folds (3)",
         "given": "one division into 3 folds",
     }
-    assert [level.name for level in real.levels] == ["seed"] and synthetic.levels == []
+    names = [[level.name for level in arm.levels] for arm in boot.arms]
+    assert names == [["seed"], ["generator", "seed"], []] and other.own.tolist() == [12]
 
 
 def test_without_folds_or_a_baseline_there_are_none() -> None:
@@ -84,10 +89,14 @@ def test_a_subgroups_scores_are_sums_of_its_subjects_influences(
         assert score.varies == pytest.approx((means**2).sum(axis=0), rel=1e-5)
         sums = [means[boot.folds[who] == fold].sum(axis=0) for fold in range(3)]
         assert score.folds == pytest.approx(np.array(sums), abs=1e-6)
-        # seeds of Real: variance between runs on the same subject, summed; one run has none
-        real = influence[:, :3]
-        between = ((real - real.mean(axis=1, keepdims=True)) ** 2).sum() / (3 * 2)
-        assert score.single == [pytest.approx(between), 0]
+        # replicates of the highest level: variance between them on the same subject, summed
+        seeds = influence[:, :3]
+        generators = influence[:, 3:12].reshape(len(who), 3, 3).mean(axis=2)
+        between = [
+            ((part - part.mean(axis=1, keepdims=True)) ** 2).sum() / (3 * 2)
+            for part in (seeds, generators)
+        ]
+        assert score.single == [*map(pytest.approx, between), 0]
 
 
 def made_bootstrap(*, folds: int = 0) -> tuple[Bootstrap, Score]:

