@@ -1,17 +1,23 @@
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from matplotlib.text import Text
+from omegaconf import OmegaConf
 from scipy import stats
 from torch import nn
 
+from cmrcls import explain as explaining
 from cmrcls.arms import Arms
 from cmrcls.classifier import Classifier
 from cmrcls.explain import (
     PLACES,
     WHERE,
+    Explained,
     as_judge,
     at_size,
     by_subgroup,
@@ -304,3 +310,166 @@ def test_the_surest_are_shown_and_nobody_is_named(root):
         "SYN" in text for text in texts
     )
     assert "subject" not in explained.images
+
+
+def seen(*rows: tuple[int, float, float]) -> Explained:
+    """Images of label, probability and share on the heart."""
+    table = pd.DataFrame(rows, columns=["label", "probability", "heart"])
+    predicted = (table.probability > 0.5).astype(int)
+    outcome = [explaining.OUTCOMES[pair] for pair in zip(table.label, predicted, strict=True)]
+    images = table.assign(row=range(len(table)), disease="hf", outcome=outcome)
+    return Explained(images, np.zeros((len(table), 4, 4), np.float32), "layer4")
+
+
+def test_a_picture_shows_map_outlines_and_numbers_of_each_image() -> None:
+    explained = seen((1, 0.9, 0.75), (1, 0.8, np.nan), (0, 0.7, 0.5), (1, 0.99, 0.25))
+    explained.maps[3, 0, 0] = 2.0
+    rng = np.random.default_rng(0)
+    # the row's own image lies elsewhere in the store
+    images = rng.integers(0, 256, (8, 2, 16, 16)).astype(np.uint8)
+    masks = np.zeros((8, 2, 16, 16), np.uint8)
+    masks[:, 0, 4:12, 4:12], masks[:, 0, 6:10, 6:10] = MYO, LV
+    store = SimpleNamespace(images=images, masks=masks)
+    arms: Any = SimpleNamespace(index=pd.DataFrame({"stored": [7, 6, 5, 4]}), store=store)
+    figure = pictured(explained, arms, "hf", count=2)
+    # rows: true positive, false positive, false negative, true negative; two columns
+    assert len(figure.axes) == 8
+    titles = [panel.get_title() for panel in figure.axes]
+    assert titles[:3] == [
+        *("p = 0.99, 25% on the heart", "p = 0.90, 75% on the heart"),
+        "p = 0.70, 50% on the heart",
+    ]
+    assert titles[3:] == [""] * 5
+    labels = [panel.get_ylabel() for panel in figure.axes[::2]]
+    assert labels == [
+        *("true positives\n(n = 3)", "false positives\n(n = 1)"),
+        *("false negatives\n(n = 0)", "true negatives\n(n = 0)"),
+    ]
+    surest, other = figure.axes[:2]
+    assert np.array_equal(surest.images[0].get_array(), images[4, 0])
+    assert surest.images[0].get_clim() == (0, 255)
+    alpha = surest.images[1].get_alpha()
+    assert alpha.max() == pytest.approx(0.7) and alpha[:2, :2].min() > alpha[8:].max() == 0
+    assert len(other.images) == 1  # nothing spoke for it
+    assert len(surest.collections) == 2  # LV and MYO; there is no RV
+    assert not figure.axes[3].images and not figure.axes[3].spines["left"].get_visible()
+    width, height = figure.get_size_inches()
+    assert (width, height) == pytest.approx((2 * 2.0 + 0.3, 4 * 2.25 + 0.3))
+    alone = pictured(seen((0, 0.2, 0.5)), arms, "hf", count=3)
+    assert len(alone.axes) == 4 and alone.axes[3].get_title() == "p = 0.20, 50% on the heart"
+
+
+def test_the_surest_come_first_and_of_one_disease() -> None:
+    images = seen((1, 0.6, 0), (1, 0.9, 0), (0, 0.1, 0), (0, 0.4, 0), (1, 0.7, 0)).images
+    assert chosen(images, "hf", count=2) == {
+        **{"true positive": [1, 4], "false positive": [], "false negative": []},
+        "true negative": [2, 3],
+    }
+    images.loc[1, "disease"] = "mi"
+    assert chosen(images, "hf", count=2)["true positive"] == [4, 0]
+
+
+def test_an_interval_needs_two_images() -> None:
+    columns = {"heart": [0.5, np.nan], "heart_area": [0.25, 0.5], "heart_ideal": [0.75, 0.5]}
+    told = explaining._summary(pd.DataFrame(columns), "heart")
+    assert told["n"] == told["blank"] == 1 and told["share"] == 0.5 and told["times_area"] == 2
+    assert np.isnan([told["sd"], told["low"], told["high"]]).all() and told["ideal"] == 0.75
+    two = explaining._summary(pd.DataFrame(columns).fillna(1.0), "heart")
+    assert two["low"] == 0 and two["high"] == 1  # cut at what a share can be
+    none = {"RV": [0.0], "RV_area": [0.0], "RV_ideal": [np.nan]}
+    assert np.isnan(explaining._summary(pd.DataFrame(none), "RV")["times_area"])
+
+
+def a_run(root: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, **cfg: Any) -> Any:
+    """An experiment at work on a finished classifier, which is a stand-in."""
+    cohort = {"_target_": "fake.Cohort", "name": "fake", "root": "/old"}
+    config = {"cohort": cohort, "data": {"name": "data", "cohort": dict(cohort)}}
+    data = arm(root)
+    facts = SimpleNamespace(
+        state="finished",
+        facts={"fingerprint": "5e7"},
+        inputs={"cohort": {"fingerprint": data.store.fingerprint}},
+    )
+    monkeypatch.setattr(explaining.runs, "record", lambda _: facts)
+    monkeypatch.setattr(explaining.runs, "config", lambda _: config)
+    monkeypatch.setattr(explaining, "best_classifier", lambda *_: bright_means(1))
+    run: Any = SimpleNamespace(folder=folder, record=facts, used=[], built=[])
+    usual = {"classifier": "runs/classifier/a/0", "data_root": str(root), "cells": 7, "count": 1}
+    usual |= {"keep": False, "cohort": {**cohort, "root": "/new", "table": None}}
+    run.cfg = OmegaConf.create(usual | cfg)
+    run.uses = lambda key, **what: run.used.append((key, what))
+
+    def build(part: Any, **options: Any) -> Arms:
+        run.built.append((OmegaConf.to_container(part), options))
+        return data
+
+    run.build = build
+    return run
+
+
+def test_an_explanation_leaves_tables_a_picture_and_its_facts(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved: list[Path] = []
+    monkeypatch.setattr(explaining.figures, "save", lambda figure, path: saved.append(path))
+    run = a_run(root, tmp_path, monkeypatch)
+    facts = explaining.explain_classifier(run)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["explain.csv", "explain_images.csv"]
+    images = pd.read_csv(tmp_path / "explain_images.csv")
+    index = arm(root).index
+    assert images.subject.tolist() == index.subject[index.split == "test"].tolist()
+    table = pd.read_csv(tmp_path / "explain.csv")
+    heart = table[(table.axis == "overall") & (table.place == "heart")]
+    assert facts == {
+        **{"classifier": "runs/classifier/a/0", "layer": "1", "cells": 16},
+        "heart_share": {"hf": round(heart.share.item(), 4)},
+        "heart_area": {"hf": round(heart.area.item(), 4)},
+    }
+    assert facts["heart_share"]["hf"] == pytest.approx(images.heart.mean(), abs=1e-4)
+    assert saved == [tmp_path / "explain_hf"]
+    assert run.used == [("classifier", {"fingerprint": "5e7", "at": Path("runs/classifier/a/0")})]
+    [(asked, options)] = run.built
+    # the cohort is read where it lies now
+    assert asked["cohort"] == {"_target_": "fake.Cohort", "name": "fake", "root": "/new"}
+    assert options == {"root": str(root)}
+    assert f"{tmp_path}: the figures show real images" in capsys.readouterr().out
+    run = a_run(root, tmp_path, monkeypatch, keep=True, cohort={"_target_": "fake.Other"})
+    explaining.explain_classifier(run)
+    assert np.load(tmp_path / "maps.npz")["maps"].shape == (len(images), 16, 16)
+    assert run.built[0][0]["cohort"]["root"] == "/old"
+
+
+def test_what_cannot_be_explained_is_told_before_anything_is_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(root, tmp_path, monkeypatch)
+    run.record.inputs = {"cohort": {"fingerprint": "other"}}
+    with pytest.raises(ValueError, match="its cohort fake has changed since; train the classifier"):
+        explaining.explain_classifier(run)
+    for record in (None, SimpleNamespace(state="running")):
+        monkeypatch.setattr(explaining.runs, "record", lambda _, record=record: record)
+        with pytest.raises(FileNotFoundError, match="no finished classifier there"):
+            explaining.explain_classifier(run)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_best_epochs_weights_are_those_that_are_explained(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    kept = bright_means(0)
+    torch.save({"state_dict": kept.state_dict()}, tmp_path / "checkpoints" / "best.ckpt")
+    asked: dict[str, Any] = {}
+
+    def build(part: str, *, _partial_: bool) -> Any:
+        assert _partial_
+        made = bright_means(1) if part == "model" else part
+        return lambda **given: asked.update({part: given}) or made
+
+    config = OmegaConf.create({"model": "model", "mitigation": {"loss": "loss", "heads": "heads"}})
+    data: Any = SimpleNamespace(groups=["g"])
+    run: Any = SimpleNamespace(build=build)
+    module = explaining.best_classifier(run, tmp_path, config, data)
+    assert all(torch.equal(a, kept.state_dict()[k]) for k, a in module.state_dict().items())
+    assert asked == {
+        **{"loss": {"groups": ["g"]}, "heads": {"groups": ["g"]}},
+        "model": {"loss": "loss", "heads": "heads", "weights": None, "compile": False},
+    }
