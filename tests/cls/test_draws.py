@@ -7,8 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cmrcls.draws import Draws, Images
+from cmrstudy.continuing import Place
 
 REAL = np.arange(6 * 8, dtype=np.uint8).reshape(6, 2, 2, 2)
 DRAWN = 100 + np.arange(4 * 8, dtype=np.uint8).reshape(4, 2, 2, 2)
@@ -65,6 +67,21 @@ def test_an_epoch_is_whole_passes_and_a_rest():
     draws.set_epoch(1)
     assert list(draws) != order
     assert sorted(Draws(range(5), count=None, seed=0)) == [*range(5)]
+
+
+def test_an_epochs_order_is_that_of_its_seed_and_its_number():
+    draws = Draws(range(50), count=None, seed=3)
+    draws.set_epoch(2)
+    chance = torch.Generator().manual_seed(3 * 1_000_003 + 2)  # of seed 3 and epoch 2, as they were
+    assert list(draws) == torch.randperm(50, generator=chance).tolist()
+
+
+def test_a_continued_epoch_goes_on_behind_its_last_batch():
+    order = list(Draws(range(9), count=None, seed=3))
+    for size in (1, 3):
+        later = Draws(range(9), count=None, seed=3, begin=Place(0, 2), batch_size=size)
+        assert list(later) == order[2 * size :]
+    assert list(Draws(range(9), count=None, seed=3, begin=Place(0, 2))) == order[2:]
 
 
 def test_chances_draw_each_image_independently():

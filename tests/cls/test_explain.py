@@ -330,7 +330,7 @@ def test_a_picture_shows_map_outlines_and_numbers_of_each_image() -> None:
     masks = np.zeros((8, 2, 16, 16), np.uint8)
     masks[:, 0, 4:12, 4:12], masks[:, 0, 6:10, 6:10] = MYO, LV
     store = SimpleNamespace(images=images, masks=masks)
-    arms: Any = SimpleNamespace(index=pd.DataFrame({"stored": [7, 6, 5, 4]}), store=store)
+    arms: Any = SimpleNamespace(index=pd.DataFrame({"stored": [*range(7, -1, -1)]}), store=store)
     figure = pictured(explained, arms, "hf", count=2)
     # rows: true positive, false positive, false negative, true negative; two columns
     assert len(figure.axes) == 8
@@ -355,6 +355,8 @@ def test_a_picture_shows_map_outlines_and_numbers_of_each_image() -> None:
     assert not figure.axes[3].images and not figure.axes[3].spines["left"].get_visible()
     width, height = figure.get_size_inches()
     assert (width, height) == pytest.approx((2 * 2.0 + 0.3, 4 * 2.25 + 0.3))
+    many = pictured(seen(*[(1, 0.9, 0.5)] * 6), arms, "hf", count=6)
+    assert many.get_figwidth() == pytest.approx(explaining.WIDTH)  # of a page, at most
     alone = pictured(seen((0, 0.2, 0.5)), arms, "hf", count=3)
     assert len(alone.axes) == 4 and alone.axes[3].get_title() == "p = 0.20, 50% on the heart"
 

@@ -278,6 +278,8 @@ def test_batches_move_image_and_mask_together_and_change_grey_levels_a_little():
     assert (grey.min(0) < usual * 0.92).all() and (grey.max(0) > usual * 1.08).all()
     noise = np.array([images[k][masks[k] == 2].std() for k in range(400)])
     assert noise.min() < 0.5 and 3.5 < noise.max() < 4.5  # none to four grey levels
+    phases = np.array([[images[k][p][masks[k][p] == 2].std() for p in (0, 1)] for k in range(400)])
+    assert np.corrcoef(phases.T)[0, 1] > 0.9  # as much in both phases
 
 
 def test_small_pictures_move_by_a_pixel():

@@ -101,7 +101,8 @@ def test_an_intervals_width_follows_the_subjects_not_the_images():
     assert right.value == 1 and right.low == pytest.approx(0.025 ** (1 / 20)) and REPLICATES >= 1000
 
 
-def test_intervals_of_a_trivial_test_hold_one_half_as_often_as_they_say():
+def test_intervals_of_a_trivial_test_hold_one_half_as_often_as_they_say(monkeypatch):
+    monkeypatch.setattr(two_sample, "REPLICATES", 250)
     out = 0
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -282,6 +283,32 @@ def test_the_network_tells_bright_images_from_dark_ones_and_repeats_itself():
     assert not networks[0].training
     assert not any(weight.requires_grad for weight in networks[0].parameters())
     assert two_sample.detector_scores(networks[0], real[:0]).shape == (0,)
+
+
+def test_a_detector_is_fitted_in_its_steps_by_a_rate_that_rises_and_falls(monkeypatch):
+    rates, moved = [], []
+
+    class Watched(torch.optim.AdamW):
+        def step(self, *args: Any, **kwargs: Any) -> Any:
+            rates.append(self.param_groups[0]["lr"])
+            assert self.defaults["weight_decay"] == 1e-2
+            weight = self.param_groups[0]["params"][0]
+            before = weight.detach().clone()
+            out = super().step(*args, **kwargs)
+            moved.append(float((weight - before).detach().abs().max()))
+            return out
+
+    monkeypatch.setattr(torch.optim, "AdamW", Watched)
+    monkeypatch.setattr(two_sample, "BATCH", 4)
+    images = np.random.default_rng(0).integers(0, 256, (8, 2, 8, 8)).astype(np.uint8)
+    network = two_sample.trained_detector(images, images // 2, steps=50, seed=3, device="cpu")
+    assert (
+        len(rates) == 50 and np.argmax(rates) == 10 and max(rates) == pytest.approx(1e-2, rel=0.01)
+    )
+    assert rates[0] == pytest.approx(1e-2 / 25) and rates[-1] < 1e-4
+    # a step of Adam is no longer than its rate, so what it has learnt of the last one counts
+    assert all(0 < step <= 5 * rate for step, rate in zip(moved, rates, strict=True))
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
 
 
 def test_scores_do_not_depend_on_how_many_go_through_together(monkeypatch):

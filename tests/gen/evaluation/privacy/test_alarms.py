@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cmrgen.evaluation.privacy import alarms
 from cmrgen.evaluation.privacy.alarms import (
     Sample,
     _hypergeometric,
@@ -55,6 +56,17 @@ def test_nearest_of_two_groups_adds_their_chances() -> None:
     found = _nearest(np.r_[values], groups, own, level=0.05)
     assert found.observed == 1 and found.expected == pytest.approx(2 * 3 / 20)
     assert found.p == pytest.approx(stats.hypergeom(20, 2, 3).sf(0))
+
+
+def test_where_nobody_has_two_images_there_is_nothing_to_draw() -> None:
+    once, twice = sample(np.arange(4.0)), sample(np.arange(4.0), people=np.array([0, 1, 1, 2]))
+    nobody = sample(np.zeros(0))
+    for first, second, draws in ((once, once, 1), (once, nobody, 1), (twice, once, 5)):
+        assert len(list(alarms._drawn(first, second, seed=0, draws=5))) == draws
+        assert len(list(alarms._drawn(second, first, seed=0, draws=5))) == draws
+    for values, groups, own in alarms._drawn(twice, once, seed=0, draws=5):
+        assert own.tolist() == [True] * 3 + [False] * 4 and len(values) == len(groups) == 7
+        assert {0.0, 3.0} < set(values[own]) < {0.0, 1.0, 2.0, 3.0}
 
 
 def test_ranks_are_mann_whitneys_with_ties() -> None:
