@@ -5,7 +5,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from cmrcls.mitigation.groups import check_mitigation, describe_groups
+from cmrcls.mitigation.groups import check_domains, check_mitigation, describe_groups
 from cmrcls.mitigation.losses import Weighted
 from cmrcls.mitigation.sampling import GroupBalanced
 from support.biased_cohort import ALL, arm, people
@@ -52,6 +52,17 @@ def test_without_groups_a_mitigation_is_refused(name):
         ):
             check(name, people(**known))
     check(name, people(sex=["F", "M"] * 4))
+
+
+def test_the_training_rows_alone_decide_whether_there_are_groups():
+    index = people(sex=["F", "F", "M", "M"] * 2)
+    index["split"] = ["train" if sex == "F" else "val" for sex in index.sex]
+    with pytest.raises(ValueError, match="in cohort acdc all training images are of one group, F"):
+        check_domains(index, cohort="acdc")
+    index["split"] = ["train"] * 4 + ["val"] * 4
+    check_domains(index, cohort="acdc")
+    index["sex"] = ["F", "M"] + ["F"] * 6
+    check_domains(index, cohort="acdc")  # whatever validation holds
 
 
 @pytest.mark.parametrize("name", ["none", "oversample_matched"])

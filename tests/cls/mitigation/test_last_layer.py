@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import lightning as L
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from cmrcls.arms import prediction_table
+from cmrcls.mitigation import last_layer
 from cmrcls.mitigation.last_layer import refit_last_layer
 from support.biased_cohort import ALL, QUIET, Sick, arm, small
 
@@ -51,7 +55,31 @@ def test_a_disease_that_the_draws_lack_keeps_its_output(root):
         arms = arm(root, cohort=Sick(), labels=["hf", "mi", "af"])
     model = small(arms)
     before = model.network[3].weight.detach().clone()
-    with pytest.warns(UserWarning, match="no case of af, or only cases"):
+    with pytest.warns(UserWarning, match="no case of af, or only cases") as told:
         refit_last_layer(model, L.Trainer(**QUIET), arms, seed=0)
+    assert [w.filename for w in told if "no case of af" in str(w.message)] == [__file__]
     same = [torch.equal(old, new) for old, new in zip(before, model.network[3].weight, strict=True)]
     assert same == [False, False, True]
+
+
+def test_a_regression_on_standardised_features_is_given_for_features_as_they_are() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(200, 3)) * [1.0, 50.0, 0.0] + [0.0, -7.0, 4.0]
+    label = (features[:, 0] + features[:, 1] / 50 + rng.normal(size=200) > 0).astype(int)
+    weight, bias = last_layer._regression(features, label)
+    plain = features[:, :2]
+    standard = (plain - plain.mean(0)) / plain.std(0)
+    theirs = LogisticRegression(max_iter=2000).fit(standard, label)
+    assert weight[2] == 0  # it never varies
+    assert features @ weight + bias == pytest.approx(theirs.decision_function(standard), abs=1e-6)
+
+
+def test_a_draw_has_as_many_rows_of_each_group_as_the_smallest() -> None:
+    train = pd.DataFrame({"group": list("aaaaabbccc")})
+    draws = last_layer.balanced_draws(train, count=30, seed=0)
+    assert len(draws) == 30
+    for rows in draws:
+        assert sorted(train.group[rows]) == list("aabbcc") and len(set(rows)) == 6
+    assert {*np.concatenate(draws)} == {*range(10)}
+    again = last_layer.balanced_draws(train, count=30, seed=0)
+    assert all(np.array_equal(a, b) for a, b in zip(draws, again, strict=True))

@@ -66,8 +66,9 @@ def test_a_group_without_both_classes_keeps_the_common_threshold_and_is_named():
     assert (after.predicted == before.predicted)[kept].all() and (
         after.predicted != before.predicted
     )[~kept].any()
-    with pytest.warns(UserWarning, match="bmi_band unknown keeps .* two groups or more"):
+    with pytest.warns(UserWarning, match="bmi_band unknown keeps .* two groups or more") as told:
         assert group_thresholds(before, attribute="bmi_band", seed=0).equals(before)
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize(("key", "value"), [("attribute", "height"), ("constraint", "parity")])
