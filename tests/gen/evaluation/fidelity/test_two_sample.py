@@ -14,7 +14,6 @@ from sklearn.metrics import roc_auc_score
 
 from cmrdata.prepare import prepare
 from cmrgen.evaluation.fidelity import two_sample
-from cmrgen.evaluation.fidelity.equal_samples import half_size, halves
 from cmrgen.evaluation.fidelity.section import two_sample_section
 from cmrgen.evaluation.fidelity.two_sample import (
     MIN_SUBJECTS,
@@ -401,16 +400,3 @@ def test_central_slices_and_full_groups_are_compared_where_they_are_enough(monke
     assert (np.diff(found.real) > 0).all()
     nothing = compared([True] * 2, ["F/hf"] * 2, ["F/healthy"])
     assert two_sample.matched_images(nothing, seed=0).sentence == ""
-
-
-@pytest.mark.parametrize(
-    ("subjects", "size"), [("", 0), ("a", 0), ("ab", 1), ("aab", 1), ("aabbc", 2), ("abcdefg", 3)]
-)
-def test_a_half_surely_has_what_is_left_without_the_largest_subject(subjects, size):
-    assert half_size(pd.Series(list(subjects), dtype=object)) == size
-    for seed in range(6):
-        if subjects:
-            rows = np.arange(len(subjects))
-            parts = halves(rows, pd.Series(list(subjects)), np.random.default_rng(seed))
-            assert min(map(len, parts)) >= size
-            assert sorted(np.concatenate(parts)) == rows.tolist()
