@@ -38,14 +38,12 @@ def random(backbone: str, *, classes: int = 2, pixels: int | None = None) -> nn.
     return build_network(backbone, weights=None, classes=classes, pixels=pixels)
 
 
-@pytest.mark.parametrize("pixels", [64, 96])
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_a_network_sees_images_of_another_size_than_its_own(backbone: str, pixels: int) -> None:
-    check_network(backbone, weights=None, pixels=pixels)
+def test_a_network_sees_images_of_another_size_than_its_own(backbone: str) -> None:
+    check_network(backbone, weights=None, pixels=64)
     with torch.device("meta"):  # shapes only
-        assert build_network(backbone, weights=None, classes=3, pixels=pixels)(
-            torch.zeros(2, 3, pixels, pixels)
-        ).shape == (2, 3)
+        network = build_network(backbone, weights=None, classes=3, pixels=96)
+        assert network(torch.zeros(2, 3, 96, 96)).shape == (2, 3)
 
 
 @pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "mobilenetv3_small_050"])
