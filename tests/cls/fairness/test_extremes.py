@@ -225,3 +225,33 @@ def equal_study(draw: int, *, subjects: int = 600) -> np.ndarray:
 def test_equal_subgroups_are_called_unequal_in_no_more_than_5_percent_of_studies():
     alarms = np.mean([equal_study(draw) for draw in range(60)], axis=0)
     assert alarms.max() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+
+
+def test_noise_has_each_subgroups_own_variance_and_that_of_training():
+    noise, variance = rng(1).standard_normal((4, 3)), np.array([0.04, 0.01, 0.0])
+    spread = np.array([[0.02, 0.01, 0.0], [0.0, 0.03, 0.0]])  # 0.01, 0.02, 0 on average
+    one = extremes.Part(np.zeros(3), variance, noise, spread, extremes.Trained(0.25, np.zeros(4)))
+    scale = np.array([2.0, np.sqrt(0.5), 1.0])  # what never varies is not scaled
+    expected = noise * scale + 0.5 * rng(2).standard_normal((4, 3))
+    assert extremes._noise(one, rng(2)) == pytest.approx(expected)
+
+
+def test_the_surer_subgroups_count_more_in_the_mean_where_all_have_a_variance():
+    def weight(variance: list[float], trained: float) -> list[float]:
+        values = np.array(variance)
+        of = extremes.Trained(trained, np.zeros(1))
+        nothing = np.zeros((1, len(values)))
+        one = extremes.Part(values, values, nothing, nothing, of)
+        assert extremes._centre(one) == pytest.approx(float(extremes._weight(one) @ values))
+        return extremes._weight(one).tolist()
+
+    assert weight([0.01, 0.03], 0.0) == pytest.approx([0.75, 0.25])
+    assert weight([0.01, 0.03], 0.01) == pytest.approx([2 / 3, 1 / 3])
+    assert weight([0.0, 0.03], 0.0) == [0.5, 0.5]
+    assert weight([0.0, 0.03], 0.03) == pytest.approx([2 / 3, 1 / 3])
+
+
+def test_a_quotient_over_nothing_is_infinite_or_nothing():
+    assert extremes._over(np.array([1.0, 1.0, 0.0]), np.array([2.0, 0.0, 0.0])).tolist() == [
+        *(0.5, np.inf, 0.0),
+    ]

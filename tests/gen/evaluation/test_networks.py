@@ -332,7 +332,7 @@ def judged(tmp_path: Path) -> judges.Judges:
     return judges.Judges(segmenter, attributes, {})
 
 
-def test_flat_pictures_show_nothing_and_one_flat_phase_leaves_the_attributes(tmp_path):
+def test_flat_pictures_show_nothing_and_one_flat_phase_leaves_the_attributes(tmp_path, capsys):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (4, 2, 16, 16)).astype(np.uint8)
     images[1], images[2, 1] = 7, 9
@@ -347,7 +347,9 @@ def test_flat_pictures_show_nothing_and_one_flat_phase_leaves_the_attributes(tmp
     assert np.array_equal(look.areas.mask, counts)
     assert look.shuffled is not None
     assert np.array_equal(look.shuffled.mask, counts[[1, 2, 3, 0]])
-    alone = judges.judge(judged(tmp_path), images[2:3], masks[2:3])
+    assert capsys.readouterr().err == ""  # nobody asked for a bar
+    alone = judges.judge(judged(tmp_path), images[2:3], masks[2:3], what="real images")
+    assert capsys.readouterr().err == "judge real images: 1 image in 0:00\n"
     assert alone.shuffled is None
     assert np.allclose(alone.features[0], look.features[2], atol=1e-5)
 

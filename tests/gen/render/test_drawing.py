@@ -477,8 +477,9 @@ def test_memory_that_is_too_small_for_a_batch_leaves_the_set_as_it_is_but_for_ro
     plan, whole = rendered
     tried = scarce(2)  # of an image, with guidance
     made = draw_plan(plan, cohort=cohort, generator=generator, folder=tmp_path, **QUICK)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert tried[0] == 4 and set(tried[1:]) == {2}
+    assert "render: 5 images in " in err
     assert out.count("out of memory") == 1 and "2 images together; from now on 1" in out
     for name in BYTES:
         if name != "images.u8":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +119,17 @@ def test_features_that_do_not_vary_count_for_nothing() -> None:
     # standardised they lie at -, - and +: the query is beyond the last, who is another person
     assert near.other.tolist() == pytest.approx([1]) and near.other_row.tolist() == [2]
     assert near.own.tolist() == pytest.approx([-1]) and near.own_row.tolist() == [0]
+
+
+def test_templates_are_made_of_all_images_and_kept_in_files_without_a_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 24, 24)).astype(np.uint8)
+    fine, coarse = nearest._kept(images, device="cpu", folder=tmp_path)
+    assert capsys.readouterr().err == "audit: templates: 5 images in 0:00\n"
+    assert not any(tmp_path.iterdir()) and len(fine) == len(coarse) == 5
+    side, half = nearest.FINE - 2 * nearest.REACH, nearest.FINE // 2 - 2 * (nearest.REACH // 2)
+    assert fine.shape == (5, 2, side, side) and coarse.shape == (5, 2, half, half)
+    assert fine.dtype == np.float16 and coarse.dtype == np.float32
+    wanted = nearest._templates(nearest._sized(images, nearest.FINE // 2), nearest.REACH // 2)
+    assert np.allclose(coarse, wanted.numpy(), atol=1e-6)
