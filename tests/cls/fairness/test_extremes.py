@@ -255,3 +255,34 @@ def test_a_quotient_over_nothing_is_infinite_or_nothing():
     assert extremes._over(np.array([1.0, 1.0, 0.0]), np.array([2.0, 0.0, 0.0])).tolist() == [
         *(0.5, np.inf, 0.0),
     ]
+
+
+def test_rates_and_their_variances_by_hand():
+    """Subgroups of 4, 1 and no subjects, of one arm: the variance of each is pulled towards the
+    common one by PRIOR subjects' worth."""
+    count = np.array([4, 1, 0])
+    values = [np.array([1.0, 1, 1, 0]), np.array([1.0]), np.zeros(0)]
+    sums = np.array([[of.sum(), (of**2).sum()] for of in values])[None]
+    found = extremes._rates(sums, count)
+    assert found.rate[0, :2, 0].tolist() == [0.75, 1.0] and np.isnan(found.rate[0, 2, 0])
+    left = ((values[0] - 0.75) ** 2).sum()  # around its own mean; of one subject nothing
+    common = left / 3
+    prior = extremes.PRIOR
+    expected = [(left + prior * common) / (3 + prior) / 4, prior * common / prior / 1]
+    assert found.variance[0, :2, 0] == pytest.approx(expected)
+    assert found.whole.tolist() == [0.8]
+    # one subject each: what is common is that of a share of all
+    alone = extremes._rates(np.array([[[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]]), np.ones(3, int))
+    assert alone.variance[0, :, 0] == pytest.approx([2 / 3 * 1 / 3] * 3)
+
+
+def test_a_part_of_the_rates_is_widened_by_what_folds_differ():
+    r = rng()
+    rate, variance = r.random((5, 3, 2)), r.random((5, 3, 2))
+    rates = extremes.Rates(rate, variance, np.array([0.4, 0.6]))
+    who = np.array([2, 0])
+    one = extremes.part(rates, 1, who, trained=Trained(0.1, np.zeros(4)), dispersion=4.0)
+    assert np.array_equal(one.rate, rate[0, who, 1]) and one.trained.variance == 0.1
+    assert one.variance == pytest.approx(4 * variance[0, who, 1])
+    assert one.spread == pytest.approx(4 * variance[1:, who, 1])
+    assert one.noise == pytest.approx(2 * (rate[1:, who, 1] - 0.6))
