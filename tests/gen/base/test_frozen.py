@@ -10,15 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cmrgen.base.frozen import Base, as_control, as_rgb
-from cmrgen.base.load import load_base
 from cmrgen.base.phases import PAPER
 from cmrgen.base.portions import PROMPTS
 from cmrgen.diffusion import stratified_timesteps
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base) -> Base:
-    return load_base(weights=str(tiny_base))
 
 
 def test_equal_prompts_embed_equally_and_different_ones_do_not(base):

@@ -7,23 +7,12 @@ import shutil
 import pytest
 import torch
 
-from cmrgen.base.frozen import Base, as_control
-from cmrgen.base.load import load_base
+from cmrgen.base.frozen import as_control
 from cmrgen.diffusion import denoise
 from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler, embedded_once
 from cmrstudy import runs
-from support.tiny_controlnet import awake, changed, latents_in, module_on, tensors
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base) -> Base:
-    return load_base(weights=str(tiny_base))
-
-
-@pytest.fixture(scope="module")
-def latents(base, tmp_path_factory):
-    return latents_in(tmp_path_factory.mktemp("data"), base)
+from support.tiny_controlnet import awake, changed, module_on, tensors
 
 
 @pytest.fixture(scope="module")

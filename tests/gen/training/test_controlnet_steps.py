@@ -9,21 +9,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from cmrgen.base.frozen import Base
-from cmrgen.base.load import load_base
 from cmrgen.diffusion import denoise
 from cmrgen.training.controlnet import ControlNetModule
-from support.tiny_controlnet import awake, changed, latents_in, module_on, tensors, trainer
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base) -> Base:
-    return load_base(weights=str(tiny_base))
-
-
-@pytest.fixture(scope="module")
-def latents(base, tmp_path_factory):
-    return latents_in(tmp_path_factory.mktemp("data"), base)
+from support.tiny_controlnet import awake, changed, module_on, tensors, trainer
 
 
 @pytest.fixture

@@ -17,17 +17,6 @@ from cmrgen.base.load import load_base
 from cmrgen.prompts import prompts
 from cmrgen.training import small_base
 from cmrgen.training.latents import Encoded, jitter, pictured_rows
-from support.tiny_controlnet import latents_in
-
-
-@pytest.fixture(scope="module")
-def base(tiny_base) -> Base:
-    return load_base(weights=str(tiny_base))
-
-
-@pytest.fixture(scope="module")
-def latents(base, tmp_path_factory):
-    return latents_in(tmp_path_factory.mktemp("data"), base)
 
 
 def test_moments_control_and_context_are_the_rows_own(tiny_base, latents):
