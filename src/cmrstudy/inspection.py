@@ -107,7 +107,7 @@ def groups(subjects: pd.DataFrame) -> pd.DataFrame:
         for axis in axes
         for band in AXES[axis].values
     }
-    cells = labelled.dropna(subset=axes).groupby(axes, sort=True) if axes else ()
+    cells = labelled.dropna(subset=axes).groupby(axes) if axes else ()
     parts |= {
         "/".join(map(str, key if isinstance(key, tuple) else (key,))): rows for key, rows in cells
     }

@@ -211,9 +211,7 @@ class Latents(L.LightningDataModule):
 def pictured_rows(index: pd.DataFrame, count: int) -> pd.DataFrame:
     """`count` rows at most, with both diagnoses and both sexes where there are some: each kind in
     turn, evenly spread."""
-    kinds = [
-        part for _, part in index.groupby([index.label.fillna(-1), index.sex.fillna("")], sort=True)
-    ]
+    kinds = [part for _, part in index.groupby([index.label.fillna(-1), index.sex.fillna("")])]
     share = -(-count // max(1, len(kinds)))
     spread = [
         part.iloc[np.linspace(0, len(part) - 1, min(share, len(part))).round().astype(int)]

@@ -67,7 +67,7 @@ def group_bundles(index: pd.DataFrame, *, seed: int) -> Bundles:
     rng = np.random.default_rng([seed, 2])
     order = index.iloc[rng.permutation(len(index))].drop_duplicates("subject")
     bundles = []
-    for group, images in order.groupby("group", sort=True):
+    for group, images in order.groupby("group"):
         rows = index.index.get_indexer(images.index)
         bundles += [(str(group), rows[k : k + 2]) for k in range(0, len(rows) - 1, 2)]
     return _at_most(bundles, rng)

@@ -183,7 +183,7 @@ def _pools_sentence(people: pd.DataFrame) -> str:
     pools = "; ".join(
         f"{pool}: "
         f"{', '.join('all together' if axis == 'all' else title_of(axis) for axis in axes.unique())}"
-        for pool, axes in people.groupby("pool", sort=True).axis
+        for pool, axes in people.groupby("pool").axis
     )
     return (
         "Real images are those of held-out people (validation and test) where each half of both "
