@@ -180,3 +180,23 @@ def test_a_rehearsal_that_is_ended_says_so(
     with pytest.raises(AttemptEnded, match="the dry run was ended; nothing is kept") as told:
         script["rehearse"](config(tmp_path, batches=1))
     assert isinstance(told.value.__cause__, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate"])
+def test_a_command_is_started_before_hydra_reads_its_config(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def hydra_main(**how: Any) -> Any:
+        return lambda function: lambda: asked.append((function.__name__, how))
+
+    monkeypatch.setattr("hydra.main", hydra_main)
+    monkeypatch.setattr(
+        "cmrstudy.commands.start_command", lambda *given, **how: asked.append((given, how))
+    )
+    script = runpy.run_path(str(ROOT / f"{command}.py"), run_name="__main__")
+    settings = {"version_base": "1.3", "config_path": "conf", "config_name": command}
+    about = {"conf": ROOT / "conf", "about": script["USAGE"]}
+    assert asked == [((command,), about), ("main", settings)]
+    assert script["USAGE"].startswith(f"python {command}.py ")
