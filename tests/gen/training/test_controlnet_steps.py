@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from cmrgen.diffusion import denoise
-from cmrgen.training.controlnet import ControlNetModule
+from cmrgen.training.controlnet import ControlNetModule, Memory
 from support.tiny_controlnet import awake, changed, module_on, tensors, trainer
 
 
@@ -147,3 +148,63 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny_base, latents, tmp_
     resumed = fit(tmp_path / "parts", init=5)
     assert changed(tensors(resumed.controlnet), tensors(whole.controlnet)) == []
     assert changed(tensors(resumed.average), tensors(whole.average)) == []
+
+
+def test_the_rate_rises_in_the_warm_up_and_then_stays(tiny_base):
+    module = module_on(tiny_base, lr=0.5, weight_decay=0.25, warmup=4)
+    made = module.configure_optimizers()
+    optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]
+    assert made["lr_scheduler"]["interval"] == "step" and not optimizer.defaults["fused"]
+    assert optimizer.defaults["weight_decay"] == 0.25
+    rates = []
+    for _ in range(6):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5, 0.5])
+
+
+def test_gradients_are_clipped_whoever_does_it(tiny_base, monkeypatch):
+    """Of a fused optimiser Lightning clips none."""
+    module = module_on(tiny_base)
+    asked = []
+    monkeypatch.setattr(
+        L.LightningModule, "configure_gradient_clipping", lambda *given: asked.append(given[1:])
+    )
+    weight = next(module.controlnet.parameters())
+    for fused, limit, norm in ((True, 0.5, 0.5), (True, None, 8.0), (False, 0.5, 8.0)):
+        for parameter in module.controlnet.parameters():
+            parameter.grad = None
+        weight.grad = torch.full_like(weight, 8 / weight.numel() ** 0.5)
+        optimizer = SimpleNamespace(defaults={"fused": fused})
+        module.configure_gradient_clipping(optimizer, limit, "norm")
+        assert weight.grad.norm().item() == pytest.approx(norm, rel=1e-4)
+    assert asked == [(optimizer, 0.5, "norm")]
+
+
+def test_what_takes_less_memory_is_said_with_its_price():
+    frugal = Memory(frozen="bfloat16", checkpointing=True)
+    assert frugal.lighter.startswith("memory.optimizer=adamw8bit has a quarter of AdamW's state")
+    assert frugal.lighter.endswith("; trainer=gpu8 has all of these")
+    usual = Memory().lighter
+    assert usual.startswith("memory.frozen=bfloat16 halves the frozen U-Net; memory.checkpointing=")
+    object.__setattr__(frugal, "optimizer", "adamw8bit")  # whose package is not here
+    assert frugal.lighter == ""
+
+
+def test_a_network_is_arranged_as_it_is_asked_for():
+    asked = []
+    network = SimpleNamespace(
+        to=lambda memory_format: asked.append(memory_format),
+        enable_gradient_checkpointing=lambda: asked.append("checkpointing"),
+        compile=lambda: asked.append("compile"),
+    )
+    for options, done in (
+        ({}, []),
+        ({"channels_last": True}, [torch.channels_last]),
+        ({"checkpointing": True}, ["checkpointing"]),
+        ({"compile": True}, ["compile"]),
+    ):
+        asked.clear()
+        Memory(**{"channels_last": False, **options}).arrange(network)
+        assert asked == done
