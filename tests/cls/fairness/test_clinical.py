@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cmrcls.fairness import clinical
 from cmrcls.fairness.clinical import (
     at_specificity,
     decision_curve,
@@ -146,6 +147,51 @@ def test_the_decision_curve_of_a_good_classifier_beats_everybody_and_nobody():
     assert told["from"] < 0.15 and told["to"] > 0.3 and told["largest gain"] > 0.05
 
 
-def test_noise_has_no_net_benefit_to_speak_of():
-    told = useful_thresholds(decision_curve(small(n=600, seeds=2), resamples=20, seed=0))
-    assert isinstance(told, pd.DataFrame) and (told["largest gain"].fillna(0) < 0.02).all()
+def test_thresholds_run_from_a_quarter_of_the_prevalence_to_one_half():
+    assert clinical.thresholds_of(0.2) == pytest.approx(np.geomspace(0.05, 0.5, 40))
+    assert clinical.thresholds_of(0.6)[0] == pytest.approx(0.1)  # no higher
+
+
+def test_a_decision_curve_has_what_treating_everybody_gives_beside_it():
+    study = small(seeds=2, n=80, arms=("Real",), prevalence=0.25)
+    curve = clinical.decision_curve(study, resamples=40, seed=0)
+    prevalence = study.subjects.label.mean()
+    odds = curve.threshold / (1 - curve.threshold)
+    assert len(curve) == 40 and curve.columns.tolist() == clinical.BENEFIT_COLUMNS
+    assert curve.treat_all.to_numpy() == pytest.approx(prevalence - (1 - prevalence) * odds)
+    sick = study.subjects.label.to_numpy()[:, None] == 1
+    for column, of in (("net_benefit", clinical.recalibrated(study)), ("raw_net_benefit", study)):
+        for point, told in zip(curve.threshold[::13], curve[column][::13], strict=True):
+            alarmed = (of.probability >= round(point, 6)).astype(float)
+            each = np.where(sick, alarmed, -alarmed * point / (1 - point))
+            assert told == pytest.approx(each.mean(axis=0).mean())
+
+
+def test_where_a_model_is_useful_by_hand():
+    columns = ["arm", "threshold", "net_benefit", "treat_all"]
+    rows = [
+        *[
+            ("a", 0.1, 0.2, 0.2),
+            ("a", 0.2, 0.15, 0.1),
+            ("a", 0.3, 0.02, -0.1),
+            ("a", 0.4, -0.1, -1),
+        ],
+        *[("b", 0.1, 0.1, 0.2), ("b", 0.2, -0.1, -0.3)],
+    ]
+    found = clinical.useful_thresholds(pd.DataFrame(rows, columns=columns)).set_index("arm")
+    assert found.loc["a"].tolist() == pytest.approx([0.2, 0.3, 0.05, 0.2])
+    assert np.isnan(found.loc["b", "from"]) and found.loc["b", "largest gain"] == pytest.approx(
+        -0.1
+    )
+
+
+def test_a_run_whose_validation_lacks_a_class_keeps_its_probabilities():
+    study = small(seeds=2, n=60, arms=("Real",))
+    one_class = clinical.Tuned(np.zeros(9), np.linspace(0.1, 0.9, 9))
+    first, second = study.validation
+    mixed = study._replace(validation=[{None: one_class}, second])
+    made = clinical.recalibrated(mixed).probability
+    assert np.array_equal(made[:, 0], study.probability[:, 0])
+    assert np.allclose(made[:, 1], clinical.recalibrated(study).probability[:, 1])
+    ends = clinical._odds(np.array([0.0, 0.5, 1.0]))
+    assert ends == pytest.approx([np.log(1e-6), 0, -np.log(1e-6)], rel=1e-5)
