@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
 from fairlearn import metrics as peers
 
-from cmrcls.fairness.disparities import MEASURES, Measure, measure
+from cmrcls.fairness import disparities
+from cmrcls.fairness.disparities import MEASURES, Measure, Spread, Spreads, measure
 from cmrcls.fairness.display.tables import parity_cells, plain
-from cmrcls.fairness.resampling import MIN_SUBJECTS_FOR_INTERVAL
-from cmrcls.fairness.study import (
-    RUN_COLUMNS,
-)
+from cmrcls.fairness.resampling import MIN_SUBJECTS_FOR_INTERVAL, Score
 from cmrcls.fairness.subgroups import Crossing
 from cmrdata.axes import AXES
 from support.fake_runs import (
@@ -103,23 +104,6 @@ def test_a_one_class_subgroup_is_left_out_of_gaps_by_name():
     assert gap.loc[("age_band", "demographic_parity", "Real"), "left_out"] == ""
 
 
-def test_renaming_seeds_changes_nothing_and_equal_seeds_add_no_certainty():
-    one = small(seeds=3, n=300)
-    options = {"resamples": 100, "permutations": 8}
-    rows = measured(one, **options).subgroups
-    renamed = one._replace(runs=one.runs.assign(seed="7" + one.runs.seed))
-    pd.testing.assert_frame_equal(rows, measured(renamed, **options).subgroups)
-    lone = small(seeds=1, n=300, arms=("Real",))
-    table = pd.DataFrame(
-        [(lone.arms[0], "", "", str(seed)) for seed in range(5)], columns=RUN_COLUMNS
-    )
-    many = lone._replace(
-        runs=table, probability=lone.probability.repeat(5, 1), decision=lone.decision.repeat(5, 1)
-    )
-    once, more = (measured(of, **options).subgroups for of in (lone, many))
-    np.testing.assert_allclose(once.high - once.low, more.high - more.low, atol=1e-5)
-
-
 def test_a_measure_from_outside_has_rows_beside_the_others(monkeypatch):
     """Predictive equality: false positive rates alone; the other rows stay as they were."""
     one, draws = small(seeds=2, n=300), {"resamples": 8, "permutations": 8}
@@ -151,3 +135,86 @@ def test_tables_hold_arms_and_axes_as_they_are():
     assert crossed.axis == Crossing(("sex", "age_band")) and crossed.arm.values == {"synthetic": 0}
     assert plain(found.disparities).axis.iloc[-1] == "sex x age_band x bmi_band"
     assert set(found.tests.measure) == {"gap", "worst"}
+
+
+def score(**changed: Any) -> Score:
+    nothing = np.zeros(2)
+    usual = Score(nothing, nothing, nothing, np.array([0.04, 0.0]), [0.0, 0.0], None, 30)
+    return usual._replace(**changed)
+
+
+def test_folds_widen_by_what_their_spread_exceeds_that_of_subjects():
+    apart = np.array([[0.3, 0.1], [-0.4, 0.2], [0.2, -0.5]])
+    ratio = 3 * np.var(apart[:, 0], ddof=1) / 0.04
+    assert ratio > 1
+    assert disparities._dispersion([score(folds=apart)], 0) == pytest.approx(ratio)
+    both = [score(folds=apart), score(folds=apart / 100)]
+    assert disparities._dispersion(both, 0) == pytest.approx(ratio * (1 + 1e-4) / 2)
+    assert disparities._dispersion([score(folds=apart / 100)], 0) == 1
+    # two folds, none, and a subgroup that doesn't vary tell nothing
+    for silent in (score(folds=apart[:2]), score()):
+        assert disparities._dispersion([silent], 0) == 1
+    assert disparities._dispersion([score(folds=apart)], 1) == 1
+
+
+def test_an_upper_limit_of_the_worst_holds_for_all_subgroups_at_once():
+    draws = np.random.default_rng(0).standard_normal((4000, 2)) * [0.02, 0.1]
+    limit = disparities._below_all(np.array([0.7, 0.65]), draws)
+    # each at 1.96 of its own error and a little more, as there are two
+    assert 0.7 + 2.1 * 0.02 < limit < 0.7 + 2.5 * 0.02
+    assert disparities._below_all(np.array([0.999, 0.999]), draws) == 1
+    assert np.isnan(disparities._below_all(np.array([0.7, 0.6]), draws * [1, 0]))
+
+
+def test_a_gap_is_divided_by_where_it_is_surely_there():
+    def base(low: float, corrected: float, draws: np.ndarray) -> Any:
+        gap = SimpleNamespace(low=low, corrected=corrected)
+        return Spread(gap, draws, {})  # type: ignore[type-var]
+
+    near = np.linspace(0.15, 0.25, 201)
+    assert disparities._is_apart(base(0.1, 0.2, near))
+    assert not disparities._is_apart(base(0.0, 0.2, near))
+    assert not disparities._is_apart(base(0.1, 0.2, near - 0.15))
+
+
+def spreads_of(*arms: tuple[float, np.ndarray], fewest: int = 30) -> Any:
+    made = [Spread(SimpleNamespace(corrected=value), draws, {}) for value, draws in arms]  # type: ignore[type-var]
+    return Spreads(made, fewest, {})  # type: ignore[arg-type]
+
+
+def test_a_test_between_arms_counts_the_draws_beyond_nothing():
+    first = np.zeros(99)
+    second = np.r_[np.full(90, 0.1), np.full(9, -0.1)]
+    arms = [SimpleNamespace(arm=name) for name in ("a", "b")]
+    boot: Any = SimpleNamespace(arms=arms)
+    spreads = spreads_of((0.3, first), (0.2, second))
+    told = disparities._extreme_tests(boot, spreads, higher_is_better=False).iloc[0]
+    assert told.difference == pytest.approx(-0.1) and told.better == "b"
+    assert told.p == pytest.approx(2 * (1 + 9) / 100)
+    changed = disparities._change(spreads, 1, 0)
+    assert changed["change"] == pytest.approx(-0.1)
+    assert changed["change_low"] <= -0.1 + 1e-9 and changed["change_high"] >= 0.1 - 1e-9
+    alike = disparities._extreme_tests(
+        boot, spreads_of((0.3, first), (0.3, first)), higher_is_better=True
+    )
+    assert alike.p[0] == 1 and alike.better[0] == ""
+    few = spreads_of((0.3, first), (0.2, second), fewest=MIN_SUBJECTS_FOR_INTERVAL - 1)
+    told = disparities._extreme_tests(boot, few, higher_is_better=True).iloc[0]
+    assert np.isnan(told.p) and told.difference == pytest.approx(-0.1)
+    nothing = disparities._extreme_tests(boot, spreads_of(), higher_is_better=True).iloc[0]
+    assert np.isnan(nothing.p) and np.isnan(nothing.difference)
+
+
+def test_ratios_are_of_the_rate_that_is_furthest_apart():
+    def part(*rates: float) -> Any:
+        noise = np.array([[0.0, 0.1, -0.1], [0.2, 0.0, 0.0]])
+        return SimpleNamespace(rate=np.array(rates), noise=noise)
+
+    parts = [part(0.5, 0.6, 0.4), part(0.9, 0.8, 0.9)]
+    gap: Any = SimpleNamespace(parts=[np.array([0.5, 0.55, 0.45]), np.array([-0.1, 0.8, 0.9])])
+    told = disparities._ratios(parts, gap)
+    equal = [min(0.4 / 0.6, (2.6 / 3 - 0.1) / (2.6 / 3 + 0.1)), min(0.5 / 0.7, (2.6 / 3) / 1)]
+    assert told["ratio"] == pytest.approx(0.4 / 0.6)
+    assert told["ratio_expected"] == pytest.approx(np.mean(equal), abs=0.02)
+    assert told["ratio_corrected"] == 0  # no rate is negative
+    assert disparities._ratios([part(0.0, 0.0, 0.0)], gap) == {}

@@ -14,6 +14,7 @@ from cmrcls.fairness.display.tables import plain
 from cmrcls.fairness.metrics import METRICS, reported
 from cmrcls.fairness.resampling import bootstrap, deviations, subgroup_scores
 from cmrcls.fairness.statistics import interval
+from cmrcls.fairness.study import RUN_COLUMNS, Study
 from cmrcls.fairness.subgroups import divisions
 from support.fake_runs import (
     ARMS,
@@ -121,3 +122,24 @@ def test_everybody_alone_or_each_subgroup_of_one_attribute() -> None:
     assert set(whole.subgroup) == {"Overall"} and len(whole) == 2
     parts = subgroup_metrics.subgroup_table(study, some, **how)
     assert set(parts.crossed) == {0, 1} and {"Overall", "Female", "Obese"} <= set(parts.subgroup)
+
+
+def of_subgroups(study: Study) -> pd.DataFrame:
+    metrics = {name: METRICS[name] for name in reported()}
+    return plain(subgroup_metrics.subgroup_table(study, metrics, resamples=100))
+
+
+def test_renaming_seeds_changes_nothing_and_equal_seeds_add_no_certainty():
+    one = small(seeds=3, n=300)
+    rows = of_subgroups(one)
+    renamed = one._replace(runs=one.runs.assign(seed="7" + one.runs.seed))
+    pd.testing.assert_frame_equal(rows, of_subgroups(renamed))
+    lone = small(seeds=1, n=300, arms=("Real",))
+    table = pd.DataFrame(
+        [(lone.arms[0], "", "", str(seed)) for seed in range(5)], columns=RUN_COLUMNS
+    )
+    many = lone._replace(
+        runs=table, probability=lone.probability.repeat(5, 1), decision=lone.decision.repeat(5, 1)
+    )
+    once, more = (of_subgroups(of) for of in (lone, many))
+    np.testing.assert_allclose(once.high - once.low, more.high - more.low, atol=1e-5)
