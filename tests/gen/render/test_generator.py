@@ -3,12 +3,15 @@
 import copy
 import json
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cmrgen.base.frozen import as_control
 from cmrgen.diffusion import denoise
+from cmrgen.render import generator as module
 from cmrgen.render.generator import Generator, load_generator, save_generator
 from cmrgen.render.sampler import Sampler, embedded_once
 from cmrstudy import runs
@@ -219,3 +222,59 @@ def test_a_base_of_which_anything_has_changed_is_another(generator, tiny_base, t
         FileNotFoundError, match="has changed since, or is another.*train the ControlNet again"
     ):
         load_generator(run)
+
+
+def of_words(monkeypatch: pytest.MonkeyPatch, *, known: int) -> tuple[Generator, list[str]]:
+    """A generator whose tower says how long a prompt is, and what that was asked; and what was
+    let go."""
+    asked: list[str] = []
+
+    def embed(prompts: list[str]) -> torch.Tensor:
+        asked.extend(prompts)
+        return torch.tensor([[len(prompt)] for prompt in prompts])
+
+    base = SimpleNamespace(contexts={}, embed=embed, release=asked.append, device="cpu")
+    monkeypatch.setattr(module, "KNOWN_PROMPTS", known)
+    return Generator(base=base, controlnet=None, facts={}), asked  # type: ignore[arg-type]
+
+
+def test_prompts_are_kept_until_there_are_too_many(monkeypatch) -> None:
+    generator, asked = of_words(monkeypatch, known=3)
+    assert generator.embed(["a", "bb", "a"]).flatten().tolist() == [1, 2, 1]
+    generator.embed(["bb", "ccc"])
+    assert asked == ["a", "bb", "ccc"] and {*generator.base.contexts} == {"a", "bb", "ccc"}
+    generator.embed(["ccc", "dddd"])
+    assert {*generator.base.contexts} == {"ccc", "dddd"} and asked[3:] == ["ccc", "dddd"]
+
+
+def test_the_text_tower_goes_when_all_that_a_plan_says_is_known(monkeypatch) -> None:
+    generator, asked = of_words(monkeypatch, known=3)
+    generator.learn(["a", "a", "bb"])
+    assert asked == ["", "a", "bb", "text"]
+    asked.clear()
+    generator.learn(["a", "bb", "ccc"])  # with the empty one there are four
+    assert asked == []
+
+
+def test_an_image_of_nothing_is_blank() -> None:
+    images = torch.rand(4, 2, 3, 3)
+    images[1, 0, 0, 0], images[2], images[3, 1] = torch.nan, 7.0, 7.0
+    assert module.blank(images).tolist() == [False, True, True, False]
+    images[0, 1, 2, 2] = torch.inf
+    assert module.blank(images)[0]
+
+
+def test_a_generator_of_another_cohort_and_another_precision_are_refused(tmp_path) -> None:
+    facts = {"cohort_fingerprint": "c0ffee", "cohort": "phantom-1"}
+    store = SimpleNamespace(fingerprint="c0ffee", folder=Path("data/phantom-2"))
+    module.check_cohort(facts, store, named="generator=x")  # type: ignore[arg-type]
+    store.fingerprint = "7ea"
+    with pytest.raises(ValueError, match=r"generator=x was trained on phantom-1 \(c0ffee\), but "):
+        module.check_cohort(facts, store, named="generator=x")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="precision is '8'; it takes"):
+        load_generator(tmp_path, precision="8")
+
+
+def test_the_first_clause_of_an_error_is_its_reason() -> None:
+    told = ValueError("base.weights=x: no base.json; copy it. Or train\nmore")
+    assert module._reason(told) == "no base.json" and module._reason(ValueError("a. b")) == "a"
