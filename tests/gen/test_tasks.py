@@ -219,7 +219,7 @@ class Drawing:
 
     def __init__(self, folder: Path, index: pd.DataFrame, patch: pytest.MonkeyPatch) -> None:
         self.index, self.finished, self.asked, self.recorded = index, [], {}, []
-        self.cohort = store_of(index)
+        self.cohort, self.checked = store_of(index), []
         cfg = {
             **{"generator": "runs/x/0", "data_root": "data", "precision": "32-true"},
             **{"compile": False, "images": True, "batch_size": 4, "sampler": {"name": "sampler"}},
@@ -240,10 +240,10 @@ class Drawing:
         )
         made = SimpleNamespace(index=index[:11], fingerprint="5e7")
         for name, stand_in in {
-            "facts_of": lambda run: {},
-            "check_generator": lambda cfg: None,
+            "facts_of": lambda run: {"of": run},
+            "check_generator": lambda cfg: self.checked.append(cfg),
             "prepare": lambda cohort, root: self.cohort,
-            "check_cohort": lambda *_, **__: None,
+            "check_cohort": lambda *given, named: self.checked.append((*given, named)),
             "load_generator": self.load,
             "make_plan": lambda recipe, cohort, fields: recipe(cohort.index, fields),
             "kind_at": lambda run: "controlnet",
@@ -288,8 +288,87 @@ def test_a_drawn_set_is_finished_before_its_figures_and_after(tmp_path, index, m
             {"fingerprint": "f00d", "at": "runs/x/0", "kind": "controlnet", "seed": 3},
         ),
     ]
+    # before gigabytes of weights
+    generator = {"of": "runs/x/0"}, drawing.cohort, "generator=runs/x/0"
+    assert drawing.checked == [drawing.run.cfg, generator]
     said = capsys.readouterr().out
+    assert tasks.COMPILES not in said
     assert said.startswith("plan: 12 images over ") and said.endswith(f"{tmp_path}: 11 images\n")
+
+
+def test_networks_are_compiled_and_the_first_process_says_so(tmp_path, index, monkeypatch, capsys):
+    for first in (True, False):
+        drawing = Drawing(tmp_path, index, monkeypatch)
+        drawing.run.cfg.compile = True
+        drawing.draw(first=first, wait=lambda done: None)
+        assert drawing.asked["compiled"]
+        assert (tasks.COMPILES in capsys.readouterr().out) is first
+
+
+def test_a_trained_controlnet_says_what_it_learnt_from(tmp_path, index, monkeypatch, capsys):
+    store, told, asked = store_of(index, fov_mm=160), [], {}
+    trained = index[index.split == "train"]
+    table = pd.concat([trained, index[index.split == "val"]], ignore_index=True)
+    table["bmi"] = np.nan
+    data = SimpleNamespace(
+        training=trained, table=table, train_rows=np.flatnonzero(table.split == "train")
+    )
+    module = SimpleNamespace(base=SimpleNamespace(pixels=64, fingerprint="ba5e"), best="best")
+
+    def latents(*, _partial_: bool) -> Any:
+        return lambda base: asked.update(base=base) or data
+
+    cfg = {
+        **{"data_root": "data", "cohort": {"name": "cohort"}, "sampler": {"name": "sampler"}},
+        "data": {"name": "data", "fields": ["sex", "bmi"], "max_repeats": 3.0},
+        "model": {"name": "model", "base": {"weights": "${base.weights}"}},
+        "base": {
+            **{"load": {"weights": "w", "kind": "sd21"}, "frame": {"pixels": 512}},
+            **{"weights": "w", "drawing": {"steps": 8, "same": "${base.weights}"}},
+        },
+        "logger": {"allow_real_images": True},
+    }
+    parts = {"cohort": "a cohort", "sampler": "a sampler", "model": module, "data": latents}
+    run: Any = Run(tmp_path, cfg, parts)
+    run.attempt = Attempt
+
+    def fit(*given: Any, callbacks: list[Any], start_from: Any) -> Any:
+        asked.update(given=given, callbacks=callbacks, start_from=start_from)
+        return "trainer", {"val_loss": 0.5}
+
+    run.fit = fit
+    monkeypatch.setattr(tasks, "check_base", lambda **load: asked.update(checked=load))
+    monkeypatch.setattr(tasks, "prepare", lambda cohort, root: store)
+    monkeypatch.setattr(tasks.scale, "for_a_base", lambda *sides, own: (*sides, own))
+    monkeypatch.setattr(tasks.scale, "tell", told.append)
+    monkeypatch.setattr(tasks, "PreviewGrid", lambda folder, **how: (folder, how))
+    saved: list[Any] = []
+    monkeypatch.setattr(tasks, "save_generator", lambda *given: saved.append(given) or "f00d")
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=controlnet"])
+    facts = tasks.train_controlnet(run)
+    assert facts.pop("fingerprint") == "f00d" and saved == [
+        ("best", tmp_path / "controlnet", facts)
+    ]
+    assert facts == {
+        **{"val_loss": 0.5, "cohort": "fake-1234", "cohort_fingerprint": "c0ffee", "pixels": 32},
+        **{"fov_mm": 160, "drawing": {"steps": 8, "same": "w"}, "base": {"weights": "w"}},
+        **{"base_fingerprint": "ba5e", "command": "train.py experiment=controlnet"},
+        "fields": ["sex"],  # nobody's BMI is known
+        "groups": trained.groupby("group").subject.nunique().to_dict(),
+        **{"training_images": len(trained), "max_repeats": 3.0},
+    }
+    assert run.used == [
+        ("cohort", {"fingerprint": "c0ffee", "at": Path("data/fake-1234")}),
+        ("base.weights", {"fingerprint": "ba5e", "at": "w"}),
+    ]
+    assert asked["checked"] == {"weights": "w", "kind": "sd21"} and asked["base"] is module.base
+    assert asked["given"] == (module, data, "limits") and asked["start_from"] is tasks.start_from
+    preview = {"sampler": "a sampler", "allow_real_images": True}
+    assert asked["callbacks"] == [(tmp_path / "previews", preview)]
+    assert told == [(32, 64, 512)] and (tmp_path / "draws.csv").exists()
+    run.leads, run.cfg.logger.allow_real_images = False, None
+    assert tasks.train_controlnet(run) == {} and len(saved) == len(told) == 1
+    assert asked["callbacks"][0][1]["allow_real_images"] is False
 
 
 def test_a_plan_alone_is_written_and_nothing_drawn(tmp_path, index, monkeypatch, capsys):
