@@ -12,9 +12,10 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from torch import nn
 
 import cmrgen.training.preview
-from cmrgen.render.sampler import Sampler
+from cmrgen.render.sampler import Sampler, reused
 from cmrgen.training.latents import Latents
 from cmrgen.training.preview import PreviewGrid
 from support import ROOT
@@ -117,3 +118,40 @@ def test_a_sampler_travels_as_it_was_checked():
 def test_a_scheduler_has_the_bases_schedule_without_its_class():
     scheduler = Sampler("ddim").scheduler({"_class_name": "DDPMScheduler", "beta_start": 0.002})
     assert type(scheduler).__name__ == "DDIMScheduler" and scheduler.config.beta_start == 0.002
+
+
+class Counting(nn.Module):
+    """Says how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: int) -> tuple[int, int]:
+        self.calls += 1
+        return self.calls, x
+
+
+def test_deep_blocks_run_in_every_nth_step_and_anew_for_other_rows() -> None:
+    parts = {name: Counting() for name in ("outer", "deep", "mid", "up", "last", "control")}
+    unet = SimpleNamespace(
+        down_blocks=[parts["outer"], parts["deep"]],
+        mid_block=parts["mid"],
+        up_blocks=[parts["up"], parts["last"]],
+    )
+    own = lambda x: "own"  # noqa: E731
+    parts["mid"].forward = own
+    said = []
+    with reused(unet, parts["control"], every=2) as begin:
+        for step, rows in enumerate((4, 4, 4, 2, 2)):
+            begin(rows)
+            said.append(parts["deep"](step))
+            for name in ("outer", "up", "last", "control"):
+                parts[name](step)
+            assert parts["mid"](step) == "own"
+    # steps 0, 2 and, as the rows change, 3
+    assert said == [(1, 0), (1, 0), (2, 2), (3, 3), (3, 3)]
+    calls = {name: part.calls for name, part in parts.items()}
+    assert calls == {"outer": 5, "deep": 3, "mid": 0, "up": 3, "last": 5, "control": 3}
+    assert parts["mid"].forward is own
+    assert all("forward" not in vars(part) for name, part in parts.items() if name != "mid")
