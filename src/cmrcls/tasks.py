@@ -83,6 +83,7 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
 
 def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
     """What a finished run tells of its arm and of where its network began."""
+    training = data.index[data.index.split == "train"]
     return {
         "started_from": module.network.origin.started_from,
         "normalisation": {
@@ -90,7 +91,8 @@ def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
         },
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
-        "training_images": int((data.index.split == "train").sum()),
+        "training_images": len(training),
+        "synthetic_images": int((~training.real).sum()),
     }
 
 
