@@ -157,7 +157,7 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
     ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     check_yaml([conf / "local", *paths.config_folders(given)])
-    if sweeps and os.environ.pop("WANDB_RUN_ID", None):
+    if sweeps and os.environ.pop("WANDB_RUN_ID", ""):
         print("WANDB_RUN_ID is not used: each run of a sweep has an id of its own", flush=True)
     sys.excepthook = partial(_ends, sweeps=sweeps)
     paths.start()
