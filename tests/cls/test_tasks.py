@@ -69,6 +69,7 @@ class Run:
         self.attempt = Attempt
         index = predictions(12)
         index.loc[:4, "split"] = "train"
+        index["real"] = index.index != 1
         store = SimpleNamespace(fingerprint="c0ffee", folder=folder / "data", meta={"pixels": 64})
         self.data: Any = SimpleNamespace(
             **{"index": index, "store": store, "groups": ["g"], "sampling": None},
@@ -142,7 +143,7 @@ def test_a_run_leaves_the_best_epochs_predictions_and_tells_of_itself(
         **{"val_loss": 0.25, "fingerprint": file_hash(best), "started_from": "random"},
         "normalisation": {"mean": [0.5] * 3, "std": [0.123457] * 3},
         **{"split_fingerprint": "5p117", "names": None, "steps": 40, "best_epoch": 4},
-        "training_images": 5,
+        **{"training_images": 5, "synthetic_images": 1},
     }
     written = pd.read_csv(tmp_path / "predictions.csv")
     assert list(written) == [*run.data.index] and (written.probability == 1).all()

@@ -146,7 +146,7 @@ class Measured:
         self.script, self.folder, self.patch = script, folder, monkeypatch
         self.asked: dict[str, Any] = {}
         self.prepared: list[Any] = []
-        self.done = [("arm", SimpleNamespace(fold=2))]
+        self.marks = ["3 runs"]
         self.arms = [SimpleNamespace(name="Real", runs=[self.used(None), self.used("5e7")])]
         self.set_there = True
 
@@ -154,24 +154,21 @@ class Measured:
     def used(mark: str | None) -> Any:
         return SimpleNamespace(fingerprint=lambda key: mark if key == "synthetic_set" else "other")
 
-    def module(self, name: str, **parts: Any) -> None:
-        self.patch.setitem(sys.modules, name, SimpleNamespace(**parts))
-
     def prepare(self, source: Any, root: str, **how: Any) -> Any:
         self.prepared.append((source.fold, how))
         people = pd.DataFrame({"subject": ["SYN0001", "SYN0002"]})
         mark = f"store of fold {source.fold}"
         return SimpleNamespace(folder=Path("data/fake-1"), subjects=people, fingerprint=mark)
 
-    def comparable(self, found: Any, *, cohort: Any, fold: int | None) -> Any:
-        marks = [cohort(k) for k in (None, 1, 1, fold)]
-        self.asked["comparable"] = (found, marks, fold)
-        return ["kept"], ["One run is left out."]
-
-    def sections(self, study: Any, stores: Any, **how: Any) -> list[Section]:
-        self.asked["fairness"] = how
-        stores(1)
-        return [Section("Fairness", sources=["predictions"])]
+    def classified(self, found: Any, stores: Any, **how: Any) -> Any:
+        marks = [stores(fold).fingerprint for fold in (None, 1, 1, None)]
+        self.asked["classifiers"] = (found, marks, how)
+        sections = [Section("Participants"), Section("Fairness", sources=["predictions"])]
+        study = SimpleNamespace(arms=self.arms)
+        sentences = ["of all", "One run is left out."]
+        return SimpleNamespace(
+            sections=sections, study=study, sentences=sentences, marks=self.marks
+        )
 
     def report(self, cohort: Any, at: Path, folder: Path, settings: Any) -> Any:
         self.asked["images"] = (at, folder, settings)
@@ -179,50 +176,20 @@ class Measured:
         return SimpleNamespace(sections=sections, provenance={"set": "5e7"})
 
     def run(self, **cfg: Any) -> list[str]:
-        study = SimpleNamespace(finished=lambda: self.done, arms=self.arms)
-        self.module(
-            "cmrcls.fairness.grid",
-            arrange=lambda kept, wanted: self.asked.update(arrange=(kept, wanted)) or study,
-            progress_sentences=lambda expected: [f"of {expected}"],
-            expected_runs=lambda of: "all",
-        )
-        check = lambda *given, **how: self.asked.update(usable=(*given, how))  # noqa: E731
-        self.module("cmrcls.fairness.predictions", check_usable=check)
-        self.module(
-            "cmrcls.fairness.section",
-            participants_section=lambda store, of, **how: (
-                self.asked.update(participants=(store.fingerprint, how)) or Section("Participants")
-            ),
-            run_marks=lambda study: "3 runs",
-            fairness_sections=self.sections,
-        )
-        self.module(
-            "cmrcls.fairness.checklist", checklist_section=lambda folder: Section("Checklist")
-        )
-        self.module("cmrcls.fairness.classifier_runs", comparable=self.comparable)
-        self.module("cmrdata.prepare", prepare=self.prepare)
-        self.module(
-            "cmrgen.evaluation.report",
-            no_images_section=lambda at, input_name: Section("No images", [f"{at} {input_name}"]),
-            Settings=lambda **how: how,
-            synthetic_report=self.report,
-        )
-        saved = self.folder / "fig1.png"
-        self.module(
-            "cmrstudy.figures",
-            demographics=lambda people: len(people),
-            save=lambda figure, path: self.asked.update(figure=(figure, path)) or [saved],
-        )
-        import cmrcls.fairness
-        import cmrstudy
-
-        for parent, names in (
-            (cmrcls.fairness, ("grid", "predictions", "section")),
-            (cmrstudy, ("figures",)),
-        ):
-            for name in names:
-                module = sys.modules[f"{parent.__name__}.{name}"]
-                self.patch.setattr(parent, name, module, raising=False)
+        stand_ins: dict[str, dict[str, Any]] = {
+            "cmrcls.fairness.report": {"classifier_report": self.classified},
+            "cmrcls.fairness.checklist": {"checklist_section": lambda folder: Section("Checklist")},
+            "cmrdata.prepare": {"prepare": self.prepare},
+            "cmrgen.evaluation.report": {
+                "no_images_section": lambda at, input_name: Section(
+                    "No images", [f"{at} {input_name}"]
+                ),
+                "Settings": lambda **how: how,
+                "synthetic_report": self.report,
+            },
+        }
+        for name, parts in stand_ins.items():
+            self.patch.setitem(sys.modules, name, SimpleNamespace(**parts))
         space = self.script["main"].__wrapped__.__globals__
         there = SimpleNamespace(has_set=lambda cfg: self.set_there)
         self.patch.setitem(space, "evaluations", there)
@@ -264,34 +231,24 @@ def test_a_report_has_its_parts_in_order_and_each_says_where_it_comes_from(
     command = facts["command"]
     assert facts["cohort"] == "fake-1 (2 subjects)" and facts["set"] == "5e7"
     assert facts["cohort fingerprint"] == "store of fold None"
-    assert facts["classifier runs"] == "3 runs" and "evaluate.py" in command
+    assert facts["classifier runs"] == ["3 runs"] and "evaluate.py" in command
     for section in sections:
         assert section.sources[:2] == [f"command: {command}", f"date: {facts['date']}"]
     assert sections[2].sources[2:] == ["predictions"]
-    asked = measured.asked
-    assert asked["arrange"] == (["kept"], ["a"])
-    assert asked["usable"] == (
-        *(["found"], ["kept"], ["One run is left out."]),
-        {"cohort": "fake-1", "folder": "runs/classifier"},
-    )
-    assert asked["figure"] == (2, tmp_path / "figures" / "fig1_demographics")
-    # of the fold of the first finished run
-    mark, of = asked["participants"]
-    assert mark == "store of fold 2" and of["fold"] == 2 and of["folder"] == tmp_path
-    assert of["figure"] == tmp_path / "fig1.png"
-    fairness = asked["fairness"]
-    assert fairness["baseline"] == "b" and fairness["subjects"] == {"SYN0001", "SYN0002"}
-    assert fairness["cohort_name"] == "fake" and fairness["left_out"] == ["One run is left out."]
-    assert fairness["options"].permutations == 50 and fairness["folder"] == tmp_path
+    found, _, asked = measured.asked["classifiers"]
+    assert found == ["found"] and asked.pop("options").permutations == 50
+    assert asked == {
+        **{"classifiers": "runs/classifier", "cohort_name": "fake", "fold": None, "arms": ["a"]},
+        **{"baseline": "b", "folder": tmp_path},
+    }
 
 
 def test_each_folds_store_is_prepared_once(measured: Measured) -> None:
     measured.run(refresh=True)
-    found, marks, fold = measured.asked["comparable"]
-    assert found == ["found"] and fold is None
+    _, marks, _ = measured.asked["classifiers"]
     assert marks == [f"store of fold {k}" for k in (None, 1, 1, None)]
     # the command's own is made anew where that is asked for, the others are as they are
-    assert measured.prepared == [(None, {"refresh": True}), (1, {}), (2, {})]
+    assert measured.prepared == [(None, {"refresh": True}), (1, {})]
 
 
 def test_the_settings_of_the_images_part(measured: Measured, tmp_path: Path) -> None:
@@ -306,14 +263,12 @@ def test_the_settings_of_the_images_part(measured: Measured, tmp_path: Path) -> 
 
 
 def test_without_finished_classifiers_or_a_set_the_report_says_so(measured: Measured) -> None:
-    measured.done, measured.set_there = [], False
+    measured.marks, measured.set_there = [], False
     measured.run()
     assert measured.headings == ["Participants", "Fairness", "No images", "Checklist"]
     sections, how = measured.asked["page"]
-    assert sections[1].warnings == ["No finished classifier below runs/classifier: no Table 2."]
     assert sections[2].paragraphs == ["set/0 stack"] and "classifier runs" not in how["facts"]
-    assert measured.asked["participants"][0] == "store of fold None"
-    assert "images" not in measured.asked and "fairness" not in measured.asked
+    assert "images" not in measured.asked
 
 
 def test_heartbeats_have_no_synthetic_images(measured: Measured) -> None:

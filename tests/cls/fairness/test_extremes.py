@@ -286,3 +286,15 @@ def test_a_part_of_the_rates_is_widened_by_what_folds_differ():
     assert one.variance == pytest.approx(4 * variance[0, who, 1])
     assert one.spread == pytest.approx(4 * variance[1:, who, 1])
     assert one.noise == pytest.approx(2 * (rate[1:, who, 1] - 0.6))
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_where_chance_has_no_spread_in_some_draws_the_interval_excludes_nothing():
+    """Subgroups of one or two: half of the permutations give all of them the same rate."""
+    steady = part([0.4, 0.7], error=0.1, draws=400)
+    spread = steady.spread.copy()
+    spread[::2] = 0
+    found = gap(
+        [steady._replace(spread=spread), part([0.5, 0.5], draws=400)], level=0.95, rng=rng()
+    )
+    assert (found.low, found.high) == (0.0, 1.0)
