@@ -194,6 +194,8 @@ def test_a_test_between_arms_counts_the_draws_beyond_nothing():
     changed = disparities._change(spreads, 1, 0)
     assert changed["change"] == pytest.approx(-0.1)
     assert changed["change_low"] <= -0.1 + 1e-9 and changed["change_high"] >= 0.1 - 1e-9
+    far = disparities._change(spreads_of((0.3, first), (0.2, np.linspace(-3, 3, 99))), 1, 0)
+    assert (far["change_low"], far["change_high"]) == (-1, 1)  # what a difference can be
     alike = disparities._extreme_tests(
         boot, spreads_of((0.3, first), (0.3, first)), higher_is_better=True
     )

@@ -121,6 +121,7 @@ def test_everybody_alone_or_each_subgroup_of_one_attribute() -> None:
     whole = subgroup_metrics.subgroup_table(study, some, everybody=True, **how)
     assert set(whole.subgroup) == {"Overall"} and len(whole) == 2
     parts = subgroup_metrics.subgroup_table(study, some, **how)
+    pd.testing.assert_frame_equal(parts, subgroup_metrics.subgroup_table(study, some, resamples=40))
     assert set(parts.crossed) == {0, 1} and {"Overall", "Female", "Obese"} <= set(parts.subgroup)
 
 
