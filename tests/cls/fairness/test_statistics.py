@@ -119,6 +119,16 @@ def test_an_arm_of_four_generators_is_tested_over_them():
     assert (one.test, one.unit, one.pairs) == ("t", "generator", 4)
 
 
+def test_the_unit_is_the_highest_level_though_fewer_seeds_vary_beside_it():
+    rows = [(arm, str(g), "0", str(s)) for arm in "xy" for g in range(4) for s in range(3)]
+    one = between(with_runs(rows), rng().standard_normal(24))
+    assert (one.test, one.unit, one.pairs) == ("t", "generator", 4)
+    # of two arms of other numbers the smaller one counts
+    fewer = [row for row in rows if row[:2] != ("y", "3")]
+    one = between(with_runs(fewer), rng().standard_normal(21))
+    assert (one.unit, one.pairs) == ("generator", 3)
+
+
 def test_a_t_test_between_generators_equals_the_paired_t_test_of_their_means():
     rows = [*GRID, *[("y", *row[1:]) for row in GRID]]
     values = np.r_[nested(1.0, 0.0, 0.0, draw=1), nested(1.0, 0.0, 0.0, draw=2)]
