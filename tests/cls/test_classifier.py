@@ -15,7 +15,7 @@ from torch import nn
 
 from cmrcls import network
 from cmrcls.arms import Arms, prediction_table
-from cmrcls.classifier import Classifier, augment, mean_recall, to_input
+from cmrcls.classifier import Classifier, augment, mean_recall, start_from, to_input
 from cmrcls.mitigation.last_layer import last_linear, refit_last_layer
 from cmrcls.mitigation.sampling import GroupBalanced
 from cmrdata.prepare import prepare
@@ -444,6 +444,30 @@ def test_a_checkpoint_loads_without_hydra_and_without_a_download(
     )
     for name, value in model.state_dict().items():
         assert torch.equal(value, loaded.state_dict()[name]), name
+
+
+def test_a_training_starts_from_a_finished_runs_best_epoch_or_a_file(tmp_path, monkeypatch):
+    kept, plain = (Classifier(width=8, pixels=32) for _ in range(2))
+    kept.mean.fill_(0.25)
+    best = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    torch.save({"state_dict": kept.state_dict()}, best)
+    asked = []
+    monkeypatch.setattr("cmrcls.classifier.runs.facts", asked.append)
+    marks = set()
+    for source in (tmp_path / "run", best):
+        module = Classifier(width=8, pixels=32)
+        marks.add(start_from(module, source))
+        ours, theirs = module.network.state_dict(), kept.network.state_dict()
+        assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+        assert (module.mean == 0.25).all()  # what the weights have learnt with
+    assert len(marks) == 1 and asked == [tmp_path / "run"]  # a file is no run
+    own = Classifier(width=8, pixels=32, normalisation=[0.5, 0.5])
+    start_from(own, best)
+    assert (own.mean == 0.5).all()  # a setting wins
+    best.unlink()
+    with pytest.raises(FileNotFoundError, match="no classifier's run, checkpoints/best.ckpt is"):
+        start_from(plain, tmp_path / "run")
 
 
 def test_training_repeats_for_a_seed(root, store):
