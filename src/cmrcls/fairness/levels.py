@@ -74,9 +74,9 @@ def _level(name: str, unit: pd.Series, given: pd.Series, weights: Array) -> Leve
     names = list(dict.fromkeys(unit))
     belongs = np.array(names)[:, None] == unit.to_numpy(str)
     parts = (belongs * weights) @ within
-    alone = unit.groupby(given.to_numpy()).nunique()
-    crossed = int(alone.sum()) > len(names)  # a unit that occurs in several strata
-    freedom = len(names) - (1 if crossed else len(alone))
+    pairs = set(zip(given, unit, strict=True))
+    crossed = len(pairs) > len(names)  # a unit occurs in several strata
+    freedom = len(names) - (1 if crossed else given.nunique())
     # of the sum of squares over units, were runs independent with variance 1
     spread = (parts**2).sum()
     factor = (weights**2).sum() / spread if spread > 1e-12 else 0.0

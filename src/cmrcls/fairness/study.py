@@ -3,6 +3,7 @@ intervals: the paper's Table 2, calibration, confusion."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -103,10 +104,10 @@ class Study(NamedTuple):
 
 def run_weights(runs: pd.DataFrame) -> Array:
     """(S,) shares of an arm's runs in its mean, summing to 1."""
-    share = np.ones(len(runs)) / runs.generator.nunique()
-    share /= runs.groupby("generator")["set"].transform("nunique").to_numpy()
-    weights: Array = share / runs.groupby(["generator", "set"]).seed.transform("size").to_numpy()
-    return weights
+    names = list(zip(runs.generator, runs["set"], strict=True))
+    seeds = Counter(names)
+    sets = Counter(generator for generator, _ in seeds)
+    return np.array([1 / len(sets) / sets[name[0]] / seeds[name] for name in names])
 
 
 def replicate_counts(study: Study, arm: Arm) -> dict[str, int]:
