@@ -17,7 +17,6 @@ from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
-from cmrdata.cohorts.pooled import Pooled
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.orientation import CANON, CERTAIN, header_turn, pose
 from cmrdata.slices import Grid, Scan, stacks
@@ -390,16 +389,6 @@ def test_orient_is_a_setting_and_one_of_three():
         ACDC(root=None, orient="head")
     with pytest.raises(ValueError, match="cohort.orient is 'up'"):
         pose([heart()], spacing=(1, 1), affine=None, centre=0, basal_first=True, orient="up")
-    with pytest.raises(
-        ValueError, match="cohort two has orient=none, the pool masks; give all the same"
-    ):
-        Pooled(
-            cohorts={
-                "one": ACDC(root=None, name="one"),
-                "two": ACDC(root=None, name="two", orient="none"),
-            },
-            of=["one", "two"],
-        )
 
 
 # real hearts

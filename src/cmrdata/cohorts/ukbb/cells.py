@@ -65,7 +65,7 @@ class _Growing:
             self.numbers.setdefault(text, len(self.numbers))
             for text in encoded.dictionary.to_pylist()
         ]
-        text = np.array(numbers, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
+        text = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
         self.parts.append((place // len(people), people[place % len(people)], text))
 
     def cells(self, table: int, file: str, rows: int) -> Cells:
