@@ -98,3 +98,12 @@ def test_shards_are_waited_for_until_all_are_finished(monkeypatch):
     monkeypatch.setattr(processes.time, "sleep", slept.append)
     processes.Launched(trainer(), shard="0/1", draws=True).wait(lambda: next(answers))
     assert slept == [1, 1]
+
+
+def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    trainer = SimpleNamespace(devices=1, num_nodes=1)
+    assert (
+        processes.together(trainer, lambda: Path("x")) == Path("x")
+        and "SLURM_NTASKS" not in os.environ
+    )

@@ -268,7 +268,7 @@ def report_rows(
                 "missing": cells.rows - int(count[place]) - strange,
                 "not_understood": strange,
                 "example": example(odd[place], open_values=open_values) if shown else "",
-                "note": "; ".join([note, *reasons] if note and strange + len(reasons) else reasons),
+                "note": "; ".join([note, *reasons] if note and reasons else reasons),
             }
         )
     return rows

@@ -81,7 +81,12 @@ def test_every_written_cell_is_kept_with_whose_it_is(tmp_path, monkeypatch, toge
     assert everybody.names == ["7", "8", "9", "4"] and everybody.rows == [4, 2]
     assert everybody.present[1].tolist() == [False, False, True, True] and everybody.repeated == 1
     nobody, cells = read(first, ids=[])
-    assert nobody.names == [] and len(nobody.everyone) == 3 and told(cells["21"][0]) == []
+    assert (
+        nobody.rows == [0]
+        and nobody.names == []
+        and len(nobody.everyone) == 3
+        and told(cells["21"][0]) == []
+    )
 
 
 def test_an_id_that_is_none_or_unclear_is_named_by_its_line(tmp_path):
