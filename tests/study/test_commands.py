@@ -124,3 +124,180 @@ def test_what_hydra_would_answer_with_a_traceback_is_a_sentence(monkeypatch, giv
     monkeypatch.setattr(sys, "argv", ["train.py", *given])
     with pytest.raises(SystemExit, match=re.escape(words)):
         commands.start_command("train", conf=CONF, about="")
+
+
+# a config folder of a few lines
+
+
+@pytest.fixture
+def conf(tmp_path, monkeypatch) -> Path:
+    """conf/ of one command, and an empty command line."""
+    files = {
+        "train.yaml": "defaults:\n  - cohort: phantom\n  - optional debug: null\n  - trainer: auto\n"
+        "seed: 0  # of every draw\nname: ${x}\nlimit: ???  # to give\nempty:\n",
+        "cohort/phantom.yaml": "root: here  # where it lies\n",
+        "cohort/_shared.yaml": "",
+        "debug/fast.yaml": "",
+        "sampler/ddim.yaml": "",
+        "model/small.yaml": "",
+        "unnamed/a.yaml": "",
+        "experiment/b.yaml": "# @package _global_\n# Trains the second.\n# And more.\ndefaults:\n"
+        "  - override /trainer: auto\n  - /sampler: ddim\n  - model: small\nlr: 1  # of steps\n",
+        "experiment/a.yaml": "# Trains the first.\n",
+        "trainer/auto.yaml": "",
+    }
+    for name, text in files.items():
+        (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / name).write_text(text)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(commands.paths, "start", lambda: None)
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    return tmp_path / "conf"
+
+
+def test_help_is_made_of_the_files_of_conf(conf, tmp_path, monkeypatch):
+    own = tmp_path / "own"
+    (own / "cohort").mkdir(parents=True)
+    (own / "cohort" / "mine.yaml").write_text("")
+    (own / "experiment").mkdir()
+    (own / "experiment" / "c.yaml").write_text("a: 1\n")
+    listed = {
+        "cohort": ["mine", "phantom"],
+        "debug": ["fast"],
+        "sampler": ["ddim"],
+        "trainer": ["auto"],
+    }
+    assert dict(commands._groups("train", conf, [own])) == listed
+    (conf / "generate.yaml").write_text("defaults:\n  - cohort: phantom\n")
+    assert dict(commands._groups("generate", conf, [])) == {"cohort": ["phantom"]}
+    assert commands.experiments(conf, own) == (
+        "  experiment=a            Trains the first.\n"
+        "  experiment=b            Trains the second.\n"
+        "  experiment=c            "
+    )
+    told = list(
+        commands._lines(
+            [
+                "train:seed",
+                "train:name",
+                "train:limit",
+                "train:empty",
+                "cohort/phantom:root",
+                "experiment/b:lr",
+            ],
+            conf,
+        )
+    )
+    assert told == [
+        "  seed=0                       of every draw",
+        "  name=...",
+        "  limit=...                    to give",
+        "  empty=",
+        "  cohort.root=here             where it lies",
+        "  lr=1                         of steps",
+    ]
+    with pytest.raises(AssertionError, match="conf/train.yaml has no other"):
+        list(commands._lines(["train:other"], conf))
+    monkeypatch.setitem(commands.SETTINGS, "train", ("train:seed",))
+    monkeypatch.setitem(commands.SETTINGS, "generate", ())
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(own)])
+    text = commands.help_text("train", conf=conf, about="ABOUT")
+    assert text.startswith("ABOUT\n\n  experiment=a ") and "experiment=c" in text
+    assert "\n  cohort=       mine, phantom\n  debug=        fast\n" in text
+    assert "  seed=0                       of every draw\n" in text
+    assert "experiment=a" not in commands.help_text("generate", conf=conf, about="ABOUT")
+
+
+def started(command: str, conf: Path, *given: str) -> list[str] | str:
+    """What a command leaves of its command line, or how it ends."""
+    sys.argv[:] = [f"{command}.py", *given]
+    try:
+        commands.start_command(command, conf=conf, about="ABOUT")
+    except SystemExit as ended:
+        return str(ended)
+    return sys.argv[1:]
+
+
+def test_a_command_line_is_taken_or_answered_with_a_sentence(conf, capsys, monkeypatch):
+    monkeypatch.setitem(commands.SETTINGS, "train", ("train:seed",))
+    fine = ["experiment=a", "seed=0"]
+    assert started("train", conf, *fine) == fine
+    assert started("train", conf).startswith("ABOUT\n\n  experiment=a ")
+    (conf / "generate.yaml").write_text("defaults:\n  - cohort: phantom\n")
+    assert started("generate", conf) == []
+    assert started("train", conf, "--help", "seed=1") == "0" and "ABOUT" in capsys.readouterr().out
+    for flag in ("--cfg", "-c", "--info", "-i"):
+        assert started("train", conf, flag) == ["experiment=controlnet", flag]
+        assert started("train", conf, "experiment=a", flag) == ["experiment=a", flag]
+        assert started("generate", conf, flag) == [flag]
+        assert "leave -m out" in started("train", conf, flag, "-m")
+    assert started("train", conf, "-m", *fine) == ["-m", *fine]
+    said = "cohort takes phantom; for none leave it out, or give cohort=[]"
+    assert started("train", conf, "cohort=null") == f"error: cohort=null: {said}"
+    for other in ("seed=null", "cohort=phantom", "nothing=null", "hydra/launcher=null"):
+        assert started("train", conf, other) == [other]
+    assert started("train", conf, "base=sd21") == ["base=sd21"]
+    for given in ("base=sd21", "+base=sd21"):
+        assert started("generate", conf, given) == (
+            f"error: {given}: generate.py takes the base from generator=runs/controlnet-sd21/0"
+        )
+    assert "takes the base from synthetic_set=runs/synthetic-b/0" in started(
+        "evaluate", conf, "base=b"
+    )
+
+
+def test_a_choice_whose_package_is_there_is_taken(conf, monkeypatch):
+    monkeypatch.setattr(commands, "_there", lambda package: "submitit" in package)
+    assert started("train", conf, "hydra/launcher=slurm") == ["hydra/launcher=slurm"]
+    for given, extra in (("hydra/launcher=ray", "ray"), ("hydra/sweeper=optuna", "cluster")):
+        assert started("train", conf, given) == (
+            f"error: {given} needs the extra {extra}: pip install -e '.[{extra}]'"
+        )
+    for other in ("hydra/launcher=basic", "launcher=ray"):
+        assert started("train", conf, other) == [other]
+
+
+def test_a_package_is_there_or_not():
+    assert commands._there("json.decoder") and commands._there("json")
+    assert not commands._there("nowhere.at.all") and not commands._there("nowhere")
+
+
+def test_a_config_file_that_is_no_yaml_is_named_with_its_line(conf, tmp_path):
+    commands.check_yaml([conf, tmp_path / "nowhere"])
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "x.yaml").write_text("a: 1\nb: {c\nd: 2\n")
+    ended = started("train", conf, "experiment=a", "--config-dir", str(tmp_path / "own"))
+    assert ended.startswith(f"error: {tmp_path}/own/x.yaml, line 3: ") and ended.endswith(
+        "; quote what holds {, } or :"
+    )
+    (conf / "local").mkdir()
+    (conf / "local" / "y.yaml").write_text("a: b: c\n")
+    assert "local/y.yaml, line 1: " in started("train", conf, "experiment=a")
+
+
+def test_other_errors_keep_their_traceback_and_a_sweep_is_told_from_a_run(
+    conf, capsys, monkeypatch
+):
+    seen = []
+    monkeypatch.setattr(sys, "__excepthook__", lambda *error: seen.append(error))
+    error = ValueError("a bug")
+    commands._ends(ValueError, error, None)
+    assert seen == [(ValueError, error, None)] and capsys.readouterr().err == ""
+    for given, words in (
+        (["experiment=a"], "interrupted; the same"),
+        (["-m", "experiment=a"], "The sweep ends"),
+    ):
+        started("train", conf, *given)
+        sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+        assert words in capsys.readouterr().err
+    assert len(seen) == 1
+
+
+def test_a_config_is_checked_before_it_is_used(capsys):
+    for audit, task in ((True, None), (False, None), ("x", "share")):
+        cfg = {"seed": 0, "audit": audit, **({"task": task} if task else {})}
+        commands.prepared(OmegaConf.create(cfg))
+    for wrong in ("x", 1, None):
+        with pytest.raises(ValueError, match=f"audit={wrong}: it takes true or false"):
+            commands.prepared(OmegaConf.create({"seed": 0, "audit": wrong}))
+    assert capsys.readouterr().out == ""
