@@ -223,7 +223,7 @@ def test_batches_that_no_test_uses_are_told(tmp_path, capsys):
     assert "trainer.limit_test_batches changes nothing" in capsys.readouterr().out
 
 
-def test_a_batch_is_divided_among_processes_or_refused():
+def test_a_batch_is_divided_among_processes_or_refused(tmp_path, monkeypatch):
     assert (
         training.batch_share(64, processes=1) == 64 and training.batch_share(64, processes=4) == 16
     )
@@ -232,6 +232,13 @@ def test_a_batch_is_divided_among_processes_or_refused():
         match="data.batch_size=64 can't be divided among 3 processes; give a multiple of 3",
     ):
         training.batch_share(64, processes=3)
+    asked = []
+    monkeypatch.setattr(
+        training, "batch_share", lambda size, *, processes: asked.append((size, processes)) or size
+    )
+    for divide in (False, True):
+        run(tmp_path / str(divide), divide=divide, max_epochs=1, limit_val_batches=0, monitor=None)
+    assert asked == [(4, 1)]
 
 
 def test_an_early_stop_is_told_with_its_reason_and_a_whole_training_is_not():
@@ -313,6 +320,7 @@ def test_an_end_is_early_only_before_the_last_epoch_and_step():
         (fitter(1, -1, epoch=0, step=6), f"stopped early, after 0 of 1 epochs: {reason}"),
         (fitter(None, -1, epoch=1, step=6), f"stopped early, after 6 steps: {reason}"),
         (fitter(None, 9, epoch=1, step=6), f"stopped early, after 6 of 9 steps: {reason}"),
+        (fitter(None, 1, epoch=0, step=0), f"stopped early, after 0 of 1 steps: {reason}"),
     ):
         assert training.stopped(given) == told
 

@@ -153,7 +153,7 @@ def run(
     """One attempt at training the stub in `folder`; options of fit by name, all others the
     trainer's."""
     quiet()
-    names = ("minutes", "steps", "monitor", "ckpt_path", "weights", "loggers")
+    names = ("minutes", "steps", "monitor", "ckpt_path", "weights", "loggers", "divide")
     own = {name: options.pop(name) for name in names if name in options}
     module = Stub()
     logger = CSVLogger(folder, name="", version="log")
