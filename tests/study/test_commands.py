@@ -128,6 +128,8 @@ def test_what_hydra_would_answer_with_a_traceback_is_a_sentence(monkeypatch, giv
 
 # a config folder of a few lines
 
+STARTS: list[list[str]] = []  # command lines that were handed on
+
 
 @pytest.fixture
 def conf(tmp_path, monkeypatch) -> Path:
@@ -150,7 +152,7 @@ def conf(tmp_path, monkeypatch) -> Path:
         (tmp_path / "conf" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "conf" / name).write_text(text)
     monkeypatch.setattr(sys, "argv", ["train.py"])
-    monkeypatch.setattr(commands.paths, "start", lambda: None)
+    monkeypatch.setattr(commands.paths, "start", lambda: STARTS.append(sys.argv[1:]))
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     return tmp_path / "conf"
 
@@ -215,7 +217,7 @@ def started(command: str, conf: Path, *given: str) -> list[str] | str:
         commands.start_command(command, conf=conf, about="ABOUT")
     except SystemExit as ended:
         return str(ended)
-    return sys.argv[1:]
+    return STARTS.pop()
 
 
 def test_a_command_line_is_taken_or_answered_with_a_sentence(conf, capsys, monkeypatch):
@@ -283,6 +285,8 @@ def test_other_errors_keep_their_traceback_and_a_sweep_is_told_from_a_run(
     error = ValueError("a bug")
     commands._ends(ValueError, error, None)
     assert seen == [(ValueError, error, None)] and capsys.readouterr().err == ""
+    commands._ends(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert capsys.readouterr().err == "\ninterrupted; the same command continues\n"
     for given, words in (
         (["experiment=a"], "interrupted; the same"),
         (["-m", "experiment=a"], "The sweep ends"),
