@@ -719,3 +719,12 @@ def test_a_row_says_where_it_lies_and_what_had_to_be_decided():
     (row,) = stacks(two, pixels=32, fov_mm=128, expand=True)[2]
     assert row["flags"] == "short_stack"
     assert stacks(two, pixels=32, fov_mm=128, expand=False)[2][0]["flags"] == ""
+
+
+def test_the_heart_of_a_slice_is_all_of_its_labels_at_either_phase():
+    """Voxels that are no numbers count where any label of ED or ES lies."""
+    for label in (LV, MYO, 3):
+        made = scan(heart(depth=3), heart(depth=3, squeeze=0.7))
+        made.frames[0][1][made.labels[0][1] == label] = np.nan
+        with pytest.raises(ValueError, match="no numbers in the heart of the image at ED"):
+            central(made)

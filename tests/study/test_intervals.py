@@ -126,3 +126,12 @@ def test_a_mean_of_clusters_and_an_influence_are_their_formulas() -> None:
     residual = np.array([3 - 2 * 7 / 3, 4 - 7 / 3]) / 3
     half = stats.t.ppf(0.975, 1) * np.sqrt(2 * (residual**2).sum())
     assert pair == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half, 3, 2))
+
+
+def test_nothing_is_known_of_no_images() -> None:
+    for nothing in (
+        intervals.mean(np.array([]), np.array([])),
+        intervals.mean(np.array([np.nan]), np.array([1])),
+        intervals.share(np.array([], bool), np.array([])),
+    ):
+        assert np.isnan(nothing[:3]).all() and nothing[3:] == (0, 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -107,3 +109,15 @@ def test_an_interactive_allocations_task_count_stops_no_single_process(monkeypat
         processes.together(trainer, lambda: Path("x")) == Path("x")
         and "SLURM_NTASKS" not in os.environ
     )
+
+
+def test_foreign_tips_and_deprecations_are_silent_and_other_warnings_are_not():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        processes.quiet()
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("The loader does not have many workers which", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(one.message) for one in told] == ["something else"]
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        assert logging.getLogger(name).level == logging.WARNING
