@@ -150,3 +150,12 @@ def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
 def test_a_bug_stays_a_traceback():
     assert paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
     assert paragraph(RuntimeError("shapes differ")) is None
+
+
+def test_what_lightning_says_ends_with_a_remedy_where_a_device_lacks_alone():
+    for said, told in (
+        ("an odd\n thing!", "an odd thing"),
+        ("no backend.", "no backend; trainer=auto takes whatever there is"),
+        ("CUDA lacks", "CUDA lacks; trainer=auto takes whatever there is"),
+    ):
+        assert paragraph(MisconfigurationException(said)) == told
