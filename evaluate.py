@@ -59,72 +59,54 @@ def evaluate(run: Experiment, found: list[Any]) -> list[str]:
     Returns:
         What a reader must know of the study, in sentences.
     """
-    from cmrcls.fairness import grid, predictions, section
     from cmrcls.fairness.checklist import checklist_section
-    from cmrcls.fairness.classifier_runs import comparable
+    from cmrcls.fairness.report import classifier_report
     from cmrdata.prepare import prepare
     from cmrgen.evaluation.report import no_images_section
-    from cmrstudy import figures
-    from cmrstudy.report import Section, report_html, sourced
+    from cmrstudy.report import report_html, sourced
 
     cfg, folder = run.cfg, run.folder
     source = run.build(cfg.cohort)
     cohort = prepare(source, cfg.data_root, refresh=cfg.refresh)
-    facts: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": paths.shareable(sys.argv),
-        "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
-        "cohort fingerprint": cohort.fingerprint,
-    }
 
     @cache
     def store_of(fold: int | None) -> Any:
         same = fold == cfg.fold
         return cohort if same else prepare(run.build(cfg.cohort, fold=fold), cfg.data_root)
 
-    kept, left_out = comparable(
-        found, cohort=lambda fold: store_of(fold).fingerprint, fold=cfg.fold
+    classified = classifier_report(
+        found,
+        store_of,
+        classifiers=cfg.classifiers,
+        cohort_name=source.name,
+        fold=cfg.fold,
+        arms=cfg.arms,
+        baseline=cfg.baseline,
+        folder=folder,
+        options=measuring(cfg),
     )
-    predictions.check_usable(
-        found, kept, left_out, cohort=cohort.folder.name, folder=cfg.classifiers
-    )
-    study = grid.arrange(kept, wanted=cfg.arms)
-    sentences = grid.progress_sentences(grid.expected_runs(study)) + left_out
-    picture = figures.demographics(cohort.subjects)
-    figure = figures.save(picture, folder / "figures" / "fig1_demographics")[0]
-    done = study.finished()
-    fold = done[0][1].fold if done else cfg.fold
-    sections = [
-        section.participants_section(store_of(fold), study, folder=folder, figure=figure, fold=fold)
-    ]
-    if done:
-        facts["classifier runs"] = section.run_marks(study)
-        sections += section.fairness_sections(
-            study,
-            store_of,
-            baseline=cfg.baseline,
-            subjects=set(cohort.subjects.subject),
-            cohort_name=source.name,
-            left_out=left_out,
-            folder=folder,
-            options=measuring(cfg),
-        )
-    else:
-        reason = f"No finished classifier below {cfg.classifiers}: no Table 2."
-        sections.append(Section("Fairness", warnings=[reason]))
+    sections = classified.sections
+    facts: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": paths.shareable(sys.argv),
+        "cohort": f"{cohort.folder.name} ({len(cohort.subjects):,} subjects)",
+        "cohort fingerprint": cohort.fingerprint,
+    }
+    if classified.marks:
+        facts["classifier runs"] = classified.marks
     if cfg.input.name == "stack" and evaluations.has_set(cfg):
-        report = image_report(run, cohort, study)
-        examples, *further = report.sections
-        sections, facts = [examples, *sections, *further], facts | report.provenance
+        images = image_report(run, cohort, classified.study)
+        examples, *further = images.sections
+        sections, facts = [examples, *sections, *further], facts | images.provenance
     else:
         sections.append(no_images_section(Path(cfg.synthetic_set), input_name=cfg.input.name))
     sections.append(checklist_section(folder))
     origin = [f"{key}: {facts[key]}" for key in ("command", "date")]
     sections = [part._replace(sources=[*origin, *sourced(part.sources)]) for part in sections]
     title = f"Debiasing cardiac MRI: {cfg.name}"
-    page = report_html(sections, title=title, facts=facts, summary=sentences)
+    page = report_html(sections, title=title, facts=facts, summary=classified.sentences)
     write_atomic(folder / "report.html", page)
-    return sentences
+    return classified.sentences
 
 
 def measuring(cfg: DictConfig) -> Options:

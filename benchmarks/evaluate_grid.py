@@ -77,7 +77,13 @@ def written(folder: Path, options: argparse.Namespace) -> None:
                 probability=probability, predicted=(probability > 0.5).astype(int)
             )
             table.to_csv(run / "predictions.csv", index=False)
-            runs.finish(run, steps=1, split_fingerprint=f"fold {fold}", training_images=1)
+            runs.finish(
+                run,
+                steps=1,
+                split_fingerprint=f"fold {fold}",
+                training_images=1,
+                synthetic_images=0,
+            )
 
 
 def stores(options: argparse.Namespace) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -61,14 +62,7 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
         if run.rehearses:
             outputs = trainer.predict(module, datamodule=data)
             return {"predictions": len(prediction_table(data.index, outputs, labels=data.labels))}
-        kept = best_epoch(trainer, best)
-        module.load_state_dict(kept["state_dict"])
-        table = after.predict(module, trainer, data, seed=cfg.seed)
-        if trainer.is_global_zero and differs(module, kept["state_dict"]):
-            # what `after` has changed; repeating it changes nothing
-            trainer.strategy.checkpoint_io.save_checkpoint(
-                {**kept, "state_dict": module.state_dict()}, best
-            )
+        kept, table = best_predictions(trainer, module, data, after, best=best, seed=cfg.seed)
     if trainer.is_global_zero:
         write_atomic(folder / "predictions.csv", table.to_csv(index=False))
         classifier_boards(trainer.loggers, table, step=trainer.global_step)
@@ -81,8 +75,25 @@ def train_classifier(run: Experiment) -> dict[str, Any]:
     }
 
 
+def best_predictions(
+    trainer: Any, module: Classifier, data: Arms, after: Any, *, best: Path, seed: int
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """The best epoch's checkpoint, and its predictions after what the mitigation does then; what
+    that changes in the weights is kept in the checkpoint's file."""
+    kept = best_epoch(trainer, best)
+    module.load_state_dict(kept["state_dict"])
+    table: pd.DataFrame = after.predict(module, trainer, data, seed=seed)
+    if trainer.is_global_zero and differs(module, kept["state_dict"]):
+        # repeating it changes nothing
+        trainer.strategy.checkpoint_io.save_checkpoint(
+            {**kept, "state_dict": module.state_dict()}, best
+        )
+    return kept, table
+
+
 def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
     """What a finished run tells of its arm and of where its network began."""
+    training = data.index[data.index.split == "train"]
     return {
         "started_from": module.network.origin.started_from,
         "normalisation": {
@@ -90,7 +101,8 @@ def arm_facts(data: Arms, module: Classifier) -> dict[str, Any]:
         },
         "split_fingerprint": data.split_fingerprint,
         "names": data.store.meta.get("names"),
-        "training_images": int((data.index.split == "train").sum()),
+        "training_images": len(training),
+        "synthetic_images": int((~training.real).sum()),
     }
 
 

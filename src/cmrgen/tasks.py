@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,25 +66,10 @@ def train_base(run: Experiment) -> dict[str, Any]:
         steps = first.hparams.steps
         images = images_to_encode(cfg, store, steps=steps)
         begun, stage = run.fit(first, images, limits, folder=folder / "autoencoder", most=steps)
-        torch.manual_seed(cfg.seed)
-        sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
-        second = run.build(cfg.model.unet, latent=cohort.pixels // 4)
-        frozen = small_base.assemble(
-            first.vae,
-            second.average,
-            small_base.text_tower(cfg.seed),
-            pixels=cohort.pixels,
-            images=sample,
-            channels=cfg.channels,
-        )
-        second.setup_base(frozen)
-        ended, second_stage = run.fit(
-            second,
-            latents_to_learn(cfg, cohort, frozen),
-            limits,
-            folder=folder / "unet",
-            most=second.hparams.steps,
-        )
+        second, frozen = unet_of(run, cohort, store, first)
+        latents = latents_to_learn(cfg, cohort, frozen)
+        steps = second.hparams.steps
+        ended, second_stage = run.fit(second, latents, limits, folder=folder / "unet", most=steps)
     if not run.leads:
         return {}
     save_base(frozen, folder / "base", text_config=small_base.TEXT)
@@ -102,6 +89,25 @@ def train_base(run: Experiment) -> dict[str, Any]:
         folder / "base", title=f"Latent diffusion base trained on {cohort.name}", facts=facts
     )
     return facts
+
+
+def unet_of(run: Experiment, cohort: Cohort, store: Store, autoencoder: Any) -> tuple[Any, Base]:
+    """The untrained U-Net of a base whose autoencoder is trained, and the base that it is part
+    of."""
+    cfg = run.cfg
+    torch.manual_seed(cfg.seed)
+    sample = torch.from_numpy(store.images[:: max(1, len(store.images) // 512)].copy())
+    unet = run.build(cfg.model.unet, latent=cohort.pixels // 4)
+    frozen = small_base.assemble(
+        autoencoder.vae,
+        unet.average,
+        small_base.text_tower(cfg.seed),
+        pixels=cohort.pixels,
+        images=sample,
+        channels=cfg.channels,
+    )
+    unet.setup_base(frozen)
+    return unet, frozen
 
 
 def images_to_encode(cfg: DictConfig, store: Store, *, steps: int) -> small_base.StoreImages:
@@ -240,21 +246,8 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         launched: this process among those that draw the set.
     """
     cfg, folder = run.cfg, run.folder
-    sampler, trained = run.build(cfg.sampler), facts_of(cfg.generator)
-    check_generator(cfg)
-    cohort = prepare(run.build(cfg.cohort), cfg.data_root)
-    check_cohort(trained, cohort, named=f"generator={cfg.generator}")  # before gigabytes of weights
-    generator = load_generator(
-        cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision
-    )
-    if (side := cohort.meta["pixels"]) > generator.base.pixels:
-        scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
-    if cfg.compile:
-        generator.compile()
-        if launched.first:
-            print(COMPILES, flush=True)
-    if launched.first:
-        record_inputs(run, cohort, generator)
+    sampler = run.build(cfg.sampler)
+    cohort, generator = drawn_from(run, launched)
     recipe = run.build(cfg.plan, _partial_=True)
     plan = make_plan(recipe, cohort, fields=generator.facts["fields"])
     counts = summary(plan.rows, cohort.index)
@@ -288,18 +281,53 @@ def draw_set(run: Experiment, launched: Launched) -> None:
         "thin_groups": list(plan.thin),
         "groups": counts.to_dict("records"),
     }
-    runs.finish(folder, **facts, left=FIGURES)  # whoever uses the set needs nothing of what follows
+    finish_set(run, facts, draw_figures=partial(render_sweep, cohort, generator, **how))
+    run.board("groups", counts[["group", "images"]])
+    print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
+
+
+def drawn_from(run: Experiment, launched: Launched) -> tuple[Store, Generator]:
+    """The cohort and the generator that a set is drawn from, checked and recorded."""
+    cfg = run.cfg
+    trained = facts_of(cfg.generator)
+    check_generator(cfg)
+    cohort = prepare(run.build(cfg.cohort), cfg.data_root)
+    check_cohort(trained, cohort, named=f"generator={cfg.generator}")  # before gigabytes of weights
+    generator = load_generator(
+        cfg.generator, base_weights=cfg.base.weights, precision=cfg.precision
+    )
+    if (side := cohort.meta["pixels"]) > generator.base.pixels:
+        scale.tell(scale.for_a_base(side, generator.base.pixels, own=side))
+    if cfg.compile:
+        generator.compile()
+    if launched.first:
+        if cfg.compile:
+            print(COMPILES, flush=True)
+        record_inputs(run, cohort, generator)
+    return cohort, generator
+
+
+def finish_set(
+    run: Experiment, facts: dict[str, Any], *, draw_figures: Callable[[Path], object]
+) -> None:
+    """Finish a set's folder, then draw the images of the figures, which no user of the set needs.
+
+    Args:
+        run: of generate.py.
+        facts: of the finished set, for its record.
+        draw_figures: draws them in the folder given.
+    """
+    folder = run.folder
+    runs.finish(folder, **facts, left=FIGURES)
     try:
-        render_sweep(cohort, generator, folder / "sweep", **how)
+        draw_figures(folder / "sweep")
     except BaseException:
         print(
-            f"{folder}: {number_of(len(synthetic.index), 'images')}, finished, but for {FIGURES}: "
+            f"{folder}: {number_of(facts['images'], 'images')}, finished, but for {FIGURES}: "
             "the same command draws only them"
         )
         raise
     runs.finish(folder, **facts)
-    run.board("groups", counts[["group", "images"]])
-    print(f"{folder}: {number_of(len(synthetic.index), 'images')}")
 
 
 def record_inputs(run: Experiment, cohort: Store, generator: Generator) -> None:

@@ -7,6 +7,7 @@ comment behind a setting.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -113,12 +114,13 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
         about: the first lines of the command's help.
     """
     given = sys.argv[1:]
+    sweeps = bool(set(given) & set(paths.MULTIRUN))
     if set(given) & set(HELP):
         print(as_typed(help_text(command, conf=conf, about=about)))
         sys.exit(0)
     if command == "train" and not given:
         sys.exit(as_typed(f"{about}\n\n{experiments(conf)}\n\npython train.py --help tells more."))
-    if set(given) & set(COMPOSED) and set(given) & set(paths.MULTIRUN):
+    if sweeps and set(given) & set(COMPOSED):
         sys.exit(
             "error: --cfg and --info show the config of one run; leave -m out, and give each "
             "setting one value"
@@ -155,7 +157,9 @@ def start_command(command: str, *, conf: Path, about: str) -> None:
     ):
         sys.argv.insert(1, "experiment=controlnet")  # Hydra shows nothing without one
     check_yaml([conf / "local", *paths.config_folders(given)])
-    sys.excepthook = partial(_ends, sweeps=bool(set(given) & set(paths.MULTIRUN)))
+    if sweeps and os.environ.pop("WANDB_RUN_ID", ""):
+        print("WANDB_RUN_ID is not used: each run of a sweep has an id of its own", flush=True)
+    sys.excepthook = partial(_ends, sweeps=sweeps)
     paths.start()
 
 

@@ -141,22 +141,17 @@ def fit(
         data.begin = start.place
         if start.path != latest.path:
             check_unfinished(fitter, start)
-        if fitter.is_global_zero:
-            continues(folder, start, loggers)
     if fitter.is_global_zero:
+        if start:
+            continues(folder, start, loggers)
         remove_torn(kept)
     if divide:
         data.batch_size = batch_share(
             data.batch_size, processes=fitter.num_devices * fitter.num_nodes
         )
-    too_large = partial(
-        memory.of_training,
-        f"{folder}",
-        setting=getattr(data, "batch_setting", "data.batch_size"),
-        batch_size=asked,
-        accumulated=fitter.accumulate_grad_batches,
-        precision=str(options.get("precision") or "32-true"),
-        lighter=getattr(module, "lighter", ""),
+    precision = str(options.get("precision") or "32-true")
+    too_large = too_little_memory(
+        folder, module, data, fitter, batch_size=asked, precision=precision
     )
     with plainly(), memory.explained(too_large):
         fitter.fit(module, datamodule=data, ckpt_path=start and start.path, weights_only=True)
@@ -168,6 +163,27 @@ def fit(
     return fitter, outcome(fitter, latest, folder) | {
         f"best_{keeper.monitor}": score(keeper) for keeper in best
     }
+
+
+def too_little_memory(
+    folder: Path,
+    module: L.LightningModule,
+    data: Any,
+    fitter: L.Trainer,
+    *,
+    batch_size: int,
+    precision: str,
+) -> Callable[..., str]:
+    """What to say where a training needs more memory than there is: sizes, and what takes less."""
+    return partial(
+        memory.of_training,
+        f"{folder}",
+        setting=getattr(data, "batch_setting", "data.batch_size"),
+        batch_size=batch_size,
+        accumulated=fitter.accumulate_grad_batches,
+        precision=precision,
+        lighter=getattr(module, "lighter", ""),
+    )
 
 
 def tell_compiling(fitter: L.Trainer, module: L.LightningModule) -> None:

@@ -48,6 +48,15 @@ def test_a_synthetic_set_opens_with_its_own_cohort_only(mine, tmp_path):
         open_synthetic(tmp_path / "nowhere", mine)
 
 
+def test_a_set_drawn_from_other_subjects_is_refused_when_it_is_opened(mine, tmp_path):
+    """A cohort whose split has moved since: the set's rows are those of test subjects now."""
+    folder = fake_set(tmp_path / "set", mine, count=3).folder
+    moved = Store(mine.folder)
+    vars(moved)["subjects"] = mine.subjects.assign(split="test")
+    with pytest.raises(ValueError, match="masks come from the test split .3 of 3 rows"):
+        open_synthetic(folder, moved)
+
+
 def test_the_rows_that_leak_are_counted_and_five_are_named():
     subjects = pd.DataFrame(
         {"subject": ["SYN0001", "SYN0002", "SYN0003"], "split": ["train", "val", "test"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -28,6 +29,17 @@ def test_ctrl_c_is_told_once_and_a_sweep_how_it_goes_on(told, sweeps, words, cap
     commands._ends(KeyboardInterrupt, error, None, sweeps=sweeps)
     out = capsys.readouterr().err
     assert words in out and bool(out) == bool(words) and "Traceback" not in out
+
+
+@pytest.mark.parametrize("sweeps", [True, False])
+def test_the_runs_of_a_sweep_do_not_share_an_id_on_the_dashboard(sweeps, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=classifier", *["-m"] * sweeps])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(commands.paths, "start", lambda: None)
+    monkeypatch.setenv("WANDB_RUN_ID", "mine")
+    commands.start_command("train", conf=ROOT / "conf", about="")
+    assert os.environ.get("WANDB_RUN_ID") == (None if sweeps else "mine")
+    assert ("WANDB_RUN_ID is not used" in capsys.readouterr().out) is sweeps
 
 
 def test_max_epochs_has_no_question_marks_in_the_help():

@@ -27,6 +27,7 @@ Array = npt.NDArray[Any]
 PRIOR = 10
 PERMUTATIONS_AT_ONCE = 64  # permutations together
 SHARES = np.r_[np.linspace(0, 1, 13), 1.25, 1.6, 2.0, 3.0]  # of what subgroups were observed apart
+HUGE = 1e300  # a deviation over no error, so that quantiles between two such are numbers too
 RATES = ("balanced_accuracy", "sensitivity", "false_positive_rate", "selection_rate")
 
 
@@ -294,11 +295,12 @@ def gap(parts: Sequence[Part], *, level: float, rng: np.random.Generator) -> Gap
         difference = np.abs(one.rate[i] - one.rate[j])
         above.append(standard.max(axis=1))
         most.append(float(_over(difference, error).max()))
-        limits.append(float((difference + np.quantile(standard, level, axis=0) * error).max()))
+        above_error = np.quantile(np.minimum(standard, HUGE), level, axis=0)
+        limits.append(float((difference + above_error * error).max()))
         apart.append((difference, error))
     null, observed = np.max(above, axis=0), max(most)
     p = (1 + int((null * (1 + 1e-5) >= observed).sum())) / (1 + len(null))
-    reach = float(np.quantile(null, level, method="higher"))
+    reach = float(np.quantile(np.minimum(null, HUGE), level, method="higher"))
     low = max(float((difference - reach * error).max()) for difference, error in apart)
     low = max(0.0, low)
     where = int(np.argmax(gaps))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cmrcls.fairness.classifier_runs import Run
 from cmrcls.fairness.grid import Grid
 from cmrdata.axes import AXES, CONDITIONS, DIAGNOSES, axes_in, bands_in
 from cmrdata.store import Store
@@ -87,9 +88,8 @@ def flow_table(cohort: Store, study: Grid | None = None, *, rejected: pd.DataFra
         rows += _used_rows(train, used, images) if split == "train" else []
     real = _counted(used, images)
     for arm in study.arms if study else ():
-        done = [run.record.facts["training_images"] for run in arm.finished]
-        if done:
-            rows.append(_arm_row(arm.name, arm.runs[0].record.settings, max(done), real))
+        if arm.finished:
+            rows.append(_arm_row(arm.name, arm.finished, real))
     return pd.DataFrame(rows, columns=FLOW_COLUMNS)
 
 
@@ -128,27 +128,17 @@ def _counted(people: pd.DataFrame, images: pd.Series) -> dict[str, int]:
     }
 
 
-def _arm_row(name: str, settings: Any, images: int, real: dict[str, int]) -> dict[str, Any]:
-    """What an arm is trained on; `oversample_matched` draws real images again in place of synthetic
-    ones."""
-    if str(settings["synthetic"]) == "only":
-        return {
-            "step": "arm",
-            "part": name,
-            "participants": 0,
-            "diseased": 0,
-            "real_images": 0,
-            "synthetic_images": images,
-        }
-    sampling = str(settings.get("mitigation.sampling._target_"))
-    matched = sampling.rpartition(".")[2] == "Matched"
-    more = images - real["real_images"]
+def _arm_row(name: str, finished: Sequence[Run], real: dict[str, int]) -> dict[str, Any]:
+    """What an arm is trained on, as its runs tell; a real image that is drawn again counts again."""
+    facts = max((run.record.facts for run in finished), key=lambda of: of["training_images"])
+    total, synthetic = facts["training_images"], facts["synthetic_images"]
+    nobody = dict.fromkeys(real, 0)
     return {
         "step": "arm",
         "part": name,
-        **real,
-        "real_images": images if matched else real["real_images"],
-        "synthetic_images": 0 if matched else max(0, more),
+        **(real if total > synthetic else nobody),
+        "real_images": total - synthetic,
+        "synthetic_images": synthetic,
     }
 
 

@@ -148,7 +148,8 @@ def _launch(
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    from cmrgen.app.page import HERE, Preparation, make_page
+    from cmrgen.app.answers import Preparation
+    from cmrgen.app.page import HERE, make_page
     from cmrgen.app.studio import open_studio
 
     studio = open_studio(

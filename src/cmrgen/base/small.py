@@ -17,6 +17,7 @@ from open_clip.transformer import TextTransformer
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from cmrdata.disk import write_atomic
 from cmrgen.base.frozen import Base
 from cmrstudy.inputs import weights_hash
 from cmrstudy.paths import shipped
@@ -90,4 +91,4 @@ def save_base(base: Base, folder: Path, *, text_config: dict[str, Any]) -> None:
         "scale": base.scale.flatten().tolist(),
         "text": text_config,
     }
-    (folder / "base.json").write_text(json.dumps(facts, indent=1))
+    write_atomic(folder / "base.json", json.dumps(facts, indent=1))  # last: without it, no base

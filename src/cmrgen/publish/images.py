@@ -39,7 +39,8 @@ def publish_set(
 ) -> list[Path]:
     """Write a finished set as `folder`/<format>, with its card.
 
-    Each is written beside and renamed; what an interruption left is continued.
+    Each is written beside and renamed; what an interruption left is continued. Columns that nobody
+    knows are named and stay.
 
     Args:
         synthetic: the set.
@@ -59,6 +60,12 @@ def publish_set(
     done = [Path(folder) / name for name in formats]
     if there := [path for path in done if path.exists()]:
         raise FileExistsError(f"{there[0]} is there already; remove it or give another run_dir=")
+    if strange := [name for name in synthetic.index if name not in known_columns()]:
+        print(
+            f"{folder}: {', '.join(strange)} stay here, since no axis has these names; with the "
+            "cohort= that adds the axis, its bands leave too",
+            flush=True,
+        )
     texts = [card_of_set(synthetic, kind=name, audit=audit) for name in formats]
     for path, name, text in zip(done, formats, texts, strict=True):
         beside = path.with_name(f".{name}-{synthetic.fingerprint}.unfinished")

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from cmrdata.batch import LatentBatch
+from cmrdata.disk import write_atomic
 from cmrdata.store import Store
 from cmrgen.base.frozen import Base, as_rgb
 from cmrgen.base.phases import EVEN, check_channels
@@ -332,7 +333,8 @@ def _digest(*networks: torch.nn.Module) -> str:
 def write_card(folder: Path, *, title: str, facts: dict[str, Any]) -> None:
     """README.md of a base folder: where it comes from, in the words of whoever must trust it."""
     rows = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
-    (folder / "README.md").write_text(f"# {title}\n\n| fact | value |\n|---|---|\n{rows}\n")
+    card = f"# {title}\n\n| fact | value |\n|---|---|\n{rows}\n"
+    write_atomic(folder / "README.md", card)
 
 
 def _psnr(error: Tensor) -> Tensor:

@@ -85,6 +85,7 @@ def test_case_28_without_sex_and_age_prompts_and_reports_leave_them_out_by_name(
     assert {line.split(":")[0] for line in made.refused} == {"sex", "age_band"}
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_combination_that_no_test_subject_has_is_no_number():
     study = one_study(runs(n=12, arms=("Real", "Real + 2000"), seeds=1))
     rows = measure(study, resamples=20, permutations=20).subgroups

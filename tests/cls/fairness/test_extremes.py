@@ -225,3 +225,15 @@ def equal_study(draw: int, *, subjects: int = 600) -> np.ndarray:
 def test_equal_subgroups_are_called_unequal_in_no_more_than_5_percent_of_studies():
     alarms = np.mean([equal_study(draw) for draw in range(60)], axis=0)
     assert alarms.max() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 60)
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_where_chance_has_no_spread_in_some_draws_the_interval_excludes_nothing():
+    """Subgroups of one or two: half of the permutations give all of them the same rate."""
+    steady = part([0.4, 0.7], error=0.1, draws=400)
+    spread = steady.spread.copy()
+    spread[::2] = 0
+    found = gap(
+        [steady._replace(spread=spread), part([0.5, 0.5], draws=400)], level=0.95, rng=rng()
+    )
+    assert (found.low, found.high) == (0.0, 1.0)

@@ -69,32 +69,25 @@ def test_whoever_was_rejected_once_and_read_later_is_counted_once(tmp_path):
     assert flow_table(store, rejected=twice).participants[0] == 301
 
 
-def run(synthetic: Any, images: int, *, state: str = "finished", **settings: Any) -> Any:
-    facts = {"training_images": images} if state == "finished" else {}
-    record = SimpleNamespace(
-        state=state, facts=facts, settings={"synthetic": synthetic, **settings}
+def run(images: int, synthetic: int = 0, *, state: str = "finished") -> Any:
+    facts = (
+        {"training_images": images, "synthetic_images": synthetic} if state == "finished" else {}
     )
-    return SimpleNamespace(record=record)
+    return SimpleNamespace(record=SimpleNamespace(state=state, facts=facts))
 
 
 def test_arms_say_what_they_are_trained_on(tmp_path):
     store = cohort(tmp_path)
     real = 9 * int(store.subjects.balanced.sum())
     arms = [
-        ArmRuns(arm_of("Real"), [run(0, real)]),
-        ArmRuns(arm_of("Real + 36"), [run(36, real + 36), run(36, 0, state="failed")]),
-        ArmRuns(arm_of("Synthetic"), [run("only", 500)]),
+        ArmRuns(arm_of("Real"), [run(real)]),
+        # of two sets, the one of which fewer images are lacking
         ArmRuns(
-            arm_of("Real + 36, oversample_matched"),
-            [
-                run(
-                    36,
-                    real + 36,
-                    **{"mitigation.sampling._target_": "cmrcls.mitigation.sampling.Matched"},
-                )
-            ],
+            arm_of("Real + 36"), [run(real + 35, 35), run(real + 36, 36), run(0, state="failed")]
         ),
-        ArmRuns(arm_of("Real + 99"), [run(99, 0, state="failed")]),
+        ArmRuns(arm_of("Synthetic"), [run(500, 500)]),
+        ArmRuns(arm_of("Real + 36, oversample_matched"), [run(real + 36)]),
+        ArmRuns(arm_of("Real + 99"), [run(0, state="failed")]),
     ]
     table = flow_table(store, SimpleNamespace(arms=arms), rejected=rejected([]))
     own = table[table.step == "arm"].set_index("part")
@@ -105,7 +98,9 @@ def test_arms_say_what_they_are_trained_on(tmp_path):
         0,
         real + 36,
     ]
-    assert own.participants["Synthetic"] == 0
+    assert (
+        own.participants["Synthetic"] == own.diseased["Synthetic"] == 0 < own.participants["Real"]
+    )
 
 
 def test_reasons_are_told_without_what_is_one_participants_own():

@@ -311,9 +311,8 @@ def test_nothing_is_shared_offered_or_reported(host, password, tmp_path, monkeyp
         assert (studio, run, local) == (("studio", "cpu"), "runs/x/0", password is None)
         return blocks
 
-    page = SimpleNamespace(
-        HERE=tmp_path,
-        make_page=make_page,
+    page = SimpleNamespace(HERE=tmp_path, make_page=make_page)
+    answers = SimpleNamespace(
         Preparation=lambda studio, scratch: SimpleNamespace(
             begin=lambda: begun.append((studio, scratch, bool(asked)))
         ),
@@ -324,6 +323,7 @@ def test_nothing_is_shared_offered_or_reported(host, password, tmp_path, monkeyp
     gradio = SimpleNamespace(themes=SimpleNamespace(Default=lambda **how: how))
     for name, stand_in in (
         ("gradio", gradio),
+        ("cmrgen.app.answers", answers),
         ("cmrgen.app.page", page),
         ("cmrgen.app.studio", studio),
     ):

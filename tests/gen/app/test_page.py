@@ -44,11 +44,12 @@ def test_masks_of_real_people_are_offered_on_this_machine_alone(
     run: Path, cohort: Store, tmp_path: Path, monkeypatch, phantom, local, offered
 ):
     from cmrgen.app import page
+    from cmrgen.app.answers import Chosen, Preparation
     from cmrgen.app.studio import Studio, open_studio
 
     studio = open_studio(run, data_root=cohort.folder.parent, device="cpu")
     monkeypatch.setattr(Studio, "phantom", phantom)
-    blocks = page.make_page(studio, page.Preparation(studio, tmp_path), run="runs/x/0", local=local)
+    blocks = page.make_page(studio, Preparation(studio, tmp_path), run="runs/x/0", local=local)
     config = blocks.get_config_file()
     parts = {of["props"].get("elem_id"): of["props"] for of in config["components"]}
     groups = {value for _, value in parts["group"]["choices"]}
@@ -65,7 +66,7 @@ def test_masks_of_real_people_are_offered_on_this_machine_alone(
         str(int(known["age"])) if known else ""
     )  # nothing, not 0
     choose = next(of.fn for of in blocks.fns.values() if of.name == "<lambda>" and of.inputs[1:])
-    said = choose(studio.groups()[0], page.Chosen(page.masks.usual_heart(studio.pixels, mm=None)))
+    said = choose(studio.groups()[0], Chosen(page.masks.usual_heart(studio.pixels, mm=None)))
     assert ("on this machine alone" in said[-1]) is not offered
 
 
@@ -259,61 +260,6 @@ def test_nobody_gets_a_file_or_calls_a_function(served: tuple[str, Path], cohort
         assert answer == status, host  # a name that someone lets point at this machine
     info = urllib.request.urlopen(f"{address}/gradio_api/info").read().decode()
     assert '"named_endpoints":{}' in info.replace(" ", "")
-
-
-@needs_gradio
-def test_without_judges_the_page_says_why(run: Path, cohort: Store, tmp_path: Path, monkeypatch):
-    from cmrgen.app import page
-    from cmrgen.app.studio import Studio, open_studio
-
-    def fails(self: Studio, scratch: Path) -> None:
-        raise ValueError("none of sex, age varies among the training rows; add subjects")
-
-    monkeypatch.setattr(Studio, "train_critics", fails)
-    studio = open_studio(run, data_root=cohort.folder.parent, device="cpu")
-    preparation = page.Preparation(studio, tmp_path)
-    assert "getting ready" in preparation.state
-    preparation.begin()
-    assert preparation.done.wait(30)
-    assert (
-        preparation.state
-        == "No judges: none of sex, age varies among the training rows; add subjects"
-    )
-
-
-@needs_gradio
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"age": "old"}, "age is 'old'; give a number, or nothing"),
-        ({"seed": "-1"}, "seed is '-1'; give a whole number"),
-        ({"seed": "²"}, "seed is '²'"),
-        ({"steps": None}, "steps is empty"),
-        ({"guidance": None}, "guidance is empty"),
-    ],
-)
-def test_controls_that_hold_no_number_are_named(change, told):
-    from cmrgen.app import page
-
-    given = {"sex": "", "age": "", "bmi": "22,5", "diagnosis": "hf", "seed": " 7 "}
-    given |= {"steps": 3, "guidance": 2, "guides": "both"}
-    wish = page._wish(**given)
-    assert (wish.sex, wish.age, wish.bmi, wish.seed) == (None, None, 22.5, 7)
-    with pytest.raises(ValueError, match=re.escape(told)):
-        page._wish(**given | change)
-
-
-@needs_gradio
-def test_what_nobody_foresaw_is_a_sentence_here_and_a_traceback_in_the_terminal(capsys):
-    from cmrgen.app import page
-
-    def fails() -> None:
-        raise KeyError("row 7")
-
-    *kept, said = page._safely(fails, [None, None])()
-    assert "this should not happen (KeyError)" in said and "row 7" not in said
-    assert all(isinstance(of, dict) and "value" not in of for of in kept)  # gr.skip()
-    assert "Traceback" in capsys.readouterr().err
 
 
 @needs_gradio

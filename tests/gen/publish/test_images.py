@@ -110,6 +110,18 @@ def test_the_bands_of_an_added_axis_leave_with_a_set_and_its_numbers_do_not(made
         assert list(public_table(made.index)) == list(plain)  # a set that has no such column
 
 
+def test_columns_of_an_axis_that_nobody_knows_stay_and_are_named(made, tmp_path, capsys):
+    publish_set(made, tmp_path / "plain")
+    assert capsys.readouterr().out == ""
+    more = Store(made.folder)
+    vars(more)["index"] = made.index.assign(waist=80.0, waist_band="slim")
+    (path,) = publish_set(more, tmp_path / "more")
+    assert "more: waist, waist_band stay here, since no axis has these names" in (
+        capsys.readouterr().out
+    )
+    assert "waist" not in (path / "metadata.csv").read_text()
+
+
 def test_an_interrupted_export_is_continued_and_a_finished_one_left_alone(
     made, shared, tmp_path, monkeypatch
 ):
