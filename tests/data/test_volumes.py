@@ -565,3 +565,18 @@ def test_a_gzipped_file_ends_with_its_length_or_is_counted(tmp_path):
                 ValueError, match="more than it holds" if more < 0 else "more frames"
             ):
                 open_volume(path)
+
+
+def test_files_of_vectors_are_told_by_their_intent(tmp_path):
+    def opened(code: int, *axes: int) -> int | None:
+        path = save(tmp_path / "a.nii", np.zeros((40, 44, *axes), np.uint8))
+        try:
+            return open_volume(patch(path, (68, "<h"), code)).frames
+        except ValueError as error:
+            assert "not a volume: shape 40 x 44 x 3 x 6, vectors" in str(error)
+            return None
+
+    for code in (1005, 1006, 1007, 2003, 2004):  # matrices, vectors, colours
+        assert opened(code, 3, 6) is None and opened(code, 3) == 1
+    for code in (0, 1004, 1008, 2001, 2002, 2005):
+        assert opened(code, 3, 6) == 6
