@@ -45,6 +45,7 @@ def calls(path: Path) -> Iterator[tuple[str, str, object]]:
         if isinstance(node, ast.Call):
             name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
             name = node.func.id if isinstance(node.func, ast.Name) else name
+            name = "dumps" if name == "dump" else name
             for keyword in node.keywords:
                 if keyword.arg and isinstance(keyword.value, ast.Constant):
                     yield name, keyword.arg, keyword.value.value
