@@ -180,6 +180,10 @@ TAKES: dict[str, Takes] = {
     "overwrite": FLAG,
     "refresh": FLAG,
     "print_config": FLAG,
+    "preset.results": Takes(
+        lambda v: isinstance(v, str) and bool(v) and not v.startswith(("/", "~", ".")),
+        "a name, of the folder below results/; run_dir= takes any folder",
+    ),
     "images": FLAG,
     "compile": FLAG,
     "keep": FLAG,

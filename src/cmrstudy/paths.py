@@ -26,7 +26,7 @@ from cmrstudy.identity import COHORT_PLACES, INPUTS
 from cmrstudy.program import IN_CHECKOUT, PROGRAM
 
 # where a command writes
-WRITTEN = ("run_dir", "data_root", "preset.runs", "preset.results", "hydra.sweep.dir")
+WRITTEN = ("run_dir", "data_root", "preset.runs", "hydra.sweep.dir")
 PLACES = (  # settings that are paths
     *WRITTEN,
     *INPUTS,

@@ -33,6 +33,7 @@ from cmrstudy.inputs import Inputs, changed
 from cmrstudy.plain_errors import AttemptEnded, paragraph
 
 MADE_BY = "cmr-debias"
+RECORDED = {"settings", "choices", "keys", "inputs"}  # without which no run is told from another
 CONTROL = ("resume", "overwrite", "stale", "refresh", "print_config")  # of a command, not of a run
 RESUME, STALE = ("auto", True, False), (None, "keep")
 # every file that a command writes into a run folder; nothing else is ever removed from one
@@ -243,7 +244,8 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) and record.get("made_by") == MADE_BY else None
+    ours = isinstance(record, dict) and record.get("made_by") == MADE_BY
+    return record if ours and record.keys() >= RECORDED else None
 
 
 def _refuse_foreign(folder: Path) -> None:

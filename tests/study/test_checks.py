@@ -190,6 +190,7 @@ WRONG = [  # experiment or command, setting, value as typed, what the message sa
     ("controlnet", "data.splits", "[test]", "a list of one or more of train, extra"),
     ("controlnet", "data.fields", "[race]", "a list of one or more of sex, age, bmi, diagnosis"),
     ("controlnet", "data.copies", "0", "at least 1"),
+    ("evaluate", "preset.results", "/data/results", "a name, of the folder below results/"),
     ("controlnet", "preset.controlnet_batch", "0", "as data.batch_size it takes"),
     ("controlnet", "data.val_images", "0", "at least 1"),
     ("controlnet", "memory.frozen", "float16", "float32 or bfloat16"),

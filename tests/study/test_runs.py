@@ -202,10 +202,15 @@ def test_checkpoints_on_another_disk_go_and_the_link_to_them_stays(tmp_path):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("repeatable", [False, True])
-def test_a_folder_that_is_no_runs_is_never_touched(tmp_path, overwrite, repeatable):
+@pytest.mark.parametrize(
+    "record",
+    ['{"made_by": "another program"}', '{"made_by": "cmr-debias", "settings": {}}', "[]", "torn"],
+)
+def test_a_folder_that_is_no_runs_is_never_touched(tmp_path, overwrite, repeatable, record):
     (tmp_path / "thesis.tex").write_text("x")
     (tmp_path / "config.yaml").write_text("seed: 0")  # another program's
-    (tmp_path / "run.json").write_text('{"made_by": "another program"}')
+    (tmp_path / "run.json").write_text(record)
+    assert runs.record(tmp_path) is None
     before = contents(tmp_path)
     with pytest.raises(
         FileExistsError, match="files that are no run's .*thesis.tex.*another run_dir="
