@@ -19,7 +19,7 @@ from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.phantom.challenge_trees import write_acdc
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.pooled import Pooled
-from cmrdata.prepare import prepare
+from cmrdata.prepare import opened, prepare
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows, open_synthetic
 from cmrstudy.inputs import fingerprint_at
@@ -112,6 +112,7 @@ def test_without_a_store_a_missing_source_is_the_readers_own_error(tmp_path):
 
 def test_other_settings_are_not_opened_for_these(source, tmp_path):
     first = store(source, tmp_path / "data")
+    assert opened(cohort(source, tmp_path / "data"), tmp_path / "data").folder == first.folder
     for changed in (
         {"pixels": 18},
         {"label": "ef"},
@@ -120,8 +121,11 @@ def test_other_settings_are_not_opened_for_these(source, tmp_path):
         {"seed": 1},
         {"reach": 0},
     ):
-        other = store(source, tmp_path / "data", **changed)
-        assert other.folder != first.folder and other.fingerprint != first.fingerprint, changed
+        assert opened(cohort(source, tmp_path / "data", **changed), tmp_path / "data") is None, (
+            changed
+        )
+    other = store(source, tmp_path / "data", pixels=18)
+    assert other.folder != first.folder and other.fingerprint != first.fingerprint
 
 
 def test_a_moved_source_is_recognised_and_remembered(source, tmp_path, capsys, untouched):
