@@ -104,7 +104,7 @@ def _alike(classifiers: Path, cohort: str | None) -> dict[str, Any]:
 def _select(node: Any, key: str) -> Any:
     """A value of the config; None where there is none, or none yet."""
     try:
-        return OmegaConf.select(node, key, throw_on_missing=False)
+        return OmegaConf.select(node, key)
     except OmegaConfBaseException:
         return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from importlib import import_module
@@ -369,27 +369,29 @@ def check(cfg: DictConfig) -> None:
     """Raise ValueError for the first setting that lacks a value, or whose value can't be, naming
     it, the value and what it takes.
 
-    Settings of parts that the experiment calls `unused` are not looked at, nor those of a
+    Settings of parts that the experiment calls `unused` are not looked at, nor values of a
     `_target_` from outside; of an interpolated one the message names the setting that it stands
-    for.
+    for. One that refers to nothing is told as well.
     """
     unused = tuple(OmegaConf.select(cfg, "unused", default=None) or ())
-    for key in sorted(map(str, OmegaConf.missing_keys(cfg))):
+    for key in sorted(without_value(cfg)):
         if key.split(".")[0] not in (*unused, "hydra") and key not in FILLED:
             raise ValueError(f"{key} has no value yet; give {key}=<value>{NEEDED.get(key, '')}")
     if OmegaConf.select(cfg, "mitigation.after.attribute", default=None) not in (None, *AXES):
         learn_axes(cfg)
     for key, node, name in leaves(cfg):
-        if (takes := rule(key)) is None or key.split(".")[0] in unused or _foreign(node):
+        if key.split(".")[0] in unused:
             continue
+        takes = rule(key)
         try:
             value = node[name]
+            if isinstance(value, DictConfig | ListConfig):
+                value = OmegaConf.to_container(value, resolve=True)
         except OmegaConfBaseException as error:
-            raise ValueError(
-                f"{key}: {str(error).strip().splitlines()[0]}; it takes {takes.words}"
-            ) from None
-        if isinstance(value, DictConfig | ListConfig):
-            value = OmegaConf.to_container(value, resolve=True)
+            words = f"; it takes {takes.words}" if takes else ""
+            raise ValueError(f"{key}: {str(error).strip().splitlines()[0]}{words}") from None
+        if takes is None or _foreign(node):
+            continue
         if not takes.fits(value):
             source = _source(cfg, node, name, key)
             where = f"as {key} it takes" if source != key else "it takes"
@@ -433,6 +435,18 @@ def leaves(node: DictConfig, at: str = "") -> Iterator[tuple[str, DictConfig, st
             yield key, node, name
         else:
             yield from leaves(node[name], key)
+
+
+def without_value(node: DictConfig | ListConfig, at: str = "") -> Iterator[str]:
+    """Dotted keys of the settings that have no value yet; interpolated ones are not resolved."""
+    listed = isinstance(node, ListConfig)
+    names: Iterable[Any] = range(len(node)) if listed else node
+    for name in names:
+        key = f"{at}[{name}]" if listed else f"{at}.{name}".lstrip(".")
+        if OmegaConf.is_missing(node, name):
+            yield key
+        elif not OmegaConf.is_interpolation(node, name) and OmegaConf.is_config(node[name]):
+            yield from without_value(node[name], key)
 
 
 def _source(cfg: DictConfig, node: DictConfig, name: str, key: str) -> str:

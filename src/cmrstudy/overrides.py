@@ -176,7 +176,7 @@ def _composed(
 def _own(config: DictConfig, key: str) -> Any:
     """The value of a key without the override; None where there is none or it can't be told."""
     try:
-        value = OmegaConf.select(config, key, throw_on_missing=False)
+        value = OmegaConf.select(config, key)
     except OmegaConfBaseException:
         return None
     if isinstance(value, DictConfig | ListConfig):

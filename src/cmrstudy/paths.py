@@ -227,7 +227,7 @@ def expand(cfg: DictConfig) -> None:
     the environment)."""
     for key in _keys(cfg):
         if any(fnmatchcase(key, pattern) for pattern in PLACES):
-            value = OmegaConf.select(cfg, key, throw_on_missing=False)
+            value = OmegaConf.select(cfg, key)
             if isinstance(value, str) and plain(value) != value:
                 OmegaConf.update(cfg, key, plain(value))
 

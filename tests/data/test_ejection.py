@@ -2,14 +2,17 @@
 is not."""
 
 import gzip
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from cmrdata import ejection
+from cmrdata.batch import LV
 from cmrdata.cohorts.mnms import MnMs
-from cmrdata.ejection import ejection_fraction, fractions
+from cmrdata.ejection import by_fraction, ejection_fraction, fractions
 from cmrdata.prepare import prepare
 from support.hearts import heart
 from support.mnms_files import NAME, ROW, cohort, mnms
@@ -146,6 +149,42 @@ def test_what_was_read_before_an_interruption_is_kept(tmp_path):
     assert set(faults) == {f"S{k:010x}" for k in range(5, 100, 16)} and set(faults.values()) == {
         "no heart"
     }
+
+
+def test_what_was_read_is_written_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(ejection, "SAVED", 2)
+    written = []
+    usual = ejection.write_atomic
+    monkeypatch.setattr(
+        ejection,
+        "write_atomic",
+        lambda path, text: written.append(len(json.loads(text))) or usual(path, text),
+    )
+    files = {f"S{k}": [tmp_path / "mask"] for k in range(5)}
+
+    def masks(subject: str) -> tuple[np.ndarray, np.ndarray]:
+        if subject == "S0":
+            raise ValueError("no heart")
+        return np.full((1, 2, 2), LV), np.array([[[LV, 0], [0, 0]]])
+
+    found, faults = fractions(files, masks, cache=tmp_path / "a" / "ef.json", workers=1)
+    assert found == dict.fromkeys(("S1", "S2", "S3", "S4"), 0.75) and list(faults) == ["S0"]
+    assert written == [1, 3, 4]
+    assert fractions(files, masks, cache=tmp_path / "a" / "ef.json")[0] == found
+    assert written == [1, 3, 4]  # nothing new
+    cache = tmp_path / "a" / "ef.json"
+    for odd in ("[1]", "x", '{"S1": 1, "S2": {"ef": 0.5}}', '{"S3": {"files": "x", "ef": 0.5}}'):
+        cache.write_text(odd)  # what is none of ours is read anew
+        assert fractions(files, masks, cache=cache)[0] == found
+
+
+def test_fractions_divide_at_their_limits():
+    told = by_fraction(
+        pd.Series([0.399, 0.4, 0.499, 0.5, np.nan], index=list("abcde")), below=40, above=50
+    )
+    assert told.to_dict() == {"a": "reduced_ef", "b": None, "c": None, "d": "healthy", "e": None}
+    alone = by_fraction(pd.Series([0.399, 0.9]), below=40)
+    assert alone.tolist() == ["reduced_ef", None]
 
 
 @pytest.mark.parametrize(

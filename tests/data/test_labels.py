@@ -116,3 +116,39 @@ def test_a_heart_passes_for_a_heart():
 def test_case_11_other_label_orders_are_noticed(order, words):
     with pytest.raises(ValueError, match=words):
         check_topology(np.array(order, np.uint8)[heart()])
+
+
+def test_a_heart_at_the_edge_of_the_picture_is_looked_at_whole():
+    corner = np.zeros((1, 4, 4), np.uint8)
+    corner[0, :2, :2] = [[LV, MYO], [MYO, 0]]
+    for turned in (corner, corner[:, ::-1], corner[:, :, ::-1], corner[:, ::-1, ::-1]):
+        check_topology(turned)
+    corner[0, 0, 1] = 0  # half of its rim is no myocardium
+    with pytest.raises(
+        ValueError, match="do not look like a heart: myocardium borders 50% of the LV and 0%"
+    ):
+        check_topology(corner)
+
+
+def test_myocardium_encloses_the_lv_by_its_share_and_a_margin():
+    """The LV's and the RV's rim are a row of pixels each, in slices of their own."""
+
+    def borders(lv: int, rv: int) -> str:
+        labels = np.zeros((2, 3, 12), np.uint8)
+        labels[0, 1, 1:11], labels[0, 0, 1:11] = LV, 0
+        labels[0, 0, 1 : 1 + min(lv, 10)] = MYO
+        labels[0, 2, 1 : 1 + max(0, lv - 10)] = MYO
+        labels[1, 1, 1:11] = RV
+        labels[1, 0, 1 : 1 + min(rv, 10)] = MYO
+        labels[1, 2, 1 : 1 + max(0, rv - 10)] = MYO
+        try:
+            check_topology(labels)
+        except ValueError as error:
+            return str(error).partition(":")[0]
+        return ""
+
+    # of 22 pixels each
+    assert borders(14, 0) == borders(16, 10) == borders(20, 15) == ""
+    odd = "labels do not look like a heart"
+    assert borders(13, 0) == borders(16, 12) == borders(15, 15) == odd
+    assert borders(14, 15) == "LV and RV look swapped"

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from cmrdata import orientation
 from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import smallest_frame, write_ukbb
-from cmrdata.cohorts.pooled import Pooled
 from cmrdata.cohorts.ukbb.cohort import UKBB
 from cmrdata.orientation import CANON, CERTAIN, header_turn, pose
 from cmrdata.slices import Grid, Scan, stacks
@@ -390,16 +390,6 @@ def test_orient_is_a_setting_and_one_of_three():
         ACDC(root=None, orient="head")
     with pytest.raises(ValueError, match="cohort.orient is 'up'"):
         pose([heart()], spacing=(1, 1), affine=None, centre=0, basal_first=True, orient="up")
-    with pytest.raises(
-        ValueError, match="cohort two has orient=none, the pool masks; give all the same"
-    ):
-        Pooled(
-            cohorts={
-                "one": ACDC(root=None, name="one"),
-                "two": ACDC(root=None, name="two", orient="none"),
-            },
-            of=["one", "two"],
-        )
 
 
 # real hearts
@@ -438,3 +428,162 @@ def test_real_hearts_laid_otherwise_give_the_same_picture(real):
             continue
         same(other, usual, different=0.005)
     assert unsure < 0.1 * len(real) and 0 < CERTAIN < 1
+
+
+# the steps by their numbers
+
+
+def levels_of(*planes: np.ndarray, spacing=(2.0, 1.0)):
+    return orientation._levels(np.array(planes), spacing)
+
+
+def drawn(lv: tuple[slice, slice], rv: tuple[slice, slice]) -> np.ndarray:
+    plane = np.zeros((40, 40), np.uint8)
+    plane[rv], plane[lv] = RV, LV
+    return plane
+
+
+def test_a_slice_tells_where_its_ventricles_lie_in_mm():
+    both = drawn(np.s_[10:14, 20:25], np.s_[11:13, 2:8])
+    few = drawn(np.s_[10:13, 20:23], np.s_[11:13, 2:8])  # nine pixels of LV
+    least = drawn(np.s_[10:12, 20:25], np.s_[11:13, 2:8])  # ten
+    one, other = levels_of(np.zeros((40, 40), np.uint8), both, few, least)
+    assert (one.z, other.z) == (1, 3)
+    assert (one.weight, other.weight) == (12 * 2.0, 10 * 2.0)  # of the smaller, mm2
+    assert one.apart.tolist() == [2 * (11.5 - 11.5), 22 - 4.5] and len(one.rv) == 12
+    assert one.rv[0].tolist() == [2 * (11 - 11.5), 2 - 22]
+
+
+def level(z: int, apart: tuple[float, float], *, weight=1.0, rv=((0.0, 0.0),)):
+    return orientation._Level(z, weight, np.array(apart), np.array(rv))
+
+
+def test_the_direction_is_that_of_the_slices_near_the_centre():
+    one, two = level(2, (0, 30)), level(3, (30, 0), weight=2.0)
+    near = np.array([1.0, 2 * math.exp(-0.5 * (1 / 1.5) ** 2)])
+    mean = near @ [(0, 30), (30, 0)] / near.sum()
+    told = orientation._direction([one, two], 2)
+    np.testing.assert_allclose(told, mean / np.linalg.norm(mean))
+    far = orientation._direction([level(900, (0, 30)), level(901, (30, 0), weight=3.0)], 0)
+    np.testing.assert_allclose(far, np.array([90, 30]) / math.hypot(90, 30))
+    assert orientation._direction([], 0) is None
+    assert orientation._direction([level(0, (0, 4.9))], 0) is None
+    assert orientation._direction([level(0, (0, 5.1))], 0).tolist() == [0, 1]
+    # at 120 degrees half of the distances remains, beyond it they point anywhere
+    for degrees, agree in ((119, True), (121, False)):
+        turned = 30 * np.array([math.sin(math.radians(degrees)), math.cos(math.radians(degrees))])
+        told = orientation._direction([level(-1, (0, 30)), level(1, tuple(turned))], 0)
+        assert (told is not None) == agree
+
+
+def slow_signs(levels, *, basal_first: bool) -> tuple[float, float, float]:
+    """Winding, skewness and lean, told once more and slowly."""
+    share = [one.weight / sum(k.weight for k in levels) for one in levels]
+    y, x = sum(s * one.apart for s, one in zip(share, levels, strict=True))
+    angles = [
+        math.degrees(math.atan2(x * a - y * b, a * y + b * x))
+        for a, b in (one.apart for one in levels)
+    ]
+    place = [(one.z - levels[0].z) / (levels[-1].z - levels[0].z) for one in levels]
+    middle = sum(s * p for s, p in zip(share, place, strict=True))
+    off = [(p - middle) * (1 if basal_first else -1) for p in place]
+    winding = sum(s * o * a for s, o, a in zip(share, off, angles, strict=True)) / sum(
+        s * o * o for s, o in zip(share, off, strict=True)
+    )
+    skew = lean = 0.0
+    for s, one in zip(share, levels, strict=True):
+        along = [a * y + b * x for a, b in one.rv]
+        across = [a * x - b * y for a, b in one.rv]
+        along = [v - sum(along) / len(along) for v in along]
+        across = [v - sum(across) / len(across) for v in across]
+        square = [sum(v * v for v in of) / len(of) for of in (along, across)]
+        skew += s * sum(v**3 for v in across) / len(across) / square[1] ** 1.5
+        lean += (
+            s
+            * sum(v * w for v, w in zip(along, across, strict=True))
+            / len(across)
+            / math.sqrt(square[0] * square[1])
+        )
+    return winding, skew, lean
+
+
+@pytest.mark.parametrize("basal_first", [True, False])
+def test_the_signs_of_a_mirror_image_are_those_of_their_formulas(basal_first):
+    rng = np.random.default_rng(3)
+    levels = [
+        level(
+            z, tuple(rng.normal((20, 30), 6)), weight=rng.uniform(1, 5), rv=rng.gamma(2, 5, (n, 2))
+        )
+        for z, n in ((2, 12), (3, 30), (5, 17), (8, 23))
+    ]
+    told = orientation._signs(levels, basal_first=basal_first)
+    np.testing.assert_allclose(told, slow_signs(levels, basal_first=basal_first))
+    evidence = orientation.handedness([levels], basal_first=basal_first)
+    shares = np.array(told) / (orientation.WINDING, orientation.SKEW, orientation.LEAN)
+    assert evidence == pytest.approx(shares.clip(-2, 2).mean())
+    assert orientation.handedness([levels[:2], levels[:2]], basal_first=True) == 0
+    assert orientation.handedness([levels[:2], levels], basal_first=basal_first) == evidence
+    assert orientation.handedness([levels[:3]], basal_first=basal_first) != 0
+    mirrored = [one._replace(apart=one.apart * (1, -1), rv=one.rv * (1, -1)) for one in levels]
+    assert orientation.handedness([mirrored], basal_first=basal_first) == pytest.approx(-evidence)
+
+
+def test_a_turn_takes_the_canonical_direction_to_this_one():
+    canonical = np.array([math.sin(CANON), math.cos(CANON)])
+    for degrees in (0, 40, 130, -100):
+        to = np.array([math.sin(math.radians(degrees)), math.cos(math.radians(degrees))])
+        plain, mirrored = (orientation._turn(to, mirrored=of) for of in (False, True))
+        assert np.linalg.det(plain) == pytest.approx(1) and np.linalg.det(
+            mirrored
+        ) == pytest.approx(-1)
+        for turn in (plain, mirrored):
+            np.testing.assert_allclose(turn @ canonical, to, atol=1e-12)
+            np.testing.assert_allclose(turn @ turn.T, np.eye(2), atol=1e-12)
+
+
+def test_axes_of_a_header_are_unit_and_at_right_angles():
+    affine = np.diag([-1.5, 2.0, 10.0, 1.0])
+    np.testing.assert_array_equal(orientation._axes(affine), np.diag([-1, 1, 1]))
+    affine[:3, 2] = 0  # the slices' direction may be unknown
+    assert orientation._axes(affine)[2].tolist() == [0, 0, 0]
+    for tilt, usable in ((0.19, True), (0.21, False), (-0.21, False)):
+        affine[:3, 0] = [math.sqrt(1 - tilt**2), tilt, 0]
+        assert (orientation._axes(affine) is not None) == usable
+    for wrong in (np.nan, np.inf):
+        odd = np.eye(4)
+        odd[0, 3] = wrong
+        assert orientation._axes(odd) is None
+    for column in (0, 1):
+        flat = np.eye(4)
+        flat[:3, column] = 0
+        assert orientation._axes(flat) is None
+    assert orientation._axes(None) is None
+    assert orientation._placeholder(np.eye(3)) and not orientation._placeholder(np.diag([-1, 1, 1]))
+
+
+def test_a_header_has_a_say_where_it_can_be_this_hearts():
+    """Columns and rows as in the canonical view, the LV right and below of the RV, base first."""
+    columns, rows = orientation.CANON_COLUMNS, orientation.CANON_ROWS
+    slices = np.cross(columns, rows)
+    slices = slices * np.sign(slices @ orientation.BASE_TO_APEX)
+    direction = np.array([math.sin(CANON), math.cos(CANON)])
+
+    def told(x, y, z, *, towards=direction, basal_first=True):
+        affine = np.eye(4)
+        affine[:3, :3] = np.array([x, y, z]).T
+        return orientation._told(affine, towards, basal_first=basal_first)
+
+    assert told(columns, rows, slices) == (False, False)
+    assert told(columns, rows, -slices) == (False, True)  # the apex is where the base must be
+    assert told(columns, rows, -slices, basal_first=False) == (False, False)
+    assert told(columns, rows, slices, basal_first=False) == (False, True)
+    # a mirror image: rows run the other way, and the LV is above in the file
+    assert told(columns, -rows, slices, towards=direction * (-1, 1)) == (True, False)
+    # the LV lies elsewhere from the RV than in people: a scanner's header is doubted
+    assert told(columns, rows, slices, towards=-direction) == (None, True)
+    assert told(columns, rows, slices, towards=direction[::-1]) == (None, True)
+    # along the world's own axes no scanner lies: such a header is silently none
+    x, y, z = np.eye(3)
+    straight = np.array([-0.74, -0.65])
+    assert told(x, y, z, towards=straight[::-1]) == (None, False)
+    assert orientation._told(None, direction, basal_first=True) == (None, False)

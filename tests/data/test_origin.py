@@ -4,6 +4,7 @@ or owner."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import shutil
 import time
@@ -18,7 +19,7 @@ from cmrdata.cohorts.acdc import ACDC
 from cmrdata.cohorts.phantom.challenge_trees import write_acdc
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.pooled import Pooled
-from cmrdata.prepare import prepare
+from cmrdata.prepare import opened, prepare
 from cmrdata.store import Store
 from cmrdata.synthetic import named_by_rows, open_synthetic
 from cmrstudy.inputs import fingerprint_at
@@ -111,6 +112,7 @@ def test_without_a_store_a_missing_source_is_the_readers_own_error(tmp_path):
 
 def test_other_settings_are_not_opened_for_these(source, tmp_path):
     first = store(source, tmp_path / "data")
+    assert opened(cohort(source, tmp_path / "data"), tmp_path / "data").folder == first.folder
     for changed in (
         {"pixels": 18},
         {"label": "ef"},
@@ -119,8 +121,11 @@ def test_other_settings_are_not_opened_for_these(source, tmp_path):
         {"seed": 1},
         {"reach": 0},
     ):
-        other = store(source, tmp_path / "data", **changed)
-        assert other.folder != first.folder and other.fingerprint != first.fingerprint, changed
+        assert opened(cohort(source, tmp_path / "data", **changed), tmp_path / "data") is None, (
+            changed
+        )
+    other = store(source, tmp_path / "data", pixels=18)
+    assert other.folder != first.folder and other.fingerprint != first.fingerprint
 
 
 def test_a_moved_source_is_recognised_and_remembered(source, tmp_path, capsys, untouched):
@@ -319,3 +324,62 @@ def test_a_phantom_is_not_drawn_to_open_its_store(tmp_path, monkeypatch):
         "cmrdata.cohorts.phantom.cohort.draw_people", lambda *_, **__: pytest.fail("drawn")
     )
     assert prepare(Phantom(subjects=20, pixels=16), tmp_path).folder == first.folder
+
+
+# what is looked at, by the bytes
+
+
+def test_a_small_file_is_read_whole_and_a_large_one_in_spread_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(origin, "WHOLE", 100)
+    monkeypatch.setattr(origin, "PIECE", 10)
+    path = tmp_path / "a"
+
+    def checked(data: bytes) -> str:
+        path.write_bytes(data)
+        return origin.check(path, len(data))
+
+    small = bytes(range(100))
+    assert checked(small) == hashlib.sha256(small).hexdigest()[:16]
+    large = bytes(k % 251 for k in range(801))
+    places = [791 * k // 7 for k in range(8)]
+    assert places[0] == 0 and places[-1] == 791
+    pieces = b"".join(large[at : at + 10] for at in places)
+    assert checked(large) == hashlib.sha256(pieces).hexdigest()[:16]
+    assert origin.check(tmp_path / "gone", 5) == "unreadable (FileNotFoundError)"
+
+
+def test_a_file_is_read_again_where_size_or_time_or_the_moment_tells(tmp_path, monkeypatch):
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(5, 5))
+    read = []
+    monkeypatch.setattr(origin, "check", lambda path, size: read.append(path) or "new")
+    stat = path.stat()
+    later = stat.st_ctime_ns + origin.RACY + 1
+
+    def state(old, *, looked=later):
+        read.clear()
+        return origin._state(path, old, origin.Origin({}, {}, looked, {}) if looked else None)
+
+    known = [3, 5, "old"]
+    assert state(known) == known and not read
+    for old, looked in (
+        ([4, 5, "old"], later),
+        ([3, 6, "old"], later),
+        (known, later - 1),
+        (known, None),
+        (None, later),
+    ):
+        assert state(old, looked=looked) == [3, 5, "new"] and read == [path]
+    assert origin._state(tmp_path / "gone", known, None) is None
+    before = origin.Origin({}, {}, later, {"a": [known], "b": [None], "c": [[1, 2, "x"]]})
+    states, changed = origin.look({"a": [path], "b": [path], "d": [path, path]}, before)
+    assert changed == ["b", "d", "c"] and states["a"] == [known] and len(states["d"]) == 2
+    assert origin.look({"a": [path]})[1] == []
+
+
+def test_places_that_are_watched_are_files_that_are_there(tmp_path):
+    (tmp_path / "list.csv").write_text("1")
+    places = {"exclude": str(tmp_path / "list.csv"), "table": None, "root": str(tmp_path)}
+    hashes = origin.watched(places, ("exclude", "table", "root", "other"))
+    assert hashes == {"exclude": hashlib.sha256(b"1").hexdigest()[:16]}

@@ -11,7 +11,16 @@ import pytest
 
 from cmrdata.batch import LV, MYO
 from cmrdata.cohorts.acdc import ACDC
-from cmrdata.overlay import blood_over_muscle, overlay, reordered
+from cmrdata.overlay import (
+    _far,
+    _planes,
+    _values,
+    blood_over_muscle,
+    check_fit,
+    order_only,
+    overlay,
+    reordered,
+)
 from support.acdc_files import THEIRS, patient
 from support.acdc_files import cohort as acdc
 from support.acdc_files import read as read_all
@@ -333,3 +342,95 @@ def test_real_masks_fit_their_pictures_and_mirrored_ones_are_noticed(tmp_path):
 
     cohort.scan = mirrored
     assert len(cohort.stacks(table).rejected) > 0.9 * len(table)
+
+
+# by the numbers
+
+
+def painted(blood: float, muscle: float, *, phase: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A picture whose blood is brighter in a share `blood` of its pixels, beside the middle."""
+    mask = heart(size_mm=(132, 162), centre=(60, 90), depth=2, squeeze=1 - 0.3 * phase)
+    picture = np.full(mask.shape, 50.0)
+    rng = np.random.default_rng(phase)
+    picture += rng.normal(0, 1e-3, mask.shape)
+    bright = rng.random(mask.shape) < blood
+    picture[mask == LV] = np.where(bright, 200, 10)[mask == LV]
+    picture[mask == MYO] = muscle
+    return picture, mask
+
+
+def fit_of(share: float) -> str:
+    """What is said of two phases of which that share of blood is brighter than muscle."""
+    (ed, first), (es, second) = (painted(share, 100.0, phase=phase) for phase in (0, 1))
+    try:
+        check_fit(ed, es, labels=(first, second))
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_a_picture_fits_from_55_of_100_pairs_on_and_is_inverted_below_30():
+    assert fit_of(0.99) == fit_of(0.6) == ""
+    assert fit_of(0.5).startswith("ED image: it shows no heart where its labels are (blood")
+    assert re.search("blood is darker than muscle in 8[01]% of pixel pairs at ED", fit_of(0.2))
+    assert "ED image: it shows no heart" in fit_of(0.35)
+
+
+def test_planes_hold_the_places_of_blood_and_muscle_in_the_whole_slice():
+    mask = np.zeros((3, 6, 7), np.uint8)
+    mask[1, 2, 3:5], mask[1, 4, 5], mask[2, 5, 6] = LV, MYO, LV
+    ((blood, muscle, z),) = _planes(mask)
+    assert z == 1 and blood.tolist() == [[2, 3], [2, 4]] and muscle.tolist() == [[4, 5]]
+    assert _planes(np.zeros((2, 3, 3), np.uint8)) == []
+    plane = np.arange(42.0).reshape(6, 7)
+    plane[2, 3] = np.nan
+    for axes, turned in (
+        ((), plane),
+        ((1,), plane[::-1]),
+        ((2,), plane[:, ::-1]),
+        ((0, 1, 2), plane[::-1, ::-1]),
+    ):
+        expected = np.nan_to_num(turned[blood[:, 0], blood[:, 1]])
+        assert _values(plane, blood, axes).tolist() == expected.tolist()
+
+
+def test_moves_are_orders_or_far_by_their_numbers():
+    swap = np.eye(4)[[1, 0, 2, 3]]
+    assert order_only(np.eye(4)) and order_only(swap) and order_only(-np.eye(4))
+    near = np.eye(4)
+    near[0, 1] = 0.019
+    assert order_only(near)
+    near[0, 1] = 0.021
+    assert not order_only(near) and not order_only(np.diag([1.0, 1, 0, 1]))
+    assert not order_only(np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]))
+    for shift, far in ((0.5, False), (0.51, True), (-0.51, True)):
+        moves = np.eye(4)
+        moves[1, 3] = shift
+        assert _far(moves, (3, 4, 5)) == far
+    grown = np.diag([1.0, 1.2, 1.0, 1.0])
+    assert _far(grown, (3, 4, 5)) and not _far(grown, (3, 3, 5))  # rows 0..3 and 0..2
+
+
+def test_labels_move_where_only_the_world_fits_and_a_tie_is_an_order():
+    picture, mask = beside()
+    turned, affine = laid(mask, AFFINE, ((0, 1, 2), -1, 1, 1))
+    move, flags = overlay([picture], [turned], image=AFFINE, theirs=affine)
+    assert flags == ("labels_moved",)
+    np.testing.assert_array_equal(move(turned), mask)
+    # an upside-down picture of both cannot tell: orders are believed, shifts are not
+    flat = np.full_like(picture, 100.0)
+    flat[mask > 0] = 150
+    even = np.flip(mask, 2).copy()
+    dull = np.where((mask == LV) | (even == LV), 200.0, 100.0)
+    _, told = overlay([dull], [even], image=AFFINE, theirs=affine)
+    assert told == ("labels_moved",)
+    shifted = AFFINE.copy()
+    shifted[:3, 3] += 0.009
+    assert overlay([picture], [mask], image=AFFINE, theirs=shifted)[1] == ()
+    shifted[:3, 3] += 0.1
+    assert overlay([picture], [mask], image=AFFINE, theirs=shifted)[1] == ("affine_mismatch",)
+    singular = AFFINE.copy()
+    singular[:3, 2] = 0
+    assert overlay([picture], [mask], image=AFFINE, theirs=singular)[1] == ("affine_mismatch",)
+    assert overlay([picture], [mask[:-1]], image=AFFINE, theirs=affine)[1] == ("affine_mismatch",)
+    assert overlay([picture], [mask], image=None, theirs=affine)[1] == ()

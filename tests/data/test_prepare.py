@@ -271,3 +271,95 @@ def test_a_salt_that_cannot_be_kept_names_the_place_and_the_remedy(tmp_path):
     (tmp_path / "data").write_text("in the way")
     with pytest.raises(Unwritable, match=r"data cannot be written: .*salt .*data_root="):
         read_salt(tmp_path / "data")
+
+
+# by the numbers
+
+
+def test_room_is_that_of_the_least_and_the_most_rows():
+    cohort = FakeCohort(pixels=10)
+    people = pd.DataFrame({"split": ["train", "extra", "val", "test", "train"]})
+    row = 4 * 100  # two images and two masks of ten by ten
+    assert module._room(people, cohort) == (5 * row, (3 * 9 + 2) * row)
+    assert module._room(people, cohort, spared=2) == (3 * row, 29 * row)
+    assert module._room(people, cohort, spared=9)[0] == 0
+    cohort.reach = 2
+    assert module._room(people, cohort)[1] == (3 * 15 + 2) * row
+    cohort.reach, cohort.cine = 1, 6
+    assert module._room(people, cohort) == (5 * 800, (3 * 3 + 2) * 800)
+    assert module._room(people[:0], cohort) == (0, 0)
+
+
+def test_too_many_rejected_are_one_more_than_allowed(tmp_path):
+    def check(count: int, of: int = 20) -> None:
+        gone = [f"SYN{k:04d}" for k in range(count)]
+        rejected = pd.DataFrame({"subject": gone, "reason": ["b", "a", "a", "c"][:count]})
+        module._check_rejected(rejected, FakeCohort(max_rejected=0.1), of, tmp_path / "store")
+
+    check(0)
+    check(2)
+    assert not (tmp_path / "store").exists()
+    (tmp_path / "store").mkdir()
+    with pytest.raises(ValueError, match="(?s)3 subjects rejected, more than 10% of 20") as error:
+        check(3)
+    assert str(error.value).endswith("cohort.max_rejected=\n     2  a\n     1  b")
+    assert len(pd.read_csv(tmp_path / "store" / "rejected.csv")) == 3
+    assert module.reasons(pd.DataFrame({"reason": []})) == "(nothing rejected)"
+
+
+def test_who_lacks_masks_is_told_how_to_get_them():
+    def said(*reasons: str) -> str:
+        return module.expected(FakeCohort(), pd.DataFrame({"reason": list(reasons)}, dtype=object))
+
+    assert said() == "" == said("constant image") == said("ED labels: file is missing", "empty")
+    for reason in ("ED labels: file is missing", "labels: no seg_sa.nii.gz", "unlabelled"):
+        assert said(reason, "unlabelled").startswith("Images are there and masks are not: ")
+    assert module.nobody(FakeCohort(), pd.DataFrame({"reason": ["x"]})) == (
+        "cohort fake: no usable subject\n     1  x"
+    )
+
+
+def test_results_are_joined_some_at_a_time():
+    def result(number: int) -> Stacks:
+        images = np.full((number, 2, 4, 4), number, np.uint8)
+        index = pd.DataFrame({"subject": [f"SYN{number}"] * number})
+        return Stacks(images, images + 1, index, pd.DataFrame({"subject": [number], "reason": "x"}))
+
+    joined = list(module._joined(map(result, (1, 2, 3, 1)), 3))
+    assert [len(part.images) for part in joined] == [6, 1]
+    assert joined[0].images[:, 0, 0, 0].tolist() == [1, 2, 2, 3, 3, 3]
+    assert joined[0].masks[:, 0, 0, 0].tolist() == [2, 3, 3, 4, 4, 4]
+    assert joined[0].index.index.tolist() == list(range(6)) and joined[
+        0
+    ].rejected.index.tolist() == [0, 1, 2]
+    assert list(module._joined([], 3)) == []
+
+
+def test_space_that_may_not_do_is_told(tmp_path, monkeypatch, capsys):
+    free = {"bytes": 7_000_000}
+    monkeypatch.setattr(module, "check_room", lambda folder, least, needs: free["bytes"])
+    module._check_room(tmp_path, 10**6, 7_000_000)
+    assert capsys.readouterr().out == ""
+    module._check_room(tmp_path, 10**6, 7_000_001)
+    assert capsys.readouterr().out == (
+        f"{tmp_path} may not fit on its disk: 1.0 MB to 7.0 MB are needed, 7.0 MB are free\n"
+    )
+    free["bytes"] = None  # which nobody knows
+    module._check_room(tmp_path, 10, 10**9)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_balanced_set_has_as_many_controls_as_cases_and_names_are_those_of_the_salt(tmp_path):
+    salted = FakeCohort(count=72)
+    salted.salt_root = tmp_path
+    read_salt(tmp_path)
+    store = prepare(salted, tmp_path / "data")
+    people = store.subjects
+    train = people[(people.split == "train") & people.balanced]
+    assert (
+        train.label.value_counts().nunique() == 1 and people.balanced[people.split != "train"].all()
+    )
+    assert (
+        store.meta["names"]
+        and prepare(FakeCohort(count=72), tmp_path / "plain").meta["names"] is None
+    )

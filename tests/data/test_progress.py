@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from cmrdata import progress
-from cmrdata.progress import Lines, bar, each, spell
+from cmrdata.progress import OFTEN, SOONEST, Lines, bar, each, spell
 from support import ROOT
 from support.clock import Clock
 
@@ -184,3 +184,43 @@ def test_a_further_process_draws_no_bar_and_names_itself(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
     monkeypatch.setenv("TERM", "dumb")
     assert not progress.on_terminal(terminal)
+
+
+def test_lines_by_the_clock():
+    """Every tenth, if the last line is some seconds ago, or a minute without one."""
+    clock, lines = Clock(), []
+    shown = Lines("read", total=100, unit="files", done=20, write=lines.append, clock=clock)
+
+    def after(seconds: float, count: int) -> list[str]:
+        clock.now += seconds
+        shown.advance(count)
+        told = lines.copy()
+        lines.clear()
+        return told
+
+    assert after(SOONEST - 1, 20) == []  # a tenth, too soon
+    assert after(1, 0) == [
+        f"read: 40 of 100 files, {spell(SOONEST)}, about {spell(3 * SOONEST)} left"
+    ]
+    assert after(SOONEST, 5) == []  # no whole tenth
+    assert after(0, 5) == [
+        f"read: 50 of 100 files, {spell(2 * SOONEST)}, about {spell(2 * SOONEST * 50 / 30)} left"
+    ]
+    assert after(OFTEN - 0.5, 1) == [] and len(after(0.5, 1)) == 1
+    assert after(1000, 48) == []  # the end has a line of its own
+    shown.end()
+    assert lines == [
+        f"read: 100 files in {spell(2 * SOONEST + OFTEN + 1000)}, 20 of them there before"
+    ]
+
+
+def test_times_are_rounded_to_seconds():
+    for seconds, text in (
+        (0.4, "0:00"),
+        (59.6, "1:00"),
+        (61, "1:01"),
+        (3599.4, "59:59"),
+        (3600, "1:00:00"),
+        (36061, "10:01:01"),
+    ):
+        assert spell(seconds) == text

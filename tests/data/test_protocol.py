@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from unittest.mock import patch
 
@@ -17,7 +18,7 @@ from cmrdata.axes import AXES
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.ukbb_tree import save, scanned, smallest_frame
 from cmrdata.prepare import listed, prepare
-from cmrdata.protocol import Cohort, Stacks, channels
+from cmrdata.protocol import Cohort, Stacks, channels, ordered
 from support import ROOT
 
 DOCS = ROOT / "docs" / "cohorts.md"
@@ -174,3 +175,36 @@ def test_the_documents_cohort_runs_from_a_folder_of_ones_own(own, monkeypatch):
         cohorts[2].root = own / "unmounted"
         assert prepare(cohorts[2], own / "data").folder == store.folder
     del sys.modules["mycohort"]
+
+
+def test_results_come_in_order_and_few_are_held():
+    pulled, begun = [], []
+
+    def items():
+        for item in range(20):
+            pulled.append(item)
+            yield item
+
+    def work(item: int) -> int:
+        begun.append(item)
+        return item * item
+
+    results = ordered(work, items(), workers=2)
+    assert next(results) == 0 and len(pulled) == 5  # twice the workers wait behind it
+    assert next(results) == 1 and len(pulled) == 6
+    assert list(results) == [k * k for k in range(2, 20)] and sorted(begun) == pulled
+    assert list(ordered(work, [], workers=1)) == []
+    gate, started = threading.Event(), []
+
+    def slow(item: int) -> int:
+        started.append(item)
+        gate.wait(10)
+        return item
+
+    waiting = ordered(slow, range(9), workers=1)
+    threading.Timer(0.05, gate.set).start()
+    assert next(waiting) == 0
+    gate.clear()
+    threading.Timer(0.05, gate.set).start()
+    waiting.close()  # what has not begun does not begin any more
+    assert len(started) <= 3

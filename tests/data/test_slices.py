@@ -506,3 +506,225 @@ def test_the_middle_slice_is_one_slice_whichever_end_is_first(count, basal, apic
     assert slices._middle(count, basal_first=True) == basal
     assert slices._middle(count, basal_first=False) == apical
     assert count - 1 - apical == basal
+
+
+# the steps by their numbers
+
+
+def test_percentiles_are_numpys_whatever_the_size_and_ties():
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 3, 5, 17, 64, 200, 201, 1000, 4096, 8192, 20001):
+        for values in (rng.normal(0, 90, size), rng.integers(0, 4, size), np.arange(size) % 97):
+            values = values.astype(np.float32)
+            told = slices._percentiles(values.copy())
+            np.testing.assert_allclose(
+                told, np.percentile(values, (0.5, 99.5)), rtol=1e-5, atol=1e-4
+            )
+    # the lowest and highest stand where every 16th value does not show them
+    values = np.zeros(8192, np.float32)
+    values[1:200:16], values[2:300:16] = -5, 5
+    assert slices._percentiles(values) == (0, 0)
+    values[3::64], values[5::64] = -7, 7
+    np.testing.assert_allclose(slices._percentiles(values), np.percentile(values, (0.5, 99.5)))
+
+
+def triangles(at: float, n: int, step: float) -> np.ndarray:
+    """Weights of n pixels at a position, told once more and slowly."""
+    width = max(1.0, step)
+    every = np.arange(-50, n + 50)
+    weights = np.maximum(0, 1 - np.abs(every - at) / width)
+    if width > 1:
+        weights /= weights.sum()
+    return weights[50 : 50 + n]
+
+
+@pytest.mark.parametrize("step", [0.4, 1.0, 1.3, 2.0, 3.7])
+def test_pixels_weigh_by_a_triangle_as_wide_as_the_coarser_grid(step):
+    at = np.array([-3.0, -0.6, 0.0, 0.3, 4.5, 7.9, 8.0, 8.7, 12.1])
+    pixels, weights = slices._triangles(at, 9, step)
+    dense = np.zeros((9, len(at)))
+    for taps, row in zip(pixels, weights, strict=True):
+        np.add.at(dense, (taps, np.arange(len(at))), row)
+    np.testing.assert_allclose(dense.T, [triangles(k, 9, step) for k in at], atol=1e-5)
+
+
+def test_a_grid_lies_around_the_box_and_takes_the_nearest_label():
+    mask = np.zeros((20, 30), bool)
+    mask[4:9, 10:13] = True  # rows 4..8, columns 10..12: the centre is (6, 11)
+    grid = Grid.around(mask, spacing=(2.0, 1.0), pixels=4, fov_mm=8.0)
+    assert grid.step == (1.0, 2.0)
+    np.testing.assert_allclose(grid.y, np.array([4.5, 5.5, 6.5, 7.5])[:, None].repeat(4, 1))
+    np.testing.assert_allclose(grid.x, np.array([8.0, 10.0, 12.0, 14.0])[None].repeat(4, 0))
+    planes = np.arange(600, dtype=np.uint16).reshape(1, 20, 30)
+    # a tie goes to the centre: rows 5, 6, 6, 7
+    expected = np.array([5, 6, 6, 7])[:, None] * 30 + np.array([8, 10, 12, 14])
+    np.testing.assert_array_equal(grid.labels(planes)[0], expected)
+    edge = Grid(np.array([[-0.6, -0.4], [2.4, 2.6]]), np.array([[0.0, 1.0], [1.4, 1.0]]), (1, 1))
+    labels = edge.labels(np.arange(1, 7, dtype=np.uint8).reshape(3, 2)[None])[0]
+    assert labels.tolist() == [[0, 2], [6, 0]]
+    wide = Grid(np.zeros((1, 2)), np.array([[1.6, -0.6]]), (1, 1))
+    assert wide.labels(np.array([[[1, 2]]])).tolist() == [[[0, 0]]]
+
+
+def test_the_centre_is_the_middle_or_the_usable_slice_nearest_to_the_lv():
+    def areas(*rows: tuple[int, int, int]) -> np.ndarray:
+        return np.array([rows, rows])
+
+    whole, rv, none = (5, 5, 5), (0, 5, 5), (0, 0, 0)
+    assert slices._central(areas(whole, whole, whole, whole), basal_first=True) == 2
+    assert slices._central(areas(whole, whole, whole, whole), basal_first=False) == 1
+    assert slices._central(areas(whole, whole, none, (9, 9, 0), whole), basal_first=True) == 3
+    assert slices._central(areas(whole, (9, 9, 0), rv, whole, none), basal_first=True) == 1
+    one = areas(whole, whole, whole)
+    one[1, 1, 1] = 0  # no myocardium at ES
+    assert slices._central(one, basal_first=True) == 0
+    with pytest.raises(ValueError, match="no slice has both LV cavity and myocardium at ED and"):
+        slices._central(np.array([[(5, 5, 5), none], [none, (5, 5, 5)]]), basal_first=True)
+
+
+def test_the_basal_end_has_the_larger_third_of_the_heart():
+    def first(*sizes: int) -> bool:
+        return slices._basal_first(np.array([[(size, 0, 0) for size in sizes]] * 2))
+
+    assert first(9, 5, 1) and not first(1, 5, 9) and first(5) and first(5, 1, 5)
+    assert first(0, 6, 1, 1, 5, 0) and not first(0, 5, 9, 9, 6, 0)
+    # thirds of nine: 3 + 3 + 9 and 9 + 2 + 3, or 9 + 4 + 3
+    assert first(3, 3, 9, 9, 9, 9, 9, 2, 3) and not first(3, 3, 9, 9, 9, 9, 9, 4, 3)
+
+
+def test_the_slices_that_are_taken_are_counted():
+    def taken(made: Scan, *, expand=True, reach=1):
+        labels = [made.labels[0], made.labels[1]]
+        return slices._taken(made, labels, expand=expand, reach=reach)
+
+    five = taken(scan(), reach=3)
+    assert (five.centre, five.offsets, five.dropped, five.expanded) == (
+        2,
+        [-2, -1, 0, 1, 2],
+        2,
+        True,
+    )
+    assert (five.moved, five.basal_first) == (False, True)
+    assert taken(scan(), expand=False).offsets == [0] and not taken(scan(), expand=False).expanded
+    three = taken(scan(heart(depth=3)))
+    assert (three.offsets, three.dropped, three.expanded) == ([-1, 0, 1], 0, True)
+    two = taken(scan(heart(depth=2)))
+    assert (two.centre, two.offsets, two.expanded, two.dropped) == (1, [0], False, 0)
+    made = scan()
+    for labels in made.labels.values():
+        labels[3] = 0  # no heart there
+        labels[0][labels[0] == 3] = 0  # the basal end is the other one
+    turned = taken(made)
+    assert (turned.basal_first, turned.offsets, turned.dropped) == (False, [0, -1], 1)
+
+
+def test_frames_of_rows_are_those_of_a_cycle():
+    def shown(made, **how):
+        found = slices._frames(made, **{"neighbours": True, "cine": None, **how})
+        return found.steps.tolist(), found.times.tolist(), found.shown.tolist(), found.pair
+
+    pair = [[9, 4], [0, 5], [1, 6]]
+    assert shown(cine(10, ed=0, es=5)) == ([-1, 0, 1], pair, pair, [0, 1])
+    assert shown(cine(10, ed=0, es=5), neighbours=False) == ([0], [[0, 5]], [[0, 5]], [0, 1])
+    assert shown(scan()) == ([0], [[0, 1]], [[0, 1]], [0, 1])
+    assert shown(replace(scan(), ed=1, es=0)) == ([0], [[1, 0]], [[1, 0]], [0, 1])
+    moving = [0, 3, 5, 8]
+    assert shown(cine(10, ed=0, es=5), cine=4) == ([0], [[0, 5]], [moving], [0, 2])
+    assert slices.cine_frames(3, 1, 10, count=5) == [3, 5, 7, 9, 1]
+    assert slices.cine_frames(8, 2, 10, count=3) == [8, 2, 5]
+
+
+def test_a_fault_names_its_phases_and_the_weightiest_is_told():
+    rng = np.random.default_rng(0)
+    planes = rng.integers(1, 99, (2, 3, 8, 8)).astype(np.float32)
+    heart_of = np.zeros((8, 8), bool)
+    heart_of[2:6, 2:6] = True
+    images = rng.integers(0, 255, (2, 3, 8, 8)).astype(np.uint8)
+
+    def faults(lost=None, flat=(False, False), planes=planes, images=images):
+        lost = np.zeros((2, 3)) if lost is None else np.array(lost)
+        flat = np.array(flat)
+        return slices._faults(planes, images, heart_of, lost=lost, flat=flat, pair=[0, 2])
+
+    assert faults() == ["", ""]
+    assert faults([[0.1, 0, 0], [0, 0, 0.11]]) == ["", "no numbers in the heart of the image at ES"]
+    assert faults([[1, 1, 0], [1, 0, 1]]) == [
+        "no numbers in the heart of the image at ED and another frame",
+        "no numbers in the heart of the image at ED and ES",
+    ]
+    assert faults(flat=(True, False)) == ["constant image at ED and another frame and ES", ""]
+    dull = images.copy()
+    dull[1, 2, ::2, ::2] = 7
+    assert faults(images=dull) == ["", "no contrast beside the other phase in the image at ES"]
+    dull[1, 2, 0, ::2] += np.array([0, 8, 0, 8], np.uint8)  # sd 2.6
+    assert faults(images=dull) == ["", ""]
+    white = planes.copy()
+    white[0, 0].flat[:32] = 200  # half of the picture is not more than half
+    white[0, 0, 2:6, 2:6] = 5
+    white[0, 0, 4:6, 2:6] = 200
+    assert faults(planes=white)[0] == ""
+    white[0, 0, 3, 2:6] = 200
+    assert faults(planes=white)[0] == "saturated image at ED"
+    same = planes.copy()
+    same[1, 1] = 4
+    assert faults(planes=same) == ["", "constant image at another frame"]
+    assert faults([[0, 0, 0], [0, 1, 0]], planes=same)[1].startswith("no numbers")
+
+
+def test_grey_levels_are_those_between_the_limits_of_ed_and_es():
+    images = np.linspace(0, 1000, 2 * 3 * 64, dtype=np.float32).reshape(2, 3, 8, 8)
+    grey, lo, hi = slices._grey(images, pair=[0, 2])
+    for k in (0, 1):
+        limits = np.percentile(images[k, [0, 2]], (0.5, 99.5))
+        assert (lo[k], hi[k]) == pytest.approx(limits, rel=1e-5)
+        expected = np.rint((images[k] - limits[0]) / (limits[1] - limits[0]) * 255).clip(0, 255)
+        assert np.abs(grey[k].astype(int) - expected).max() <= 1 and grey.dtype == np.uint8
+    flat, lo, hi = slices._grey(np.full((1, 2, 8, 8), 5, np.float32), pair=[0, 1])
+    assert not flat.any() and lo == hi == 5
+
+
+def test_voxels_that_are_no_numbers_become_0_and_are_measured():
+    made = scan()
+    made.frames[0][1, :40, :10] = np.nan
+    inside = np.zeros(made.labels[0].shape[1:], bool)
+    inside[36:44, :10] = True
+    planes, lost = slices._planes(made, np.array([[0, 1]]), 1, inside)
+    assert lost.tolist() == [[0.5, 0]] and planes.dtype == np.float32 and planes.shape[:2] == (1, 2)
+    assert (planes[0, 0, :40, :10] == 0).all() and np.isfinite(planes).all()
+    np.testing.assert_array_equal(planes[0, 0, 40:], made.frames[0][1, 40:])
+    assert slices._planes(made, np.array([[0, 1]]), 1, ~inside[::-1])[1][0, 0] > 0
+    inside[:40] = False
+    assert slices._planes(made, np.array([[0, 1]]), 1, inside)[1].tolist() == [[1e-9, 0]]
+    huge = replace(made, frames={t: np.full_like(f, 1e300, float) for t, f in made.frames.items()})
+    assert slices._planes(huge, np.array([[0, 1]]), 1, inside)[1].tolist() == [[1, 1]]
+
+
+def test_a_row_says_where_it_lies_and_what_had_to_be_decided():
+    made = replace(cine(10, ed=2, es=6), spacing=(2.0, 1.0), flags=("from_header",))
+    images, masks, rows = stacks(made, pixels=32, fov_mm=128, expand=True)
+    first = {
+        "slice": -1,
+        "frame": -1,
+        "central": False,
+        "flags": "from_header;mask_reused",
+        "ed_frame": 2,
+        "es_frame": 6,
+        "mm": 1.414,
+    }
+    assert {key: rows[0][key] for key in first} == first
+    assert [row["central"] for row in rows] == [k == 4 for k in range(9)]
+    assert [row["flags"].count("mask_reused") for row in rows] == [1, 0, 1] * 3
+    assert all(row["lo"] < row["hi"] for row in rows)
+    two = scan(heart(depth=2))
+    (row,) = stacks(two, pixels=32, fov_mm=128, expand=True)[2]
+    assert row["flags"] == "short_stack"
+    assert stacks(two, pixels=32, fov_mm=128, expand=False)[2][0]["flags"] == ""
+
+
+def test_the_heart_of_a_slice_is_all_of_its_labels_at_either_phase():
+    """Voxels that are no numbers count where any label of ED or ES lies."""
+    for label in (LV, MYO, 3):
+        made = scan(heart(depth=3), heart(depth=3, squeeze=0.7))
+        made.frames[0][1][made.labels[0][1] == label] = np.nan
+        with pytest.raises(ValueError, match="no numbers in the heart of the image at ED"):
+            central(made)

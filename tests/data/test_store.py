@@ -2,6 +2,8 @@
 it."""
 
 import errno
+import json
+import os
 import shutil
 from collections import namedtuple
 from itertools import count
@@ -16,7 +18,7 @@ from cmrdata import prepare as module
 from cmrdata.disk import Unwritable
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks, ordered
-from cmrdata.store import Store, Writer
+from cmrdata.store import STORE_FORMAT, Store, Writer
 from support.fake_cohort import FakeCohort
 
 SMALL = 24  # subjects, in chunks of 5
@@ -528,3 +530,107 @@ def test_results_come_in_order_and_few_wait():
     assert next(results) == 0
     assert len(started) <= 6
     assert list(results) == list(range(1, 100))
+
+
+def test_each_fault_of_a_set_is_told_by_what_is_wrong(tmp_path):
+    images = np.zeros((3, 2, 4, 4), np.uint8)
+    writer = Writer(tmp_path / "set", pixels=4, settings={"a": 1})
+    writer.append(images, images, pd.DataFrame({"subject": list("abc")}))
+    folder = tmp_path / "set"
+    (folder / "subjects.csv").write_text("subject\n")
+    writer.finish(subjects=3)
+    meta = json.loads((folder / "store.json").read_text())
+    assert {key: meta[key] for key in ("format", "pixels", "channels", "rows")} == {
+        "format": STORE_FORMAT,
+        "pixels": 4,
+        "channels": 2,
+        "rows": 3,
+    }
+    assert meta["settings"] == {"format": STORE_FORMAT, "a": 1}
+
+    def fault(file: str, content: bytes | str | None) -> str:
+        path = folder / file
+        before = path.read_bytes()
+        if content is None:
+            path.unlink()
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+        try:
+            Store.open(folder)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+        finally:
+            path.write_bytes(before)
+        return ""
+
+    ends = "; delete this folder, the next run makes it anew"
+    for file, content, words in (
+        ("store.json", "{", "store.json is damaged"),
+        ("store.json", "[]", "store.json is damaged"),
+        (
+            "store.json",
+            json.dumps({**meta, "format": 3}),
+            f"written in format 3, this program reads {STORE_FORMAT}",
+        ),
+        (
+            "store.json",
+            json.dumps({**meta, "rows": 2}),
+            "index.parquet has 3 rows, store.json says 2",
+        ),
+        ("index.parquet", None, "index.parquet is missing or damaged"),
+        ("index.parquet", "x", "index.parquet is missing or damaged"),
+        ("images.u8", bytes(95), "images.u8 has 95 bytes, 3 rows take 96"),
+        ("images.u8", bytes(97), "images.u8 has 97 bytes, 3 rows take 96"),
+        ("masks.u8", None, "masks.u8 has 0 bytes, 3 rows take 96"),
+        ("subjects.csv", None, "subjects.csv is missing"),
+    ):
+        assert fault(file, content) == f"{folder}: {words}{ends}"
+    assert "no finished set here (store.json is missing)" in fault("store.json", None)
+    assert fault("subjects.csv", "subject\nx\n") == ""
+
+
+def test_what_an_interrupted_writer_left_is_kept_as_far_as_it_is_whole(tmp_path, capsys):
+    images = np.arange(3 * 2 * 16, dtype=np.uint8).reshape(3, 2, 4, 4)
+    lost = pd.DataFrame({"subject": ["x"], "reason": ["NA"]})
+
+    def begun(**change) -> Writer:
+        return Writer(
+            tmp_path / "set", **{"pixels": 4, "settings": {"a": {"b": 1}, "c": 2}, **change}
+        )
+
+    writer = begun()
+    for number, letters in enumerate(("abc", "def", "ghi")):
+        writer.append(
+            images + number,
+            images,
+            pd.DataFrame({"subject": list(letters)}),
+            rejected=lost if number else None,
+        )
+    again = begun()
+    assert again.rows == 9 and again.done() == {*"abcdefghi", "x"} and capsys.readouterr().out == ""
+    assert again.rejected().values.tolist() == [["x", "NA"]] * 2
+    os.truncate(tmp_path / "set" / "masks.u8", 8 * 32 + 31)  # the ninth row is torn
+    (tmp_path / "set" / ".images.u8.123").write_text("left")
+    (tmp_path / "set" / "parts" / "odd").write_text("left")
+    again = begun()
+    assert again.rows == 6 and again.done() == {*"abcdef", "x"}
+    assert "1 parts are damaged or lack their images, and are made again" in capsys.readouterr().out
+    assert sorted(path.name for path in (tmp_path / "set" / "parts").iterdir()) == [
+        "000000.parquet",
+        "000001.parquet",
+        "000001.rejected.csv",
+    ]
+    assert not (tmp_path / "set" / ".images.u8.123").exists()
+    assert [(tmp_path / "set" / name).stat().st_size for name in ("images.u8", "masks.u8")] == [
+        192,
+        192,
+    ]
+    (tmp_path / "set" / "parts" / "000000.parquet").rename(
+        tmp_path / "set" / "parts" / "000005.parquet"
+    )
+    assert begun().rows == 0 and "2 parts are damaged" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"begun with other settings \(a, d\); choose another"):
+        begun(settings={"a": {"b": 2}, "c": 2, "d": 1})
+    (tmp_path / "set" / "settings.json").write_text("{")
+    with pytest.raises(ValueError, match="settings.json is damaged; delete this folder"):
+        begun()

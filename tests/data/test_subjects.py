@@ -9,10 +9,14 @@ from hypothesis import strategies as st
 from cmrdata.axes import AGE, AXES, BMI, DIAGNOSES, SEX, known_axes
 from cmrdata.subjects import (
     FOLDS,
+    _filled,
+    attribute_columns,
     balancing_weights,
     bmi_of,
     cut,
+    further_columns,
     keep_controls,
+    numbers_in,
     split,
     whole,
     with_groups,
@@ -163,6 +167,7 @@ def test_every_group_has_the_same_weight(names):
     np.testing.assert_allclose(mass, 1 / groups.nunique())
 
 
+@settings(max_examples=20, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from("FM"), st.sampled_from([22.0, 33.0, None])),
@@ -235,3 +240,91 @@ def test_every_diagnosis_has_a_label():
     labels = with_groups(people).label
     assert labels.isna().sum() == people.diagnosis.isna().sum()
     assert set(labels.dropna()) == {0, 1}
+
+
+# by the numbers
+
+
+def test_splits_are_those_of_the_studies_made_before():
+    """Other draws would make every finished study another one."""
+    people = table([3, 4, 5, 6], undiagnosed=1)
+    letters = {"train": "t", "val": "v", "test": "T", "extra": "-"}
+    for how, told in (
+        ({"seed": 3}, "ttttTtvTvtttTttvtt-"),
+        ({"seed": 4}, "TtvtttTtttTvtvttTt-"),
+        ({"seed": 3, "fold": 1}, "tTtTttvtTtttttTtvt-"),
+        ({"seed": 3, "test": 0.5, "validation": 0.5}, "tTvvTtTtTTTvTvtTtT-"),
+    ):
+        assert "".join(split(people, **how).map(letters)) == told
+    people = people.assign(split="train", label=[0] * 12 + [1] * 6 + [None])
+    for per_case, told in (
+        (0.5, "..x....x...x"),
+        (1, "xxx....x..xx"),
+        (0, "." * 12),
+        (2, "x" * 12),
+    ):
+        keep = keep_controls(people, per_case=per_case, seed=3)
+        assert "".join(keep.map({True: "x", False: "."})) == told + "x" * 7
+    for fold in (-1, 5, "a"):
+        with pytest.raises(ValueError, match=f"fold is {fold}; it takes 0 to 4"):
+            split(people, seed=0, fold=fold)
+
+
+def test_a_share_that_one_cannot_take_goes_to_the_others():
+    np.testing.assert_allclose(_filled(np.array([5.0, 1, 9]), total=9), [4, 1, 4])
+    np.testing.assert_allclose(_filled(np.array([2.0, 1, 3]), total=9), [2, 1, 3])
+    np.testing.assert_allclose(_filled(np.array([9.0, 9]), total=4), [2, 2])
+
+
+def test_a_cap_of_repeats_shares_what_is_left_equally():
+    groups = pd.DataFrame({"group": list("aaaaaabbc"), **dict.fromkeys(AXES)})
+    free = balancing_weights(groups)
+    np.testing.assert_allclose(free * 9, [0.5] * 6 + [1.5] * 2 + [3])
+    for cap in (3, 4.0):
+        np.testing.assert_allclose(balancing_weights(groups, max_repeats=cap), free)
+    # two repeats: the one of c has 2 / 9, the groups a and b half of the rest each
+    capped = balancing_weights(groups, max_repeats=2)
+    np.testing.assert_allclose(capped * 9, [3.5 / 6] * 6 + [1.75] * 2 + [2])
+    np.testing.assert_allclose(balancing_weights(groups, max_repeats=1) * 9, 1)
+    # who lacks what others know keeps the mass of an average row
+    lacking = groups.assign(sex=["F"] * 8 + [None])
+    np.testing.assert_allclose(
+        balancing_weights(lacking, max_repeats=1.5) * 9, [5 / 6] * 6 + [1.5] * 2 + [1]
+    )
+    for wrong in (0, 0.99, -1, True, "2"):
+        with pytest.raises(ValueError, match=f"max_repeats={wrong}: give a number of at least 1"):
+            balancing_weights(groups, max_repeats=wrong)
+    assert len(balancing_weights(groups.iloc[:0])) == 0
+
+
+def test_columns_that_can_be_subgroups_are_words_of_few_values():
+    people = pd.DataFrame(
+        {
+            "subject": [f"SYN{k:04d}" for k in range(22)],
+            "site": ["a", "b"] * 11,
+            "one": "x",
+            "most": [f"v{k % 20}" for k in range(22)],
+            "many": [f"v{k % 21}" for k in range(22)],
+            "number": range(22),
+            "split": ["train", "test"] * 11,
+            "flags": ["", "moved"] * 11,
+        }
+    )
+    assert further_columns(people) == ["site", "most"]
+    assert attribute_columns(people)[:3] == ["sex", "age", "bmi"]
+    assert numbers_in(pd.DataFrame(columns=["bmi", "site"])) == {"bmi": BMI.bounds}
+    assert numbers_in(people) == {}
+
+
+def test_edges_of_what_a_person_can_have():
+    # below 3 are metres, from 3 on centimetres
+    told = bmi_of(pd.Series([180.0, 0.018, 0.018]), pd.Series([2.999, 3.0, 2.999]))
+    np.testing.assert_allclose(told, [180 / 2.999**2, 20, np.nan])
+    low, high = BMI.bounds
+    people = table([2]).drop(columns=["label"])
+    for value in (low, high):
+        assert with_groups(people.assign(bmi=value)).bmi.tolist() == [value, value]
+    for value in (np.nextafter(low, -1), np.nextafter(high, 1000)):
+        with pytest.raises(ValueError, match=f"subject SYN0000: bmi .* is outside {low}..{high}"):
+            with_groups(people.assign(bmi=value))
+    assert whole(people.assign(sex=["F", None])).tolist() == [True, False]

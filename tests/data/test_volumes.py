@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmrdata.volumes import Volume, nifti, open_volume, read_volume
+from cmrdata.volumes import Volume, _spacing, _time_axis, nifti, open_volume, read_volume
 
 UPRIGHT = np.diag([-1.5, -1.5, -10, 1.0])  # columns to the patient's left, rows to the back
 BOTH = pytest.mark.parametrize("name", ["SYN0001.nii.gz", "SYN0001.nii"])
@@ -502,3 +502,81 @@ def test_opening_reads_no_voxels(tmp_path):
         file.seek(352)
         file.write(b"\xff" * 1000)
     assert isinstance(open_volume(path), Volume)
+
+
+# by the numbers
+
+
+def test_an_axis_of_slices_is_told_from_time_by_gap_and_number():
+    def axis(shape, *, frames=None, gap=10.0, side=1.5) -> int | None:
+        try:
+            return _time_axis(shape, np.array([side, 1.5, gap, 0.0]), frames)
+        except ValueError:
+            return None
+
+    assert axis((200, 200, 10, 30)) == axis((200, 200, 20, 30)) == axis((200, 200, 31, 32)) == 3
+    assert axis((200, 200, 20, 20)) == axis((200, 200, 20, 3)) == 3  # the gap tells
+    assert axis((200, 200, 21, 21)) is axis((200, 200, 21, 3)) is None  # too many for slices
+    assert axis((200, 200, 21, 22)) == 3
+    for gap, told in ((3.0, 3), (2.9, None), (25.0, 3), (25.1, None)):
+        assert axis((200, 200, 12, 12), gap=gap) == told
+    assert axis((200, 200, 12, 12), gap=3.0, side=3.0) is None  # no larger than a pixel
+    assert axis((200, 200, 50, 10)) == 2 and axis((50, 200, 200, 10)) == 0
+    assert axis((200, 200, 50, 50)) == 3 and axis((50, 200, 50, 10)) is None
+    assert axis((200, 30, 50, 10)) is axis((200, 200, 50, 31)) is None  # no stack is left
+    assert axis((200, 31, 50, 30)) == 2
+    assert axis((200, 200, 40, 10), frames=40) == 2 and axis((200, 200, 50, 10), frames=40) is None
+    assert axis((200, 200, 10, 41), frames=40) is None and axis((200, 200, 10, 40), frames=40) == 3
+
+
+def test_the_first_possible_spacing_counts_and_a_dispute_is_told():
+    def told(sides, zooms, default=None):
+        affine = None if sides is None else np.diag([*sides, 1.0])
+        return _spacing(affine, np.array(zooms, float), default, 1.0)
+
+    assert told((1.5, 1.4, 10), (1.5, 1.4, 10)) == ((1.4, 1.5), False)
+    assert told((1.5, 1.4, 10), (1.5, 1.42, 10)) == ((1.4, 1.5), False)
+    assert told((1.5, 1.4, 10), (1.5, 1.45, 10)) == ((1.4, 1.5), True)
+    assert told((1.5, 1.4, 10), (1.5, 1.4, 8)) == ((1.4, 1.5), False)  # the gap is nobody's
+    assert told((1.5, 1.4, 10), (0.0, 0.0, 0.0)) == ((1.4, 1.5), False)
+    assert told((9.0, 9.0, 9.0), (1.5, 1.4, 10)) == ((1.4, 1.5), True)  # absurd
+    assert told((1.0, 1.0, 1.0), (1.5, 1.4, 10)) == ((1.4, 1.5), False)  # never set
+    assert told(None, (1.0, 1.0, 10)) == ((1.0, 1.0), False)
+    assert told((0.5, 3.0, 10), (0, 0, 0)) == ((3.0, 0.5), False)
+    for sides in ((0.49, 1.5, 10), (1.5, 3.01, 10), (1.0, 1.0, 1.0)):
+        assert told(None, sides, (1.8, 1.7)) == ((1.8, 1.7), False)
+        with pytest.raises(
+            ValueError, match="never set" if sides[2] == 1 else "outside 0.5..3.0 mm"
+        ):
+            told(None, sides)
+
+
+def test_a_gzipped_file_ends_with_its_length_or_is_counted(tmp_path):
+    path = save(tmp_path / "a.nii.gz", noise(40, 44, 3))
+    frame = 40 * 44 * 3 * open_volume(path).dtype.itemsize
+    content = gzip.decompress(path.read_bytes())
+    for more, fine in ((0, True), (1, True), (frame - 1, True), (frame, False), (-1, False)):
+        data = content + bytes(more) if more >= 0 else content[:more]
+        path.write_bytes(gzip.compress(data))
+        if fine:
+            assert open_volume(path).frames == 1
+        else:
+            with pytest.raises(
+                ValueError, match="more than it holds" if more < 0 else "more frames"
+            ):
+                open_volume(path)
+
+
+def test_files_of_vectors_are_told_by_their_intent(tmp_path):
+    def opened(code: int, *axes: int) -> int | None:
+        path = save(tmp_path / "a.nii", np.zeros((40, 44, *axes), np.uint8))
+        try:
+            return open_volume(patch(path, (68, "<h"), code)).frames
+        except ValueError as error:
+            assert "not a volume: shape 40 x 44 x 3 x 6, vectors" in str(error)
+            return None
+
+    for code in (1005, 1006, 1007, 2003, 2004):  # matrices, vectors, colours
+        assert opened(code, 3, 6) is None and opened(code, 3) == 1
+    for code in (0, 1004, 1008, 2001, 2002, 2005):
+        assert opened(code, 3, 6) == 6

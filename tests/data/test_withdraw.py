@@ -202,3 +202,60 @@ def test_a_cohort_without_a_list_says_so(tree, tmp_path):
         cohort(tree, tmp_path).withdrawn()
     with pytest.raises(ValueError, match="phantom has no list of withdrawn"):
         Phantom(subjects=3).withdrawn()
+
+
+# each kind of trace, by itself
+
+
+def test_notes_lose_the_lines_of_who_withdrew_and_a_torn_one(tmp_path):
+    (tmp_path / "inspect-1.jsonl").write_text(
+        '{"subject": "SYN0001"}\n{"subject": "SYN0002"}\n{"subject": "SYN0003"}\n{"sub'
+    )
+    (tmp_path / "inspect-2.jsonl").write_text('{"subject": "SYN0003"}\n')
+    (tmp_path / "ef-a.json").write_text('{"SYN0001": 1, "SYN0002": 2, "SYN0003": 3}')
+    (tmp_path / "ef-b.json").write_text('{"SYN0003": 3}')
+    kept = {
+        path: path.read_text() for path in (tmp_path / "inspect-2.jsonl", tmp_path / "ef-b.json")
+    }
+    traces = purge(
+        {"SYN0001", "SYN0002", "SYN0009"}, mark=None, data=tmp_path, runs=tmp_path / "runs"
+    )
+    assert traces == [
+        Trace("notes", str(tmp_path / "inspect-1.jsonl"), 3, "removed"),
+        Trace("notes", str(tmp_path / "ef-a.json"), 2, "removed"),
+    ]
+    assert (tmp_path / "inspect-1.jsonl").read_text() == '{"subject": "SYN0003"}\n'
+    assert (tmp_path / "ef-a.json").read_text() == '{\n"SYN0003": 3\n}'
+    assert kept == {path: path.read_text() for path in kept}
+
+
+def test_plans_and_predictions_are_counted_by_people(tmp_path):
+    for name in ("open", "drawn", "without", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "drawn" / "parts").mkdir()
+    plan = pd.DataFrame(
+        {
+            "subject": ["SYN0001", "SYN0003", "SYN0001", "SYN0002"],
+            "row": range(4),
+            "code": ["007", "NA", "", "x"],
+        }
+    )
+    for name in ("open", "drawn"):
+        plan.to_csv(tmp_path / name / "plan.csv", index=False)
+    plan[1:2].to_csv(tmp_path / "other" / "plan.csv", index=False)
+    plan.drop(columns="subject").to_csv(tmp_path / "without" / "plan.csv", index=False)
+    plan.to_csv(tmp_path / "open" / "predictions.csv", index=False)
+    plan[1:2].to_csv(tmp_path / "other" / "predictions.csv", index=False)
+    traces = purge({"SYN0001", "SYN0002"}, mark=None, data=tmp_path / "data", runs=tmp_path)
+    assert traces == [
+        Trace(
+            "set",
+            str(tmp_path / "drawn"),
+            2,
+            "3 of 4 images come from their masks; draw a new set, from a generator trained again",
+        ),
+        Trace("plan", str(tmp_path / "open" / "plan.csv"), 2, "3 rows removed"),
+        Trace("predictions", str(tmp_path / "open"), 2, "train it again, from the renewed store"),
+    ]
+    assert (tmp_path / "open" / "plan.csv").read_text() == "subject,row,code\nSYN0003,0,NA\n"
+    assert len(pd.read_csv(tmp_path / "drawn" / "plan.csv")) == 4

@@ -1,39 +1,26 @@
-"""An attempt ends, a run finishes: killed or told to end anywhere, a training continues as if
-nothing had been."""
+"""An attempt ends, a run finishes: told to end anywhere, a training continues as if nothing had
+been."""
 
 from __future__ import annotations
 
-import errno
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from cmrdata import disk
-from cmrstudy import attempts, checkpoints
+from cmrstudy import attempts
 from cmrstudy.attempts import Attempt, Ended, seconds
-from cmrstudy.continuing import Place
 from cmrstudy.runs import AttemptEnded
 from support import ROOT
-from support.stub_training import Kill, Killed, Signal, differs, run, state
-
-PLAIN: dict[str, Any] = {}
-HALF = {"val_check_interval": 0.5}
-ACCUMULATE = {"accumulate_grad_batches": 2, "val_check_interval": 3}
-# Lightning restarts loops otherwise where steps are counted
-STEPS = {"max_epochs": -1, "max_steps": 20}
+from support.stub_training import ACCUMULATE, HALF, PLAIN, STEPS, Signal, check_equal, run, whole  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -49,159 +36,6 @@ def in_a_terminal():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    """A function from options to what an uninterrupted training leaves, and its metrics."""
-    folder = tmp_path_factory.mktemp("whole")
-
-    @cache
-    def made(options: tuple) -> tuple[dict[str, Any], dict[str, Any]]:
-        place = folder / str(abs(hash(options)))
-        _, _, metrics = run(place, **dict(options))
-        return state(place), metrics
-
-    return lambda options: made(tuple(options.items()))
-
-
-def check_equal(folder: Path, whole, options: dict[str, Any], metrics: dict[str, Any]) -> None:
-    wanted, told = whole(options)
-    assert differs(wanted, state(folder)) == [] and metrics == told
-
-
-# killed anywhere
-
-
-@pytest.mark.parametrize(
-    ("hook", "at", "options"),
-    [
-        ("on_train_batch_start", 6, PLAIN),  # the first step of the second epoch
-        ("on_train_batch_start", 9, PLAIN),
-        ("on_train_batch_end", 8, PLAIN),
-        ("on_train_batch_end", 11, PLAIN),  # before the epoch's validation
-        ("on_validation_batch_start", 4, PLAIN),
-        ("on_validation_end", 1, PLAIN),
-        ("on_train_epoch_end", 1, PLAIN),
-        ("on_train_end", 0, PLAIN),
-        ("on_validation_batch_start", 4, HALF),
-        ("on_train_batch_start", 9, HALF),  # just after a validation within an epoch
-        ("on_train_batch_end", 9, ACCUMULATE),  # gradients of half a step
-        ("on_validation_end", 2, ACCUMULATE),
-        ("on_train_batch_start", 6, STEPS),
-        ("on_train_batch_start", 8, STEPS),
-        ("on_train_end", 0, STEPS),
-        ("on_train_batch_end", 10, {"limit_train_batches": 4}),
-        ("on_train_batch_start", 6, {"num_sanity_val_steps": 2}),
-        ("on_validation_end", 0, {"check_val_every_n_epoch": 2}),
-        # the plateau looks at the epoch before
-        ("on_train_batch_end", 14, {"check_val_every_n_epoch": 2}),
-    ],
-    ids=lambda value: " ".join(map(str, value.items())) if isinstance(value, dict) else str(value),
-)
-@pytest.mark.parametrize("every", [1, pytest.param(3, marks=pytest.mark.slow)])
-def test_killed_anywhere_it_ends_in_the_same_bits(tmp_path, whole, hook, at, options, every):
-    """Weights, optimiser, schedulers, early scores, metrics.csv and what is told in the end."""
-    with pytest.raises(Killed):
-        run(tmp_path, Kill(hook, at), steps=every, **options)
-    _, _, metrics = run(tmp_path, **options)
-    check_equal(tmp_path, whole, options, metrics)
-
-
-def test_workers_that_fetch_ahead_fetch_the_same(tmp_path, whole):
-    for at in (8, 3):
-        with pytest.raises(Killed):
-            run(tmp_path, Kill("on_train_batch_end", at), steps=1, workers=2)
-    _, module, metrics = run(tmp_path, workers=2)
-    check_equal(tmp_path, whole, PLAIN, metrics)
-    assert len(module.seen) == 24 - 11  # from the twelfth step on, in which it was cut off
-
-
-@pytest.mark.parametrize("wrong", [{"minutes": 0}, {"minutes": "ten"}, {"steps": -1}], ids=str)
-def test_an_impossible_interval_is_named(tmp_path, wrong):
-    ((name, value),) = wrong.items()
-    with pytest.raises(
-        ValueError, match=f"checkpoint.{name}={value}: give a number above 0, or null"
-    ):
-        run(tmp_path, **wrong)
-
-
-def test_a_run_that_dies_again_and_again_gets_there(tmp_path, whole):
-    for _ in range(30):
-        try:
-            _, _, metrics = run(tmp_path, Kill("on_train_batch_end", 1), steps=1)
-            break
-        except Killed:
-            pass
-    check_equal(tmp_path, whole, PLAIN, metrics)
-
-
-def test_without_a_checkpoint_within_it_an_epoch_is_repeated(tmp_path, whole):
-    with pytest.raises(Killed):
-        run(tmp_path, Kill("on_train_batch_start", 10))
-    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoints.place_of(last) == Place(1, 0)
-    _, _, metrics = run(tmp_path)
-    check_equal(tmp_path, whole, PLAIN, metrics)
-
-
-def test_after_some_minutes_a_checkpoint_is_due_in_validation_too(tmp_path, whole, monkeypatch):
-    now = [0.0]
-    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
-
-    class Clock(L.Callback):
-        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-            now[0] += 60
-
-        def on_validation_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-            now[0] += 300
-
-    with pytest.raises(Killed):
-        run(tmp_path, Clock(), Kill("on_train_batch_end", 5), minutes=3)
-    assert checkpoints.place_of(
-        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    ) == Place(0, 5)
-    with pytest.raises(Killed):
-        run(tmp_path, Clock(), Kill("on_validation_end", 0), minutes=7)
-    assert checkpoints.place_of(
-        torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    ) == Place(0, 6)
-    _, _, metrics = run(tmp_path)
-    check_equal(tmp_path, whole, PLAIN, metrics)
-
-
-def test_an_early_stop_stays_one_when_the_process_dies_after_it(tmp_path):
-    def early() -> EarlyStopping:
-        return EarlyStopping("val_loss", patience=1, min_delta=9)
-
-    trainer, _, told = run(tmp_path / "whole", early(), max_epochs=9)
-    assert trainer.current_epoch == 2 and told["stopped"].startswith(
-        "stopped early, after 2 of 9 epochs: Monitored"
-    )
-    with pytest.raises(Killed):
-        run(tmp_path / "parts", early(), Kill("on_fit_end", 0), max_epochs=9)
-    again, module, metrics = run(tmp_path / "parts", early(), max_epochs=9)
-    assert again.global_step == trainer.global_step and metrics == told and module.seen == []
-
-
-def test_a_moved_run_keeps_its_best_epoch(tmp_path, whole):
-    with pytest.raises(Killed):
-        run(tmp_path / "here", Kill("on_train_batch_end", 20), steps=1)
-    shutil.move(tmp_path / "here", tmp_path / "there")
-    _, _, metrics = run(tmp_path / "there")
-    check_equal(tmp_path / "there", whole, PLAIN, metrics)
-    assert not (tmp_path / "here").exists()
-
-
-def test_a_checkpoint_of_lightnings_own_callback_continues_with_the_next_epochs_draws(tmp_path):
-    """Written at an epoch's end, after which Lightning itself loses an epoch where steps are
-    counted."""
-    keep = ModelCheckpoint(
-        tmp_path / "own", filename="{epoch}", save_top_k=-1, auto_insert_metric_name=False
-    )
-    _, whole, _ = run(tmp_path / "first", keep, **STEPS)
-    trainer, module, _ = run(tmp_path / "second", ckpt_path=tmp_path / "own" / "1.ckpt", **STEPS)
-    assert trainer.global_step == 20 and len(module.seen) == 8 and module.seen == whole.seen[12:]
 
 
 # told to end
@@ -410,58 +244,6 @@ def test_only_ended_becomes_an_ended_attempt(tmp_path):
         raise KeyError
     with pytest.raises(AttemptEnded, match="whatever"), Attempt(tmp_path):
         raise Ended("whatever")
-
-
-# files
-
-
-def test_a_checkpoint_is_whole_or_the_one_before_it(tmp_path, monkeypatch):
-    with pytest.raises(Killed):
-        run(tmp_path, Kill("on_train_batch_end", 3), steps=1)
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    before = last.read_bytes()
-    save = torch.save
-
-    def dying(content: Any, file: Any) -> None:
-        save({"half": 1}, file)
-        os._exit(9)
-
-    if not (child := os.fork()):  # as SIGKILL in the middle of writing
-        try:
-            monkeypatch.setattr(checkpoints.torch, "save", dying)
-            run(tmp_path, steps=1)
-        finally:
-            os._exit(1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
-    assert last.read_bytes() == before and list(last.parent.glob(".last.ckpt.*"))
-    run(tmp_path)
-    assert not list(last.parent.glob(".*"))
-
-
-def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path, monkeypatch):
-    with pytest.raises(Killed):
-        run(tmp_path, Kill("on_train_batch_end", 3), steps=1)
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    before = last.read_bytes()
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(disk.os, "fsync", full)
-        run(tmp_path, steps=1)
-    assert last.read_bytes() == before and not list(last.parent.glob(".*"))
-
-
-def test_a_damaged_checkpoint_names_itself_and_the_remedy(tmp_path):
-    with pytest.raises(Killed):
-        run(tmp_path, Kill("on_train_batch_end", 3), steps=1)
-    last = tmp_path / "checkpoints" / "last.ckpt"
-    last.write_bytes(last.read_bytes()[:1000])
-    with pytest.raises(
-        ValueError, match=r"last.ckpt \(delete it, and the training begins anew\): damaged"
-    ):
-        run(tmp_path)
 
 
 # in processes of their own

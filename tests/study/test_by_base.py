@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from cmrstudy import by_base, commands
 from cmrstudy.paths import shareable
@@ -229,3 +230,22 @@ def test_a_base_typed_where_none_is_taken_is_answered(given, monkeypatch, home):
 def test_no_place_of_this_machine_leaves_in_a_command_line(given, wanted):
     told = shareable(["/home/ann/cmr-debias/train.py", "experiment=controlnet", given])
     assert told == f"train.py experiment=controlnet {wanted or given}" and "ann" not in told
+
+
+def test_the_frame_of_a_picture_by_its_numbers():
+    def frame(what, native=None, *, base=None, parent=None, **root):
+        config = OmegaConf.create({"base": {"frame": base or {}}, **root})
+        return by_base._frame(what, native, _root_=config, _parent_=OmegaConf.create(parent or {}))
+
+    assert (frame("pixels"), frame("fov_mm"), frame("fov_mm", 1.5)) == (64, 165.0, 165.0)
+    wide = {"pixels": 256}
+    assert frame("pixels", base=wide) == 256 and frame("fov_mm", base=wide) == 165.0
+    assert frame("fov_mm", 1.8, base=wide) == 460.8 and frame("fov_mm", 0.3, base=wide) == 165.0
+    assert frame("fov_mm", 1.8, base={"pixels": 256, "fov_mm": 200.0}) == 200.0
+    members = {"a": 1.2, "b": 1.8, "c": 2.5}
+    assert frame("fov_mm", members, base=wide, parent={"of": ["a", "b"]}) == 460.8
+    assert frame("fov_mm", members, base=wide) == 640.0
+    trained = {"task": "base", "preset": {"base_pixels": 32}}
+    assert frame("pixels", base=wide, **trained) == 32
+    assert frame("fov_mm", 9.0, base=wide, **trained) == 165.0
+    assert frame("pixels", base=wide, task="base") == 64  # its preset says nothing

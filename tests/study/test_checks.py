@@ -398,3 +398,137 @@ def test_a_sweep_with_a_wrong_value_begins_no_job(swept: str, told: str) -> None
 def test_a_sweep_of_right_values_is_not_held_up() -> None:
     right = composed("train", "experiment=classifier")
     assert jobs.wrong_setting([right]) is None and jobs.shared_folder([]) is None
+
+
+# the limits by their numbers
+
+SPANS = {  # (least, most, whole numbers alone, null as well): settings
+    (1, None, True, False): """data.batch_size data.autoencoder_batch_size data.val_images
+        data.copies cohort.subjects model.width model.pixels model.plateau_patience
+        model.autoencoder.steps model.unet.steps model.unet.layers batch_size sampler.steps
+        sampler.reuse plan.count plan.seeds count trainer.num_nodes
+        trainer.accumulate_grad_batches""",
+    (0, None, True, False): """synthetic data.workers cohort.test_subjects cohort.reach
+        model.warmup trainer.log_every_n_steps""",
+    (1, None, True, True): """checkpoint.steps data.images_per_epoch plan.per_person
+        trainer.check_val_every_n_epoch""",
+    (0, None, True, True): "plan.per_mask trainer.min_epochs trainer.min_steps",
+    (2, None, True, False): "fid_images cells",
+    (2, None, True, True): "cohort.cine",
+    (8, None, True, False): "cohort.pixels",
+    (40, None, True, False): "resamples permutations",
+    (-1, None, True, False): "trainer.num_sanity_val_steps",
+    (0, 4, True, True): "fold cohort.fold",
+    (0, 2**32 - 1, True, False): """seed data.seed cohort.seed model.seed model.autoencoder.seed
+        model.unet.seed plan.seed""",
+    (1e-9, None, False, True): """checkpoint.minutes cohort.controls_per_case model.gamma
+        cohort.default_spacing model.unet.gamma""",
+    (1e-9, None, False, False): """cohort.hf_scale cohort.fov_mm mitigation.loss.eta
+        model.autoencoder.lr model.unet.lr""",
+    (0, None, False, False): """model.lr model.weight_decay model.noise_std model.autoencoder.kl
+        plan.strength""",
+    (0, None, False, True): "trainer.gradient_clip_val",
+    (1, None, False, True): "data.max_repeats",
+    (0, 1, False, False): """cohort.max_rejected model.flips model.prompt_dropout
+        model.unet.prompt_dropout""",
+    (0, 1, False, True): "cohort.hf_share",
+    (0, 100, False, False): "cohort.ef_below cohort.ef_above",
+    (0, 1 - 1e-9, False, False): "model.ema model.unet.ema",
+    (1e-9, 1 - 1e-9, False, False): "specificity",
+    (float("-inf"), None, False, False): "sampler.guidance",
+}
+OTHERS = {  # settings: what they take, what they don't
+    "trainer.max_epochs": ((1, -1), (0, -2, 1.5, None, True)),
+    "trainer.max_steps": ((1, -1, None), (0, -2, 1.5, False)),
+    "trainer.fast_dev_run": ((1, True, False, None), (0, -1, 1.5)),
+    "trainer.devices": ((1, 8, -1, "auto", [0], [0, 3]), (0, -2, 1.5, True, "", [], [-1], [1.5])),
+    "trainer.deterministic": ((True, False, "warn", None), ("on", 2)),
+    "trainer.benchmark": ((True, False, None), ("on", 1)),
+    "overwrite": ((True, False), (None, 1, 0)),
+    "resume": (("auto", True, False), (None, 1, "yes")),
+    "stale": (("keep", None), ("use", True)),
+    "synthetic": (("only", 0), ("all", -1, 1.5, None, True)),
+    "labels": ((["hf"], ["af", "hf"]), ([], "hf", ["hf", "hf"], ["x"], ("hf",))),
+    "model.normalisation": (
+        ("auto", [0.5, 0.25], [[0.1, 0.2, 0.3], [1, 2, 3]], [0, 1], [[0.5], 1]),
+        ("x", [0.5], [0.5, 0], [0.5, -1], [[1, 2], [1, 2]], ["a", 1], [0.5, 1, 1], None),
+    ),
+    "judge_steps": (([1, 9],), ([0, 9], [9], [1, 2, 3], 9, [1.5, 2], [])),
+    "model.unet.channels": (([16], [16, 32, 1]), ([], [0], 16, [True])),
+    "model.weights": (("imagenet", None), ("", 3)),
+    "model.backbone": (("resnet18",), ("", None, 18)),
+    "mitigation.loss": (({"_target_": "x"},), ({}, "x", None)),
+    "mitigation.after.attribute": (("sex",), ("age", None, 1)),
+    "device": (("auto", "cpu", "cuda", "cuda:11"), ("cuda:", "gpu", "cpu:0", None, 0)),
+    "trainer.gradient_clip_algorithm": (("norm", "value", None), ("x", 1)),
+    "cohort.orient": (("masks", "header", "none"), (None, "up")),
+}
+BATCHES = ("train", "val", "test", "predict")
+
+
+def test_limits_are_those_of_the_documentation() -> None:
+    near = (-2, -1, -0.5, 0, 1e-9, 0.5, 1, 1.5, 2, 3, 4, 5, 7, 8, 39, 40, 100, 101)
+    for (least, most, whole, null), keys in SPANS.items():
+        for key in keys.split():
+            takes = checks.TAKES[key]
+            for value in (*near, 2**32 - 1, 2**32):
+                inside = least <= value and (most is None or value <= most)
+                fits = inside and not (whole and isinstance(value, float))
+                assert bool(takes.fits(value)) == fits, (key, value)
+            assert bool(takes.fits(None)) == null == ("null" in takes.words), key
+            for odd in (True, False, "1", [1], float("nan"), float("inf")):
+                assert not takes.fits(odd), (key, odd)
+    for key, (right, wrong) in OTHERS.items():
+        for values, fits in ((right, True), (wrong, False)):
+            for value in values:
+                assert bool(checks.TAKES[key].fits(value)) == fits, (key, value)
+    for key in (*(f"trainer.limit_{part}_batches" for part in BATCHES), "trainer.overfit_batches"):
+        for value in (0, 1, 7, 0.0, 0.5, 1.0, None):
+            assert checks.TAKES[key].fits(value), (key, value)
+        for value in (-1, 1.01, -0.1, 2.0, True, "all"):
+            assert not checks.TAKES[key].fits(value), (key, value)
+    assert "48" in checks.TAKES["model.unet.channels"].words
+    assert checks.TAKES["judge_steps"].words.endswith("such as [16, 32]")
+
+
+def test_a_value_is_told_by_the_setting_that_it_comes_from() -> None:
+    cfg = OmegaConf.create(
+        {"preset": {"lr": -1}, "base": {"lr": "${preset.lr}"}, "model": {"lr": "${base.lr}"}}
+    )
+    with pytest.raises(ValueError, match="^preset.lr=-1: as model.lr it takes a number of at"):
+        checks.check(cfg)
+    cfg = OmegaConf.create({"a": 2, "fold": "${a}${a}"})
+    with pytest.raises(ValueError, match="^fold=22: it takes a whole number from 0 to 4, or null"):
+        checks.check(cfg)
+    for value, shown in ((None, "null"), (True, "true"), ("None", "None"), ([1], r"\[1\]")):
+        with pytest.raises(ValueError, match=f"^seed={shown}: it takes"):
+            checks.check(OmegaConf.create({"seed": value}))
+    foreign = {"trainer": {"_target_": "mine.Trainer", "num_nodes": 0}, "unused": ["model"]}
+    checks.check(OmegaConf.create({**foreign, "model": {"lr": -1}}))
+    for target in ("lightning.Trainer", "cmrgen.x"):
+        with pytest.raises(ValueError, match="trainer.num_nodes=0"):
+            checks.check(OmegaConf.create({"trainer": {"_target_": target, "num_nodes": 0}}))
+    with pytest.raises(ValueError, match="^cohort.cohorts.a.pixels=7: it takes"):
+        checks.check(OmegaConf.create({"cohort": {"cohorts": {"a": {"pixels": 7}}}}))
+    for config, told in (
+        ({"seed": "${nowhere}"}, "seed: Interpolation key 'nowhere' not found; it takes a whole"),
+        (
+            {"data": {"splits": ["${nowhere}"]}},
+            "data.splits: Interpolation key 'nowhere' not found",
+        ),
+        ({"name": "${nowhere}"}, "name: Interpolation key 'nowhere' not found$"),
+        (
+            {"a": {"_target_": "x", "b": "${nowhere}"}},
+            "a.b: Interpolation key 'nowhere' not found$",
+        ),
+        ({"a": [{"b": "???"}]}, r"a\[0\].b has no value yet; give"),
+        ({"a": ["x", "???"]}, r"a\[1\] has no value yet"),
+    ):
+        with pytest.raises(ValueError, match=f"^{told}") as caught:
+            checks.check(OmegaConf.create(config))
+        assert "\n" not in str(caught.value)
+    checks.check(OmegaConf.create({"a": {"b": "${nowhere}"}, "unused": ["a"]}))
+    with pytest.raises(ValueError, match="^plan.path has no value yet; give plan.path=<value>: pl"):
+        checks.check(OmegaConf.create({"plan": {"path": "???"}}))
+    checks.check(OmegaConf.create({"plan": {"path": "???"}, "unused": ["plan"]}))
+    checks.check(OmegaConf.create({"trainer": {"max_epochs": "???"}, "hydra": {"x": "???"}}))

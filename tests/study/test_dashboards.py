@@ -500,3 +500,29 @@ def test_a_continued_csv_has_every_step_once(tmp_path):
         5 / 4,
     ]
     assert found.score.tolist()[3:] == [1.0] * 3 and found.score[:3].isna().all()
+
+
+def test_rows_of_a_csv_are_counted_without_its_header(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="log")
+    path = Path(logger.log_dir) / "metrics.csv"
+    assert dashboards.csv_rows([]) is None and dashboards.csv_rows([SimpleNamespace()]) is None
+    assert dashboards.csv_rows([logger]) == 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for text, rows in (("", 0), ("a,b\n", 0), ("a,b\n1,2\n", 1), ("a,b\n1,2\n3,4\n", 2)):
+        path.write_text(text)
+        assert dashboards.csv_rows([SimpleNamespace(), logger]) == rows
+
+
+def test_a_csv_logger_gets_files_beside_its_log_and_steps_in_their_names(tmp_path):
+    logger = CSVLogger(tmp_path, name="", version="log")
+    picture = np.full((4, 6), 200, np.uint8)
+    dashboards.log_figure([logger], "grid", picture, shows="synthetic", step=7)
+    dashboards.log_figure([logger], "grid", picture, shows="synthetic")
+    folder = Path(logger.log_dir)
+    assert sorted(path.name for path in folder.glob("*.png")) == ["grid-000007.png", "grid.png"]
+    with Image.open(folder / "grid.png") as drawn:
+        assert drawn.size == (6, 4) and drawn.getpixel((0, 0)) == (200, 200, 200)
+    dashboards.log_figure([logger], "real", picture, shows="real", allow_real_images=True)
+    assert (folder / "real.png").exists()
+    dashboards.log_table([logger], "table1", pd.DataFrame({"a": [1], "b": ["x"]}))
+    assert (folder / "table1.csv").read_text() == "a,b\n1,x\n"

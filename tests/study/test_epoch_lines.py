@@ -89,3 +89,32 @@ def test_a_bar_of_ones_own_a_terminal_and_silence_want_no_lines(monkeypatch):
     )
     monkeypatch.setattr("cmrstudy.epoch_lines.on_terminal", lambda stream: True)
     assert epoch_lines([]) == []
+
+
+def test_an_epoch_of_unknown_or_no_length_has_no_lines_within_it():
+    for batches in (float("inf"), 0):
+        callback = EpochLines(write=lambda line: pytest.fail(line))
+        callback._trainer = trainer = SimpleNamespace(
+            max_epochs=-1,
+            max_steps=-1,
+            current_epoch=2,
+            global_step=0,
+            num_training_batches=batches,
+        )
+        callback.on_train_epoch_start(trainer)
+        assert callback.lines is None
+    lines = []
+    callback = EpochLines(clock=Clock(), write=lines.append)
+    callback.disable()
+    trainer.num_training_batches, trainer.callback_metrics = 3, {"a": 1, "a_step": 2, "a_epoch": 3}
+    callback._trainer = trainer
+    callback.on_train_epoch_start(trainer)
+    assert callback.lines is None
+    callback.enable()
+    callback.on_train_epoch_start(trainer)
+    assert callback.lines.total == 3
+    trainer.global_step = 1
+    for last, told in ((-1, "epoch 3"), (None, "epoch 3"), (1, "epoch 3 of 1")):
+        trainer.max_epochs = last
+        callback.on_train_epoch_end(trainer, None)
+        assert lines.pop() == f"{told}: 1 step in 0:00, a 1.000"

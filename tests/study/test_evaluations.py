@@ -70,10 +70,11 @@ def test_an_evaluation_of_something_else_is_kept(tmp_path, before, settings, now
 
 
 def test_other_code_is_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "code_version", lambda: "1.0")
     evaluated(tmp_path)
     monkeypatch.setattr(runs, "code_version", lambda: "9.9")
     assert claim_evaluation(request(tmp_path), RUNS)
-    assert "-> 9.9)" in capsys.readouterr().out
+    assert "measured anew (code 1.0 -> 9.9)" in capsys.readouterr().out
 
 
 def test_an_unfinished_one_is_measured_whatever_it_was_of(tmp_path):

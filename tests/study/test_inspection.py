@@ -4,14 +4,12 @@ reason, nothing is kept twice."""
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from cmrdata.axes import AXES
 from cmrdata.cohorts.phantom.cohort import Phantom
 from cmrdata.cohorts.phantom.painting import ES_FRAME
-from cmrdata.cohorts.pooled import Pooled
 from cmrdata.prepare import prepare
 from cmrdata.protocol import Stacks
 from cmrstudy.inspection import FIRST, groups, inspect, summary
@@ -123,70 +121,6 @@ def test_the_phantom_tells_its_frames_and_states(tmp_path):
         subjects.state.map({"prevalent": "hf", "none": "healthy"}).to_list()
         == subjects.diagnosis.to_list()
     )
-
-
-def pool(*members: FakeCohort, **change) -> Pooled:
-    return Pooled(
-        cohorts={f"c{k}": m for k, m in enumerate(members)},
-        of=[f"c{k}" for k in range(len(members))],
-        pixels=16,
-        **change,
-    )
-
-
-class Named(FakeCohort):
-    """Its subjects' names begin with the cohort's."""
-
-    def subjects(self):
-        table, rejected = super().subjects()
-        return table.assign(
-            subject=self.name + table.subject, source=self.name, site=self.name
-        ), rejected
-
-    def stacks(self, subjects):
-        made = super().stacks(subjects.assign(subject=subjects.subject.str[len(self.name) :]))
-        return made._replace(index=made.index.assign(subject=self.name + made.index.subject))
-
-
-def test_a_pool_reads_each_subject_by_its_own_reader(tmp_path):
-    members = Named(60, name="one"), Named(48, unknown=("sex", "age"), name="two")
-    store = prepare(pool(*members), tmp_path)
-    assert store.subjects.source.value_counts().to_dict() == {"one": 60, "two": 48}
-    assert (store.index.source == store.index.subject.str[:3]).all()
-    assert store.subjects[store.subjects.source == "two"].sex.isna().all()
-    for member in members:
-        rows = store.index[store.index.source == member.name]
-        alone = member.stacks(store.subjects[store.subjects.source == member.name])
-        np.testing.assert_array_equal(store.images[rows.index], alone.images)
-        assert rows.subject.tolist() == alone.index.subject.tolist()
-    assert {"train", "val", "test"} == set(store.subjects.split)
-
-
-def test_a_mixed_chunk_comes_back_in_the_order_asked_for():
-    cohort = pool(Named(8, name="one"), Named(8, name="two"))
-    table = cohort.subjects()[0].sample(frac=1, random_state=0).assign(split="train")
-    made = cohort.stacks(table)
-    assert made.index.subject.drop_duplicates().tolist() == table.subject.tolist()
-    again = cohort.stacks(table.iloc[[5]])
-    np.testing.assert_array_equal(
-        made.images[made.index.subject == table.subject.iloc[5]], again.images
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"of": ["c0", "c9"]}, "names c9; it takes c0, c1"),
-        ({"of": []}, "name one or more"),
-        ({"of": ["c0", "c0"]}, "each once"),
-        ({"of": ["c0", "c1"]}, "share a name"),
-        ({"of": ["c0"], "pixels": 32}, "16 pixels"),
-    ],
-)
-def test_a_pool_that_cannot_be_is_refused(change, words):
-    given = {"cohorts": {"c0": FakeCohort(), "c1": FakeCohort()}, "pixels": 16, **change}
-    with pytest.raises(ValueError, match=words):
-        Pooled(**given)
 
 
 def test_notes_hold_plain_values(tmp_path):

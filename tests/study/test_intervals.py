@@ -79,3 +79,59 @@ def test_difference_of_shares_is_newcombes() -> None:
     assert intervals.difference(a, b) == pytest.approx(
         (0.2, 0.0524, 0.3339), abs=1e-4
     )  # Newcombe 1998, table II (a), method 10
+
+
+def test_a_weighted_share_of_clusters_is_its_formula() -> None:
+    right = np.array([1, 1, 0, 1, 0, 1, 1], bool)
+    who = np.array(["c", "c", "a", "a", "b", "d", "d"])
+    weights = np.array([1.0, 2, 1, 1, 3, 1, 1])
+    share = weights / weights.sum()
+    value = share[right].sum()
+    residual = [
+        sum(s * (r - value) for s, r, w in zip(share, right, who, strict=True) if w == k)
+        for k in "abcd"
+    ]
+    error = np.sqrt(4 / 3 * sum(r * r for r in residual))
+    of = [share[who == k].sum() for k in "abcd"]
+    people = 1 / sum(o * o for o in of)
+    t = stats.t.ppf(0.975, max(1, people - 1))
+    images = 1 / (share**2).sum()
+    n = min(images, value * (1 - value) / error**2) * (stats.norm.ppf(0.975) / t) ** 2
+    z = stats.norm.ppf(0.975)
+    middle = (value + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * np.sqrt(value * (1 - value) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    found = intervals.share(right, who, weights=weights)
+    assert found == pytest.approx((value, middle - half, middle + half, 7, 4))
+    assert found == pytest.approx(intervals.share(right, who, weights=7 * weights))
+    # where all agree, subjects count
+    all_right = intervals.share(np.ones(6, bool), np.array([0, 0, 1, 1, 2, 2]))
+    n = 3 * (z / stats.t.ppf(0.975, 2)) ** 2
+    assert all_right[:3] == pytest.approx((1, 1 / (1 + z * z / n), 1))
+    alone = intervals.share(np.ones(3, bool), np.arange(3))  # each its own: nothing is uncertain
+    assert alone[:3] == pytest.approx((1, 1 / (1 + z * z / 3), 1))
+    none = intervals.share(np.zeros(3, bool), np.arange(3))
+    assert none[:3] == pytest.approx((0, 0, 1 - 1 / (1 + z * z / 3)))
+
+
+def test_a_mean_of_clusters_and_an_influence_are_their_formulas() -> None:
+    values, who = np.array([1.0, 2, 4, 8, 6]), np.array([0, 0, 1, 2, 2])
+    residual = np.array([(1 + 2) - 2 * 4.2, 4 - 4.2, 14 - 2 * 4.2]) / 5
+    error = np.sqrt(3 / 2 * (residual**2).sum())
+    people = 1 / (0.4**2 + 0.2**2 + 0.4**2)
+    half = stats.t.ppf(0.975, people - 1) * error
+    assert intervals.mean(values, who) == pytest.approx((4.2, 4.2 - half, 4.2 + half, 5, 3))
+    assert intervals.influence(values, who) == pytest.approx(half)
+    # of two subjects t has one degree of freedom at least
+    pair = intervals.mean(np.array([1.0, 2, 4]), np.array([0, 0, 1]))
+    residual = np.array([3 - 2 * 7 / 3, 4 - 7 / 3]) / 3
+    half = stats.t.ppf(0.975, 1) * np.sqrt(2 * (residual**2).sum())
+    assert pair == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half, 3, 2))
+
+
+def test_nothing_is_known_of_no_images() -> None:
+    for nothing in (
+        intervals.mean(np.array([]), np.array([])),
+        intervals.mean(np.array([np.nan]), np.array([1])),
+        intervals.share(np.array([], bool), np.array([])),
+    ):
+        assert np.isnan(nothing[:3]).all() and nothing[3:] == (0, 0)

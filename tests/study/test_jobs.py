@@ -4,6 +4,7 @@ processes."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import runpy
 import shlex
@@ -557,3 +558,118 @@ def test_tuning_early_stops_and_diverging_losses_end_to_end(classifier):
         "-m", "name=diverged-${model.lr}", "model.lr=1e30,1e31", "seed=0,1", "trainer.max_epochs=3"
     )
     assert diverged.returncode == 1 and "4 of 4 runs failed" in diverged.stderr
+
+
+# what is told, by itself
+
+
+def a_job(folder: str, *overrides: str, number: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        folder=Path(folder),
+        overrides=list(overrides),
+        config={"number": number},
+        choices={"cohort": "phantom"},
+        pattern=lambda at: f"<{at}>",
+    )
+
+
+def test_two_jobs_of_one_folder_are_named_by_what_they_differ_in(tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "settings", lambda config: config["number"])
+    one = a_job("runs/a", "seed=0", "+x=a=b", "cohort=phantom", "~y")
+    assert jobs.shared_folder([]) is jobs.shared_folder([one]) is None
+    assert jobs.shared_folder([one, a_job("runs/b", "seed=0")]) is None
+    again = a_job("runs/a", "seed=0", "+x=a=b", "cohort=phantom")
+    assert jobs.shared_folder([one, again]) == (
+        "two jobs of this sweep are the same run, runs/a; give each once"
+    )
+    other = a_job("runs/a", "seed=1", "x=a=c", "cohort=acdc", number=1)
+    assert jobs.shared_folder([a_job("runs/b"), one, other]) == (
+        "two jobs of this sweep, seed=0 x=a=b cohort=phantom and seed=1 x=a=c cohort=acdc, would "
+        "share runs/a. Give each its own, e.g. "
+        "'name=<name>-${seed}-${x}-${hydra:runtime.choices.cohort}'"
+    )
+    alike = a_job("runs/a", "run_dir=runs/a", "seed=1")
+    told = jobs.shared_folder([a_job("runs/a", "seed=0"), alike])
+    assert "run_dir=None seed=0 and run_dir=runs/a seed=1, would" in told
+    assert "share runs/a; run_dir, seed decides no number of this run. Give" in told
+    assert told.endswith("e.g. 'run_dir=<run_dir>-${run_dir}-${seed}'")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert jobs.shared_folder([a_job(f"{tmp_path}/a"), a_job(f"{tmp_path}/b")])
+
+
+def test_a_sweep_ends_with_its_outcomes_in_the_order_of_its_jobs(tmp_path, capsys):
+    config = SimpleNamespace(hydra=SimpleNamespace(sweep=SimpleNamespace(dir=str(tmp_path))))
+    states = {10: "failed", 2: "unfinished", 1: "finished", 0: "failed"}
+    for number, state in states.items():
+        record = {"run": f"r{number}", "state": state, "told": f"t{number}"}
+        (tmp_path / f"{number}.json").write_text(json.dumps(record))
+    (tmp_path / "x.json").write_text("no record")
+    assert [one["run"] for one in jobs.read_records(tmp_path)] == ["r0", "r1", "r2", "r10"]
+    with pytest.raises(SystemExit) as ended:
+        jobs.Jobs().on_multirun_end(config)
+    assert str(ended.value) == (
+        "2 of 4 runs failed:\n  r0: t0\n  r10: t10\n1 of 4 runs unfinished:\n  r2: t2\n"
+        f"The same command with resume=true runs only what is missing. {tmp_path}"
+    )
+    for number in (0, 2, 10):
+        (tmp_path / f"{number}.json").unlink()
+    jobs.Jobs().on_multirun_end(config)
+    assert capsys.readouterr().out == f"1 of 1 run finished: {tmp_path}\n"
+
+
+def test_a_jobs_end_is_recorded_and_what_other_people_say_is_not(tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def ended(error: Exception | None, *, sweeps: bool = True) -> dict | int | str:
+        config = SimpleNamespace(
+            run_dir="runs/a",
+            hydra=SimpleNamespace(
+                mode=SimpleNamespace(name="MULTIRUN" if sweeps else "RUN"),
+                sweep=SimpleNamespace(dir=str(tmp_path)),
+                job=SimpleNamespace(num=3),
+                overrides=SimpleNamespace(task=["seed=1"]),
+            ),
+        )
+        job = SimpleNamespace(
+            status=STATUS.FAILED if error else STATUS.COMPLETED, _return_value=error, return_value=1
+        )
+        one = jobs.Jobs()
+        before = list(sys.argv)
+        one.on_job_start(config, ended)
+        assert sys.argv == ([__file__, "seed=1"] if sweeps else before)
+        try:
+            one.on_job_end(config, job)
+        except SystemExit as end:
+            return end.code
+        finally:
+            assert sys.argv == before
+        if not sweeps:
+            return {}
+        assert job.status is STATUS.COMPLETED and job.return_value == (None if error else 1)
+        return json.loads((tmp_path / "3.json").read_text())
+
+    def attempt(cause: BaseException | None) -> plain_errors.AttemptEnded:
+        error = plain_errors.AttemptEnded("runs/a: over")
+        error.__cause__ = cause
+        return error
+
+    assert ended(None) == {"run": "runs/a", "state": "finished"}
+    assert ended(None, sweeps=False) == {} and capsys.readouterr().err == ""
+    assert ended(ValueError("no mask")) == {"run": "runs/a", "state": "failed", "told": "no mask"}
+    assert capsys.readouterr().err == "error: no mask\n"
+    assert ended(ValueError("no mask"), sweeps=False) == "error: no mask"
+    assert ended(KeyError("SYN0001"))["told"] == "KeyError"
+    assert "Traceback" in (said := capsys.readouterr().err) or "KeyError" in said
+    assert ended(KeyError("SYN0001"), sweeps=False) == {}
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    assert ended(ValueError("no mask"), sweeps=False) == {}
+    monkeypatch.delenv("HYDRA_FULL_ERROR")
+    capsys.readouterr()
+    assert ended(attempt(None))["state"] == "unfinished"
+    assert capsys.readouterr().err == "runs/a: over\n"
+    assert ended(attempt(None), sweeps=False) == 3
+    assert ended(attempt(KeyboardInterrupt()), sweeps=False) == 130
+    capsys.readouterr()
+    assert ended(attempt(KeyboardInterrupt())) == 130
+    assert "The sweep ends here." in capsys.readouterr().err

@@ -54,3 +54,30 @@ def test_a_training_step_that_does_not_fit_names_what_takes_less(batch, accumula
     assert caught.value.__cause__ is GPU_ERROR and "32-true" not in str(caught.value)
     with pytest.raises(KeyError), explained(lambda: ""):
         raise KeyError
+
+
+def test_the_whole_paragraph_of_a_step_that_does_not_fit():
+    def told(batch: int, precision: str = "32-true") -> str:
+        return of_training(
+            "runs/x", setting="batch", batch_size=batch, accumulated=3, precision=precision
+        )
+
+    begins = (
+        "runs/x: out of memory in a training step, with batch={}, "
+        "trainer.accumulate_grad_batches=3 and trainer.precision={}. "
+    )
+    ends = (
+        "another program may hold a part of the memory (nvidia-smi shows it). What changes the "
+        "numbers makes another run: give it another name=, or overwrite=true"
+    )
+    less = "trainer.precision=bf16-mixed takes less where the GPU has bfloat16; "
+    assert told(1) == begins.format(1, "32-true") + less + ends
+    assert (
+        told(2, "16-mixed")
+        == begins.format(2, "16-mixed")
+        + (
+            "batch=1 trainer.accumulate_grad_batches=6 takes about half, for as many images a step; "
+        )
+        + ends
+    )
+    assert told(7, "bf16") == begins.format(7, "bf16") + "batch=3 takes about half; " + ends

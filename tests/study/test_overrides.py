@@ -317,3 +317,50 @@ def test_no_two_groups_have_an_option_of_one_name():
     assert not alike - {"none", "ddp", "gpu"}, (
         "a folder named by a choice would not say of which group"
     )
+
+
+def test_names_of_values_and_places_are_those_of_the_runs_made_before():
+    """Other names would begin every run anew."""
+    for value, name in (
+        (None, "null"),
+        (True, "true"),
+        (1.5, "1.5"),
+        (0.1 + 0.2, "0.3"),
+        ([1, "a"], "1+a"),
+        ([], "none"),
+        ({"b": 1, "a": [2]}, "43e97d"),
+        ("resnet18", "resnet18"),
+        ("A b", "a_b-a760"),
+        ("é", "x-4a99"),
+        ("..", "x-5ec1"),
+        (7, "7"),
+    ):
+        assert overrides._shown(value) == name
+    for path, told in (
+        ("runs/controlnet/0", ("controlnet", "0")),
+        ("runs\\controlnet\\12", ("controlnet", "12")),
+        ("plans/mine.csv", ("mine.csv", "")),
+        ("runs/a/b", ("b", "")),
+        ("7", ("7", "")),
+        ("", ("", "")),
+        ("/a", ("a", "")),
+    ):
+        assert overrides._last_two(path) == told
+
+    def place(value, usual="runs/controlnet-fold-2/0", scope="-fold-2"):
+        return overrides._place("generator", value, usual=usual, scope=scope)
+
+    assert place(None) == place("runs/controlnet-fold-2/0/") == ""
+    assert place("runs/controlnet-sd21-fold-2/0") == "sd21"
+    assert place("runs/controlnet-sd21-fold-2/3") == "sd21-generator-3"
+    assert place("runs/controlnet-fold-2/3") == "generator-3"
+    assert place("runs/controlnet/0", scope="") == "generator-controlnet"
+    assert place("elsewhere/mine/0") == "generator-mine"
+    assert place("elsewhere/mine/2") == "generator-mine-2"
+    assert place("a/b", usual=None) == "generator-b"
+    assert overrides._joined({}) == "" and overrides._joined({"a": "x", "b": "y"}) == "-x-y"
+    long = overrides._joined({"a": "x" * 300})
+    assert len(long) == overrides.LONGEST and long[-9] == "-"
+    assert overrides._joined({"a": "x" * (overrides.LONGEST - 1)}).endswith("xxx")
+    assert not overrides._same(True, 1) and overrides._same(1e-4, 0.0001)
+    assert overrides._key("+a.b=3=4") == "a.b" and overrides._key("~logger@x=1") == "logger"

@@ -246,3 +246,8 @@ def test_an_experiment_of_ones_own_folder_is_found_alone_and_in_a_sweep(tmp_path
         "study_a",
         "study_b",
     }
+
+
+def test_multirun_may_stand_anywhere(tmp_path):
+    given = ["experiment=classifier", "-m", "seed=0,1"]
+    assert paths.arguments(given, began=tmp_path) == ["-m", "experiment=classifier", "seed=0,1"]

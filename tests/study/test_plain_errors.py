@@ -106,3 +106,56 @@ def test_what_a_command_lacks_since_it_was_deleted_is_told(monkeypatch):
     assert (
         paragraph(caught.value) == "~trainer: the command needs trainer.max_time; leave the ~ out"
     )
+
+
+# other libraries' complaints
+
+
+class MisconfigurationException(Exception):
+    """Lightning's, by name."""
+
+
+def of(module: str, name: str, text: str) -> Exception:
+    return type(name, (Exception,), {"__module__": module})(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MisconfigurationException("No supported gpu\n backend found!"),
+            "No supported gpu backend found; trainer=auto takes",
+        ),
+        (
+            ModuleNotFoundError("Neither `tensorboard` nor `tensorboardX` is available."),
+            "extra loggers: pip install",
+        ),
+        (ModuleNotFoundError("No module named 'mlflow'"), "extra loggers"),
+        (
+            of("wandb.errors.errors", "UsageError", "No API key configured."),
+            "wandb login.*WANDB_API_KEY.*WANDB_MODE=offline",
+        ),
+        (
+            RuntimeError("... EADDRINUSE, message: ..."),
+            "port .* is in use; set another MASTER_PORT",
+        ),
+        (RuntimeError("Address already in use"), "port .* is in use; set another MASTER_PORT"),
+    ],
+)
+def test_what_other_libraries_say_of_a_choice_is_a_paragraph(error, words):
+    told = paragraph(error)
+    assert told and re.search(words, told) and "\n" not in told
+
+
+def test_a_bug_stays_a_traceback():
+    assert paragraph(ModuleNotFoundError("No module named 'cmrgen.gone'")) is None
+    assert paragraph(RuntimeError("shapes differ")) is None
+
+
+def test_what_lightning_says_ends_with_a_remedy_where_a_device_lacks_alone():
+    for said, told in (
+        ("an odd\n thing!", "an odd thing"),
+        ("no backend.", "no backend; trainer=auto takes whatever there is"),
+        ("CUDA lacks", "CUDA lacks; trainer=auto takes whatever there is"),
+    ):
+        assert paragraph(MisconfigurationException(said)) == told

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -98,3 +101,76 @@ def test_shards_are_waited_for_until_all_are_finished(monkeypatch):
     monkeypatch.setattr(processes.time, "sleep", slept.append)
     processes.Launched(trainer(), shard="0/1", draws=True).wait(lambda: next(answers))
     assert slept == [1, 1]
+
+
+def test_foreign_tips_and_deprecations_are_silent_and_other_warnings_are_not():
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        processes.quiet()
+        warnings.warn("old", DeprecationWarning, stacklevel=1)
+        warnings.warn("The loader does not have many workers which", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(one.message) for one in told] == ["something else"]
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        assert logging.getLogger(name).level == logging.WARNING
+
+
+class FakeFabric:
+    """One of three processes that Lightning has started."""
+
+    made: list[FakeFabric] = []
+    rank = 2
+
+    def __init__(self, **options):
+        self.options, self.launched = options, 0
+        self.world_size, self.global_rank, self.device = 3, self.rank, "cuda:2"
+        self.is_global_zero = self.rank == 0
+        FakeFabric.made.append(self)
+
+    def launch(self):
+        self.launched += 1
+
+    def broadcast(self, value):
+        return value
+
+
+def test_processes_that_lightning_starts_share_a_set_and_a_claim(monkeypatch):
+    parted = []
+    seeds = []
+    lightning = SimpleNamespace(
+        Fabric=FakeFabric, seed_everything=lambda seed, **how: seeds.append((seed, how))
+    )
+    monkeypatch.setitem(sys.modules, "lightning", lightning)  # the real one takes seconds
+    monkeypatch.setattr(processes, "part", lambda: parted.append(1))
+    monkeypatch.setattr(FakeFabric, "made", [])
+
+    class Options(dict):
+        devices, num_nodes, accelerator = 3, 1, "cpu"
+
+    launched = processes.Launched(Options(devices=3), shard="0/1", draws=True)
+    (fabric,) = FakeFabric.made
+    assert fabric.launched == 1 and fabric.options == {"devices": 3}
+    assert (launched.processes, launched.first, launched.shard) == (3, False, "2/3")
+    assert launched.device == "cuda:2"
+    assert logging.getLogger("lightning.fabric").level == logging.WARNING
+    monkeypatch.setenv("SLURM_NTASKS", "3")
+    monkeypatch.setattr(FakeFabric, "rank", 0)
+    assert processes.together(Options(), lambda: Path("here")) == Path("here") and not parted
+    fabric = FakeFabric.made[-1]
+    assert fabric.launched == 1 and fabric.options == {
+        "accelerator": "cpu",
+        "devices": 3,
+        "num_nodes": 1,
+        "strategy": "ddp",
+    }
+
+    def refuse():
+        raise FileExistsError("is there")
+
+    with pytest.raises(FileExistsError, match="is there"):
+        processes.together(Options(), refuse)
+    assert parted == [1]
+    with pytest.raises(KeyError), processes.seeded(7):
+        assert seeds == [(7, {"workers": True, "verbose": False})] and parted == [1]
+        raise KeyError
+    assert parted == [1, 1]

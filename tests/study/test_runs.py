@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -433,3 +434,34 @@ def test_facts_of_a_finished_run_and_the_remedy_for_another(tmp_path):
         and facts(tmp_path)["cohort"] == "phantom"
         and facts(tmp_path)["finished"]
     )
+
+
+def test_the_codes_version_is_its_release_its_commit_and_whether_it_was_edited(
+    tmp_path, monkeypatch
+):
+    asked, answers = [], {"rev-parse": "2afed89b\n", "status": ""}
+
+    def run(command, *, cwd, **_):
+        asked.append((command[0], cwd))
+        return SimpleNamespace(stdout=answers[command[1]])
+
+    tell = runs.code_version.__wrapped__
+    monkeypatch.setattr(runs.subprocess, "run", run)
+    monkeypatch.setattr(runs, "version", lambda name: "0.1.0")
+    home = tmp_path / "other" / "home"
+    monkeypatch.setattr(runs, "__file__", str(home / "src" / "cmrstudy" / "runs.py"))
+    # installed inside another project's checkout
+    (tmp_path / "other" / ".git").mkdir(parents=True)
+    assert tell() == "0.1.0" and not asked
+    (home / ".git").mkdir(parents=True)
+    assert tell() == "0.1.0+2afed89b" and set(asked) == {("git", home / "src" / "cmrstudy")}
+    answers["status"] = " M a\n"
+    assert tell() == "0.1.0+2afed89b.edited"
+    answers["rev-parse"] = ""  # no git, or no commit yet
+    assert tell() == "0.1.0"
+
+    def lacking(name):
+        raise runs.PackageNotFoundError
+
+    monkeypatch.setattr(runs, "version", lacking)
+    assert tell() == "unreleased"

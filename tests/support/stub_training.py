@@ -4,10 +4,13 @@ place."""
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
@@ -150,7 +153,7 @@ def run(
     """One attempt at training the stub in `folder`; options of fit by name, all others the
     trainer's."""
     quiet()
-    names = ("minutes", "steps", "monitor", "ckpt_path", "weights", "loggers")
+    names = ("minutes", "steps", "monitor", "ckpt_path", "weights", "loggers", "divide")
     own = {name: options.pop(name) for name in names if name in options}
     module = Stub()
     logger = CSVLogger(folder, name="", version="log")
@@ -213,3 +216,30 @@ def differs(a: Any, b: Any, at: str = "") -> list[str]:
         )
     same = a == b or (a != a and b != b)
     return [] if same else [f"{at}: {a!r} {b!r}"]
+
+
+# forms of a training whose loops Lightning restarts otherwise
+PLAIN: dict[str, Any] = {}
+HALF = {"val_check_interval": 0.5}
+ACCUMULATE = {"accumulate_grad_batches": 2, "val_check_interval": 3}
+STEPS = {"max_epochs": -1, "max_steps": 20}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[dict[str, Any]], Any]:
+    """A function from options to what an uninterrupted training leaves, and its metrics."""
+    folder = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def made(options: tuple) -> tuple[dict[str, Any], dict[str, Any]]:
+        place = folder / str(abs(hash(options)))
+        _, _, metrics = run(place, **dict(options))
+        return state(place), metrics
+
+    return lambda options: made(tuple(options.items()))
+
+
+def check_equal(folder: Path, whole: Any, options: dict[str, Any], metrics: dict[str, Any]) -> None:
+    """A continued training left what an uninterrupted one leaves."""
+    wanted, told = whole(options)
+    assert differs(wanted, state(folder)) == [] and metrics == told

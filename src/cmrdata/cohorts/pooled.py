@@ -105,23 +105,21 @@ class Pooled(Cohort):
         )
 
     def subjects(self) -> tuple[pd.DataFrame, pd.DataFrame]:
-        listed, rejected = zip(
-            *(cohort.subjects() for cohort in self.members.values()), strict=True
-        )
+        listed = {name: cohort.subjects() for name, cohort in self.members.items()}
         tables = [
             table.drop(columns="split", errors="ignore").assign(source=name).astype(object)
-            for name, table in zip(self.members, listed, strict=True)
+            for name, (table, _) in listed.items()
             if len(table)
         ]
         pooled = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
-        return pooled, pd.concat(rejected, ignore_index=True)
+        return pooled, pd.concat([gone for _, gone in listed.values()], ignore_index=True)
 
     def stacks(self, subjects: pd.DataFrame) -> Stacks:
         parts = [
             self.members[str(source)].stacks(rows)
             for source, rows in subjects.groupby("source", sort=False)
         ]
-        index = pd.concat([part.index for part in parts], ignore_index=True)
+        index = pd.concat([part.index for part in parts])
         place = {subject: k for k, subject in enumerate(subjects.subject)}
         order = np.argsort(index.subject.map(place).to_numpy(), kind="stable")
         images, masks = (np.concatenate([part[k] for part in parts])[order] for k in (0, 1))

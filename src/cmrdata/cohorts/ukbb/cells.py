@@ -65,7 +65,7 @@ class _Growing:
             self.numbers.setdefault(text, len(self.numbers))
             for text in encoded.dictionary.to_pylist()
         ]
-        text = np.array(numbers, np.int32)[encoded.indices.to_numpy(zero_copy_only=False)]
+        text = np.array(numbers, np.int32)[encoded.indices.to_numpy()]
         self.parts.append((place // len(people), people[place % len(people)], text))
 
     def cells(self, table: int, file: str, rows: int) -> Cells:
@@ -268,7 +268,7 @@ def report_rows(
                 "missing": cells.rows - int(count[place]) - strange,
                 "not_understood": strange,
                 "example": example(odd[place], open_values=open_values) if shown else "",
-                "note": "; ".join([note, *reasons] if note and strange + len(reasons) else reasons),
+                "note": "; ".join([note, *reasons] if note and reasons else reasons),
             }
         )
     return rows

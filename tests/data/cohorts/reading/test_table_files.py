@@ -8,7 +8,6 @@ import io
 import json
 import lzma
 import re
-import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +96,7 @@ def check_exports_agree(
 made = {"people": cohorts, "chosen": options}
 
 
-@relaxed
+@settings(relaxed, max_examples=12)
 @given(**made, exports=st.sets(st.sampled_from(sorted(EXPORTS)), min_size=3, max_size=3))
 def test_every_export_gives_the_same_table(tmp_path, people, chosen, exports):
     check_exports_agree(tmp_path, people, chosen, exports)
@@ -471,47 +470,22 @@ PACKED = {
 }
 
 
-@pytest.mark.parametrize("packing", PACKED)
-def test_packed_tables_are_read_whatever_their_name(tmp_path, packing):
+def test_packed_tables_are_read_whatever_their_name(tmp_path):
     data = written(PEOPLE, "table.csv")
-    same_as_usual(tmp_path, raw(tmp_path, PACKED[packing](data), "packed"))
-    torn = raw(tmp_path, PACKED[packing](data)[:-6], "torn")
-    with pytest.raises(ValueError, match="cannot be read to its end"):
-        read_table(torn)
+    for pack in PACKED.values():
+        same_as_usual(tmp_path, raw(tmp_path, pack(data), "packed"))
+        torn = raw(tmp_path, pack(data)[:-6], "torn")
+        with pytest.raises(ValueError, match="cannot be read to its end"):
+            read_table(torn)
 
 
-def test_a_zip_of_one_table_is_read_and_others_are_named(tmp_path):
-    def zipped(name: str, **members: bytes) -> Path:
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            for member, data in members.items():
-                archive.writestr(member, data)
-        return tmp_path / name
-
-    data = written(PEOPLE, "table.csv")
-    same_as_usual(tmp_path, zipped("one.zip", **{"table.csv": data, "__MACOSX/._table.csv": b"x"}))
-    for path, words in (
-        (zipped("two.zip", a=data, b=data), "an archive of 2 files; unpack it"),
-        (
-            zipped("book.csv", **{"xl/workbook.xml": b"x", "y": b""}),
-            r"an Excel workbook \(xlsx\); save its sheet as CSV",
-        ),
-        (zipped("sheet.ods", **{"content.xml": b"x"}), "an OpenDocument spreadsheet"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            read_table(path)
-
-
-@pytest.mark.parametrize(
-    "encoding",
-    ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252"],
-)
-@pytest.mark.parametrize("packed", [False, True])
-def test_encodings_are_recognised(tmp_path, encoding, packed):
-    data = written(PEOPLE, "table.csv").decode().encode(encoding)
-    path = raw(tmp_path, gzip.compress(data) if packed else data)
-    same_as_usual(tmp_path, path)
-    notes = read_people(path).notes
-    assert any("read as" in note for note in notes) == (encoding not in ("utf-8", "utf-8-sig"))
+def test_encodings_are_recognised(tmp_path):
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1", "cp1252"):
+        data = written(PEOPLE, "table.csv").decode().encode(encoding)
+        for path in (raw(tmp_path, data), raw(tmp_path, gzip.compress(data), "packed.csv")):
+            same_as_usual(tmp_path, path)
+        notes = read_people(path).notes
+        assert any("read as" in note for note in notes) == (encoding not in ("utf-8", "utf-8-sig"))
 
 
 def test_a_byte_that_is_no_utf8_far_down_makes_the_file_latin_1(tmp_path, monkeypatch):
@@ -602,37 +576,6 @@ def test_parquet_gives_what_csv_gives(tmp_path):
         )
         frame.to_parquet(tmp_path / "table.parquet")
         same_as_usual(tmp_path, tmp_path / "table.parquet")
-
-
-FOREIGN = {
-    "xls": b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99),
-    "sas7bdat": bytes(12) + b"\xc2\xea\x81\x60\xb3\x14" + bytes(99),
-    "dta": b"<stata_dta><header>",
-    "Stata": bytes([115, 2, 1, 0]) + bytes(99),
-    "rds": gzip.compress(b"X\n\x00\x00\x00\x03" + bytes(99)),
-    "rda": gzip.compress(b"RDX3\nX\n" + bytes(99)),
-    "Feather": b"ARROW1\x00\x00" + bytes(99),
-    "SPSS": b"$FL2@(#) SPSS" + bytes(99),
-    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(99),
-    "SQLite": b"SQLite format 3\x00" + bytes(99),
-    "web page": b"\n<!DOCTYPE html><html>",
-    "JSON": b'[{"eid": 1}]',
-    "no text": b"eid,\x00\x01" + bytes(99),
-    "encrypted": b"\x00\x01\x02" * 99,
-    "tar": bytes(257) + b"ustar" + bytes(99),
-}
-
-
-@pytest.mark.parametrize("what", FOREIGN)
-def test_other_files_are_named_as_what_they_are_with_what_to_do(tmp_path, what):
-    path = raw(tmp_path, FOREIGN[what], "download.enc" if what == "encrypted" else "table.csv")
-    for setting, read_file in (("table", read_table), ("exclude", read_exclusions)):
-        with pytest.raises(
-            ValueError,
-            match=f"cohort.{setting}=.*: is .*{what}.*, which can't be read here; .*(give that|give )",
-        ) as error:
-            read_file(path)
-        assert "\n" not in str(error.value)
 
 
 def test_lists_in_a_parquet_keep_their_gaps(tmp_path):

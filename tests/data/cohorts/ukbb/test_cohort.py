@@ -1,5 +1,4 @@
 import gzip
-import os
 import shutil
 import zlib
 from pathlib import Path
@@ -521,24 +520,6 @@ def test_case_02_10_11_14_15_29_a_faulty_subject_is_rejected_with_a_reason_and_n
     assert reason(own, labels="network").startswith(why)
 
 
-def test_a_folder_that_may_not_be_read_rejects_its_subject(own, monkeypatch):
-    scandir = os.scandir
-
-    def guarded(path):
-        if Path(path).name == WHO:
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr("cmrdata.cohorts.ukbb.folders.os.scandir", guarded)
-    assert reason(own) == "folder cannot be read (PermissionError)"
-
-
-def test_a_link_that_leads_nowhere_rejects_its_subject(own):
-    shutil.rmtree(own / WHO)
-    (own / WHO).symlink_to(own / "away")
-    assert reason(own) == "folder cannot be read (FileNotFoundError)"
-
-
 def test_a_file_that_cannot_be_read_rejects_its_subject(own, monkeypatch):
     usual = Path.open
 
@@ -616,42 +597,6 @@ def test_case_18_the_repeat_visit_is_joined_with_its_own_columns(own, name):
     again, _, same = read(cohort(own), "val")
     assert again.subject.tolist() == first.subject.tolist()[:2]
     np.testing.assert_array_equal(same.images, pictures.images[:2])
-
-
-def test_plain_names_are_the_wanted_visit_where_no_name_tells(own):
-    repeat(own)
-    assert len(cohort(own, instance=3).subjects()[0]) == 3
-
-
-def test_case_18_19_a_folder_that_states_the_visit_goes_before_a_plain_one(own):
-    shutil.rmtree(own / WHO)
-    shutil.copytree(own / "SYN000003", own / f"{WHO}_2_0")
-    (own / WHO).mkdir()  # empty: used, it would be rejected
-    (own / "SYN000001").rename(own / "SYN000001_20209_2_1")
-    (own / "SYN000001_20209_2_0").mkdir()  # an array without files gives way to a complete one
-    made = cohort(own)
-    table, rejected = made.subjects()
-    assert len(table) == 3 and rejected.empty
-    assert any(note.startswith("1 participant with several folders") for note in made.notes())
-
-
-def test_other_entries_of_the_root_are_no_subjects(own):
-    usual = cohort(own).subjects()[0]
-    for name in (
-        ".SYN000009",
-        "SYN000009.part",
-        "SYN000009_20208_2_0",
-        "SYN000009 (copy)",
-        "logs_old",
-    ):
-        shutil.copytree(own / WHO, own / name)
-    (own / "SYN000010").write_text("a file")
-    made = cohort(own)
-    pd.testing.assert_frame_equal(made.subjects()[0], usual)
-    assert sorted(made.notes()) == [
-        "1 foreign folder passed over (hidden, logs, derivatives ...)",
-        "4 folders not named as a participant's",
-    ]
 
 
 def test_deprivation_comes_in_thirds_and_unknown_stays_unknown(tree):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import date
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cmrdata.cohorts.ukbb import people
 from cmrdata.subjects import with_groups
 from support.ukbb_exports import (
     one,
@@ -174,3 +176,43 @@ def test_ethnicity_is_the_first_answer_and_a_site_is_text(tmp_path):
 @pytest.mark.parametrize("month", ["9", "09", "9.0", "September", "sept", "SEP"])
 def test_months_are_numbers_or_names(tmp_path, month):
     assert one(tmp_path, person(f34_0="1950", f52_0=month, visit="2016-09-15")).age == 66
+
+
+# by the numbers
+
+
+def test_an_age_is_whole_years_and_the_share_of_the_days_to_the_next_birthday():
+    def years(visit: str, year=1950.0, month=7.0, whole=np.nan) -> tuple[float, str]:
+        dates = np.array([visit], "datetime64[D]")
+        numbers = (np.array([value]) for value in (year, month, whole))
+        age, flag = people._age(
+            dates, **dict(zip(("year", "month", "whole"), numbers, strict=True))
+        )
+        return age.item(), flag.item()
+
+    assert years("2016-07-15") == (66, "") and years("2016-07-14")[0] == 65 + 365 / 366
+    assert years("2016-07-16")[0] == 66 + 1 / 365 and years("2016-06-15")[0] == 65 + 336 / 366
+    assert years("2016-01-15", month=1.0) == (66, "") and years("1950-07-15") == (0, "")
+    assert years("2070-07-15") == (120, "")
+    assert years("2070-07-16", whole=70.0) == (70, "age_whole_years")  # nobody is so old
+    assert years("1950-07-14", whole=70.0) == (70, "age_whole_years")
+    for lacking in ({"year": np.nan}, {"month": np.nan}, {"visit": "NaT"}):
+        assert years(**{"visit": "2016-07-15", **lacking, "whole": 70.0}) == (70, "age_whole_years")
+        age, flag = years(**{"visit": "2016-07-15", **lacking})
+        assert np.isnan(age) and flag == ""
+    assert years("2016-07-15", whole=70.0) == (66, "")
+
+
+def test_the_first_plausible_candidate_wins_by_name():
+    nan = np.nan
+    bmi, names = people._first_plausible(
+        [
+            ("", np.array([12.0, 11.9, nan, nan])),
+            ("b", np.array([30.0, 70.0, 70.1, nan])),
+            ("c", np.array([20.0, 20.0, 25.0, nan])),
+        ]
+    )
+    np.testing.assert_array_equal(bmi, [12, 70, 25, nan])
+    assert names.tolist() == ["", "b", "c", ""]
+    words = people.joined_words([np.array(["a", "", ""]), np.array(["b", "c", ""])], 3)
+    assert words.tolist() == ["a;b", "c", ""] and people.joined_words([], 2).tolist() == ["", ""]

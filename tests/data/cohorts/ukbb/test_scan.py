@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cmrdata.batch import LV, MYO, RV
 from cmrdata.cohorts.ukbb import scan
 from cmrdata.cohorts.ukbb.scan import end_systole
 
@@ -68,3 +69,28 @@ def test_another_hearts_still_matches_nothing(frames):
     assert scan.matching_frame(cine(frames), stranger) is None
     noisy = frames[5] + np.random.default_rng(2).normal(0, 1, frames[5].shape)
     assert scan.matching_frame(cine(frames), noisy.astype(np.float32)) == 5
+
+
+def drawn(*frames: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of frames that hold an LV of so many voxels (the digits), myocardium (m), an RV (r)."""
+    labels = np.zeros((len(frames), 1, 1, 20), np.uint8)
+    for t, what in enumerate(frames):
+        count = int("".join(filter(str.isdigit, what)) or 0)
+        labels[t, 0, 0, :count] = LV
+        labels[t, 0, 0, 18] = MYO * ("m" in what)
+        labels[t, 0, 0, 19] = RV * ("r" in what)
+    return labels, (labels == LV).sum((1, 2, 3))
+
+
+def test_es_drawn_by_hand_is_the_smallest_cavity_of_an_annotated_frame():
+    assert scan._drawn_end_systole(*drawn("9mr", "", "5mr", "4mr", "6mr")) == 3
+    assert scan._drawn_end_systole(*drawn("9mr", "2m", "5mr", "1r", "6mr")) == 2
+    assert scan._drawn_end_systole(*drawn("9mr", "5mr", "5mr")) == 1
+    assert scan._drawn_end_systole(*drawn("3mr", "9mr")) == 1
+    for frames, words in (
+        (("9m", "5r", ""), "no frame has LV, myocardium and RV"),
+        (("", "9mr", "5mr"), r"the first annotated frame is 1 \(counted from 0\), but ED must"),
+        (("9mr", "5m", ""), "ED is the only annotated frame"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            scan._drawn_end_systole(*drawn(*frames))
