@@ -86,7 +86,7 @@ def test_killed_at_random_and_continued_by_the_same_commands_it_gives_the_same_t
                 else:
                     assert process.returncode == 0, (tmp_path / "log.txt").read_text()
         finish(words, place)
-    assert killed > KILLS
+    assert killed, "every attempt was faster than the plain run, which is only timed"
     assert tables(place) == tables(plain[0])
 
 
