@@ -305,6 +305,8 @@ def test_too_many_rejected_are_one_more_than_allowed(tmp_path):
     assert str(error.value).endswith("cohort.max_rejected=\n     2  a\n     1  b")
     assert len(pd.read_csv(tmp_path / "store" / "rejected.csv")) == 3
     assert module.reasons(pd.DataFrame({"reason": []})) == "(nothing rejected)"
+    several = pd.DataFrame({"reason": ["no labels", "damaged", "damaged"]})
+    assert module.reasons(several) == "     2  damaged\n     1  no labels"
 
 
 def test_who_lacks_masks_is_told_how_to_get_them():
