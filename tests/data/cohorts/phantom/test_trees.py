@@ -96,6 +96,14 @@ def test_every_layout_has_the_same_people(phantom, trees):
     assert trees["mnms2"].table.ef.notna().tolist() == ill
 
 
+def test_a_centre_has_one_vendor_by_name_and_letter(trees):
+    table = pd.read_csv(next(trees["mnms"].root.rglob("*opendataset.csv")))
+    assert table.Centre.between(1, 6).all() and table.Centre.nunique() > 1
+    names = ("Siemens", "Philips", "GE", "Canon", "Siemens", "Philips")
+    assert table.VendorName.tolist() == [names[centre - 1] for centre in table.Centre]
+    assert table.Vendor.tolist() == ["ABCDAB"[centre - 1] for centre in table.Centre]
+
+
 @pytest.mark.parametrize("layout", ["acdc", "mnms", "mnms2"])
 def test_every_layout_has_the_same_slices(trees, layout):
     ours, theirs = trees[layout].train, trees["ukbb"].train
