@@ -174,6 +174,15 @@ def python(*args: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
     )
 
 
+def test_what_is_typed_at_home_stays_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("CMR_HOME", str(tmp_path))
+    (tmp_path / "there").mkdir()
+    given = ["run_dir=there", "generator=there", "cohort.root=there", "synthetic_set=nowhere"]
+    assert paths.arguments(given, began=tmp_path) == given
+    elsewhere = paths.arguments([f"run_dir={tmp_path}", "cohort.root="], began=tmp_path / "there")
+    assert elsewhere == [f"run_dir={tmp_path}", "cohort.root="]
+
+
 @pytest.mark.parametrize("home", [pytest.param(None, marks=pytest.mark.slow), "elsewhere"])
 def test_started_from_elsewhere_a_command_finds_its_base_and_writes_at_home(tmp_path, home):
     given = {"CMR_HOME": str(tmp_path / home)} if home else {}
