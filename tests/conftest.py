@@ -3,7 +3,6 @@ to make."""
 
 from __future__ import annotations
 
-import copy
 import gc
 from pathlib import Path
 
@@ -31,30 +30,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(
         key=lambda item: item.path.parent.name != "commands" or item.path.stem != "test_study"
     )
-
-
-@pytest.fixture(scope="session", autouse=True)
-def files_parsed_once():
-    """A config file that has not changed is parsed once for all tests that compose: a quarter of a
-    composition's time."""
-    from hydra._internal.core_plugins.file_config_source import FileConfigSource
-
-    parse, parsed = FileConfigSource.load_config, {}
-
-    def load_config(self, config_path):
-        path = Path(self.path, self._normalize_file_name(config_path))
-        try:
-            state = path.stat()
-        except OSError:
-            return parse(self, config_path)
-        key = self.provider, path, state.st_mtime_ns, state.st_size, state.st_ino
-        if key not in parsed:
-            parsed[key] = parse(self, config_path)
-        return copy.deepcopy(parsed[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FileConfigSource, "load_config", load_config)
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
