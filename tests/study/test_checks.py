@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import sys
+from copy import deepcopy
 from fnmatch import fnmatchcase
 from unittest.mock import patch
 
@@ -91,13 +92,13 @@ def composed(command: str, *given: str):
 
 
 @pytest.fixture(scope="module")
-def usual() -> dict[str, str]:
-    """Command or experiment -> its config as YAML: composed once, then changed in place."""
+def usual() -> dict[str, DictConfig]:
+    """Command or experiment -> its config: composed once, copied by whoever changes it."""
     configs = {name: composed("train", f"experiment={name}") for name in TRAINED}
     configs |= {name: composed(name) for name in ("generate", "evaluate")}
     for choice in ("mitigation=groupdro", "mitigation=thresholds"):
         configs[choice] = composed("train", "experiment=classifier", choice)
-    return {name: OmegaConf.to_yaml(config) for name, config in configs.items()}
+    return configs
 
 
 WRONG = [  # experiment or command, setting, value as typed, what the message says that it takes
@@ -219,9 +220,9 @@ WRONG = [  # experiment or command, setting, value as typed, what the message sa
 
 @pytest.mark.parametrize(("task", "key", "value", "takes"), WRONG)
 def test_a_wrong_value_is_told_with_what_the_setting_takes(
-    task: str, key: str, value: str, takes: str, usual: dict[str, str]
+    task: str, key: str, value: str, takes: str, usual: dict[str, DictConfig]
 ) -> None:
-    cfg = OmegaConf.create(usual[task])
+    cfg = deepcopy(usual[task])
     OmegaConf.update(cfg, key, OmegaConf.create(f"v: {value}").v)
     with pytest.raises(ValueError, match=re.escape(takes)) as caught:
         commands.prepared(cfg)
@@ -232,9 +233,9 @@ def test_a_wrong_value_is_told_with_what_the_setting_takes(
 
 @pytest.mark.parametrize("task", [*TRAINED, "generate", "evaluate"])
 def test_the_usual_values_of_every_experiment_and_preset_are_right(
-    task: str, usual: dict[str, str]
+    task: str, usual: dict[str, DictConfig]
 ) -> None:
-    checks.check(OmegaConf.create(usual[task]))
+    checks.check(deepcopy(usual[task]))
     for preset in ("demo", "smoke", "acdc", "acdc_gpu"):
         given = [f"experiment={task}"] if task in TRAINED else []
         cohort = ["cohort=acdc"] if preset.startswith("acdc") else []
@@ -264,9 +265,9 @@ def test_the_options_of_the_groups_are_right(given: list[str]) -> None:
 @pytest.mark.parametrize(
     "task", [*TRAINED, "mitigation=groupdro", "mitigation=thresholds", "generate", "evaluate"]
 )
-def test_no_setting_is_forgotten(task: str, usual: dict[str, str]) -> None:
+def test_no_setting_is_forgotten(task: str, usual: dict[str, DictConfig]) -> None:
     """Each has a rule here, or stands in FREE: whoever adds one decides."""
-    keys = [key for key, *_ in checks.leaves(OmegaConf.create(usual[task]))]
+    keys = [key for key, *_ in checks.leaves(deepcopy(usual[task]))]
     assert len(keys) > 20
     assert not [
         key
@@ -283,8 +284,10 @@ def test_no_setting_is_forgotten(task: str, usual: dict[str, str]) -> None:
         ("plan.path", "plan.path has no value yet.*your own table"),
     ],
 )
-def test_a_setting_without_a_value_is_asked_for(key: str, told: str, usual: dict[str, str]) -> None:
-    cfg = OmegaConf.create(usual["generate"])
+def test_a_setting_without_a_value_is_asked_for(
+    key: str, told: str, usual: dict[str, DictConfig]
+) -> None:
+    cfg = deepcopy(usual["generate"])
     OmegaConf.update(cfg, key, "???", force_add=True)
     with pytest.raises(ValueError, match=told):
         checks.check(cfg)

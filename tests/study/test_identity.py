@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -10,6 +12,7 @@ from cmrstudy.identity import differing, settings
 from support.composing import composed
 
 
+@cache
 def told(command: str, *given: str) -> dict:
     return settings(composed(command, *given))
 
