@@ -3,7 +3,10 @@ to make."""
 
 from __future__ import annotations
 
+import atexit
 import gc
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,9 @@ import pytest
 import cmrstudy.overrides  # noqa: F401 (gives configs the resolvers that name runs)
 
 gc.disable()  # while modules are imported: they stay anyway
+# dozens of tests start the program, which would compile itself anew each time
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_collection_finish() -> None:
@@ -19,10 +25,7 @@ def pytest_collection_finish() -> None:
     gc.freeze()
     gc.set_threshold(200_000, 20, 50)
     gc.enable()
-
-
-def pytest_unconfigure() -> None:
-    gc.unfreeze()  # or libraries complain of leaks
+    atexit.register(gc.unfreeze)  # or libraries complain of leaks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
