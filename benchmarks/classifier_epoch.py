@@ -30,7 +30,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from datetime import date
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -261,9 +261,14 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     asked, cpu = arguments(), torch.device("cpu")
-    packages = ", ".join(
-        f"{name} {version(name)}" for name in ("torch", "lightning", "torchio", "monai")
-    )
+    try:
+        packages = ", ".join(
+            f"{name} {version(name)}" for name in ("torch", "lightning", "torchio", "monai")
+        )
+    except PackageNotFoundError as error:
+        sys.exit(
+            f"error: {error.name} is not installed; uv pip install -e '.[bench]' has the peers"
+        )
     rates = [product_rate(dtype) for dtype in (torch.float32, torch.bfloat16)]
     print(
         f"# An epoch of the classifier\n\n`{' '.join(['python', *sys.argv])}`, {date.today()}, {hardware(cpu)}, "
