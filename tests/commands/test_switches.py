@@ -156,7 +156,7 @@ def test_a_controlnet_starts_from_another_in_every_form(command):
     [
         pytest.param("limit", marks=pytest.mark.slow),
         pytest.param("overfit", marks=pytest.mark.slow),
-        "profile",
+        pytest.param("profile", marks=pytest.mark.slow),
     ],
 )
 def test_a_debug_run_stays_away_from_the_studys_folders(command, debug, place):

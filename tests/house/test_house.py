@@ -175,9 +175,15 @@ def empty(tmp_path, monkeypatch) -> Iterator[Path]:
     assert list(tmp_path.iterdir()) == [], "composing a config touched the disk"
 
 
-# Training with every variant; the others, which change fewer of the choices, take turns with them.
+# Training with every variant, generator and classifier in turn unless there is time; the others,
+# which change fewer of the choices, take turns with them.
 COMPOSED = [
-    pytest.param(experiment, variant, id=" ".join([experiment, *variant]))
+    pytest.param(
+        experiment,
+        variant,
+        id=" ".join([experiment, *variant]),
+        marks=[pytest.mark.slow] * (experiment == ("classifier", "controlnet")[turn % 2]),
+    )
     for at, experiment in enumerate(EXPERIMENTS)
     for turn, variant in enumerate(VARIANTS)
     if experiment in ("controlnet", "classifier") or turn == at % len(VARIANTS)

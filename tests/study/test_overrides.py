@@ -230,8 +230,6 @@ def test_any_key_sweeps_into_as_many_folders():
         ("train", key)
         for key in (
             "model.backbone=resnet18,densenet121",
-            "cohort=acdc,mnms",
-            "labels=[hf],[mi]",
             "synthetic_set=a/x/0,b/y/0,c/z/1",
             "preset=smoke,demo",
         )
@@ -240,7 +238,6 @@ def test_any_key_sweeps_into_as_many_folders():
         ("generate", key)
         for key in (
             "plan=balanced,copy",
-            "sampler=unipc,ddim",
             "generator=runs/controlnet/0,runs/controlnet/1",
             "sampler.guidance=1,2,4",
         )
@@ -249,11 +246,14 @@ def test_any_key_sweeps_into_as_many_folders():
     + [
         pytest.param(*of, marks=pytest.mark.slow)
         for of in (
+            ("train", "cohort=acdc,mnms"),
+            ("train", "labels=[hf],[mi]"),
             ("train", "trainer.precision=32-true,bf16-mixed"),
             ("train", "cohort.hf_scale=1,2"),
             ("train", "trainer.max_epochs=1,2"),
             ("train", "mitigation=glob(*)"),
             ("train", "model.weights=null,imagenet"),
+            ("generate", "sampler=unipc,ddim"),
             ("generate", "plan.count=9,99"),
             ("generate", "batch_size=8,16"),
             ("evaluate", "cohort=acdc,mnms"),
