@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy.report import Section
 from support import ROOT
+from support.asked import Asked
 
 
 @pytest.fixture(scope="module")
@@ -49,42 +49,32 @@ class Run(NamedTuple):
 @pytest.fixture
 def commanded(script: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What `main` asks of others, in order."""
-    asked: list[Any] = []
-
-    @contextmanager
-    def within(name: str, folder: Path) -> Any:
-        asked.append((f"begin {name}", folder))
-        yield
-        asked.append((f"end {name}",))
-
-    def note(name: str, answer: Any = None) -> Any:
-        return lambda *given, **how: (asked.append((name, *given, *how.items())), answer)[1]
-
+    asked = Asked()
     below = [Run(Path("r/0"), "finished"), Run(Path("r/1"), "failed"), Run(Path("r/2"), "finished")]
-    found = SimpleNamespace(runs_below=note("runs", below))
+    found = SimpleNamespace(runs_below=asked.note("runs", below))
     monkeypatch.setitem(sys.modules, "cmrcls.fairness.classifier_runs", found)
     parts = {
-        "commands": SimpleNamespace(prepared=note("prepared")),
+        "commands": SimpleNamespace(prepared=asked.note("prepared")),
         "evaluations": SimpleNamespace(
-            check_something=note("checked"),
-            rests_on=note("rests on", {"r/0": "f1"}),
+            check_something=asked.note("checked"),
+            rests_on=asked.note("rests on", {"r/0": "f1"}),
             claim_evaluation=lambda request, inputs: "old" not in request.folder.name,
-            print_evaluation=note("printed"),
+            print_evaluation=asked.note("printed"),
         ),
         "overrides": SimpleNamespace(
             request=lambda cfg: SimpleNamespace(folder=Path(cfg.name)),
             parts=lambda cfg: ["classifiers"],
         ),
         "runs": SimpleNamespace(
-            held=lambda folder: within("hold", folder),
-            attempt=lambda folder: within("attempt", folder),
-            finish=note("finished"),
+            held=lambda folder: asked.within("hold", folder),
+            attempt=lambda folder: asked.within("attempt", folder),
+            finish=asked.note("finished"),
             facts=lambda folder: {"study": ["said before"]},
         ),
         "Experiment": lambda cfg, folder, build: SimpleNamespace(
-            folder=folder, board_results=note("boards")
+            folder=folder, board_results=asked.note("boards")
         ),
-        "evaluate": note("evaluated", ["2 of 3 runs."]),
+        "evaluate": asked.note("evaluated", ["2 of 3 runs."]),
         "intention": lambda cfg, rests_on: f"what is meant, {rests_on}",
         "paths": SimpleNamespace(shareable=lambda words: "evaluate.py"),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import runpy
 import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from support import ROOT
+from support.asked import Asked
 
 
 @pytest.fixture(scope="module")
@@ -24,13 +25,7 @@ def script() -> Any:
 @pytest.fixture
 def calls(script: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command asks of others, in order; the first process."""
-    asked: list[Any] = []
-
-    @contextmanager
-    def within(name: str, *given: Any) -> Any:
-        asked.append((f"begin {name}", *given))
-        yield
-        asked.append((f"end {name}",))
+    asked = Asked()
 
     def launched(trainer: Any, *, shard: str, draws: bool) -> Any:
         asked.append(("launched", shard, draws))
@@ -40,8 +35,8 @@ def calls(script: Any, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         "commands": SimpleNamespace(prepared=lambda cfg: asked.append(("prepared",))),
         "overrides": SimpleNamespace(request=lambda cfg: cfg.run_dir),
         "runs": SimpleNamespace(
-            held=lambda folder: within("hold", folder),
-            attempt=lambda folder: within("attempt", folder),
+            held=lambda folder: asked.within("hold", folder),
+            attempt=lambda folder: asked.within("attempt", folder),
             claim=lambda of: asked.append(("claim", of)) or (None if "done" in of else Path(of)),
         ),
         "Experiment": lambda cfg, folder, build: SimpleNamespace(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import runpy
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cmrstudy.plain_errors import AttemptEnded
 from support import ROOT
+from support.asked import Asked
 
 
 @pytest.fixture(scope="module")
@@ -24,36 +25,27 @@ def script() -> Any:
 @pytest.fixture
 def calls(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What the command asks of others, in order; every process leads."""
-    asked: list[Any] = []
-
-    @contextmanager
-    def within(name: str, *given: Any) -> Any:
-        asked.append((f"begin {name}", *given))
-        yield
-        asked.append((f"end {name}",))
-
-    def note(name: str, answer: Any = None) -> Any:
-        return lambda *given, **how: (asked.append((name, *given, *how.items())), answer)[1]
+    asked = Asked()
 
     parts = {
-        "commands": {"prepared": note("prepared")},
-        "dashboards": {"one_run": lambda: within("board")},
-        "lineage": {"tell": note("tell")},
+        "commands": {"prepared": asked.note("prepared")},
+        "dashboards": {"one_run": lambda: asked.within("board")},
+        "lineage": {"tell": asked.note("tell")},
         "overrides": {"request": lambda cfg: "request"},
         "processes": {
             "follows": lambda trainer: trainer.follows,
             "together": lambda trainer, claim: claim(),
-            "seeded": lambda seed: within("seed", seed),
+            "seeded": lambda seed: asked.within("seed", seed),
         },
         "runs": {
-            "held": lambda folder: within("hold", folder),
-            "attempt": lambda folder: within("attempt", folder),
-            "claim": note("claim", Path("claimed")),
-            "finish": note("finish"),
+            "held": lambda folder: asked.within("hold", folder),
+            "attempt": lambda folder: asked.within("attempt", folder),
+            "claim": asked.note("claim", Path("claimed")),
+            "finish": asked.note("finish"),
             "facts": lambda folder: {"score": 0.25, "of": folder},
         },
         "Experiment": lambda cfg, folder, build: SimpleNamespace(
-            folder=folder, renew=note("renew"), cfg=cfg
+            folder=folder, renew=asked.note("renew"), cfg=cfg
         ),
         "intention": lambda cfg: "what is meant",
     }
@@ -72,7 +64,7 @@ def calls(script: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     def instantiate(node: Any, *, _partial_: bool) -> Any:
         assert _partial_
-        return work if node.name == "work" else note("settled")
+        return work if node.name == "work" else asked.note("settled")
 
     monkeypatch.setattr("hydra.utils.instantiate", instantiate)
     return asked
